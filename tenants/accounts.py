@@ -1,0 +1,47 @@
+"""Verbs on tenants and projects."""
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+from django.db import transaction
+
+from tenants.errors import DomainError
+from tenants.models import SLUG, Project, Tenant
+
+
+class SlugInvalid(DomainError):
+    """A name is 1 to 40 lower-case letters, digits and inner hyphens, as a DNS label is."""
+
+    code = "slug_invalid"
+
+
+class SlugTaken(DomainError):
+    """This name is taken: choose another."""
+
+    code, http_status = "slug_taken", 409
+
+
+def tenant_create(*, slug: str, now: datetime, name: str = "", currency: str = "USD") -> tuple[Tenant, Project]:
+    """Makes a tenant with its first project, `default`. Raises `SlugInvalid`, `SlugTaken`."""
+    if not re.fullmatch(SLUG, slug):
+        raise SlugInvalid(param="name")
+    with transaction.atomic():
+        tenant, created = Tenant.objects.get_or_create(
+            slug=slug, defaults={"name": name or slug, "currency": currency, "created_at": now}
+        )
+        if not created:
+            raise SlugTaken(param="name")
+        return tenant, project_create(tenant=tenant, slug="default", now=now)
+
+
+def project_create(*, tenant: Tenant, slug: str, now: datetime, labels: Mapping[str, str] | None = None) -> Project:
+    """Adds a project to a tenant. Raises `SlugInvalid`, `SlugTaken`."""
+    if not re.fullmatch(SLUG, slug):
+        raise SlugInvalid(param="project")
+    project, created = Project.objects.get_or_create(
+        tenant=tenant, slug=slug, defaults={"labels": dict(labels or {}), "created_at": now}
+    )
+    if not created:
+        raise SlugTaken(param="project")
+    return project

@@ -1,0 +1,54 @@
+"""Errors that a caller is told of: a type, a stable code, an HTTP status, and whether trying again can help.
+
+`easel.api.errors` is the one place that turns them into HTTP.
+"""
+
+
+class DomainError(Exception):
+    """A refusal with a reason. `param` names the request's field at fault, when there is one."""
+
+    code = "invalid_request"
+    type = "invalid_request_error"
+    http_status = 400
+    retryable = False
+    retry_after_seconds: int | None = None
+
+    def __init__(self, message: str = "", *, param: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+        self.param = param
+
+
+class InvalidApiKey(DomainError):
+    """The API key is missing, wrong or revoked: send `Authorization: Bearer easel_sk_…` with a live key."""
+
+    code, http_status = "invalid_api_key", 401
+
+
+class TenantSuspended(DomainError):
+    """This account is suspended: write to the platform's operator."""
+
+    code, type, http_status = "account_suspended", "permission_error", 403
+
+
+class ScopeMissing(DomainError):
+    """The API key lacks the scope for this call."""
+
+    code, type, http_status = "insufficient_scope", "permission_error", 403
+
+
+class NotFound(DomainError):
+    """No such resource."""
+
+    code, http_status = "not_found", 404
+
+
+class IdempotencyKeyReused(DomainError):
+    """This Idempotency-Key was used with another body: take a new key for a new request."""
+
+    code, http_status = "idempotency_key_reused", 422
+
+
+class IdempotencyKeyInvalid(DomainError):
+    """An Idempotency-Key is 1 to 255 printable ASCII characters."""
+
+    code = "idempotency_key_invalid"

@@ -1,0 +1,78 @@
+"""API keys: issue, authenticate, revoke.
+
+A key is `easel_sk_<key_id>_<secret><check>`: `key_id` finds the row, `secret` is 32 random characters (about 190
+bits), `check` is the CRC-32 of everything before it in base 62, so that secret scanners, and we, can tell a real
+key from a look-alike without asking the database.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from collections.abc import Collection
+from datetime import datetime
+
+from tenants.errors import InvalidApiKey, TenantSuspended
+from tenants.models import ApiKey, Project, Scope
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_SHAPE = re.compile(r"easel_sk_([0-9A-Za-z]{12})_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
+
+
+def key_issue(
+    *, project: Project, pepper: str, now: datetime, scopes: Collection[str] = Scope.values, name: str = ""
+) -> tuple[ApiKey, str]:
+    """Makes a key and returns it with its secret text, which is not kept and can't be shown again."""
+    key_id, secret = _random_text(12), _random_text(32)
+    body = f"easel_sk_{key_id}_{secret}"
+    key = ApiKey.objects.create(
+        key_id=key_id,
+        secret_hash=_hash(secret, pepper),
+        tenant_id=project.tenant_id,
+        project=project,
+        name=name,
+        scopes=sorted(set(scopes)),
+        created_at=now,
+    )
+    return key, body + _check(body)
+
+
+def key_authenticate(text: str, *, pepper: str) -> ApiKey:
+    """The live key that `text` is, with its tenant and project.
+
+    Raises `InvalidApiKey` for a malformed, unknown, wrong or revoked key, in words that don't tell which, and
+    `TenantSuspended`.
+    """
+    shape = _SHAPE.fullmatch(text)
+    if not shape or _check(text[: -len(shape[3])]) != shape[3]:
+        raise InvalidApiKey
+    key = ApiKey.objects.select_related("tenant", "project").filter(key_id=shape[1]).first()
+    # Hashed also for an unknown key, so that the time taken doesn't tell whether it exists.
+    matches = hmac.compare_digest(_hash(shape[2], pepper), bytes(key.secret_hash) if key else b"")
+    if key is None or not matches or key.revoked_at is not None:
+        raise InvalidApiKey
+    if key.tenant.suspended_at is not None:
+        raise TenantSuspended
+    return key
+
+
+def key_revoke(*, key_id: str, now: datetime) -> bool:
+    """Ends a key for good; False when there is no such live key."""
+    return ApiKey.objects.filter(key_id=key_id, revoked_at=None).update(revoked_at=now) == 1
+
+
+def _random_text(length: int) -> str:
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def _hash(secret: str, pepper: str) -> bytes:
+    return hmac.digest(pepper.encode(), b"easel api key\0" + secret.encode(), hashlib.sha256)
+
+
+def _check(body: str) -> str:
+    crc, digits = zlib.crc32(body.encode()), ""
+    for _ in range(6):
+        crc, digit = divmod(crc, 62)
+        digits = _ALPHABET[digit] + digits
+    return digits

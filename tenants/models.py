@@ -1,0 +1,96 @@
+"""Who uses Easel: tenants, the projects their cost is allocated to, and the keys they call with."""
+
+import uuid
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+# A DNS label of at most 40 characters: the slug becomes a Kubernetes namespace (`easel-t-<slug>`), a Redis key
+# prefix, an object-store prefix and a metric label.
+SLUG = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+
+
+class Tenant(models.Model):
+    """A customer: the owner of everything that is not the platform's."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    slug = models.CharField(max_length=40, unique=True)
+    name = models.CharField(max_length=200)
+    currency = models.CharField(max_length=3, default="USD")
+    pixels_max = models.PositiveIntegerField(default=1024 * 1024, help_text="Largest width x height of an image.")
+    fair_share_weight = models.PositiveSmallIntegerField(
+        default=1, help_text="Share of a busy pool, relative to the other tenants waiting for it."
+    )
+    suspended_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(slug__regex=SLUG), name="tenant_slug_is_dns_label"),
+            models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
+            models.CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),
+        ]
+
+    def __str__(self) -> str:
+        return self.slug
+
+
+class Project(models.Model):
+    """The unit of cost allocation inside a tenant; `labels` (`{"department": "design"}`) group reports."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="projects")
+    slug = models.CharField(max_length=40)
+    labels = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "slug"], name="project_slug_unique_in_tenant"),
+            models.CheckConstraint(condition=Q(slug__regex=SLUG), name="project_slug_is_dns_label"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}/{self.slug}"
+
+
+class Scope(models.TextChoices):
+    """What a key may do."""
+
+    GENERATE = "generate", "create, read and cancel jobs"
+    ADAPTERS = "adapters", "upload, read and retire adapters"
+    USAGE = "usage", "read usage and cost"
+
+
+class ApiKey(models.Model):
+    """A credential `easel_sk_<key_id>_<secret>`, of which only a keyed hash of the secret is stored."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    key_id = models.CharField(max_length=16, unique=True, help_text="The readable part; safe to log.")
+    secret_hash = models.BinaryField(max_length=32)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="api_keys")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="api_keys")
+    name = models.CharField(max_length=100, blank=True)
+    scopes = ArrayField(models.CharField(max_length=20, choices=Scope))
+    created_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return f"easel_sk_{self.key_id}_…"
+
+
+class IdempotentRequest(models.Model):
+    """A POST that carried an `Idempotency-Key`, and the thing it made; committed together with that thing."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    endpoint = models.CharField(max_length=100)
+    key = models.CharField(max_length=255)
+    fingerprint = models.BinaryField(max_length=32, help_text="SHA-256 of the request's body.")
+    resource_id = models.UUIDField(null=True)
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "endpoint", "key"], name="idempotency_key_unique"),
+        ]
