@@ -1,0 +1,153 @@
+"""Double entry in micro-units: grant, hold, post, void.
+
+Each verb is named by the caller's `reference` and is harmless to repeat: the second call with the same reference
+does nothing. A hold is settled once, by a post or by a void, whichever commits first.
+
+    grant   funding -X   credit +X
+    hold    credit  -X   held   +X
+    post    held    -X   credit +(X-C)   revenue +C      C <= X
+    void    held    -X   credit +X
+"""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from billing.models import Account, Entry, Transaction
+from billing.money import format_micros
+from tenants.errors import DomainError
+from tenants.models import Tenant
+
+Kind = Account.Kind
+
+
+class InsufficientBalance(DomainError):
+    """The balance doesn't cover what this request may cost: add credit."""
+
+    code, type, http_status = "insufficient_quota", "insufficient_quota", 429
+
+
+class HoldUnknown(Exception):
+    """There is no hold of this reference: a defect of the caller."""
+
+
+def grant(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = "") -> bool:
+    """Gives credit. False when this grant was made before. Raises `ValueError` unless the amount is positive."""
+    if amount_micros <= 0:
+        raise ValueError("a grant is a positive amount")
+    return (
+        _record(
+            tenant,
+            Transaction.Kind.GRANT,
+            reference,
+            {Kind.FUNDING: -amount_micros, Kind.CREDIT: amount_micros},
+            at,
+            description,
+        )
+        is not None
+    )
+
+
+@transaction.atomic
+def hold(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> bool:
+    """Reserves credit. False when it was reserved before. Raises `InsufficientBalance`."""
+    # The row lock makes concurrent holds of a tenant queue here; the check constraint is what they can't pass.
+    balance = (
+        Account.objects.select_for_update()
+        .filter(tenant=tenant, kind=Kind.CREDIT, currency=tenant.currency)
+        .values_list("balance_micros", flat=True)
+        .first()
+    ) or 0
+    if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
+        return False
+    if balance < amount_micros:
+        raise InsufficientBalance(
+            f"this request may cost up to {format_micros(amount_micros, tenant.currency)}, and "
+            f"{format_micros(balance, tenant.currency)} is available: add credit"
+        )
+    movements = {Kind.CREDIT: -amount_micros, Kind.HELD: amount_micros}
+    return _record(tenant, Transaction.Kind.HOLD, reference, movements, at) is not None
+
+
+def post(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> Transaction | None:
+    """Charges `amount_micros` of a hold and returns the rest; None when the hold was settled before.
+
+    Raises `HoldUnknown`, and `ValueError` for an amount below zero or above the hold.
+    """
+    held = held_micros(reference)
+    if not 0 <= amount_micros <= held:
+        raise ValueError(f"can't charge {amount_micros} of a hold of {held}")
+    movements = {Kind.HELD: -held, Kind.CREDIT: held - amount_micros, Kind.REVENUE: amount_micros}
+    return _record(tenant, Transaction.Kind.POST, reference, movements, at)
+
+
+def void(*, tenant: Tenant, reference: UUID, at: datetime) -> bool:
+    """Returns a hold whole; False when it was settled before. Raises `HoldUnknown`."""
+    held = held_micros(reference)
+    movements = {Kind.HELD: -held, Kind.CREDIT: held}
+    return _record(tenant, Transaction.Kind.VOID, reference, movements, at) is not None
+
+
+def held_micros(reference: UUID) -> int:
+    """What a hold reserved, whether or not it is settled by now. Raises `HoldUnknown`."""
+    amounts = Entry.objects.filter(
+        transaction__reference=reference, transaction__kind=Transaction.Kind.HOLD, account__kind=Kind.HELD
+    ).values_list("amount_micros", flat=True)
+    found = list(amounts)
+    if not found:
+        if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
+            return 0  # a free request: its hold has no entries
+        raise HoldUnknown(str(reference))
+    return sum(found)
+
+
+def balances(tenant: Tenant) -> dict[str, int]:
+    """Micro-units by account kind, in the tenant's currency."""
+    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency)
+    return {**dict.fromkeys(Kind.values, 0), **{row.kind: row.balance_micros for row in rows}}
+
+
+@transaction.atomic
+def _record(
+    tenant: Tenant,
+    kind: Transaction.Kind,
+    reference: UUID,
+    movements: Mapping[Account.Kind, int],
+    at: datetime,
+    description: str = "",
+) -> Transaction | None:
+    """Writes a transaction with its entries; None when the unique indexes say that it is there already."""
+    row = Transaction(
+        id=uuid.uuid4(),
+        tenant=tenant,
+        kind=kind,
+        currency=tenant.currency,
+        reference=reference,
+        description=description,
+        created_at=at,
+    )
+    Transaction.objects.bulk_create([row], ignore_conflicts=True)
+    if not Transaction.objects.filter(id=row.id).exists():
+        return None
+    amounts = {kind: amount for kind, amount in movements.items() if amount}
+    accounts = _accounts(tenant, list(amounts))
+    # In one order everywhere, since the trigger locks each entry's account row: no deadlock.
+    Entry.objects.bulk_create(
+        Entry(transaction=row, account=accounts[kind], amount_micros=amounts[kind]) for kind in sorted(amounts)
+    )
+    return row
+
+
+def _accounts(tenant: Tenant, kinds: list[Account.Kind]) -> dict[str, Account]:
+    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency, kind__in=kinds)
+    found = {row.kind: row for row in rows}
+    if missing := [kind for kind in kinds if kind not in found]:
+        Account.objects.bulk_create(
+            (Account(tenant=tenant, kind=kind, currency=tenant.currency) for kind in missing),
+            ignore_conflicts=True,
+        )
+        return _accounts(tenant, kinds)
+    return found

@@ -1,0 +1,20 @@
+"""Amounts of money and their one rounding."""
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+MICROS = 1_000_000
+
+
+def to_micros(amount: Decimal) -> int:
+    """Micro-units of an amount in currency units, rounded half to even."""
+    return int((amount * MICROS).to_integral_value(rounding=ROUND_HALF_EVEN))
+
+
+def from_micros(amount_micros: int) -> Decimal:
+    """Currency units of an amount in micro-units, exactly."""
+    return Decimal(amount_micros) / MICROS
+
+
+def format_micros(amount_micros: int, currency: str) -> str:
+    """For people: `0.001250 USD`."""
+    return f"{from_micros(amount_micros):.6f} {currency}"

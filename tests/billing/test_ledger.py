@@ -1,0 +1,175 @@
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from hypothesis import given
+from hypothesis import strategies as st
+
+from billing import ledger
+from billing.models import Account, Charge, Entry, PriceBook, Rate, Transaction, UsageRecord
+from tests.conftest import NOW
+
+DOLLAR = 1_000_000
+
+
+def balances(customer):
+    return ledger.balances(customer.tenant)
+
+
+def hold(customer, amount, reference=None):
+    reference = reference or uuid.uuid4()
+    ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=reference, at=NOW)
+    return reference
+
+
+def test_a_grant_is_credit_to_spend(customer):
+    alice = customer(credit="0")
+    ledger.grant(tenant=alice.tenant, amount_micros=5 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+    assert balances(alice) == {"funding": -5 * DOLLAR, "credit": 5 * DOLLAR, "held": 0, "revenue": 0}
+
+
+def test_a_hold_moves_credit_aside(alice):
+    hold(alice, 3 * DOLLAR)
+    assert (balances(alice)["credit"], balances(alice)["held"]) == (7 * DOLLAR, 3 * DOLLAR)
+
+
+def test_a_post_charges_and_returns_the_rest(alice):
+    reference = hold(alice, 3 * DOLLAR)
+    ledger.post(tenant=alice.tenant, amount_micros=DOLLAR, reference=reference, at=NOW)
+    assert balances(alice) == {"funding": -10 * DOLLAR, "credit": 9 * DOLLAR, "held": 0, "revenue": DOLLAR}
+
+
+def test_a_void_returns_everything(alice):
+    reference = hold(alice, 3 * DOLLAR)
+    ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
+    assert balances(alice)["credit"] == 10 * DOLLAR
+
+
+def test_a_hold_over_the_balance_is_refused_and_leaves_nothing(alice):
+    reference = uuid.uuid4()
+    with pytest.raises(ledger.InsufficientBalance, match=r"10\.000000 USD is available"):
+        hold(alice, 10 * DOLLAR + 1, reference)
+    assert not Transaction.objects.filter(reference=reference).exists()
+
+
+@pytest.mark.parametrize("settle_first", ["post", "void"])
+def test_a_hold_is_settled_once(alice, settle_first):
+    reference = hold(alice, 3 * DOLLAR)
+    verbs = {
+        "post": lambda: ledger.post(tenant=alice.tenant, amount_micros=DOLLAR, reference=reference, at=NOW),
+        "void": lambda: ledger.void(tenant=alice.tenant, reference=reference, at=NOW),
+    }
+    assert verbs.pop(settle_first)()
+    before = balances(alice)
+    (other,) = verbs.values()
+    assert not other()
+    assert balances(alice) == before
+
+
+@pytest.mark.parametrize("amount", [-1, 3 * DOLLAR + 1])
+def test_a_charge_outside_its_hold_is_a_defect(alice, amount):
+    reference = hold(alice, 3 * DOLLAR)
+    with pytest.raises(ValueError, match="can't charge"):
+        ledger.post(tenant=alice.tenant, amount_micros=amount, reference=reference, at=NOW)
+
+
+def test_settling_what_was_never_held_is_a_defect(alice):
+    with pytest.raises(ledger.HoldUnknown):
+        ledger.void(tenant=alice.tenant, reference=uuid.uuid4(), at=NOW)
+
+
+def test_a_free_request_holds_and_posts_nothing(alice):
+    reference = hold(alice, 0)
+    assert ledger.post(tenant=alice.tenant, amount_micros=0, reference=reference, at=NOW)
+    assert balances(alice)["credit"] == 10 * DOLLAR
+
+
+def test_every_verb_repeated_does_nothing(alice):
+    reference, grant = uuid.uuid4(), uuid.uuid4()
+    for _ in range(2):
+        ledger.grant(tenant=alice.tenant, amount_micros=DOLLAR, reference=grant, at=NOW)
+        hold(alice, 3 * DOLLAR, reference)
+    for _ in range(2):
+        ledger.post(tenant=alice.tenant, amount_micros=DOLLAR, reference=reference, at=NOW)
+    assert balances(alice)["credit"] == 10 * DOLLAR
+
+
+def test_concurrent_holds_never_overspend(alice):
+    """Twenty threads ask for a dollar each of ten."""
+    start = threading.Barrier(20)
+
+    def ask(_):
+        start.wait()
+        try:
+            hold(alice, DOLLAR)
+        except ledger.InsufficientBalance:
+            return 0
+        finally:
+            connections.close_all()
+        return 1
+
+    with ThreadPoolExecutor(20) as threads:
+        granted = sum(threads.map(ask, range(20)))
+    assert granted == 10
+    assert balances(alice)["credit"] == 0
+
+
+@given(st.lists(st.tuples(st.integers(0, 4 * DOLLAR), st.floats(0, 1), st.booleans()), max_size=6))
+def test_whatever_is_held_and_settled_money_is_conserved(customer, movements):
+    alice = customer(credit="10")
+    spent = 0
+    for amount, share, charged in movements:
+        try:
+            reference = hold(alice, amount)
+        except ledger.InsufficientBalance:
+            assert balances(alice)["credit"] < amount
+            continue
+        if charged:
+            spent += (cost := int(amount * share))
+            ledger.post(tenant=alice.tenant, amount_micros=cost, reference=reference, at=NOW)
+        else:
+            ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
+    assert balances(alice) == {
+        "funding": -10 * DOLLAR,
+        "credit": 10 * DOLLAR - spent,
+        "held": 0,
+        "revenue": spent,
+    }
+
+
+def test_the_database_refuses_entries_that_do_not_balance(alice):
+    account = Account.objects.get(tenant=alice.tenant, kind="credit")
+    with pytest.raises(IntegrityError, match="out of balance"), transaction.atomic():
+        row = Transaction.objects.create(
+            tenant=alice.tenant, kind="grant", currency="USD", reference=uuid.uuid4(), created_at=NOW
+        )
+        Entry.objects.create(transaction=row, account=account, amount_micros=5)
+
+
+def test_the_database_refuses_an_entry_on_another_tenants_account(alice, bob):
+    theirs = Account.objects.get(tenant=bob.tenant, kind="credit")
+    with pytest.raises(IntegrityError, match="another tenant"), transaction.atomic():
+        row = Transaction.objects.create(
+            tenant=alice.tenant, kind="grant", currency="USD", reference=uuid.uuid4(), created_at=NOW
+        )
+        Entry.objects.create(transaction=row, account=theirs, amount_micros=5)
+
+
+def test_the_database_refuses_a_balance_set_by_hand(alice):
+    with pytest.raises(DatabaseError, match="balances follow from entries"):
+        Account.objects.filter(tenant=alice.tenant, kind="credit").update(balance_micros=10**12)
+
+
+@pytest.mark.parametrize("model", [Transaction, Entry, UsageRecord, Charge, PriceBook, Rate])
+@pytest.mark.parametrize("change", ["update", "delete", "truncate"])
+def test_the_database_refuses_to_change_what_is_append_only(model, change):
+    table = model._meta.db_table
+    statement = {
+        "update": f"UPDATE {table} SET id = id",
+        "delete": f"DELETE FROM {table}",
+        "truncate": f"TRUNCATE {table} CASCADE",
+    }[change]
+    with pytest.raises(DatabaseError, match="append-only"), connections["default"].cursor() as cursor:
+        cursor.execute(statement)
