@@ -1,0 +1,170 @@
+"""Admission: from a request to a queued job with its hold, in one transaction."""
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from billing import ledger
+from billing.models import Meter
+from billing.rating import Prices, Quantity, total_micros
+from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
+from easel.generation.models import Job, JobAdapter
+from easel.registry import adapters, routing
+from easel.registry.models import ModelVersion
+from tenants.models import ApiKey, Project, Tenant
+
+SIZE_MULTIPLE = 16  # a latent pixel is 8x8 pixels and a token 2x2 of those
+ASPECT_MAX = 3
+SEED_MAX = 2**53 - 1  # what a JSON number holds exactly
+_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
+# Control characters but tab, line feed and carriage return; lone surrogates, which no UTF-8 text can hold.
+_UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterUse:
+    name: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What a request asks for; `None` and "auto" take the model version's default."""
+
+    prompt: str
+    model: str | None = None
+    n: int = 1
+    size: str = "auto"
+    steps: int | None = None
+    seed: int | None = None
+    adapters: tuple[AdapterUse, ...] = ()
+    output_format: str = "png"
+    output_compression: int = 100
+    project: str | None = None
+    user: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The platform's own: what no tenant may pass."""
+
+    prompt_chars_max: int
+    job_ttl_seconds: int
+
+
+def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, request_id: str, now: datetime) -> Job:
+    """Admits a request: checks it, holds what it may cost, and queues the job.
+
+    Raises a `DomainError` that names the field at fault, and then nothing is written.
+    """
+    tenant = api_key.tenant
+    check_prompt(spec.prompt, chars_max=limits.prompt_chars_max)
+    version = routing.version_for(spec.model)
+    width, height = parse_size(spec.size, version=version, tenant=tenant)
+    steps = version.steps_default if spec.steps is None else spec.steps
+    if not 1 <= steps <= version.steps_max:
+        raise StepsInvalid(f"steps is 1 to {version.steps_max} for {version.model.name}", param="steps")
+    uses = adapters.adapters_resolve(tenant=tenant, names=[use.name for use in spec.adapters], version=version)
+    project = _project(api_key, spec.project)
+    bound = cost_bound(version=version, width=width, height=height, steps=steps, n=spec.n)
+    prices = Prices.at(currency=tenant.currency, at=now)
+    with transaction.atomic():
+        ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(bound)), reference=job_id, at=now)
+        job = Job.objects.create(
+            id=job_id,
+            tenant=tenant,
+            project=project,
+            api_key=api_key,
+            model_version=version,
+            pool=version.pool,
+            prompt=spec.prompt,
+            n=spec.n,
+            width=width,
+            height=height,
+            steps=steps,
+            seed=secrets.randbelow(2**31) if spec.seed is None else spec.seed,
+            output_format=spec.output_format,
+            output_compression=spec.output_compression,
+            user=spec.user,
+            metadata=spec.metadata,
+            request_id=request_id,
+            created_at=now,
+            expires_at=now + timedelta(seconds=limits.job_ttl_seconds),
+        )
+        JobAdapter.objects.bulk_create(
+            JobAdapter(job=job, position=position, adapter_version=used, scale=asked.scale)
+            for position, (used, asked) in enumerate(zip(uses, spec.adapters, strict=True))
+        )
+    return job
+
+
+def check_prompt(prompt: str, *, chars_max: int) -> None:
+    """Raises `PromptInvalid` for a prompt that is blank, too long, or holds characters no model reads."""
+    if not prompt.strip():
+        raise PromptInvalid("the prompt is empty: say what to draw", param="prompt")
+    if len(prompt) > chars_max:
+        raise PromptInvalid(f"the prompt has {len(prompt)} characters; the limit is {chars_max}", param="prompt")
+    if found := _UNUSABLE.search(prompt):
+        raise PromptInvalid(
+            f"the prompt holds the character U+{ord(found[0]):04X} at {found.start()}, which is no text",
+            param="prompt",
+        )
+
+
+def parse_size(size: str, *, version: ModelVersion, tenant: Tenant) -> tuple[int, int]:
+    """Width and height in pixels. Raises `SizeInvalid` with what would be allowed."""
+    found = _SIZE.fullmatch(version.size_default if size == "auto" else size)
+    if not found:
+        raise SizeInvalid(f'size is "auto" or WIDTHxHEIGHT, for example {version.size_default}', param="size")
+    width, height = int(found[1]), int(found[2])
+    if width % SIZE_MULTIPLE or height % SIZE_MULTIPLE:
+        raise SizeInvalid(f"width and height are multiples of {SIZE_MULTIPLE}", param="size")
+    if min(width, height) < version.side_min or max(width, height) > version.side_max:
+        raise SizeInvalid(
+            f"{version.model.name} draws sides of {version.side_min} to {version.side_max} pixels",
+            param="size",
+        )
+    if max(width, height) > ASPECT_MAX * min(width, height):
+        raise SizeInvalid(f"the longer side is at most {ASPECT_MAX} times the shorter", param="size")
+    if width * height > tenant.pixels_max:
+        raise SizeInvalid(
+            f"{width}x{height} is {width * height} pixels; your account's limit is {tenant.pixels_max}",
+            param="size",
+        )
+    return width, height
+
+
+def image_units(*, width: int, height: int, n: int) -> Decimal:
+    """The resolution weight of `n` images: 512x512 is 1, 1024x1024 is 4."""
+    return Decimal(width * height * n) / 512**2
+
+
+def cost_bound(*, version: ModelVersion, width: int, height: int, steps: int, n: int) -> Iterable[Quantity]:
+    """The most that a request can be charged for: its units exactly, its GPU seconds by the version's bound."""
+    units = image_units(width=width, height=height, n=n)
+    return (
+        Quantity(
+            meter=Meter.GPU_SECOND,
+            amount=units * steps * version.gpu_seconds_bound,
+            gpu_class=version.pool.gpu_class,
+        ),
+        Quantity(meter=Meter.IMAGE_UNIT, amount=units),
+        Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
+    )
+
+
+def _project(api_key: ApiKey, slug: str | None) -> Project:
+    if slug is None:
+        return api_key.project
+    project = Project.objects.filter(tenant=api_key.tenant, slug=slug).first()
+    if project is None:
+        raise ProjectNotFound(f"there is no project {slug!r} in this account", param="project")
+    return project

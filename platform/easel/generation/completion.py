@@ -1,0 +1,219 @@
+"""Applies what workers report: beats extend leases, an attempt's end settles its job, once.
+
+Reports arrive at least once, late, and in any order. The attempt's token says which attempt is meant; only a live
+attempt can change anything, so the second copy of a report, or one of an attempt whose lease was lost, is
+recognised and dropped. Lock order everywhere: the job, then its attempt.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.db.models import Case, PositiveIntegerField, Value, When
+from django.db.models.functions import Coalesce
+
+from billing import ledger
+from billing.models import Meter
+from billing.rating import Prices, Quantity
+from billing.settlement import settle
+from easel.generation.admission import image_units
+from easel.generation.keys import output_key
+from easel.generation.models import Attempt, Job, Output, State
+from easel.registry.models import Pool, Worker
+from inference.contract import AttemptFinished, WorkerBeat
+
+log = structlog.get_logger()
+NANO = Decimal("1e-9")
+
+
+class Applied(Enum):
+    """What became of a report of an attempt's end."""
+
+    SETTLED = "settled"
+    REQUEUED = "requeued"
+    LATE = "late"
+    UNKNOWN = "unknown"
+
+
+def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -> None:
+    """Records a worker's beat, extends the leases of the attempts it names, and marks their jobs running."""
+    Worker.objects.update_or_create(
+        pool=pool,
+        name=report.worker,
+        defaults={
+            "gpu_class": report.gpu_class,
+            "slots": report.slots,
+            "model_version": report.model_version,
+            "started_at": datetime.fromtimestamp(report.started_at, UTC),
+            "beat_at": now,
+            "busy_seconds": report.busy_seconds,
+            "attributed_seconds": report.attributed_seconds,
+            "load_seconds": report.load_seconds,
+        },
+    )
+    steps = {UUID(progress.attempt_token): progress.steps_done for progress in report.attempts}
+    if not steps:
+        return
+    # Of this pool alone: a dedicated pool's worker has no say in another pool's attempts.
+    live = Attempt.objects.filter(token__in=steps, state=Attempt.State.LIVE, job__pool=pool)
+    with transaction.atomic():
+        # In order of id, as every writer of several jobs locks them.
+        started = Job.objects.filter(attempts__in=live, state=State.DISPATCHED).order_by("id")
+        ids = list(started.select_for_update(of=("self",)).values_list("id", flat=True))
+        Job.objects.filter(id__in=ids, state=State.DISPATCHED).update(state=State.RUNNING)
+        live.update(
+            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            worker=report.worker,
+            started_at=Coalesce("started_at", Value(now)),
+            steps_done=Case(
+                *(When(token=token, then=Value(done)) for token, done in steps.items()),
+                output_field=PositiveIntegerField(),
+            ),
+        )
+
+
+@transaction.atomic
+def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: int) -> Applied:
+    """Ends an attempt as its worker reports: job state, outputs, usage, charge and hold in one transaction."""
+    token = UUID(report.attempt_token)
+    job = Job.objects.select_for_update(of=("self",)).filter(attempts__token=token, pool=pool).first()
+    if job is None:
+        return Applied.UNKNOWN
+    attempt = Attempt.objects.select_for_update().get(token=token)
+    if attempt.state != Attempt.State.LIVE:
+        if attempt.state == Attempt.State.LOST and not attempt.gpu_seconds:
+            attempt.gpu_seconds = _seconds(report)  # wasted time, of the pool and not of the tenant
+            attempt.save(update_fields=["gpu_seconds"])
+        return Applied.LATE
+    attempt.state = Attempt.State(report.outcome)
+    attempt.worker, attempt.gpu_class = report.worker, report.gpu_class
+    attempt.started_at = attempt.started_at or now
+    attempt.finished_at = now
+    attempt.gpu_seconds = _seconds(report)
+    attempt.prompt_tokens = report.prompt_tokens
+    attempt.error_code, attempt.error_message = report.error_code, report.error_message[:2000]
+    if report.outcome == "succeeded":
+        attempt.steps_done = job.steps * job.n
+    attempt.save()
+    endings: dict[str, Callable[[], Applied]] = {
+        "succeeded": lambda: _succeed(job, report, now),
+        "canceled": lambda: _end(job, State.CANCELED, now),
+        "failed": lambda: _fail(job, attempt, report.retryable, now, attempts_max),
+    }
+    return endings[report.outcome]()
+
+
+@transaction.atomic
+def lose(*, token: UUID, now: datetime, attempts_max: int) -> bool:
+    """Takes a job back from an attempt whose lease has run out; False if it beat or ended meanwhile."""
+    job = Job.objects.select_for_update(of=("self",)).get(attempts__token=token)
+    attempt = Attempt.objects.select_for_update().get(token=token)
+    if attempt.state != Attempt.State.LIVE or attempt.lease_expires_at > now:
+        return False
+    attempt.state, attempt.finished_at = Attempt.State.LOST, now
+    attempt.error_code, attempt.error_message = "worker_lost", "the worker stopped reporting"
+    attempt.save()
+    _fail(job, attempt, True, now, attempts_max)
+    return True
+
+
+@transaction.atomic
+def cancel(*, job: Job, now: datetime) -> Job:
+    """Asks for a job to end: a waiting one is canceled at once, one in a worker's hands when that stops.
+
+    A finished job stays as it is. The caller tells the worker, after the commit.
+    """
+    job = Job.objects.select_for_update(of=("self",)).get(id=job.id)
+    if job.state == State.QUEUED:
+        _end(job, State.CANCELED, now)
+    elif job.finished_at is None and job.cancel_requested_at is None:
+        job.cancel_requested_at = now
+        job.save(update_fields=["cancel_requested_at"])
+    return job
+
+
+@transaction.atomic
+def expire(*, job_id: UUID, now: datetime) -> bool:
+    """Ends a job that no worker took before its `expires_at`; False when one did."""
+    job = Job.objects.select_for_update(of=("self",)).get(id=job_id)
+    if job.state != State.QUEUED or job.expires_at > now:
+        return False
+    _end(job, State.EXPIRED, now, "job_expired", "no worker took the job before it expired")
+    return True
+
+
+def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
+    Output.objects.bulk_create(
+        Output(
+            job=job,
+            index=output.index,
+            seed=output.seed,
+            storage_key=output_key(job, UUID(report.attempt_token), output.index),
+            sha256=output.sha256,
+            size_bytes=output.size_bytes,
+        )
+        for output in report.outputs
+    )
+    units = image_units(width=job.width, height=job.height, n=len(report.outputs))
+    quantities = (
+        Quantity(meter=Meter.GPU_SECOND, amount=_seconds(report), gpu_class=report.gpu_class),
+        Quantity(meter=Meter.IMAGE_UNIT, amount=units),
+        Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
+    )
+    dimensions = {
+        "model": job.model_version.model.name,
+        "model_version": job.model_version.label,
+        "adapter": "+".join(job.adapters.values_list("adapter_version__adapter__name", flat=True)),
+        "api_key": job.api_key.key_id,
+        "resolution": f"{job.width}x{job.height}",
+    }
+    # The prices of the quote: a price that changed meanwhile is for later requests.
+    prices = Prices.at(currency=job.tenant.currency, at=job.created_at)
+    charged = settle(
+        project=job.project,
+        job_id=job.id,
+        quantities=quantities,
+        dimensions=dimensions,
+        prices=prices,
+        at=now,
+    )
+    job.state, job.finished_at = State.SUCCEEDED, now
+    job.save(update_fields=["state", "finished_at"])
+    log.info("job_succeeded", **_names(job), cost_micros=charged, gpu_seconds=report.gpu_seconds)
+    return Applied.SETTLED
+
+
+def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_max: int) -> Applied:
+    """Back to the queue while another attempt may help, else failed with the attempt's cause."""
+    if job.cancel_requested_at is not None:
+        return _end(job, State.CANCELED, now)
+    # An attempt that no worker began (Redis lost its message) says nothing against the job.
+    begun = job.attempts.exclude(started_at=None).count()
+    if not retryable or begun >= attempts_max:
+        return _end(job, State.FAILED, now, attempt.error_code or "internal_error", attempt.error_message)
+    job.state = State.QUEUED
+    job.save(update_fields=["state"])
+    log.warning("job_requeued", **_names(job), attempt=attempt.number, error_code=attempt.error_code)
+    return Applied.REQUEUED
+
+
+def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
+    """Ends a job that made nothing: its hold goes back whole."""
+    ledger.void(tenant=job.tenant, reference=job.id, at=now)
+    job.state, job.finished_at = state, now
+    job.error_code, job.error_message = error_code, error_message
+    job.save(update_fields=["state", "finished_at", "error_code", "error_message"])
+    log.info(f"job_{state}", **_names(job), error_code=error_code)
+    return Applied.SETTLED
+
+
+def _seconds(report: AttemptFinished) -> Decimal:
+    return Decimal(report.gpu_seconds).quantize(NANO)
+
+
+def _names(job: Job) -> dict[str, str]:
+    return {"job": str(job.id), "tenant": job.tenant.slug, "request_id": job.request_id}

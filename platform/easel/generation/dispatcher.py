@@ -1,0 +1,49 @@
+"""The dispatcher process: wakes when a job is queued or a slot is freed, and releases what fits."""
+
+import threading
+from datetime import UTC, datetime
+
+import psycopg
+import structlog
+from django.conf import settings
+from django.db import OperationalError, close_old_connections
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+
+from easel.generation import dispatch, transport
+from easel.generation.models import Attempt
+from easel.registry.models import Pool
+
+log = structlog.get_logger()
+POLL_SECONDS = 0.5  # how long a wake-up that was lost can go unnoticed
+
+
+def run(stop: threading.Event) -> None:
+    """Until `stop`: waits for PostgreSQL's notice of a queued or finished job, then gives every pool its turn."""
+    while not stop.is_set():
+        try:
+            with psycopg.connect(settings.EASEL.database_url, autocommit=True) as listener:
+                listener.execute("LISTEN easel_queued")
+                listener.execute("LISTEN easel_finished")
+                while not stop.is_set():
+                    turn()
+                    for _ in listener.notifies(timeout=POLL_SECONDS, stop_after=1):
+                        pass
+        except (psycopg.OperationalError, OperationalError, BrokerError, RedisError) as error:
+            # Leases make it safe to go on: what was released and not sent comes back to the queue.
+            log.warning("dispatcher_waits", error=repr(error))
+            close_old_connections()
+            stop.wait(1)
+
+
+def turn() -> list[Attempt]:
+    """One round over the pools; returns what was sent. Raises `RedisError` before anything is released."""
+    transport.redis_client().ping()
+    sent = []
+    for pool in Pool.objects.all():
+        attempts = dispatch.release(pool=pool, now=datetime.now(UTC), lease_seconds=settings.EASEL.lease_seconds)
+        transport.send(attempts)
+        for attempt in attempts:
+            log.info("attempt_dispatched", job=str(attempt.job_id), attempt=attempt.number, pool=pool.slug)
+        sent += attempts
+    return sent

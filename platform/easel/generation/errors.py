@@ -1,0 +1,41 @@
+from tenants.errors import DomainError, NotFound
+
+
+class JobNotFound(NotFound):
+    """No such job."""
+
+    code = "job_not_found"
+
+
+class ProjectNotFound(NotFound):
+    """No such project."""
+
+    code = "project_not_found"
+
+
+class PromptInvalid(DomainError):
+    """The prompt can't be used."""
+
+    code = "prompt_invalid"
+
+
+class SizeInvalid(DomainError):
+    """The size can't be used."""
+
+    code = "size_invalid"
+
+
+class StepsInvalid(DomainError):
+    """The number of steps can't be used."""
+
+    code = "steps_invalid"
+
+
+class JobFailed(DomainError):
+    """The job ended without an image; nothing was charged."""
+
+    type, http_status = "server_error", 500
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code

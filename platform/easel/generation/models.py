@@ -1,0 +1,168 @@
+"""The life of a job: what was asked, the attempts at it, and the images it made.
+
+The database holds the state machine too (migration `0002`): a transition that is not in `TRANSITIONS`, or any
+change of a finished job's state, is refused whoever asks for it.
+"""
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+
+from easel.registry.models import AdapterVersion, ModelVersion, Pool
+from tenants.models import ApiKey, Project, Tenant
+
+
+class State(models.TextChoices):
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+
+FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED)
+TRANSITIONS = {
+    State.QUEUED: {State.DISPATCHED, State.FAILED, State.CANCELED, State.EXPIRED},
+    # A report that overtakes the beat of its start finishes a job that still is `dispatched`.
+    State.DISPATCHED: {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED},
+    State.RUNNING: {State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED},
+}
+
+
+class Job(models.Model):
+    """One request for `n` images of a prompt; seeds are `seed`, `seed + 1`, …, one an image."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="jobs")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="jobs")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="+")
+    model_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="jobs")
+    pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="jobs")
+    state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
+    prompt = models.TextField()
+    n = models.PositiveSmallIntegerField()
+    width = models.PositiveIntegerField()
+    height = models.PositiveIntegerField()
+    steps = models.PositiveSmallIntegerField()
+    seed = models.BigIntegerField()
+    output_format = models.CharField(max_length=4)
+    output_compression = models.PositiveSmallIntegerField()
+    user = models.CharField(max_length=200, blank=True)
+    metadata = models.JSONField(default=dict)
+    request_id = models.CharField(max_length=64)
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField(help_text="When it expires if no worker has taken it by then.")
+    cancel_requested_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    error_code = models.CharField(max_length=60, blank=True)
+    error_message = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(state__in=State.values), name="job_state_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=FINAL, finished_at__isnull=False)
+                | (~Q(state__in=FINAL) & Q(finished_at__isnull=True)),
+                name="job_finished_at_iff_final",
+            ),
+            models.CheckConstraint(condition=~Q(state=State.FAILED) | ~Q(error_code=""), name="job_failure_has_a_code"),
+            models.CheckConstraint(condition=Q(n__gte=1, n__lte=10), name="job_n_in_range"),
+            models.CheckConstraint(condition=Q(seed__gte=0), name="job_seed_not_negative"),
+        ]
+        indexes = [
+            # The dispatcher's queue: small, since it holds waiting jobs alone.
+            models.Index(fields=["pool", "tenant", "created_at"], condition=Q(state=State.QUEUED), name="job_queue"),
+            models.Index(fields=["pool", "state"], condition=~Q(state__in=FINAL), name="job_unfinished"),
+            models.Index(fields=["tenant", "-created_at", "-id"], name="job_by_tenant"),
+        ]
+
+    @property
+    def work(self) -> int:
+        """Estimated work in pixel-steps, which fair dispatch counts."""
+        return self.width * self.height * self.steps * self.n
+
+
+class JobAdapter(models.Model):
+    """An adapter version that a job uses, with its scale, in the order asked for."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="adapters")
+    position = models.PositiveSmallIntegerField()
+    adapter_version = models.ForeignKey(AdapterVersion, on_delete=models.PROTECT, related_name="+")
+    scale = models.FloatField()
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "position"], name="job_adapter_position_unique"),
+            models.UniqueConstraint(fields=["job", "adapter_version"], name="job_adapter_once"),
+        ]
+
+
+class Attempt(models.Model):
+    """A job handed to a pool under a lease; `token` is what a report must carry to be applied."""
+
+    class State(models.TextChoices):
+        LIVE = "live", "leased, or running and beating"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELED = "canceled"
+        LOST = "lost", "the lease ran out"
+
+    token = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveSmallIntegerField()
+    state = models.CharField(max_length=10, choices=State, default=State.LIVE)
+    worker = models.CharField(max_length=100, blank=True)
+    gpu_class = models.CharField(max_length=40, blank=True)
+    dispatched_at = models.DateTimeField()
+    lease_expires_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+    steps_done = models.PositiveIntegerField(default=0)
+    gpu_seconds = models.DecimalField(max_digits=20, decimal_places=9, default=0)
+    prompt_tokens = models.PositiveIntegerField(default=0)
+    error_code = models.CharField(max_length=60, blank=True)
+    error_message = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "number"], name="attempt_number_unique"),
+            models.UniqueConstraint(fields=["job"], condition=Q(state="live"), name="attempt_one_live"),
+            models.UniqueConstraint(fields=["job"], condition=Q(state="succeeded"), name="attempt_one_success"),
+            models.CheckConstraint(
+                condition=Q(state="live", finished_at__isnull=True) | (~Q(state="live") & Q(finished_at__isnull=False)),
+                name="attempt_finished_at_iff_not_live",
+            ),
+        ]
+        indexes = [models.Index(fields=["lease_expires_at"], condition=Q(state="live"), name="attempt_leases")]
+
+
+class Output(models.Model):
+    """An image of a succeeded job, as it was stored."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="outputs")
+    index = models.PositiveSmallIntegerField()
+    seed = models.BigIntegerField()
+    storage_key = models.CharField(max_length=300)
+    sha256 = models.CharField(max_length=64)
+    size_bytes = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["index"]
+        constraints = [models.UniqueConstraint(fields=["job", "index"], name="output_index_unique")]
+
+
+class FairShare(models.Model):
+    """What a tenant was served by a pool, as virtual time: estimated work divided by the tenant's weight."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    virtual_time = models.FloatField(default=0)
+    waiting = models.BooleanField(default=False, help_text="Had jobs left in the queue after the last turn.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["pool", "tenant"], name="fair_share_unique")]

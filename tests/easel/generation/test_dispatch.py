@@ -1,0 +1,150 @@
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connections
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easel.generation import completion, dispatch
+from easel.generation.dispatch import Contender, choose
+from easel.generation.models import Attempt, Job, State
+from easel.registry.models import Worker
+from tenants.models import Tenant
+from tests.conftest import NOW
+
+
+def contender(name, *, jobs, virtual_time=0.0, weight=1, work=1):
+    return Contender(
+        tenant_id=uuid.UUID(int=ord(name)),
+        virtual_time=virtual_time,
+        weight=weight,
+        jobs=[(f"{name}{i}", work) for i in range(jobs)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("contenders", "room", "order"),
+    [
+        ([contender("a", jobs=3)], 2, "a0 a1"),
+        ([contender("a", jobs=9), contender("b", jobs=2)], 4, "a0 b0 a1 b1"),
+        ([contender("a", jobs=9, virtual_time=2), contender("b", jobs=9)], 4, "b0 b1 a0 b2"),
+        ([contender("a", jobs=9, weight=2), contender("b", jobs=9)], 6, "a0 b0 a1 a2 b1 a3"),
+        ([contender("a", jobs=9, work=4), contender("b", jobs=9)], 6, "a0 b0 b1 b2 b3 a1"),
+        ([contender("a", jobs=0)], 4, ""),
+        ([], 4, ""),
+    ],
+)
+def test_the_tenant_served_least_goes_next(contenders, room, order):
+    assert choose(contenders, room=room) == order.split()
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 100), min_size=30, max_size=30), min_size=2, max_size=5),
+    st.integers(1, 60),
+)
+def test_backlogged_tenants_are_served_alike_to_within_one_job(works, room):
+    """The bound of virtual-time counters: no two differ by more than the largest job."""
+    contenders = [
+        Contender(uuid.UUID(int=i), 0.0, 1, [((i, k), work) for k, work in enumerate(jobs)])
+        for i, jobs in enumerate(works)
+    ]
+    chosen = choose(contenders, room=min(room, 29))
+    served = [sum(works[i][k] for i, k in chosen if i == tenant) for tenant in range(len(works))]
+    assert max(served) - min(served) <= max(map(max, works))
+
+
+def release(pool, now=NOW):
+    return dispatch.release(pool=pool, now=now, lease_seconds=15)
+
+
+def tenants_of(attempts):
+    return [Job.objects.get(id=attempt.job_id).tenant for attempt in attempts]
+
+
+def test_jobs_leave_the_queue_only_as_far_as_the_pool_has_room(alice, pool, submit):
+    for _ in range(6):
+        submit(alice)
+    assert len(release(pool)) == 4
+    assert release(pool) == []
+    assert Job.objects.filter(pool=pool, state=State.QUEUED).count() == 2
+
+
+def test_within_a_tenant_the_oldest_goes_first(alice, pool, submit):
+    jobs = [submit(alice, now=NOW + timedelta(seconds=-i)) for i in range(3)]
+    assert [attempt.job_id for attempt in release(pool)] == [job.id for job in reversed(jobs)]
+
+
+def test_a_burst_of_one_tenant_does_not_starve_another(alice, bob, pool, submit):
+    for _ in range(8):
+        submit(alice)
+    submit(bob, now=NOW + timedelta(seconds=1))
+    assert bob.tenant in tenants_of(release(pool))
+
+
+def finish_all(pool):
+    for attempt in Attempt.objects.filter(job__pool=pool, state="live"):
+        Attempt.objects.filter(pk=attempt.pk).update(lease_expires_at=NOW)
+        completion.cancel(job=attempt.job, now=NOW)
+        completion.lose(token=attempt.token, now=NOW, attempts_max=3)
+
+
+def test_a_tenant_that_waits_is_not_passed_over_again_and_again(alice, bob, pool, submit):
+    """With room for one at a time, two backlogged tenants alternate."""
+    Worker.objects.filter(pool=pool).update(slots=1)
+    for _ in range(4):
+        submit(alice)
+        submit(bob)
+    order = []
+    for _ in range(8):
+        order += tenants_of(release(pool))
+        finish_all(pool)
+    assert all({a, b} == {alice.tenant, bob.tenant} for a, b in zip(order[::2], order[1::2], strict=True))
+
+
+def test_an_idle_past_is_no_credit_to_jump_ahead_with(alice, bob, pool, submit):
+    Worker.objects.filter(pool=pool).update(slots=1)
+    submit(bob)
+    release(pool)
+    finish_all(pool)  # bob is known, and goes away
+    for _ in range(6):
+        submit(alice)
+    for _ in range(3):
+        release(pool)
+        finish_all(pool)
+    for _ in range(3):
+        submit(bob)
+    order = []
+    for _ in range(4):
+        order += tenants_of(release(pool))
+        finish_all(pool)
+    assert order.count(bob.tenant) == 2
+
+
+def test_a_heavier_tenant_gets_its_share(alice, bob, pool, submit):
+    Tenant.objects.filter(pk=alice.tenant.pk).update(fair_share_weight=3)
+    for _ in range(4):
+        submit(alice)
+        submit(bob)
+    assert tenants_of(release(pool)).count(alice.tenant) == 3
+
+
+def test_a_pool_without_a_live_worker_gets_nothing(alice, pool, submit):
+    submit(alice)
+    assert release(pool, NOW + timedelta(seconds=11)) == []
+
+
+def test_several_dispatchers_release_a_job_once(alice, pool, submit):
+    for _ in range(4):
+        submit(alice)
+
+    def turn(_):
+        try:
+            return release(pool)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        released = [attempt.job_id for attempts in threads.map(turn, range(4)) for attempt in attempts]
+    assert len(released) == len(set(released)) == 4
