@@ -3,12 +3,12 @@
 Two directions, both through the Redis namespace of a pool:
 
 - a `GenerationTask` goes out as the one argument of the Celery task `TASK_NAME` on the queue `QUEUE`;
-- reports (`WorkerBeat`, `AttemptFinished`) come back as entries of the Redis stream `REPORTS`, each entry holding
-  one field, `report`, with the JSON of `report_to_json`.
+- reports (`WorkerBeat`, `AttemptFinished`) come back as entries of the Redis stream `REPORTS`, each entry
+  holding one field, `report`, with the JSON of `report_to_json`.
 
-A worker holds neither database nor bucket credentials: every adapter arrives as a signed GET URL and every output
-leaves by a signed PUT URL, both inside the task. Messages are plain JSON, so either side can be upgraded first:
-unknown fields of a newer sender are ignored.
+A worker holds neither database nor bucket credentials: every adapter arrives as a signed GET URL and every
+output leaves by a signed PUT URL, both inside the task. Messages are plain JSON, so either side can be upgraded
+first: unknown fields of a newer sender are ignored.
 """
 
 import dataclasses
@@ -150,8 +150,8 @@ class StoredOutput(Message):
 class AttemptFinished(Message):
     """The end of an attempt; sent until Redis has taken it, and applied by the control plane at most once.
 
-    `gpu_seconds` is the attempt's attributed share of busy time. `retryable` says whether another attempt could
-    succeed (storage was away) or not (the request itself can't be served). `error_code` is empty on success.
+    `gpu_seconds` is the attempt's attributed share of busy time. `retryable` says whether another attempt
+    could succeed (storage was away) or not (the request can't be served). `error_code` is empty on success.
     """
 
     kind: Literal["finished"] = "finished"

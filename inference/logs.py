@@ -1,0 +1,71 @@
+"""Structured logs on stdout: one JSON object a line, or readable lines at a terminal.
+
+Every line carries `ts`, `level`, `service` and `event`; work on an attempt adds `request_id`, `tenant` and
+`job` (see `bound_to`). Durations end in `_seconds`. Prompts and signed URLs are never logged.
+"""
+
+import logging
+import sys
+from contextlib import AbstractContextManager
+from typing import Any
+
+import structlog
+
+from inference.config import LogFormat
+from inference.contract import GenerationTask
+
+SERVICE = "worker"
+# Libraries that narrate: what they say below a warning is noise, and httpx would print signed URLs.
+_QUIET = (
+    "celery",
+    "kombu",
+    "amqp",
+    "httpx",
+    "httpcore",
+    "diffusers",
+    "transformers",
+    "huggingface_hub",
+    "PIL",
+)
+
+
+def configure_logs(log_format: LogFormat) -> None:
+    """Route structlog and the standard library's logging through one handler on stdout."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        _add_service,
+    ]
+    if log_format == "json":
+        last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        last = [structlog.dev.ConsoleRenderer(timestamp_key="ts", colors=sys.stdout.isatty())]
+
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.root.handlers = [handler]
+    logging.root.setLevel(logging.INFO)
+    logging.captureWarnings(True)  # Python's own warnings would be bare text among the JSON
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def bound_to(task: GenerationTask) -> AbstractContextManager[None]:
+    """Every line logged by this thread inside the block says whose attempt it was about."""
+    return structlog.contextvars.bound_contextvars(request_id=task.request_id, tenant=task.tenant, job=task.job_id)
+
+
+def _add_service(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    return {"service": SERVICE, **event}

@@ -1,0 +1,110 @@
+"""What a worker tells the control plane: beats as well as it can, ends of attempts until Redis has them."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+import structlog
+
+from inference.contract import AttemptFinished, Report, WorkerBeat, cancel_key, report_to_json, reports_key
+
+_BEAT_SECONDS = 1.0
+_REPORTS_MAX = 100_000
+_DELAY_SECONDS_FIRST, _DELAY_SECONDS_MAX = 0.1, 5.0
+
+log = structlog.get_logger()
+
+
+class Reporter:
+    """Two threads, so that an end that waits for Redis holds up no beat."""
+
+    def __init__(
+        self,
+        client: "redis.Redis",
+        namespace: str,
+        *,
+        beat: Callable[[], WorkerBeat],
+        cancel: Callable[[str], None],
+    ) -> None:
+        """`beat` makes the next beat; `cancel` is called with the token of each attempt to be canceled."""
+        self._client = client
+        self._namespace = namespace
+        self._make_beat = beat
+        self._cancel = cancel
+        self._ends: queue.Queue[AttemptFinished] = queue.Queue()
+        self._beat_due = threading.Event()
+        self._stopping = threading.Event()
+        self._away = False  # whether Redis was away at the last beat
+
+    def start(self) -> None:
+        for loop in (self._beat_loop, self._end_loop):
+            threading.Thread(target=loop, name=f"reports{loop.__name__}", daemon=True).start()
+
+    def beat_now(self) -> None:
+        self._beat_due.set()
+
+    def finished(self, end: AttemptFinished) -> None:
+        """Queue the end of an attempt: sent, and sent again, until Redis has taken it."""
+        self._ends.put(end)
+
+    def stop(self, *, patience_seconds: float) -> int:
+        """Wait that long for the ends still queued to be sent; returns how many were not."""
+        deadline = time.monotonic() + patience_seconds
+        while self._ends.unfinished_tasks and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._stopping.set()
+        self._beat_due.set()
+        return self._ends.unfinished_tasks
+
+    def _beat_loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._beat()
+            except redis.RedisError as error:
+                self._note(away=True, reason=type(error).__name__)
+            except Exception:
+                log.exception("beat_failed")
+            else:
+                self._note(away=False)
+            self._beat_due.wait(_BEAT_SECONDS)
+            self._beat_due.clear()
+
+    def _beat(self) -> None:
+        beat = self._make_beat()
+        self._send(beat)
+        tokens = [attempt.attempt_token for attempt in beat.attempts]
+        pipeline = self._client.pipeline(transaction=False)
+        for token in tokens:
+            pipeline.exists(cancel_key(self._namespace, token))
+        for token, canceled in zip(tokens, pipeline.execute(), strict=True):
+            if canceled:
+                self._cancel(token)
+
+    def _end_loop(self) -> None:
+        while True:
+            end = self._ends.get()
+            delay = _DELAY_SECONDS_FIRST
+            while True:
+                try:
+                    self._send(end)
+                    break
+                except redis.RedisError as error:
+                    log.warning("report_repeated", reason=type(error).__name__, delay_seconds=delay)
+                    time.sleep(delay)
+                    delay = min(2 * delay, _DELAY_SECONDS_MAX)
+            self._ends.task_done()
+
+    def _send(self, report: Report) -> None:
+        self._client.xadd(
+            reports_key(self._namespace),
+            {"report": report_to_json(report)},
+            maxlen=_REPORTS_MAX,
+            approximate=True,
+        )
+
+    def _note(self, *, away: bool, reason: str = "") -> None:
+        if away != self._away:
+            self._away = away
+            log.warning("redis_away", reason=reason) if away else log.info("redis_back")

@@ -1,0 +1,89 @@
+"""Bytes to and from signed URLs, with patience for a storage that is away and none for one that refuses."""
+
+import hashlib
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+import structlog
+
+from inference.errors import TransferError
+
+_PATIENCE_SECONDS = 60.0
+_DELAY_SECONDS_FIRST, _DELAY_SECONDS_MAX = 0.2, 5.0
+_TEMPORARY_4XX = (408, 425, 429)
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+class _TemporaryError(Exception):
+    """A failure that time may heal."""
+
+
+def new_client() -> httpx.Client:
+    """The client to pass in; safe to share between threads."""
+    return httpx.Client(timeout=httpx.Timeout(30.0, connect=5.0))
+
+
+def upload(client: httpx.Client, url: str, data: bytes, *, content_type: str) -> None:
+    """PUT `data`. Raises `TransferError`: at once when refused (4xx), else when patience ends."""
+
+    def put() -> None:
+        _check(client.put(url, content=data, headers={"Content-Type": content_type}))
+
+    _persist("upload", put)
+
+
+def download(client: httpx.Client, url: str, path: Path, *, size_bytes: int, sha256: str) -> None:
+    """GET into `path`, whole and verified, or not at all. Raises `TransferError`.
+
+    A body of another size or hash is fetched again: what was asked for is known by its hash.
+    """
+    partial = path.with_name(f"{path.name}.{random.randbytes(6).hex()}.part")  # noqa: S311
+
+    def get() -> None:
+        digest, received = hashlib.sha256(), 0
+        with client.stream("GET", url) as response, partial.open("wb") as file:
+            _check(response)
+            for chunk in response.iter_bytes():
+                received += len(chunk)
+                if received > size_bytes:
+                    break
+                digest.update(chunk)
+                file.write(chunk)
+        if received != size_bytes or digest.hexdigest() != sha256:
+            raise _TemporaryError("the body has another size or hash than announced")
+
+    try:
+        _persist("download", get)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check(response: httpx.Response) -> None:
+    status = response.status_code
+    if status >= 500 or status in _TEMPORARY_4XX:
+        raise _TemporaryError(f"the storage answered {status}")
+    if not response.is_success:
+        raise TransferError(f"the storage refused with {status}", code="storage_refused")
+
+
+def _persist(verb: str, work: Callable[[], T]) -> T:
+    """Repeat `work` with growing, jittered pauses. The messages name no URL: it is a capability."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    delay = _DELAY_SECONDS_FIRST
+    while True:
+        try:
+            return work()
+        except (httpx.TransportError, _TemporaryError) as error:
+            reason = str(error) if isinstance(error, _TemporaryError) else type(error).__name__
+        if time.monotonic() + delay > deadline:
+            raise TransferError(f"{verb}: {reason}")
+        log.warning("transfer_repeated", verb=verb, reason=reason, delay_seconds=round(delay, 2))
+        time.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
+        delay = min(2 * delay, _DELAY_SECONDS_MAX)

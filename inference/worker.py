@@ -1,0 +1,215 @@
+"""The worker process: `easel-worker`. A Celery consumer in front of one engine.
+
+The queue hands out work and remembers nothing: a task is acknowledged as it is taken, and what a dead worker
+took is repeated by the control plane, whose database holds the lease.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import celery
+import celery.signals
+import celery.worker.state
+import redis
+import structlog
+import torch
+from celery.apps.worker import Worker as CeleryWorker
+
+from inference import metrics
+from inference.adapter_store import AdapterStore
+from inference.adapters import load_adapter
+from inference.attempts import Attempts
+from inference.config import ConfigError, WorkerConfig
+from inference.contract import QUEUE, TASK_NAME, AttemptFinished, GenerationTask, WorkerBeat
+from inference.engine import Engine
+from inference.logs import configure_logs
+from inference.model import LoadedModel, load_model
+from inference.reports import Reporter
+from inference.transfer import new_client
+
+_FLUSH_SECONDS = 10.0  # for reports, after the last attempt has ended
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """Everything one process holds, wired together."""
+
+    def __init__(self, config: WorkerConfig, model: LoadedModel, *, load_seconds: float) -> None:
+        self._config = config
+        self._started_at = time.time()
+        self._stopping = threading.Event()
+        self._gpu_class = config.gpu_class or model.device_name
+        self._engine = Engine(
+            model, clock=time.monotonic, rows_max=config.batch_rows_max, tokens_max=config.batch_tokens_max
+        )
+        self._engine.meter.charge_pool(load_seconds)
+        client = new_client()
+        self._reporter = Reporter(
+            redis.Redis.from_url(config.redis_url, socket_timeout=5, socket_connect_timeout=5),
+            config.namespace,
+            beat=self._beat,
+            cancel=lambda token: self._attempts.cancel(token),
+        )
+        self._attempts = Attempts(
+            engine=self._engine,
+            adapters=AdapterStore(
+                folder=config.adapter_cache_dir,
+                disk_bytes_max=config.adapter_cache_bytes,
+                memory_bytes_max=config.adapter_memory_bytes,
+                client=client,
+                parse=lambda path, sha256: load_adapter(path, model.transformer, sha256=sha256),
+            ),
+            client=client,
+            clock=time.monotonic,
+            worker=config.worker_name,
+            gpu_class=self._gpu_class,
+            model_version=config.model_version,
+            began=self._reporter.beat_now,
+            finished=self._reporter.finished,
+        )
+
+    def serve(self) -> int:
+        """Take tasks until SIGTERM or SIGINT; returns the process's exit status."""
+        self._engine.start()
+        consumer = _Consumer(
+            app=celery_app(self._config, self._take),
+            hostname=f"easel@{self._config.worker_name}",
+            queues=[QUEUE],
+            pool="threads",
+            concurrency=self._config.slots,
+            quiet=True,
+            without_gossip=True,
+            without_mingle=True,
+            without_heartbeat=True,
+        )
+        consumer.on_stop_signal = self._stopping.set
+        self._reporter.start()
+        threading.Thread(target=self._watch_stop, name="stop", daemon=True).start()
+        log.info("worker_ready", worker=self._config.worker_name, slots=self._config.slots)
+        consumer.start()  # comes back when the last attempt has ended
+        self._stopping.set()
+        self._engine.close()
+        unsent = self._reporter.stop(patience_seconds=_FLUSH_SECONDS)
+        log.info("worker_stopped", reports_unsent=unsent)
+        return int(consumer.exitcode or 0)
+
+    def _take(self, fields: Mapping[str, Any]) -> None:
+        """One message. Whatever is wrong with it is reported, or at least logged, and never raised."""
+        try:
+            task = GenerationTask.from_dict(fields)
+        except (KeyError, TypeError, AttributeError) as error:
+            log.error("task_malformed", reason=repr(error))
+            token = fields.get("attempt_token") if isinstance(fields, Mapping) else None
+            if isinstance(token, str):
+                self._reporter.finished(self._malformed(token))
+            return
+        try:
+            self._attempts.run(task, now=time.time())
+        except Exception:
+            log.exception("task_broke", job=task.job_id)
+
+    def _malformed(self, attempt_token: str) -> AttemptFinished:
+        return AttemptFinished(
+            attempt_token=attempt_token,
+            worker=self._config.worker_name,
+            gpu_class=self._gpu_class,
+            outcome="failed",
+            error_code="task_malformed",
+            error_message="the worker does not understand the task",
+        )
+
+    def _beat(self) -> WorkerBeat:
+        meter = self._engine.meter
+        return WorkerBeat(
+            worker=self._config.worker_name,
+            gpu_class=self._gpu_class,
+            # A worker about to end still renews its leases, but offers no room.
+            slots=0 if self._stopping.is_set() else self._config.slots,
+            model_version=self._config.model_version,
+            started_at=self._started_at,
+            busy_seconds=meter.busy_seconds,
+            attributed_seconds=meter.attributed_seconds,
+            load_seconds=meter.load_seconds,
+            attempts=self._attempts.progress(),
+        )
+
+    def _watch_stop(self) -> None:
+        self._stopping.wait()
+        log.info("worker_stopping", attempts=len(self._attempts.progress()))
+        time.sleep(self._config.stop_grace_seconds)
+        self._attempts.stop()
+
+
+class _Consumer(CeleryWorker):  # type: ignore[misc]
+    """Celery's worker with our signal handlers: theirs print, and restart on SIGHUP."""
+
+    on_stop_signal = staticmethod(lambda: None)
+
+    def install_platform_tweaks(self, worker: CeleryWorker) -> None:
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._stop)
+
+    def _stop(self, *_: Any) -> None:
+        # Celery's consumer looks at this flag between messages, takes no more, and waits for the pool.
+        celery.worker.state.should_stop = 0
+        self.on_stop_signal()
+
+
+def celery_app(config: WorkerConfig, take: Any) -> celery.Celery:
+    """The application with its one task, which hands its argument to `take`."""
+    app = celery.Celery("easel-worker", broker=config.redis_url, set_as_current=False)
+    app.conf.update(
+        broker_transport_options={"global_keyprefix": f"{config.namespace}:"},
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # Redis may be away for as long as it likes
+        task_default_queue=QUEUE,
+        task_serializer="json",
+        accept_content=["json"],
+        task_ignore_result=True,
+        task_acks_late=False,
+        # A task fetched early would wait here while another worker is idle.
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_enable_prefetch_count_reduction=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    # Celery configures logging unless somebody listens to this signal.
+    celery.signals.setup_logging.connect(_keep_our_logging, weak=False)
+
+    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
+    def generate(task: Mapping[str, Any]) -> None:
+        take(task)
+
+    return app
+
+
+def _keep_our_logging(**_: Any) -> None:
+    pass
+
+
+def main() -> None:
+    try:
+        config = WorkerConfig.from_env(os.environ)
+    except ConfigError as error:
+        sys.exit(f"easel-worker: {error}")
+    configure_logs(config.log_format)
+    log.info("metrics_served", port=metrics.serve(config.metrics_port))
+    begun = time.monotonic()
+    torch.set_num_threads(config.torch_threads)
+    model = load_model(config.model, name=config.model_name)
+    model.warm_up()
+    worker = Worker(config, model, load_seconds=time.monotonic() - begun)
+    sys.exit(worker.serve())
+
+
+if __name__ == "__main__":
+    main()

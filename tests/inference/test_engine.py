@@ -1,0 +1,179 @@
+"""An image is a function of its request: not of its neighbours, nor of when they came and went."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from inference.engine import Engine
+from inference.errors import Canceled, OutOfMemory, PromptTooLong, SizeUnsupported, WorkerStopped
+from inference.rows import ImageRequest
+
+
+def request(prompt="a red circle", **fields) -> ImageRequest:
+    return ImageRequest(**{"prompt": prompt, "width": 64, "height": 64, "steps": 4, "seed": 1, **fields})
+
+
+@pytest.fixture
+def engine(model) -> Engine:
+    return Engine(model, clock=time.monotonic, rows_max=8, tokens_max=10_000)
+
+
+@pytest.fixture
+def adapter(load, lora_tensors):
+    return lambda seed: load(lora_tensors(seed))
+
+
+def drain(engine: Engine) -> None:
+    while engine.step():
+        pass
+
+
+def image_alone(model, wanted: ImageRequest) -> Image.Image:
+    engine = Engine(model, clock=time.monotonic, rows_max=1, tokens_max=10_000)
+    row = engine.submit(wanted)
+    drain(engine)
+    return row.result(0)
+
+
+def assert_same(image: Image.Image, other: Image.Image) -> None:
+    """Equal but for rounding: a value on the edge between two of the 256 levels may fall either way."""
+    left, right = (np.asarray(picture, dtype=np.int16) for picture in (image, other))
+    assert left.shape == right.shape
+    assert np.abs(left - right).max() <= 1
+    assert (left != right).mean() < 0.001
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"width": 96, "height": 32, "steps": 8, "seed": 2**32}, {"prompt": "", "steps": 1}]
+)
+def test_an_image_equals_the_pipelines(model, pipe, fields):
+    wanted = request(**fields)
+    expected = pipe(
+        wanted.prompt,
+        width=wanted.width,
+        height=wanted.height,
+        num_inference_steps=wanted.steps,
+        guidance_scale=0.0,
+        generator=torch.Generator("cpu").manual_seed(wanted.seed),
+    ).images[0]
+    assert_same(image_alone(model, wanted), expected)
+
+
+def test_latents_of_a_crowded_batch_are_those_of_an_image_alone(engine, model):
+    wanted = request(steps=5)
+    alone, crowded = [], []
+    for seen, neighbours in ((alone, 0), (crowded, 5)):
+        row = engine.submit(wanted)
+        for i in range(neighbours):
+            engine.submit(request("b" * 20 * i, width=32 + 32 * i, steps=1 + i, seed=i))
+        while not row.done:
+            engine.step()
+            if row.latents is not None:
+                seen.append(row.latents)
+        drain(engine)
+    assert len(alone) == len(crowded) == 4  # the fifth is decoded in the same step
+    for left, right in zip(alone, crowded, strict=True):
+        torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("steps_before", [0, 1, 3])
+def test_neighbours_that_join_and_leave_do_not_change_an_image(engine, model, adapter, steps_before):
+    wanted = request(steps=6)
+    row = engine.submit(wanted)
+    for _ in range(steps_before):
+        engine.step()
+    short = engine.submit(request("a blue star on the left", steps=1, seed=5))
+    large = engine.submit(request("x" * 70, width=128, height=96, steps=3, seed=6))
+    styled = engine.submit(request(adapters=((adapter(1), 1.0),), seed=7))
+    gone = engine.submit(request(seed=8))
+    engine.step()
+    gone.cancel()
+    drain(engine)
+    assert_same(row.result(0), image_alone(model, wanted))
+    for neighbour in (short, large, styled):
+        assert_same(neighbour.result(0), image_alone(model, neighbour.request))
+    with pytest.raises(Canceled):
+        gone.result(0)
+
+
+def test_an_adapter_changes_its_own_rows_only(engine, model, adapter):
+    first, second = adapter(1), adapter(2)
+    plain, styled = request(), request(adapters=((first, 1.0),))
+    both = request(adapters=((first, 1.0), (second, 0.5)))
+    rows = [engine.submit(wanted) for wanted in (plain, styled, both, plain)]
+    drain(engine)
+    images = [row.result(0) for row in rows]
+    assert_same(images[0], images[3])
+    assert images[0] != images[1] != images[2] != images[0]
+    for row, image in zip(rows, images, strict=True):
+        assert_same(image, image_alone(model, row.request))
+
+
+def test_the_order_in_which_adapters_are_named_makes_no_group_of_its_own(engine, adapter):
+    first, second = (adapter(1), 1.0), (adapter(2), 0.5)
+    rows = [engine.submit(request(adapters=order)) for order in ((first, second), (second, first))]
+    engine.step()
+    assert [row.steps_done for row in rows] == [1, 1]
+
+
+def test_a_prompt_too_long_fails_its_own_row_only(engine):
+    bad, good = engine.submit(request("x" * 600)), engine.submit(request())
+    drain(engine)
+    with pytest.raises(PromptTooLong):
+        bad.result(0)
+    assert good.result(0).size == (64, 64)
+
+
+def test_an_impossible_size_is_refused_at_once(engine):
+    with pytest.raises(SizeUnsupported):
+        engine.submit(request(width=65))
+
+
+def test_an_error_in_a_step_fails_the_batch_and_not_the_engine(engine, model, monkeypatch):
+    doomed = engine.submit(request())
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "velocity", lambda *_: 1 / 0)
+        engine.step()
+    later = engine.submit(request())
+    drain(engine)
+    with pytest.raises(ZeroDivisionError):
+        doomed.result(0)
+    assert later.result(0)
+    assert doomed.gpu_seconds > 0
+
+
+def test_a_batch_too_large_for_the_memory_goes_on_one_by_one(engine, model, monkeypatch):
+    real, batches = model.velocity, []
+
+    def short_of_memory(latents, *rest):
+        batches.append(len(latents))
+        if sum(x.numel() for x in latents) > 20_000:
+            raise OutOfMemory("too much")
+        return real(latents, *rest)
+
+    monkeypatch.setattr(model, "velocity", short_of_memory)
+    rows = [engine.submit(request(width=256, height=128, seed=seed)) for seed in range(3)]
+    too_large = engine.submit(request(width=512, height=256))
+    drain(engine)
+    assert batches[:5] == [4, 1, 1, 1, 1]
+    assert batches.count(4) == 1  # it learns
+    for row in rows:
+        assert_same(row.result(0), image_alone(model, row.request))
+    with pytest.raises(OutOfMemory):
+        too_large.result(0)
+
+
+def test_the_thread_serves_many_callers_and_ends_what_is_left_when_closed(engine):
+    engine.start()
+    rows = [engine.submit(request(seed=seed)) for seed in range(4)]
+    assert [row.result(30).size for row in rows] == [(64, 64)] * 4
+    assert [row.steps_done for row in rows] == [4] * 4
+    unfinished = engine.submit(request(steps=5000))
+    engine.close()
+    with pytest.raises(WorkerStopped):
+        unfinished.result(0)
+    with pytest.raises(WorkerStopped):
+        engine.submit(request())

@@ -1,0 +1,147 @@
+"""Every busy second has an owner. A model of numbers and a clock that only work moves; no torch."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.engine import Engine
+from inference.errors import OutOfMemory
+from inference.rows import ImageRequest, Row
+
+
+@dataclass
+class FakeModel:
+    """Latents are a number that steps move to 0. Work takes the time drawn for it; some of it fails."""
+
+    draws: Any = field(default_factory=lambda: iter(lambda: (0.25, None), None))
+    now: float = 100.0
+    worked_seconds: float = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def work(self) -> None:
+        seconds, error = next(self.draws)
+        self.now += seconds
+        self.worked_seconds += seconds
+        if error:
+            raise error
+
+    def latent_tokens(self, width: int, height: int) -> int:
+        return width * height // 256
+
+    def encode(self, prompt: str) -> Any:
+        self.work()
+        return SimpleNamespace(tokens=len(prompt))
+
+    def initial_latents(self, seed: int, width: int, height: int) -> float:
+        return 1.0
+
+    def sigmas(self, steps: int, width: int, height: int) -> list[float]:
+        return [1 - i / steps for i in range(steps + 1)]
+
+    def activate(self, adapters: Any) -> None:
+        self.work()
+
+    def velocity(self, latents: list[float], sigmas: list[float], captions: list[Any]) -> list[float]:
+        assert latents == pytest.approx(sigmas)
+        self.work()
+        return [1.0] * len(latents)
+
+    def decode(self, latents: float) -> str:
+        assert latents == pytest.approx(0)
+        self.work()
+        return "image"
+
+    def synchronize(self) -> None:
+        self.work()
+
+
+def engine_on(model: FakeModel, rows_max: int = 4) -> Engine:
+    return Engine(model, clock=model.clock, rows_max=rows_max, tokens_max=500)
+
+
+def request(tokens: int = 16, steps: int = 2, prompt: str = "", **fields: Any) -> ImageRequest:
+    return ImageRequest(prompt=prompt, width=16 * tokens, height=16, steps=steps, seed=0, **fields)
+
+
+def drain(engine: Engine) -> None:
+    while engine.step():
+        pass
+
+
+seconds = st.floats(0, 10, allow_subnormal=False)
+errors = st.sampled_from([None] * 12 + [OutOfMemory("full"), ValueError("broken")])
+images = st.fixed_dictionaries(
+    {
+        "tokens": st.integers(1, 300),
+        "steps": st.integers(1, 4),
+        "prompt": st.text("x", max_size=50),
+        "adapters": st.sampled_from([(), ((SimpleNamespace(sha256="a"), 1.0),)]),
+    }
+)
+
+
+@given(
+    draws=st.lists(st.tuples(seconds, errors), min_size=5, max_size=40),
+    arrivals=st.lists(st.lists(images, max_size=4), max_size=5),
+    canceled=st.sets(st.integers(0, 19)),
+)
+def test_attributed_seconds_are_the_busy_seconds_whatever_happens(draws, arrivals, canceled):
+    endless = iter([*draws, *[(1.0, None)] * 10_000])
+    model = FakeModel(endless)
+    engine = engine_on(model)
+    rows: list[Row] = []
+    for arrived in arrivals:
+        rows += [engine.submit(request(**image)) for image in arrived]
+        engine.step()
+        for i in canceled & set(range(len(rows))):
+            rows[i].cancel()
+        model.now += 3.0  # idle: nobody's
+    drain(engine)
+
+    assert all(row.done for row in rows)
+    meter = engine.meter
+    assert meter.busy_seconds == pytest.approx(model.worked_seconds, rel=1e-9)
+    assert meter.attributed_seconds == pytest.approx(meter.busy_seconds, rel=1e-9)
+    assert sum(row.gpu_seconds for row in rows) == pytest.approx(model.worked_seconds, rel=1e-9)
+
+
+def test_a_shared_step_is_split_by_tokens():
+    model = FakeModel(iter([(0.0, None)] * 4 + [(8.0, None)] + [(0.0, None)] * 99))
+    engine = engine_on(model)
+    small, large = engine.submit(request(20, prompt="x" * 12)), engine.submit(request(90, prompt="y" * 6))
+    engine.step()  # two captions read, each synchronised; then the step of both
+    assert (small.gpu_seconds, large.gpu_seconds) == (8 * 32 / 128, 8 * 96 / 128)
+
+
+def test_loading_is_the_pools_time_and_no_tenants():
+    engine = engine_on(FakeModel())
+    engine.meter.charge_pool(12.5)
+    assert (engine.meter.load_seconds, engine.meter.busy_seconds) == (12.5, 0)
+
+
+def test_a_row_that_failed_keeps_what_it_used():
+    model = FakeModel(iter([(1.0, None), (0.5, None), (2.0, None), (4.0, ValueError("broken"))]))
+    engine = engine_on(model)
+    row = engine.submit(request())
+    engine.step()
+    with pytest.raises(ValueError, match="broken"):
+        row.result(0)
+    assert row.gpu_seconds == 7.5
+
+
+def test_the_images_of_one_job_read_their_prompt_once():
+    model = FakeModel()
+    engine = engine_on(model)
+    first, second = (engine.submit(request(prompt="a star", tenant="acme")) for _ in range(2))
+    stranger = engine.submit(request(prompt="a star", tenant="other"))
+    drain(engine)
+    assert first.prompt_tokens == second.prompt_tokens == 6
+    # A caption is shared inside a tenant only: another's timing must not tell what was asked here.
+    assert first.gpu_seconds == pytest.approx(stranger.gpu_seconds)
+    assert second.gpu_seconds < first.gpu_seconds

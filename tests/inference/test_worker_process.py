@@ -1,0 +1,324 @@
+"""A worker process, a real Redis and a real storage: tasks in, pictures and reports out."""
+
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+import celery
+import pytest
+from PIL import Image
+from safetensors.torch import save
+
+from inference.contract import (
+    QUEUE,
+    TASK_NAME,
+    AdapterRef,
+    AttemptFinished,
+    GenerationTask,
+    OutputSlot,
+    WorkerBeat,
+    cancel_key,
+    report_from_json,
+    reports_key,
+)
+
+NAMESPACE = "easel-t-acme"
+
+
+class WorkerProcess:
+    """`easel-worker` as an operator starts it."""
+
+    def __init__(
+        self, checkpoint: Path, redis_server, folder: Path, *, slots: int = 4, namespace: str = NAMESPACE
+    ) -> None:
+        self.redis = redis_server
+        self.namespace = namespace
+        self.name = f"w-{uuid.uuid4().hex[:8]}"
+        self._log = folder / f"{self.name}.log"
+        env = {
+            "PATH": os.environ["PATH"],
+            "EASEL_MODEL": str(checkpoint),
+            "REDIS_URL": redis_server.url,
+            "EASEL_POOL_NAMESPACE": namespace,
+            "EASEL_WORKER_NAME": self.name,
+            "EASEL_WORKER_SLOTS": str(slots),
+            "EASEL_ADAPTER_CACHE_DIR": str(folder / "adapters"),
+            "EASEL_TORCH_THREADS": "1",
+            "EASEL_STOP_GRACE_SECONDS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+        root = Path(__file__).resolve().parents[2]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "inference.worker"], env=env, cwd=root, stdout=log, stderr=log
+            )
+        self._app = celery.Celery(broker=redis_server.url, set_as_current=False)
+        self._app.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:"}
+
+    def send(self, fields) -> None:
+        self._app.send_task(TASK_NAME, args=[fields], queue=QUEUE, ignore_result=True)
+
+    def log(self) -> list[dict]:
+        return [json.loads(line) for line in self._log.read_text().splitlines()]
+
+    def reports(self) -> list[WorkerBeat | AttemptFinished]:
+        entries = self.redis.client.xrange(reports_key(self.namespace))
+        return [report for _, fields in entries if (report := report_from_json(fields[b"report"])).worker == self.name]
+
+    def beats(self) -> list[WorkerBeat]:
+        return [report for report in self.reports() if isinstance(report, WorkerBeat)]
+
+    def ends_of(self, task: GenerationTask) -> list[AttemptFinished]:
+        return [
+            report
+            for report in self.reports()
+            if isinstance(report, AttemptFinished) and report.attempt_token == task.attempt_token
+        ]
+
+
+@pytest.fixture(scope="module")
+def worker(checkpoint, redis_server, tmp_path_factory, eventually):
+    worker = WorkerProcess(checkpoint, redis_server, tmp_path_factory.mktemp("worker"))
+    eventually(worker.beats, seconds=90)
+    yield worker
+    worker.process.kill()
+    worker.process.wait()
+
+
+@pytest.fixture
+def new_task(storage):
+    def new_task(*, seeds=(1,), **fields) -> GenerationTask:
+        token = uuid.uuid4().hex
+        outputs = tuple(
+            OutputSlot(index=i, seed=seed, url=storage.url(f"/{token}/{i}")) for i, seed in enumerate(seeds)
+        )
+        known = {
+            "attempt_token": token,
+            "job_id": f"job-{token}",
+            "request_id": f"req-{token}",
+            "tenant": "acme",
+            "model_version": "tiny",
+            "prompt": "a red circle, top secret",
+            "width": 64,
+            "height": 64,
+            "steps": 2,
+            "output_format": "png",
+            "output_compression": 100,
+            "adapters": (),
+            "outputs": outputs,
+            "expires_at": time.time() + 60,
+        }
+        return GenerationTask(**{**known, **fields})
+
+    return new_task
+
+
+@pytest.fixture
+def end_of(worker, eventually):
+    """Send a task to the worker and wait for how it ends."""
+
+    def end_of(task: GenerationTask) -> AttemptFinished:
+        worker.send(task.to_dict())
+        (end,) = eventually(lambda: worker.ends_of(task), seconds=30)
+        return end
+
+    return end_of
+
+
+def test_a_task_becomes_stored_pictures_and_a_report(worker, storage, new_task, end_of):
+    task = new_task(seeds=(5, 6), output_format="webp")
+    end = end_of(task)
+    assert (end.outcome, end.error_code, end.gpu_class) == ("succeeded", "", "cpu")
+    assert [(output.index, output.seed) for output in end.outputs] == [(0, 5), (1, 6)]
+    for output in end.outputs:
+        path = f"/{task.attempt_token}/{output.index}"
+        data = storage.objects[path]
+        assert storage.content_types[path] == "image/webp"
+        assert Image.open(io.BytesIO(data)).size == (64, 64)
+        assert (hashlib.sha256(data).hexdigest(), len(data)) == (output.sha256, output.size_bytes)
+    assert end.prompt_tokens > len(task.prompt)
+    assert 0 < end.gpu_seconds <= end.run_seconds
+    assert end.wait_seconds >= 0
+
+
+def test_the_same_seed_makes_the_same_file_and_another_seed_another(storage, new_task, end_of):
+    first, again, other = (end_of(new_task(seeds=(seed,))).outputs[0] for seed in (5, 5, 6))
+    assert first.sha256 == again.sha256 != other.sha256
+
+
+def test_an_adapter_is_fetched_by_its_url_and_changes_the_picture(storage, new_task, end_of, lora_tensors):
+    data = save(lora_tensors(1))
+    storage.objects["/lora"] = data
+    adapter = AdapterRef(
+        name="style",
+        sha256=hashlib.sha256(data).hexdigest(),
+        size_bytes=len(data),
+        scale=1.0,
+        url=storage.url("/lora"),
+    )
+    plain, styled = end_of(new_task()), end_of(new_task(adapters=(adapter,)))
+    assert styled.outcome == "succeeded"
+    assert styled.outputs[0].sha256 != plain.outputs[0].sha256
+
+
+def test_an_adapter_for_another_model_fails_the_attempt_for_good(storage, new_task, end_of, lora_tensors):
+    data = save({key.replace("layers.", "blocks."): tensor for key, tensor in lora_tensors(1).items()})
+    storage.objects["/lora"] = data
+    sha256 = hashlib.sha256(data).hexdigest()
+    adapter = AdapterRef(name="x", sha256=sha256, size_bytes=len(data), scale=1.0, url=storage.url("/lora"))
+    end = end_of(new_task(adapters=(adapter,)))
+    assert (end.outcome, end.error_code, end.retryable) == ("failed", "adapter_module_unknown", False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "retryable"),
+    [
+        ({"prompt": "x" * 600}, "prompt_too_long", False),
+        ({"width": 65}, "size_unsupported", False),
+        ({"model_version": "another"}, "model_not_loaded", True),
+        ({"steps": 0}, "internal_error", True),
+        ({"output_format": "gif?"}, "internal_error", True),
+    ],
+)
+def test_what_cannot_be_made_is_reported_with_its_reason(new_task, end_of, fields, code, retryable):
+    end = end_of(new_task(**fields))
+    assert (end.outcome, end.error_code, end.retryable) == ("failed", code, retryable)
+    assert end.error_message
+    assert "secret" not in end.error_message
+
+
+def test_a_message_that_is_no_task_is_reported_and_survived(worker, new_task, end_of, eventually):
+    task = new_task()
+    fields = {key: value for key, value in task.to_dict().items() if key != "prompt"}
+    worker.send(fields)
+    (end,) = eventually(lambda: worker.ends_of(task), seconds=30)
+    assert (end.outcome, end.error_code) == ("failed", "task_malformed")
+    for nonsense in ("hello", None, {"attempt_token": 3}):
+        worker.send(nonsense)
+    assert end_of(new_task()).outcome == "succeeded"
+
+
+def test_a_beat_names_the_attempts_in_hand_and_what_the_device_did(worker, new_task, end_of, eventually):
+    task = new_task(seeds=(1, 2), steps=2000)
+    worker.send(task.to_dict())
+
+    def in_hand():
+        progress = [attempt for beat in worker.beats() for attempt in beat.attempts]
+        return [a for a in progress if a.attempt_token == task.attempt_token and a.steps_done > 0]
+
+    attempt = eventually(in_hand, seconds=30)[0]
+    assert attempt.steps_total == 4000
+    worker.redis.client.set(cancel_key(NAMESPACE, task.attempt_token), 1, ex=60)
+    (end,) = eventually(lambda: worker.ends_of(task), seconds=30)
+    assert (end.outcome, end.outputs, end.error_code) == ("canceled", (), "")
+    assert end.gpu_seconds > 0
+
+    beat = worker.beats()[-1]
+    assert (beat.slots, beat.gpu_class, beat.model_version) == (4, "cpu", "tiny")
+    assert beat.load_seconds > 0
+    assert beat.attributed_seconds == pytest.approx(beat.busy_seconds, rel=1e-3)
+
+
+def test_an_expired_task_is_dropped_unread(worker, storage, new_task, end_of):
+    late = new_task(expires_at=time.time() - 1)
+    worker.send(late.to_dict())
+    assert end_of(new_task()).outcome == "succeeded"
+    assert worker.ends_of(late) == []
+    assert not any(late.attempt_token in path for path in storage.objects)
+
+
+def test_a_task_delivered_twice_is_done_once(worker, storage, new_task, end_of):
+    task = new_task()
+    worker.send(task.to_dict())
+    end_of(task)
+    worker.send(task.to_dict())
+    assert end_of(new_task()).outcome == "succeeded"
+    assert len(worker.ends_of(task)) == 1
+    assert storage.requests.count(f"PUT /{task.attempt_token}/0") == 1
+
+
+def test_a_storage_that_refuses_fails_the_attempt_for_now(storage, new_task, end_of):
+    storage.failures = [403]
+    end = end_of(new_task())
+    assert (end.outcome, end.error_code, end.retryable) == ("failed", "storage_refused", True)
+
+
+def test_the_worker_outlives_redis_and_reports_what_ended_meanwhile(worker, redis_server, new_task, eventually):
+    running = new_task(steps=100)
+    worker.send(running.to_dict())
+    eventually(lambda: [beat for beat in worker.beats() if beat.attempts], seconds=30)
+    redis_server.kill()
+    eventually(lambda: [line for line in worker.log() if line["event"] == "report_repeated"], seconds=60)
+    redis_server.start()
+    (end,) = eventually(lambda: worker.ends_of(running), seconds=30)
+    assert end.outcome == "succeeded"
+
+    after = new_task()
+    worker.send(after.to_dict())
+    (end,) = eventually(lambda: worker.ends_of(after), seconds=30)
+    assert end.outcome == "succeeded"
+    assert worker.process.poll() is None
+
+
+def test_the_log_is_json_names_the_request_and_keeps_prompts_and_urls_to_itself(worker, new_task, end_of):
+    task = new_task()
+    end_of(task)
+    lines = worker.log()
+    assert all({"ts", "level", "service", "event"} <= line.keys() for line in lines)
+    mine = [line["event"] for line in lines if line.get("request_id") == task.request_id]
+    assert mine[:1] == ["attempt_began"]
+    loaded = next(line for line in lines if line["event"] == "model_loaded")
+    assert loaded["model_name"] == "tiny"
+    assert loaded["duration_seconds"] > 0
+    text = json.dumps(lines)
+    assert "secret" not in text
+    assert "http://" not in text
+
+
+def test_the_metrics_say_what_the_device_did_for_whom(worker, new_task, end_of):
+    end_of(new_task(tenant="globex"))
+    port = next(line["port"] for line in worker.log() if line["event"] == "metrics_served")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert float(values['easel_gpu_busy_seconds_total{tenant="globex"}']) > 0
+    assert float(values['easel_worker_images_total{outcome="succeeded"}']) > 0
+    assert float(values["easel_gpu_load_seconds_total"]) > 0
+
+
+def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(
+    checkpoint, redis_server, tmp_path, new_task, eventually
+):
+    # A namespace of its own: the other tests' worker must not take these tasks.
+    worker = WorkerProcess(checkpoint, redis_server, tmp_path, slots=2, namespace="easel-t-globex")
+    eventually(worker.beats, seconds=90)
+    short, endless, queued = new_task(steps=3), new_task(steps=50_000), new_task()
+    for task in (short, endless):
+        worker.send(task.to_dict())
+    eventually(lambda: [beat for beat in worker.beats() if beat.attempts], seconds=30)
+    worker.process.send_signal(signal.SIGTERM)
+    eventually(lambda: [line for line in worker.log() if line["event"] == "worker_stopping"], seconds=30)
+    worker.send(queued.to_dict())
+    assert worker.process.wait(30) == 0
+    assert [end.outcome for end in worker.ends_of(short)] == ["succeeded"]
+    (end,) = worker.ends_of(endless)
+    assert (end.outcome, end.error_code, end.retryable) == ("failed", "worker_stopped", True)
+    assert worker.ends_of(queued) == []
+    assert redis_server.client.llen(f"{worker.namespace}:{QUEUE}") == 1
+
+
+def test_a_bad_variable_stops_the_start_with_its_name(tmp_path):
+    env = {"PATH": os.environ["PATH"], "REDIS_URL": "redis://x", "EASEL_WORKER_SLOTS": "many"}
+    ended = subprocess.run(
+        [sys.executable, "-m", "inference.worker"], env=env, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "EASEL_WORKER_SLOTS='many'" in ended.stderr
