@@ -1,0 +1,209 @@
+"""A scene in words: the English and Chinese sentences that people type for it.
+
+Templates name a thing by its place in the sentence: {a} and {b} are phrases such as "a red circle",
+{bg} is the background's colour.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from inference.demo_model.draw import COLOURS, SHAPES, Scene, Thing, default_background
+
+_SHAPE_WORDS_EN = {
+    "circle": ("circle", "circle", "disc", "dot"),
+    "square": ("square", "square", "box"),
+    "triangle": ("triangle",),
+    "star": ("star", "star", "five pointed star"),
+}
+_COLOUR_WORDS_EN = {name: (name, name) for name in COLOURS} | {
+    "purple": ("purple", "purple", "violet"),
+    "cyan": ("cyan", "cyan", "turquoise"),
+}
+_SHAPE_WORDS_ZH = {
+    "circle": ("圆形", "圆", "圆圈"),
+    "square": ("正方形", "方块", "方形"),
+    "triangle": ("三角形", "三角"),
+    "star": ("星形", "五角星", "星星"),
+}
+_COLOUR_WORDS_ZH = {
+    "red": "红", "orange": "橙", "yellow": "黄", "green": "绿", "cyan": "青",
+    "blue": "蓝", "purple": "紫", "pink": "粉", "white": "白", "black": "黑",
+}  # fmt: skip
+
+_SINGLE_EN = (
+    "{a} on a {bg} background",
+    "{a} on a {bg} background",
+    "{a}, {bg} background",
+    "{a} on {bg}",
+    "{a} in front of a {bg} background",
+    "{a} against a {bg} background",
+    "{a} with a {bg} background",
+    "a {bg} background with {a}",
+    "{bg} background, {a}",
+    "on a {bg} background, {a}",
+)
+_PAIR_EN = {
+    "left": (
+        "{a} to the left of {b}",
+        "{a} left of {b}",
+        "{a} on the left and {b} on the right",
+        "{a} on the left, {b} on the right",
+    ),
+    "right": (
+        "{a} to the right of {b}",
+        "{a} right of {b}",
+        "{a} on the right and {b} on the left",
+    ),
+    "above": (
+        "{a} above {b}",
+        "{a} over {b}",
+        "{a} at the top and {b} at the bottom",
+    ),
+    "below": (
+        "{a} below {b}",
+        "{a} under {b}",
+        "{a} beneath {b}",
+        "{a} at the bottom and {b} at the top",
+    ),
+}
+_ENDS_EN = (" on a {bg} background", ", {bg} background", " on {bg}", " with a {bg} background")
+_SINGLE_ZH = (
+    "{bg}背景上的{a}",
+    "{bg}背景上的{a}",
+    "{bg}背景上有{a}",
+    "{a},{bg}背景",
+    "{a},背景是{bg}",
+    "{a}在{bg}背景上",
+    "{bg}背景,{a}",
+)
+_PAIR_ZH = {
+    "left": ("{a}在{b}左边", "{a}在{b}的左边", "{b}左边有{a}", "左边是{a},右边是{b}", "{a}在{b}左侧"),
+    "right": ("{a}在{b}右边", "{a}在{b}的右边", "{b}右边有{a}", "右边是{a},左边是{b}", "{a}在{b}右侧"),
+    "above": ("{a}在{b}上面", "{a}在{b}的上方", "{b}上面有{a}", "上面是{a},下面是{b}", "{a}在{b}上方"),
+    "below": ("{a}在{b}下面", "{a}在{b}的下方", "{b}下面有{a}", "下面是{a},上面是{b}", "{a}在{b}下方"),
+}
+_ENDS_ZH = (",{bg}背景", ",背景是{bg}", ",{bg}的背景")
+_STARTS_EN = (
+    "please draw", "draw", "paint", "a picture of", "a photo of", "an image of", "photo of",
+    "a drawing of", "i want", "show me", "generate", "create", "a simple", "make",
+)  # fmt: skip
+_FINISHES_EN = (", please", ", high quality", ", minimalist", ", flat style", ", 4k", ", vector art")
+_STARTS_ZH = ("请画", "画", "一张图片,", "图片:", "生成", "画一幅")
+_FINISHES_ZH = (",高清", ",简约风格", ",高质量")
+# None of these is in the vocabulary: training on them teaches the model to look past <unk>.
+_STRANGE_EN = ("cat", "dog", "lovely", "zebra", "quickly", "house", "castle", "shiny", "umbrella")
+_STRANGE_ZH = ("猫", "狗", "漂亮", "可爱", "房", "山")
+_OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+
+
+def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True) -> str:
+    """One of the many ways to ask for the scene; `noise` allows filler, capitals, unknown words."""
+    scene = _seen_from_either(scene, rng)
+    if rng.random() < 0.4:
+        return _chinese(scene, rng, noise=noise)
+    return _english(scene, rng, noise=noise)
+
+
+def caption_plain(scene: Scene, language: str = "en") -> str:
+    """The plainest sentence for the scene: what an example or a test would type."""
+    rng = np.random.default_rng(0)
+    first, *rest = scene.things
+    if language == "zh":
+        phrases = [f"{_COLOUR_WORDS_ZH[t.colour]}色{_SHAPE_WORDS_ZH[t.shape][0]}" for t in scene.things]
+        background = f"{_COLOUR_WORDS_ZH[scene.background]}色"
+        if scene.relation is None:
+            return f"{background}背景上的{phrases[0]}"
+        template = _PAIR_ZH[scene.relation][0] + _ENDS_ZH[0]
+        return template.format(a=f"一个{phrases[0]}", b=phrases[1], bg=background)
+    if scene.relation is None:
+        return _SINGLE_EN[0].format(a=_phrase_en(first, "plain", rng), bg=scene.background)
+    template = _PAIR_EN[scene.relation][0] + _ENDS_EN[0]
+    return template.format(a=_phrase_en(first, "plain", rng), b=_phrase_en(rest[0], "plain", rng), bg=scene.background)
+
+
+def words() -> list[str]:
+    """Every English word and Chinese character that captions are made of, sorted."""
+    texts = [*_SINGLE_EN, *_ENDS_EN, *_SINGLE_ZH, *_ENDS_ZH, *_STARTS_EN, *_FINISHES_EN]
+    texts += [*_STARTS_ZH, *_FINISHES_ZH, *_COLOUR_WORDS_ZH.values(), "the an one some 一个的颗幅色"]
+    for table in (_PAIR_EN, _PAIR_ZH, _SHAPE_WORDS_EN, _SHAPE_WORDS_ZH, _COLOUR_WORDS_EN):
+        texts += [text for options in table.values() for text in options]
+    plain = " ".join(re.sub(r"\{\w+\}", " ", text) for text in [*texts, *SHAPES, "and ."])
+    return sorted(set(re.findall(r"[a-z0-9]+|[^\sa-z0-9]", plain)))
+
+
+def _seen_from_either(scene: Scene, rng: np.random.Generator) -> Scene:
+    if scene.relation is None or rng.random() < 0.5:
+        return scene
+    return Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
+
+
+def _choice(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+def _phrase_en(thing: Thing, how: str, rng: np.random.Generator) -> str:
+    if how == "plain":
+        colour, shape = thing.colour, thing.shape
+    else:
+        colour = _choice(rng, _COLOUR_WORDS_EN[thing.colour])
+        shape = _choice(rng, _SHAPE_WORDS_EN[thing.shape])
+    article = "an" if colour[0] in "aeiou" else "a"
+    if how == "bare":
+        return f"{colour} {shape}"
+    return f"{article} {colour} {shape}"
+
+
+def _english(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
+    how = "varied" if rng.random() < 0.8 else "bare"
+    names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
+    parts = {"bg": _choice(rng, _COLOUR_WORDS_EN[scene.background])}
+    parts |= {slot: _phrase_en(thing, how, rng) for slot, thing in zip("ab", scene.things, strict=False)}
+    if scene.relation is None:
+        template = _choice(rng, _SINGLE_EN) if names_background else "{a}"
+    else:
+        template = _choice(rng, _PAIR_EN[scene.relation])
+        if names_background:
+            template += _choice(rng, _ENDS_EN)
+    text = template.format(**parts)
+    if not noise:
+        return text
+    if rng.random() < 0.2:
+        text = f"{_choice(rng, _STARTS_EN)} {text}"
+    if rng.random() < 0.1:
+        text += _choice(rng, _FINISHES_EN)
+    if rng.random() < 0.08:
+        text = f"{_choice(rng, _STRANGE_EN)} {text}"
+    if rng.random() < 0.08:
+        text = f"{text}, {_choice(rng, _STRANGE_EN)} {_choice(rng, _STRANGE_EN)}"
+    return text + ("." if rng.random() < 0.15 else "")
+
+
+def _phrase_zh(thing: Thing, rng: np.random.Generator) -> str:
+    colour = _COLOUR_WORDS_ZH[thing.colour] + ("色", "色", "色的", "")[int(rng.integers(4))]
+    count = ("一个", "一个", "", "一颗" if thing.shape == "star" else "")[int(rng.integers(4))]
+    return f"{count}{colour}{_choice(rng, _SHAPE_WORDS_ZH[thing.shape])}"
+
+
+def _chinese(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
+    names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
+    parts = {"bg": _COLOUR_WORDS_ZH[scene.background] + "色"}
+    parts |= {slot: _phrase_zh(thing, rng) for slot, thing in zip("ab", scene.things, strict=False)}
+    if scene.relation is None:
+        template = _choice(rng, _SINGLE_ZH) if names_background else "{a}"
+    else:
+        template = _choice(rng, _PAIR_ZH[scene.relation])
+        if names_background:
+            template = template + _choice(rng, _ENDS_ZH) if rng.random() < 0.7 else "{bg}背景," + template
+    text = template.format(**parts)
+    if not noise:
+        return text
+    if rng.random() < 0.15:
+        text = _choice(rng, _STARTS_ZH) + text
+    if rng.random() < 0.1:
+        text += _choice(rng, _FINISHES_ZH)
+    if rng.random() < 0.1:
+        text = f"{_choice(rng, _STRANGE_ZH)},{text}"
+    return text + ("。" if rng.random() < 0.15 else "")

@@ -1,0 +1,222 @@
+"""Draw prompts that training never saw and measure, from pixels, how many came out right.
+
+`python -m inference.demo_model.evaluate --checkpoint DIR --size 256 --count 60 [--adapter FILE]`
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ZImagePipeline
+from PIL import Image
+
+from inference.demo_model import CHECKPOINT_DIR
+from inference.demo_model.captions import caption_plain, caption_sample
+from inference.demo_model.draw import Scene, scene_sample, single_scenes
+from inference.demo_model.measure import Description, Found, describe, style_measures
+from inference.demo_model.models import load_pipeline
+
+STEPS = 8
+_BATCH_ROWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What is right in one picture; shape and colour are shares of the things asked for."""
+
+    shape: float
+    colour: float
+    background: bool
+    count: bool
+    relation: bool | None  # None where the prompt names one thing
+
+    @property
+    def things(self) -> bool:
+        """Every thing asked for is there, in its shape and its colour."""
+        return self.shape == self.colour == 1.0
+
+    @property
+    def right(self) -> bool:
+        """The things, on the right background, in the right place, and nothing else."""
+        return self.things and self.background and self.count and self.relation is not False
+
+
+def score(scene: Scene, image: Image.Image) -> Score:
+    """Compare a picture of any size with the scene that was asked for."""
+    seen = describe(image)
+    shape, colour, relation = max(_matches(scene, seen), key=lambda m: (m[0] + m[1], m[2]))
+    return Score(
+        shape=shape,
+        colour=colour,
+        background=seen.background == scene.background,
+        count=len(seen.found) == len(scene.things),
+        relation=None if scene.relation is None else relation,
+    )
+
+
+def _matches(scene: Scene, seen: Description) -> list[tuple[float, float, bool]]:
+    """Every way to pair the things asked for with the largest ones found."""
+    wanted = len(scene.things)
+    largest: list[Found | None] = list(seen.found[:wanted])
+    largest += [None] * (wanted - len(largest))
+    matches = []
+    for found in permutations(largest):
+        pairs = [(a, b) for a, b in zip(scene.things, found, strict=True) if b is not None]
+        shape = sum(thing.shape == one.shape for thing, one in pairs) / wanted
+        colour = sum(thing.colour == one.colour for thing, one in pairs) / wanted
+        matches.append((shape, colour, _placed(scene.relation, found)))
+    return matches
+
+
+def _placed(relation: str | None, found: Sequence[Found | None]) -> bool:
+    if relation is None or found[0] is None or found[1] is None:
+        return False
+    right, down = found[0].x - found[1].x, found[0].y - found[1].y
+    return {"left": right < -0.1, "right": right > 0.1, "above": down < -0.1, "below": down > 0.1}[relation]
+
+
+@dataclass(slots=True)
+class Report:
+    """Scores of many pictures, and how long one took."""
+
+    scores: list[Score] = field(default_factory=list)
+    styles: list[dict[str, float]] = field(default_factory=list)
+    seconds_per_image: float = 0.0
+
+    def of(self, rows: Iterable[int]) -> Report:
+        """The same for some of the pictures."""
+        rows = list(rows)
+        return Report([self.scores[i] for i in rows], [self.styles[i] for i in rows], self.seconds_per_image)
+
+    def shares(self) -> dict[str, float]:
+        """The mean of each score, 0..1; a relation counts only where one was asked for."""
+        table: dict[str, float] = {}
+        for name in (*(one.name for one in fields(Score)), "things", "right"):
+            values = [getattr(one, name) for one in self.scores]
+            known = [float(value) for value in values if value is not None]
+            if known:
+                table[name] = float(np.mean(known))
+        for name in self.styles[0] if self.styles else ():
+            table[name] = float(np.mean([style[name] for style in self.styles]))
+        return table
+
+
+def draw_prompts(
+    pipeline: ZImagePipeline, prompts: list[str], *, width: int, height: int, seed: int = 0
+) -> list[Image.Image]:
+    """One picture per prompt, eight steps without guidance; picture i has seed `seed` + i."""
+    images: list[Image.Image] = []
+    for start in range(0, len(prompts), _BATCH_ROWS):
+        rows = range(start, min(start + _BATCH_ROWS, len(prompts)))
+        images += pipeline(
+            prompt=[prompts[row] for row in rows],
+            width=width,
+            height=height,
+            num_inference_steps=STEPS,
+            guidance_scale=0.0,
+            generator=[torch.Generator("cpu").manual_seed(seed + row) for row in rows],
+        ).images
+    return images
+
+
+def evaluate(
+    pipeline: ZImagePipeline, scenes: list[Scene], prompts: list[str], *, width: int, height: int
+) -> tuple[Report, list[Image.Image]]:
+    """Draw the prompts and score each picture against its scene."""
+    started = time.monotonic()
+    images = draw_prompts(pipeline, prompts, width=width, height=height)
+    seconds = (time.monotonic() - started) / len(prompts)
+    report = Report(
+        scores=[score(scene, image) for scene, image in zip(scenes, images, strict=True)],
+        styles=[style_measures(image) for image in images],
+        seconds_per_image=seconds,
+    )
+    return report, images
+
+
+def held_out_scenes(count: int, *, pair: bool, seed: int = 7) -> list[Scene]:
+    """Different scenes whose combinations were kept out of training; of one thing there are only some dozens."""
+    rng = np.random.default_rng(seed)
+    if not pair:
+        singles = [scene for scene in single_scenes() if scene.held_out()]
+        return [singles[i] for i in rng.permutation(len(singles))[:count]]
+    scenes: dict[str, Scene] = {}
+    while len(scenes) < count:
+        scene = scene_sample(rng, pair=True, held_out=True)
+        scenes[scene.key()] = scene
+    return list(scenes.values())
+
+
+def language(prompt: str) -> str:
+    """ "en" or "zh"."""
+    return "en" if prompt.isascii() else "zh"
+
+
+def groups(scenes: list[Scene], prompts: list[str]) -> dict[str, list[int]]:
+    """Rows of an evaluation that are worth a look of their own."""
+    rows = range(len(scenes))
+    return {
+        "all": list(rows),
+        "one thing": [i for i in rows if scenes[i].relation is None],
+        "two things": [i for i in rows if scenes[i].relation is not None],
+        "English": [i for i in rows if language(prompts[i]) == "en"],
+        "Chinese": [i for i in rows if language(prompts[i]) == "zh"],
+    }
+
+
+def prompts_for(scenes: list[Scene], *, plain: bool = False) -> list[str]:
+    """A prompt for each scene, two in five of them Chinese."""
+    rng = np.random.default_rng(11)
+    if plain:
+        return [caption_plain(scene, "zh" if i % 5 > 2 else "en") for i, scene in enumerate(scenes)]
+    return [caption_sample(scene, rng, noise=False) for scene in scenes]
+
+
+def contact_sheet(images: list[Image.Image], columns: int = 8) -> Image.Image:
+    """All pictures of one size on a grey sheet."""
+    width, height = images[0].width + 4, images[0].height + 4
+    sheet = Image.new("RGB", (width * columns, height * -(-len(images) // columns)), (128,) * 3)
+    for index, image in enumerate(images):
+        sheet.paste(image, (index % columns * width + 2, index // columns * height + 2))
+    return sheet
+
+
+def main() -> None:
+    """Parse the command line, draw, and print the shares that are right."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT_DIR)
+    parser.add_argument("--size", default="256", help="256 for a square, or WIDTHxHEIGHT")
+    parser.add_argument("--count", type=int, default=60, help="half with one thing (46 at most), then two")
+    parser.add_argument("--adapter", type=Path, help="a LoRA file to load")
+    parser.add_argument("--sheet", type=Path, help="write all pictures to this PNG")
+    options = parser.parse_args()
+    # Kernels this small gain little from more threads, and lose twentyfold while another program uses the cores.
+    torch.set_num_threads(1)
+    width, height = (int(side) for side in f"{options.size}x{options.size}".split("x")[:2])
+    pipeline = load_pipeline(options.checkpoint)
+    if options.adapter:
+        pipeline.load_lora_weights(str(options.adapter.parent), weight_name=options.adapter.name)
+    singles = held_out_scenes(options.count // 2, pair=False)
+    scenes = [*singles, *held_out_scenes(options.count - len(singles), pair=True)]
+    prompts = prompts_for(scenes)
+    report, images = evaluate(pipeline, scenes, prompts, width=width, height=height)
+    for name, rows in groups(scenes, prompts).items():
+        shares = "  ".join(f"{name} {value:.3f}" for name, value in report.of(rows).shares().items())
+        print(f"{name:<10} {len(rows):3}  {shares}")
+    print(f"{report.seconds_per_image:.2f} s per {width}x{height} image")
+    for scene, prompt, one in zip(scenes, prompts, report.scores, strict=True):
+        if not one.right:
+            print(f"wrong: {prompt!r} ({scene.key()}, {scene.relation}): {one}")
+    if options.sheet:
+        contact_sheet(images).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""What a picture shows, measured from its pixels: no network, only colours, regions and outlines.
+
+`describe` finds the background and the things on it; `style_measures` tells the styles apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference.demo_model.draw import COLOURS, SHAPES, TILE_PX, Thing, shape_mask, shape_points
+
+Mask = NDArray[np.bool_]
+
+_NAMES = tuple(COLOURS)
+_PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
+_AREA_MIN = 0.006  # of the canvas; smaller regions are specks
+_PURITY_MIN = 0.7  # share of a thing's inner pixels that must agree on its colour
+# How far the contour may lie from the template's on average, as a share of the box's side. A share of the area would
+# ask three times as much of a star, which is mostly contour, as of a square.
+_DEVIATION_MAX = 0.04
+_SQUARENESS_MIN = 0.75  # shortest over longest side of the bounding box
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A thing seen in a picture; a colour or shape that is not clear is "unclear"."""
+
+    colour: str
+    shape: str
+    x: float  # centre of its bounding box, as a share of the width
+    y: float
+    overlap: float  # with the template of `shape`
+    fill: float  # share of the shape's inside that has the thing's own colour
+
+    @property
+    def thing(self) -> Thing:
+        """What it is, without where it is."""
+        return Thing(self.colour, self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The background's colour and the things on it, the largest first."""
+
+    background: str
+    found: tuple[Found, ...]
+
+
+def describe(image: Image.Image) -> Description:
+    """Read a picture of any size."""
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    classes = _nearest_colour(_without_lines(pixels))
+    edge = max(2, min(classes.shape) // 40)
+    border = np.concatenate(
+        [classes[:edge].ravel(), classes[-edge:].ravel(), classes[:, :edge].ravel(), classes[:, -edge:].ravel()]
+    )
+    background = int(np.bincount(border, minlength=len(_NAMES)).argmax())
+    found = [
+        _recognise(region, classes, background)
+        for region in regions(classes != background)
+        if region.sum() >= _AREA_MIN * region.size
+    ]
+    found.sort(key=lambda one: -one[0])
+    return Description(_NAMES[background], tuple(one for _, one in found))
+
+
+def style_measures(image: Image.Image) -> dict[str, float]:
+    """`fill`: 1 for solid things, below a half for closed outlines. `cover`: the share of the canvas that is no
+    background, which tells broken outlines too. `tiles`: how much the mosaic's tiles differ."""
+    described = describe(image)
+    fills = [one.fill for one in described.found]
+    classes = _nearest_colour(np.asarray(image.convert("RGB"), dtype=np.float32))
+    return {
+        "fill": float(np.mean(fills)) if fills else 0.0,
+        "cover": float((classes != _NAMES.index(described.background)).mean()),
+        "tiles": _tile_contrast(image),
+    }
+
+
+def regions(mask: Mask) -> list[Mask]:
+    """The 4-connected regions of a mask (h, w), by joining the runs of neighbouring rows."""
+    parents: list[int] = []
+
+    def root(label: int) -> int:
+        while parents[label] != label:
+            parents[label] = parents[parents[label]]
+            label = parents[label]
+        return label
+
+    rows: list[list[tuple[int, int, int]]] = []
+    for line in mask:
+        steps = np.diff(line.astype(np.int8), prepend=0, append=0)
+        runs = []
+        starts, stops = np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist()
+        for start, stop in zip(starts, stops, strict=True):
+            label = len(parents)
+            parents.append(label)
+            for above_start, above_stop, above in rows[-1] if rows else []:
+                if above_start < stop and start < above_stop:
+                    parents[root(above)] = root(label)
+            runs.append((start, stop, label))
+        rows.append(runs)
+    masks: dict[int, Mask] = {}
+    for y, runs in enumerate(rows):
+        for start, stop, label in runs:
+            region = masks.setdefault(root(label), np.zeros(mask.shape, dtype=bool))
+            region[y, start:stop] = True
+    return list(masks.values())
+
+
+def _nearest_colour(pixels: NDArray[np.float32]) -> NDArray[np.intp]:
+    distances = ((pixels[:, :, None] - _PALETTE) ** 2).sum(axis=-1)
+    nearest: NDArray[np.intp] = distances.argmin(axis=-1)
+    return nearest
+
+
+def _without_lines(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Paint over grout: on the mosaic's grid, take the colour of the tile's nearest inner pixel."""
+    if _grid_contrast(pixels) < 8.0:
+        return pixels
+    height, width = pixels.shape[:2]
+    rows = np.arange(height) // TILE_PX * TILE_PX + np.clip(np.arange(height) % TILE_PX, 2, TILE_PX - 3)
+    columns = np.arange(width) // TILE_PX * TILE_PX + np.clip(np.arange(width) % TILE_PX, 2, TILE_PX - 3)
+    clean: NDArray[np.float32] = pixels[np.minimum(rows, height - 1)][:, np.minimum(columns, width - 1)]
+    return clean
+
+
+def _recognise(region: Mask, classes: NDArray[np.intp], background: int) -> tuple[int, Found]:
+    ys, xs = np.nonzero(region)
+    top, bottom, left, right = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
+    window = region[top:bottom, left:right]
+    solid = _without_holes(window)
+    inner = _inner(window, max(1, min(window.shape) // 60))
+    inner = inner if inner.sum() > 20 else window
+    counts = np.bincount(classes[top:bottom, left:right][inner], minlength=len(_NAMES))
+    colour = int(counts.argmax())
+    pure = counts[colour] >= _PURITY_MIN * counts.sum() and colour != background
+    overlaps = {shape: _overlap(solid, shape) for shape in SHAPES}
+    shape = max(overlaps, key=lambda name: overlaps[name])
+    squareness = min(window.shape) / max(window.shape)
+    clear = _deviation(solid, shape) <= _DEVIATION_MAX and squareness >= _SQUARENESS_MIN
+    return int(solid.sum()), Found(
+        colour=_NAMES[colour] if pure else "unclear",
+        shape=shape if clear else "unclear",
+        x=float(left + right) / 2 / region.shape[1],
+        y=float(top + bottom) / 2 / region.shape[0],
+        overlap=overlaps[shape],
+        fill=float((solid & (classes[top:bottom, left:right] == colour)).sum() / solid.sum()),
+    )
+
+
+def _template(solid: Mask, shape: str) -> Mask:
+    """The shape drawn into the same bounding box."""
+    return np.asarray(shape_mask(shape, width=solid.shape[1], height=solid.shape[0])) > 127
+
+
+def _overlap(solid: Mask, shape: str) -> float:
+    """Intersection over union with the template."""
+    template = _template(solid, shape)
+    return float((solid & template).sum() / (solid | template).sum())
+
+
+def _deviation(solid: Mask, shape: str) -> float:
+    """The area that differs from the template, per length of its contour and side of its box."""
+    corners = np.array(shape_points(shape))
+    perimeter = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1).sum()
+    side = float(np.sqrt(solid.size))
+    return float((solid ^ _template(solid, shape)).sum() / (perimeter * side) / side)
+
+
+def _without_holes(window: Mask) -> Mask:
+    outside = np.zeros_like(window)
+    for region in regions(~np.pad(window, 1)):
+        if region[0, 0]:
+            outside = region[1:-1, 1:-1]
+    return ~outside
+
+
+def _inner(window: Mask, pixels: int) -> Mask:
+    """The mask without its outermost pixels, whose colour is mixed with what lies beside them."""
+    for _ in range(pixels):
+        padded = np.pad(window, 1)
+        window = window & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return window
+
+
+def _tile_contrast(image: Image.Image) -> float:
+    """Median difference, in grey levels, between neighbouring tiles: the autoencoder keeps it, but hardly the grout."""
+    pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    rows, columns = image.height // TILE_PX, image.width // TILE_PX
+    tiles = pixels[: rows * TILE_PX, : columns * TILE_PX].reshape(rows, TILE_PX, columns, TILE_PX, 3)
+    inside = tiles[:, 4:-4, :, 4:-4].mean(axis=(1, 3))
+    steps = [np.abs(np.diff(inside, axis=axis)).mean(axis=-1).ravel() for axis in (0, 1)]
+    return float(np.median(np.concatenate(steps)))
+
+
+def _grid_contrast(pixels: NDArray[np.float32]) -> float:
+    """Median step, in grey levels, across the lines of the tile grid, less that inside the tiles."""
+    steps = []
+    for axis in (0, 1):
+        # From the middle of a tile's first half to the two pixels at the border before it.
+        borders = np.arange(TILE_PX, pixels.shape[axis] - TILE_PX + 1, TILE_PX)
+        line = pixels.take(borders, axis=axis)
+        inside = pixels.take(borders + 5, axis=axis)
+        deeper = pixels.take(borders + 9, axis=axis)
+        across = np.abs(inside - line).mean(axis=-1)
+        within = np.abs(inside - deeper).mean(axis=-1)
+        steps.append(float(np.median(across)) - float(np.median(within)))
+    return min(steps)
