@@ -1,0 +1,130 @@
+"""Every error as OpenAI's body: `{"error": {"message", "type", "param", "code"}}`."""
+
+from typing import Any
+
+import structlog
+from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, JsonResponse
+from redis.exceptions import RedisError
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from tenants.errors import DomainError
+
+log = structlog.get_logger()
+
+
+class InvalidJson(DomainError):
+    """The body is not JSON."""
+
+    code = "invalid_json"
+
+
+class BodyTooLarge(DomainError):
+    """The request's body is over the limit."""
+
+    code, http_status = "body_too_large", 413
+
+
+class UnsupportedParameter(DomainError):
+    """This parameter has a value that is not supported."""
+
+    code = "unsupported_parameter"
+
+
+class StillRunning(DomainError):
+    """The image is not ready yet: ask for the job instead."""
+
+    code, type, http_status = "timeout", "server_error", 504
+
+
+class Unavailable(DomainError):
+    """The service can't reach its database for the moment: try again shortly."""
+
+    code, type, http_status, retryable, retry_after_seconds = "unavailable", "server_error", 503, True, 2
+
+
+def body(message: str, *, type_: str, code: str, param: str | None = None) -> dict[str, Any]:
+    param = None if param is None else _encodable(param)
+    return {"error": {"message": _encodable(message), "type": type_, "param": param, "code": code}}
+
+
+def _encodable(text: str) -> str:
+    """With lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def handle(error: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler; None leaves what is no refusal to `server_error`, with its stack in the log."""
+    if isinstance(error, OperationalError | InterfaceError | RedisError):
+        log.warning("dependency_away", error=repr(error))
+        error = Unavailable()
+    if isinstance(error, RequestDataTooBig):
+        error = BodyTooLarge()
+    if isinstance(error, DomainError):
+        return Response(_body_of(error), status=error.http_status, headers=_headers_of(error))
+    if isinstance(error, exceptions.ValidationError):
+        return _invalid(error)
+    if isinstance(error, exceptions.APIException):
+        code = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}.get(
+            error.status_code, "invalid_request"
+        )
+        return Response(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
+    return None
+
+
+def refusal_json(error: DomainError) -> JsonResponse:
+    """A refusal outside of DRF's views."""
+    return JsonResponse(_body_of(error), status=error.http_status, headers=_headers_of(error))
+
+
+def _body_of(error: DomainError) -> dict[str, Any]:
+    return body(str(error), type_=error.type, code=error.code, param=error.param)
+
+
+def _headers_of(error: DomainError) -> dict[str, str]:
+    headers = {"x-should-retry": "true" if error.retryable else "false"}
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return headers
+
+
+def _invalid(error: exceptions.ValidationError) -> Response:
+    """The first thing wrong, with the path of its field."""
+    path: list[str] = []
+    detail: Any = error.detail
+    while isinstance(detail, dict | list):
+        if isinstance(detail, dict):
+            key, detail = next(iter(detail.items()))
+            if key != "non_field_errors":
+                path.append(str(key))
+        else:
+            index, detail = next((pair for pair in enumerate(detail) if pair[1]), (0, "invalid"))
+            if isinstance(detail, dict | list):
+                path.append(str(index))
+    code = getattr(detail, "code", "invalid")
+    stable = {"unknown_field": "unknown_field", "required": "missing_required_parameter"}.get(code, "invalid_value")
+    param = ".".join(path) or None
+    message = f"{param}: {detail}" if param else str(detail)
+    return Response(body(message, type_="invalid_request_error", code=stable, param=param), status=400)
+
+
+def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
+    message = f"there is no {request.method} {request.path}: /v1/openapi.json lists what there is"
+    return JsonResponse(body(message, type_="invalid_request_error", code="not_found"), status=404)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """What Django refuses by itself, for example a query of a thousand fields."""
+    message = "the request is malformed or has too many fields"
+    return JsonResponse(body(message, type_="invalid_request_error", code="invalid_request"), status=400)
+
+
+def server_error(request: HttpRequest) -> JsonResponse:
+    message = "something broke on our side; the X-Request-Id of this answer helps us find it"
+    # A POST may have made its job before it broke: repeated by a client library, it could make and cost another.
+    headers = {"x-should-retry": "false"} if request.method == "POST" else None
+    return JsonResponse(body(message, type_="server_error", code="internal_error"), status=500, headers=headers)

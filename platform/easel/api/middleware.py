@@ -1,0 +1,127 @@
+"""What every request has: an id, a log line, metrics, and a bounded body."""
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.decorators import async_only_middleware
+
+from easel.api.errors import BodyTooLarge, refusal_json
+from easel.ops import metrics
+
+log = structlog.get_logger()
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+OUTPUT_BYTES_MAX = 64 * 2**20
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+@async_only_middleware
+def RequestContext(  # noqa: N802 - named in settings like a class, as middleware is
+    get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
+) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
+    """Binds `request_id` to the logs, answers with it, and records the request's outcome and duration."""
+
+    async def middleware(request: HttpRequest) -> HttpResponseBase:
+        request_id = _request_id(request.headers.get("X-Request-Id", ""))
+        request.request_id = request_id  # type: ignore[attr-defined]
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        began = time.perf_counter()
+        response = await get_response(request)
+        seconds = time.perf_counter() - began
+        response["X-Request-Id"] = request_id
+        # The route and not the path: a metric's labels must not grow with what clients send.
+        route = request.resolver_match.route if request.resolver_match else "unmatched"
+        method = _method(request.method)
+        metrics.REQUESTS.labels(method, route, str(response.status_code)).inc()
+        metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
+        if not route.startswith(("healthz", "metrics")):
+            log.info(
+                "request",
+                **_caller(request),
+                method=method,
+                route=route,
+                status=response.status_code,
+                duration_seconds=round(seconds, 4),
+            )
+        return response
+
+    return middleware
+
+
+def _request_id(given: str) -> str:
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _method(given: str | None) -> str:
+    return given if given in _METHODS else "other"
+
+
+def _caller(request: HttpRequest) -> dict[str, str]:
+    # From the request, where DRF puts them: what a view's thread binds to its own logs stays in that thread.
+    tenant, key = getattr(request, "user", None), getattr(request, "auth", None)
+    return {"tenant": tenant.slug, "api_key": key.key_id} if tenant and key else {}
+
+
+class BodyLimit:
+    """ASGI: refuses a body over the path's limit, before it is read where its length is told, else while."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":  # nothing here speaks it, and Django would log a defect
+            await send({"type": "websocket.close"})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"])
+        limit, seen, started = _bytes_max(scope["path"]), 0, False
+        too_large = BodyTooLarge(f"the body is over the limit of {limit} bytes")
+
+        async def counted() -> dict[str, Any]:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > limit:
+                raise too_large
+            return message
+
+        async def noted(message: dict[str, Any]) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            length = given.get(b"content-length", b"0")
+            if length.isdigit() and int(length) > limit:
+                raise too_large
+            await self._app(scope, counted, noted)
+        except BodyTooLarge as error:
+            if started:
+                raise
+            response = refusal_json(error)
+            request_id = response["X-Request-Id"] = _request_id(given.get(b"x-request-id", b"").decode("latin-1"))
+            metrics.REQUESTS.labels(_method(scope["method"]), "unmatched", "413").inc()
+            log.info("request", request_id=request_id, method=scope["method"], route="unmatched", status=413)
+            headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            await send({"type": "http.response.body", "body": response.content})
+
+
+def _bytes_max(path: str) -> int:
+    if path.startswith("/v1/adapters"):
+        return settings.EASEL.adapter_bytes_max + 2**16  # the form around the file
+    if path.startswith("/storage/"):
+        return OUTPUT_BYTES_MAX
+    return settings.EASEL.body_bytes_max

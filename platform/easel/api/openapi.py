@@ -1,0 +1,135 @@
+"""What answers look like, for `/v1/openapi.json`. The tests hold the API's real answers against it."""
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.utils import OpenApiResponse
+
+from easel.generation.models import State
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
+TIME: Schema = {"type": "string", "format": "date-time"}
+DAY: Schema = {"type": "string", "format": "date"}
+
+
+def _object(**properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _list_of(item: Schema, **more: Schema) -> Schema:
+    return _object(object=TEXT, data={"type": "array", "items": item}, **more)
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {**schema, "nullable": True}
+
+
+MONEY = _object(amount=TEXT, amount_micros=WHOLE, currency=TEXT)
+USAGE_OF_JOB = _object(
+    input_tokens=WHOLE,
+    input_tokens_details=_object(text_tokens=WHOLE, image_tokens=WHOLE),
+    output_tokens=WHOLE,
+    total_tokens=WHOLE,
+    image_units=NUMBER,
+    gpu_seconds=NUMBER,
+    cost=MONEY,
+)
+JOB = _object(
+    id=TEXT,
+    object=TEXT,
+    status={"type": "string", "enum": State.values},
+    created_at=TIME,
+    finished_at=_or_null(TIME),
+    model=TEXT,
+    model_version=WHOLE,
+    prompt=TEXT,
+    n=WHOLE,
+    size=TEXT,
+    steps=WHOLE,
+    seed=WHOLE,
+    adapters={"type": "array", "items": _object(name=TEXT, version=WHOLE, scale=NUMBER)},
+    project=TEXT,
+    metadata={"type": "object", "additionalProperties": TEXT},
+    attempts=WHOLE,
+    progress=_object(steps_done=WHOLE, steps_total=WHOLE),
+    images={"type": "array", "items": _object(url=TEXT, seed=WHOLE, size_bytes=WHOLE)},
+    usage=_or_null(USAGE_OF_JOB),
+    error=_or_null(_object(code=TEXT, message=TEXT)),
+    urls=_object(get=TEXT, cancel=TEXT),
+)
+JOBS = _list_of(JOB, has_more={"type": "boolean"})
+IMAGES = _object(
+    created=WHOLE,
+    data={
+        "type": "array",
+        "items": {"type": "object", "properties": {"b64_json": TEXT, "url": TEXT}, "additionalProperties": False},
+    },
+    background=TEXT,
+    output_format=TEXT,
+    quality=TEXT,
+    size=TEXT,
+    usage=USAGE_OF_JOB,
+    job_id=TEXT,
+    seed=WHOLE,
+)
+ADAPTER = _object(
+    id=TEXT,
+    object=TEXT,
+    name=TEXT,
+    model=TEXT,
+    status={"type": "string", "enum": ["ready", "retired"]},
+    created_at=TIME,
+    versions={
+        "type": "array",
+        "items": _object(version=WHOLE, sha256=TEXT, size_bytes=WHOLE, rank=WHOLE, modules=WHOLE, created_at=TIME),
+    },
+)
+ADAPTERS = _list_of(ADAPTER)
+MODEL = _object(
+    id=TEXT,
+    object=TEXT,
+    created=WHOLE,
+    owned_by=TEXT,
+    version=WHOLE,
+    default={"type": "boolean"},
+    size_default=TEXT,
+    side_min=WHOLE,
+    side_max=WHOLE,
+    steps_default=WHOLE,
+    steps_max=WHOLE,
+)
+MODELS = _list_of(MODEL)
+USAGE_ROW = {
+    "type": "object",
+    "properties": {
+        **dict.fromkeys(("project", "model", "adapter", "day"), TEXT),
+        "requests": WHOLE,
+        "image_units": NUMBER,
+        "gpu_seconds": NUMBER,
+        "cost": MONEY,
+    },
+    "required": ["requests", "image_units", "gpu_seconds", "cost"],
+    "additionalProperties": False,
+}
+USAGE = _list_of(USAGE_ROW, start=DAY, end=DAY, total=MONEY)
+ERROR = _object(error=_object(message=TEXT, type=TEXT, param=_or_null(TEXT), code=TEXT))
+
+
+def answers(schema: Schema, *, status: int = 200) -> dict[Any, OpenApiResponse]:
+    """The responses of a call: what it gives, and the error body that every call shares."""
+    return {
+        status: OpenApiResponse(schema, description=""),
+        "default": OpenApiResponse(ERROR, description="A refusal; `code` is stable."),
+    }
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
+    target_class = "easel.api.authentication.ApiKeyAuthentication"
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: Any) -> Schema:
+        return {"type": "http", "scheme": "bearer", "description": "An API key, `easel_sk_…`."}

@@ -1,0 +1,165 @@
+"""Answers: how jobs, adapters and models look in JSON."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+
+from billing.money import from_micros
+from billing.queries import JobCost, job_costs
+from easel.generation.errors import JobFailed
+from easel.generation.models import Job, State
+from easel.registry.models import Adapter, ModelVersion
+from easel.storage import store
+
+URL_SECONDS = 3600
+# Failures that the request itself caused: trying the same again can't help.
+CALLER_FAULTS = {"prompt_too_long"}
+TOKEN_PIXELS = 16 * 16
+
+
+def jobs_json(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    costs = job_costs([job.id for job in jobs])
+    return [_job_json(job, costs.get(job.id)) for job in jobs]
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    return jobs_json([job])[0]
+
+
+def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
+    attempts = list(job.attempts.all())
+    path = f"{settings.EASEL.public_url}/v1/jobs/{job.id}"
+    return {
+        "id": str(job.id),
+        "object": "job",
+        "status": job.state,
+        "created_at": job.created_at,
+        "finished_at": job.finished_at,
+        "model": job.model_version.model.name,
+        "model_version": job.model_version.number,
+        "prompt": job.prompt,
+        "n": job.n,
+        "size": f"{job.width}x{job.height}",
+        "steps": job.steps,
+        "seed": job.seed,
+        "adapters": [
+            {
+                "name": used.adapter_version.adapter.name,
+                "version": used.adapter_version.number,
+                "scale": used.scale,
+            }
+            for used in job.adapters.all()
+        ],
+        "project": job.project.slug,
+        "metadata": job.metadata,
+        "attempts": len(attempts),
+        "progress": {
+            "steps_done": attempts[-1].steps_done if attempts else 0,
+            "steps_total": job.steps * job.n,
+        },
+        "images": [
+            {"url": _image_url(output.storage_key), "seed": output.seed, "size_bytes": output.size_bytes}
+            for output in job.outputs.all()
+        ],
+        "usage": usage_json(job, cost) if cost else None,
+        "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
+        "urls": {"get": path, "cancel": f"{path}/cancel"},
+    }
+
+
+def usage_json(job: Job, cost: JobCost) -> dict[str, Any]:
+    """OpenAI's token counts (an image token is 16x16 pixels) and what was measured and charged."""
+    succeeded = max(job.attempts.all(), key=lambda attempt: attempt.number)
+    output_tokens = job.n * job.width * job.height // TOKEN_PIXELS
+    return {
+        "input_tokens": succeeded.prompt_tokens,
+        "input_tokens_details": {"text_tokens": succeeded.prompt_tokens, "image_tokens": 0},
+        "output_tokens": output_tokens,
+        "total_tokens": succeeded.prompt_tokens + output_tokens,
+        "image_units": float(cost.image_units),
+        "gpu_seconds": float(cost.gpu_seconds),
+        "cost": money_json(cost.cost_micros, job.tenant.currency),
+    }
+
+
+def money_json(amount_micros: int, currency: str) -> dict[str, Any]:
+    return {
+        "amount": f"{from_micros(amount_micros):.6f}",
+        "amount_micros": amount_micros,
+        "currency": currency,
+    }
+
+
+def images_json(job: Job, *, response_format: str) -> dict[str, Any]:
+    """OpenAI's `ImagesResponse`. Raises `JobFailed` when the job has no images."""
+    if job.state == State.FAILED:
+        failure = JobFailed(job.error_code, job.error_message)
+        if job.error_code in CALLER_FAULTS:
+            failure.http_status, failure.type = 400, "invalid_request_error"
+        raise failure
+    if job.state != State.SUCCEEDED:
+        failure = JobFailed(f"job_{job.state}", f"the job {job.id} was {job.state}; nothing was charged")
+        failure.http_status = 503 if job.state == State.EXPIRED else 409
+        raise failure
+    outputs = list(job.outputs.all())
+    if response_format == "url":
+        data = [{"url": _image_url(output.storage_key)} for output in outputs]
+    else:
+        data = [{"b64_json": base64.b64encode(store().get(output.storage_key)).decode()} for output in outputs]
+    cost = job_costs([job.id])[job.id]
+    return {
+        "created": int(job.created_at.timestamp()),
+        "data": data,
+        "background": "opaque",
+        "output_format": job.output_format,
+        "quality": "auto",
+        "size": f"{job.width}x{job.height}",
+        "usage": usage_json(job, cost),
+        "job_id": str(job.id),
+        "seed": job.seed,
+    }
+
+
+def adapter_json(adapter: Adapter) -> dict[str, Any]:
+    return {
+        "id": str(adapter.id),
+        "object": "adapter",
+        "name": adapter.name,
+        "model": adapter.model.name,
+        "status": "retired" if adapter.retired_at else "ready",
+        "created_at": adapter.created_at,
+        "versions": [
+            {
+                "version": version.number,
+                "sha256": version.upload_sha256,
+                "size_bytes": version.size_bytes,
+                "rank": version.rank_max,
+                "modules": version.modules,
+                "created_at": version.created_at,
+            }
+            for version in sorted(adapter.versions.all(), key=lambda version: version.number)
+        ],
+    }
+
+
+def model_json(version: ModelVersion) -> dict[str, Any]:
+    """OpenAI's `Model`, with what sizes and steps it takes."""
+    return {
+        "id": version.model.name,
+        "object": "model",
+        "created": int(version.model.created_at.timestamp()),
+        "owned_by": "easel",
+        "version": version.number,
+        "default": version.model.is_default,
+        "size_default": version.size_default,
+        "side_min": version.side_min,
+        "side_max": version.side_max,
+        "steps_default": version.steps_default,
+        "steps_max": version.steps_max,
+    }
+
+
+def _image_url(storage_key: str) -> str:
+    return store().signed_url("GET", storage_key, seconds=URL_SECONDS, base=settings.EASEL.public_url)

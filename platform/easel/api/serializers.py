@@ -1,0 +1,147 @@
+"""What requests may hold. Unknown fields and wrong types are refused by name, never dropped or converted."""
+
+import math
+from typing import Any
+
+from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
+
+from easel.api.errors import UnsupportedParameter
+from easel.generation.admission import SEED_MAX, AdapterUse, Spec
+
+
+class Text(serializers.CharField):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("should be a string")
+        return super().to_internal_value(data)
+
+
+class Whole(serializers.IntegerField):
+    def to_internal_value(self, data: Any) -> int:
+        if isinstance(data, bool) or not isinstance(data, int):
+            raise serializers.ValidationError("should be a whole number")
+        return super().to_internal_value(data)
+
+
+class Number(serializers.FloatField):
+    def to_internal_value(self, data: Any) -> float:
+        if isinstance(data, bool) or not isinstance(data, int | float):
+            raise serializers.ValidationError("should be a number")
+        try:
+            number = float(data)
+        except OverflowError:  # of a whole number of hundreds of digits
+            number = math.inf
+        if not math.isfinite(number):
+            raise serializers.ValidationError("should be a finite number")
+        return number
+
+
+class Strict(serializers.Serializer[Any]):
+    """Refuses fields that it doesn't know, naming the first."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, dict) and (unknown := sorted(set(data) - set(self.fields))):
+            names = ", ".join(sorted(self.fields))
+            raise serializers.ValidationError(
+                {unknown[0]: [ErrorDetail(f"is not known here; known are {names}", "unknown_field")]}
+            )
+        return super().to_internal_value(data)
+
+
+class AdapterUseInput(Strict):
+    name = Text(max_length=40)
+    scale = Number(default=1.0, min_value=-4, max_value=4)
+
+
+class JobInput(Strict):
+    """The fields of a generation, OpenAI's and ours."""
+
+    prompt = Text(allow_blank=True, help_text="What to draw.")
+    model = Text(required=False, max_length=100)
+    n = Whole(default=1, min_value=1, max_value=10)
+    size = Text(default="auto", help_text='"auto" or WIDTHxHEIGHT, both multiples of 16.')
+    steps = Whole(required=False, help_text="Denoising steps.")
+    seed = Whole(
+        required=False,
+        min_value=0,
+        max_value=SEED_MAX - 10,
+        help_text="The same seed, prompt, size, steps, model version and adapters give the same image.",
+    )
+    adapters = AdapterUseInput(many=True, required=False, max_length=4)  # type: ignore[call-arg]  # of the list
+    output_format = serializers.ChoiceField(["png", "jpeg", "webp"], default="png")
+    output_compression = Whole(default=100, min_value=0, max_value=100)
+    project = Text(required=False, max_length=40)
+    user = Text(required=False, max_length=200, allow_blank=True, help_text="Your end user.")
+    safety_identifier = Text(
+        required=False, max_length=200, allow_blank=True, help_text="OpenAI's later name for `user`."
+    )
+    metadata = serializers.DictField(child=Text(max_length=512, allow_blank=True), required=False)
+
+    def validate_adapters(self, adapters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        names = [adapter["name"] for adapter in adapters]
+        if len(set(names)) < len(names):
+            raise serializers.ValidationError("names an adapter twice")
+        return adapters
+
+    def validate_metadata(self, metadata: dict[str, str]) -> dict[str, str]:
+        if len(metadata) > 16 or any(not 0 < len(key) <= 64 or not key.isprintable() for key in metadata):
+            raise serializers.ValidationError("holds at most 16 pairs, with keys of 1 to 64 printable characters")
+        return metadata
+
+    def spec(self) -> Spec:
+        """The request as admission takes it, once valid."""
+        fields = dict(self.validated_data)
+        fields["user"] = fields.pop("safety_identifier", "") or fields.get("user", "")
+        fields["adapters"] = tuple(AdapterUse(**use) for use in fields.get("adapters", ()))
+        return Spec(**{name: value for name, value in fields.items() if name in Spec.__dataclass_fields__})
+
+
+class ImagesInput(JobInput):
+    """`POST /v1/images/generations` of OpenAI, as of the gpt-image models."""
+
+    response_format = serializers.ChoiceField(["b64_json", "url"], default="b64_json")
+    quality = Text(default="auto")
+    background = Text(default="auto")
+    moderation = Text(default="auto")
+    style = Text(default=None, allow_null=True)  # type: ignore[assignment]  # a serializer has a `style` of its own
+    stream = serializers.BooleanField(default=False, allow_null=True)
+    partial_images = Whole(default=0, allow_null=True)
+
+    # Fields of OpenAI's with one value that says what we do; another value is refused rather than ignored.
+    ONLY = {
+        "quality": ("auto", "standard"),
+        "background": ("auto", "opaque"),
+        "moderation": ("auto",),
+        "style": (None,),
+        "stream": (False, None),
+        "partial_images": (0, None),
+    }
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        for name, supported in self.ONLY.items():
+            if fields[name] not in supported:
+                only = f"can only be {supported[0]!r} for now" if supported[0] is not None else "is not supported"
+                raise UnsupportedParameter(f"{name} {only}", param=name)
+        return fields
+
+
+class AdapterUploadInput(Strict):
+    name = serializers.CharField(max_length=40, help_text="Lower-case letters, digits and inner hyphens.")
+    file = serializers.FileField(help_text="LoRA weights as safetensors.", allow_empty_file=True)
+    model = serializers.CharField(required=False, help_text="The base it was trained on.")
+
+
+class UsageQuery(Strict):
+    group_by = serializers.CharField(default="project", help_text="Comma-separated: project, model, adapter, day.")
+    start = serializers.DateField(required=False, help_text="First day (UTC), by default the month's first.")
+    end = serializers.DateField(required=False, help_text="Last day (UTC), by default today.")
+
+
+class ListQuery(Strict):
+    limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
+    after = serializers.UUIDField(required=False, help_text="The id that the page begins after.")
+    status = serializers.CharField(required=False)

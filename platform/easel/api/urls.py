@@ -1,0 +1,29 @@
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
+from drf_spectacular.views import SpectacularJSONAPIView
+
+from easel.api import views
+from easel.api.threads import threaded
+
+
+class NameConverter(StringConverter):
+    """Any name that PostgreSQL can look for."""
+
+    regex = r"[^/\x00]+"
+
+
+register_converter(NameConverter, "name")
+openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_classes=[])
+
+urlpatterns = [
+    path("images/generations", views.images_generations),
+    path("jobs", threaded(views.Jobs.as_view())),
+    path("jobs/<uuid:job_id>", threaded(views.JobDetail.as_view())),
+    path("jobs/<uuid:job_id>/cancel", threaded(views.JobCancel.as_view())),
+    path("adapters", threaded(views.Adapters.as_view())),
+    path("adapters/<name:name>", threaded(views.AdapterDetail.as_view())),
+    path("models", threaded(views.Models.as_view())),
+    path("models/<name:name>", threaded(views.ModelDetail.as_view())),
+    path("usage", threaded(views.Usage.as_view())),
+    path("openapi.json", threaded(openapi)),
+]

@@ -1,0 +1,264 @@
+"""The tenant's REST API: each view parses, calls one verb, and answers."""
+
+import contextlib
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from asgiref.sync import markcoroutinefunction
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from redis.exceptions import RedisError
+from rest_framework.exceptions import ValidationError
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from billing.queries import GROUPS, usage
+from easel.api import openapi, waiting
+from easel.api.authentication import caller
+from easel.api.errors import StillRunning
+from easel.api.openapi import answers
+from easel.api.rendering import adapter_json, images_json, job_json, jobs_json, model_json, money_json
+from easel.api.serializers import AdapterUploadInput, ImagesInput, JobInput, ListQuery, UsageQuery
+from easel.api.threads import in_thread
+from easel.generation import completion, queries, transport
+from easel.generation.admission import Limits, Spec, job_submit
+from easel.generation.models import State
+from easel.registry import adapters, routing
+from tenants.idempotency import Outcome, once
+from tenants.models import Scope
+
+
+def now() -> datetime:
+    """The clock of this edge; verbs are told the time."""
+    return datetime.now(UTC)
+
+
+def submit(request: Request, spec: Spec, endpoint: str) -> Outcome:
+    """Admits a generation, once per Idempotency-Key."""
+    limits = Limits(prompt_chars_max=settings.EASEL.prompt_chars_max, job_ttl_seconds=settings.EASEL.job_ttl_seconds)
+    at = now()
+
+    def make() -> UUID:
+        job = job_submit(
+            api_key=caller(request),
+            spec=spec,
+            limits=limits,
+            job_id=uuid.uuid4(),
+            request_id=request._request.request_id,  # type: ignore[attr-defined]
+            now=at,
+        )
+        return job.id
+
+    key = request.headers.get("Idempotency-Key")
+    return once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
+
+
+def replay_headers(outcome: Outcome) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if outcome.replayed else {}
+
+
+class ImagesSubmit(APIView):
+    """Admits the work of an images call; `images_generations` waits for it."""
+
+    scope = Scope.GENERATE
+
+    @extend_schema(
+        operation_id="images_generations",
+        request=ImagesInput,
+        responses=answers(openapi.IMAGES),
+        description="OpenAI's Images API: draws and answers with the images.",
+    )
+    def post(self, request: Request) -> Response:
+        fields = ImagesInput(data=request.data)
+        fields.is_valid(raise_exception=True)
+        outcome = submit(request, fields.spec(), "images")
+        accepted = Response(status=202, headers=replay_headers(outcome))
+        accepted.waits_for = (  # type: ignore[attr-defined]
+            caller(request).tenant,
+            outcome.resource_id,
+            fields.validated_data["response_format"],
+        )
+        return accepted
+
+
+class ImagesAnswer(APIView):
+    """The second half of an images call, in DRF's terms so that its errors look like all others."""
+
+    authentication_classes: list[Any] = []
+    permission_classes: list[Any] = []
+
+    def post(self, request: Request, waits_for: tuple[Any, UUID, str], ended: bool) -> Response:
+        tenant, job_id, response_format = waits_for
+        if not ended:
+            raise StillRunning(f"the job {job_id} is not done yet: ask GET /v1/jobs/{job_id} for it")
+        job = queries.job_get(tenant=tenant, job_id=job_id)
+        return Response(images_json(job, response_format=response_format))
+
+
+_submit_images = ImagesSubmit.as_view()
+_answer_images = ImagesAnswer.as_view()
+
+
+async def images_generations(request: HttpRequest) -> HttpResponseBase:
+    """A thread admits, none waits, a thread answers."""
+    accepted = await in_thread(_submit_images, request)
+    waits_for = getattr(accepted, "waits_for", None)
+    if waits_for is None:
+        return accepted
+    ended = await waiting.finished(waits_for[1], timeout_seconds=settings.EASEL.request_wait_seconds)
+    answer = await in_thread(_answer_images, request, waits_for=waits_for, ended=ended)
+    if answer.status_code >= 500:
+        answer["x-should-retry"] = "false"  # by itself a client library would make, and pay, another job
+    if replayed := accepted.headers.get("Idempotent-Replayed"):
+        answer["Idempotent-Replayed"] = replayed
+    return answer
+
+
+images_generations.cls = ImagesSubmit  # type: ignore[attr-defined]  # where the OpenAPI generator looks
+images_generations.initkwargs = {}  # type: ignore[attr-defined]
+images_generations.csrf_exempt = True  # type: ignore[attr-defined]
+markcoroutinefunction(images_generations)
+
+
+class Jobs(APIView):
+    """The same work without waiting for it."""
+
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_create", request=JobInput, responses=answers(openapi.JOB, status=202))
+    def post(self, request: Request) -> Response:
+        fields = JobInput(data=request.data)
+        fields.is_valid(raise_exception=True)
+        outcome = submit(request, fields.spec(), "jobs")
+        job = queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id)
+        return Response(job_json(job), status=202, headers=replay_headers(outcome))
+
+    @extend_schema(operation_id="jobs_list", parameters=[ListQuery], responses=answers(openapi.JOBS))
+    def get(self, request: Request) -> Response:
+        query = ListQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        fields = query.validated_data
+        if fields.get("status", State.QUEUED) not in State.values:
+            raise ValidationError({"status": f"is one of {', '.join(State.values)}"})
+        jobs, more = queries.jobs_page(
+            tenant=caller(request).tenant, limit=fields["limit"], after=fields.get("after"), state=fields.get("status")
+        )
+        return Response({"object": "list", "data": jobs_json(jobs), "has_more": more})
+
+
+class JobDetail(APIView):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_get", responses=answers(openapi.JOB))
+    def get(self, request: Request, job_id: UUID) -> Response:
+        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+
+class JobCancel(APIView):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(openapi.JOB))
+    def post(self, request: Request, job_id: UUID) -> Response:
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        completion.cancel(job=job, now=now())
+        # Without Redis the request is on record all the same: a lost attempt's job ends canceled.
+        with contextlib.suppress(RedisError):
+            transport.ask_to_cancel(job.pool, queries.live_tokens(job), now=now())
+        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+
+class Adapters(APIView):
+    scope = Scope.ADAPTERS
+    parser_classes = [MultiPartParser]
+
+    @extend_schema(
+        operation_id="adapters_upload",
+        request={"multipart/form-data": AdapterUploadInput},
+        responses=answers(openapi.ADAPTER, status=201),
+    )
+    def post(self, request: Request) -> Response:
+        form: Any = request.data  # the parser's QueryDict
+        fields = AdapterUploadInput(data=form.dict())
+        fields.is_valid(raise_exception=True)
+        given = fields.validated_data
+        version = adapters.adapter_add_version(
+            tenant=caller(request).tenant,
+            name=given["name"],
+            data=given["file"].read(),
+            model_name=given.get("model"),
+            bytes_max=settings.EASEL.adapter_bytes_max,
+            rank_max=settings.EASEL.adapter_rank_max,
+            now=now(),
+        )
+        adapter = adapters.adapter_get(tenant=caller(request).tenant, name=version.adapter.name)
+        return Response(adapter_json(adapter), status=201)
+
+    @extend_schema(operation_id="adapters_list", responses=answers(openapi.ADAPTERS))
+    def get(self, request: Request) -> Response:
+        rows = caller(request).tenant.adapters.select_related("model").prefetch_related("versions").order_by("name")
+        return Response({"object": "list", "data": [adapter_json(adapter) for adapter in rows]})
+
+
+class AdapterDetail(APIView):
+    scope = Scope.ADAPTERS
+
+    @extend_schema(operation_id="adapters_get", responses=answers(openapi.ADAPTER))
+    def get(self, request: Request, name: str) -> Response:
+        return Response(adapter_json(adapters.adapter_get(tenant=caller(request).tenant, name=name)))
+
+    @extend_schema(operation_id="adapters_retire", responses=answers(openapi.ADAPTER))
+    def delete(self, request: Request, name: str) -> Response:
+        return Response(adapter_json(adapters.adapter_retire(tenant=caller(request).tenant, name=name, now=now())))
+
+
+class Models(APIView):
+    @extend_schema(operation_id="models_list", responses=answers(openapi.MODELS))
+    def get(self, request: Request) -> Response:
+        return Response({"object": "list", "data": [model_json(version) for version in routing.live_models()]})
+
+
+class ModelDetail(APIView):
+    @extend_schema(operation_id="models_get", responses=answers(openapi.MODEL))
+    def get(self, request: Request, name: str) -> Response:
+        return Response(model_json(routing.version_for(name)))
+
+
+class Usage(APIView):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="usage_get", parameters=[UsageQuery], responses=answers(openapi.USAGE))
+    def get(self, request: Request) -> Response:
+        query = UsageQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        groups = list(dict.fromkeys(query.validated_data["group_by"].split(",")))
+        if unknown := [name for name in groups if name not in GROUPS]:
+            raise ValidationError({"group_by": f"doesn't know {unknown[0]!r}; known are {', '.join(GROUPS)}"})
+        end = query.validated_data.get("end", now().date())
+        start = query.validated_data.get("start", end.replace(day=1))
+        if end < start:
+            raise ValidationError({"end": f"is before start, {start}"})
+        rows = usage(tenant=caller(request).tenant, group_by=groups, start=start, end=end)
+        currency = caller(request).tenant.currency
+        return Response(
+            {
+                "object": "usage",
+                "start": start,
+                "end": end,
+                "data": [
+                    {
+                        **row.group,
+                        "requests": row.requests,
+                        "image_units": float(row.image_units),
+                        "gpu_seconds": float(row.gpu_seconds),
+                        "cost": money_json(row.cost_micros, currency),
+                    }
+                    for row in rows
+                ],
+                "total": money_json(sum(row.cost_micros for row in rows), currency),
+            }
+        )

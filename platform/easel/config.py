@@ -1,0 +1,77 @@
+"""What the control plane is told by its environment: read once, checked, frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+
+class BadSetting(SystemExit):
+    """Stops the start with the name of the variable and what it should hold."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of one control-plane process; durations in seconds, sizes in bytes."""
+
+    home: Path
+    secret_key: str
+    database_url: str
+    redis_url: str
+    storage_url: str
+    public_url: str
+    internal_url: str
+    model: str
+    gpu_class: str
+    debug: bool
+    lease_seconds: int
+    attempts_max: int
+    job_ttl_seconds: int
+    request_wait_seconds: int
+    body_bytes_max: int
+    adapter_bytes_max: int
+    adapter_rank_max: int
+    prompt_chars_max: int
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> "Config":
+        """Raises `BadSetting` for a missing or unusable variable."""
+        home = Path(env.get("EASEL_HOME", "var")).resolve()
+        internal_url = env.get("EASEL_INTERNAL_URL", f"http://127.0.0.1:{env.get('EASEL_PORT', '8000')}")
+        return cls(
+            home=home,
+            secret_key=_required(env, "EASEL_SECRET_KEY", "a long random string, the same for every process"),
+            database_url=_required(env, "DATABASE_URL", "postgresql://user:password@host:5432/name"),
+            redis_url=_required(env, "REDIS_URL", "redis://:password@host:6379/0"),
+            storage_url=env.get("EASEL_STORAGE_URL", (home / "storage").as_uri()),
+            # Where tenants and workers reach the API: the two differ behind an Ingress.
+            public_url=env.get("EASEL_PUBLIC_URL", internal_url).rstrip("/"),
+            internal_url=internal_url.rstrip("/"),
+            model=env.get("EASEL_MODEL") or str(files("inference") / "demo_model" / "checkpoint"),
+            gpu_class=env.get("EASEL_GPU_CLASS", "cpu"),
+            debug=env.get("EASEL_DEBUG", "") == "1",
+            lease_seconds=_count(env, "EASEL_LEASE_SECONDS", 15),
+            attempts_max=_count(env, "EASEL_ATTEMPTS_MAX", 3),
+            job_ttl_seconds=_count(env, "EASEL_JOB_TTL_SECONDS", 3600),
+            request_wait_seconds=_count(env, "EASEL_REQUEST_WAIT_SECONDS", 300),
+            body_bytes_max=_count(env, "EASEL_BODY_BYTES_MAX", 1_000_000),
+            adapter_bytes_max=_count(env, "EASEL_ADAPTER_BYTES_MAX", 512 * 2**20),
+            adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
+            prompt_chars_max=_count(env, "EASEL_PROMPT_CHARS_MAX", 4000),
+        )
+
+
+def _required(env: Mapping[str, str], name: str, example: str) -> str:
+    if value := env.get(name, ""):
+        return value
+    raise BadSetting(name, f"is not set; it should hold {example} (`easel up` sets it by itself)")
+
+
+def _count(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name, str(default))
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise BadSetting(name, f"should be a positive whole number, not {text!r}")

@@ -1,0 +1,150 @@
+"""`POST /v1/images/generations`: a call that waits for its images."""
+
+import asyncio
+import base64
+
+import httpx
+import pytest
+from django.db import OperationalError
+from openai import AsyncOpenAI
+
+from easel.api import waiting
+from easel.api.threads import THREADS, in_thread
+from easel.asgi import application
+from easel.generation.models import Job
+from easel.storage import store
+from tests.easel.api.conftest import PNG, ask, call, end_job
+
+PATH = "/v1/images/generations"
+
+
+async def job_of(customer):
+    """The customer's newest job, once there is one."""
+    while not (job := await in_thread(Job.objects.filter(tenant=customer.tenant).order_by("created_at").last)):
+        await asyncio.sleep(0.01)
+    return job
+
+
+def generated(customer, content, **end):
+    """The answer to an images call whose job ends meanwhile."""
+
+    async def both():
+        answer = asyncio.create_task(ask("POST", PATH, secret=customer.secret, json=content))
+        job = await job_of(customer)
+        await in_thread(end_job, str(job.id), **end)
+        return await answer
+
+    return asyncio.run(both())
+
+
+def test_the_images_come_back_as_base64_with_what_they_cost(alice, body):
+    answer = generated(alice, body(n=2)).json()
+    assert [base64.b64decode(image["b64_json"]) for image in answer["data"]] == [PNG, PNG]
+    assert answer["usage"]["output_tokens"] == 2 * 256
+    assert answer["usage"]["cost"]["amount_micros"] > 0
+    assert (answer["output_format"], answer["size"]) == ("png", "256x256")
+
+
+def test_the_images_come_back_as_urls_that_need_no_key(alice, body):
+    answer = generated(alice, body(response_format="url")).json()
+    path = answer["data"][0]["url"].removeprefix("http://127.0.0.1:8000")
+    fetched = call("GET", path)
+    assert (fetched.status_code, fetched.content, fetched.headers["Content-Type"]) == (200, PNG, "image/png")
+
+
+def test_a_failure_of_ours_is_a_server_error(alice, body):
+    answer = generated(alice, body(), outcome="failed", error_code="out_of_memory", retryable=True)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "out_of_memory")
+
+
+def test_a_failure_of_the_callers_is_a_bad_request(alice, body):
+    answer = generated(alice, body(), outcome="failed", error_code="prompt_too_long")
+    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+def test_a_canceled_job_answers_its_waiting_client(alice, body):
+    async def both():
+        answer = asyncio.create_task(ask("POST", PATH, secret=alice.secret, json=body()))
+        job = await job_of(alice)
+        await ask("POST", f"/v1/jobs/{job.id}/cancel", secret=alice.secret)
+        return await answer
+
+    answer = asyncio.run(both())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_canceled")
+
+
+def test_a_job_that_takes_too_long_can_be_asked_for_later(alice, body, settings_of):
+    settings_of(request_wait_seconds=0)
+    answer = call("POST", PATH, alice, json=body())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+    assert str(Job.objects.get(tenant=alice.tenant).id) in answer.json()["error"]["message"]
+
+
+def test_a_database_that_blinks_does_not_end_the_wait(alice, body, monkeypatch):
+    looks, is_final = [], waiting._is_final
+
+    def blinking(job_id):
+        looks.append(job_id)
+        if len(looks) == 1:
+            raise OperationalError("the server closed the connection")
+        return is_final(job_id)
+
+    monkeypatch.setattr(waiting, "_is_final", blinking)
+    assert generated(alice, body()).status_code == 200
+
+
+@pytest.mark.parametrize(("error", "status"), [(FileNotFoundError("image"), 500), (OperationalError("away"), 503)])
+def test_an_error_after_a_job_was_made_is_not_tried_again_by_a_client(alice, body, monkeypatch, error, status):
+    def broken(key):
+        raise error
+
+    monkeypatch.setattr(store(), "get", broken)
+    answer = generated(alice, body())
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (status, "false")
+
+
+def test_openais_client_understands_the_answer(alice, body):
+    async def both():
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport) as http:
+            client = AsyncOpenAI(base_url="http://easel.test/v1", api_key=alice.secret, http_client=http)
+            images = asyncio.create_task(client.images.generate(**body(n=2), extra_body={"seed": 7}))
+            job = await job_of(alice)
+            await in_thread(end_job, str(job.id))
+            return job, await images
+
+    job, images = asyncio.run(both())
+    assert [base64.b64decode(image.b64_json) for image in images.data] == [PNG, PNG]
+    assert (images.usage.output_tokens, job.seed) == (2 * 256, 7)
+
+
+def test_waiting_calls_hold_no_thread(alice, body):
+    async def more_than_there_are_threads():
+        calls = (ask("POST", PATH, secret=alice.secret, json=body()) for _ in range(2 * THREADS))
+        waiting = [asyncio.create_task(call) for call in calls]
+        async with asyncio.timeout(20):
+            while await in_thread(Job.objects.filter(tenant=alice.tenant).count) < len(waiting):
+                await asyncio.sleep(0.01)
+            served = await ask("GET", "/v1/models", secret=alice.secret)
+        for job in await in_thread(lambda: list(Job.objects.filter(tenant=alice.tenant))):
+            await ask("POST", f"/v1/jobs/{job.id}/cancel", secret=alice.secret)
+        return served, await asyncio.gather(*waiting)
+
+    served, ended = asyncio.run(more_than_there_are_threads())
+    assert served.status_code == 200
+    assert {answer.status_code for answer in ended} == {409}
+
+
+def test_a_repeated_call_waits_for_the_same_job(alice, body):
+    async def both():
+        headers = {"Idempotency-Key": "key-1"}
+        calls = [
+            asyncio.create_task(ask("POST", PATH, secret=alice.secret, json=body(), headers=headers)) for _ in range(2)
+        ]
+        job = await job_of(alice)
+        await in_thread(end_job, str(job.id))
+        return await asyncio.gather(*calls)
+
+    first, second = asyncio.run(both())
+    assert first.json()["job_id"] == second.json()["job_id"]
+    assert Job.objects.filter(tenant=alice.tenant).count() == 1

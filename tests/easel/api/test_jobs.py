@@ -1,0 +1,162 @@
+import asyncio
+import uuid
+
+import pytest
+
+from billing import ledger
+from easel.generation import completion, dispatch
+from easel.generation.models import Job
+from tests.conftest import NOW
+from tests.easel.api.conftest import ask, call, end_job
+
+
+def test_a_job_is_accepted_with_what_will_be_drawn_and_where_to_ask_for_it(alice, create, version):
+    job = create(alice, size="256x128", n=2, seed=5, metadata={"order": "7"})
+    assert (job["object"], job["status"], job["model"]) == ("job", "queued", version.model.name)
+    assert (job["size"], job["n"], job["seed"], job["metadata"]) == ("256x128", 2, 5, {"order": "7"})
+    assert job["progress"] == {"steps_done": 0, "steps_total": 16}
+    assert job["urls"]["get"].endswith(f"/v1/jobs/{job['id']}")
+
+
+def test_a_finished_job_shows_its_images_and_its_cost(alice, create):
+    job_id = create(alice, n=2)["id"]
+    end_job(job_id, gpu_seconds=2.0)
+    job = call("GET", f"/v1/jobs/{job_id}", alice).json()
+    assert (job["status"], len(job["images"]), job["attempts"]) == ("succeeded", 2, 1)
+    assert (job["usage"]["image_units"], job["usage"]["gpu_seconds"]) == (0.5, 2.0)
+    # 0.5 image units at 0.002, 2 seconds of a CPU at 0.0001, one request at 0.0005
+    assert job["usage"]["cost"] == {"amount": "0.001700", "amount_micros": 1700, "currency": "USD"}
+
+
+def test_a_failed_job_says_why_and_costs_nothing(alice, create):
+    job_id = create(alice)["id"]
+    end_job(job_id, outcome="failed", error_code="out_of_memory", error_message="too large", retryable=True)
+    job = call("GET", f"/v1/jobs/{job_id}", alice).json()
+    assert (job["status"], job["error"]["code"], job["usage"]) == ("failed", "out_of_memory", None)
+    assert ledger.balances(alice.tenant)["held"] == 0
+
+
+def test_jobs_are_listed_newest_first_in_pages(alice, create):
+    made = [create(alice)["id"] for _ in range(5)]
+    first = call("GET", "/v1/jobs?limit=3", alice).json()
+    second = call("GET", f"/v1/jobs?limit=3&after={first['data'][-1]['id']}", alice).json()
+    assert [job["id"] for job in first["data"] + second["data"]] == made[::-1]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+def test_jobs_are_listed_by_status(alice, create):
+    done, _ = create(alice)["id"], create(alice)["id"]
+    end_job(done)
+    listed = call("GET", "/v1/jobs?status=succeeded", alice).json()["data"]
+    assert [job["id"] for job in listed] == [done]
+
+
+def test_a_page_may_be_of_one_status(alice, create):
+    made = [create(alice)["id"] for _ in range(4)]
+    call("POST", f"/v1/jobs/{made[2]}/cancel", alice)
+    listed = call("GET", f"/v1/jobs?status=queued&limit=1&after={made[3]}", alice).json()
+    assert ([job["id"] for job in listed["data"]], listed["has_more"]) == ([made[1]], True)
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", "/cancel")])
+def test_another_tenants_job_is_404(alice, bob, create, method, path):
+    answer = call(method, f"/v1/jobs/{create(alice)['id']}{path}", bob)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+
+
+def test_another_tenants_jobs_are_not_listed(alice, bob, create):
+    theirs = create(alice)["id"]
+    assert call("GET", "/v1/jobs", bob).json()["data"] == []
+    assert call("GET", f"/v1/jobs?after={theirs}", bob).status_code == 404
+
+
+def test_a_waiting_job_is_canceled_at_once_and_its_hold_returned(alice, create):
+    job_id = create(alice)["id"]
+    assert call("POST", f"/v1/jobs/{job_id}/cancel", alice).json()["status"] == "canceled"
+    assert ledger.balances(alice.tenant)["held"] == 0
+
+
+def test_canceling_again_changes_nothing(alice, create):
+    job_id = create(alice)["id"]
+    answers = [call("POST", f"/v1/jobs/{job_id}/cancel", alice) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+
+
+def test_a_job_in_a_workers_hands_is_canceled_when_the_worker_stops(alice, pool, create):
+    job_id = create(alice)["id"]
+    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
+    assert call("POST", f"/v1/jobs/{job_id}/cancel", alice).json()["status"] == "dispatched"
+    end_job(job_id, outcome="canceled")
+    assert call("GET", f"/v1/jobs/{job_id}", alice).json()["status"] == "canceled"
+    assert ledger.balances(alice.tenant)["held"] == 0
+
+
+def test_canceling_a_finished_job_leaves_it_finished(alice, create):
+    job_id = create(alice)["id"]
+    end_job(job_id)
+    assert call("POST", f"/v1/jobs/{job_id}/cancel", alice).json()["status"] == "succeeded"
+
+
+def keyed(customer, content, key="key-1"):
+    return ask("POST", "/v1/jobs", secret=customer.secret, json=content, headers={"Idempotency-Key": key})
+
+
+def test_the_same_key_and_body_give_the_same_job(alice, body):
+    first, again = (asyncio.run(keyed(alice, body())) for _ in range(2))
+    assert first.json()["id"] == again.json()["id"]
+    assert ("Idempotent-Replayed" in first.headers, again.headers["Idempotent-Replayed"]) == (False, "true")
+    assert Job.objects.filter(tenant=alice.tenant).count() == 1
+
+
+def test_the_same_key_with_another_body_is_refused(alice, body):
+    asyncio.run(keyed(alice, body()))
+    answer = asyncio.run(keyed(alice, body(n=2)))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "idempotency_key_reused")
+
+
+def test_two_tenants_may_use_the_same_key(alice, bob, body):
+    first, second = asyncio.run(keyed(alice, body())), asyncio.run(keyed(bob, body()))
+    assert first.json()["id"] != second.json()["id"]
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256, "caf\xe9", "a\x00b", "a\nb"])
+def test_a_key_that_is_no_short_text_is_refused(alice, body, key):
+    answer = asyncio.run(keyed(alice, body(), key=key.encode("latin-1")))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "idempotency_key_invalid")
+
+
+def test_a_refused_request_does_not_use_up_its_key(alice, body):
+    asyncio.run(keyed(alice, body(size="1x1")))
+    assert asyncio.run(keyed(alice, body())).status_code == 202
+
+
+def test_requests_at_once_with_one_key_make_one_job(alice, body):
+    async def at_once():
+        return await asyncio.gather(*(keyed(alice, body()) for _ in range(8)))
+
+    answers = asyncio.run(at_once())
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert ledger.balances(alice.tenant)["held"] == 1800
+    assert Job.objects.filter(tenant=alice.tenant).count() == 1
+
+
+def test_requests_at_once_never_hold_more_than_the_balance(customer, body):
+    cost = 1800  # 0.25 units x 8 steps x 4 s at 0.0001, 0.25 units at 0.002, a request at 0.0005
+    poor = customer(credit=f"{3 * cost / 1_000_000:.6f}")
+
+    async def at_once():
+        wanted = (ask("POST", "/v1/jobs", secret=poor.secret, json=body()) for _ in range(8))
+        return await asyncio.gather(*wanted)
+
+    statuses = sorted(answer.status_code for answer in asyncio.run(at_once()))
+    assert statuses == [202] * 3 + [429] * 5
+
+
+def test_a_job_that_nobody_took_expires(alice, create):
+    job_id = create(alice)["id"]
+    Job.objects.filter(id=job_id).update(expires_at=NOW)
+    completion.expire(job_id=uuid.UUID(job_id), now=Job.objects.get(id=job_id).created_at)
+    job = call("GET", f"/v1/jobs/{job_id}", alice).json()
+    assert (job["status"], job["error"]["code"]) == ("expired", "job_expired")

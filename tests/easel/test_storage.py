@@ -1,0 +1,177 @@
+"""Objects in a folder behind the API's signed URLs, and in a bucket of a server that speaks S3."""
+
+import io
+import re
+import uuid
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from moto.server import ThreadedMotoServer
+
+from easel.config import BadSetting
+from easel.storage import FolderStore, S3Store, store
+from tests.easel.api.conftest import call, settings_of
+
+__all__ = ["settings_of"]
+BASE = "http://easel.test"
+KEY = "acme/outputs/2026-03-01/image.png"
+SECRET = "s"
+
+
+@pytest.fixture(scope="module")
+def s3():
+    """A server that speaks S3."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(monkeypatch, s3):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    name = f"pictures-{uuid.uuid4().hex}"
+    made = S3Store(name, prefix="easel/", endpoint=s3, region="us-east-1")
+    made._client.create_bucket(Bucket=name)
+    return made
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def any_store(request, tmp_path):
+    if request.param == "folder":
+        return FolderStore(tmp_path, secret=SECRET)
+    return request.getfixturevalue("bucket")
+
+
+def test_what_was_put_is_got(any_store):
+    any_store.put(KEY, io.BytesIO(b"picture"), "image/png")
+    assert any_store.get(KEY) == b"picture"
+
+
+def test_what_is_not_there_can_not_be_got(any_store):
+    with pytest.raises(FileNotFoundError):
+        any_store.get(KEY)
+
+
+def test_a_deleted_object_is_gone_and_deleting_again_is_no_error(any_store):
+    any_store.put(KEY, io.BytesIO(b"picture"), "image/png")
+    any_store.delete(KEY)
+    any_store.delete(KEY)
+    with pytest.raises(FileNotFoundError):
+        any_store.get(KEY)
+
+
+def test_a_bucket_takes_and_gives_objects_by_signed_urls(bucket):
+    put = bucket.signed_url("PUT", KEY, seconds=60, content_type="image/png", base=BASE)
+    assert httpx.put(put, content=b"picture", headers={"Content-Type": "image/png"}).status_code == 200
+    assert httpx.get(bucket.signed_url("GET", KEY, seconds=60, base=BASE)).content == b"picture"
+
+
+@pytest.mark.parametrize("key", ["a", "../a/b", "a/../b", "/a/b", "a//b", "a/.b", "A/b", "a/b\n", "a/\x00"])
+def test_a_key_that_could_leave_the_folder_is_refused(tmp_path, key):
+    with pytest.raises(ValueError, match="not a storage key"):
+        FolderStore(tmp_path, secret=SECRET).path(key)
+
+
+def test_an_interrupted_write_leaves_the_old_object_and_no_litter(tmp_path):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError("cable")
+
+    folder = FolderStore(tmp_path, secret=SECRET)
+    folder.put(KEY, io.BytesIO(b"old"), "image/png")
+    with pytest.raises(OSError, match="cable"):
+        folder.put(KEY, Broken(), "image/png")
+    assert folder.get(KEY) == b"old"
+    assert len(list(folder.path(KEY).parent.iterdir())) == 1
+
+
+def signed(method, *, seconds=60, content_type="image/png", key=KEY):
+    url = store().signed_url(method, key, seconds=seconds, content_type=content_type, base=BASE)
+    return url.removeprefix(BASE)
+
+
+def put(path, content=b"picture", content_type="image/png"):
+    return call("PUT", path, content=content, headers={"Content-Type": content_type})
+
+
+def test_a_signed_url_of_the_folder_puts_and_gets():
+    assert put(signed("PUT")).status_code == 204
+    got = call("GET", signed("GET"))
+    assert (got.content, got.headers["Content-Type"], got.headers["Content-Length"]) == (b"picture", "image/png", "7")
+
+
+def test_a_signed_url_answers_a_head_without_a_body():
+    put(signed("PUT"))
+    got = call("HEAD", signed("GET"))
+    assert (got.status_code, got.content, got.headers["Content-Length"]) == (200, b"", "7")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.partition("?")[0],
+        lambda path: re.sub("signature=.", "signature=x", path),
+        lambda path: re.sub(r"expires=\d+", "expires=99999999999", path),
+        lambda path: path.replace("image.png", "other.png"),
+        lambda path: path.replace("acme", "basalt"),
+        lambda path: signed("PUT"),
+        lambda path: signed("GET", seconds=-1),
+        lambda path: re.sub(r"expires=\d+", "expires=x", path),
+        lambda path: re.sub(r"expires=\d+", "expires=" + 5000 * "9", path),
+        lambda path: re.sub("signature=.*", "signature=%C3%A9", path),
+    ],
+    ids=[
+        "unsigned",
+        "signature",
+        "longer",
+        "another key",
+        "another tenant",
+        "another method",
+        "expired",
+        "no number",
+        "no date",
+        "no ASCII",
+    ],
+)
+def test_a_url_that_was_not_signed_like_this_is_refused(spoil):
+    put(signed("PUT"))
+    assert call("GET", spoil(signed("GET"))).status_code == 403
+
+
+def test_an_upload_of_another_type_than_was_signed_is_refused():
+    assert put(signed("PUT"), content_type="text/html").status_code == 403
+
+
+def test_a_signed_url_of_what_is_gone_is_404():
+    assert call("GET", signed("GET", key="acme/outputs/never-made.png")).status_code == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH"])
+def test_no_other_method_touches_the_folder(method):
+    put(signed("PUT"))
+    assert call(method, signed("PUT")).status_code == 403
+    assert call("GET", signed("GET")).status_code == 200
+
+
+def test_an_upload_over_the_limit_is_refused():
+    assert put(signed("PUT", key="acme/outputs/huge.png"), content=b"x" * (64 * 2**20 + 1)).status_code == 413
+    assert call("GET", signed("GET", key="acme/outputs/huge.png")).status_code == 404
+
+
+def test_the_store_is_chosen_by_its_url(settings_of, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    settings_of(storage_url="s3://pictures/easel?endpoint=http://s3.test:9000&region=eu-1")
+    url = store.__wrapped__().signed_url("GET", KEY, seconds=60, base=BASE)
+    assert (urlsplit(url).netloc, urlsplit(url).path) == ("s3.test:9000", f"/pictures/easel/{KEY}")
+
+
+@pytest.mark.parametrize("url", ["", "/var/storage", "http://example.com", "ftp://x"])
+def test_another_kind_of_store_is_refused(settings_of, url):
+    settings_of(storage_url=url)
+    with pytest.raises(BadSetting, match="EASEL_STORAGE_URL"):
+        store.__wrapped__()
