@@ -1,0 +1,105 @@
+"""Checks the invariants on the live system: `easel audit`."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+from django.db import connection, transaction
+from django.db.models import Count, F, OuterRef, Q, Subquery, Sum
+from django.db.models.functions import Coalesce
+
+from billing.models import Account, Charge, Transaction
+from easel.generation.models import FINAL, Attempt, Job, State
+from easel.registry.models import Worker
+
+ATTRIBUTION_DRIFT_MAX = 0.001
+OVERDUE = timedelta(minutes=5)
+
+
+def ledger_balances(now: datetime) -> Iterator[str]:
+    """Every transaction sums to zero, and so do all balances of a currency together."""
+    totals = Transaction.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
+    for unbalanced in totals.exclude(total=0):
+        yield f"transaction {unbalanced.id} is out of balance by {unbalanced.total} micros"
+    for row in Account.objects.order_by().values("currency").annotate(total=Sum("balance_micros")).exclude(total=0):
+        yield f"the balances in {row['currency']} sum to {row['total']} micros"
+
+
+def accounts_match_entries(now: datetime) -> Iterator[str]:
+    """A balance equals the sum of its entries."""
+    sums = Account.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
+    for account in sums.exclude(total=F("balance_micros")):
+        yield f"account {account.pk} says {account.balance_micros} and its entries {account.total} micros"
+
+
+def charges_match_ledger(now: datetime) -> Iterator[str]:
+    """What was charged for a job is what its `post` earned."""
+    earned = Coalesce(Sum("entries__amount_micros", filter=Q(entries__account__kind=Account.Kind.REVENUE)), 0)
+    charges = Charge.objects.filter(transaction=OuterRef("pk")).order_by().values("transaction")
+    charged = Coalesce(Subquery(charges.annotate(sum=Sum("amount_micros")).values("sum")), 0)
+    posts = Transaction.objects.filter(kind=Transaction.Kind.POST).annotate(earned=earned, charged=charged)
+    for post in posts.exclude(charged=F("earned")):
+        yield f"job {post.reference} was charged {post.charged} micros and {post.earned} were posted"
+
+
+def jobs_match_ledger(now: datetime) -> Iterator[str]:
+    """A success is posted once, another end is voided, and an unfinished job still has its hold."""
+    settled = dict(
+        Transaction.objects.filter(kind__in=(Transaction.Kind.POST, Transaction.Kind.VOID)).values_list(
+            "reference", "kind"
+        )
+    )
+    for job_id, state in Job.objects.values_list("id", "state").iterator():
+        wanted = None if state not in FINAL else "post" if state == State.SUCCEEDED else "void"
+        if settled.get(job_id) != wanted:
+            yield f"job {job_id} is {state} and its hold was settled by {settled.get(job_id)}"
+
+
+def jobs_end(now: datetime) -> Iterator[str]:
+    """No job is overdue, and no attempt outlives its lease."""
+    overdue = Job.objects.filter(state=State.QUEUED, expires_at__lt=now - OVERDUE)
+    for job_id in overdue.values_list("id", flat=True):
+        yield f"job {job_id} is still queued past its expiry"
+    silent = Attempt.objects.filter(state=Attempt.State.LIVE, lease_expires_at__lt=now - OVERDUE)
+    for token in silent.values_list("token", flat=True):
+        yield f"attempt {token} is still live past its lease"
+
+
+def successes_have_outputs(now: datetime) -> Iterator[str]:
+    """A succeeded job has its `n` images and one succeeded attempt; no other job has images."""
+    jobs = Job.objects.annotate(
+        images=Count("outputs", distinct=True),
+        wins=Count("attempts", filter=Q(attempts__state=Attempt.State.SUCCEEDED), distinct=True),
+    )
+    broken = jobs.exclude(state=State.SUCCEEDED, images=F("n"), wins=1).exclude(
+        ~Q(state=State.SUCCEEDED), images=0, wins=0
+    )
+    for job in broken:
+        yield f"job {job.id} is {job.state} with {job.images} of {job.n} images and {job.wins} succeeded attempts"
+
+
+def gpu_seconds_are_attributed(now: datetime) -> Iterator[str]:
+    """What a worker gave to rows is what its device was busy, to 0.1 %."""
+    for worker in Worker.objects.filter(busy_seconds__gt=0):
+        drift = abs(worker.attributed_seconds - worker.busy_seconds) / worker.busy_seconds
+        if drift > ATTRIBUTION_DRIFT_MAX:
+            yield f"worker {worker.name} was busy {worker.busy_seconds} s and attributed {worker.attributed_seconds} s"
+
+
+CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
+    ledger_balances,
+    accounts_match_entries,
+    charges_match_ledger,
+    jobs_match_ledger,
+    jobs_end,
+    successes_have_outputs,
+    gpu_seconds_are_attributed,
+)
+
+
+@transaction.atomic
+def audit(*, now: datetime) -> dict[str, list[str]]:
+    """What is broken, by check; every list is empty when all is well."""
+    with connection.cursor() as cursor:
+        # All of it at one instant: a job that ends between two queries would look broken.
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+    return {check.__name__: list(check(now)) for check in CHECKS}

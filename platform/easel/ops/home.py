@@ -1,0 +1,53 @@
+"""Where Easel writes: everything lies under one folder, EASEL_HOME."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def home_of(env: Mapping[str, str]) -> Path:
+    """The absolute path of EASEL_HOME (default ./var); it need not exist."""
+    return Path(env.get("EASEL_HOME") or "var").resolve()
+
+
+def run_dir(home: Path) -> Path:
+    """The folder of locks, ports and pids."""
+    return private_dir(home / "run")
+
+
+def log_dir(home: Path) -> Path:
+    """The folder of the embedded servers' logs."""
+    return private_dir(home / "log")
+
+
+def private_dir(path: Path) -> Path:
+    """Make sure the folder is there and that only its owner may look inside."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write the whole file, 0600, so that a reader sees the old text or the new one and never half of it."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    draft.replace(path)
+
+
+def secret_key(home: Path) -> str:
+    """This installation's EASEL_SECRET_KEY, made on the first call."""
+    path = home / "secret_key"
+    home.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        draft = home / f".secret_key.{os.getpid()}"
+        write_private(draft, secrets.token_urlsafe(48))
+        try:
+            os.link(draft, path)  # unlike a rename it fails when another process was first: its key is the one
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text()

@@ -1,0 +1,38 @@
+"""Logs: one JSON object a line, or readable when a person watches."""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import structlog
+
+
+def configure(*, service: str, out: TextIO | None = None, env: Mapping[str, str] = os.environ) -> None:
+    """Sets up this process's logs, on stdout by default; `EASEL_LOG_FORMAT` (`json`, `console`) overrides its guess."""
+    out = out or sys.stdout
+    readable = env.get("EASEL_LOG_FORMAT", "console" if out.isatty() else "json") == "console"
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+        structlog.processors.format_exc_info,
+        _service(service),
+    ]
+    renderer = structlog.dev.ConsoleRenderer(timestamp_key="ts") if readable else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, renderer],
+        logger_factory=structlog.PrintLoggerFactory(out),
+    )
+    # Libraries that log by the standard library come out in the same form.
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+def _service(name: str) -> Any:
+    def add(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
+        return {"service": name, **event}
+
+    return add

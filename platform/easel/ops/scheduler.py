@@ -1,0 +1,62 @@
+"""The scheduler process: work that is due by the clock. Every verb it calls is conditional, so two may run."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from easel.generation import completion
+from easel.generation.models import Attempt, Job, State
+from tenants.models import IdempotentRequest
+
+log = structlog.get_logger()
+IDEMPOTENCY_HOURS = 24
+
+
+def lose_silent_attempts(now: datetime) -> int:
+    """Attempts whose lease ran out: their jobs go back to the queue, or fail."""
+    silent = Attempt.objects.filter(state=Attempt.State.LIVE, lease_expires_at__lte=now)
+    return sum(
+        completion.lose(token=token, now=now, attempts_max=settings.EASEL.attempts_max)
+        for token in list(silent.values_list("token", flat=True)[:1000])
+    )
+
+
+def expire_jobs(now: datetime) -> int:
+    """Jobs that no worker took in time end uncharged."""
+    late = Job.objects.filter(state=State.QUEUED, expires_at__lte=now)
+    return sum(completion.expire(job_id=job_id, now=now) for job_id in list(late.values_list("id", flat=True)[:1000]))
+
+
+def forget_idempotency_keys(now: datetime) -> int:
+    """Keys older than a day may be used again."""
+    old = IdempotentRequest.objects.filter(created_at__lt=now - timedelta(hours=IDEMPOTENCY_HOURS))
+    return old.delete()[0]
+
+
+PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
+    (1, lose_silent_attempts),
+    (5, expire_jobs),
+    (600, forget_idempotency_keys),
+)
+
+
+def run(stop: threading.Event) -> None:
+    """Until `stop`: calls each task whenever its seconds have passed."""
+    due = {task: 0.0 for _, task in PERIODIC}
+    while not stop.is_set():
+        for seconds, task in PERIODIC:
+            if time.monotonic() < due[task]:
+                continue
+            due[task] = time.monotonic() + seconds
+            try:
+                if done := task(datetime.now(UTC)):
+                    log.info(task.__name__, count=done)
+            except (OperationalError, InterfaceError) as error:
+                log.warning("scheduler_waits", error=repr(error))
+                close_old_connections()
+        stop.wait(min(seconds for seconds, _ in PERIODIC))

@@ -1,0 +1,57 @@
+"""What a fresh installation begins with: a shared pool, the configured model, and a price book."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from django.conf import settings
+
+from billing.models import Meter
+from billing.price_books import price_book_publish
+from easel.registry.models import Pool
+from easel.registry.versions import VersionLimits, model_make_default, version_register
+
+SHARED_POOL = "shared"
+SHARED_NAMESPACE = "easel-shared"
+DEMO_MODEL = "z-image-demo"
+
+# The demo model on a CPU; Z-Image-Turbo as its authors describe it, on one GPU. The bounds of GPU seconds are
+# several times what was measured, since a hold must cover a busy machine; nobody is charged more than is measured.
+DEMO_LIMITS = VersionLimits(
+    side_min=128, side_max=512, size_default="256x256", steps_default=8, steps_max=50, gpu_seconds_bound=Decimal(4)
+)
+LIMITS = VersionLimits(
+    side_min=256,
+    side_max=2048,
+    size_default="1024x1024",
+    steps_default=8,
+    steps_max=50,
+    gpu_seconds_bound=Decimal("0.5"),
+)
+# In USD: a GPU hour at 4.50, a CPU hour at 0.36, 512x512 pixels at 0.002.
+PRICES = {
+    (Meter.GPU_SECOND, ""): Decimal("0.00125"),
+    (Meter.GPU_SECOND, "cpu"): Decimal("0.0001"),
+    (Meter.IMAGE_UNIT, ""): Decimal("0.002"),
+    (Meter.REQUEST, ""): Decimal("0.0005"),
+}
+
+
+def seed() -> None:
+    """Makes what is missing; changes nothing that an operator has made."""
+    now = datetime.now(UTC)
+    pool, _ = Pool.objects.get_or_create(
+        slug=SHARED_POOL,
+        defaults={"namespace": SHARED_NAMESPACE, "gpu_class": settings.EASEL.gpu_class, "created_at": now},
+    )
+    checkpoint = settings.EASEL.model
+    is_demo = Path(checkpoint).parts[-2:] == ("demo_model", "checkpoint")
+    version = version_register(
+        model_name=DEMO_MODEL if is_demo else Path(checkpoint).name.lower(),
+        checkpoint=checkpoint,
+        pool=pool,
+        limits=DEMO_LIMITS if is_demo else LIMITS,
+        now=now,
+    )
+    model_make_default(version.model)
+    price_book_publish(currency="USD", version=1, rates=PRICES, effective_at=now, now=now)

@@ -1,0 +1,158 @@
+"""Every test runs against a real PostgreSQL and Redis, started once per run in a folder of its own.
+
+Nothing is rolled back or truncated (the ledger refuses it): each test makes its own tenants, so that tests don't
+meet, and after the last one the ledger of the whole database must balance.
+"""
+
+import atexit
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import django
+import pytest
+from django.core.management import call_command
+from django.db import connections
+from hypothesis import HealthCheck, settings
+
+from easel.ops.embedded import servers
+
+settings.register_profile("easel", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settings.load_profile("easel")
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+PEPPER = "only for tests"
+
+
+def start_servers() -> None:
+    """On import, since the test modules import Django's models, which need its settings."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-tests-", ignore_cleanup_errors=True)))
+    endpoints = stack.enter_context(servers(home, {}))
+    os.environ.update(
+        EASEL_HOME=str(home),
+        EASEL_SECRET_KEY=PEPPER,
+        DATABASE_URL=endpoints.database_url,
+        REDIS_URL=endpoints.redis_url,
+        DJANGO_SETTINGS_MODULE="easel.settings",
+    )
+    django.setup()
+    call_command("migrate", verbosity=0)
+    stack.callback(connections.close_all)
+
+
+start_servers()
+
+from billing import ledger  # noqa: E402
+from billing.money import to_micros  # noqa: E402
+from billing.price_books import price_book_publish  # noqa: E402
+from easel.generation.completion import beat  # noqa: E402
+from easel.ops.audit import accounts_match_entries, ledger_balances  # noqa: E402
+from easel.ops.seed import DEMO_LIMITS, PRICES  # noqa: E402
+from easel.registry.models import ModelVersion, Pool  # noqa: E402
+from easel.registry.versions import version_register  # noqa: E402
+from inference.contract import WorkerBeat  # noqa: E402
+from tenants.accounts import tenant_create  # noqa: E402
+from tenants.keys import key_issue  # noqa: E402
+from tenants.models import ApiKey, Project, Tenant  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def the_books_balance_after_the_whole_suite() -> Iterator[None]:
+    yield
+
+    broken = [*ledger_balances(NOW), *accounts_match_entries(NOW)]
+    assert not broken, "\n".join(broken)
+
+
+@dataclass
+class Customer:
+    """A tenant with a key and some credit."""
+
+    tenant: Tenant
+    project: Project
+    key: ApiKey
+    secret: str
+
+
+@pytest.fixture
+def customer() -> Callable[..., Customer]:
+    """Makes tenants: `customer(credit="10")`."""
+
+    def make(*, name: str = "t", credit: str = "10", scopes: tuple[str, ...] | None = None) -> Customer:
+        tenant, project = tenant_create(slug=f"{name}-{uuid.uuid4().hex[:12]}", now=NOW)
+        given = {} if scopes is None else {"scopes": scopes}
+        key, secret = key_issue(project=project, pepper=PEPPER, now=NOW, **given)
+        if Decimal(credit):
+            ledger.grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), at=NOW)
+        return Customer(tenant, project, key, secret)
+
+    return make
+
+
+@pytest.fixture
+def alice(customer: Callable[..., Customer]) -> Customer:
+    return customer(name="alice")
+
+
+@pytest.fixture
+def bob(customer: Callable[..., Customer]) -> Customer:
+    return customer(name="bob")
+
+
+TRANSFORMER = {
+    "_class_name": "ZImageTransformer2DModel",
+    "dim": 64,
+    "n_layers": 2,
+    "n_refiner_layers": 1,
+    "in_channels": 8,
+    "cap_feat_dim": 48,
+    "all_patch_size": [2],
+    "all_f_patch_size": [1],
+}
+
+
+@pytest.fixture(scope="session")
+def prices() -> None:
+    """The price book in force in tests."""
+
+    price_book_publish(currency="USD", version=1, rates=PRICES, effective_at=NOW - timedelta(days=365), now=NOW)
+
+
+@pytest.fixture
+def pool() -> Pool:
+    """A pool of this test alone, with a live worker of 4 slots."""
+
+    slug = f"pool-{uuid.uuid4().hex[:12]}"
+    made = Pool.objects.create(slug=slug, namespace=f"easel-{slug}", gpu_class="cpu", created_at=NOW)
+    report = WorkerBeat(
+        worker="w1",
+        gpu_class="cpu",
+        slots=4,
+        model_version="m",
+        started_at=NOW.timestamp(),
+        busy_seconds=0,
+        attributed_seconds=0,
+        load_seconds=0,
+    )
+    beat(pool=made, report=report, now=NOW, lease_seconds=15)
+    return made
+
+
+@pytest.fixture
+def version(pool: Pool, prices: None, tmp_path: Path) -> ModelVersion:
+    """A model of this test alone, served by `pool`, and priced."""
+
+    (tmp_path / "transformer").mkdir()
+    (tmp_path / "transformer" / "config.json").write_text(json.dumps(TRANSFORMER))
+    return version_register(
+        model_name=f"model-{uuid.uuid4().hex[:12]}", checkpoint=str(tmp_path), pool=pool, limits=DEMO_LIMITS, now=NOW
+    )
