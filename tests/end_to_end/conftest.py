@@ -1,0 +1,102 @@
+"""A whole Easel as a newcomer starts it: `easel up` on servers of its own, called over HTTP."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from easel.ops.client import Client
+from easel.ops.stack import free_port
+
+_START_SECONDS = 120
+_POLL_SECONDS = 0.1
+# None of what the tests' own process set for its own servers.
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR")
+
+
+@dataclass(slots=True)
+class LiveEasel:
+    """A running `easel up` and its commands."""
+
+    home: Path
+    port: int
+    settings: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with (self.home / "stack.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [*_easel(), "up", "--port", str(self.port)], env=self._env(), stdout=log, stderr=log
+            )
+        self.wait_for(lambda: self.status()["up"] and self.has_room(), seconds=_START_SECONDS)
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*_easel(), *arguments], env=self._env(), capture_output=True, text=True, check=False)
+
+    def json(self, *arguments: str) -> Any:
+        done = self.command(*arguments, "--json")
+        assert done.stdout, done.stderr
+        return json.loads(done.stdout)
+
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.json("status")
+        return found
+
+    def has_room(self) -> bool:
+        """Whether a worker has reported, as it does when its model is warm."""
+        return "easel_worker_load_seconds{" in httpx.get(f"{self.url}/metrics").text
+
+    def tenant(self) -> Client:
+        """A new tenant with credit."""
+        made = self.json("tenant", "create", f"t-{uuid.uuid4().hex[:12]}", "--credit", "10")
+        return Client(self.url, made["api_key"])
+
+    def wait_for(self, happened: Callable[[], object], *, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not happened():
+            assert time.monotonic() < deadline, (self.home / "stack.log").read_text()[-5000:]
+            assert self.process is None or self.process.poll() is None, (self.home / "stack.log").read_text()[-5000:]
+            time.sleep(_POLL_SECONDS)
+
+    def _env(self) -> dict[str, str]:
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        return {**inherited, "EASEL_HOME": str(self.home), **self.settings}
+
+
+def _easel() -> list[str]:
+    return [sys.executable, "-m", "easel.ops.cli"]
+
+
+@pytest.fixture(scope="session")
+def easel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEasel]:
+    """One stack for all tests that leave it whole; leases are short, for the tests that kill."""
+    live = LiveEasel(tmp_path_factory.mktemp("easel"), free_port(), {"EASEL_LEASE_SECONDS": "4"})
+    live.start()
+    try:
+        yield live
+    finally:
+        live.stop()
+
+
+@pytest.fixture
+def alice(easel: LiveEasel) -> Client:
+    return easel.tenant()

@@ -1,0 +1,61 @@
+"""What survives when processes die."""
+
+import os
+import signal
+
+from easel.ops.client import Client
+from easel.ops.stack import free_port
+from tests.end_to_end.conftest import LiveEasel
+
+LONG = {"prompt": "a green square on a white background", "size": "256x256", "steps": 50, "n": 4}
+
+
+def kill(easel: LiveEasel, name: str) -> None:
+    os.kill(easel.status()["processes"][name], signal.SIGKILL)
+
+
+def last(client: Client, job: dict) -> dict:
+    *_, ended = client.follow(job)
+    return ended
+
+
+def running(client: Client) -> dict:
+    """A job in the middle of its steps."""
+    return next(job for job in client.follow(client.submit(**LONG)) if job["progress"]["steps_done"] > 0)
+
+
+def test_a_job_whose_worker_and_redis_are_killed_succeeds_and_is_charged_once(easel, alice):
+    job = running(alice)
+    kill(easel, "worker")
+    kill(easel, "redis")
+    ended = last(alice, job)
+    usage = alice.usage(group_by="project")
+    assert (ended["status"], ended["attempts"] > 1) == ("succeeded", True)
+    assert usage["data"][0]["requests"] == 1
+    assert usage["total"]["amount_micros"] == ended["usage"]["cost"]["amount_micros"]
+
+
+def test_a_job_outlives_the_death_of_the_whole_control_plane(easel, alice):
+    job = running(alice)
+    for name in ("api", "dispatcher", "completion", "scheduler"):
+        kill(easel, name)
+    easel.wait_for(lambda: easel.status()["up"])
+    assert last(alice, job)["status"] == "succeeded"
+
+
+def test_stopping_ends_every_process_and_leaves_no_lock(tmp_path):
+    easel = LiveEasel(tmp_path, free_port())
+    easel.start()
+    processes = easel.status()["processes"]
+    assert easel.stop() == 0
+    assert not any(is_alive(pid) for pid in processes.values())
+    easel.start()
+    assert easel.stop() == 0
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

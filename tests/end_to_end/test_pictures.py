@@ -1,0 +1,117 @@
+"""What a tenant gets, through the unmodified OpenAI client and through curl-like HTTP."""
+
+import base64
+import io
+
+import httpx
+import pytest
+from openai import OpenAI
+from PIL import Image
+
+from easel.ops.client import Client, Refused
+from inference.demo_model import ADAPTERS_DIR
+from inference.demo_model.draw import Thing
+from inference.demo_model.measure import describe
+
+PROMPT = "a red circle on a blue background"
+
+
+@pytest.fixture
+def openai(alice: Client) -> OpenAI:
+    return OpenAI(base_url=f"{alice.url}/v1", api_key=alice.api_key, max_retries=0)
+
+
+def picture(b64_json: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(b64_json)))
+
+
+def shows_a_red_circle_on_blue(image: Image.Image) -> bool:
+    seen = describe(image)
+    return seen.background == "blue" and [found.thing for found in seen.found] == [Thing("red", "circle")]
+
+
+def finished(client: Client, **fields: object) -> dict:
+    *_, last = client.follow(client.submit(**fields))
+    return last
+
+
+def test_the_openai_client_gets_the_red_circle_it_asks_for(openai):
+    answer = openai.images.generate(
+        model="z-image-demo", prompt=PROMPT, size="256x256", response_format="b64_json", extra_body={"seed": 7}
+    )
+    image = picture(answer.data[0].b64_json)
+    assert (image.format, image.size) == ("PNG", (256, 256))
+    assert shows_a_red_circle_on_blue(image)
+
+
+def test_the_openai_client_gets_urls_that_need_no_key(openai):
+    answer = openai.images.generate(model="z-image-demo", prompt=PROMPT, size="128x128", n=2, response_format="url")
+    fetched = [httpx.get(image.url) for image in answer.data]
+    assert [(got.status_code, got.headers["content-type"]) for got in fetched] == [(200, "image/png")] * 2
+    assert fetched[0].content != fetched[1].content
+
+
+def test_the_answer_says_what_was_used_and_what_it_cost(openai):
+    answer = openai.images.generate(model="z-image-demo", prompt=PROMPT, size="256x256", n=2)
+    usage = answer.usage.model_extra
+    assert answer.usage.output_tokens == 2 * 256
+    assert usage["image_units"] == 0.5
+    assert usage["gpu_seconds"] > 0
+    assert usage["cost"]["amount_micros"] >= 500 + 1000  # the request and half an image unit, before GPU seconds
+
+
+def test_a_seed_gives_the_same_picture_again_and_an_adapter_another(alice):
+    alice.upload_adapter("outline", ADAPTERS_DIR / "outline.safetensors")
+    request = {"prompt": PROMPT, "size": "128x128", "seed": 3}
+    jobs = [
+        finished(alice, **request),
+        finished(alice, **request, adapters=[{"name": "outline"}]),
+        finished(alice, **request),
+        finished(alice, **request, adapters=[{"name": "outline"}]),
+    ]
+    plain, outlined, plain_again, outlined_again = (alice.image(job["images"][0]["url"]) for job in jobs)
+    assert plain == plain_again
+    assert outlined == outlined_again
+    assert plain != outlined
+
+
+def test_usage_adds_up_to_the_jobs(alice):
+    jobs = [finished(alice, prompt=PROMPT, size="128x128") for _ in range(2)]
+    usage = alice.usage(group_by="model")
+    assert usage["data"][0]["requests"] == 2
+    assert usage["total"]["amount_micros"] == sum(job["usage"]["cost"]["amount_micros"] for job in jobs)
+
+
+def test_a_job_in_the_workers_hands_is_canceled_and_costs_nothing(easel, alice):
+    job = alice.submit(prompt=PROMPT, size="512x512", steps=50, n=10)
+    following = alice.follow(job)
+    next(state for state in following if state["status"] == "running")
+    httpx.post(job["urls"]["cancel"], headers={"Authorization": f"Bearer {alice.api_key}"}).raise_for_status()
+    *_, last = following
+    assert last["status"] == "canceled"
+    assert alice.usage(group_by="project")["data"] == []
+
+
+def test_the_command_line_draws_into_a_file(easel, tmp_path):
+    done = easel.command("generate", PROMPT, "--size", "128x128", "-o", str(tmp_path / "out.png"))
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "out.png").size == (128, 128)
+
+
+def test_the_command_line_names_the_reason_when_it_can_not_draw(easel, tmp_path):
+    done = easel.command("generate", PROMPT, "--size", "100x100", "-o", str(tmp_path / "out.png"))
+    assert (done.returncode, "size_invalid" in done.stderr) == (1, True)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_revoked_key_stops_working(easel, alice):
+    key_id = alice.api_key.split("_")[2]
+    assert easel.command("key", "revoke", key_id).returncode == 0
+    with pytest.raises(Refused) as refused:
+        alice.usage(group_by="project")
+    assert refused.value.code == "invalid_api_key"
+
+
+def test_the_invariants_hold_on_the_live_system(easel):
+    found = easel.json("audit")
+    assert found == {"ok": True, "broken": {}}
