@@ -1,0 +1,43 @@
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+READY := .venv/.easel-ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test lint format lock clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install everything into .venv (the others do it when needed).
+
+# Newer than what it was made from: nothing to do, and make says so by doing nothing.
+$(READY): pyproject.toml requirements.lock scripts/setup
+	@scripts/setup
+
+demo: $(READY) ## Start the whole stack, generate, show the cost (ONCE=1: exit after).
+	@$(BIN)/easel demo $(if $(ONCE),--once)
+
+dev: $(READY) ## Run the whole stack until Ctrl-C.
+	@$(BIN)/easel up
+
+test: $(READY) ## Run the tests.
+	@$(BIN)/pytest
+
+lint: $(READY) ## Check style, types and the directions of imports.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	scripts/types
+	$(BIN)/lint-imports
+	$(BIN)/python -c "import platform, sysconfig; assert platform.__file__.startswith(sysconfig.get_path('stdlib')), platform.__file__"
+
+format: $(READY) ## Apply the style.
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(READY) ## Write the versions installed now to requirements.lock.
+	@scripts/lock $(BIN)/python > requirements.lock.new && mv requirements.lock.new requirements.lock
+
+clean: ## Remove .venv, caches and the data of the local stack.
+	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
