@@ -10,6 +10,13 @@ from types import FrameType
 
 from easel.ops.embedded import servers
 from easel.ops.home import home_of, secret_key
+from tenants.errors import DomainError
+
+
+class SchemaMissing(DomainError):
+    """The database is not of this version: `easel migrate` brings it there, and `easel up` does so by itself."""
+
+    code = "schema_missing"
 
 
 @contextmanager
@@ -36,7 +43,7 @@ def django_ready(*, service: str | None = None) -> Iterator[None]:
     """
     with environment():
         import django
-        from django.db import connections
+        from django.db import ProgrammingError, connections
 
         from easel.ops import logs
 
@@ -45,6 +52,10 @@ def django_ready(*, service: str | None = None) -> Iterator[None]:
         django.setup()
         try:
             yield
+        except ProgrammingError as error:
+            if "does not exist" not in str(error):
+                raise
+            raise SchemaMissing from error
         finally:
             # Before the server goes, where it is ours: the pool would log that it lost its connections.
             for connection in connections.all(initialized_only=True):

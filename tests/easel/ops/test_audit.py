@@ -62,7 +62,7 @@ def test_a_healthy_system_breaks_nothing(alice, pool, submit, done, check):
 def test_the_whole_audit_runs(done):
     found = audit.audit(now=NOW)
     assert list(found) == [check.__name__ for check in audit.CHECKS]
-    assert found["ledger_balances"] == found["charges_match_ledger"] == []
+    assert found["ledger_balances"] == found["accounts_match_entries"] == []
 
 
 def test_all_checks_see_the_same_instant(monkeypatch):
