@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from django.db import transaction
 
@@ -85,10 +85,6 @@ def adapter_get(*, tenant: Tenant, name: str) -> Adapter:
     if adapter is None:
         raise AdapterNotFound(f"there is no adapter {name!r}: GET /v1/adapters lists yours", param="adapters")
     return adapter
-
-
-def adapter_version_get(*, tenant: Tenant, version_id: UUID) -> AdapterVersion:
-    return AdapterVersion.objects.select_related("adapter__model").get(id=version_id, adapter__tenant=tenant)
 
 
 def adapters_resolve(*, tenant: Tenant, names: Sequence[str], version: ModelVersion) -> list[AdapterVersion]:

@@ -1,7 +1,7 @@
 """Which version of a model serves a request."""
 
 from easel.registry.errors import ModelNotFound
-from easel.registry.models import Model, ModelVersion
+from easel.registry.models import ModelVersion
 
 
 def version_for(model_name: str | None) -> ModelVersion:
@@ -19,8 +19,3 @@ def live_models() -> list[ModelVersion]:
     """The version that serves each model, by model name."""
     versions = ModelVersion.objects.select_related("model").filter(retired_at=None)
     return list(versions.order_by("model__name", "-number").distinct("model__name"))
-
-
-def default_model() -> Model:
-    """Raises `ModelNotFound`."""
-    return version_for(None).model
