@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from inference.demo_model.draw import Scene, draw, scene_sample
+from inference.demo_model.forward import CAPTION_TOKENS
 from inference.demo_model.train_autoencoder import to_tensor
 
 _USES_PER_PICTURE = 4
@@ -22,7 +23,6 @@ _PICTURES_MAX = 12_000
 USUAL = (256, 256)
 OTHERS = ((128, 128), (512, 512), (384, 256), (256, 384))
 _TOKENS_PER_STEP = 3000  # in each process
-_CAPTION_TOKENS = 32
 
 
 def size_sample(fraction: float, rng: np.random.Generator) -> tuple[int, int]:
@@ -34,7 +34,7 @@ def size_sample(fraction: float, rng: np.random.Generator) -> tuple[int, int]:
 
 def rows_per_step(size: tuple[int, int]) -> int:
     """How many pictures of a size make up one step's budget of tokens."""
-    return max(2, round(_TOKENS_PER_STEP / (size[0] * size[1] / 256 + _CAPTION_TOKENS)))
+    return max(2, round(_TOKENS_PER_STEP / (size[0] * size[1] / 256 + CAPTION_TOKENS)))
 
 
 class LatentPool:

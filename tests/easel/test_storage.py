@@ -11,9 +11,8 @@ from moto.server import ThreadedMotoServer
 
 from easel.config import BadSetting
 from easel.storage import FolderStore, S3Store, store
-from tests.easel.api.conftest import call, settings_of
+from tests.easel.api.conftest import call
 
-__all__ = ["settings_of"]
 BASE = "http://easel.test"
 KEY = "acme/outputs/2026-03-01/image.png"
 SECRET = "s"

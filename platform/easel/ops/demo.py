@@ -20,6 +20,7 @@ from rich.table import Table
 from easel.ops.client import Client, Refused
 from easel.ops.contact_sheet import Cell, contact_sheet
 from easel.ops.demo_tenants import broken_invariants, demo_tenants, worker_is_ready
+from easel.ops.environment import django_ready
 from easel.ops.home import home_of, log_dir
 from easel.ops.stack import Stack, StackUnavailable, free_port, keep_serving, port_is_free, running_stack
 
@@ -90,7 +91,8 @@ def demo(once: bool, port: int | None) -> None:
         with log_path.open("wb") as log:
             console.print("[bold]1/4[/bold] Starting PostgreSQL, Redis and Easel's processes")
             with running_stack(port=port, out=log) as stack:
-                _show(console, stack, home)
+                with django_ready():
+                    _show(console, stack, home)
                 console.print(f"\n[dim]logs: {log_path}[/dim]")
                 if not once:
                     console.print("Serving until Ctrl-C")

@@ -1,10 +1,11 @@
-"""The demo's side of the database: two tenants with credit and a key, and whether all is in order."""
+"""The demo's side of the database: two tenants with credit and a key, and whether all is in order.
+
+To be called inside `django_ready`.
+"""
 
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-
-from easel.ops.environment import django_ready
 
 _CREDIT_MICROS = 10_000_000
 _KEY_NAME = "demo"
@@ -15,46 +16,43 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
     The key of an earlier demo is revoked, since its text is lost.
     """
-    with django_ready():
-        from django.conf import settings
-        from django.db import transaction
+    from django.conf import settings
+    from django.db import transaction
 
-        from billing import ledger
-        from tenants import accounts, keys
-        from tenants.models import Project, Tenant
+    from billing import ledger
+    from tenants import accounts, keys
+    from tenants.models import Project, Tenant
 
-        now = datetime.now(UTC)
-        secrets = {}
-        with transaction.atomic():
-            for slug, names in projects.items():
-                tenant = Tenant.objects.filter(slug=slug).first() or accounts.tenant_create(slug=slug, now=now)[0]
-                known = set(Project.objects.filter(tenant=tenant).values_list("slug", flat=True))
-                for name in sorted(set(names) - known):
-                    accounts.project_create(tenant=tenant, slug=name, now=now)
-                missing = _CREDIT_MICROS - ledger.balances(tenant)["credit"]
-                if missing > _CREDIT_MICROS // 2:
-                    ledger.grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), at=now)
-                tenant.api_keys.filter(name=_KEY_NAME, revoked_at=None).update(revoked_at=now)
-                project = Project.objects.get(tenant=tenant, slug="default")
-                _, secrets[slug] = keys.key_issue(
-                    project=project, pepper=settings.EASEL.secret_key, now=now, name=_KEY_NAME
-                )
+    now = datetime.now(UTC)
+    secrets = {}
+    with transaction.atomic():
+        for slug, names in projects.items():
+            tenant = Tenant.objects.filter(slug=slug).first() or accounts.tenant_create(slug=slug, now=now)[0]
+            known = set(Project.objects.filter(tenant=tenant).values_list("slug", flat=True))
+            for name in sorted(set(names) - known):
+                accounts.project_create(tenant=tenant, slug=name, now=now)
+            missing = _CREDIT_MICROS - ledger.balances(tenant)["credit"]
+            if missing > _CREDIT_MICROS // 2:
+                ledger.grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), at=now)
+            tenant.api_keys.filter(name=_KEY_NAME, revoked_at=None).update(revoked_at=now)
+            project = Project.objects.get(tenant=tenant, slug="default")
+            _, secrets[slug] = keys.key_issue(
+                project=project, pepper=settings.EASEL.secret_key, now=now, name=_KEY_NAME
+            )
     return secrets
 
 
 def worker_is_ready() -> bool:
     """Whether the shared pool has room for a job."""
-    with django_ready():
-        from easel.generation.dispatch import free_slots
-        from easel.ops.seed import SHARED_POOL
-        from easel.registry.models import Pool
+    from easel.generation.dispatch import free_slots
+    from easel.ops.seed import SHARED_POOL
+    from easel.registry.models import Pool
 
-        return free_slots(pool=Pool.objects.get(slug=SHARED_POOL), now=datetime.now(UTC)) > 0
+    return free_slots(pool=Pool.objects.get(slug=SHARED_POOL), now=datetime.now(UTC)) > 0
 
 
 def broken_invariants() -> list[str]:
     """What `easel audit` would complain of."""
-    with django_ready():
-        from easel.ops.audit import audit
+    from easel.ops.audit import audit
 
-        return [line for lines in audit(now=datetime.now(UTC)).values() for line in lines]
+    return [line for lines in audit(now=datetime.now(UTC)).values() for line in lines]

@@ -1,7 +1,6 @@
 """The API as its callers meet it: over ASGI, with a real database; the tests play the worker."""
 
 import asyncio
-import dataclasses
 import io
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -9,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-from django.conf import settings
 from django.db import connection
 from psycopg_pool import ConnectionPool
 
@@ -89,13 +87,3 @@ def database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setitem(connection._connection_pools, "default", nowhere)
         yield
         monkeypatch.undo()
-
-
-@pytest.fixture
-def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Changes Easel's settings for one test: `settings_of(request_wait_seconds=0)`."""
-
-    def change(**values: Any) -> None:
-        monkeypatch.setattr(settings, "EASEL", dataclasses.replace(settings.EASEL, **values))
-
-    return change

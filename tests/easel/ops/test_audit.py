@@ -15,9 +15,7 @@ from easel.ops import audit
 from easel.registry.models import Worker
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW
-from tests.easel.generation.conftest import submit
 
-__all__ = ["submit"]
 LATER = NOW + timedelta(days=1)
 
 

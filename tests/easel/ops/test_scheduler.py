@@ -11,9 +11,6 @@ from easel.ops import scheduler
 from tenants.idempotency import once
 from tenants.models import IdempotentRequest
 from tests.conftest import NOW
-from tests.easel.generation.conftest import submit
-
-__all__ = ["submit"]
 
 
 def test_a_lease_that_ran_out_gives_the_job_back(alice, pool, submit):

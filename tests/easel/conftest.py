@@ -1,8 +1,12 @@
+"""What tests of more than one app need."""
+
+import dataclasses
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.conf import settings
 
 from easel.generation.admission import AdapterUse, Limits, Spec, job_submit
 from easel.generation.models import Job
@@ -27,3 +31,13 @@ def submit(version) -> Callable[..., Job]:
         )
 
     return make
+
+
+@pytest.fixture
+def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Changes Easel's settings for one test: `settings_of(request_wait_seconds=0)`."""
+
+    def change(**values: Any) -> None:
+        monkeypatch.setattr(settings, "EASEL", dataclasses.replace(settings.EASEL, **values))
+
+    return change
