@@ -18,6 +18,7 @@ class Meter(models.TextChoices):
     GPU_SECOND = "gpu_second", "GPU seconds"
     IMAGE_UNIT = "image_unit", "image units of 512x512 pixels"
     REQUEST = "request", "successful requests"
+    STORAGE_GB_SECOND = "storage_gb_second", "GB (10^9 bytes) kept for a second"
 
 
 class PriceBook(models.Model):
@@ -41,7 +42,7 @@ class Rate(models.Model):
     price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, related_name="rates")
     meter = models.CharField(max_length=20, choices=Meter)
     gpu_class = models.CharField(max_length=40, blank=True, help_text="Empty: any class without its own rate.")
-    unit_price = models.DecimalField(max_digits=20, decimal_places=10)
+    unit_price = models.DecimalField(max_digits=30, decimal_places=15)
 
     class Meta:
         constraints = [
@@ -61,15 +62,51 @@ class UsageRecord(models.Model):
     idempotency_key = models.CharField(max_length=100, unique=True)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
-    job_id = models.UUIDField(db_index=True)
+    job_id = models.UUIDField(null=True, db_index=True, help_text="None for storage.")
     meter = models.CharField(max_length=20, choices=Meter)
-    quantity = models.DecimalField(max_digits=20, decimal_places=9)
+    # 15 places hold bytes times microseconds, in GB-seconds, exactly.
+    quantity = models.DecimalField(max_digits=38, decimal_places=15)
     dimensions = models.JSONField()
     occurred_at = models.DateTimeField()
 
     class Meta:
         indexes = [models.Index(fields=["tenant", "occurred_at"], name="usage_by_tenant_and_time")]
         constraints = [models.CheckConstraint(condition=Q(quantity__gte=0), name="usage_not_negative")]
+
+
+class StoredObject(models.Model):
+    """Bytes that a project keeps, from `created_at` to `deleted_at`; what storage is metered from."""
+
+    class Kind(models.TextChoices):
+        OUTPUT = "output"
+        ADAPTER = "adapter"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="stored_objects")
+    kind = models.CharField(max_length=10, choices=Kind)
+    storage_key = models.CharField(max_length=300)
+    size_bytes = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField()
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["storage_key"], condition=Q(deleted_at__isnull=True), name="stored_object_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=True) | Q(deleted_at__gte=F("created_at")),
+                name="stored_object_deleted_after_created",
+            ),
+        ]
+        indexes = [models.Index(fields=["project", "kind", "created_at"], name="stored_object_by_project")]
+
+
+class StorageDay(models.Model):
+    """A day (UTC) whose storage is metered and charged for every project."""
+
+    day = models.DateField(primary_key=True)
+    metered_at = models.DateTimeField()
 
 
 class Account(models.Model):
@@ -80,6 +117,7 @@ class Account(models.Model):
         CREDIT = "credit", "what the tenant can spend"
         HELD = "held", "what is reserved for jobs not settled yet"
         REVENUE = "revenue", "what was earned"
+        RECEIVABLE = "receivable", "what the tenant owes, below zero: the next grant pays it first"
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="accounts")
     kind = models.CharField(max_length=20, choices=Kind)
@@ -90,7 +128,11 @@ class Account(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["tenant", "kind", "currency"], name="account_unique"),
             models.CheckConstraint(
-                condition=Q(kind="funding") | Q(balance_micros__gte=0), name="account_not_overdrawn"
+                condition=Q(kind__in=["funding", "receivable"]) | Q(balance_micros__gte=0),
+                name="account_not_overdrawn",
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="receivable") | Q(balance_micros__lte=0), name="receivable_is_owed"
             ),
         ]
 
@@ -103,6 +145,7 @@ class Transaction(models.Model):
         HOLD = "hold", "credit reserved"
         POST = "post", "a hold settled: charged, and the rest returned"
         VOID = "void", "a hold returned whole"
+        CHARGE = "charge", "charged without a hold: from credit as far as it goes, the rest is owed"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")

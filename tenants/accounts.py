@@ -45,3 +45,13 @@ def project_create(*, tenant: Tenant, slug: str, now: datetime, labels: Mapping[
     if not created:
         raise SlugTaken(param="project")
     return project
+
+
+def tenant_suspend(*, tenant: Tenant, now: datetime) -> bool:
+    """Refuses the tenant's keys from now on; its running jobs finish. False when it is suspended already."""
+    return Tenant.objects.filter(pk=tenant.pk, suspended_at=None).update(suspended_at=now) == 1
+
+
+def tenant_resume(*, tenant: Tenant) -> bool:
+    """Lets the tenant's keys in again; False when it isn't suspended."""
+    return Tenant.objects.filter(pk=tenant.pk).exclude(suspended_at=None).update(suspended_at=None) == 1

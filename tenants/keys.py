@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Collection
 from datetime import datetime
 
+from django.db import transaction
+
 from tenants.errors import InvalidApiKey, TenantSuspended
 from tenants.models import ApiKey, Project, Scope
 
@@ -60,6 +62,14 @@ def key_authenticate(text: str, *, pepper: str) -> ApiKey:
 def key_revoke(*, key_id: str, now: datetime) -> bool:
     """Ends a key for good; False when there is no such live key."""
     return ApiKey.objects.filter(key_id=key_id, revoked_at=None).update(revoked_at=now) == 1
+
+
+@transaction.atomic
+def key_rotate(*, key: ApiKey, pepper: str, now: datetime) -> tuple[ApiKey, str]:
+    """Issues a key like this one and revokes this one, together. Raises `InvalidApiKey` for a revoked key."""
+    if not key_revoke(key_id=key.key_id, now=now):
+        raise InvalidApiKey("this key is revoked already: issue a new one")
+    return key_issue(project=key.project, pepper=pepper, now=now, scopes=key.scopes, name=key.name)
 
 
 def _random_text(length: int) -> str:

@@ -80,6 +80,21 @@ class ApiKey(models.Model):
         return f"easel_sk_{self.key_id}_…"
 
 
+class AuditEvent(models.Model):
+    """Something that somebody did to the platform or to a tenant; append-only, by a trigger (migration `0002`)."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    at = models.DateTimeField(db_index=True)
+    actor = models.CharField(max_length=200, help_text="`operator:ann`, `command:root`, `key:<key_id>`, `platform`.")
+    action = models.CharField(max_length=60, help_text="`tenant.suspend`, `rollout.roll_back`, …")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    subject = models.CharField(max_length=200, help_text="What it was done to.")
+    details = models.JSONField(default=dict, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["tenant", "-at"], name="audit_by_tenant")]
+
+
 class IdempotentRequest(models.Model):
     """A POST that carried an `Idempotency-Key`, and the thing it made; committed together with that thing."""
 

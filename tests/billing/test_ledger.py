@@ -27,7 +27,7 @@ def hold(customer, amount, reference=None):
 def test_a_grant_is_credit_to_spend(customer):
     alice = customer(credit="0")
     ledger.grant(tenant=alice.tenant, amount_micros=5 * DOLLAR, reference=uuid.uuid4(), at=NOW)
-    assert balances(alice) == {"funding": -5 * DOLLAR, "credit": 5 * DOLLAR, "held": 0, "revenue": 0}
+    assert balances(alice) == {"funding": -5 * DOLLAR, "credit": 5 * DOLLAR, "held": 0, "revenue": 0, "receivable": 0}
 
 
 def test_a_hold_moves_credit_aside(alice):
@@ -38,7 +38,13 @@ def test_a_hold_moves_credit_aside(alice):
 def test_a_post_charges_and_returns_the_rest(alice):
     reference = hold(alice, 3 * DOLLAR)
     ledger.post(tenant=alice.tenant, amount_micros=DOLLAR, reference=reference, at=NOW)
-    assert balances(alice) == {"funding": -10 * DOLLAR, "credit": 9 * DOLLAR, "held": 0, "revenue": DOLLAR}
+    assert balances(alice) == {
+        "funding": -10 * DOLLAR,
+        "credit": 9 * DOLLAR,
+        "held": 0,
+        "revenue": DOLLAR,
+        "receivable": 0,
+    }
 
 
 def test_a_void_returns_everything(alice):

@@ -9,7 +9,7 @@ import uuid
 from django.db import models
 from django.db.models import Q
 
-from easel.registry.models import AdapterVersion, ModelVersion, Pool
+from easel.registry.models import AdapterVersion, Arm, ModelVersion, Pool
 from tenants.models import ApiKey, Project, Tenant
 
 
@@ -41,6 +41,7 @@ class Job(models.Model):
     api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="+")
     model_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="jobs")
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="jobs")
+    arm = models.ForeignKey(Arm, on_delete=models.PROTECT, null=True, related_name="jobs")
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     prompt = models.TextField()
     n = models.PositiveSmallIntegerField()
@@ -77,6 +78,8 @@ class Job(models.Model):
             models.Index(fields=["pool", "tenant", "created_at"], condition=Q(state=State.QUEUED), name="job_queue"),
             models.Index(fields=["pool", "state"], condition=~Q(state__in=FINAL), name="job_unfinished"),
             models.Index(fields=["tenant", "-created_at", "-id"], name="job_by_tenant"),
+            models.Index(fields=["arm"], condition=Q(arm__isnull=False), name="job_by_arm"),
+            models.Index(fields=["model_version", "finished_at"], name="job_by_version"),
         ]
 
     @property
@@ -154,6 +157,18 @@ class Output(models.Model):
     class Meta:
         ordering = ["index"]
         constraints = [models.UniqueConstraint(fields=["job", "index"], name="output_index_unique")]
+
+
+class Feedback(models.Model):
+    """What a tenant's user thought of a job's images: given once, from 0 (bad) to 1 (good)."""
+
+    job = models.OneToOneField(Job, on_delete=models.CASCADE, related_name="feedback")
+    score = models.FloatField()
+    comment = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(score__gte=0, score__lte=1), name="feedback_score_in_range")]
 
 
 class FairShare(models.Model):
