@@ -1,12 +1,13 @@
-"""Double entry in micro-units: grant, hold, post, void.
+"""Double entry in micro-units: grant, hold, post, void, charge.
 
 Each verb is named by the caller's `reference` and is harmless to repeat: the second call with the same reference
 does nothing. A hold is settled once, by a post or by a void, whichever commits first.
 
-    grant   funding -X   credit +X
+    grant   funding -X   receivable +min(owed, X)   credit +rest
     hold    credit  -X   held   +X
     post    held    -X   credit +(X-C)   revenue +C      C <= X
     void    held    -X   credit +X
+    charge  credit  -min(credit, C)   receivable -rest   revenue +C
 """
 
 import uuid
@@ -34,33 +35,25 @@ class HoldUnknown(Exception):
     """There is no hold of this reference: a defect of the caller."""
 
 
+@transaction.atomic
 def grant(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = "") -> bool:
-    """Gives credit. False when this grant was made before. Raises `ValueError` unless the amount is positive."""
+    """Gives credit, of which what the tenant owes is paid first. False when this grant was made before.
+
+    Raises `ValueError` unless the amount is positive.
+    """
     if amount_micros <= 0:
         raise ValueError("a grant is a positive amount")
-    return (
-        _record(
-            tenant,
-            Transaction.Kind.GRANT,
-            reference,
-            {Kind.FUNDING: -amount_micros, Kind.CREDIT: amount_micros},
-            at,
-            description,
-        )
-        is not None
-    )
+    owed = -_locked(tenant)[Kind.RECEIVABLE]
+    paid = min(owed, amount_micros)
+    movements = {Kind.FUNDING: -amount_micros, Kind.RECEIVABLE: paid, Kind.CREDIT: amount_micros - paid}
+    return _record(tenant, Transaction.Kind.GRANT, reference, movements, at, description) is not None
 
 
 @transaction.atomic
 def hold(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> bool:
     """Reserves credit. False when it was reserved before. Raises `InsufficientBalance`."""
     # The row lock makes concurrent holds of a tenant queue here; the check constraint is what they can't pass.
-    balance = (
-        Account.objects.select_for_update()
-        .filter(tenant=tenant, kind=Kind.CREDIT, currency=tenant.currency)
-        .values_list("balance_micros", flat=True)
-        .first()
-    ) or 0
+    balance = _locked(tenant)[Kind.CREDIT]
     if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
         return False
     if balance < amount_micros:
@@ -91,6 +84,25 @@ def void(*, tenant: Tenant, reference: UUID, at: datetime) -> bool:
     return _record(tenant, Transaction.Kind.VOID, reference, movements, at) is not None
 
 
+@transaction.atomic
+def charge(
+    *, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+) -> Transaction | None:
+    """Charges what no hold was placed for: from credit as far as it goes, the rest is owed.
+
+    None when this was charged before. Raises `ValueError` for an amount below zero.
+    """
+    if amount_micros < 0:
+        raise ValueError("a charge is not negative")
+    from_credit = min(_locked(tenant)[Kind.CREDIT], amount_micros)
+    movements = {
+        Kind.CREDIT: -from_credit,
+        Kind.RECEIVABLE: from_credit - amount_micros,
+        Kind.REVENUE: amount_micros,
+    }
+    return _record(tenant, Transaction.Kind.CHARGE, reference, movements, at, description)
+
+
 def held_micros(reference: UUID) -> int:
     """What a hold reserved, whether or not it is settled by now. Raises `HoldUnknown`."""
     amounts = Entry.objects.filter(
@@ -108,6 +120,15 @@ def balances(tenant: Tenant) -> dict[str, int]:
     """Micro-units by account kind, in the tenant's currency."""
     rows = Account.objects.filter(tenant=tenant, currency=tenant.currency)
     return {**dict.fromkeys(Kind.values, 0), **{row.kind: row.balance_micros for row in rows}}
+
+
+def _locked(tenant: Tenant) -> dict[str, int]:
+    """Balances of credit and receivable, locked in the order in which entries move them: no deadlock."""
+    rows = Account.objects.select_for_update().filter(
+        tenant=tenant, kind__in=(Kind.CREDIT, Kind.RECEIVABLE), currency=tenant.currency
+    )
+    found = dict(rows.order_by("kind").values_list("kind", "balance_micros"))
+    return {Kind.CREDIT: 0, Kind.RECEIVABLE: 0, **found}
 
 
 @transaction.atomic

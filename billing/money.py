@@ -1,13 +1,15 @@
 """Amounts of money and their one rounding."""
 
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 MICROS = 1_000_000
+# Holds a product of any quantity and any price with all its digits: the only rounding is that of `to_micros`.
+EXACT = Context(prec=100)
 
 
 def to_micros(amount: Decimal) -> int:
     """Micro-units of an amount in currency units, rounded half to even."""
-    return int((amount * MICROS).to_integral_value(rounding=ROUND_HALF_EVEN))
+    return int(amount.scaleb(6, EXACT).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
 def from_micros(amount_micros: int) -> Decimal:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db.models import F, Q, Sum
+from django.db.models import F, Q, Sum, TextField, Value
 from django.db.models.fields.json import KT
 from django.db.models.functions import Coalesce, TruncDate
 
@@ -16,8 +16,9 @@ from tenants.models import Tenant
 
 GROUPS: dict[str, Any] = {
     "project": F("project__slug"),
-    "model": KT("dimensions__model"),
-    "adapter": KT("dimensions__adapter"),
+    # Storage has neither.
+    "model": Coalesce(KT("dimensions__model"), Value("", TextField())),
+    "adapter": Coalesce(KT("dimensions__adapter"), Value("", TextField())),
     "day": TruncDate("occurred_at"),
 }
 
@@ -30,6 +31,7 @@ class UsageRow:
     requests: int
     image_units: Decimal
     gpu_seconds: Decimal
+    storage_gb_seconds: Decimal
     cost_micros: int
 
 
@@ -52,6 +54,7 @@ def usage(*, tenant: Tenant, group_by: Sequence[str], start: date, end: date) ->
             requests=int(row[Meter.REQUEST]),
             image_units=row[Meter.IMAGE_UNIT],
             gpu_seconds=row[Meter.GPU_SECOND],
+            storage_gb_seconds=row[Meter.STORAGE_GB_SECOND],
             cost_micros=costs[tuple(row[key] for key in keys)],
         )
         for row in quantities
@@ -72,6 +75,7 @@ def job_costs(job_ids: Sequence[UUID]) -> dict[UUID, JobCost]:
     """By job; a job that wasn't charged is not there."""
     quantities: dict[UUID, dict[str, Decimal]] = {}
     for record in UsageRecord.objects.filter(job_id__in=job_ids):
+        assert record.job_id is not None  # by the filter
         quantities.setdefault(record.job_id, {})[record.meter] = record.quantity
     charged = dict(
         Charge.objects.filter(usage_record__job_id__in=job_ids)

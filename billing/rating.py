@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from billing.models import Meter, PriceBook, Rate
-from billing.money import to_micros
+from billing.money import EXACT, to_micros
 from tenants.errors import DomainError
 
 
@@ -64,7 +64,7 @@ class Prices:
             quantity=quantity,
             rate_id=rate_id,
             unit_price=unit_price,
-            amount_micros=to_micros(quantity.amount * unit_price),
+            amount_micros=to_micros(EXACT.multiply(quantity.amount, unit_price)),
         )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import django
 import pytest
@@ -127,23 +128,28 @@ def prices() -> None:
     price_book_publish(currency="USD", version=1, rates=PRICES, effective_at=NOW - timedelta(days=365), now=NOW)
 
 
+def worker_beat(**fields: Any) -> WorkerBeat:
+    """What the worker of a test's pool reports of itself."""
+    given = {
+        "worker": "w1",
+        "gpu_class": "cpu",
+        "slots": 4,
+        "model_version": "m",
+        "started_at": NOW.timestamp(),
+        "busy_seconds": 0.0,
+        "attributed_seconds": 0.0,
+        "load_seconds": 0.0,
+    }
+    return WorkerBeat(**(given | fields))
+
+
 @pytest.fixture
 def pool() -> Pool:
     """A pool of this test alone, with a live worker of 4 slots."""
 
     slug = f"pool-{uuid.uuid4().hex[:12]}"
     made = Pool.objects.create(slug=slug, namespace=f"easel-{slug}", gpu_class="cpu", created_at=NOW)
-    report = WorkerBeat(
-        worker="w1",
-        gpu_class="cpu",
-        slots=4,
-        model_version="m",
-        started_at=NOW.timestamp(),
-        busy_seconds=0,
-        attributed_seconds=0,
-        load_seconds=0,
-    )
-    beat(pool=made, report=report, now=NOW, lease_seconds=15)
+    beat(pool=made, report=worker_beat(slots=4), now=NOW, lease_seconds=15)
     return made
 
 

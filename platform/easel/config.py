@@ -35,6 +35,7 @@ class Config:
     adapter_bytes_max: int
     adapter_rank_max: int
     prompt_chars_max: int
+    output_days: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
@@ -61,6 +62,7 @@ class Config:
             adapter_bytes_max=_count(env, "EASEL_ADAPTER_BYTES_MAX", 512 * 2**20),
             adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
             prompt_chars_max=_count(env, "EASEL_PROMPT_CHARS_MAX", 4000),
+            output_days=_count(env, "EASEL_OUTPUT_DAYS", 30),
         )
 
 

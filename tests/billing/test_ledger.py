@@ -142,6 +142,7 @@ def test_whatever_is_held_and_settled_money_is_conserved(customer, movements):
         "credit": 10 * DOLLAR - spent,
         "held": 0,
         "revenue": spent,
+        "receivable": 0,
     }
 
 

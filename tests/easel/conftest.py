@@ -3,14 +3,18 @@
 import dataclasses
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.conf import settings
 
+from easel.generation import completion, dispatch
 from easel.generation.admission import AdapterUse, Limits, Spec, job_submit
+from easel.generation.completion import beat
 from easel.generation.models import Job
-from tests.conftest import NOW, Customer
+from inference.contract import AttemptFinished, StoredOutput
+from tests.conftest import NOW, Customer, worker_beat
 
 LIMITS = Limits(prompt_chars_max=100, job_ttl_seconds=3600)
 
@@ -29,6 +33,34 @@ def submit(version) -> Callable[..., Job]:
             request_id="request-1",
             now=now,
         )
+
+    return make
+
+
+@pytest.fixture
+def end(pool) -> Callable[..., Job]:
+    """Plays the worker: `end(job, seconds=2.0, outcome="failed")` takes a job and ends it that much later."""
+
+    def make(
+        job: Job, *, seconds: float = 1.0, gpu_seconds: float = 1.5, outcome: str = "succeeded", **fields: Any
+    ) -> Job:
+        taken_at = job.created_at
+        if not job.attempts.exists():
+            beat(pool=job.pool, report=worker_beat(slots=1000), now=taken_at, lease_seconds=15)
+            dispatch.release(pool=job.pool, now=taken_at, lease_seconds=15)
+        attempt = job.attempts.get()
+        images = range(job.n if outcome == "succeeded" else 0)
+        report = AttemptFinished(
+            attempt_token=str(attempt.token),
+            worker="w1",
+            gpu_class="cpu",
+            outcome=outcome,
+            gpu_seconds=gpu_seconds,
+            outputs=tuple(StoredOutput(index=i, seed=job.seed + i, sha256="0" * 64, size_bytes=10) for i in images),
+            **{**({"error_code": "worker_error"} if outcome == "failed" else {}), **fields},
+        )
+        completion.finish(pool=job.pool, report=report, now=taken_at + timedelta(seconds=seconds), attempts_max=1)
+        return Job.objects.get(id=job.id)
 
     return make
 

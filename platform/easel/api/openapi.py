@@ -110,9 +110,10 @@ USAGE_ROW = {
         "requests": WHOLE,
         "image_units": NUMBER,
         "gpu_seconds": NUMBER,
+        "storage_gb_seconds": NUMBER,
         "cost": MONEY,
     },
-    "required": ["requests", "image_units", "gpu_seconds", "cost"],
+    "required": ["requests", "image_units", "gpu_seconds", "storage_gb_seconds", "cost"],
     "additionalProperties": False,
 }
 USAGE = _list_of(USAGE_ROW, start=DAY, end=DAY, total=MONEY)

@@ -8,7 +8,7 @@ from django.conf import settings
 
 from billing.money import from_micros
 from billing.queries import JobCost, job_costs
-from easel.generation.errors import JobFailed
+from easel.generation.errors import ImagesDeleted, JobFailed
 from easel.generation.models import Job, State
 from easel.registry.models import Adapter, ModelVersion
 from easel.storage import store
@@ -62,6 +62,7 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
         "images": [
             {"url": _image_url(output.storage_key), "seed": output.seed, "size_bytes": output.size_bytes}
             for output in job.outputs.all()
+            if output.deleted_at is None
         ],
         "usage": usage_json(job, cost) if cost else None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
@@ -103,7 +104,9 @@ def images_json(job: Job, *, response_format: str) -> dict[str, Any]:
         failure = JobFailed(f"job_{job.state}", f"the job {job.id} was {job.state}; nothing was charged")
         failure.http_status = 503 if job.state == State.EXPIRED else 409
         raise failure
-    outputs = list(job.outputs.all())
+    outputs = list(job.outputs.filter(deleted_at=None))
+    if not outputs:
+        raise ImagesDeleted(f"the images of the job {job.id} were deleted")
     if response_format == "url":
         data = [{"url": _image_url(output.storage_key)} for output in outputs]
     else:

@@ -20,6 +20,7 @@ urlpatterns = [
     path("jobs", threaded(views.Jobs.as_view())),
     path("jobs/<uuid:job_id>", threaded(views.JobDetail.as_view())),
     path("jobs/<uuid:job_id>/cancel", threaded(views.JobCancel.as_view())),
+    path("jobs/<uuid:job_id>/images", threaded(views.JobImages.as_view())),
     path("adapters", threaded(views.Adapters.as_view())),
     path("adapters/<name:name>", threaded(views.AdapterDetail.as_view())),
     path("models", threaded(views.Models.as_view())),

@@ -28,6 +28,7 @@ from easel.api.threads import in_thread
 from easel.generation import completion, queries, transport
 from easel.generation.admission import Limits, Spec, job_submit
 from easel.generation.models import State
+from easel.generation.outputs import outputs_delete
 from easel.registry import adapters, routing
 from tenants.idempotency import Outcome, once
 from tenants.models import Scope
@@ -172,6 +173,17 @@ class JobCancel(APIView):
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 
+class JobImages(APIView):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_images_delete", responses=answers(openapi.JOB))
+    def delete(self, request: Request, job_id: UUID) -> Response:
+        """Deletes the images, and ends the charge for storing them."""
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        outputs_delete(job=job, now=now())
+        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+
 class Adapters(APIView):
     scope = Scope.ADAPTERS
     parser_classes = [MultiPartParser]
@@ -187,7 +199,7 @@ class Adapters(APIView):
         fields.is_valid(raise_exception=True)
         given = fields.validated_data
         version = adapters.adapter_add_version(
-            tenant=caller(request).tenant,
+            project=caller(request).project,
             name=given["name"],
             data=given["file"].read(),
             model_name=given.get("model"),
@@ -255,6 +267,7 @@ class Usage(APIView):
                         "requests": row.requests,
                         "image_units": float(row.image_units),
                         "gpu_seconds": float(row.gpu_seconds),
+                        "storage_gb_seconds": float(row.storage_gb_seconds),
                         "cost": money_json(row.cost_micros, currency),
                     }
                     for row in rows

@@ -17,9 +17,10 @@ from django.db.models import Case, PositiveIntegerField, Value, When
 from django.db.models.functions import Coalesce
 
 from billing import ledger
-from billing.models import Meter
+from billing.models import Meter, StoredObject
 from billing.rating import Prices, Quantity
 from billing.settlement import settle
+from billing.storage import objects_stored
 from easel.generation.admission import image_units
 from easel.generation.keys import output_key
 from easel.generation.models import Attempt, Job, Output, State
@@ -157,6 +158,12 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
             size_bytes=output.size_bytes,
         )
         for output in report.outputs
+    )
+    objects_stored(
+        project=job.project,
+        kind=StoredObject.Kind.OUTPUT,
+        sizes={output_key(job, UUID(report.attempt_token), o.index): o.size_bytes for o in report.outputs},
+        at=now,
     )
     units = image_units(width=job.width, height=job.height, n=len(report.outputs))
     quantities = (

@@ -31,6 +31,12 @@ class StepsInvalid(DomainError):
     code = "steps_invalid"
 
 
+class ImagesDeleted(DomainError):
+    """The images of this job were deleted: send the request again with a new Idempotency-Key to make new ones."""
+
+    code, http_status = "images_deleted", 410
+
+
 class JobFailed(DomainError):
     """The job ended without an image; nothing was charged."""
 

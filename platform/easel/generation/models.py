@@ -153,6 +153,7 @@ class Output(models.Model):
     storage_key = models.CharField(max_length=300)
     sha256 = models.CharField(max_length=64)
     size_bytes = models.BigIntegerField()
+    deleted_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["index"]

@@ -9,8 +9,11 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
+from billing.storage import storage_day_meter, storage_days_due
 from easel.generation import completion
-from easel.generation.models import Attempt, Job, State
+from easel.generation.models import Attempt, Job, JobAdapter, State
+from easel.generation.outputs import outputs_delete_old
+from easel.registry.adapters import adapter_files_delete_retired
 from tenants.models import IdempotentRequest
 
 log = structlog.get_logger()
@@ -38,10 +41,29 @@ def forget_idempotency_keys(now: datetime) -> int:
     return old.delete()[0]
 
 
+def meter_storage(now: datetime) -> int:
+    """The days that are over are charged for what was kept on them."""
+    return sum(storage_day_meter(day=day, now=now) for day in storage_days_due(now=now))
+
+
+def delete_old_outputs(now: datetime) -> int:
+    """Images are kept for EASEL_OUTPUT_DAYS."""
+    return outputs_delete_old(before=now - timedelta(days=settings.EASEL.output_days), now=now)
+
+
+def delete_retired_adapters(now: datetime) -> int:
+    """Files of retired adapters go once no job needs them."""
+    needed = JobAdapter.objects.filter(job__finished_at=None).values_list("adapter_version", flat=True)
+    return adapter_files_delete_retired(in_use=set(needed), now=now)
+
+
 PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (1, lose_silent_attempts),
     (5, expire_jobs),
     (600, forget_idempotency_keys),
+    (600, meter_storage),
+    (600, delete_old_outputs),
+    (60, delete_retired_adapters),
 )
 
 

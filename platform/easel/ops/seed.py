@@ -28,12 +28,13 @@ LIMITS = VersionLimits(
     steps_max=50,
     gpu_seconds_bound=Decimal("0.5"),
 )
-# In USD: a GPU hour at 4.50, a CPU hour at 0.36, 512x512 pixels at 0.002.
+# In USD: a GPU hour at 4.50, a CPU hour at 0.36, 512x512 pixels at 0.002, a GB kept for 30 days at 0.0259.
 PRICES = {
     (Meter.GPU_SECOND, ""): Decimal("0.00125"),
     (Meter.GPU_SECOND, "cpu"): Decimal("0.0001"),
     (Meter.IMAGE_UNIT, ""): Decimal("0.002"),
     (Meter.REQUEST, ""): Decimal("0.0005"),
+    (Meter.STORAGE_GB_SECOND, ""): Decimal("0.00000001"),
 }
 
 
@@ -54,4 +55,5 @@ def seed() -> None:
         now=now,
     )
     model_make_default(version.model)
-    price_book_publish(currency="USD", version=1, rates=PRICES, effective_at=now, now=now)
+    # Version 1 knew no storage.
+    price_book_publish(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)

@@ -3,23 +3,26 @@
 import hashlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models import Q
 
+from billing.models import StoredObject
+from billing.storage import objects_deleted, objects_stored
 from easel.registry import routing
 from easel.registry.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired, AdapterTooLarge
 from easel.registry.lora import AdapterRefused, canonical
 from easel.registry.models import Adapter, AdapterVersion, ModelVersion
 from easel.storage import store
-from tenants.models import SLUG, Tenant
+from tenants.models import SLUG, Project, Tenant
 
 
 def adapter_add_version(
     *,
-    tenant: Tenant,
+    project: Project,
     name: str,
     data: bytes,
     model_name: str | None,
@@ -29,9 +32,10 @@ def adapter_add_version(
 ) -> AdapterVersion:
     """Checks an uploaded file and makes it the newest version of the adapter `name`, made on first use.
 
-    The same file again is the same version again. A retired adapter comes back with its next upload. Raises
-    `AdapterNameInvalid`, `AdapterTooLarge`, `AdapterRefused`, `ModelNotFound`.
+    The same file again is the same version again. A retired adapter comes back with its next upload. Its storage is
+    charged to `project`. Raises `AdapterNameInvalid`, `AdapterTooLarge`, `AdapterRefused`, `ModelNotFound`.
     """
+    tenant = project.tenant
     if not re.fullmatch(SLUG, name):
         raise AdapterNameInvalid(param="name")
     if len(data) > bytes_max:
@@ -40,10 +44,12 @@ def adapter_add_version(
     table = canonical(data, targets=version.lora_targets, rank_max=rank_max)
     content = table.to_safetensors()
     sha256 = hashlib.sha256(content).hexdigest()
-    # By content, so that a crash between here and the commit leaves nothing that the next upload won't overwrite.
     storage_key = f"{tenant.slug}/adapters/{sha256}.safetensors"
-    store().put(storage_key, io.BytesIO(content), "application/octet-stream")
     with transaction.atomic():
+        _lock(storage_key)
+        # By content, so that a crash between here and the commit leaves nothing that the next upload won't overwrite.
+        store().put(storage_key, io.BytesIO(content), "application/octet-stream")
+        objects_stored(project=project, kind=StoredObject.Kind.ADAPTER, sizes={storage_key: len(content)}, at=now)
         adapter, _ = Adapter.objects.get_or_create(
             tenant=tenant, name=name, defaults={"model": version.model, "created_at": now}
         )
@@ -77,6 +83,32 @@ def adapter_retire(*, tenant: Tenant, name: str, now: datetime) -> Adapter:
     adapter = adapter_get(tenant=tenant, name=name)
     Adapter.objects.filter(pk=adapter.pk, retired_at=None).update(retired_at=now)
     return adapter_get(tenant=tenant, name=name)
+
+
+def adapter_files_delete_retired(*, in_use: Collection[UUID], now: datetime) -> int:
+    """Deletes the files that only retired adapters name, and ends their charge; returns how many.
+
+    `in_use` are the adapter versions of unfinished jobs: theirs stay for the next time.
+    """
+    living = AdapterVersion.objects.filter(Q(adapter__retired_at=None) | Q(id__in=in_use))
+    stored = StoredObject.objects.filter(kind=StoredObject.Kind.ADAPTER, deleted_at=None)
+    retired = stored.exclude(storage_key__in=living.values("storage_key")).values_list("storage_key", flat=True)
+    deleted = 0
+    for storage_key in list(retired[:1000]):
+        with transaction.atomic():
+            _lock(storage_key)
+            # Looked at again under the lock, since an upload may have brought the adapter back meanwhile.
+            if living.filter(storage_key=storage_key).exists():
+                continue
+            store().delete(storage_key)
+            deleted += objects_deleted(storage_keys=[storage_key], at=now)
+    return deleted
+
+
+def _lock(storage_key: str) -> None:
+    """Until the end of the transaction, this file is neither written nor deleted by another one."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('easel adapter file'), hashtext(%s))", [storage_key])
 
 
 def adapter_get(*, tenant: Tenant, name: str) -> Adapter:

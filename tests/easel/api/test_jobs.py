@@ -4,6 +4,7 @@ import uuid
 import pytest
 
 from billing import ledger
+from billing.models import StoredObject
 from easel.generation import completion, dispatch
 from easel.generation.models import Job
 from tests.conftest import NOW
@@ -160,3 +161,22 @@ def test_a_job_that_nobody_took_expires(alice, create):
     completion.expire(job_id=uuid.UUID(job_id), now=Job.objects.get(id=job_id).created_at)
     job = call("GET", f"/v1/jobs/{job_id}", alice).json()
     assert (job["status"], job["error"]["code"]) == ("expired", "job_expired")
+
+
+def test_deleted_images_are_gone_and_no_longer_kept_at_cost(alice, create):
+    job = create(alice, n=2)
+    end_job(job["id"])
+    urls = [image["url"] for image in call("GET", f"/v1/jobs/{job['id']}", alice).json()["images"]]
+    answer = call("DELETE", f"/v1/jobs/{job['id']}/images", alice)
+    assert (answer.status_code, answer.json()["images"], answer.json()["status"]) == (200, [], "succeeded")
+    assert answer.json()["usage"]["cost"]["amount_micros"] > 0
+    assert [call("GET", url).status_code for url in urls] == [404, 404]
+    stored = StoredObject.objects.filter(project=alice.project)
+    assert [kept.deleted_at is None for kept in stored] == [False, False]
+
+
+def test_images_of_another_tenant_are_not_there_to_be_deleted(alice, bob, create):
+    job = create(alice)
+    end_job(job["id"])
+    assert call("DELETE", f"/v1/jobs/{job['id']}/images", bob).status_code == 404
+    assert call("GET", f"/v1/jobs/{job['id']}", alice).json()["images"]

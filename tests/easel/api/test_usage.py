@@ -33,7 +33,9 @@ def test_usage_is_grouped_by_project_unless_asked_otherwise(used):
 @pytest.mark.parametrize("group_by", ["project", "model", "adapter", "day", "model,day", "project,model,adapter,day"])
 def test_every_grouping_adds_up_to_what_the_ledger_earned(used, group_by):
     found = usage(used, f"group_by={group_by}")
-    assert set(found["data"][0]) - {"requests", "image_units", "gpu_seconds", "cost"} == set(group_by.split(","))
+    assert set(found["data"][0]) - {"requests", "image_units", "gpu_seconds", "storage_gb_seconds", "cost"} == set(
+        group_by.split(",")
+    )
     assert sum(row["cost"]["amount_micros"] for row in found["data"]) == found["total"]["amount_micros"]
     assert found["total"]["amount_micros"] == ledger.balances(used.tenant)["revenue"]
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from easel.generation import dispatch
-from easel.generation.models import Attempt, Job
+from easel.generation.models import Attempt, Job, Output
 from easel.ops import scheduler
 from tenants.idempotency import once
 from tenants.models import IdempotentRequest
@@ -75,3 +75,11 @@ def test_a_database_that_is_away_stops_neither_the_scheduler_nor_its_other_tasks
     monkeypatch.setattr(scheduler, "PERIODIC", ((0.01, away), (0.01, healthy)))
     scheduler.run(stop)
     assert called == ["away", "away"]
+
+
+def test_old_images_are_deleted_and_young_ones_stay(alice, submit, end):
+    for days in (31, 29):
+        end(submit(alice, now=NOW - timedelta(days=days)))
+    scheduler.delete_old_outputs(NOW)
+    outputs = Output.objects.filter(job__tenant=alice.tenant).order_by("id")
+    assert [output.deleted_at for output in outputs] == [NOW, None]

@@ -6,7 +6,13 @@ import pytest
 from django.db import connections
 from safetensors.numpy import save
 
-from easel.registry.adapters import adapter_add_version, adapter_retire, adapters_resolve
+from billing.models import StoredObject
+from easel.registry.adapters import (
+    adapter_add_version,
+    adapter_files_delete_retired,
+    adapter_retire,
+    adapters_resolve,
+)
 from easel.registry.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired
 from easel.registry.lora import AdapterRefused
 from easel.registry.models import Adapter
@@ -21,7 +27,7 @@ def add(version, weights):
     def make(customer, *, name="outline", scale=1.0):
         data = save({key: np.array(value * scale, np.float32) for key, value in weights().items()})
         return adapter_add_version(
-            tenant=customer.tenant,
+            project=customer.project,
             name=name,
             data=data,
             model_name=version.model.name,
@@ -51,7 +57,7 @@ def test_the_same_file_again_is_the_same_version(alice, add):
 def test_a_refused_file_leaves_no_adapter_behind(alice, version):
     with pytest.raises(AdapterRefused):
         adapter_add_version(
-            tenant=alice.tenant,
+            project=alice.project,
             name="bad",
             data=b"",
             model_name=version.model.name,
@@ -106,3 +112,32 @@ def test_uploads_at_once_get_numbers_of_their_own(alice, add):
 
     with ThreadPoolExecutor(4) as threads:
         assert sorted(threads.map(upload, [1.0, 2.0, 3.0, 4.0])) == [1, 2, 3, 4]
+
+
+def test_the_file_of_a_retired_adapter_goes_and_its_charge_ends(alice, add):
+    key = add(alice).storage_key
+    adapter_retire(tenant=alice.tenant, name="outline", now=NOW)
+    adapter_files_delete_retired(in_use=[], now=NOW)
+    with pytest.raises(FileNotFoundError):
+        store().get(key)
+    assert StoredObject.objects.get(storage_key=key).deleted_at == NOW
+
+
+def test_a_retired_adapter_stays_while_a_job_or_another_adapter_needs_its_file(alice, add):
+    used, shared = add(alice, name="used", scale=2.0), add(alice, name="shared", scale=3.0)
+    add(alice, name="twin", scale=3.0)
+    for name in ("used", "shared"):
+        adapter_retire(tenant=alice.tenant, name=name, now=NOW)
+    adapter_files_delete_retired(in_use=[used.id], now=NOW)
+    assert store().get(used.storage_key)
+    assert store().get(shared.storage_key)
+
+
+def test_a_retired_adapter_comes_back_with_its_next_upload(alice, add):
+    first = add(alice)
+    adapter_retire(tenant=alice.tenant, name="outline", now=NOW)
+    adapter_files_delete_retired(in_use=[], now=NOW)
+    assert add(alice) == first
+    assert store().get(first.storage_key)
+    lives = StoredObject.objects.filter(storage_key=first.storage_key).order_by("created_at", "deleted_at")
+    assert [life.deleted_at for life in lives] == [NOW, None]
