@@ -65,7 +65,7 @@ class Attempts:
         clock: Clock,
         worker: str,
         gpu_class: str,
-        model_version: str,
+        model_versions: tuple[str, ...],
         began: Callable[[], None],
         finished: Callable[[AttemptFinished], None],
     ) -> None:
@@ -76,7 +76,7 @@ class Attempts:
         self._clock = clock
         self._worker = worker
         self._gpu_class = gpu_class
-        self._model_version = model_version
+        self._model_versions = model_versions
         self._began = began
         self._finished = finished
         self._lock = threading.Lock()
@@ -166,8 +166,8 @@ class Attempts:
 
     def _submit(self, attempt: Attempt) -> list[Row]:
         task = attempt.task
-        if task.model_version != self._model_version:
-            raise WrongModel(f"this worker holds {self._model_version}, not {task.model_version}")
+        if task.model_version not in self._model_versions:
+            raise WrongModel(f"this worker serves {', '.join(self._model_versions)}, not {task.model_version}")
         adapters = tuple((self._adapters.get(ref), ref.scale) for ref in task.adapters)
         for slot in task.outputs:
             request = ImageRequest(

@@ -24,7 +24,7 @@ class WorkerConfig:
 
     model: str
     model_name: str
-    model_version: str
+    model_versions: tuple[str, ...]
     redis_url: str
     namespace: str
     gpu_class: str
@@ -49,7 +49,8 @@ class WorkerConfig:
         return cls(
             model=model,
             model_name=model_name,
-            model_version=env.get("EASEL_MODEL_VERSION") or model_name,
+            # Versions differ by their defaults too: several may share the weights that this worker holds.
+            model_versions=tuple((env.get("EASEL_MODEL_VERSIONS") or model_name).split(",")),
             redis_url=_redis_url(env, "REDIS_URL"),
             namespace=_slug(env, "EASEL_POOL_NAMESPACE", "easel-shared"),
             gpu_class=_slug(env, "EASEL_GPU_CLASS", ""),

@@ -69,7 +69,7 @@ class Worker:
             clock=time.monotonic,
             worker=config.worker_name,
             gpu_class=self._gpu_class,
-            model_version=config.model_version,
+            model_versions=config.model_versions,
             began=self._reporter.beat_now,
             finished=self._reporter.finished,
         )
@@ -131,7 +131,7 @@ class Worker:
             gpu_class=self._gpu_class,
             # A worker about to end still renews its leases, but offers no room.
             slots=0 if self._stopping.is_set() else self._config.slots,
-            model_version=self._config.model_version,
+            model_version=",".join(self._config.model_versions),
             started_at=self._started_at,
             busy_seconds=meter.busy_seconds,
             attributed_seconds=meter.attributed_seconds,

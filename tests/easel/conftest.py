@@ -13,6 +13,10 @@ from easel.generation import completion, dispatch
 from easel.generation.admission import AdapterUse, Limits, Spec, job_submit
 from easel.generation.completion import beat
 from easel.generation.models import Job
+from easel.ops.seed import DEMO_LIMITS
+from easel.registry.models import ModelVersion
+from easel.registry.rollouts import RolloutPlan
+from easel.registry.versions import version_register
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer, worker_beat
 
@@ -63,6 +67,24 @@ def end(pool) -> Callable[..., Job]:
         return Job.objects.get(id=job.id)
 
     return make
+
+
+@pytest.fixture
+def second(version) -> ModelVersion:
+    """A second version of the test's model, of half the steps, that serves nobody yet."""
+    return version_register(
+        model_name=version.model.name,
+        checkpoint=version.checkpoint,
+        pool=version.pool,
+        limits=dataclasses.replace(DEMO_LIMITS, steps_default=4),
+        now=NOW,
+    )
+
+
+@pytest.fixture
+def plan() -> RolloutPlan:
+    """A canary of two stages."""
+    return RolloutPlan(stages=(20, 100), stage_seconds=60, jobs_min=5, error_rate_max=0.2, p95_ratio_max=2.0)
 
 
 @pytest.fixture

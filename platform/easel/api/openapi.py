@@ -6,6 +6,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
 
 from easel.generation.models import State
+from easel.registry.models import Experiment, Rollout
 
 Schema = dict[str, Any]
 
@@ -52,6 +53,7 @@ JOB = _object(
     steps=WHOLE,
     seed=WHOLE,
     adapters={"type": "array", "items": _object(name=TEXT, version=WHOLE, scale=NUMBER)},
+    experiment=_or_null(_object(name=TEXT, arm=TEXT)),
     project=TEXT,
     metadata={"type": "object", "additionalProperties": TEXT},
     attempts=WHOLE,
@@ -59,7 +61,7 @@ JOB = _object(
     images={"type": "array", "items": _object(url=TEXT, seed=WHOLE, size_bytes=WHOLE)},
     usage=_or_null(USAGE_OF_JOB),
     error=_or_null(_object(code=TEXT, message=TEXT)),
-    urls=_object(get=TEXT, cancel=TEXT),
+    urls=_object(get=TEXT, cancel=TEXT, feedback=TEXT),
 )
 JOBS = _list_of(JOB, has_more={"type": "boolean"})
 IMAGES = _object(
@@ -117,6 +119,62 @@ USAGE_ROW = {
     "additionalProperties": False,
 }
 USAGE = _list_of(USAGE_ROW, start=DAY, end=DAY, total=MONEY)
+FEEDBACK = _object(object=TEXT, job_id=TEXT, score=NUMBER, comment=TEXT, created_at=TIME)
+ROLLOUT = _object(
+    id=TEXT,
+    object=TEXT,
+    model=TEXT,
+    stable_version=WHOLE,
+    candidate_version=WHOLE,
+    status={"type": "string", "enum": Rollout.State.values},
+    stages={"type": "array", "items": WHOLE},
+    candidate_percent=WHOLE,
+    verdict=TEXT,
+    started_at=TIME,
+    ended_at=_or_null(TIME),
+)
+ROLLOUTS = _list_of(ROLLOUT)
+EXPERIMENT = _object(
+    id=TEXT,
+    object=TEXT,
+    name=TEXT,
+    model=TEXT,
+    status={"type": "string", "enum": Experiment.State.values},
+    started_at=TIME,
+    stopped_at=_or_null(TIME),
+    arms={
+        "type": "array",
+        "items": _object(
+            name=TEXT,
+            weight=WHOLE,
+            version=_or_null(WHOLE),
+            adapters={"type": "array", "items": _object(name=TEXT, scale=NUMBER)},
+            steps=_or_null(WHOLE),
+        ),
+    },
+)
+EXPERIMENTS = _list_of(EXPERIMENT)
+COMPARISON = _object(callers=WHOLE, **dict.fromkeys(("mean", "low", "high", "difference", "p_value"), _or_null(NUMBER)))
+EXPERIMENT_REPORT = _object(
+    **EXPERIMENT["properties"],
+    report={
+        "type": "array",
+        "items": _object(
+            arm=TEXT,
+            jobs=WHOLE,
+            succeeded=WHOLE,
+            failed=WHOLE,
+            feedback=WHOLE,
+            cost=MONEY,
+            seconds_p50=_or_null(NUMBER),
+            seconds_p95=_or_null(NUMBER),
+            score=COMPARISON,
+            error_rate=COMPARISON,
+            seconds=COMPARISON,
+            job_cost_micros=COMPARISON,
+        ),
+    },
+)
 ERROR = _object(error=_object(message=TEXT, type=TEXT, param=_or_null(TEXT), code=TEXT))
 
 

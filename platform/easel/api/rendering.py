@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -9,8 +10,9 @@ from django.conf import settings
 from billing.money import from_micros
 from billing.queries import JobCost, job_costs
 from easel.generation.errors import ImagesDeleted, JobFailed
+from easel.generation.experiment_report import ArmReport
 from easel.generation.models import Job, State
-from easel.registry.models import Adapter, ModelVersion
+from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
 from easel.storage import store
 
 URL_SECONDS = 3600
@@ -52,6 +54,7 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
             }
             for used in job.adapters.all()
         ],
+        "experiment": {"name": job.arm.experiment.name, "arm": job.arm.name} if job.arm else None,
         "project": job.project.slug,
         "metadata": job.metadata,
         "attempts": len(attempts),
@@ -66,7 +69,7 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
         ],
         "usage": usage_json(job, cost) if cost else None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
-        "urls": {"get": path, "cancel": f"{path}/cancel"},
+        "urls": {"get": path, "cancel": f"{path}/cancel", "feedback": f"{path}/feedback"},
     }
 
 
@@ -161,6 +164,71 @@ def model_json(version: ModelVersion) -> dict[str, Any]:
         "side_max": version.side_max,
         "steps_default": version.steps_default,
         "steps_max": version.steps_max,
+    }
+
+
+def rollout_json(rollout: Rollout) -> dict[str, Any]:
+    running = rollout.state == Rollout.State.RUNNING
+    return {
+        "id": str(rollout.id),
+        "object": "rollout",
+        "model": rollout.model.name,
+        "stable_version": rollout.stable.number,
+        "candidate_version": rollout.candidate.number,
+        "status": rollout.state,
+        "stages": rollout.stages,
+        "candidate_percent": rollout.stages[rollout.stage] if running else 100 * (rollout.state == "promoted"),
+        "verdict": rollout.verdict,
+        "started_at": rollout.started_at,
+        "ended_at": rollout.ended_at,
+    }
+
+
+def experiment_json(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "id": str(experiment.id),
+        "object": "experiment",
+        "name": experiment.name,
+        "model": experiment.model.name,
+        "status": experiment.state,
+        "started_at": experiment.started_at,
+        "stopped_at": experiment.stopped_at,
+        "arms": [arm_json(arm) for arm in experiment.arms.all()],
+    }
+
+
+def arm_json(arm: Arm) -> dict[str, Any]:
+    return {
+        "name": arm.name,
+        "weight": arm.weight,
+        "version": arm.version.number if arm.version else None,
+        "adapters": arm.adapters,
+        "steps": arm.steps,
+    }
+
+
+def report_json(experiment: Experiment, reports: Sequence[ArmReport]) -> dict[str, Any]:
+    """An experiment with what its arms did; `p_value` is against the first arm."""
+    currency = experiment.tenant.currency
+    return {
+        **experiment_json(experiment),
+        "report": [
+            {
+                "arm": report.arm.name,
+                "jobs": report.jobs,
+                "succeeded": report.succeeded,
+                "failed": report.failed,
+                "feedback": report.feedback,
+                "cost": money_json(report.cost_micros, currency),
+                "seconds_p50": report.seconds_p50,
+                "seconds_p95": report.seconds_p95,
+                "score": asdict(report.score),
+                "error_rate": asdict(report.error_rate),
+                "seconds": asdict(report.seconds),
+                "job_cost_micros": asdict(report.job_cost_micros),
+            }
+            for report in reports
+        ],
     }
 
 

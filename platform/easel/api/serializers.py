@@ -8,6 +8,7 @@ from rest_framework.exceptions import ErrorDetail
 
 from easel.api.errors import UnsupportedParameter
 from easel.generation.admission import SEED_MAX, AdapterUse, Spec
+from easel.registry.experiments import ArmPlan
 
 
 class Text(serializers.CharField):
@@ -127,6 +128,38 @@ class ImagesInput(JobInput):
                 only = f"can only be {supported[0]!r} for now" if supported[0] is not None else "is not supported"
                 raise UnsupportedParameter(f"{name} {only}", param=name)
         return fields
+
+
+class FeedbackInput(Strict):
+    score = Number(min_value=0, max_value=1, help_text="From 0 (bad) to 1 (good).")
+    comment = Text(default="", allow_blank=True, max_length=500)
+
+
+class ArmInput(Strict):
+    name = Text(max_length=40)
+    weight = Whole(help_text="Percent of the callers; the arms' weights sum to 100.")
+    version = Whole(required=False, min_value=1, help_text="A version of the model; by default as the model routes.")
+    adapters = AdapterUseInput(many=True, required=False, max_length=4)  # type: ignore[call-arg]  # of the list
+    steps = Whole(required=False)
+
+
+class ExperimentInput(Strict):
+    name = Text(max_length=40)
+    model = Text(required=False, max_length=100)
+    arms = ArmInput(many=True)
+
+    def arm_plans(self) -> list[ArmPlan]:
+        """The arms as the registry takes them, once valid."""
+        return [
+            ArmPlan(
+                name=arm["name"],
+                weight=arm["weight"],
+                version=arm.get("version"),
+                adapters=tuple((use["name"], use["scale"]) for use in arm.get("adapters", ())),
+                steps=arm.get("steps"),
+            )
+            for arm in self.validated_data["arms"]
+        ]
 
 
 class AdapterUploadInput(Strict):

@@ -2,7 +2,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from easel.api import views
+from easel.api import experiment_views, views
 from easel.api.threads import threaded
 
 
@@ -21,6 +21,11 @@ urlpatterns = [
     path("jobs/<uuid:job_id>", threaded(views.JobDetail.as_view())),
     path("jobs/<uuid:job_id>/cancel", threaded(views.JobCancel.as_view())),
     path("jobs/<uuid:job_id>/images", threaded(views.JobImages.as_view())),
+    path("jobs/<uuid:job_id>/feedback", threaded(experiment_views.JobFeedback.as_view())),
+    path("experiments", threaded(experiment_views.Experiments.as_view())),
+    path("experiments/<name:name>", threaded(experiment_views.ExperimentDetail.as_view())),
+    path("experiments/<name:name>/stop", threaded(experiment_views.ExperimentStop.as_view())),
+    path("rollouts", threaded(experiment_views.Rollouts.as_view())),
     path("adapters", threaded(views.Adapters.as_view())),
     path("adapters/<name:name>", threaded(views.AdapterDetail.as_view())),
     path("models", threaded(views.Models.as_view())),

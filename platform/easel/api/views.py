@@ -237,7 +237,7 @@ class Models(APIView):
 class ModelDetail(APIView):
     @extend_schema(operation_id="models_get", responses=answers(openapi.MODEL))
     def get(self, request: Request, name: str) -> Response:
-        return Response(model_json(routing.version_for(name)))
+        return Response(model_json(routing.main_version(name)))
 
 
 class Usage(APIView):

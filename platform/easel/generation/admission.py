@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -17,7 +17,8 @@ from billing.rating import Prices, Quantity, total_micros
 from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, JobAdapter
 from easel.registry import adapters, routing
-from easel.registry.models import ModelVersion
+from easel.registry.experiments import arm_for
+from easel.registry.models import Arm, ModelVersion
 from tenants.models import ApiKey, Project, Tenant
 
 SIZE_MULTIPLE = 16  # a latent pixel is 8x8 pixels and a token 2x2 of those
@@ -67,7 +68,7 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     """
     tenant = api_key.tenant
     check_prompt(spec.prompt, chars_max=limits.prompt_chars_max)
-    version = routing.version_for(spec.model)
+    version, arm, spec = _assign(tenant, spec, job_id)
     width, height = parse_size(spec.size, version=version, tenant=tenant)
     steps = version.steps_default if spec.steps is None else spec.steps
     if not 1 <= steps <= version.steps_max:
@@ -85,6 +86,7 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             api_key=api_key,
             model_version=version,
             pool=version.pool,
+            arm=arm,
             prompt=spec.prompt,
             n=spec.n,
             width=width,
@@ -104,6 +106,27 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             for position, (used, asked) in enumerate(zip(uses, spec.adapters, strict=True))
         )
     return job
+
+
+def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm | None, Spec]:
+    """The version that draws, the experiment's arm if the request belongs to one, and the request as that has it.
+
+    A caller is the tenant's `user`. Requests that name none are one caller of a model, so that a tenant sees one
+    version; for an experiment, which needs many callers, each is its own.
+    """
+    model = routing.model_get(spec.model)
+    arm = arm_for(
+        tenant=tenant,
+        model=model,
+        caller=spec.user or str(job_id),
+        names_adapters=bool(spec.adapters),
+        names_steps=spec.steps is not None,
+    )
+    version = (arm and arm.version) or routing.version_for(model, caller=f"{tenant.id}/{spec.user}")
+    if arm is not None:
+        uses = tuple(AdapterUse(**use) for use in arm.adapters)
+        spec = replace(spec, adapters=uses or spec.adapters, steps=spec.steps if arm.steps is None else arm.steps)
+    return version, arm, spec
 
 
 def check_prompt(prompt: str, *, chars_max: int) -> None:

@@ -6,7 +6,7 @@ recognised and dropped. Lock order everywhere: the job, then its attempt.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from uuid import UUID
@@ -24,7 +24,8 @@ from billing.storage import objects_stored
 from easel.generation.admission import image_units
 from easel.generation.keys import output_key
 from easel.generation.models import Attempt, Job, Output, State
-from easel.registry.models import Pool, Worker
+from easel.registry.models import Pool
+from easel.registry.workers import worker_seen
 from inference.contract import AttemptFinished, WorkerBeat
 
 log = structlog.get_logger()
@@ -42,20 +43,7 @@ class Applied(Enum):
 
 def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -> None:
     """Records a worker's beat, extends the leases of the attempts it names, and marks their jobs running."""
-    Worker.objects.update_or_create(
-        pool=pool,
-        name=report.worker,
-        defaults={
-            "gpu_class": report.gpu_class,
-            "slots": report.slots,
-            "model_version": report.model_version,
-            "started_at": datetime.fromtimestamp(report.started_at, UTC),
-            "beat_at": now,
-            "busy_seconds": report.busy_seconds,
-            "attributed_seconds": report.attributed_seconds,
-            "load_seconds": report.load_seconds,
-        },
-    )
+    worker_seen(pool=pool, report=report, now=now)
     steps = {UUID(progress.attempt_token): progress.steps_done for progress in report.attempts}
     if not steps:
         return

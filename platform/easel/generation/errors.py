@@ -45,3 +45,15 @@ class JobFailed(DomainError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class JobNotSucceeded(DomainError):
+    """Only a job that succeeded can be judged."""
+
+    code, http_status = "job_not_succeeded", 409
+
+
+class FeedbackExists(DomainError):
+    """Feedback is given once for a job."""
+
+    code, http_status = "feedback_exists", 409

@@ -47,6 +47,5 @@ def wasted_gpu_seconds() -> float:
 
 
 def _shown() -> QuerySet[Job]:
-    return Job.objects.select_related("model_version__model", "project", "tenant", "pool").prefetch_related(
-        "adapters__adapter_version__adapter", "attempts", "outputs"
-    )
+    jobs = Job.objects.select_related("model_version__model", "project", "tenant", "pool", "arm__experiment")
+    return jobs.prefetch_related("adapters__adapter_version__adapter", "attempts", "outputs")

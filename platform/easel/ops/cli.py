@@ -168,14 +168,14 @@ def psql(arguments: tuple[str, ...]) -> None:
 
 @cli.command()
 def worker() -> None:
-    """Run a worker alone: of the default model, or as EASEL_MODEL_VERSION and its like say."""
+    """Run a worker alone: of the default model, or as EASEL_MODEL_VERSIONS and its like say."""
     from easel.ops.environment import django_ready
     from easel.ops.home import home_of
     from easel.ops.processes import worker_argv, worker_environment
     from easel.ops.supervisor import signals_call
 
     argv = worker_argv()
-    if os.environ.get("REDIS_URL") and os.environ.get("EASEL_MODEL_VERSION"):  # told all it needs: no database
+    if os.environ.get("REDIS_URL") and os.environ.get("EASEL_MODEL_VERSIONS"):  # told all it needs: no database
         env = worker_environment({**os.environ, "EASEL_HOME": str(home_of(os.environ))})
         os.execve(argv[0], argv, env)  # noqa: S606
     with django_ready(service="worker"):

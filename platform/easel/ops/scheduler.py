@@ -11,6 +11,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 from billing.storage import storage_day_meter, storage_days_due
 from easel.generation import completion
+from easel.generation.guardrail import rollouts_judge
 from easel.generation.models import Attempt, Job, JobAdapter, State
 from easel.generation.outputs import outputs_delete_old
 from easel.registry.adapters import adapter_files_delete_retired
@@ -57,9 +58,15 @@ def delete_retired_adapters(now: datetime) -> int:
     return adapter_files_delete_retired(in_use=set(needed), now=now)
 
 
+def judge_rollouts(now: datetime) -> int:
+    """Canaries go on, or back."""
+    return rollouts_judge(now=now)
+
+
 PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (1, lose_silent_attempts),
     (5, expire_jobs),
+    (5, judge_rollouts),
     (600, forget_idempotency_keys),
     (600, meter_storage),
     (600, delete_old_outputs),

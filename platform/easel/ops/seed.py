@@ -1,5 +1,7 @@
 """What a fresh installation begins with: a shared pool, the configured model, and a price book."""
 
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +10,9 @@ from django.conf import settings
 
 from billing.models import Meter
 from billing.price_books import price_book_publish
+from easel.registry.errors import RolloutRunning
 from easel.registry.models import Pool
+from easel.registry.routing import routes_set
 from easel.registry.versions import VersionLimits, model_make_default, version_register
 
 SHARED_POOL = "shared"
@@ -54,6 +58,18 @@ def seed() -> None:
         limits=DEMO_LIMITS if is_demo else LIMITS,
         now=now,
     )
+    if version.created_at == now:  # EASEL_MODEL names another checkpoint than before
+        with suppress(RolloutRunning):
+            routes_set(model=version.model, weights={version.number: 100})
+    if is_demo:
+        # A second one to roll out and to compare: half the steps, so half the time and the cost.
+        version_register(
+            model_name=DEMO_MODEL,
+            checkpoint=checkpoint,
+            pool=pool,
+            limits=replace(DEMO_LIMITS, steps_default=4),
+            now=now,
+        )
     model_make_default(version.model)
     # Version 1 knew no storage.
     price_book_publish(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)

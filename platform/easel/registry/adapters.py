@@ -13,9 +13,9 @@ from django.db.models import Q
 from billing.models import StoredObject
 from billing.storage import objects_deleted, objects_stored
 from easel.registry import routing
-from easel.registry.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired, AdapterTooLarge
+from easel.registry.errors import AdapterInUse, AdapterNameInvalid, AdapterNotFound, AdapterRetired, AdapterTooLarge
 from easel.registry.lora import AdapterRefused, canonical
-from easel.registry.models import Adapter, AdapterVersion, ModelVersion
+from easel.registry.models import Adapter, AdapterVersion, Arm, Experiment, ModelVersion
 from easel.storage import store
 from tenants.models import SLUG, Project, Tenant
 
@@ -40,7 +40,7 @@ def adapter_add_version(
         raise AdapterNameInvalid(param="name")
     if len(data) > bytes_max:
         raise AdapterTooLarge(f"the file has {len(data)} bytes; the limit is {bytes_max}", param="file")
-    version = routing.version_for(model_name)
+    version = routing.main_version(model_name)
     table = canonical(data, targets=version.lora_targets, rank_max=rank_max)
     content = table.to_safetensors()
     sha256 = hashlib.sha256(content).hexdigest()
@@ -79,8 +79,11 @@ def adapter_add_version(
 
 
 def adapter_retire(*, tenant: Tenant, name: str, now: datetime) -> Adapter:
-    """Ends the use of an adapter in new requests; running ones finish. Raises `AdapterNotFound`."""
+    """Ends the use of an adapter in new requests; running ones finish. Raises `AdapterNotFound`, `AdapterInUse`."""
     adapter = adapter_get(tenant=tenant, name=name)
+    running = Arm.objects.filter(experiment__tenant=tenant, experiment__state=Experiment.State.RUNNING)
+    if arm := running.filter(adapters__contains=[{"name": name}]).select_related("experiment").first():
+        raise AdapterInUse(f"the experiment {arm.experiment.name} uses the adapter {name}: stop it first")
     Adapter.objects.filter(pk=adapter.pk, retired_at=None).update(retired_at=now)
     return adapter_get(tenant=tenant, name=name)
 

@@ -29,3 +29,69 @@ class AdapterTooLarge(DomainError):
     """The adapter file is over the size limit."""
 
     code, http_status = "adapter_too_large", 413
+
+
+class AdapterInUse(DomainError):
+    """A running experiment uses this adapter: stop the experiment first."""
+
+    code, http_status = "adapter_in_use", 409
+
+
+class VersionNotFound(NotFound):
+    """The model has no such version."""
+
+    code = "version_not_found"
+
+
+class VersionIncompatible(DomainError):
+    """A model's versions take the same adapters: give a checkpoint of another shape a model name of its own."""
+
+    code = "version_incompatible"
+
+
+class VersionInUse(DomainError):
+    """Requests still go to this version: route them elsewhere first."""
+
+    code, http_status = "version_in_use", 409
+
+
+class WeightsInvalid(DomainError):
+    """Weights are whole percents from 1 to 100 and sum to 100."""
+
+    code = "weights_invalid"
+
+
+class RolloutRunning(DomainError):
+    """A rollout of this model is running: promote it or roll it back first."""
+
+    code, http_status = "rollout_running", 409
+
+
+class RolloutEnded(DomainError):
+    """This rollout has ended: start a new one."""
+
+    code, http_status = "rollout_ended", 409
+
+
+class RolloutInvalid(DomainError):
+    """The rollout can't be started like this."""
+
+    code = "rollout_invalid"
+
+
+class ExperimentNotFound(NotFound):
+    """No such experiment: `GET /v1/experiments` lists yours."""
+
+    code = "experiment_not_found"
+
+
+class ExperimentInvalid(DomainError):
+    """The experiment can't be started like this."""
+
+    code = "experiment_invalid"
+
+
+class ExperimentExists(DomainError):
+    """An experiment of this name, or another one running on this model, exists already."""
+
+    code, http_status = "experiment_exists", 409

@@ -1,21 +1,97 @@
-"""Which version of a model serves a request."""
+"""Which version of a model serves a request: by the model's weights, the same for a caller at every request."""
 
-from easel.registry.errors import ModelNotFound
-from easel.registry.models import ModelVersion
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from django.db import transaction
+
+from easel.registry.errors import ModelNotFound, RolloutRunning, VersionNotFound, WeightsInvalid
+from easel.registry.models import Model, ModelVersion, Rollout, Route
+
+T = TypeVar("T")
 
 
-def version_for(model_name: str | None) -> ModelVersion:
-    """The newest live version of the named model, or of the default one. Raises `ModelNotFound`."""
-    query = ModelVersion.objects.select_related("model", "pool").filter(retired_at=None)
-    query = query.filter(model__name=model_name) if model_name else query.filter(model__is_default=True)
-    version = query.order_by("-number").first()
-    if version is None:
-        wanted = f"model {model_name!r}" if model_name else "default model"
+def model_get(name: str | None) -> Model:
+    """The named model, or the default one, if a version serves it. Raises `ModelNotFound`."""
+    query = Model.objects.filter(name=name) if name else Model.objects.filter(is_default=True)
+    model = query.filter(routes__isnull=False).first()
+    if model is None:
+        wanted = f"model {name!r}" if name else "default model"
         raise ModelNotFound(f"there is no {wanted}: GET /v1/models lists what can be called", param="model")
-    return version
+    return model
+
+
+def version_for(model: Model, *, caller: str) -> ModelVersion:
+    """The version that serves a caller of the model: always the same one while the weights stay.
+
+    The newest version has the first buckets, so that as a canary's share grows the callers it has keep it.
+    Raises `ModelNotFound`.
+    """
+    routes = Route.objects.filter(model=model).select_related("version__model", "version__pool")
+    by_age = [(route.version, route.weight) for route in routes.order_by("-version__number")]
+    if not by_age:
+        raise ModelNotFound(f"no version serves {model.name!r} any more", param="model")
+    return share_of(by_age, bucket=bucket_of(f"model {model.name}", caller))
+
+
+def main_version(name: str | None) -> ModelVersion:
+    """The version that serves most of a model's callers; what the model is described by. Raises `ModelNotFound`."""
+    routes = Route.objects.filter(model=model_get(name)).select_related("version__model", "version__pool")
+    return routes.order_by("-weight", "-version__number")[0].version
 
 
 def live_models() -> list[ModelVersion]:
-    """The version that serves each model, by model name."""
-    versions = ModelVersion.objects.select_related("model").filter(retired_at=None)
-    return list(versions.order_by("model__name", "-number").distinct("model__name"))
+    """The main version of each model that can be called, by model name."""
+    routes = Route.objects.select_related("version__model")
+    return [
+        route.version for route in routes.order_by("model__name", "-weight", "-version__number").distinct("model__name")
+    ]
+
+
+def bucket_of(salt: str, caller: str) -> int:
+    """A caller's bucket from 0 to 99, by a hash that stays: SHA-256, of which 64 bits are taken modulo 100."""
+    digest = hashlib.sha256(f"{salt}\0{caller}".encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") % 100
+
+
+def share_of(shares: Sequence[tuple[T, int]], *, bucket: int) -> T:
+    """The first of `shares`, (thing, percent) summing to 100, whose part of the buckets holds `bucket`."""
+    end = 0
+    for thing, weight in shares:
+        end += weight
+        if bucket < end:
+            return thing
+    raise ValueError(f"shares sum to {end}, not to 100")
+
+
+def weights_check(weights: Sequence[int]) -> None:
+    """Raises `WeightsInvalid`, saying what is wrong, unless they are percents that sum to 100."""
+    if any(weight < 1 or weight > 100 for weight in weights):
+        raise WeightsInvalid(f"a weight is a whole percent from 1 to 100: {list(weights)}", param="weight")
+    if sum(weights) != 100:
+        raise WeightsInvalid(f"the weights sum to {sum(weights)}, not to 100", param="weight")
+
+
+@transaction.atomic
+def routes_set(*, model: Model, weights: Mapping[int, int]) -> None:
+    """Shares out a model's callers, in percent by version number.
+
+    Raises `WeightsInvalid`, `VersionNotFound` (also for a retired version), `RolloutRunning`.
+    """
+    weights_check(list(weights.values()))
+    Model.objects.select_for_update().get(pk=model.pk)
+    if Rollout.objects.filter(model=model, state=Rollout.State.RUNNING).exists():
+        raise RolloutRunning
+    versions = {version.number: version for version in ModelVersion.objects.filter(model=model, retired_at=None)}
+    if missing := sorted(set(weights) - set(versions)):
+        raise VersionNotFound(f"{model.name} has no live version {missing[0]}")
+    routes_replace(model, {versions[number]: weight for number, weight in weights.items()})
+
+
+def routes_replace(model: Model, weights: Mapping[ModelVersion, int]) -> None:
+    """Writes the routes. The caller holds the model's lock and has checked the weights."""
+    Route.objects.filter(model=model).delete()
+    Route.objects.bulk_create(
+        Route(model=model, version=version, weight=weight) for version, weight in weights.items() if weight
+    )

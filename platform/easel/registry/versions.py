@@ -7,7 +7,9 @@ from decimal import Decimal
 from django.db import transaction
 
 from easel.registry.checkpoint import lora_targets
-from easel.registry.models import Model, ModelVersion, Pool
+from easel.registry.errors import VersionIncompatible, VersionInUse
+from easel.registry.models import Arm, Experiment, Model, ModelVersion, Pool, Route
+from easel.registry.routing import routes_replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,8 @@ def version_register(
 ) -> ModelVersion:
     """Makes a checkpoint the newest version of a model, made on first use; the same again changes nothing.
 
-    Raises what `lora_targets` does for what is no checkpoint.
+    A model's first version serves all of it; a later one serves nobody until it is routed to, or rolled out. Raises
+    `VersionIncompatible`, and what `lora_targets` does for what is no checkpoint.
     """
     settings = {
         "checkpoint": checkpoint,
@@ -37,11 +40,29 @@ def version_register(
         **asdict(limits),
     }
     model, _ = Model.objects.get_or_create(name=model_name, defaults={"created_at": now})
-    newest = ModelVersion.objects.filter(model=model, retired_at=None).order_by("-number").first()
-    if newest is not None and all(getattr(newest, name) == value for name, value in settings.items()):
-        return newest
-    number = (ModelVersion.objects.filter(model=model).count()) + 1
-    return ModelVersion.objects.create(model=model, number=number, created_at=now, **settings)
+    Model.objects.select_for_update().get(pk=model.pk)
+    versions = list(ModelVersion.objects.filter(model=model).order_by("-number"))
+    live = [version for version in versions if version.retired_at is None]
+    for version in live:
+        if all(getattr(version, name) == value for name, value in settings.items()):
+            return version
+    if live and live[0].lora_targets != settings["lora_targets"]:
+        raise VersionIncompatible
+    number = versions[0].number + 1 if versions else 1
+    made = ModelVersion.objects.create(model=model, number=number, created_at=now, **settings)
+    if not Route.objects.filter(model=model).exists():
+        routes_replace(model, {made: 100})
+    return made
+
+
+@transaction.atomic
+def version_retire(version: ModelVersion, *, now: datetime) -> None:
+    """Ends a version that nobody is routed to. Raises `VersionInUse`."""
+    Model.objects.select_for_update().get(pk=version.model_id)
+    arms = Arm.objects.filter(version=version, experiment__state=Experiment.State.RUNNING)
+    if Route.objects.filter(version=version).exists() or arms.exists():
+        raise VersionInUse(f"requests still go to {version.label}: route them elsewhere first")
+    ModelVersion.objects.filter(pk=version.pk, retired_at=None).update(retired_at=now)
 
 
 @transaction.atomic

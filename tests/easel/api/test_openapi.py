@@ -3,7 +3,9 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 
+from easel.registry.rollouts import rollout_start
 from easel.urls import urlpatterns
+from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 from tests.easel.api.test_adapters import weights
 from tests.easel.api.test_images import generated
@@ -35,6 +37,21 @@ def test_every_route_of_the_api_is_in_it(document):
     assert set(document["paths"]) == {
         route.replace("<uuid:job_id>", "{job_id}").replace("<name:name>", "{name}") for route in routes
     }
+
+
+def test_real_experiments_feedback_and_rollouts_are_as_described(alice, version, second, plan, create, document):
+    rollout_start(candidate=second, plan=plan, now=NOW)
+    arms = [{"name": "a", "weight": 50}, {"name": "b", "weight": 50, "steps": 2, "version": 2}]
+    body = {"name": "test", "model": version.model.name, "arms": arms}
+    started = call("POST", "/v1/experiments", alice, json=body)
+    OAS30Validator(answer_schema(document, "post", "/v1/experiments", 201)).validate(started.json())
+    job = create(alice)
+    end_job(job["id"])
+    given = call("POST", f"/v1/jobs/{job['id']}/feedback", alice, json={"score": 0.5})
+    OAS30Validator(answer_schema(document, "post", "/v1/jobs/{job_id}/feedback", 201)).validate(given.json())
+    for path in ("/v1/experiments", "/v1/experiments/{name}", "/v1/rollouts", "/v1/jobs"):
+        answer = call("GET", path.format(name="test"), alice)
+        OAS30Validator(answer_schema(document, "get", path, 200)).validate(answer.json())
 
 
 def test_a_call_says_what_it_takes_and_how_to_authenticate(document):

@@ -8,7 +8,7 @@ from billing.ledger import InsufficientBalance
 from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, State
 from easel.registry.errors import AdapterNotFound, AdapterRetired, ModelNotFound
-from easel.registry.models import Adapter, AdapterVersion, ModelVersion
+from easel.registry.models import Adapter, AdapterVersion, Route
 from tenants.accounts import project_create
 from tenants.models import Tenant
 from tests.conftest import NOW
@@ -108,8 +108,8 @@ def test_an_unknown_model_is_refused(alice, submit):
         submit(alice, model="gpt-image-9")
 
 
-def test_a_model_whose_versions_are_all_retired_is_unknown(alice, version, submit):
-    ModelVersion.objects.filter(model=version.model).update(retired_at=NOW)
+def test_a_model_that_no_version_serves_is_unknown(alice, version, submit):
+    Route.objects.filter(model=version.model).delete()
     with pytest.raises(ModelNotFound):
         submit(alice)
 

@@ -1,0 +1,95 @@
+"""The tenant's side of versions: its experiments, feedback on its jobs, and the rollouts that touch its requests."""
+
+from uuid import UUID
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from easel.api import openapi
+from easel.api.authentication import caller
+from easel.api.openapi import answers
+from easel.api.rendering import experiment_json, report_json, rollout_json
+from easel.api.serializers import ExperimentInput, FeedbackInput
+from easel.api.views import now
+from easel.generation import queries
+from easel.generation.experiment_report import experiment_report
+from easel.generation.feedback import feedback_give
+from easel.registry.experiments import experiment_get, experiment_start, experiment_stop
+from easel.registry.models import Rollout
+from tenants.models import Scope
+
+
+class JobFeedback(APIView):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_feedback", request=FeedbackInput, responses=answers(openapi.FEEDBACK, status=201))
+    def post(self, request: Request, job_id: UUID) -> Response:
+        """What your user thought of a job's images; given once."""
+        fields = FeedbackInput(data=request.data)
+        fields.is_valid(raise_exception=True)
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        given = feedback_give(job=job, now=now(), **fields.validated_data)
+        return Response(
+            {
+                "object": "feedback",
+                "job_id": str(job.id),
+                "score": given.score,
+                "comment": given.comment,
+                "created_at": given.created_at,
+            },
+            status=201,
+        )
+
+
+class Experiments(APIView):
+    scope = Scope.GENERATE
+
+    @extend_schema(
+        operation_id="experiments_start", request=ExperimentInput, responses=answers(openapi.EXPERIMENT, status=201)
+    )
+    def post(self, request: Request) -> Response:
+        """Shares your requests to a model out between the arms, from now on."""
+        fields = ExperimentInput(data=request.data)
+        fields.is_valid(raise_exception=True)
+        experiment = experiment_start(
+            tenant=caller(request).tenant,
+            name=fields.validated_data["name"],
+            model_name=fields.validated_data.get("model"),
+            arms=fields.arm_plans(),
+            now=now(),
+        )
+        found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
+        return Response(experiment_json(found), status=201)
+
+    @extend_schema(operation_id="experiments_list", responses=answers(openapi.EXPERIMENTS))
+    def get(self, request: Request) -> Response:
+        rows = caller(request).tenant.experiments.select_related("model").prefetch_related("arms__version")
+        return Response({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
+
+
+class ExperimentDetail(APIView):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="experiments_get", responses=answers(openapi.EXPERIMENT_REPORT))
+    def get(self, request: Request, name: str) -> Response:
+        """With its report: what each arm did, and which differences are more than chance."""
+        experiment = experiment_get(tenant=caller(request).tenant, name=name)
+        return Response(report_json(experiment, experiment_report(experiment)))
+
+
+class ExperimentStop(APIView):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="experiments_stop", request=None, responses=answers(openapi.EXPERIMENT))
+    def post(self, request: Request, name: str) -> Response:
+        return Response(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=now())))
+
+
+class Rollouts(APIView):
+    @extend_schema(operation_id="rollouts_list", responses=answers(openapi.ROLLOUTS))
+    def get(self, request: Request) -> Response:
+        """The latest canaries: another version may be drawing a share of your requests."""
+        rows = Rollout.objects.select_related("model", "stable", "candidate").order_by("-started_at")[:20]
+        return Response({"object": "list", "data": [rollout_json(row) for row in rows]})

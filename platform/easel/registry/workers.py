@@ -1,0 +1,41 @@
+"""What workers say of themselves: who lives, and what each did by day."""
+
+from datetime import UTC, datetime
+
+from django.db import transaction
+
+from easel.registry.models import Pool, Worker, WorkerDay
+from inference.contract import WorkerBeat
+
+_TOTALS = ("busy_seconds", "attributed_seconds", "load_seconds")
+
+
+@transaction.atomic
+def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
+    """Records a beat, and adds what the worker did since its last one to the day (UTC) of this one.
+
+    A beat repeated or overtaken adds nothing: totals of one process only grow.
+    """
+    started_at = datetime.fromtimestamp(report.started_at, UTC)
+    known = Worker.objects.select_for_update().filter(pool=pool, name=report.worker).first()
+    if known is None or known.started_at != started_at:
+        known = Worker(pk=known.pk if known else None, pool=pool, name=report.worker)
+        before = dict.fromkeys(_TOTALS, 0.0)
+        since = min(started_at, now)  # the worker's clock may be ahead of ours
+    else:
+        before = {name: getattr(known, name) for name in _TOTALS}
+        since = min(known.beat_at, now)
+    totals = {name: max(before[name], getattr(report, name)) for name in _TOTALS}
+    known.gpu_class, known.slots, known.model_version = report.gpu_class, report.slots, report.model_version[:200]
+    known.started_at, known.beat_at = started_at, max(known.beat_at or now, now)
+    for name in _TOTALS:
+        setattr(known, name, totals[name])
+    known.save()
+    day, _ = WorkerDay.objects.get_or_create(
+        pool=pool, worker=report.worker, day=now.astimezone(UTC).date(), defaults={"gpu_class": report.gpu_class}
+    )
+    day.gpu_class = report.gpu_class
+    day.up_seconds += (now - since).total_seconds()
+    for name in _TOTALS:
+        setattr(day, name, getattr(day, name) + totals[name] - before[name])
+    day.save()

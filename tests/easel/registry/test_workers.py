@@ -1,0 +1,50 @@
+from datetime import timedelta
+
+from easel.registry.models import Worker, WorkerDay
+from easel.registry.workers import worker_seen
+from tests.conftest import NOW, worker_beat
+
+STARTED = NOW.timestamp()
+
+
+def see(pool, *, after=0.0, **fields):
+    report = worker_beat(**{"worker": "w2", "started_at": STARTED, **fields})
+    worker_seen(pool=pool, report=report, now=NOW + timedelta(seconds=after))
+
+
+def days(pool):
+    rows = WorkerDay.objects.filter(pool=pool, worker="w2").order_by("day")
+    return [(row.up_seconds, row.busy_seconds, row.load_seconds) for row in rows]
+
+
+def test_a_day_has_the_time_since_the_start_and_what_was_done_in_it(pool):
+    see(pool, after=20, load_seconds=15)
+    see(pool, after=30, load_seconds=15, busy_seconds=4)
+    assert days(pool) == [(30, 4, 15)]
+
+
+def test_a_beat_repeated_or_overtaken_adds_nothing(pool):
+    see(pool, after=10, busy_seconds=3)
+    see(pool, after=12, busy_seconds=5)
+    see(pool, after=12, busy_seconds=5)
+    see(pool, after=12, busy_seconds=3)
+    see(pool, after=13, busy_seconds=6)
+    assert days(pool) == [(13, 6, 0)]
+
+
+def test_a_restarted_worker_begins_its_totals_anew_and_the_day_goes_on(pool):
+    see(pool, after=10, busy_seconds=8)
+    see(pool, after=15, started_at=STARTED + 12, busy_seconds=1)
+    assert days(pool) == [(10 + 3, 9, 0)]
+    assert Worker.objects.get(pool=pool, name="w2").busy_seconds == 1
+
+
+def test_a_new_day_is_a_row_of_its_own(pool):
+    see(pool, after=3600, busy_seconds=100)
+    see(pool, after=86_400, busy_seconds=150)
+    assert days(pool) == [(3600, 100, 0), (82_800, 50, 0)]
+
+
+def test_a_worker_whose_clock_is_ahead_was_up_for_no_time_yet(pool):
+    see(pool, after=0, started_at=STARTED + 60)
+    assert days(pool) == [(0, 0, 0)]
