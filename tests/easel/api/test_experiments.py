@@ -5,7 +5,6 @@ from easel.registry.rollouts import rollout_start
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 
-
 ARM = {"name": "a", "weight": 50}
 
 
