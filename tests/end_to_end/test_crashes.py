@@ -26,7 +26,7 @@ def running(client: Client) -> dict:
 
 def test_a_job_whose_worker_and_redis_are_killed_succeeds_and_is_charged_once(easel, alice):
     job = running(alice)
-    kill(easel, "worker")
+    kill(easel, "worker-shared")
     kill(easel, "redis")
     ended = last(alice, job)
     usage = alice.usage(group_by="project")

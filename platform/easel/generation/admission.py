@@ -75,7 +75,8 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
         raise StepsInvalid(f"steps is 1 to {version.steps_max} for {version.model.name}", param="steps")
     uses = adapters.adapters_resolve(tenant=tenant, names=[use.name for use in spec.adapters], version=version)
     project = _project(api_key, spec.project)
-    bound = cost_bound(version=version, width=width, height=height, steps=steps, n=spec.n)
+    pool = routing.pool_for(version, tenant=tenant)
+    bound = cost_bound(version=version, gpu_class=pool.gpu_class, width=width, height=height, steps=steps, n=spec.n)
     prices = Prices.at(currency=tenant.currency, at=now)
     with transaction.atomic():
         ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(bound)), reference=job_id, at=now)
@@ -85,7 +86,7 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             project=project,
             api_key=api_key,
             model_version=version,
-            pool=version.pool,
+            pool=pool,
             arm=arm,
             prompt=spec.prompt,
             n=spec.n,
@@ -170,14 +171,16 @@ def image_units(*, width: int, height: int, n: int) -> Decimal:
     return Decimal(width * height * n) / 512**2
 
 
-def cost_bound(*, version: ModelVersion, width: int, height: int, steps: int, n: int) -> Iterable[Quantity]:
+def cost_bound(
+    *, version: ModelVersion, gpu_class: str, width: int, height: int, steps: int, n: int
+) -> Iterable[Quantity]:
     """The most that a request can be charged for: its units exactly, its GPU seconds by the version's bound."""
     units = image_units(width=width, height=height, n=n)
     return (
         Quantity(
             meter=Meter.GPU_SECOND,
             amount=units * steps * version.gpu_seconds_bound,
-            gpu_class=version.pool.gpu_class,
+            gpu_class=gpu_class,
         ),
         Quantity(meter=Meter.IMAGE_UNIT, amount=units),
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),

@@ -2,6 +2,7 @@
 
 import threading
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import psycopg
 import structlog
@@ -13,9 +14,12 @@ from redis.exceptions import RedisError
 from easel.generation import dispatch, transport
 from easel.generation.models import Attempt
 from easel.registry.models import Pool
+from easel.registry.redis_users import redis_user_set
 
 log = structlog.get_logger()
 POLL_SECONDS = 0.5  # how long a wake-up that was lost can go unnoticed
+# Pools whose user this run of Redis has; one that was restarted may have lost them.
+_welcomed: set[tuple[str, int]] = set()
 
 
 def run(stop: threading.Event) -> None:
@@ -38,9 +42,13 @@ def run(stop: threading.Event) -> None:
 
 def turn() -> list[Attempt]:
     """One round over the pools; returns what was sent. Raises `RedisError` before anything is released."""
-    transport.redis_client().ping()
+    client = transport.redis_client()
+    server = cast(Any, client.info("server"))["run_id"]
     sent = []
     for pool in Pool.objects.all():
+        if (server, pool.pk) not in _welcomed:
+            redis_user_set(client, pool, secret=settings.EASEL.secret_key)
+            _welcomed.add((server, pool.pk))
         attempts = dispatch.release(pool=pool, now=datetime.now(UTC), lease_seconds=settings.EASEL.lease_seconds)
         transport.send(attempts)
         for attempt in attempts:

@@ -114,7 +114,7 @@ def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
 
 @cli.command()
 @click.option("--seed/--no-seed", default=True, help="Also add the default model, pool and prices where missing.")
-@click.option("--json", "as_json", is_flag=True, help="Print what a worker of the default model is to be told.")
+@click.option("--json", "as_json", is_flag=True, help="Print what the workers of this machine are to be told.")
 def migrate(seed: bool, as_json: bool) -> None:
     """Bring the database to this version's schema."""
     from easel.ops.environment import django_ready
@@ -126,9 +126,9 @@ def migrate(seed: bool, as_json: bool) -> None:
         if seed:
             import_module("easel.ops.seed").seed()
         if as_json:
-            from easel.ops.default_worker import default_worker
+            from easel.ops.pool_workers import local_workers
 
-            click.echo(json.dumps({"default_worker": default_worker()}))
+            click.echo(json.dumps({"workers": local_workers()}))
 
 
 @cli.command()
@@ -167,8 +167,9 @@ def psql(arguments: tuple[str, ...]) -> None:
 
 
 @cli.command()
-def worker() -> None:
-    """Run a worker alone: of the default model, or as EASEL_MODEL_VERSIONS and its like say."""
+@click.option("--pool", help="The pool to work for; by default that of the default model.")
+def worker(pool: str | None) -> None:
+    """Run a worker alone: of a pool, or as EASEL_MODEL_VERSIONS and its like say."""
     from easel.ops.environment import django_ready
     from easel.ops.home import home_of
     from easel.ops.processes import worker_argv, worker_environment
@@ -181,9 +182,9 @@ def worker() -> None:
     with django_ready(service="worker"):
         from django.db import connections
 
-        from easel.ops.default_worker import default_worker
+        from easel.ops.pool_workers import worker_named
 
-        env = worker_environment({**default_worker(), **os.environ})
+        env = worker_environment({**os.environ, **worker_named(pool)["env"]})
         connections.close_all()
         child = subprocess.Popen(argv, env=env)  # noqa: S603
         with signals_call(child.terminate):

@@ -1,6 +1,7 @@
 """Which processes make up a running Easel, and what each of them may know."""
 
 import os
+import socket
 import sys
 from collections.abc import Mapping
 
@@ -29,10 +30,10 @@ def control_plane(env: Mapping[str, str], *, port: int) -> list[ProcessSpec]:
     return [api, *(ProcessSpec(name=name, argv=_easel(name), env=env) for name in BACKGROUND)]
 
 
-def worker(env: Mapping[str, str], *, metrics_port: int) -> ProcessSpec:
-    """A GPU worker of the shared pool."""
-    name_port = {"EASEL_METRICS_PORT": str(metrics_port)}
-    return ProcessSpec(name="worker", argv=worker_argv(), env={**worker_environment(env), **name_port})
+def worker(env: Mapping[str, str], *, name: str, metrics_port: int) -> ProcessSpec:
+    """A GPU worker; `env` has what `easel.ops.pool_workers` says of its pool."""
+    own = {"EASEL_METRICS_PORT": str(metrics_port), "EASEL_WORKER_NAME": f"{socket.gethostname()}-{name}"}
+    return ProcessSpec(name=name, argv=worker_argv(), env={**worker_environment(env), **own})
 
 
 def worker_argv() -> list[str]:

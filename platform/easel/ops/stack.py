@@ -14,12 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from easel.ops import processes
 from easel.ops.environment import environment
 from easel.ops.home import home_of, run_dir, write_private
+from easel.ops.process import ProcessSpec
 from easel.ops.supervisor import Supervisor, signals_call
+
+if TYPE_CHECKING:  # it imports Django, which stays out of the supervisor
+    from easel.ops.pool_workers import PoolWorker
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.2
@@ -36,6 +40,11 @@ class Stack:
 
     url: str
     supervisor: Supervisor
+    metrics_ports: dict[str, int]
+
+    def add_worker(self, told: "PoolWorker") -> None:
+        """Start one more worker, as `easel.ops.pool_workers` says of its pool."""
+        self.supervisor.add(_worker(told, self.metrics_ports))
 
     def is_ready(self) -> bool:
         return is_ready(self.url)
@@ -69,22 +78,22 @@ def running_stack(*, port: int, with_worker: bool = True, out: BinaryIO | None =
         if sys.stdout.isatty():
             os.environ.setdefault("EASEL_LOG_FORMAT", "console")
         stack.enter_context(environment(own_servers=True))
-        worker_defaults = _migrate()
+        workers = _migrate()
         url = f"http://{_HOST}:{port}"
-        metrics_port = free_port()
+        metrics_ports: dict[str, int] = {}
         specs = processes.control_plane(os.environ, port=port)
         if with_worker:
-            specs.append(processes.worker({**worker_defaults, **os.environ}, metrics_port=metrics_port))
+            specs += [_worker(told, metrics_ports) for told in workers]
 
         def record() -> None:
             about = {"url": url, "port": port, "pid": os.getpid(), "processes": supervisor.pids()}
-            write_private(_state_file(home), json.dumps({**about, "worker_metrics_port": metrics_port}))
+            write_private(_state_file(home), json.dumps({**about, "worker_metrics_ports": metrics_ports}))
 
         supervisor = Supervisor(specs, out=out, on_change=_one_at_a_time(record))
         stack.callback(_state_file(home).unlink, missing_ok=True)
         stack.callback(supervisor.stop)
         supervisor.start()
-        yield Stack(url=url, supervisor=supervisor)
+        yield Stack(url=url, supervisor=supervisor, metrics_ports=metrics_ports)
 
 
 def serve(*, port: int, with_worker: bool, on_ready: Callable[[str], None]) -> None:
@@ -154,16 +163,23 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def _migrate() -> dict[str, str]:
-    """Migrate and seed; returns what a worker of the default model is to be told."""
+def _migrate() -> list["PoolWorker"]:
+    """Migrate and seed; returns what the workers of this machine are to be told."""
     # Apart from us: Django would stay in the supervisor's memory for as long as the stack runs.
     argv = [sys.executable, "-m", "easel.ops.cli", "migrate", "--json"]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
     try:
-        told: dict[str, str] = json.loads(done.stdout.splitlines()[-1])["default_worker"]
+        told: list[PoolWorker] = json.loads(done.stdout.splitlines()[-1])["workers"]
     except (IndexError, ValueError):
         raise StackUnavailable(f"the database could not be migrated; the reason is above\n{done.stdout}") from None
     return told
+
+
+def _worker(told: "PoolWorker", metrics_ports: dict[str, int]) -> ProcessSpec:
+    """A worker's process, named after its pool; its metrics port is noted in `metrics_ports`."""
+    name = f"worker-{told['pool']}"
+    metrics_ports[name] = free_port()
+    return processes.worker({**os.environ, **told["env"]}, name=name, metrics_port=metrics_ports[name])
 
 
 def _one_at_a_time(action: Callable[[], None]) -> Callable[[], None]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from queue import SimpleQueue
 from types import FrameType
 from typing import BinaryIO
@@ -34,15 +35,18 @@ class Supervisor:
     ) -> None:
         self._console = Console(out or sys.stdout.buffer, [spec.name for spec in specs])
         self._grace_seconds = grace_seconds
-        self._processes = [
-            KeptProcess(spec, reporter=self._console, backoff=backoff or Backoff(), on_start=on_change)
-            for spec in specs
-        ]
+        self._kept = partial(KeptProcess, reporter=self._console, backoff=backoff or Backoff(), on_start=on_change)
+        self._processes = [self._kept(spec) for spec in specs]
 
     def start(self) -> None:
         """Start every process; returns at once."""
         for process in self._processes:
             process.start()
+
+    def add(self, spec: ProcessSpec) -> None:
+        """Start one more."""
+        self._processes.append(self._kept(spec))
+        self._processes[-1].start()
 
     def stop(self) -> None:
         """End every process: politely, after the grace by force. A signal meanwhile ends the grace."""

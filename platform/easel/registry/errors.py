@@ -95,3 +95,15 @@ class ExperimentExists(DomainError):
     """An experiment of this name, or another one running on this model, exists already."""
 
     code, http_status = "experiment_exists", 409
+
+
+class PoolExists(DomainError):
+    """There is such a pool already."""
+
+    code, http_status = "pool_exists", 409
+
+
+class PoolNotFound(NotFound):
+    """There is no such pool."""
+
+    code = "pool_not_found"

@@ -10,11 +10,15 @@ from tenants.models import SLUG, Tenant
 
 
 class Pool(models.Model):
-    """A set of identical workers with a Redis namespace of its own; `tenant` owns a dedicated one."""
+    """A set of identical workers with a Redis namespace of its own.
+
+    A dedicated one belongs to `tenant`, whose jobs go there if they are of a version with its `checkpoint`.
+    """
 
     slug = models.CharField(max_length=40, unique=True)
     namespace = models.CharField(max_length=60, unique=True, help_text="Prefix of every Redis key of the pool.")
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="pools")
+    checkpoint = models.CharField(max_length=500, blank=True, help_text="What a dedicated pool's workers hold.")
     gpu_class = models.CharField(max_length=40)
     gpu_hour_cost = models.DecimalField(
         max_digits=12, decimal_places=6, default=0, help_text="What the provider asks for an hour of one GPU, in USD."
@@ -25,6 +29,11 @@ class Pool(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(slug__regex=SLUG), name="pool_slug_is_dns_label"),
             models.CheckConstraint(condition=Q(gpu_hour_cost__gte=0), name="pool_cost_not_negative"),
+            models.CheckConstraint(
+                condition=Q(tenant__isnull=True, checkpoint="") | (Q(tenant__isnull=False) & ~Q(checkpoint="")),
+                name="pool_checkpoint_iff_dedicated",
+            ),
+            models.UniqueConstraint(fields=["tenant"], name="pool_one_per_tenant"),
         ]
 
     def __str__(self) -> str:

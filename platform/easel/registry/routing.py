@@ -7,7 +7,8 @@ from typing import TypeVar
 from django.db import transaction
 
 from easel.registry.errors import ModelNotFound, RolloutRunning, VersionNotFound, WeightsInvalid
-from easel.registry.models import Model, ModelVersion, Rollout, Route
+from easel.registry.models import Model, ModelVersion, Pool, Rollout, Route
+from tenants.models import Tenant
 
 T = TypeVar("T")
 
@@ -33,6 +34,11 @@ def version_for(model: Model, *, caller: str) -> ModelVersion:
     if not by_age:
         raise ModelNotFound(f"no version serves {model.name!r} any more", param="model")
     return share_of(by_age, bucket=bucket_of(f"model {model.name}", caller))
+
+
+def pool_for(version: ModelVersion, *, tenant: Tenant) -> Pool:
+    """Where a tenant's jobs of a version run: in its dedicated pool if it has one with these weights."""
+    return Pool.objects.filter(tenant=tenant, checkpoint=version.checkpoint).first() or version.pool
 
 
 def main_version(name: str | None) -> ModelVersion:

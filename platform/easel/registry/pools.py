@@ -1,0 +1,33 @@
+"""Pools of a tenant's own."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import IntegrityError, transaction
+
+from easel.registry.errors import PoolExists
+from easel.registry.models import ModelVersion, Pool
+from tenants.models import Tenant
+
+
+def dedicated_pool_create(
+    *, tenant: Tenant, version: ModelVersion, gpu_class: str, gpu_hour_cost: Decimal = Decimal(0), now: datetime
+) -> Pool:
+    """Makes the tenant's own pool, for workers that hold a version's weights; its jobs go there from now on.
+
+    It is named as the tenant, and so is its namespace in Redis and in Kubernetes: `easel-t-<slug>`. Raises
+    `PoolExists`.
+    """
+    try:
+        with transaction.atomic():
+            return Pool.objects.create(
+                slug=tenant.slug,
+                namespace=f"easel-t-{tenant.slug}",
+                tenant=tenant,
+                checkpoint=version.checkpoint,
+                gpu_class=gpu_class,
+                gpu_hour_cost=gpu_hour_cost,
+                created_at=now,
+            )
+    except IntegrityError as error:
+        raise PoolExists(f"{tenant.slug} has a pool, or another pool is called so") from error
