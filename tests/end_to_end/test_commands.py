@@ -54,3 +54,48 @@ def test_what_is_not_there_is_named(easel):
 def test_a_command_on_a_database_without_tables_says_what_makes_them(tmp_path):
     refused = LiveEasel(tmp_path, free_port()).command("tenant", "list")
     assert (refused.returncode, "easel migrate" in refused.stderr) == (1, True)
+
+
+def test_a_version_is_added_rolled_out_and_rolled_back(easel):
+    added = easel.command("model", "add-version", "z-image-demo", "--steps", "3")
+    label = added.stdout.split()[0]
+    assert easel.command("rollout", "start", label, "--stages", "10,100").returncode == 0
+    again = easel.command("rollout", "start", label)
+    assert (again.returncode, "rollout_running" in again.stderr) == (1, True)
+    latest = easel.json("rollout", "list")[0]
+    assert (latest["candidate"], latest["state"], latest["percent"]) == (label, "running", 10)
+    assert easel.command("rollout", "roll-back", "z-image-demo").returncode == 0
+    shares = {row["version"]: row["percent"] for row in easel.json("model", "list")}
+    assert (shares[1], shares[int(label.partition("@")[2])]) == (100, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["model", "route", "z-image-demo", "1=50"], "weights_invalid"),
+        (["model", "route", "z-image-demo", "1=150", "2=-50"], "weights_invalid"),
+        (["model", "route", "z-image-demo", "1=half"], "route_invalid"),
+        (["model", "route", "nothing", "1=100"], "model_not_found"),
+        (["rollout", "start", "z-image-demo@99"], "version_not_found"),
+        (["rollout", "promote", "z-image-demo"], "rollout_not_found"),
+        (["pool", "dedicate", "nobody"], "tenant_not_found"),
+    ],
+)
+def test_what_can_not_be_routed_is_refused_with_a_code(easel, arguments, code):
+    refused = easel.command(*arguments)
+    assert (refused.returncode, code in refused.stderr) == (1, True)
+
+
+def test_a_rotated_key_is_replaced_and_a_suspended_tenant_is_refused(easel):
+    made = easel.json("tenant", "create", "rotated")
+    key_id = made["api_key"].split("_")[2]
+    new = easel.json("key", "rotate", key_id)["api_key"]
+
+    def status(key):
+        return httpx.get(f"{easel.url}/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code
+
+    assert (status(made["api_key"]), status(new)) == (401, 200)
+    easel.command("tenant", "suspend", "rotated")
+    assert status(new) == 403
+    easel.command("tenant", "resume", "rotated")
+    assert status(new) == 200

@@ -22,8 +22,11 @@ _ELSEWHERE = {
     "audit": Lazy("easel.ops.audit_command:audit", "Check the invariants on the live system."),
     "demo": Lazy("easel.ops.demo:demo", "Start everything, generate, show what it cost, keep serving."),
     "generate": Lazy("easel.ops.generate_command:generate", "Generate an image."),
-    "key": Lazy("easel.ops.tenant_command:key", "Create, list and revoke API keys."),
-    "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list them, add credit."),
+    "model": Lazy("easel.ops.model_command:model", "Add versions of models, and share their callers out."),
+    "pool": Lazy("easel.ops.model_command:pool", "List pools of workers, and give a tenant its own."),
+    "rollout": Lazy("easel.ops.rollout_command:rollout", "Canaries: start, watch, promote, roll back."),
+    "key": Lazy("easel.ops.tenant_command:key", "Create, list, rotate and revoke API keys."),
+    "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list and suspend them, add credit."),
 }
 
 

@@ -2,20 +2,18 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import click
 
+from easel.ops.committed import committed
 from easel.ops.environment import django_ready
+from easel.ops.tables import as_json_option, print_rows
 from tenants.errors import DomainError
 
 SCOPES = ("generate", "adapters", "usage")
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-Function = Callable[..., None]
 
 
 class Amount(click.ParamType[Decimal]):
@@ -57,17 +55,18 @@ def tenant() -> None:
 @as_json_option
 def tenant_create(name: str, credit: Decimal | None, projects: tuple[str, ...], as_json: bool) -> None:
     """Create a tenant with a key. NAME is a DNS label; the key is shown this once."""
-    with _committed() as now:
+    with committed() as act:
         from django.conf import settings
 
         from tenants import accounts, keys
 
-        made, project = accounts.tenant_create(slug=name, now=now)
+        made, project = accounts.tenant_create(slug=name, now=act.now)
         for slug in projects:
-            accounts.project_create(tenant=made, slug=slug, now=now)
+            accounts.project_create(tenant=made, slug=slug, now=act.now)
         if credit is not None:
-            _grant(made, credit, now)
-        _, secret = keys.key_issue(project=project, pepper=settings.EASEL.secret_key, now=now, name="first")
+            _grant(made, credit, act.now)
+        _, secret = keys.key_issue(project=project, pepper=settings.EASEL.secret_key, now=act.now, name="first")
+        act.record("tenant.create", name, tenant=made, details={"credit": str(credit or 0)})
     answer = {"tenant": made.slug, "api_key": secret}
     click.echo(
         json.dumps(answer) if as_json else f"tenant   {made.slug}\napi key  {secret}\nThe key is shown only now."
@@ -79,14 +78,39 @@ def tenant_create(name: str, credit: Decimal | None, projects: tuple[str, ...], 
 @click.argument("amount", type=Amount())
 def tenant_credit(name: str, amount: Decimal) -> None:
     """Add credit to a tenant."""
-    with _committed() as now:
+    with committed() as act:
         from billing import ledger
         from billing.money import format_micros
 
-        found = _tenant(name)
-        _grant(found, amount, now)
+        found = tenant_named(name)
+        _grant(found, amount, act.now)
+        act.record("credit.grant", name, tenant=found, details={"amount": str(amount), "currency": found.currency})
         balance = format_micros(ledger.balances(found)["credit"], found.currency)
     click.echo(f"{name} can spend {balance}")
+
+
+@tenant.command("suspend")
+@click.argument("name")
+def tenant_suspend(name: str) -> None:
+    """Refuse a tenant's keys; its running jobs finish."""
+    with committed() as act:
+        from tenants import accounts
+
+        if accounts.tenant_suspend(tenant=tenant_named(name), now=act.now):
+            act.record("tenant.suspend", name, tenant=tenant_named(name))
+    click.echo(f"{name} is suspended")
+
+
+@tenant.command("resume")
+@click.argument("name")
+def tenant_resume(name: str) -> None:
+    """Let a suspended tenant's keys in again."""
+    with committed() as act:
+        from tenants import accounts
+
+        if accounts.tenant_resume(tenant=tenant_named(name)):
+            act.record("tenant.resume", name, tenant=tenant_named(name))
+    click.echo(f"{name} may call again")
 
 
 @tenant.command("list")
@@ -108,7 +132,7 @@ def tenant_list(as_json: bool) -> None:
             for found in Tenant.objects.order_by("slug")
             for balances in [ledger.balances(found)]
         ]
-    _print(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @click.group()
@@ -124,19 +148,20 @@ def key() -> None:
 @as_json_option
 def key_create(tenant_name: str, project: str, scopes: tuple[str, ...], name: str, as_json: bool) -> None:
     """Create an API key; its text is shown this once."""
-    with _committed() as now:
+    with committed() as act:
         from django.conf import settings
 
         from easel.generation.errors import ProjectNotFound
         from tenants import keys
 
-        owner = _tenant(tenant_name)
+        owner = tenant_named(tenant_name)
         found = owner.projects.filter(slug=project).first()
         if found is None:
             raise ProjectNotFound(f"{tenant_name} has no project {project!r}")
         made, secret = keys.key_issue(
-            project=found, pepper=settings.EASEL.secret_key, now=now, name=name, scopes=scopes or SCOPES
+            project=found, pepper=settings.EASEL.secret_key, now=act.now, name=name, scopes=scopes or SCOPES
         )
+        act.record("key.create", made.key_id, tenant=owner, details={"scopes": made.scopes, "project": project})
     answer = {"key_id": made.key_id, "api_key": secret}
     click.echo(json.dumps(answer) if as_json else f"{secret}\nThe key is shown only now.")
 
@@ -156,31 +181,48 @@ def key_list(tenant_name: str, as_json: bool) -> None:
                 "created_at": found.created_at.isoformat(timespec="seconds"),
                 "revoked": found.revoked_at is not None,
             }
-            for found in _tenant(tenant_name).api_keys.select_related("project").order_by("created_at")
+            for found in tenant_named(tenant_name).api_keys.select_related("project").order_by("created_at")
         ]
-    _print(rows, as_json)
+    print_rows(rows, as_json)
 
 
 @key.command("revoke")
 @click.argument("key_id")
 def key_revoke(key_id: str) -> None:
     """Revoke a key for good. KEY_ID is the part between `easel_sk_` and the next underscore."""
-    with _committed() as now:
+    with committed() as act:
         from tenants import keys
 
-        if not keys.key_revoke(key_id=key_id, now=now):
-            raise KeyNotFound
+        found = _live_key(key_id)
+        keys.key_revoke(key_id=key_id, now=act.now)
+        act.record("key.revoke", key_id, tenant=found.tenant)
     click.echo(f"{key_id} is revoked")
 
 
-@contextmanager
-def _committed() -> Iterator[datetime]:
-    """One transaction on a ready Django, and its time."""
-    with django_ready():
-        from django.db import transaction
+@key.command("rotate")
+@click.argument("key_id")
+@as_json_option
+def key_rotate(key_id: str, as_json: bool) -> None:
+    """Replace a key by a new one of the same scopes and project; the old one ends at once."""
+    with committed() as act:
+        from django.conf import settings
 
-        with transaction.atomic():
-            yield datetime.now(UTC)
+        from tenants import keys
+
+        found = _live_key(key_id)
+        made, secret = keys.key_rotate(key=found, pepper=settings.EASEL.secret_key, now=act.now)
+        act.record("key.rotate", key_id, tenant=found.tenant, details={"new": made.key_id})
+    answer = {"key_id": made.key_id, "api_key": secret}
+    click.echo(json.dumps(answer) if as_json else f"{secret}\nThe key is shown only now.")
+
+
+def _live_key(key_id: str) -> Any:
+    from tenants.models import ApiKey
+
+    found = ApiKey.objects.select_related("tenant", "project").filter(key_id=key_id, revoked_at=None).first()
+    if found is None:
+        raise KeyNotFound
+    return found
 
 
 def _grant(owner: Any, amount: Decimal, now: datetime) -> None:
@@ -190,24 +232,10 @@ def _grant(owner: Any, amount: Decimal, now: datetime) -> None:
     ledger.grant(tenant=owner, amount_micros=to_micros(amount), reference=uuid.uuid4(), at=now)
 
 
-def _tenant(slug: str) -> Any:
+def tenant_named(slug: str) -> Any:
     from tenants.models import Tenant
 
     found = Tenant.objects.filter(slug=slug).first()
     if found is None:
         raise TenantNotFound(f"there is no tenant {slug!r}: `easel tenant list` shows them")
     return found
-
-
-def _print(rows: Iterable[dict[str, Any]], as_json: bool) -> None:
-    rows = list(rows)
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*(rows[0] if rows else ("none",)), box=None)
-    for row in rows:
-        table.add_row(*(str(value) for value in row.values()))
-    Console().print(table)
