@@ -15,8 +15,8 @@ setup: $(READY) ## Install everything into .venv (the others do it when needed).
 $(READY): pyproject.toml requirements.lock scripts/setup
 	@scripts/setup
 
-demo: $(READY) ## Start the whole stack, generate, show the cost (ONCE=1: exit after).
-	@$(BIN)/easel demo $(if $(ONCE),--once)
+demo: $(READY) ## Start the whole stack, generate, show the cost (ONCE=1: exit after; HISTORY=1: with a month of use).
+	@$(BIN)/easel demo $(if $(ONCE),--once) $(if $(HISTORY),--history)
 
 dev: $(READY) ## Run the whole stack until Ctrl-C.
 	@$(BIN)/easel up

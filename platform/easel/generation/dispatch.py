@@ -62,7 +62,7 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     contenders = _contenders(pool, room)
     chosen = choose(contenders, room=room)
     _remember(pool, contenders)
-    return _lease(chosen, now=now, lease_seconds=lease_seconds)
+    return attempts_lease(chosen, now=now, lease_seconds=lease_seconds)
 
 
 def free_slots(*, pool: Pool, now: datetime) -> int:
@@ -115,7 +115,7 @@ def _remember(pool: Pool, contenders: list[Contender]) -> None:
     )
 
 
-def _lease(job_ids: list[uuid.UUID], *, now: datetime, lease_seconds: int) -> list[Attempt]:
+def attempts_lease(job_ids: list[uuid.UUID], *, now: datetime, lease_seconds: int) -> list[Attempt]:
     numbers: Mapping[uuid.UUID, int] = dict(
         Job.objects.filter(id__in=job_ids).annotate(made=Count("attempts")).values_list("id", "made")
     )

@@ -60,6 +60,25 @@ class Client:
         """This month's usage and cost."""
         return self._call("GET", "/v1/usage", params={"group_by": group_by})
 
+    def start_experiment(self, *, name: str, arms: list[dict[str, Any]]) -> dict[str, Any]:
+        """Shares the tenant's requests out between the arms."""
+        return self._call("POST", "/v1/experiments", json={"name": name, "arms": arms})
+
+    def stop_experiment(self, name: str) -> dict[str, Any]:
+        return self._call("POST", f"/v1/experiments/{name}/stop")
+
+    def experiments(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._call("GET", "/v1/experiments")["data"]
+        return found
+
+    def experiment(self, name: str) -> dict[str, Any]:
+        """With its report."""
+        return self._call("GET", f"/v1/experiments/{name}")
+
+    def give_feedback(self, job_id: str, *, score: float) -> dict[str, Any]:
+        """What a user thought of a job's images, from 0 to 1."""
+        return self._call("POST", f"/v1/jobs/{job_id}/feedback", json={"score": score})
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.api_key}"}
         try:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 from PIL import Image
@@ -19,11 +21,13 @@ from rich.table import Table
 
 from easel.ops.client import Client, Refused
 from easel.ops.contact_sheet import Cell, contact_sheet
-from easel.ops.demo_tenants import broken_invariants, demo_tenants, worker_is_ready
+from easel.ops.demo_tenants import broken_invariants, dedicated_worker, demo_tenants, worker_is_ready
+from easel.ops.demo_versions import canary, experiment
 from easel.ops.environment import django_ready
 from easel.ops.home import home_of, log_dir
 from easel.ops.stack import Stack, StackUnavailable, free_port, keep_serving, port_is_free, running_stack
 
+SHARED_POOL = "shared"
 _PORT = 8000
 _START_SECONDS = 900  # loading a large checkpoint from a slow disk takes minutes
 _DEATHS_MAX = 3
@@ -75,23 +79,28 @@ ORDERS = (
     Order(tenant="basalt", prompt="a green square on a white background", adapter="mosaic", project="catalogue"),
     Order(tenant="basalt", prompt="蓝色背景上的红色圆形", caption="(in Chinese) a red circle on a blue background"),
     Order(tenant="basalt", prompt="an orange circle above a blue triangle on a black background", project="catalogue"),
+    Order(tenant="cobalt", prompt="a white star on a blue background"),
 )
+DEDICATED = "cobalt"  # has a pool of its own
 
 
 @click.command()
 @click.option("--once", is_flag=True, help="Exit when done, with status 0 only if everything worked.")
+@click.option("--history", is_flag=True, help="Also make a month of use, marked as generated, for the reports.")
 @click.option("--port", type=click.IntRange(1, 65535), envvar="EASEL_PORT", help="By default 8000, or else a free one.")
-def demo(once: bool, port: int | None) -> None:
-    """Start everything, generate for two tenants, show what it cost, keep serving."""
+def demo(once: bool, history: bool, port: int | None) -> None:
+    """Start everything, generate for three tenants, show what it cost, keep serving."""
     console = Console(highlight=False, soft_wrap=True)
     home = home_of(os.environ)
     log_path = log_dir(home) / "stack.log"
     port = port or (_PORT if port_is_free(_PORT) else free_port())
     try:
         with log_path.open("wb") as log:
-            console.print("[bold]1/4[/bold] Starting PostgreSQL, Redis and Easel's processes")
+            console.print("[bold]1/6[/bold] Starting PostgreSQL, Redis and Easel's processes")
             with running_stack(port=port, out=log) as stack:
                 with django_ready():
+                    if history:
+                        _make_history(console, log)
                     _show(console, stack, home)
                 console.print(f"\n[dim]logs: {log_path}[/dim]")
                 if not once:
@@ -109,23 +118,44 @@ def demo(once: bool, port: int | None) -> None:
 
 def _show(console: Console, stack: Stack, home: Path) -> None:
     """All that the demo promises; raises `DemoFailed` or `Refused` for what doesn't happen."""
-    console.print("[bold]2/4[/bold] Loading the model")
-    with console.status("until the API answers and the worker is warm"):
-        _wait_until(stack.is_ready, stack)
-        _wait_until(worker_is_ready, stack)
-    console.print("[bold]3/4[/bold] Two tenants, a key each, and their LoRA adapters")
-    projects = {tenant: [order.project for order in ORDERS if order.tenant == tenant] for tenant in ADAPTERS}
+    console.print("[bold]2/6[/bold] Three tenants: two share a pool of workers, one has its own")
+    tenants = dict.fromkeys(order.tenant for order in ORDERS)
+    projects = {tenant: [order.project for order in ORDERS if order.tenant == tenant] for tenant in tenants}
     clients = {tenant: Client(stack.url, key) for tenant, key in demo_tenants(projects).items()}
+    own_worker = dedicated_worker(DEDICATED)
+    if own_worker["pool"] not in stack.workers:  # an earlier demo's is started with the stack
+        stack.add_worker(own_worker)
+    with console.status("until the API answers and the workers are warm"):
+        _wait_until(stack.is_ready, stack)
+        for pool in (SHARED_POOL, own_worker["pool"]):
+            _wait_until(partial(worker_is_ready, pool), stack)
+    console.print("[bold]3/6[/bold] Their LoRA adapters")
     for tenant, adapter in ADAPTERS.items():
         with as_file(files("inference") / "demo_model" / "adapters" / f"{adapter}.safetensors") as file:
             version = clients[tenant].upload_adapter(adapter, file)["versions"][-1]["version"]
         console.print(f"    {tenant}: adapter {adapter}, version {version}")
-    console.print(f"[bold]4/4[/bold] {len(ORDERS)} pictures")
+    console.print(f"[bold]4/6[/bold] {len(ORDERS)} pictures")
     deliveries = _deliver(console, clients)
     sheet = _write_sheet(deliveries, home)
+    console.print("[bold]5/6[/bold] A canary: version 2 draws for half of the callers, in half of the steps")
+    canary(console, clients["aurora"])
+    console.print("[bold]6/6[/bold] An experiment: does one step do as well as eight?")
+    experiment(console, clients["basalt"])
     _check(deliveries)
     _print_costs(console, clients)
     _print_next_steps(console, stack.url, clients["aurora"].api_key, sheet)
+
+
+def _make_history(console: Console, log: BinaryIO) -> None:
+    from easel.ops import logs
+    from easel.ops.history import DAYS, history_make
+
+    logs.configure(service="history", out=io.TextIOWrapper(log, write_through=True))
+    with Progress(TextColumn("    a month of history"), BarColumn(12), MofNCompleteColumn(), console=console) as bars:
+        bar = bars.add_task("", total=DAYS)
+        made = history_make(now=datetime.now(UTC), progress=lambda done, days: bars.update(bar, completed=done))
+        bars.update(bar, completed=DAYS)
+    console.print(f"    {made} jobs, marked as generated" if made else "    it was made by an earlier demo")
 
 
 def _wait_until(ready: Callable[[], bool], stack: Stack) -> None:

@@ -6,6 +6,10 @@ To be called inside `django_ready`.
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from easel.ops.pool_workers import PoolWorker
 
 _CREDIT_MICROS = 10_000_000
 _KEY_NAME = "demo"
@@ -42,13 +46,29 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return secrets
 
 
-def worker_is_ready() -> bool:
-    """Whether the shared pool has room for a job."""
+def dedicated_worker(slug: str) -> "PoolWorker":
+    """What a worker of the tenant's own pool is to be told; the pool is made where missing."""
+    from django.conf import settings
+
+    from easel.ops.pool_workers import pool_worker
+    from easel.registry.models import Pool
+    from easel.registry.pools import dedicated_pool_create
+    from easel.registry.routing import main_version
+    from tenants.models import Tenant
+
+    tenant = Tenant.objects.get(slug=slug)
+    pool = Pool.objects.filter(tenant=tenant).first() or dedicated_pool_create(
+        tenant=tenant, version=main_version(None), gpu_class=settings.EASEL.gpu_class, now=datetime.now(UTC)
+    )
+    return pool_worker(pool)
+
+
+def worker_is_ready(pool: str) -> bool:
+    """Whether a pool has room for a job."""
     from easel.generation.dispatch import free_slots
-    from easel.ops.seed import SHARED_POOL
     from easel.registry.models import Pool
 
-    return free_slots(pool=Pool.objects.get(slug=SHARED_POOL), now=datetime.now(UTC)) > 0
+    return free_slots(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)) > 0
 
 
 def broken_invariants() -> list[str]:

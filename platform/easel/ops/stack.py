@@ -42,6 +42,11 @@ class Stack:
     supervisor: Supervisor
     metrics_ports: dict[str, int]
 
+    @property
+    def workers(self) -> set[str]:
+        """The pools that this stack runs a worker of."""
+        return {name.removeprefix("worker-") for name in self.metrics_ports}
+
     def add_worker(self, told: "PoolWorker") -> None:
         """Start one more worker, as `easel.ops.pool_workers` says of its pool."""
         self.supervisor.add(_worker(told, self.metrics_ports))
