@@ -7,7 +7,9 @@ from datetime import datetime
 from django.db import transaction
 
 from tenants.errors import DomainError
-from tenants.models import SLUG, Project, Tenant
+from tenants.models import SLUG, Project, Quota, Tenant
+
+PIXELS_MAX = 1024 * 1024  # what a new tenant may ask for
 
 
 class SlugInvalid(DomainError):
@@ -32,6 +34,7 @@ def tenant_create(*, slug: str, now: datetime, name: str = "", currency: str = "
         )
         if not created:
             raise SlugTaken(param="name")
+        Quota.objects.create(tenant=tenant, pixels_max=PIXELS_MAX, updated_at=now)
         return tenant, project_create(tenant=tenant, slug="default", now=now)
 
 

@@ -18,7 +18,6 @@ class Tenant(models.Model):
     slug = models.CharField(max_length=40, unique=True)
     name = models.CharField(max_length=200)
     currency = models.CharField(max_length=3, default="USD")
-    pixels_max = models.PositiveIntegerField(default=1024 * 1024, help_text="Largest width x height of an image.")
     fair_share_weight = models.PositiveSmallIntegerField(
         default=1, help_text="Share of a busy pool, relative to the other tenants waiting for it."
     )
@@ -78,6 +77,67 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"easel_sk_{self.key_id}_…"
+
+
+class Quota(models.Model):
+    """What a tenant may ask for, or one of its keys; an empty limit is none of its own, 0 allows nothing."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="quotas")
+    api_key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="quota")
+    requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
+    concurrent_jobs_max = models.PositiveIntegerField(null=True, blank=True)
+    image_units_per_month = models.DecimalField(max_digits=14, decimal_places=4, null=True, blank=True)
+    pixels_max = models.PositiveIntegerField(null=True, blank=True, help_text="Largest width x height of an image.")
+    steps_max = models.PositiveSmallIntegerField(null=True, blank=True)
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant"], condition=Q(api_key__isnull=True), name="quota_one_per_tenant"),
+            models.CheckConstraint(
+                condition=Q(image_units_per_month__isnull=True) | Q(image_units_per_month__gte=0),
+                name="quota_units_not_negative",
+            ),
+        ]
+
+
+class MonthlyUse(models.Model):
+    """Image units that a tenant, or one of its keys, has asked for in a month (UTC), less those not delivered."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, related_name="+")
+    month = models.DateField(help_text="Its first day.")
+    image_units = models.DecimalField(max_digits=20, decimal_places=10)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "api_key", "month"], nulls_distinct=False, name="monthly_use_unique"
+            ),
+            models.CheckConstraint(condition=Q(image_units__gte=0), name="monthly_use_not_negative"),
+        ]
+
+
+class BlockListEntry(models.Model):
+    """A phrase or pattern that no prompt may hold: the platform's, or one tenant's own."""
+
+    class Kind(models.TextChoices):
+        PHRASE = "phrase", "words, however they are written"
+        REGEX = "regex", "a regular expression of RE2"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True, related_name="block_list")
+    kind = models.CharField(max_length=10, choices=Kind)
+    pattern = models.CharField(max_length=500)
+    reason = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "kind", "pattern"], nulls_distinct=False, name="block_list_entry_unique"
+            )
+        ]
 
 
 class AuditEvent(models.Model):

@@ -9,10 +9,10 @@ from rest_framework.views import APIView
 
 from easel.api import openapi
 from easel.api.authentication import caller
+from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rendering import experiment_json, report_json, rollout_json
 from easel.api.serializers import ExperimentInput, FeedbackInput
-from easel.api.views import now
 from easel.generation import queries
 from easel.generation.experiment_report import experiment_report
 from easel.generation.feedback import feedback_give

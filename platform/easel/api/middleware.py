@@ -39,6 +39,8 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
         response = await get_response(request)
         seconds = time.perf_counter() - began
         response["X-Request-Id"] = request_id
+        for name, value in getattr(request, "rate_limit_headers", {}).items():
+            response[name] = value
         # The route and not the path: a metric's labels must not grow with what clients send.
         route = request.resolver_match.route if request.resolver_match else "unmatched"
         method = _method(request.method)

@@ -7,6 +7,7 @@ from drf_spectacular.utils import OpenApiResponse
 
 from easel.generation.models import State
 from easel.registry.models import Experiment, Rollout
+from tenants.quotas import LIMITS
 
 Schema = dict[str, Any]
 
@@ -119,6 +120,16 @@ USAGE_ROW = {
     "additionalProperties": False,
 }
 USAGE = _list_of(USAGE_ROW, start=DAY, end=DAY, total=MONEY)
+QUOTA = _list_of(
+    _object(
+        limit={"type": "string", "enum": list(LIMITS)},
+        of={"type": "string", "enum": ["account", "api_key"]},
+        value=NUMBER,
+        used=_or_null(NUMBER),
+        remaining=_or_null(NUMBER),
+        resets_at=_or_null(TIME),
+    )
+)
 FEEDBACK = _object(object=TEXT, job_id=TEXT, score=NUMBER, comment=TEXT, created_at=TIME)
 ROLLOUT = _object(
     id=TEXT,

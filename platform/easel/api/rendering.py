@@ -3,6 +3,8 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.conf import settings
@@ -14,6 +16,8 @@ from easel.generation.experiment_report import ArmReport
 from easel.generation.models import Job, State
 from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
 from easel.storage import store
+from tenants.models import ApiKey
+from tenants.quotas import LIMITS, next_month, quotas_of, units_used
 
 URL_SECONDS = 3600
 # Failures that the request itself caused: trying the same again can't help.
@@ -165,6 +169,33 @@ def model_json(version: ModelVersion) -> dict[str, Any]:
         "steps_default": version.steps_default,
         "steps_max": version.steps_max,
     }
+
+
+def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
+    """Each limit that is set, whose it is, and how much of it is used."""
+    quotas, units = quotas_of(api_key), units_used(api_key, at=at)
+    in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
+    rows = []
+    for quota in quotas:
+        own = quota.api_key_id is not None
+        used: dict[str, Decimal | int] = {
+            "concurrent_jobs_max": (in_hand.filter(api_key=api_key) if own else in_hand).count(),
+            "image_units_per_month": units[quota.api_key_id],
+        }
+        for name in LIMITS:
+            if (limit := getattr(quota, name)) is None:
+                continue
+            rows.append(
+                {
+                    "limit": name,
+                    "of": "api_key" if own else "account",
+                    "value": float(limit),
+                    "used": float(used[name]) if name in used else None,
+                    "remaining": max(0.0, float(limit - used[name])) if name in used else None,
+                    "resets_at": next_month(at) if name == "image_units_per_month" else None,
+                }
+            )
+    return {"object": "list", "data": rows}
 
 
 def rollout_json(rollout: Rollout) -> dict[str, Any]:

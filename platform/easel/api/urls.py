@@ -30,6 +30,7 @@ urlpatterns = [
     path("adapters/<name:name>", threaded(views.AdapterDetail.as_view())),
     path("models", threaded(views.Models.as_view())),
     path("models/<name:name>", threaded(views.ModelDetail.as_view())),
+    path("quota", threaded(views.QuotaView.as_view())),
     path("usage", threaded(views.Usage.as_view())),
     path("openapi.json", threaded(openapi)),
 ]

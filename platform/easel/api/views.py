@@ -2,7 +2,6 @@
 
 import contextlib
 import uuid
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -20,9 +19,11 @@ from rest_framework.views import APIView
 from billing.queries import GROUPS, usage
 from easel.api import openapi, waiting
 from easel.api.authentication import caller
+from easel.api.clock import now
 from easel.api.errors import StillRunning
 from easel.api.openapi import answers
-from easel.api.rendering import adapter_json, images_json, job_json, jobs_json, model_json, money_json
+from easel.api.rate_limit import RequestsPerMinute
+from easel.api.rendering import adapter_json, images_json, job_json, jobs_json, model_json, money_json, quota_json
 from easel.api.serializers import AdapterUploadInput, ImagesInput, JobInput, ListQuery, UsageQuery
 from easel.api.threads import in_thread
 from easel.generation import completion, queries, transport
@@ -32,11 +33,6 @@ from easel.generation.outputs import outputs_delete
 from easel.registry import adapters, routing
 from tenants.idempotency import Outcome, once
 from tenants.models import Scope
-
-
-def now() -> datetime:
-    """The clock of this edge; verbs are told the time."""
-    return datetime.now(UTC)
 
 
 def submit(request: Request, spec: Spec, endpoint: str) -> Outcome:
@@ -67,6 +63,7 @@ class ImagesSubmit(APIView):
     """Admits the work of an images call; `images_generations` waits for it."""
 
     scope = Scope.GENERATE
+    throttle_classes = [RequestsPerMinute]
 
     @extend_schema(
         operation_id="images_generations",
@@ -130,6 +127,7 @@ class Jobs(APIView):
     """The same work without waiting for it."""
 
     scope = Scope.GENERATE
+    throttle_classes = [RequestsPerMinute]
 
     @extend_schema(operation_id="jobs_create", request=JobInput, responses=answers(openapi.JOB, status=202))
     def post(self, request: Request) -> Response:
@@ -238,6 +236,13 @@ class ModelDetail(APIView):
     @extend_schema(operation_id="models_get", responses=answers(openapi.MODEL))
     def get(self, request: Request, name: str) -> Response:
         return Response(model_json(routing.main_version(name)))
+
+
+class QuotaView(APIView):
+    @extend_schema(operation_id="quota_get", responses=answers(openapi.QUOTA))
+    def get(self, request: Request) -> Response:
+        """What your account and this key may ask for, and how much of it is used."""
+        return Response(quota_json(caller(request), at=now()))
 
 
 class Usage(APIView):

@@ -16,10 +16,12 @@ from billing.models import Meter
 from billing.rating import Prices, Quantity, total_micros
 from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, JobAdapter
+from easel.generation.prompt_policy import prompt_check, prompt_clean
 from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
 from easel.registry.models import Arm, ModelVersion
-from tenants.models import ApiKey, Project, Tenant
+from tenants.models import ApiKey, Project, Quota, Tenant
+from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_of, tightest, units_take
 
 SIZE_MULTIPLE = 16  # a latent pixel is 8x8 pixels and a token 2x2 of those
 ASPECT_MAX = 3
@@ -67,19 +69,25 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     Raises a `DomainError` that names the field at fault, and then nothing is written.
     """
     tenant = api_key.tenant
+    spec = replace(spec, prompt=prompt_clean(spec.prompt))
     check_prompt(spec.prompt, chars_max=limits.prompt_chars_max)
+    prompt_check(spec.prompt, tenant=tenant)
+    quotas = quotas_of(api_key)
     version, arm, spec = _assign(tenant, spec, job_id)
-    width, height = parse_size(spec.size, version=version, tenant=tenant)
+    width, height = parse_size(spec.size, version=version, quotas=quotas)
     steps = version.steps_default if spec.steps is None else spec.steps
     if not 1 <= steps <= version.steps_max:
         raise StepsInvalid(f"steps is 1 to {version.steps_max} for {version.model.name}", param="steps")
+    if (bound := tightest(quotas, "steps_max")) and steps > bound.value:
+        raise StepsInvalid(f"{steps} steps are more than {bound.owner} of {bound.value}", param="steps")
     uses = adapters.adapters_resolve(tenant=tenant, names=[use.name for use in spec.adapters], version=version)
     project = _project(api_key, spec.project)
     pool = routing.pool_for(version, tenant=tenant)
-    bound = cost_bound(version=version, gpu_class=pool.gpu_class, width=width, height=height, steps=steps, n=spec.n)
+    most = cost_bound(version=version, gpu_class=pool.gpu_class, width=width, height=height, steps=steps, n=spec.n)
     prices = Prices.at(currency=tenant.currency, at=now)
     with transaction.atomic():
-        ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(bound)), reference=job_id, at=now)
+        ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(most)), reference=job_id, at=now)
+        _take_quota(api_key, image_units(width=width, height=height, n=spec.n), now)
         job = Job.objects.create(
             id=job_id,
             tenant=tenant,
@@ -130,6 +138,25 @@ def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm
     return version, arm, spec
 
 
+def _take_quota(api_key: ApiKey, units: Decimal, now: datetime) -> None:
+    """Counts the request towards the month and the jobs at once. Raises `ImageQuotaExceeded`, `ConcurrencyExceeded`.
+
+    After the hold, as a job's end settles the hold before it gives units back: locks are taken in one order.
+    """
+    quotas = quotas_of(api_key, lock=True)
+    units_take(api_key=api_key, quotas=quotas, image_units=units, at=now)
+    for quota in quotas:
+        if quota.concurrent_jobs_max is None:
+            continue
+        unfinished = Job.objects.filter(tenant=api_key.tenant_id, finished_at=None)
+        if quota.api_key_id is not None:
+            unfinished = unfinished.filter(api_key=api_key)
+        if unfinished.count() >= quota.concurrent_jobs_max:
+            raise ConcurrencyExceeded(
+                f"{quota.concurrent_jobs_max} unfinished jobs are allowed at once ({owner_of(quota)}): wait for one"
+            )
+
+
 def check_prompt(prompt: str, *, chars_max: int) -> None:
     """Raises `PromptInvalid` for a prompt that is blank, too long, or holds characters no model reads."""
     if not prompt.strip():
@@ -143,7 +170,7 @@ def check_prompt(prompt: str, *, chars_max: int) -> None:
         )
 
 
-def parse_size(size: str, *, version: ModelVersion, tenant: Tenant) -> tuple[int, int]:
+def parse_size(size: str, *, version: ModelVersion, quotas: list[Quota]) -> tuple[int, int]:
     """Width and height in pixels. Raises `SizeInvalid` with what would be allowed."""
     found = _SIZE.fullmatch(version.size_default if size == "auto" else size)
     if not found:
@@ -158,10 +185,9 @@ def parse_size(size: str, *, version: ModelVersion, tenant: Tenant) -> tuple[int
         )
     if max(width, height) > ASPECT_MAX * min(width, height):
         raise SizeInvalid(f"the longer side is at most {ASPECT_MAX} times the shorter", param="size")
-    if width * height > tenant.pixels_max:
+    if (bound := tightest(quotas, "pixels_max")) and width * height > bound.value:
         raise SizeInvalid(
-            f"{width}x{height} is {width * height} pixels; your account's limit is {tenant.pixels_max}",
-            param="size",
+            f"{width}x{height} is {width * height} pixels, more than {bound.owner} of {bound.value}", param="size"
         )
     return width, height
 

@@ -27,6 +27,7 @@ from easel.generation.models import Attempt, Job, Output, State
 from easel.registry.models import Pool
 from easel.registry.workers import worker_seen
 from inference.contract import AttemptFinished, WorkerBeat
+from tenants.quotas import units_return
 
 log = structlog.get_logger()
 NANO = Decimal("1e-9")
@@ -199,6 +200,8 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
 def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
     """Ends a job that made nothing: its hold goes back whole."""
     ledger.void(tenant=job.tenant, reference=job.id, at=now)
+    units = image_units(width=job.width, height=job.height, n=job.n)
+    units_return(api_key=job.api_key, image_units=units, taken_at=job.created_at)
     job.state, job.finished_at = state, now
     job.error_code, job.error_message = error_code, error_message
     job.save(update_fields=["state", "finished_at", "error_code", "error_message"])

@@ -57,3 +57,9 @@ class FeedbackExists(DomainError):
     """Feedback is given once for a job."""
 
     code, http_status = "feedback_exists", 409
+
+
+class PromptBlocked(DomainError):
+    """This prompt is against the content policy: change it and try again. Nothing was charged."""
+
+    code, type = "moderation_blocked", "image_generation_user_error"

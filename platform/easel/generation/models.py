@@ -77,6 +77,7 @@ class Job(models.Model):
             # The dispatcher's queue: small, since it holds waiting jobs alone.
             models.Index(fields=["pool", "tenant", "created_at"], condition=Q(state=State.QUEUED), name="job_queue"),
             models.Index(fields=["pool", "state"], condition=~Q(state__in=FINAL), name="job_unfinished"),
+            models.Index(fields=["tenant", "api_key"], condition=Q(finished_at__isnull=True), name="job_in_hand"),
             models.Index(fields=["tenant", "-created_at", "-id"], name="job_by_tenant"),
             models.Index(fields=["arm"], condition=Q(arm__isnull=False), name="job_by_arm"),
             models.Index(fields=["model_version", "finished_at"], name="job_by_version"),

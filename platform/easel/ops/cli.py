@@ -20,13 +20,14 @@ _GRACEFUL_SECONDS = 10
 # Commands of other modules: one line each.
 _ELSEWHERE = {
     "audit": Lazy("easel.ops.audit_command:audit", "Check the invariants on the live system."),
+    "block-list": Lazy("easel.ops.limit_command:block_list", "What no prompt may hold."),
     "demo": Lazy("easel.ops.demo:demo", "Start everything, generate, show what it cost, keep serving."),
     "generate": Lazy("easel.ops.generate_command:generate", "Generate an image."),
     "model": Lazy("easel.ops.model_command:model", "Add versions of models, and share their callers out."),
     "pool": Lazy("easel.ops.model_command:pool", "List pools of workers, and give a tenant its own."),
     "rollout": Lazy("easel.ops.rollout_command:rollout", "Canaries: start, watch, promote, roll back."),
     "key": Lazy("easel.ops.tenant_command:key", "Create, list, rotate and revoke API keys."),
-    "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list and suspend them, add credit."),
+    "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list, limit and suspend them, add credit."),
 }
 
 

@@ -10,6 +10,7 @@ import click
 
 from easel.ops.committed import committed
 from easel.ops.environment import django_ready
+from easel.ops.limit_command import tenant_limit
 from easel.ops.tables import as_json_option, print_rows
 from tenants.errors import DomainError
 
@@ -133,6 +134,9 @@ def tenant_list(as_json: bool) -> None:
             for balances in [ledger.balances(found)]
         ]
     print_rows(rows, as_json)
+
+
+tenant.add_command(tenant_limit)
 
 
 @click.group()

@@ -62,7 +62,9 @@ def test_a_call_says_what_it_takes_and_how_to_authenticate(document):
     assert images["security"] == [{"apiKey": []}]
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/{job_id}", "/v1/models", "/v1/models/{name}", "/v1/usage"])
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs", "/v1/jobs/{job_id}", "/v1/models", "/v1/models/{name}", "/v1/usage", "/v1/quota"]
+)
 def test_real_answers_are_as_described(alice, version, create, document, path):
     done, failed, _ = (create(alice, metadata={"a": "b"})["id"] for _ in range(3))
     end_job(done)

@@ -9,7 +9,7 @@ from billing import ledger
 from easel.generation.models import Job
 from easel.registry.models import Adapter
 from tenants.keys import key_revoke
-from tenants.models import Tenant
+from tenants.models import Quota, Tenant
 from tests.conftest import NOW
 from tests.easel.api.conftest import call
 
@@ -212,7 +212,7 @@ def test_a_key_without_the_scope_is_refused(customer, method, path, scope):
 
 
 def test_a_size_over_the_tenants_maximum_is_refused(alice, body):
-    Tenant.objects.filter(pk=alice.tenant.pk).update(pixels_max=256 * 256)
+    Quota.objects.filter(tenant=alice.tenant).update(pixels_max=256 * 256)
     refused(call("POST", "/v1/jobs", alice, json=body(size="512x512")), 400, "size_invalid", "size")
     left_nothing(alice)
 

@@ -1,0 +1,142 @@
+"""What a tenant and each of its keys may ask for. Both hold: the tightest decides, and a refusal says whose it was."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from uuid import UUID
+
+from django.db import connection
+from django.db.models import F, Q, Value
+from django.db.models.functions import Greatest
+
+from tenants.errors import DomainError
+from tenants.models import ApiKey, MonthlyUse, Quota, Tenant
+
+LIMITS = ("requests_per_minute", "concurrent_jobs_max", "image_units_per_month", "pixels_max", "steps_max")
+INTEGER_MAX = 2**31 - 1
+HIGHEST: dict[str, int] = {"image_units_per_month": 10**9, "steps_max": 2**15 - 1}
+
+
+class QuotaInvalid(DomainError):
+    """A limit is 0 or more, or none at all."""
+
+    code = "quota_invalid"
+
+
+class ImageQuotaExceeded(DomainError):
+    """The image units of this month are used up."""
+
+    code, type, http_status = "image_quota_exceeded", "insufficient_quota", 429
+
+
+class ConcurrencyExceeded(DomainError):
+    """As many jobs as are allowed at once are unfinished: wait for one to end."""
+
+    code, type, http_status, retryable = "concurrency_limit_exceeded", "rate_limit_error", 429, True
+    retry_after_seconds = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A limit and whose it is, as a refusal says it."""
+
+    value: int | Decimal
+    owner: str
+
+
+def quota_set(
+    *, tenant: Tenant, api_key: ApiKey | None, limits: Mapping[str, int | Decimal | None], now: datetime
+) -> Quota:
+    """Sets some of the limits of a tenant, or of one of its keys; None lifts a limit. Holds from the next request.
+
+    Raises `QuotaInvalid`.
+    """
+    for name, value in limits.items():
+        highest = HIGHEST.get(name, INTEGER_MAX)
+        if name not in LIMITS:
+            raise QuotaInvalid(f"there is no limit {name!r}: there are {', '.join(LIMITS)}")
+        if value is not None and not 0 <= value <= highest:
+            raise QuotaInvalid(f"{name} is 0 to {highest}, or none")
+    if api_key is not None and api_key.tenant_id != tenant.pk:
+        raise QuotaInvalid("the key is of another tenant")
+    quota, _ = Quota.objects.update_or_create(tenant=tenant, api_key=api_key, defaults={**limits, "updated_at": now})
+    return quota
+
+
+def quotas_of(api_key: ApiKey, *, lock: bool = False) -> list[Quota]:
+    """The tenant's quota and the key's own, where there are any; locked, admissions take turns until the commit."""
+    quotas = Quota.objects.filter(tenant=api_key.tenant_id).order_by("id")
+    if lock:
+        quotas = quotas.select_for_update()
+    return [quota for quota in quotas if quota.api_key_id in (None, api_key.pk)]
+
+
+def owner_of(quota: Quota) -> str:
+    return "your account's limit" if quota.api_key_id is None else "this API key's limit"
+
+
+def tightest(quotas: list[Quota], name: str) -> Bound | None:
+    """The least of a limit that is set; None where none is."""
+    bounds = [
+        Bound(value=value, owner=owner_of(quota)) for quota in quotas if (value := getattr(quota, name)) is not None
+    ]
+    return min(bounds, key=lambda bound: bound.value, default=None)
+
+
+def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at: datetime) -> None:
+    """Counts image units towards the month, for the tenant and for the key; in the caller's transaction.
+
+    Raises `ImageQuotaExceeded`, after which the caller's transaction must not commit.
+    """
+    used = _add(api_key, month_of(at), image_units)
+    for quota in quotas:
+        limit = quota.image_units_per_month
+        if limit is not None and used[quota.api_key_id] > limit:
+            before = used[quota.api_key_id] - image_units
+            raise ImageQuotaExceeded(
+                f"this request is {image_units.normalize():f} image units, and {before.normalize():f} of"
+                f" {limit.normalize():f} are used this month ({owner_of(quota)}); the next month begins at"
+                f" {next_month(at).isoformat()}"
+            )
+
+
+def units_return(*, api_key: ApiKey, image_units: Decimal, taken_at: datetime) -> None:
+    """Gives back what a job took and did not deliver."""
+    # A count that isn't there was never raised: a job from before there were counts.
+    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(taken_at))
+    for holder in (Q(api_key=None), Q(api_key=api_key)):
+        rows.filter(holder).update(image_units=Greatest(F("image_units") - image_units, Value(Decimal(0))))
+
+
+def units_used(api_key: ApiKey, *, at: datetime) -> dict[UUID | None, Decimal]:
+    """This month's image units: the tenant's by None, the key's by its id."""
+    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(at))
+    found = rows.filter(Q(api_key=None) | Q(api_key=api_key)).values_list("api_key_id", "image_units")
+    return {None: Decimal(0), api_key.pk: Decimal(0), **dict(found)}
+
+
+def month_of(at: datetime) -> date:
+    return at.astimezone(UTC).date().replace(day=1)
+
+
+def next_month(at: datetime) -> datetime:
+    first = month_of(at)
+    following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
+    return datetime(following.year, following.month, 1, tzinfo=UTC)
+
+
+def _add(api_key: ApiKey, month: date, image_units: Decimal) -> dict[UUID | None, Decimal]:
+    """One statement, whose row locks make a tenant's admissions take turns; returns the new counts by key id."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO tenants_monthlyuse AS monthly (tenant_id, api_key_id, month, image_units)
+            VALUES (%(tenant)s, NULL, %(month)s, %(units)s), (%(tenant)s, %(key)s, %(month)s, %(units)s)
+                ON CONFLICT (tenant_id, api_key_id, month)
+                DO UPDATE SET image_units = monthly.image_units + excluded.image_units
+            RETURNING api_key_id, image_units
+            """,
+            {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month, "units": image_units},
+        )
+        return dict(cursor.fetchall())
