@@ -24,6 +24,7 @@ INSTALLED_APPS = [
     "billing",
     "easel.registry",
     "easel.generation",
+    "easel.reporting",
     "easel.api",
 ]
 MIDDLEWARE = ["easel.api.middleware.RequestContext"]

@@ -23,10 +23,11 @@ _ELSEWHERE = {
     "block-list": Lazy("easel.ops.limit_command:block_list", "What no prompt may hold."),
     "demo": Lazy("easel.ops.demo:demo", "Start everything, generate, show what it cost, keep serving."),
     "generate": Lazy("easel.ops.generate_command:generate", "Generate an image."),
+    "key": Lazy("easel.ops.tenant_command:key", "Create, list, rotate and revoke API keys."),
     "model": Lazy("easel.ops.model_command:model", "Add versions of models, and share their callers out."),
     "pool": Lazy("easel.ops.model_command:pool", "List pools of workers, and give a tenant its own."),
+    "reporting-login": Lazy("easel.ops.reporting_command:reporting_login", "Let Grafana read the reporting views."),
     "rollout": Lazy("easel.ops.rollout_command:rollout", "Canaries: start, watch, promote, roll back."),
-    "key": Lazy("easel.ops.tenant_command:key", "Create, list, rotate and revoke API keys."),
     "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list, limit and suspend them, add credit."),
 }
 

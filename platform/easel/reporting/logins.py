@@ -1,0 +1,55 @@
+"""Who may read the views: PostgreSQL roles in the group `easel_reporting`."""
+
+import re
+
+from django.db import ProgrammingError, connection, transaction
+from psycopg import errors, sql
+
+from tenants.errors import DomainError
+
+GROUP = "easel_reporting"
+NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+
+
+class LoginRefused(DomainError):
+    """This name can't be a login for reports; the message says why, and what to do."""
+
+    code = "login_refused"
+
+
+def login_set(*, name: str, password: str) -> None:
+    """Makes a role that can log in and read the views, or gives the one that is there a new password.
+
+    Raises `LoginRefused`, also for a role that was not made here: a report must not take over another's login.
+    """
+    if not NAME.fullmatch(name) or name.startswith("pg_") or name == GROUP:
+        raise LoginRefused(f"{name!r} is no name for a login: use lower-case letters, digits and _")
+    try:
+        with transaction.atomic():
+            _set(name, password)
+    except ProgrammingError as error:
+        if not isinstance(error.__cause__, errors.InsufficientPrivilege):
+            raise
+        raise LoginRefused("the user of DATABASE_URL may not make roles: run this as one that may") from error
+
+
+def _set(name: str, password: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [GROUP])
+        if not cursor.fetchone()[0]:
+            raise LoginRefused(f"the role {GROUP} is missing: run `easel migrate` as a user that may make roles")
+        cursor.execute(
+            "SELECT rolsuper, EXISTS (SELECT FROM pg_auth_members JOIN pg_roles readers ON readers.oid = roleid"
+            " WHERE member = role.oid AND readers.rolname = %s) FROM pg_roles role WHERE rolname = %s",
+            [GROUP, name],
+        )
+        found = cursor.fetchone()
+        if found is not None and (found[0] or not found[1]):
+            raise LoginRefused(f"the role {name} is there and not for reports: choose another name")
+        role, group = sql.Identifier(name), sql.Identifier(GROUP)
+        if found is None:
+            cursor.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(role, group))
+        cursor.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(password)))
+        # A report that reads too much ends before it harms; a mistake in a query writes nothing.
+        cursor.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role))
+        cursor.execute(sql.SQL("ALTER ROLE {} SET statement_timeout = '60s'").format(role))
