@@ -103,3 +103,14 @@ def revenue_by_tenant() -> list[tuple[str, str, int]]:
     """(tenant, currency, micro-units) earned since the beginning."""
     rows = Account.objects.filter(kind=Account.Kind.REVENUE).order_by("tenant__slug")
     return list(rows.values_list("tenant__slug", "currency", "balance_micros"))
+
+
+def credit_by_tenant() -> list[tuple[str, str, int]]:
+    """(tenant, currency, micro-units) that can still be spent."""
+    rows = Account.objects.filter(kind=Account.Kind.CREDIT).order_by("tenant__slug")
+    return list(rows.values_list("tenant__slug", "currency", "balance_micros"))
+
+
+def ledger_imbalance() -> list[tuple[str, int]]:
+    """(currency, micro-units): the sum of all balances, which is 0."""
+    return list(Account.objects.order_by().values_list("currency").annotate(Sum("balance_micros")))

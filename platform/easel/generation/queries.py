@@ -1,12 +1,13 @@
 """Reads of jobs."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Count, Q, QuerySet, Sum
+from django.db.models import Count, Min, Q, QuerySet, Sum
 
 from easel.generation.errors import JobNotFound
-from easel.generation.models import Attempt, Job
+from easel.generation.models import Attempt, Job, State
 from tenants.models import Tenant
 
 
@@ -34,6 +35,18 @@ def jobs_by_pool() -> list[tuple[str, str, int]]:
     """(pool, state, jobs) since the beginning."""
     rows = Job.objects.order_by().values_list("pool__slug", "state").annotate(count=Count("id"))
     return [(pool, state, count) for pool, state, count in rows]
+
+
+def oldest_queued_by_pool() -> dict[str, datetime]:
+    """When the oldest waiting job was admitted, by pool; a pool where none waits is not there."""
+    rows = Job.objects.filter(state=State.QUEUED).order_by().values_list("pool__slug")
+    return dict(rows.annotate(Min("created_at")))
+
+
+def lost_attempts_by_pool() -> dict[str, int]:
+    """Attempts whose lease ran out since the beginning, by pool; a pool without one is not there."""
+    rows = Attempt.objects.filter(state=Attempt.State.LOST).order_by().values_list("job__pool__slug")
+    return dict(rows.annotate(Count("token")))
 
 
 def live_tokens(job: Job) -> list[str]:
