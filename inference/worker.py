@@ -42,7 +42,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, model: LoadedModel, *, load_seconds: float) -> None:
         self._config = config
-        self._started_at = time.time()
+        self._started_at = time.time() - load_seconds  # loading is part of its life
         self._stopping = threading.Event()
         self._gpu_class = config.gpu_class or model.device_name
         self._engine = Engine(
