@@ -4,10 +4,10 @@ BIN := .venv/bin
 READY := .venv/.easel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test lint format lock clean
+.PHONY: help setup demo dev test lint format dashboards lock clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Install everything into .venv (the others do it when needed).
 
@@ -34,6 +34,9 @@ lint: $(READY) ## Check style, types and the directions of imports.
 format: $(READY) ## Apply the style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+dashboards: $(READY) ## Write Grafana's dashboards from deploy/grafana.
+	@$(BIN)/python -m deploy.grafana
 
 lock: $(READY) ## Write the versions installed now to requirements.lock.
 	@scripts/lock $(BIN)/python > requirements.lock.new && mv requirements.lock.new requirements.lock

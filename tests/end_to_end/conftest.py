@@ -52,6 +52,13 @@ class LiveEasel:
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*_easel(), *arguments], env=self._env(), capture_output=True, text=True, check=False)
 
+    def run(self, code: str) -> None:
+        """Runs Python in a process that knows this Easel's servers, as its commands do."""
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=self._env(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
     def json(self, *arguments: str) -> Any:
         done = self.command(*arguments, "--json")
         assert done.stdout, done.stderr

@@ -1,0 +1,1 @@
+"""Grafana's dashboards, written here and provisioned as JSON: `python -m deploy.grafana` writes `dashboards/`."""

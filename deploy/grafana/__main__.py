@@ -1,0 +1,19 @@
+"""Writes the dashboards to `dashboards/`."""
+
+import json
+from pathlib import Path
+
+from deploy.grafana import cost, engine, health, margin, storage
+
+FOLDER = Path(__file__).with_name("dashboards")
+
+
+def dashboards() -> dict[str, str]:
+    """The text of each file, by its name."""
+    made = [module.dashboard() for module in (health, engine, cost, storage, margin)]
+    return {f"{board['uid']}.json": json.dumps(board, indent=2, sort_keys=True) + "\n" for board in made}
+
+
+if __name__ == "__main__":
+    for name, text in dashboards().items():
+        (FOLDER / name).write_text(text)

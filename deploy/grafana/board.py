@@ -1,0 +1,156 @@
+"""What the dashboards are put together from: queries, panels, variables, and the page itself."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
+    BigValueColorMode,
+    BigValueGraphMode,
+    GraphDrawStyle,
+    LegendDisplayMode,
+    LegendPlacement,
+    StackingMode,
+    VisibilityMode,
+    VizOrientation,
+)
+from grafana_foundation_sdk.models.dashboard import (
+    DataSourceRef,
+    DynamicConfigValue,
+    VariableOption,
+    VariableRefresh,
+)
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+# The uids of `provisioning/datasources/easel.yaml`.
+PROMETHEUS = DataSourceRef(type_val="prometheus", uid="easel-prometheus")
+POSTGRESQL = DataSourceRef(type_val="grafana-postgresql-datasource", uid="easel-postgresql")
+# Of Grafana 11.6, whose types the SDK has; Grafana itself brings older dashboards up to date.
+SCHEMA_VERSION = 41
+WIDTH = 24
+
+Panel = Builder[Any]
+
+
+class SqlQuery(Dataquery):
+    """A query of PostgreSQL, which the SDK has no builder for. `format` is `table` or `time_series`."""
+
+    def __init__(self, text: str, *, format: str) -> None:  # noqa: A002 - Grafana's name
+        self.text, self.format, self.ref_id = text, format, "A"
+
+    def build(self) -> "SqlQuery":
+        return self
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "datasource": POSTGRESQL.to_json(),
+            "editorMode": "code",
+            "format": self.format,
+            "rawQuery": True,
+            "rawSql": "\n".join(line.strip() for line in self.text.strip().splitlines()),
+            "refId": self.ref_id,
+        }
+
+
+def rows(text: str) -> SqlQuery:
+    """A table."""
+    return SqlQuery(text, format="table")
+
+
+def by_time(text: str) -> SqlQuery:
+    """Columns `time`, a number, and `metric`: the name of the series."""
+    return SqlQuery(text, format="time_series")
+
+
+def series(expr: str, legend: str) -> prometheus.Dataquery:
+    """PromQL over the page's range."""
+    return prometheus.Dataquery().expr(expr).legend_format(legend).range().datasource(PROMETHEUS)
+
+
+def latest(expr: str, legend: str = "__auto") -> prometheus.Dataquery:
+    """PromQL at the end of the page's range."""
+    query = prometheus.Dataquery().expr(expr).legend_format(legend).instant().datasource(PROMETHEUS)
+    return query.format(PromQueryFormat.TIME_SERIES)
+
+
+def lines(title: str, about: str, *queries: Any, unit: str, span: int = 12, top: float | None = None) -> Panel:
+    """Lines over time."""
+    panel = _framed(timeseries.Panel(), title, about, queries, unit=unit, span=span, height=8)
+    panel.fill_opacity(10).line_width(1).show_points(VisibilityMode.NEVER).min(0).legend(_legend())
+    return panel if top is None else panel.max(top)
+
+
+def stacked_days(title: str, about: str, query: SqlQuery, *, unit: str, span: int = 12, stack: bool = True) -> Panel:
+    """A bar for each day, one part a series."""
+    panel = _framed(timeseries.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    panel.draw_style(GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
+    return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)) if stack else panel
+
+
+def number(title: str, about: str, *queries: Any, unit: str, span: int = 4, decimals: int | None = None) -> Panel:
+    """One large number, the latest."""
+    panel = _framed(stat.Panel(), title, about, queries, unit=unit, span=span, height=4)
+    panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    panel.graph_mode(BigValueGraphMode.NONE).color_mode(BigValueColorMode.NONE)
+    return panel if decimals is None else panel.decimals(decimals)
+
+
+def ranking(title: str, about: str, query: SqlQuery, *, unit: str, span: int = 8) -> Panel:
+    """A bar for each row: its first column is the name, its second the number."""
+    panel = _framed(bargauge.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).limit(20))
+    return panel.orientation(VizOrientation.HORIZONTAL).display_mode(BarGaugeDisplayMode.BASIC).min(0)
+
+
+def listing(title: str, about: str, query: SqlQuery, *, unit: str, units: dict[str, str], span: int = 24) -> Panel:
+    """A table; `units` are those of the columns that have another one than the rest."""
+    panel = _framed(table.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    for column, its in units.items():
+        panel.override_by_name(column, [DynamicConfigValue(id_val="unit", value=its)])
+    return panel
+
+
+def choice(name: str, label: str, about: str, query: str, *, several: bool) -> dashboard.QueryVariable:
+    """A variable that the reader chooses, from the first column of a query."""
+    made = dashboard.QueryVariable(name).label(label).description(about).query(query).datasource(POSTGRESQL)
+    made.refresh(VariableRefresh.ON_DASHBOARD_LOAD).multi(several).include_all(several)
+    if several:
+        made.current(VariableOption(selected=True, text="All", value="$__all"))
+    return made
+
+
+def page(
+    uid: str,
+    title: str,
+    about: str,
+    panels: Sequence[Panel],
+    *,
+    variables: Sequence[dashboard.QueryVariable] = (),
+    since: str,
+    refresh: str = "",
+) -> dict[str, Any]:
+    """A dashboard as Grafana's provisioning reads it; panels fill its rows from left to right."""
+    board = dashboard.Dashboard(title).uid(uid).description(about).tags(["easel"]).timezone("utc").readonly()
+    board.time(since, "now").refresh(refresh).variables(list(variables))
+    for number_, panel in enumerate(panels, 1):
+        board.with_panel(panel.id(number_))  # type: ignore[attr-defined]
+    made: dict[str, Any] = json.loads(json.dumps(board.build(), cls=JSONEncoder))
+    return {**made, "schemaVersion": SCHEMA_VERSION}
+
+
+def _framed(panel: Any, title: str, about: str, queries: Any, *, unit: str, span: int, height: int) -> Any:
+    panel.title(title).description(about).unit(unit).span(span).height(height)
+    panel.datasource(POSTGRESQL if isinstance(queries[0], SqlQuery) else PROMETHEUS)
+    for letter, query in zip("ABCDE", queries, strict=False):
+        panel.with_target(query if isinstance(query, SqlQuery) else query.ref_id(letter))
+    return panel
+
+
+def _legend() -> common.VizLegendOptions:
+    legend = common.VizLegendOptions().show_legend(True)
+    return legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)

@@ -1,0 +1,197 @@
+"""Cost: what tenants were charged, for what."""
+
+from typing import Any
+
+from deploy.grafana.board import by_time, choice, listing, number, page, ranking, rows, stacked_days
+
+_CHOSEN = "$__timeFilter(used_at) AND tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
+_COST = "sum(amount_micros) / 1e6"
+# Grafana's units name one currency each, so the titles name the chosen one.
+_UNIT = "none"
+
+
+def _top(what: str, condition: str = "true") -> Any:
+    return rows(
+        f"""SELECT {what}, {_COST} AS cost
+        FROM reporting.charges WHERE {_CHOSEN} AND {condition}
+        GROUP BY 1 ORDER BY 2 DESC LIMIT 20"""
+    )
+
+
+def _daily(series: str) -> Any:
+    return by_time(
+        f"""SELECT day::timestamp AT TIME ZONE 'UTC' AS time, {series} AS metric, {_COST} AS cost
+        FROM reporting.charges WHERE {_CHOSEN}
+        GROUP BY 1, 2 ORDER BY 1, 2"""
+    )
+
+
+def _total(value: str, view: str = "charges", chosen: str = _CHOSEN) -> Any:
+    return rows(f"SELECT {value} FROM reporting.{view} WHERE {chosen}")
+
+
+def dashboard() -> dict[str, Any]:
+    balances = "tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
+    return page(
+        "easel-cost",
+        "Easel: cost",
+        "What tenants were charged, by who used it and for what. It adds up to the ledger's revenue.",
+        [
+            number(
+                "Charged, ${currency}",
+                "All charges of the chosen time, tenants and currency.",
+                _total(f"coalesce({_COST}, 0) AS charged"),
+                unit=_UNIT,
+                decimals=2,
+            ),
+            number(
+                "Images, in units of 512x512",
+                "Pixels drawn and charged, as images of 512x512: one of 1024x1024 is 4.",
+                _total("coalesce(sum(quantity) FILTER (WHERE meter = 'image_unit'), 0) AS units"),
+                unit="none",
+                decimals=1,
+            ),
+            number(
+                "Requests",
+                "Successful requests.",
+                _total("coalesce(sum(quantity) FILTER (WHERE meter = 'request'), 0) AS requests"),
+                unit="none",
+            ),
+            number(
+                "GPU time charged",
+                "GPU seconds that were charged.",
+                _total("coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0) AS gpu_seconds"),
+                unit="s",
+            ),
+            number(
+                "Cost of a request, ${currency}",
+                "Charges, storage left out, over successful requests.",
+                _total(
+                    "sum(amount_micros) FILTER (WHERE meter <> 'storage_gb_second') / 1e6"
+                    " / nullif(sum(quantity) FILTER (WHERE meter = 'request'), 0) AS cost"
+                ),
+                unit=_UNIT,
+                decimals=5,
+            ),
+            number(
+                "Credit left, ${currency}",
+                "What the chosen tenants can still spend, as of now.",
+                _total("coalesce(sum(credit_micros), 0) / 1e6 AS credit", "balances", balances),
+                unit=_UNIT,
+                decimals=2,
+            ),
+            stacked_days(
+                "By day and tenant, ${currency}",
+                "Charges of each day, one color a tenant.",
+                _daily("tenant"),
+                unit=_UNIT,
+            ),
+            stacked_days(
+                "By day and meter, ${currency}",
+                "Charges of each day by what was counted: GPU seconds, image units, requests, storage.",
+                _daily("meter"),
+                unit=_UNIT,
+            ),
+            ranking(
+                "Who spent most, ${currency}",
+                "The tenants with the highest charges.",
+                _top("tenant"),
+                unit=_UNIT,
+            ),
+            ranking(
+                "By project, ${currency}",
+                "Charges by tenant and project.",
+                _top("tenant || ' / ' || project AS project"),
+                unit=_UNIT,
+            ),
+            ranking(
+                "By department, ${currency}",
+                "Charges by the label department of the projects, as the label is now.",
+                _top("CASE department WHEN '' THEN 'no department' ELSE department END AS department"),
+                unit=_UNIT,
+            ),
+            ranking(
+                "By model, ${currency}",
+                "Charges of images by the model that drew them.",
+                _top("model", "model <> ''"),
+                unit=_UNIT,
+            ),
+            ranking(
+                "By resolution, ${currency}",
+                "Charges of images by width x height.",
+                _top("resolution", "resolution <> ''"),
+                unit=_UNIT,
+            ),
+            ranking(
+                "By adapter, ${currency}",
+                "Charges of images by the LoRA adapters that they used.",
+                _top("CASE adapter WHEN '' THEN 'none' ELSE adapter END AS adapter", "model <> ''"),
+                unit=_UNIT,
+            ),
+            listing(
+                "Projects, ${currency}",
+                "What each project used and was charged.",
+                rows(
+                    f"""SELECT tenant, project, department, {_COST} AS cost,
+                    sum(quantity) FILTER (WHERE meter = 'request') AS requests,
+                    sum(quantity) FILTER (WHERE meter = 'image_unit') AS "image units",
+                    sum(quantity) FILTER (WHERE meter = 'gpu_second') AS "GPU time",
+                    min(day) AS "first day", max(day) AS "last day"
+                    FROM reporting.charges WHERE {_CHOSEN}
+                    GROUP BY tenant, project, department ORDER BY cost DESC"""
+                ),
+                unit=_UNIT,
+                units={"GPU time": "s"},
+            ),
+            listing(
+                "Jobs by model and resolution, ${currency}",
+                "How many jobs were asked for, how they ended, how long they took, and what one of their images cost.",
+                rows(
+                    """SELECT model, resolution, count(*) AS jobs,
+                    count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+                    count(*) FILTER (WHERE state = 'failed') AS failed,
+                    percentile_cont(0.95) WITHIN GROUP (ORDER BY queue_seconds) AS "p95 in queue",
+                    percentile_cont(0.95) WITHIN GROUP (ORDER BY run_seconds) AS "p95 running",
+                    sum(amount_micros) / 1e6
+                    / nullif(sum(n) FILTER (WHERE state = 'succeeded'), 0) AS "cost of an image"
+                    FROM reporting.jobs
+                    WHERE $__timeFilter(created_at) AND tenant IN (${tenant:sqlstring})
+                    AND currency = ${currency:sqlstring}
+                    GROUP BY model, resolution ORDER BY jobs DESC"""
+                ),
+                unit=_UNIT,
+                units={"p95 in queue": "s", "p95 running": "s"},
+                span=12,
+            ),
+            listing(
+                "Balances, ${currency}",
+                "As of now: what tenants can spend, what running jobs have reserved, and what they owe.",
+                rows(
+                    f"""SELECT tenant, credit_micros / 1e6 AS credit, held_micros / 1e6 AS held,
+                    owed_micros / 1e6 AS owed, charged_micros / 1e6 AS "charged so far"
+                    FROM reporting.balances WHERE {balances} ORDER BY charged_micros DESC"""
+                ),
+                unit=_UNIT,
+                units={},
+                span=12,
+            ),
+        ],
+        variables=[TENANT, CURRENCY],
+        since="now-30d",
+    )
+
+
+TENANT = choice(
+    "tenant",
+    "Tenant",
+    "Whose cost to show.",
+    "SELECT DISTINCT tenant FROM reporting.balances ORDER BY tenant",
+    several=True,
+)
+CURRENCY = choice(
+    "currency",
+    "Currency",
+    "Amounts of different currencies are never added.",
+    "SELECT currency FROM reporting.balances GROUP BY currency ORDER BY count(*) DESC, currency",
+    several=False,
+)
