@@ -24,6 +24,12 @@ ADAPTER_FETCH_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
 )
 
+# At 0 from the start: a counter that appears with its first event doesn't show that event as an increase.
+for outcome in ("succeeded", "failed", "canceled"):
+    IMAGES.labels(outcome)
+for source in ("memory", "disk", "storage"):
+    ADAPTER_LOADS.labels(source)
+
 
 def serve(port: int) -> int:
     """Serve `/metrics` from a thread; returns the port, which the system chose if `port` is 0."""
