@@ -37,7 +37,10 @@ def _set(name: str, password: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [GROUP])
         if not cursor.fetchone()[0]:
-            raise LoginRefused(f"the role {GROUP} is missing: run `easel migrate` as a user that may make roles")
+            raise LoginRefused(
+                f"the role {GROUP} is missing: have one who may make roles CREATE ROLE {GROUP} NOLOGIN,"
+                " then run `easel migrate` again"
+            )
         cursor.execute(
             "SELECT rolsuper, EXISTS (SELECT FROM pg_auth_members JOIN pg_roles readers ON readers.oid = roleid"
             " WHERE member = role.oid AND readers.rolname = %s) FROM pg_roles role WHERE rolname = %s",

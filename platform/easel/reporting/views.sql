@@ -284,7 +284,7 @@ DO $$ BEGIN
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN NULL;
     WHEN insufficient_privilege THEN
-        RAISE WARNING 'nobody can read the schema reporting yet: have a superuser CREATE ROLE easel_reporting NOLOGIN,'
+        RAISE WARNING 'nobody can read the schema reporting yet: have one who may make roles CREATE ROLE easel_reporting NOLOGIN,'
             ' then run easel migrate again';
 END $$;
 DO $$ BEGIN

@@ -5,21 +5,35 @@ import io
 import json
 import logging
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
 import structlog
+from prometheus_client.parser import text_string_to_metric_families
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from easel.asgi import application
+from easel.generation import completion, dispatch
 from easel.ops import health, logs
 from easel.registry import routing
+from easel.registry.models import Worker
+from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 
 
 def metrics():
     return call("GET", "/metrics").text
+
+
+def value(name, **labels):
+    """The sample of a metric; None when it has none with these labels."""
+    for family in text_string_to_metric_families(metrics()):
+        for sample in family.samples:
+            if (sample.name, sample.labels) == (name, labels):
+                return sample.value
+    return None
 
 
 def test_a_given_request_id_comes_back(alice):
@@ -76,6 +90,46 @@ def test_what_clients_invent_makes_no_new_series(alice):
 def test_waiting_jobs_are_shown_by_pool(alice, pool, create):
     create(alice)
     assert f'easel_pending_generations{{pool="{pool.slug}"}} 1.0' in metrics()
+
+
+def test_the_age_of_the_oldest_waiting_job_is_shown_by_pool(alice, pool, submit):
+    assert value("easel_oldest_pending_seconds", pool=pool.slug) == 0
+    submit(alice, now=datetime.now(UTC) - timedelta(hours=1))
+    submit(alice, now=datetime.now(UTC))
+    assert value("easel_oldest_pending_seconds", pool=pool.slug) >= 3600
+
+
+def test_lost_attempts_are_counted_by_pool(alice, pool, submit):
+    submit(alice)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
+    assert value("easel_lost_attempts_total", pool=pool.slug) == 0
+    completion.lose(token=attempt.token, now=NOW + timedelta(seconds=16), attempts_max=3)
+    assert value("easel_lost_attempts_total", pool=pool.slug) == 1
+
+
+def test_credit_is_shown_by_tenant(alice):
+    assert value("easel_credit_units", tenant=alice.tenant.slug, currency="USD") == 10
+
+
+def test_the_ledgers_balance_is_shown_by_currency(alice):
+    assert value("easel_ledger_imbalance_micros", currency="USD") == 0
+
+
+def test_only_workers_that_beat_count(pool):
+    workers = Worker.objects.filter(pool=pool)
+    workers.update(beat_at=datetime.now(UTC))
+    assert value("easel_workers", pool=pool.slug) == 1
+    workers.update(beat_at=datetime.now(UTC) - timedelta(seconds=60))
+    assert value("easel_workers", pool=pool.slug) == 0
+
+
+def test_the_drift_of_a_worker_is_shown_until_it_is_long_gone(pool):
+    workers = Worker.objects.filter(pool=pool)
+    workers.update(beat_at=datetime.now(UTC), busy_seconds=100, attributed_seconds=99)
+    assert value("easel_attribution_drift_ratio", pool=pool.slug, worker="w1") == pytest.approx(0.01)
+    workers.update(beat_at=datetime.now(UTC) - timedelta(hours=2))
+    assert value("easel_attribution_drift_ratio", pool=pool.slug, worker="w1") is None
+    workers.delete()
 
 
 def test_cost_and_gpu_seconds_are_shown_by_tenant(alice, create):
