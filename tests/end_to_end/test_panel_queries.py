@@ -110,8 +110,7 @@ class Sources:
 
 @pytest.fixture(scope="module")
 def sources(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sources]:
-    worker_port = json.loads((easel.home / "run/stack.json").read_text())["worker_metrics_port"]
-    targets = {"easel-api": easel.port, "easel-worker": worker_port}
+    targets = {"easel-api": easel.port, "easel-worker": worker_port(easel)}
     url, process = start_prometheus(tmp_path_factory.mktemp("prometheus"), targets)
     try:
         scraped = 'sum(up{job=~"easel-.*"})'
@@ -131,6 +130,12 @@ def sources(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Itera
     finally:
         process.terminate()
         process.wait()
+
+
+def worker_port(easel: LiveEasel) -> int:
+    """Where the shared pool's worker serves its metrics."""
+    port: int = json.loads((easel.home / "run/stack.json").read_text())["worker_metrics_ports"]["worker-shared"]
+    return port
 
 
 def start_prometheus(folder: Path, targets: dict[str, int]) -> tuple[str, subprocess.Popen[bytes]]:
@@ -247,11 +252,8 @@ def test_every_rule_can_be_evaluated_and_no_alert_fires(easel, sources):
 
 @pytest.mark.parametrize("process", ["api", "worker"])
 def test_the_metrics_have_no_fault(easel, process):
-    ports = {
-        "api": easel.port,
-        "worker": json.loads((easel.home / "run/stack.json").read_text())["worker_metrics_port"],
-    }
-    text = httpx.get(f"http://127.0.0.1:{ports[process]}/metrics").text
+    port = {"api": easel.port, "worker": worker_port(easel)}[process]
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     ours = "".join(line for line in text.splitlines(keepends=True) if "easel_" in line)
     done = subprocess.run(
         [tool("promtool"), "check", "metrics"], input=ours, capture_output=True, text=True, check=False

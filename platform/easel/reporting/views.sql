@@ -29,7 +29,7 @@ SELECT record.occurred_at                                  AS used_at,
        CASE charge.kind WHEN 'usage' THEN record.quantity ELSE 0 END AS quantity,
        charge.amount_micros                                AS amount_micros,
        charge.currency::text                               AS currency,
-       coalesce(record.dimensions ->> 'history', '') = 'true' AS is_history
+       coalesce(project.labels ->> 'history', '') = 'generated' AS is_history
   FROM billing_charge charge
   JOIN billing_usagerecord record ON record.id = charge.usage_record_id
   JOIN tenants_tenant tenant ON tenant.id = record.tenant_id
@@ -62,7 +62,7 @@ COMMENT ON COLUMN reporting.charges.kind IS
 COMMENT ON COLUMN reporting.charges.quantity IS 'How much of the meter, in the meter''s unit; 0 for a cap.';
 COMMENT ON COLUMN reporting.charges.amount_micros IS 'The amount in micro-units of the currency.';
 COMMENT ON COLUMN reporting.charges.currency IS 'ISO 4217.';
-COMMENT ON COLUMN reporting.charges.is_history IS 'True for usage that was generated for a demonstration.';
+COMMENT ON COLUMN reporting.charges.is_history IS 'True for a project whose label history says that its use was generated, to look at.';
 
 
 CREATE VIEW reporting.jobs AS

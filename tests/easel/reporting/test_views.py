@@ -146,6 +146,13 @@ def test_a_charge_says_who_used_what(alice, draw, pool, version):
     assert (row["day"], row["currency"], row["is_history"]) == (TODAY, "USD", False)
 
 
+def test_charges_of_a_generated_history_say_so(alice, draw):
+    alice.project.labels = {"history": "generated"}
+    alice.project.save()
+    draw(alice)
+    assert {row["is_history"] for row in select("charges", tenant=alice.tenant.slug)} == {True}
+
+
 def test_a_job_shows_how_long_it_waited_and_ran_and_what_it_cost(alice, draw, version):
     job = draw(alice)
     [row] = select("jobs", job_id=job.id)
