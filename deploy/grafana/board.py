@@ -140,6 +140,9 @@ def page(
     for number_, panel in enumerate(panels, 1):
         board.with_panel(panel.id(number_))  # type: ignore[attr-defined]
     made: dict[str, Any] = json.loads(json.dumps(board.build(), cls=JSONEncoder))
+    for variable in made["templating"]["list"]:
+        for interval_only in ("auto", "auto_count", "auto_min"):  # the SDK writes them for every kind of variable
+            variable.pop(interval_only, None)
     return {**made, "schemaVersion": SCHEMA_VERSION}
 
 
