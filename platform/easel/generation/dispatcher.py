@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 
 from easel.generation import dispatch, transport
 from easel.generation.models import Attempt
+from easel.registry.errors import NamespaceUnsafe
 from easel.registry.models import Pool
 from easel.registry.redis_users import redis_user_set
 
@@ -47,7 +48,10 @@ def turn() -> list[Attempt]:
     sent = []
     for pool in Pool.objects.all():
         if (server, pool.pk) not in _welcomed:
-            redis_user_set(client, pool, secret=settings.EASEL.secret_key)
+            try:
+                redis_user_set(client, pool, secret=settings.EASEL.secret_key)
+            except NamespaceUnsafe as error:  # its workers can't log in; the other pools' still can
+                log.error("pool_without_redis_user", pool=pool.slug, reason=str(error))
             _welcomed.add((server, pool.pk))
         attempts = dispatch.release(pool=pool, now=datetime.now(UTC), lease_seconds=settings.EASEL.lease_seconds)
         transport.send(attempts)

@@ -107,3 +107,9 @@ class PoolNotFound(NotFound):
     """There is no such pool."""
 
     code = "pool_not_found"
+
+
+class NamespaceUnsafe(DomainError):
+    """The pool's namespace holds a character that a Redis pattern would take for another: rename the pool."""
+
+    code = "namespace_unsafe"

@@ -3,24 +3,29 @@
 import base64
 import hashlib
 import hmac
+import re
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import redis
 
+from easel.registry.errors import NamespaceUnsafe
 from easel.registry.models import Pool
 
 
 def redis_user_rules(namespace: str) -> list[str]:
     """The rules of `ACL SETUSER` for a pool's workers: their own keys and channels, and nothing of the server's.
 
-    Every key of Celery's transport and of `inference.contract` begins with the namespace.
+    Every key of Celery's transport and of `inference.contract` begins with the namespace. Raises `NamespaceUnsafe`.
     """
+    if not re.fullmatch("[a-z0-9-]+", namespace):
+        raise NamespaceUnsafe(f"the namespace {namespace!r} may hold only lower-case letters, digits and hyphens")
     return [
         *("resetkeys", "resetchannels", f"~{namespace}:*", f"&{namespace}:*"),
-        # Celery subscribes to this one by a pattern, which Redis wants named to the letter.
-        f"&{namespace}:/0.celery.pidbox",
+        *("nocommands", "+@all", "-@admin", "-@dangerous"),
+        # Kombu runs scripts, whose keys are checked like any others; ending another's script is no worker's business.
+        *("-@scripting", "+eval", "+evalsha", "+script|load"),
         # Commands that name no key would show the neighbours' names.
-        *("nocommands", "+@all", "-@admin", "-@dangerous", "-scan", "-randomkey", "+info", "+client"),
+        *("-scan", "-randomkey", "-dbsize", "-pubsub"),
     ]
 
 
