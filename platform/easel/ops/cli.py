@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -110,9 +111,11 @@ def _verb(module: str) -> Callable[[threading.Event], None]:
 def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
     """Run until a signal sets `stop`; exit code 0 then."""
     from easel.ops.environment import django_ready
+    from easel.ops.pulse import Pulse
     from easel.ops.supervisor import signals_call
 
-    stop = threading.Event()
+    alive_file = os.environ.get("EASEL_ALIVE_FILE")
+    stop = Pulse(Path(alive_file)) if alive_file else threading.Event()
     with django_ready(service=service), signals_call(stop.set):
         run(stop)
 
