@@ -126,6 +126,17 @@ def pool_list(as_json: bool) -> None:
     print_rows(rows, as_json)
 
 
+@pool.command("environment")
+@click.argument("name")
+def pool_environment(name: str) -> None:
+    """Print what a pool's workers are to be told, as NAME=value lines. They hold a password."""
+    with django_ready():
+        from easel.ops.pool_workers import worker_named
+
+        told = worker_named(name)["env"]
+    click.echo("\n".join(f"{variable}={value}" for variable, value in told.items()))
+
+
 @pool.command("dedicate")
 @click.argument("tenant_name", metavar="TENANT")
 @click.option("--model", "model_name", help="Whose weights it holds; by default those of the default model.")

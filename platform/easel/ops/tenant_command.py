@@ -139,6 +139,36 @@ def tenant_list(as_json: bool) -> None:
 tenant.add_command(tenant_limit)
 
 
+@tenant.command("manifests")
+@click.argument("name")
+@click.option("--image", required=True, help="The worker's image, with its tag.")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Workers at most.")
+@click.option("--gpu-resource", default="nvidia.com/gpu", show_default=True, help="Or nvidia.com/mig-1g.18gb.")
+@click.option("--weights", default="Tongyi-MAI/Z-Image-Turbo", show_default=True, help="Fetched from this hub id.")
+def tenant_manifests(name: str, image: str, gpus: int, gpu_resource: str, weights: str) -> None:
+    """Print the Kubernetes namespace of a tenant's own pool, for `kubectl apply -f -`. It holds a password."""
+    with django_ready():
+        from django.conf import settings
+
+        from easel.ops.pool_workers import pool_worker
+        from easel.ops.tenant_manifests import tenant_manifests as rendered
+        from easel.registry.errors import PoolNotFound
+
+        pool = tenant_named(name).pools.first()
+        if pool is None:
+            raise PoolNotFound(f"{name} has no pool of its own: `easel pool dedicate {name}` makes one")
+        text = rendered(
+            pool=pool,
+            worker_env=pool_worker(pool)["env"],
+            image=image,
+            gpus=gpus,
+            gpu_resource=gpu_resource,
+            weights=weights,
+            api_stores=settings.EASEL.storage_url.startswith("file:"),
+        )
+    click.echo(text, nl=False)
+
+
 @click.group()
 def key() -> None:
     """Create, list and revoke API keys."""
