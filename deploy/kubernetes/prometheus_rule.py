@@ -1,0 +1,24 @@
+"""Prints Prometheus' rule files as one object of the Prometheus Operator, which reads the same groups under `spec`."""
+
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def prometheus_rule(paths: list[Path]) -> str:
+    """YAML of a PrometheusRule with the groups of all the files."""
+    groups = [group for path in paths for group in yaml.safe_load(path.read_text())["groups"]]
+    # The label is the one that kube-prometheus-stack looks for.
+    metadata = {"name": "easel", "labels": {"release": "kube-prometheus-stack"}}
+    rule = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": metadata,
+        "spec": {"groups": groups},
+    }
+    return yaml.safe_dump(rule, sort_keys=False, width=1000)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(prometheus_rule([Path(argument) for argument in sys.argv[1:]]))
