@@ -49,6 +49,11 @@ class LiveEasel:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A command that runs until it is told to end."""
+        with (self.home / "spawned.log").open("ab") as log:
+            return subprocess.Popen([*_easel(), *arguments], env=self._env(), stdout=log, stderr=log)
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*_easel(), *arguments], env=self._env(), capture_output=True, text=True, check=False)
 
@@ -71,6 +76,22 @@ class LiveEasel:
     def has_room(self) -> bool:
         """Whether a worker has reported, as it does when its model is warm."""
         return "easel_worker_load_seconds{" in httpx.get(f"{self.url}/metrics").text
+
+    def metrics(self, url: str = "") -> dict[str, float]:
+        """Samples by name and labels, as they are exposed: of the API, or of a worker at `url`."""
+        text = httpx.get(url or f"{self.url}/metrics").text
+        lines = [line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")]
+        return {sample: float(value) for sample, _, value in lines}
+
+    def device_seconds(self, tenant: str) -> float:
+        """What the shared pool's worker attributed to a tenant."""
+        port = json.loads((self.home / "run" / "stack.json").read_text())["worker_metrics_ports"]["worker-shared"]
+        samples = self.metrics(f"http://127.0.0.1:{port}/metrics")
+        return samples.get(f'easel_gpu_busy_seconds_total{{tenant="{tenant}"}}', 0.0)
+
+    def log_lines(self) -> list[str]:
+        """What the processes logged, up to now."""
+        return (self.home / "stack.log").read_text().splitlines()
 
     def tenant(self) -> Client:
         """A new tenant with credit."""
