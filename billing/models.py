@@ -35,6 +35,9 @@ class PriceBook(models.Model):
             models.UniqueConstraint(fields=["currency", "effective_at"], name="price_book_effective_at_unique"),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.currency} version {self.version}"
+
 
 class Rate(models.Model):
     """The price of one unit of a meter, in units of the book's currency."""
@@ -136,6 +139,9 @@ class Account(models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.tenant} {self.kind}"
+
 
 class Transaction(models.Model):
     """A movement of money; its entries sum to zero."""
@@ -163,7 +169,13 @@ class Transaction(models.Model):
                 fields=["reference"], condition=Q(kind__in=["post", "void"]), name="hold_settled_once"
             ),
         ]
-        indexes = [models.Index(fields=["tenant", "created_at"], name="transaction_by_tenant")]
+        indexes = [
+            models.Index(fields=["tenant", "created_at"], name="transaction_by_tenant"),
+            models.Index(fields=["-created_at", "-id"], name="transaction_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
 
 
 class Entry(models.Model):
@@ -202,3 +214,4 @@ class Charge(models.Model):
             ),
         ]
         ordering = [F("created_at").asc()]
+        indexes = [models.Index(fields=["created_at"], name="charge_by_time")]

@@ -154,6 +154,9 @@ class AuditEvent(models.Model):
     class Meta:
         indexes = [models.Index(fields=["tenant", "-at"], name="audit_by_tenant")]
 
+    def __str__(self) -> str:
+        return f"{self.action} {self.subject}"
+
 
 class IdempotentRequest(models.Model):
     """A POST that carried an `Idempotency-Key`, and the thing it made; committed together with that thing."""

@@ -4,6 +4,7 @@ import os
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
+from easel.portal.look import UNFOLD  # noqa: F401 - a setting
 
 EASEL = Config.from_env(os.environ)
 
@@ -15,9 +16,16 @@ ASGI_APPLICATION = "easel.asgi.application"
 APPEND_SLASH = False
 
 INSTALLED_APPS = [
+    # Before the admin, whose templates it replaces; neither makes a site by itself, `easel.portal.site` does.
+    "unfold.apps.BasicAppConfig",
+    "unfold.contrib.filters",
+    "django.contrib.admin.apps.SimpleAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
+    "django.contrib.messages",
     "django.contrib.postgres",
+    "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
     "tenants",
@@ -26,9 +34,42 @@ INSTALLED_APPS = [
     "easel.generation",
     "easel.reporting",
     "easel.api",
+    "easel.portal",
 ]
 MIDDLEWARE = ["easel.api.middleware.RequestContext"]
-TEMPLATES: list[dict[str, object]] = []
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+# The admin looks for its middleware in MIDDLEWARE; `easel.portal.serving` puts it around the portal's views alone.
+SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
+
+# The portal's sign-in. Everything it has lies under one path, and so do its cookies.
+PORTAL_PATH = "/admin/"
+STATIC_URL = f"{PORTAL_PATH}static/"
+LOGIN_URL = "admin:login"
+FORMAT_MODULE_PATH = "easel.portal.formats"
+SESSION_COOKIE_NAME = "easel_session"
+CSRF_COOKIE_NAME = "easel_csrf"
+SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PORTAL_PATH
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = EASEL.public_url.startswith("https://")
+SESSION_COOKIE_AGE = 12 * 3600
+# Behind an Ingress the request itself is plain HTTP, so that its origin has to be told.
+CSRF_TRUSTED_ORIGINS = ["://".join(urlsplit(EASEL.public_url)[:2])]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+]
 
 
 def _database(url: str) -> dict[str, object]:

@@ -1,7 +1,15 @@
+from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import include, path
 
 from easel.api import storage_views
 from easel.ops import health
+from easel.portal.serving import static_file
+from easel.portal.site import portal
+
+
+async def _to_portal(request: HttpRequest) -> HttpResponseRedirect:
+    return HttpResponseRedirect("/admin/")
+
 
 urlpatterns = [
     path("v1/", include("easel.api.urls")),
@@ -9,6 +17,9 @@ urlpatterns = [
     path("healthz/live", health.live),
     path("healthz/ready", health.ready),
     path("metrics", health.metrics),
+    path("admin", _to_portal),
+    path("admin/static/<path:path>", static_file),
+    path("admin/", portal.urls),
 ]
 handler400 = "easel.api.errors.bad_request"
 handler404 = "easel.api.errors.not_found"

@@ -71,7 +71,8 @@ def _method(given: str | None) -> str:
 def _caller(request: HttpRequest) -> dict[str, str]:
     # From the request, where DRF puts them: what a view's thread binds to its own logs stays in that thread.
     tenant, key = getattr(request, "user", None), getattr(request, "auth", None)
-    return {"tenant": tenant.slug, "api_key": key.key_id} if tenant and key else {}
+    # The key first: in the portal the user is a lazy one, who would be asked for here, outside of any thread.
+    return {"tenant": tenant.slug, "api_key": key.key_id} if key and tenant else {}
 
 
 class BodyLimit:

@@ -21,8 +21,13 @@ _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
 
 async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Calls a blocking function with this context's variables; its database connection goes back to the pool."""
+    return await in_thread_of(_executor, function, *args, **kwargs)
+
+
+async def in_thread_of(executor: ThreadPoolExecutor, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """`in_thread` on other threads than those of the API."""
     call = partial(contextvars.copy_context().run, _then_return_connections, function, args, kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_executor, call)
+    return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
 def threaded(view: Callable[..., HttpResponseBase]) -> Callable[..., Coroutine[Any, Any, HttpResponseBase]]:

@@ -81,7 +81,13 @@ class Job(models.Model):
             models.Index(fields=["tenant", "-created_at", "-id"], name="job_by_tenant"),
             models.Index(fields=["arm"], condition=Q(arm__isnull=False), name="job_by_arm"),
             models.Index(fields=["model_version", "finished_at"], name="job_by_version"),
+            # The portal's list and its search.
+            models.Index(fields=["-created_at", "-id"], name="job_by_time"),
+            models.Index(fields=["request_id"], name="job_by_request"),
         ]
+
+    def __str__(self) -> str:
+        return str(self.id)
 
     @property
     def work(self) -> int:

@@ -26,6 +26,7 @@ _ELSEWHERE = {
     "generate": Lazy("easel.ops.generate_command:generate", "Generate an image."),
     "key": Lazy("easel.ops.tenant_command:key", "Create, list, rotate and revoke API keys."),
     "model": Lazy("easel.ops.model_command:model", "Add versions of models, and share their callers out."),
+    "operator": Lazy("easel.ops.operator_command:operator", "Let people into the portal, and out of it."),
     "pool": Lazy("easel.ops.model_command:pool", "List pools of workers, and give a tenant its own."),
     "reporting-login": Lazy("easel.ops.reporting_command:reporting_login", "Let Grafana read the reporting views."),
     "rollout": Lazy("easel.ops.rollout_command:rollout", "Canaries: start, watch, promote, roll back."),

@@ -185,6 +185,9 @@ class Rollout(models.Model):
             ),
         ]
 
+    def __str__(self) -> str:
+        return f"{self.candidate.label} for {self.stable.label}"
+
 
 class Adapter(models.Model):
     """A tenant's LoRA under a name; requests use its newest version."""
@@ -201,6 +204,9 @@ class Adapter(models.Model):
             models.UniqueConstraint(fields=["tenant", "name"], name="adapter_name_unique_in_tenant"),
             models.CheckConstraint(condition=Q(name__regex=SLUG), name="adapter_name_is_dns_label"),
         ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class AdapterVersion(models.Model):
@@ -252,6 +258,9 @@ class Experiment(models.Model):
                 name="experiment_stopped_at_iff_stopped",
             ),
         ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Arm(models.Model):

@@ -1,0 +1,108 @@
+"""Tenants' LoRA adapters: what an upload was found to hold, and what it draws."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Count, Max, QuerySet
+from django.http import HttpRequest
+
+from easel.generation.models import Output, State
+from easel.portal import cells
+from easel.portal.pages import Act, Done, Operator, Page, Section
+from easel.portal.site import portal
+from easel.registry.adapters import adapter_retire
+from easel.registry.models import Adapter
+from easel.storage import store
+
+URL_SECONDS = 3600
+
+
+def image_url(output: Output) -> str:
+    """Good for an hour; from the API itself where images lie in a folder, from the bucket otherwise."""
+    return store().signed_url("GET", output.storage_key, seconds=URL_SECONDS, base="")
+
+
+def _retire(adapter: Adapter, operator: Operator) -> Done:
+    adapter_retire(tenant=adapter.tenant, name=adapter.name, now=operator.now)
+    operator.record("adapter.retire", adapter.name, tenant=adapter.tenant)
+    return Done(f"{adapter.name} is retired: new requests can't use it, running ones finish.")
+
+
+@admin.register(Adapter, site=portal)
+class AdapterPage(Page):
+    list_display = ("name", "tenant", "model", "newest", "version_count", "shown_state", "created_at")
+    list_filter = (("retired_at", admin.EmptyFieldListFilter), "model")
+    search_fields = ("name", "tenant__slug")
+    list_select_related = ("tenant", "model")
+    ordering = ("tenant__slug", "name")
+    fields = ("name", "tenant", "model", "shown_state", "created_at", "retired_at")
+    readonly_fields = ("shown_state",)
+    acts = (
+        Act(
+            name="retire",
+            label="Retire",
+            permission="registry.change_adapter",
+            perform=_retire,
+            applies=lambda adapter: adapter.retired_at is None,
+            explain="Ends its use in new requests; it comes back with its next upload.",
+            danger=True,
+        ),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Adapter]:
+        adapters: QuerySet[Adapter] = super().get_queryset(request)
+        return adapters.annotate(newest_number=Max("versions__number"), versions_counted=Count("versions"))
+
+    @admin.display(description="newest version")
+    def newest(self, adapter: Any) -> str:
+        return cells.NOTHING if adapter.newest_number is None else str(adapter.newest_number)
+
+    @admin.display(description="versions")
+    def version_count(self, adapter: Any) -> str:
+        return cells.number(adapter.versions_counted)
+
+    @admin.display(description="state")
+    def shown_state(self, adapter: Adapter) -> str:
+        return cells.state("retired" if adapter.retired_at else "active")
+
+    def sections(self, row: Adapter) -> Iterable[Section]:
+        used = Output.objects.filter(
+            job__tenant=row.tenant,
+            job__adapters__adapter_version__adapter=row,
+            job__state=State.SUCCEEDED,
+            deleted_at=None,
+        )
+        newest = used.order_by("-job__created_at", "index").first()
+        yield Section(
+            "Newest image drawn with it",
+            (),
+            [],
+            f"Nothing was drawn with it yet: a request with adapters: [{{name: {row.name}}}] shows it.",
+            images=[image_url(newest)] if newest else [],
+        )
+        yield Section(
+            "Versions, as validation found them",
+            (
+                "Version",
+                "Greatest rank",
+                "Modules changed",
+                "Size",
+                "SHA-256 of the upload",
+                "SHA-256 as served",
+                "Uploaded",
+            ),
+            [
+                (
+                    version.number,
+                    version.rank_max,
+                    version.modules,
+                    cells.size(version.size_bytes),
+                    cells.code(version.upload_sha256[:16] + "…"),
+                    cells.code(version.sha256[:16] + "…"),
+                    cells.when(version.created_at),
+                )
+                for version in row.versions.order_by("-number")
+            ],
+            "No version was uploaded yet.",
+        )

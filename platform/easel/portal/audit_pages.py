@@ -1,0 +1,24 @@
+"""Who did what: read here, written by the acts themselves."""
+
+from django.contrib import admin
+from unfold.contrib.filters.admin import RangeDateFilter
+
+from easel.portal import cells
+from easel.portal.filters import ActionFilter, ActorFilter, TenantFilter
+from easel.portal.pages import Page
+from easel.portal.site import portal
+from tenants.models import AuditEvent
+
+
+@admin.register(AuditEvent, site=portal)
+class AuditEventPage(Page):
+    list_display = ("at", "actor", "action", "tenant", "subject", "shown_details")
+    list_filter = (TenantFilter, ActorFilter, ActionFilter, ("at", RangeDateFilter))
+    list_select_related = ("tenant",)
+    ordering = ("-at", "-id")
+    fields = ("at", "actor", "action", "tenant", "subject", "shown_details")
+    readonly_fields = ("shown_details",)
+
+    @admin.display(description="details")
+    def shown_details(self, event: AuditEvent) -> str:
+        return cells.pairs(event.details)

@@ -1,0 +1,75 @@
+"""How one value looks in a table."""
+
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Model
+from django.urls import reverse
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from billing.money import format_micros
+
+NOTHING = "–"
+_TONES = {
+    "succeeded": "success",
+    "active": "success",
+    "live": "success",
+    "promoted": "success",
+    "running": "info",
+    "dispatched": "info",
+    "queued": "info",
+    "failed": "danger",
+    "suspended": "danger",
+    "revoked": "danger",
+    "rolled back": "warning",
+    "lost": "warning",
+    "expired": "warning",
+}
+
+
+def money(amount_micros: int, currency: str) -> SafeString:
+    """`1.234567 USD`, in figures of one width."""
+    return number(format_micros(amount_micros, currency))
+
+
+def number(value: object) -> SafeString:
+    return format_html('<span class="portal-number">{}</span>', value)
+
+
+def seconds(value: Any) -> str:
+    return NOTHING if value is None else f"{float(value):.3f} s"
+
+
+def when(at: datetime | None) -> str:
+    return NOTHING if at is None else date_format(at, "DATETIME_FORMAT")
+
+
+def code(text: object) -> SafeString:
+    return format_html('<span class="portal-code">{}</span>', text)
+
+
+def state(text: str) -> SafeString:
+    words = text.replace("_", " ")
+    return format_html('<span class="portal-state portal-{}">{}</span>', _TONES.get(words, "plain"), words)
+
+
+def pairs(values: dict[str, Any]) -> str:
+    """`department: design, region: eu`."""
+    return ", ".join(f"{name}: {value}" for name, value in values.items()) or NOTHING
+
+
+def page_of(row: Model) -> str:
+    meta = row._meta
+    return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+
+
+def link(row: Model | None, text: object = None) -> SafeString | str:
+    if row is None:
+        return NOTHING
+    return format_html('<a class="portal-link" href="{}">{}</a>', page_of(row), text or row)
+
+
+def size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"

@@ -1,0 +1,93 @@
+"""Tenants' experiments: their arms, and what came of them."""
+
+from collections.abc import Iterable
+
+from django.contrib import admin
+
+from billing.money import format_micros
+from easel.generation.experiment_report import Comparison, experiment_report
+from easel.portal import cells
+from easel.portal.filters import TenantFilter
+from easel.portal.pages import Page, Section
+from easel.portal.site import portal
+from easel.registry.models import Arm, Experiment
+
+
+@admin.register(Experiment, site=portal)
+class ExperimentPage(Page):
+    list_display = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
+    list_filter = (TenantFilter, "state", "model")
+    search_fields = ("name", "tenant__slug")
+    list_select_related = ("tenant", "model")
+    ordering = ("-started_at", "-id")
+    fields = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
+    readonly_fields = ("shown_state",)
+
+    @admin.display(description="state")
+    def shown_state(self, experiment: Experiment) -> str:
+        return cells.state(experiment.state)
+
+    def sections(self, row: Experiment) -> Iterable[Section]:
+        yield Section(
+            "Arms",
+            ("Arm", "Callers", "Sets"),
+            [(arm.name, f"{arm.weight} %", _sets(arm)) for arm in row.arms.select_related("version__model")],
+            "",
+        )
+        reports = experiment_report(row)
+        yield Section(
+            "What they did",
+            ("Arm", "Jobs", "Succeeded", "Failed", "Scored", "Seconds, p50", "Seconds, p95", "Cost"),
+            [
+                (
+                    report.arm.name,
+                    *(cells.number(count) for count in (report.jobs, report.succeeded, report.failed, report.feedback)),
+                    cells.seconds(report.seconds_p50),
+                    cells.seconds(report.seconds_p95),
+                    cells.money(report.cost_micros, row.tenant.currency),
+                )
+                for report in reports
+            ],
+            "",
+        )
+        yield Section(
+            "Compared with the first arm: mean of the callers, 95 % interval, p",
+            ("Arm", "Score", "Error rate", "Seconds", "Cost of a job"),
+            [
+                (
+                    report.arm.name,
+                    _compared(report.score, "{:.3f}"),
+                    _compared(report.error_rate, "{:.3f}"),
+                    _compared(report.seconds, "{:.3f} s"),
+                    _compared_money(report.job_cost_micros, row.tenant.currency),
+                )
+                for report in reports
+            ],
+            "",
+        )
+
+
+def _sets(arm: Arm) -> str:
+    adapters = ", ".join(f"{used['name']} × {used['scale']:g}" for used in arm.adapters)
+    found = (
+        ("version", arm.version and arm.version.label),
+        ("adapters", adapters),
+        ("steps", arm.steps),
+    )
+    return ", ".join(f"{name} {value}" for name, value in found if value) or "nothing: as the model is"
+
+
+def _compared(metric: Comparison, form: str) -> str:
+    if metric.mean is None:
+        return cells.NOTHING
+    shown = form.format(metric.mean)
+    if metric.low is not None and metric.high is not None:
+        shown += f" ({form.format(metric.low)} to {form.format(metric.high)})"
+    return shown if metric.p_value is None else f"{shown}, p {metric.p_value:.4f}"
+
+
+def _compared_money(metric: Comparison, currency: str) -> str:
+    if metric.mean is None:
+        return cells.NOTHING
+    shown = format_micros(round(metric.mean), currency)
+    return shown if metric.p_value is None else f"{shown}, p {metric.p_value:.4f}"

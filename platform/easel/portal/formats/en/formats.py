@@ -1,0 +1,4 @@
+"""How the portal writes times: as in logs, with the zone."""
+
+DATE_FORMAT = "Y-m-d"
+DATETIME_FORMAT = "Y-m-d H:i:s e"

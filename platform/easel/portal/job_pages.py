@@ -1,0 +1,264 @@
+"""Jobs: find one, and read its whole story from request to money."""
+
+import contextlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from redis.exceptions import RedisError
+from unfold.contrib.filters.admin import RangeDateFilter
+
+from billing.models import Charge, Entry, UsageRecord
+from billing.queries import job_costs
+from easel.generation import completion, queries, transport
+from easel.generation.models import FINAL, Attempt, Job
+from easel.portal import cells
+from easel.portal.adapter_pages import image_url
+from easel.portal.filters import TenantFilter
+from easel.portal.pages import Act, Done, Operator, Page, Section
+from easel.portal.site import portal
+
+
+def _cancel(job: Job, operator: Operator) -> Done:
+    completion.cancel(job=job, now=operator.now)
+    # Without Redis the request is on record all the same: a lost attempt's job ends canceled.
+    with contextlib.suppress(RedisError):
+        transport.ask_to_cancel(job.pool, queries.live_tokens(job), now=operator.now)
+    operator.record("job.cancel", str(job.id), tenant=job.tenant)
+    return Done("The job is canceled, or will be as soon as its worker stops.")
+
+
+@admin.register(Job, site=portal)
+class JobPage(Page):
+    list_display = (
+        "short_id",
+        "tenant",
+        "model",
+        "pool",
+        "shown_state",
+        "shown_prompt",
+        "images",
+        "duration",
+        "cost",
+        "created_at",
+    )
+    list_filter = (TenantFilter, "state", ("created_at", RangeDateFilter), "model_version__model", "pool")
+    search_fields = ("id", "request_id")
+    search_help_text = "A job's id or a request id, whole"
+    list_select_related = ("tenant", "model_version__model", "pool", "project")
+    ordering = ("-created_at", "-id")
+    acts = (
+        Act(
+            name="cancel",
+            label="Cancel",
+            permission="generation.change_job",
+            perform=_cancel,
+            applies=lambda job: job.state not in FINAL and job.cancel_requested_at is None,
+            explain="Ends the job; nothing is charged.",
+            danger=True,
+        ),
+    )
+    fieldsets = (
+        (
+            "Request",
+            {
+                "fields": (
+                    "tenant",
+                    "project_slug",
+                    "model",
+                    "pool",
+                    "shown_prompt_whole",
+                    "shown_size",
+                    "shown_adapters",
+                    "shown_arm",
+                    "user",
+                    "shown_metadata",
+                )
+            },
+        ),
+        ("State", {"fields": ("shown_state", "request_id", "api_key", "error_code", "error_message", "cost")}),
+    )
+    readonly_fields = (
+        "project_slug", "model", "shown_prompt_whole", "shown_size", "shown_adapters", "shown_arm", "shown_metadata", "shown_state", "cost",
+    )  # fmt: skip
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
+    ) -> tuple[QuerySet[Job], bool]:
+        """By a whole id, each through its index: a part of one would read the whole table."""
+        if not search_term:
+            return queryset, False
+        try:
+            return queryset.filter(id=UUID(search_term)), False
+        except ValueError:
+            return queryset.filter(request_id=search_term[:64].replace("\x00", "")), False
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        """The costs of a page's jobs in two queries."""
+        changelist = super().get_changelist_instance(request)
+        costs = job_costs([job.id for job in changelist.result_list])
+        for job in changelist.result_list:
+            job.portal_cost = costs.get(job.id)
+        return changelist
+
+    @admin.display(description="job")
+    def short_id(self, job: Job) -> str:
+        return cells.code(str(job.id)[:13] + "…")
+
+    @admin.display(description="project")
+    def project_slug(self, job: Job) -> str:
+        return job.project.slug
+
+    @admin.display(description="model")
+    def model(self, job: Job) -> str:
+        return job.model_version.label
+
+    @admin.display(description="state")
+    def shown_state(self, job: Job) -> str:
+        return cells.state(job.state)
+
+    @admin.display(description="prompt")
+    def shown_prompt(self, job: Job) -> str:
+        return job.prompt if len(job.prompt) <= 60 else job.prompt[:60] + "…"
+
+    @admin.display(description="prompt")
+    def shown_prompt_whole(self, job: Job) -> str:
+        return format_html('<span class="portal-prompt">{}</span>', job.prompt)
+
+    @admin.display(description="images")
+    def images(self, job: Job) -> str:
+        return f"{job.n} × {job.width}x{job.height}"
+
+    @admin.display(description="images")
+    def shown_size(self, job: Job) -> str:
+        return f"{job.n} of {job.width}x{job.height} pixels, {job.steps} steps, seed {job.seed}, {job.output_format}"
+
+    @admin.display(description="adapters")
+    def shown_adapters(self, job: Job) -> str:
+        used = job.adapters.select_related("adapter_version__adapter")
+        named = (f"{one.adapter_version.adapter.name}@{one.adapter_version.number} × {one.scale:g}" for one in used)
+        return ", ".join(named) or cells.NOTHING
+
+    @admin.display(description="experiment")
+    def shown_arm(self, job: Job) -> str:
+        return (
+            cells.link(job.arm.experiment, f"{job.arm.experiment.name}, arm {job.arm.name}")
+            if job.arm
+            else cells.NOTHING
+        )
+
+    @admin.display(description="metadata")
+    def shown_metadata(self, job: Job) -> str:
+        return cells.pairs(job.metadata)
+
+    @admin.display(description="seconds")
+    def duration(self, job: Job) -> str:
+        return cells.seconds((job.finished_at - job.created_at).total_seconds() if job.finished_at else None)
+
+    @admin.display(description="cost")
+    def cost(self, job: Any) -> str:
+        found = job.portal_cost if hasattr(job, "portal_cost") else job_costs([job.id]).get(job.id)
+        return cells.money(found.cost_micros, job.tenant.currency) if found else cells.NOTHING
+
+    def sections(self, row: Job) -> Iterable[Section]:
+        attempts = list(row.attempts.all())
+        outputs = [output for output in row.outputs.all() if output.deleted_at is None]
+        yield Section(
+            "Images", (), [], "No images: there are none before a job succeeds, or they were deleted.",
+            images=[image_url(output) for output in outputs],
+        )  # fmt: skip
+        yield Section("Timeline", ("At", "After", "What"), _timeline(row, attempts), "")
+        yield Section(
+            "Attempts",
+            ("Attempt", "Worker", "State", "Dispatched", "Started", "Finished", "GPU seconds", "Steps", "Error"),
+            [
+                (
+                    attempt.number,
+                    attempt.worker or cells.NOTHING,
+                    cells.state(attempt.state),
+                    cells.when(attempt.dispatched_at),
+                    cells.when(attempt.started_at),
+                    cells.when(attempt.finished_at),
+                    cells.number(f"{attempt.gpu_seconds:.6f}"),
+                    f"{attempt.steps_done} of {row.steps * row.n}",
+                    f"{attempt.error_code}: {attempt.error_message}" if attempt.error_code else cells.NOTHING,
+                )
+                for attempt in attempts
+            ],
+            "Not dispatched to a worker yet: it waits for room in its pool.",
+        )
+        yield from _money(row)
+
+
+def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
+    moments: list[tuple[datetime | None, str]] = [(job.created_at, "created")]
+    for attempt in attempts:
+        named = f"attempt {attempt.number}"
+        moments += [
+            (attempt.dispatched_at, f"{named} dispatched to {job.pool.slug}"),
+            (attempt.started_at, f"{named} started by {attempt.worker}"),
+            (attempt.finished_at, f"{named} {attempt.state}"),
+        ]
+    moments += [(job.cancel_requested_at, "cancel requested"), (job.finished_at, f"job {job.state}")]
+    # Stable: what happened at one instant stays in the order in which it happens.
+    known = sorted(((at, what) for at, what in moments if at is not None), key=lambda moment: moment[0])
+    return [(cells.when(at), cells.seconds((at - job.created_at).total_seconds()), what) for at, what in known]
+
+
+def _money(job: Job) -> Iterable[Section]:
+    yield Section(
+        "Usage",
+        ("Meter", "Quantity", "Measured"),
+        [
+            (
+                record.get_meter_display(),
+                cells.number(f"{record.quantity.normalize():f}"),
+                cells.when(record.occurred_at),
+            )
+            for record in UsageRecord.objects.filter(job_id=job.id).order_by("meter")
+        ],
+        "Nothing is metered before a job succeeds, and never for one that fails.",
+    )
+    charges = list(
+        Charge.objects.filter(usage_record__job_id=job.id)
+        .select_related("usage_record", "rate__price_book")
+        .order_by("kind", "usage_record__meter")
+    )
+    rows: list[tuple[Any, ...]] = [
+        (
+            charge.usage_record.get_meter_display(),
+            charge.get_kind_display(),
+            cells.number(f"{charge.usage_record.quantity.normalize():f}"),
+            cells.number(f"{charge.rate.unit_price.normalize():f} {charge.currency}"),
+            cells.link(charge.rate.price_book),
+            cells.money(charge.amount_micros, charge.currency),
+        )
+        for charge in charges
+    ]
+    if charges:
+        total = sum(charge.amount_micros for charge in charges)
+        rows.append(("Sum", "", "", "", "", cells.money(total, job.tenant.currency)))
+    yield Section(
+        "Charges", ("Meter", "Kind", "Quantity", "Price of one", "Price book", "Amount"), rows, "Nothing charged."
+    )
+    entries = Entry.objects.filter(transaction__reference=job.id).select_related("transaction", "account")
+    yield Section(
+        "Ledger",
+        ("At", "Transaction", "Kind", "Account", "Amount"),
+        [
+            (
+                cells.when(entry.transaction.created_at),
+                cells.link(entry.transaction),
+                entry.transaction.kind,
+                entry.account.kind,
+                cells.money(entry.amount_micros, entry.account.currency),
+            )
+            for entry in entries.order_by("transaction__created_at", "transaction__kind", "id")
+        ],
+        "No money moved.",
+    )

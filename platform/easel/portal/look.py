@@ -1,0 +1,54 @@
+"""Names, colours and the side bar, as `settings.UNFOLD` wants them."""
+
+from typing import Any
+
+from django.urls import reverse_lazy
+
+
+def _item(title: str, icon: str, page: str) -> dict[str, Any]:
+    return {"title": title, "icon": icon, "link": reverse_lazy(f"admin:{page}")}
+
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Easel",
+    "SITE_HEADER": "Easel",
+    "SITE_SUBHEADER": "Operations, times in UTC",
+    "SITE_SYMBOL": "palette",
+    "SITE_URL": None,
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "STYLES": ["/admin/static/portal/portal.css"],
+    "SIDEBAR": {
+        "navigation": [
+            {"title": "", "items": [_item("Overview", "monitoring", "index")]},
+            {
+                "title": "Tenants",
+                "items": [
+                    _item("Tenants", "apartment", "tenants_tenant_changelist"),
+                    _item("API keys", "key", "tenants_apikey_changelist"),
+                    _item("Adapters", "layers", "registry_adapter_changelist"),
+                    _item("Experiments", "science", "registry_experiment_changelist"),
+                ],
+            },
+            {
+                "title": "Serving",
+                "items": [
+                    _item("Jobs", "image", "generation_job_changelist"),
+                    _item("Models", "deployed_code", "registry_model_changelist"),
+                    _item("Versions", "history", "registry_modelversion_changelist"),
+                    _item("Canaries", "alt_route", "registry_rollout_changelist"),
+                    _item("Pools", "memory", "registry_pool_changelist"),
+                ],
+            },
+            {
+                "title": "Money",
+                "items": [
+                    _item("Price books", "sell", "billing_pricebook_changelist"),
+                    _item("Accounts", "account_balance", "billing_account_changelist"),
+                    _item("Transactions", "receipt_long", "billing_transaction_changelist"),
+                ],
+            },
+            {"title": "Records", "items": [_item("Audit log", "policy", "tenants_auditevent_changelist")]},
+        ],
+    },
+}

@@ -1,0 +1,80 @@
+"""Who may do what: a viewer reads everything, finance sets prices and gives credit, an operator does all of it.
+
+A role is a group of Django's. The permissions are those that Django makes of each model; an act asks for the one of
+what it changes (`easel.portal.acts`). No permission opens a row for editing: the pages have no such form.
+"""
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.contrib.auth.models import Group, Permission, User
+from django.db import transaction
+from django.db.models import Q
+
+from tenants.errors import DomainError
+
+READ_APPS = ("tenants", "billing", "registry", "generation")
+FINANCE = ("billing.add_transaction", "billing.add_pricebook")
+OPERATOR = (
+    *FINANCE,
+    "tenants.add_tenant",
+    "tenants.change_tenant",
+    "tenants.add_project",
+    "tenants.add_apikey",
+    "tenants.change_apikey",
+    "registry.change_adapter",
+    "registry.change_model",
+    "registry.change_modelversion",
+    "registry.change_pool",
+    "registry.add_rollout",
+    "registry.change_rollout",
+    "generation.change_job",
+)
+ROLES: dict[str, tuple[str, ...]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": ()}
+
+
+class OperatorExists(DomainError):
+    """This name is taken: choose another."""
+
+    code, http_status = "operator_exists", 409
+
+
+class OperatorNotFound(DomainError):
+    """There is no operator of this name."""
+
+    code, http_status = "operator_not_found", 404
+
+
+def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:
+    """Brings each role's permissions to what is written here, once those of an app are there."""
+    if app_config.label not in READ_APPS:
+        return
+    for role, acts in ROLES.items():
+        wanted = Q(content_type__app_label__in=READ_APPS, codename__startswith="view_")
+        for act in acts:
+            app, codename = act.split(".")
+            wanted |= Q(content_type__app_label=app, codename=codename)
+        group, _ = Group.objects.get_or_create(name=role)
+        group.permissions.set(Permission.objects.filter(wanted))
+
+
+@transaction.atomic
+def operator_create(*, name: str, password: str, role: str) -> User:
+    """Makes a user of the portal. Raises `OperatorExists`, and `ValidationError` for a weak password or name."""
+    from django.contrib.auth.password_validation import validate_password
+
+    if User.objects.filter(username=name).exists():
+        raise OperatorExists
+    user = User(username=name, is_staff=True)
+    validate_password(password, user)
+    user.set_password(password)
+    user.full_clean()
+    user.save()
+    user.groups.set([Group.objects.get(name=role)])
+    return user
+
+
+def operator_disable(*, name: str) -> None:
+    """Ends a user's sign-ins and sessions. Raises `OperatorNotFound`."""
+    if not User.objects.filter(username=name).update(is_active=False):
+        raise OperatorNotFound

@@ -1,0 +1,122 @@
+"""Puts the portal's synchronous pages behind the API's asynchronous handler, with what they need of Django.
+
+Sessions, users and messages are for these pages alone: as middleware of the whole project they would cost every call
+of the API two threads and a query. So each view of the portal is wrapped in them here, rendered and all, on one of a
+few threads of its own, which leave most of the database's pool to the API.
+"""
+
+import hashlib
+import mimetypes
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.contrib.staticfiles import finders
+from django.core.exceptions import PermissionDenied, SuspiciousFileOperation
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.urls import URLPattern, URLResolver
+from django.utils.cache import get_conditional_response
+from django.utils.decorators import decorator_from_middleware
+
+from easel.api.threads import in_thread_of
+
+View = Callable[..., HttpResponseBase]
+THREADS = 4
+STATIC_SECONDS = 86_400
+_executor = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
+_HEADERS = {
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    # Nothing is fetched from elsewhere; images may come from the bucket. The widgets of the pages are written in
+    # attributes, which their library evaluates.
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src * data:; style-src 'self' 'unsafe-inline'; "
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+    ),
+}
+
+
+def serve_all(patterns: list[Any]) -> list[Any]:
+    """The URL patterns of an admin site with every view wrapped by `served`."""
+    for pattern in patterns:
+        if isinstance(pattern, URLResolver):
+            serve_all(pattern.url_patterns)
+        elif isinstance(pattern, URLPattern):
+            pattern.callback = served(pattern.callback)
+    return patterns
+
+
+def served(view: View) -> Callable[..., Any]:
+    """A synchronous view of the portal as an asynchronous one."""
+    whole = decorator_from_middleware(SessionMiddleware)(
+        decorator_from_middleware(AuthenticationMiddleware)(
+            decorator_from_middleware(MessageMiddleware)(_complete(view))
+        )
+    )
+
+    @wraps(view)
+    async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return await in_thread_of(_executor, whole, request, *args, **kwargs)
+
+    return wrapper
+
+
+def _complete(view: View) -> View:
+    """Renders here, where the database is at hand, and answers refusals with a page."""
+
+    def complete(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            response = view(request, *args, **kwargs)
+            if hasattr(response, "render"):
+                response = response.render()
+        except Http404:
+            response = _refusal(request, 404, "Not found", "There is no such page or record.")
+        except PermissionDenied:
+            response = _refusal(request, 403, "Not allowed", "Your role does not allow this. Ask an operator to do it.")
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    return complete
+
+
+def _refusal(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:
+    from easel.portal.site import portal
+
+    context = {**portal.each_context(request), "title": title, "message": message}
+    return render(request, "portal/refusal.html", context, status=status)
+
+
+async def static_file(request: HttpRequest, path: str) -> HttpResponseBase:
+    """Style sheets, scripts and fonts, from where the packages have them; no session, no database."""
+    return await in_thread_of(_executor, _static_file, request, path)
+
+
+def _static_file(request: HttpRequest, path: str) -> HttpResponseBase:
+    try:
+        found = finders.find(path)
+    except SuspiciousFileOperation:  # it leads out of the folders of static files
+        found = None
+    if not isinstance(found, str) or not Path(found).is_file():
+        return HttpResponse("there is no such file", status=404, content_type="text/plain")
+    content, etag = _content(found)
+    answer = get_conditional_response(request, etag=etag) or HttpResponse(
+        content, content_type=mimetypes.guess_type(path)[0] or "application/octet-stream"
+    )
+    for name, value in {"ETag": etag, "Cache-Control": f"public, max-age={STATIC_SECONDS}", **_HEADERS}.items():
+        answer[name] = value
+    return answer
+
+
+@cache
+def _content(path: str) -> tuple[bytes, str]:
+    """The file and its ETag, kept in memory: some two MB altogether, which change with a release only."""
+    content = Path(path).read_bytes()
+    return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

@@ -1,0 +1,77 @@
+"""Signing in: a bounded number of guesses at a password, and a record of who came."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+import structlog
+from django.conf import settings
+from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.signals import user_logged_in, user_login_failed
+from django.contrib.sessions.models import Session
+from django.core.exceptions import ValidationError
+from django.dispatch import receiver
+from django.http import HttpRequest
+from redis.exceptions import RedisError
+from unfold.forms import AuthenticationForm
+
+from tenants.audit_log import audit_record
+
+log = structlog.get_logger()
+ATTEMPTS_MAX = 10
+WINDOW_SECONDS = 900
+
+
+class SignInForm(AuthenticationForm):
+    """Refuses a name after too many wrong passwords, whatever the password is; by name, since a name has one owner."""
+
+    def clean(self) -> dict[str, Any]:
+        if failures(self.cleaned_data.get("username", "")) >= ATTEMPTS_MAX:
+            raise ValidationError(
+                f"Too many wrong passwords for this name: wait {WINDOW_SECONDS // 60} minutes.", code="too_many"
+            )
+        cleaned: dict[str, Any] = super().clean()
+        return cleaned
+
+
+def failures(username: str) -> int:
+    """Wrong passwords for a name in this window. Without Redis nobody is kept out, and the log still tells."""
+    try:
+        found: Any = _redis().get(_key(username))
+    except RedisError:
+        log.warning("sign_in_unlimited", reason="redis is away")
+        return 0
+    return int(found or 0)
+
+
+@receiver(user_login_failed)
+def _failed(credentials: dict[str, Any], **_signal: Any) -> None:
+    username = str(credentials.get("username", ""))
+    log.warning("sign_in_failed", username=username[:150])
+    try:
+        with _redis().pipeline() as pipe:
+            pipe.set(_key(username), 0, ex=WINDOW_SECONDS, nx=True)
+            pipe.incr(_key(username))
+            pipe.execute()
+    except RedisError:
+        log.warning("sign_in_unlimited", reason="redis is away")
+
+
+@receiver(user_logged_in)
+def _signed_in(request: HttpRequest, user: AbstractBaseUser, **_signal: Any) -> None:
+    now = datetime.now(UTC)
+    name = user.get_username()
+    audit_record(actor=f"operator:{name}", action="operator.sign_in", subject=name, now=now)
+    Session.objects.filter(expire_date__lt=now).delete()
+    try:
+        _redis().delete(_key(name))
+    except RedisError:
+        log.warning("sign_in_count_kept", reason="redis is away")
+
+
+def _key(username: str) -> str:
+    return f"easel-portal:sign-in:{username[:150].lower()}"
+
+
+def _redis() -> Any:
+    return redis.Redis.from_url(settings.EASEL.redis_url, socket_timeout=2, socket_connect_timeout=2)

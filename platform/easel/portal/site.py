@@ -1,0 +1,36 @@
+"""The portal's site: its sign-in, its front page, and where its pages are registered."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from unfold.sites import UnfoldAdminSite
+
+from easel.portal.overview import DAYS, overview
+from easel.portal.serving import serve_all
+from easel.portal.sign_in import SignInForm
+
+
+class PortalSite(UnfoldAdminSite):
+    login_form = SignInForm
+    index_title = "Overview"
+    enable_nav_sidebar = True
+
+    def get_urls(self) -> list[Any]:
+        return serve_all(super().get_urls())
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
+        asked = request.GET.get("days", "")
+        days = int(asked) if asked in map(str, DAYS) else DAYS[0]
+        context = {
+            **self.each_context(request),
+            "title": "Overview",
+            "overview": overview(days=days, now=datetime.now(UTC)),
+            "ranges": [(choice, choice == days) for choice in DAYS],
+            **(extra_context or {}),
+        }
+        return TemplateResponse(request, "portal/overview.html", context)
+
+
+portal = PortalSite(name="admin")

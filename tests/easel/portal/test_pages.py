@@ -1,0 +1,155 @@
+"""What the portal shows: every page opens, says what is so, escapes what tenants wrote, and asks little."""
+
+import re
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.test import RequestFactory
+
+from billing.models import Account, PriceBook, Transaction
+from billing.money import format_micros
+from billing.queries import job_costs
+from easel.portal.site import portal
+from easel.registry.rollouts import rollout_start
+from tenants.accounts import project_create
+from tenants.audit_log import audit_record
+from tests.conftest import NOW
+
+LISTS = [f"/admin/{model._meta.app_label}/{model._meta.model_name}/" for model in portal._registry]
+
+
+@pytest.mark.parametrize("path", ["/admin/", "/admin/?days=30", *LISTS])
+def test_a_viewer_reads_every_list(viewer, path):
+    answer = viewer.get(path)
+    assert answer.status_code == 200, answer.text[:2000]
+
+
+def test_a_job_shows_its_story_and_its_cost(viewer, alice, submit, end):
+    job = end(submit(alice, prompt="a red circle"))
+    page = viewer.get(f"/admin/generation/job/{job.id}/change/").text
+    cost = format_micros(job_costs([job.id])[job.id].cost_micros, "USD")
+    assert "a red circle" in page
+    assert "attempt 1 dispatched" in page
+    assert "USD version 1" in page
+    assert page.count(cost) >= 2
+    assert "portal-images" in page
+
+
+def test_a_failed_job_shows_why(viewer, alice, submit, end):
+    job = end(submit(alice), outcome="failed", error_message="the worker fell over")
+    page = viewer.get(f"/admin/generation/job/{job.id}/change/").text
+    assert "worker_error: the worker fell over" in page
+    assert "Nothing charged." in page
+
+
+@pytest.mark.parametrize("what", ["id", "request_id"])
+def test_a_job_is_found_by_its_whole_id(viewer, alice, submit, what):
+    job = submit(alice)
+    other = submit(alice)
+    page = viewer.get(f"/admin/generation/job/?q={getattr(job, what)}&tenant={alice.tenant.slug}").text
+    assert str(job.id) in page
+    assert (str(other.id) in page) == (what == "request_id")
+
+
+def test_the_list_of_jobs_is_of_the_tenant_that_was_typed(viewer, alice, bob, submit):
+    hers, his = submit(alice), submit(bob)
+    page = viewer.get(f"/admin/generation/job/?tenant={alice.tenant.slug}").text
+    assert (str(hers.id) in page, str(his.id) in page) == (True, False)
+
+
+def test_what_tenants_wrote_is_shown_as_text(viewer, alice, submit):
+    hostile = "<script>alert(1)</script>"
+    project_create(tenant=alice.tenant, slug="art", labels={"department": hostile}, now=NOW)
+    type(alice.tenant).objects.filter(pk=alice.tenant.pk).update(name=hostile)
+    job = submit(alice, prompt=hostile, user=hostile, metadata={hostile: hostile})
+    audit_record(
+        actor="operator:x", action="x.y", subject=hostile, tenant=alice.tenant, details={"a": hostile}, now=NOW
+    )
+    for path in (
+        f"/admin/tenants/tenant/{alice.tenant.pk}/change/",
+        f"/admin/tenants/tenant/?q={alice.tenant.slug}",
+        f"/admin/generation/job/{job.id}/change/",
+        f"/admin/generation/job/?tenant={alice.tenant.slug}",
+        f"/admin/tenants/auditevent/?tenant={alice.tenant.slug}",
+        "/admin/generation/job/?tenant=<script>alert(1)</script>",
+    ):
+        page = viewer.get(path).text
+        assert "&lt;script&gt;alert(1)" in page, path
+        assert hostile not in page, path
+
+
+def test_every_kind_of_row_has_a_page(viewer, alice, submit, end, second, plan):
+    end(submit(alice))
+    rollout = rollout_start(candidate=second, plan=plan, now=NOW)
+    rows = [
+        alice.tenant,
+        alice.key,
+        second.model,
+        second,
+        rollout,
+        second.pool,
+        PriceBook.objects.order_by("version").first(),
+        Account.objects.filter(tenant=alice.tenant).first(),
+        *Transaction.objects.filter(tenant=alice.tenant),
+    ]
+    for row in rows:
+        path = f"/admin/{row._meta.app_label}/{row._meta.model_name}/{row.pk}/change/"
+        assert viewer.get(path).status_code == 200, path
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_list_asks_a_bounded_number_of_queries(path, alice, submit, end):
+    for _ in range(3):
+        end(submit(alice))
+    few = _queries(path)
+    for _ in range(3):
+        end(submit(alice))
+    assert _queries(path) <= few <= 20
+
+
+def _queries(path: str) -> int:
+    from django.urls import resolve
+
+    user = User.objects.filter(username="counts").first() or User.objects.create_superuser("counts")
+    request = RequestFactory().get(path)
+    request.user = user
+    page = next(page for model, page in portal._registry.items() if path.endswith(f"/{model._meta.model_name}/"))
+    with CaptureQueriesContext(
+        connection,
+    ) as asked:
+        page.changelist_view(request).render()
+    return len(asked)
+
+
+def test_an_unknown_row_sends_back_to_the_overview(viewer):
+    assert viewer.get(f"/admin/generation/job/{uuid.uuid4()}/change/").status_code == 302
+
+
+def test_an_unknown_page_is_a_page_that_says_so(viewer):
+    answer = viewer.get("/admin/nowhere/")
+    assert answer.status_code == 404
+    assert "There is no such page" in answer.text
+
+
+def test_times_say_their_zone(viewer, alice):
+    assert re.search(r"2026-03-01 12:00:00 UTC", viewer.get(f"/admin/tenants/tenant/{alice.tenant.pk}/change/").text)
+
+
+def test_style_and_scripts_come_from_here_and_are_kept(browser):
+    page = browser.get("/admin/login/").text
+    found = re.findall(r'(?:src|href)="([^"]+\.(?:js|css))"', page)
+    assert len(found) > 5
+    assert all(path.startswith("/admin/static/") for path in found)
+    for path in found:
+        answer = browser.get(path)
+        assert answer.status_code == 200, path
+        again = browser.ask("GET", path, headers={"If-None-Match": answer.headers["ETag"]})
+        assert again.status_code == 304
+
+
+@pytest.mark.parametrize("path", ["../settings.py", "%2e%2e/settings.py", "unfold", "nothing.css", "//etc/passwd"])
+def test_nothing_else_is_served_as_a_static_file(browser, path):
+    assert browser.get(f"/admin/static/{path}").status_code in (404, 302)
