@@ -1,6 +1,6 @@
 """Filters by a whole value that is typed or linked to: a list of thousands to choose from helps nobody."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
@@ -20,7 +20,7 @@ class TextFilter(admin.SimpleListFilter):
     def has_output(self) -> bool:
         return True
 
-    def choices(self, changelist: Any) -> Iterable[dict[str, Any]]:
+    def choices(self, changelist: Any) -> Iterator[Any]:
         yield {"value": self.value() or "", "name": self.parameter_name}
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:

@@ -84,8 +84,16 @@ class JobPage(Page):
         ("State", {"fields": ("shown_state", "request_id", "api_key", "error_code", "error_message", "cost")}),
     )
     readonly_fields = (
-        "project_slug", "model", "shown_prompt_whole", "shown_size", "shown_adapters", "shown_arm", "shown_metadata", "shown_state", "cost",
-    )  # fmt: skip
+        "project_slug",
+        "model",
+        "shown_prompt_whole",
+        "shown_size",
+        "shown_adapters",
+        "shown_arm",
+        "shown_metadata",
+        "shown_state",
+        "cost",
+    )
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str

@@ -5,7 +5,8 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
-from django.db.models import Count, F, Prefetch, Q, QuerySet, Sum
+from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
 from easel.generation.models import FINAL, Job
@@ -18,6 +19,7 @@ from easel.registry.routing import routes_set
 from easel.registry.versions import model_make_default, version_retire
 
 DAYS = 14
+_PLAN = RolloutPlan()
 
 
 class RoutesForm(ActForm):
@@ -41,16 +43,14 @@ class PlanForm(ActForm):
         initial="5, 25, 50, 100", help_text="Percents of the callers, stage by stage, growing up to 100."
     )
     stage_seconds = forms.IntegerField(
-        initial=RolloutPlan.stage_seconds, min_value=0, help_text="How long a stage lasts at least."
+        initial=_PLAN.stage_seconds, min_value=0, help_text="How long a stage lasts at least."
     )
-    jobs_min = forms.IntegerField(
-        initial=RolloutPlan.jobs_min, min_value=1, help_text="Ended jobs that a verdict needs."
-    )
+    jobs_min = forms.IntegerField(initial=_PLAN.jobs_min, min_value=1, help_text="Ended jobs that a verdict needs.")
     error_rate_max = forms.FloatField(
-        initial=RolloutPlan.error_rate_max, min_value=0, max_value=1, help_text="More failures than this roll back."
+        initial=_PLAN.error_rate_max, min_value=0, max_value=1, help_text="More failures than this roll back."
     )
     p95_ratio_max = forms.FloatField(
-        initial=RolloutPlan.p95_ratio_max, min_value=0, help_text="Slower than the stable version by more: roll back."
+        initial=_PLAN.p95_ratio_max, min_value=0, help_text="Slower than the stable version by more: roll back."
     )
 
     def clean_stages(self) -> tuple[int, ...]:
@@ -62,7 +62,9 @@ class PlanForm(ActForm):
 
 def _set_routes(model: Model, operator: Operator, *, weights: dict[int, int]) -> Done:
     routes_set(model=model, weights=weights)
-    operator.record("routes.set", model.name, weights={str(number): weight for number, weight in weights.items()})
+    operator.record(
+        "routes.set", model.name, details={"weights": {str(number): weight for number, weight in weights.items()}}
+    )
     return Done(f"{model.name} is shared out anew.")
 
 
@@ -74,7 +76,7 @@ def _make_default(model: Model, operator: Operator) -> Done:
 
 def _start(version: ModelVersion, operator: Operator, **plan: Any) -> Done:
     rollout = rollout_start(candidate=version, plan=RolloutPlan(**plan), now=operator.now)
-    operator.record("rollout.start", version.label, **{**plan, "stages": list(plan["stages"])})
+    operator.record("rollout.start", version.label, details={**plan, "stages": list(plan["stages"])})
     return Done(f"{version.label} serves {rollout.stages[0]} % of the callers.", show=rollout)
 
 
@@ -87,14 +89,14 @@ def _retire(version: ModelVersion, operator: Operator) -> Done:
 def _promote(rollout: Rollout, operator: Operator) -> Done:
     verdict = f"promoted by {operator.name}"
     ended = rollout_promote(rollout, verdict=verdict, now=operator.now)
-    operator.record("rollout.promote", ended.candidate.label, verdict=verdict)
+    operator.record("rollout.promote", ended.candidate.label, details={"verdict": verdict})
     return Done(f"{ended.candidate.label} serves all of {ended.model.name}.")
 
 
 def _roll_back(rollout: Rollout, operator: Operator) -> Done:
     verdict = f"rolled back by {operator.name}"
     ended = rollout_roll_back(rollout, verdict=verdict, now=operator.now)
-    operator.record("rollout.roll_back", ended.candidate.label, verdict=verdict)
+    operator.record("rollout.roll_back", ended.candidate.label, details={"verdict": verdict})
     return Done(f"{ended.stable.label} serves all of {ended.model.name} again.")
 
 
@@ -286,16 +288,19 @@ class PoolPage(Page):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         pools: QuerySet[Pool] = super().get_queryset(request)
-        return pools.annotate(workers_counted=Count("workers"))
+        unfinished = Job.objects.filter(~Q(state__in=FINAL), pool=OuterRef("pk")).order_by().values("pool")
+        return pools.annotate(
+            workers_counted=Count("workers"),
+            jobs_unfinished=Coalesce(Subquery(unfinished.annotate(count=Count("*")).values("count")), 0),
+        )
 
     @admin.display(description="workers seen")
     def workers_seen(self, pool: Any) -> str:
         return cells.number(pool.workers_counted)
 
     @admin.display(description="unfinished jobs")
-    def waiting(self, pool: Pool) -> str:
-        # One small query a pool, on the index of unfinished jobs: pools are few.
-        return cells.number(Job.objects.filter(~Q(state__in=FINAL), pool=pool).count())
+    def waiting(self, pool: Any) -> str:
+        return cells.number(pool.jobs_unfinished)
 
     @admin.display(description="cost of a GPU hour")
     def hour_cost(self, pool: Pool) -> str:

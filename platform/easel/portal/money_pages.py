@@ -79,7 +79,7 @@ def _publish(book: PriceBook, operator: Operator, *, effective_at: datetime, ver
         currency=book.currency, version=version, rates=rates, effective_at=effective_at, now=operator.now
     )
     shown = {f"{meter} {gpu_class}".strip(): f"{price.normalize():f}" for (meter, gpu_class), price in rates.items()}
-    operator.record("price_book.publish", str(made), effective_at=effective_at.isoformat(), **shown)
+    operator.record("price_book.publish", str(made), details={"effective_at": effective_at.isoformat(), **shown})
     return Done(f"{made} is published, in force from {cells.when(effective_at)}.", show=made)
 
 

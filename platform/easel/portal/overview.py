@@ -48,7 +48,7 @@ class Overview:
     figures: Sequence[tuple[str, str]]
     charts: Sequence[Chart]
     top: Sequence[tuple[str, int, str]]
-    queue: Sequence[tuple[str, int, int, int]]
+    queue: Sequence[tuple[Any, ...]]
 
 
 def overview(*, days: int, now: datetime) -> Overview:
@@ -166,16 +166,17 @@ def _top(since: datetime) -> list[tuple[str, int, str]]:
     ]
 
 
-def _queue() -> list[tuple[str, int, int, int]]:
+def _queue() -> list[tuple[Any, ...]]:
     """(pool, queued, dispatched, running), of every pool."""
     counts: dict[int, dict[str, int]] = defaultdict(dict)
     open_jobs = Job.objects.filter(~Q(state__in=FINAL)).order_by().values_list("pool_id", "state")
     for pool_id, state, count in open_jobs.annotate(count=Count("*")):
         counts[pool_id][state] = count
-    states = (State.QUEUED, State.DISPATCHED, State.RUNNING)
     pools = Pool.objects.order_by("slug").values_list("pk", "slug")
-    rows = [(slug, *(counts[pk].get(state, 0) for state in states)) for pk, slug in pools]
-    return [(slug, queued, dispatched, running) for slug, queued, dispatched, running in rows]
+    return [
+        (slug, *(counts[pk].get(state, 0) for state in (State.QUEUED, State.DISPATCHED, State.RUNNING)))
+        for pk, slug in pools
+    ]
 
 
 def _chart(

@@ -1,6 +1,6 @@
 """What every page of the portal is: a read-only table, one row's page with sections, and acts that call a verb."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -30,7 +30,9 @@ class Operator:
     name: str
     now: datetime
 
-    def record(self, action: str, subject: str, *, tenant: Tenant | None = None, **details: Any) -> None:
+    def record(
+        self, action: str, subject: str, *, tenant: Tenant | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
         actor = f"operator:{self.name}"
         audit_record(actor=actor, action=action, subject=subject, tenant=tenant, details=details, now=self.now)
 

@@ -107,13 +107,13 @@ def _grant(tenant: Tenant, operator: Operator, *, amount: Any, reason: str, toke
     )
     if not granted:
         return Done("This form was sent before: the credit was granted then, once.")
-    operator.record("credit.grant", tenant.slug, tenant=tenant, amount=str(amount), reason=reason)
+    operator.record("credit.grant", tenant.slug, tenant=tenant, details={"amount": str(amount), "reason": reason})
     return Done(f"{shown} granted to {tenant.slug}.")
 
 
 def _add_project(tenant: Tenant, operator: Operator, *, slug: str, labels: dict[str, str]) -> Done:
     project_create(tenant=tenant, slug=slug, labels=labels, now=operator.now)
-    operator.record("project.create", slug, tenant=tenant, labels=labels)
+    operator.record("project.create", slug, tenant=tenant, details={"labels": labels})
     return Done(f"{tenant.slug} has the project {slug}.")
 
 
@@ -127,7 +127,12 @@ def _add_key(
     key, secret = key_issue(
         project=project, pepper=settings.EASEL.secret_key, scopes=scopes, name=name, now=operator.now
     )
-    operator.record("key.create", key.key_id, tenant=tenant, scopes=key.scopes, project=project.slug, token=str(token))
+    operator.record(
+        "key.create",
+        key.key_id,
+        tenant=tenant,
+        details={"scopes": key.scopes, "project": project.slug, "token": str(token)},
+    )
     return Done(f"A key of {tenant.slug} for the project {project.slug}:", secret=secret)
 
 
@@ -139,7 +144,7 @@ def _revoke(key: ApiKey, operator: Operator) -> Done:
 
 def _rotate(key: ApiKey, operator: Operator) -> Done:
     made, secret = key_rotate(key=key, pepper=settings.EASEL.secret_key, now=operator.now)
-    operator.record("key.rotate", key.key_id, tenant=key.tenant, new=made.key_id)
+    operator.record("key.rotate", key.key_id, tenant=key.tenant, details={"new": made.key_id})
     return Done(f"The key that replaces {key.key_id}, which ended now:", secret=secret, show=made)
 
 

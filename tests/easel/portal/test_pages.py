@@ -6,8 +6,8 @@ import uuid
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.test import RequestFactory
+from django.test.utils import CaptureQueriesContext
 
 from billing.models import Account, PriceBook, Transaction
 from billing.money import format_micros
@@ -111,15 +111,11 @@ def test_a_list_asks_a_bounded_number_of_queries(path, alice, submit, end):
 
 
 def _queries(path: str) -> int:
-    from django.urls import resolve
-
     user = User.objects.filter(username="counts").first() or User.objects.create_superuser("counts")
     request = RequestFactory().get(path)
     request.user = user
     page = next(page for model, page in portal._registry.items() if path.endswith(f"/{model._meta.model_name}/"))
-    with CaptureQueriesContext(
-        connection,
-    ) as asked:
+    with CaptureQueriesContext(connection) as asked:
         page.changelist_view(request).render()
     return len(asked)
 

@@ -1,0 +1,153 @@
+"""Who gets into the portal, and what each role may do there."""
+
+import uuid
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+
+from billing import ledger
+from billing.models import PriceBook
+from easel.portal.pages import Page
+from easel.portal.roles import OperatorExists, operator_create, operator_disable
+from easel.portal.sign_in import ATTEMPTS_MAX
+from easel.portal.site import portal
+from easel.registry.models import Adapter
+from easel.registry.rollouts import rollout_start
+from tenants.models import AuditEvent
+from tests.conftest import NOW
+from tests.easel.portal.conftest import PASSWORD, Browser
+from tests.easel.portal.test_pages import LISTS
+
+
+def new_user(role: str = "operator") -> str:
+    return operator_create(name=f"u-{uuid.uuid4().hex[:12]}", password=PASSWORD, role=role).username
+
+
+@pytest.mark.parametrize("path", ["/admin/", *LISTS, "/admin/tenants/tenant/act/create", "/admin/nowhere/"])
+def test_a_stranger_is_sent_to_sign_in(browser, path):
+    answer = browser.get(path)
+    assert answer.status_code == 302
+    assert answer.headers["location"].startswith("/admin/login/")
+
+
+def test_an_api_key_opens_no_page(browser, alice):
+    answer = browser.ask("GET", "/admin/", headers={"Authorization": f"Bearer {alice.secret}"})
+    assert answer.status_code == 302
+
+
+def test_signing_in_is_on_record(operator):
+    assert AuditEvent.objects.filter(actor=f"operator:{operator.name}", action="operator.sign_in").count() == 1
+
+
+def test_a_session_opens_nothing_of_the_api(operator):
+    assert operator.get("/v1/jobs").status_code == 401
+
+
+def test_cookies_are_for_the_portal_alone(operator):
+    assert {cookie.path for cookie in operator.cookies.jar} == {"/admin/"}
+
+
+def test_signing_out_ends_the_session(operator):
+    before = Browser()
+    before.cookies.update(operator.cookies)
+    operator.post("/admin/logout/")
+    assert before.get("/admin/").status_code == 302
+
+
+def test_a_disabled_user_is_out_at_once(operator):
+    operator_disable(name=operator.name)
+    assert operator.get("/admin/").status_code == 302
+
+
+def test_too_many_wrong_passwords_shut_a_name_out_for_a_while(browser):
+    name, other = new_user(), new_user()
+    for _ in range(ATTEMPTS_MAX):
+        assert browser.sign_in(name, "wrong password").status_code == 200
+    assert "Too many wrong passwords" in browser.sign_in(name).text
+    assert browser.sign_in(other).status_code == 302
+
+
+@pytest.mark.parametrize("name", ["", "a" * 5000, "<script>alert(1)</script>", "\x00", "ünïcode", "' OR 1=1 --"])
+def test_an_odd_name_does_not_sign_in(browser, name):
+    answer = browser.sign_in(name)
+    assert answer.status_code == 200
+    assert "<script>alert(1)" not in answer.text
+
+
+@pytest.mark.parametrize("password", ["", "short", "password1234"])
+def test_a_weak_password_makes_no_user(password):
+    name = f"u-{uuid.uuid4().hex[:12]}"
+    with pytest.raises(ValidationError):
+        operator_create(name=name, password=password, role="viewer")
+    assert not User.objects.filter(username=name).exists()
+
+
+def test_a_name_has_one_user():
+    name = new_user()
+    with pytest.raises(OperatorExists):
+        operator_create(name=name, password=PASSWORD, role="viewer")
+
+
+def test_a_post_without_the_forms_token_changes_nothing(operator, alice):
+    path = f"/admin/tenants/tenant/{alice.tenant.pk}/act/suspend"
+    assert operator.ask("POST", path).status_code == 403
+    alice.tenant.refresh_from_db()
+    assert alice.tenant.suspended_at is None
+
+
+def test_opening_an_act_changes_nothing(operator, alice):
+    assert operator.get(f"/admin/tenants/tenant/{alice.tenant.pk}/act/suspend").status_code == 200
+    alice.tenant.refresh_from_db()
+    assert alice.tenant.suspended_at is None
+
+
+ALL_ACTS = sorted(
+    {(model._meta.label_lower, act.name) for model, page in portal._registry.items() for act in page.acts}
+)
+
+
+@pytest.fixture
+def rows(alice, second, plan, submit):
+    """A row of each table that has acts."""
+    adapter = Adapter.objects.create(tenant=alice.tenant, model=second.model, name="outline", created_at=NOW)
+    rollout = rollout_start(candidate=second, plan=plan, now=NOW)
+    newest = PriceBook.objects.order_by("-version").first()
+    found = (alice.tenant, alice.key, adapter, second.model, second, rollout, submit(alice), newest)
+    return {row._meta.label_lower: row for row in found}
+
+
+@pytest.mark.parametrize(("table", "name"), ALL_ACTS)
+def test_a_viewer_does_nothing(viewer, rows, table, name):
+    row = rows[table]
+    page = f"/admin/{table.replace('.', '/')}/{row.pk}/change/"
+    path = f"/admin/{table.replace('.', '/')}/{row.pk}/act/{name}"
+    assert path not in viewer.get(page).text
+    assert viewer.get(path).status_code == 403
+    answer = viewer.post(path)
+    assert answer.status_code == 403
+    assert "Your role does not allow this" in answer.text
+    assert not AuditEvent.objects.filter(actor=f"operator:{viewer.name}").exclude(action="operator.sign_in").exists()
+
+
+def test_finance_gives_credit_but_suspends_nobody(finance, alice):
+    tenant = f"/admin/tenants/tenant/{alice.tenant.pk}/act"
+    assert finance.fill_in(f"{tenant}/grant", amount="1", reason="r").status_code == 302
+    assert ledger.balances(alice.tenant)["credit"] == 11_000_000
+    assert finance.post(f"{tenant}/suspend").status_code == 403
+
+
+@pytest.mark.parametrize(("model", "page"), portal._registry.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_not_even_a_superuser_edits_adds_or_deletes_rows(model, page, browser):
+    assert isinstance(page, Page)
+    user = User.objects.create_superuser(f"root-{uuid.uuid4().hex[:10]}", password=PASSWORD)
+    browser.sign_in(user.username)
+    base = f"/admin/{model._meta.app_label}/{model._meta.model_name}"
+    assert browser.get(f"{base}/add/").status_code == 403
+    row = model._default_manager.first()
+    if row is not None:
+        assert browser.post(f"{base}/{row.pk}/change/", name="x").status_code == 403
+        assert browser.get(f"{base}/{row.pk}/delete/").status_code == 403
+        assert browser.post(f"{base}/{row.pk}/delete/", post="yes").status_code == 403
+        browser.post(f"{base}/", action="delete_selected", _selected_action=str(row.pk))
+        assert model._default_manager.filter(pk=row.pk).exists()
