@@ -57,6 +57,7 @@ SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
 PORTAL_PATH = "/admin/"
 STATIC_URL = f"{PORTAL_PATH}static/"
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 FORMAT_MODULE_PATH = "easel.portal.formats"
 SESSION_COOKIE_NAME = "easel_session"
 CSRF_COOKIE_NAME = "easel_csrf"

@@ -1,7 +1,6 @@
 """`easel operator`: who may sign in to the portal."""
 
 import sys
-from typing import Any
 
 import click
 
@@ -41,8 +40,7 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
         except ValidationError as error:
             raise PasswordRefused(" ".join(error.messages)) from error
         act.record("operator.create", name, details={"role": role})
-        url = _portal_url()
-    click.echo(f"{name} may sign in at {url} as {role}")
+    click.echo(f"{name} may sign in at /admin/ of the API, as {role}")
 
 
 @operator.command("disable")
@@ -55,9 +53,3 @@ def operator_disable(name: str) -> None:
         roles.operator_disable(name=name)
         act.record("operator.disable", name)
     click.echo(f"{name} may sign in no more")
-
-
-def _portal_url() -> Any:
-    from django.conf import settings
-
-    return f"{settings.EASEL.public_url}{settings.PORTAL_PATH}"

@@ -31,6 +31,18 @@ def test_a_stranger_is_sent_to_sign_in(browser, path):
     assert answer.headers["location"].startswith("/admin/login/")
 
 
+def test_signing_in_leads_to_where_one_wanted_to_go(browser):
+    name = new_user()
+    assert browser.sign_in(name).headers["location"] == "/admin/"
+    other = Browser()
+    asked = other.get("/admin/generation/job/").headers["location"]
+    other.get(asked)
+    assert other.post(asked, username=name, password=PASSWORD).headers["location"] == "/admin/generation/job/"
+    assert other.post("/admin/login/?next=https://evil.test/", username=name, password=PASSWORD).headers[
+        "location"
+    ].startswith("/admin/")
+
+
 def test_an_api_key_opens_no_page(browser, alice):
     answer = browser.ask("GET", "/admin/", headers={"Authorization": f"Bearer {alice.secret}"})
     assert answer.status_code == 302
