@@ -45,6 +45,7 @@ _CREDIT_MICROS = 200_000_000
 # A GPU hour, in USD: what the provider asks, and what is charged for one that is busy.
 _HOUR_COST, _HOUR_PRICE = Decimal("2.10"), Decimal("4.50")
 _FAILURES = 0.02
+_LOAD_SECONDS = 12.0
 _SUBJECTS = ("a poster of a lighthouse", "a catalogue picture of a chair", "a map of an island", "a logo with a fox")
 
 
@@ -140,9 +141,10 @@ def _times(customer: Customer, day: datetime, number: int, dice: random.Random) 
 
 
 def _beats(pool: Pool, day: datetime, busy_seconds: float, now: datetime) -> None:
-    """The pool's worker was up from eight to eight."""
+    """The pool's worker was started when there was work: half as long again as it was busy, and the time to load."""
     opened = day + timedelta(hours=8)
-    for at, done in ((opened + timedelta(minutes=2), 0.0), (day + timedelta(hours=20), busy_seconds)):
+    up = timedelta(seconds=_LOAD_SECONDS + 1.5 * busy_seconds)
+    for at, done in ((opened + timedelta(seconds=_LOAD_SECONDS), 0.0), (opened + up, busy_seconds)):
         if at < now:
             worker_seen(pool=pool, report=_beat(opened, done), now=at)
 
@@ -216,5 +218,5 @@ def _beat(started_at: datetime, busy_seconds: float) -> WorkerBeat:
         started_at=started_at.astimezone(UTC).timestamp(),
         busy_seconds=busy_seconds,
         attributed_seconds=busy_seconds,
-        load_seconds=45.0,
+        load_seconds=_LOAD_SECONDS,
     )

@@ -39,11 +39,12 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What an act came to; a secret is shown on a page of its own, this once."""
+    """What an act came to; a secret is shown on a page of its own, this once. `gone`: the row is no more."""
 
     message: str
     secret: str = ""
     show: Model | None = None
+    gone: bool = False
 
 
 class ActForm(forms.Form):
@@ -194,7 +195,7 @@ class Page(ModelAdmin):
                     return HttpResponseRedirect(self._back(row))
                 form.add_error(error.param if error.param in form.fields else None, str(error))
             else:
-                back = self._back(done.show or row)
+                back = self._back(None if done.gone else done.show or row)
                 if done.secret:
                     return self._page(request, "portal/secret.html", act, row, done=done, back=back)
                 messages.success(request, done.message)

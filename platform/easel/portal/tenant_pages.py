@@ -19,6 +19,7 @@ from billing.models import Account, Entry
 from billing.money import format_micros, to_micros
 from easel.generation.models import Job
 from easel.portal import cells
+from easel.portal.limit_pages import SET_LIMITS, quotas_section
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
 from easel.portal.site import portal
 from tenants.accounts import project_create, tenant_create, tenant_resume, tenant_suspend
@@ -185,6 +186,7 @@ class TenantPage(Page):
             form=GrantForm,
             explain="Adds to what the tenant can spend; what it owes is paid first.",
         ),
+        SET_LIMITS,
         Act(name="add-key", label="New key", permission="tenants.add_apikey", perform=_add_key, form=KeyForm),
         Act(
             name="add-project",
@@ -270,6 +272,7 @@ class TenantPage(Page):
             ],
             "No project: add one.",
         )
+        yield quotas_section(row)
         yield Section(
             "API keys",
             ("Key", "Name", "Project", "Scopes", "State", "Since"),
@@ -325,6 +328,7 @@ class ApiKeyPage(Page):
     fields = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at", "revoked_at")
     readonly_fields = ("project_slug", "shown_scopes", "shown_state")
     acts = (
+        SET_LIMITS,
         Act(
             name="rotate",
             label="Rotate",

@@ -14,6 +14,7 @@ from easel.portal.sign_in import ATTEMPTS_MAX
 from easel.portal.site import portal
 from easel.registry.models import Adapter
 from easel.registry.rollouts import rollout_start
+from tenants.block_lists import block_list_add
 from tenants.models import AuditEvent
 from tests.conftest import NOW
 from tests.easel.portal.conftest import PASSWORD, Browser
@@ -38,9 +39,11 @@ def test_signing_in_leads_to_where_one_wanted_to_go(browser):
     asked = other.get("/admin/generation/job/").headers["location"]
     other.get(asked)
     assert other.post(asked, username=name, password=PASSWORD).headers["location"] == "/admin/generation/job/"
-    assert other.post("/admin/login/?next=https://evil.test/", username=name, password=PASSWORD).headers[
-        "location"
-    ].startswith("/admin/")
+    assert (
+        other.post("/admin/login/?next=https://evil.test/", username=name, password=PASSWORD)
+        .headers["location"]
+        .startswith("/admin/")
+    )
 
 
 def test_an_api_key_opens_no_page(browser, alice):
@@ -125,7 +128,8 @@ def rows(alice, second, plan, submit):
     adapter = Adapter.objects.create(tenant=alice.tenant, model=second.model, name="outline", created_at=NOW)
     rollout = rollout_start(candidate=second, plan=plan, now=NOW)
     newest = PriceBook.objects.order_by("-version").first()
-    found = (alice.tenant, alice.key, adapter, second.model, second, rollout, submit(alice), newest)
+    entry = block_list_add(tenant=alice.tenant, kind="phrase", pattern="word", reason="", now=NOW)
+    found = (alice.tenant, alice.key, adapter, second.model, second, rollout, submit(alice), newest, entry)
     return {row._meta.label_lower: row for row in found}
 
 

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("generation", "0004_output_deleted_at"),
+        ("generation", "0005_job_in_hand"),
         ("registry", "0004_dedicated_pools"),
         ("tenants", "0003_append_only_audit"),
     ]
