@@ -54,8 +54,10 @@ class LiveEasel:
         with (self.home / "spawned.log").open("ab") as log:
             return subprocess.Popen([*_easel(), *arguments], env=self._env(), stdout=log, stderr=log)
 
-    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*_easel(), *arguments], env=self._env(), capture_output=True, text=True, check=False)
+    def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*_easel(), *arguments], env=self._env(), input=stdin, capture_output=True, text=True, check=False
+        )
 
     def run(self, code: str) -> None:
         """Runs Python in a process that knows this Easel's servers, as its commands do."""

@@ -83,11 +83,17 @@ def _compared(metric: Comparison, form: str) -> str:
     shown = form.format(metric.mean)
     if metric.low is not None and metric.high is not None:
         shown += f" ({form.format(metric.low)} to {form.format(metric.high)})"
-    return shown if metric.p_value is None else f"{shown}, p {metric.p_value:.4f}"
+    return shown + _chance(metric)
 
 
 def _compared_money(metric: Comparison, currency: str) -> str:
     if metric.mean is None:
         return cells.NOTHING
     shown = format_micros(round(metric.mean), currency)
-    return shown if metric.p_value is None else f"{shown}, p {metric.p_value:.4f}"
+    return shown + _chance(metric)
+
+
+def _chance(metric: Comparison) -> str:
+    if metric.p_value is None:
+        return ""
+    return ", p < 0.0001" if metric.p_value < 0.0001 else f", p {metric.p_value:.4f}"

@@ -38,7 +38,7 @@ class JobPage(Page):
     list_display = (
         "short_id",
         "tenant",
-        "model",
+        "shown_model",
         "pool",
         "shown_state",
         "shown_prompt",
@@ -70,7 +70,7 @@ class JobPage(Page):
                 "fields": (
                     "tenant",
                     "project_slug",
-                    "model",
+                    "shown_model",
                     "pool",
                     "shown_prompt_whole",
                     "shown_size",
@@ -85,7 +85,7 @@ class JobPage(Page):
     )
     readonly_fields = (
         "project_slug",
-        "model",
+        "shown_model",
         "shown_prompt_whole",
         "shown_size",
         "shown_adapters",
@@ -123,7 +123,7 @@ class JobPage(Page):
         return job.project.slug
 
     @admin.display(description="model")
-    def model(self, job: Job) -> str:
+    def shown_model(self, job: Job) -> str:
         return job.model_version.label
 
     @admin.display(description="state")

@@ -17,6 +17,7 @@ UNFOLD: dict[str, Any] = {
     "SITE_URL": None,
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/admin/static/portal/icon.svg"}],
     "STYLES": ["/admin/static/portal/portal.css"],
     "SIDEBAR": {
         "navigation": [

@@ -1,6 +1,7 @@
 """Models, their versions and routes, canaries, and the pools that serve them."""
 
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from django import forms
@@ -14,6 +15,7 @@ from easel.portal import cells
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
 from easel.portal.site import portal
 from easel.registry.models import Model, ModelVersion, Pool, Rollout, Route
+from easel.registry.pools import pool_cost_set
 from easel.registry.rollouts import RolloutPlan, rollout_promote, rollout_roll_back, rollout_start
 from easel.registry.routing import routes_set
 from easel.registry.versions import model_make_default, version_retire
@@ -58,6 +60,22 @@ class PlanForm(ActForm):
             return tuple(int(stage) for stage in self.cleaned_data["stages"].split(","))
         except ValueError as error:
             raise forms.ValidationError("Whole percents separated by commas, as 5, 25, 50, 100") from error
+
+
+class CostForm(ActForm):
+    gpu_hour_cost = forms.DecimalField(
+        label="Cost of a GPU hour, USD", min_value=0, max_digits=12, decimal_places=6, widget=forms.TextInput
+    )
+
+    def prepare(self) -> None:
+        self.fields["gpu_hour_cost"].initial = self.row.gpu_hour_cost
+
+
+def _set_cost(pool: Pool, operator: Operator, *, gpu_hour_cost: Decimal) -> Done:
+    pool_cost_set(pool, gpu_hour_cost=gpu_hour_cost)
+    details = {"from": str(pool.gpu_hour_cost), "to": str(gpu_hour_cost)}
+    operator.record("pool.set_cost", pool.slug, tenant=pool.tenant, details=details)
+    return Done(f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.")
 
 
 def _set_routes(model: Model, operator: Operator, *, weights: dict[int, int]) -> Done:
@@ -284,6 +302,16 @@ class PoolPage(Page):
     list_select_related = ("tenant",)
     ordering = ("slug",)
     fields = ("slug", "namespace", "tenant", "checkpoint", "gpu_class", "hour_cost", "created_at")
+    acts = (
+        Act(
+            name="cost",
+            label="Set cost",
+            permission="registry.change_pool",
+            perform=_set_cost,
+            form=CostForm,
+            explain="What the provider asks for an hour of one GPU; the overview's costs are made of it.",
+        ),
+    )
     readonly_fields = ("hour_cost",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:

@@ -26,16 +26,26 @@ _BY_DAY = """
                FILTER (WHERE state = %s)
       FROM generation_job WHERE created_at >= %s GROUP BY 1
 """
-_COLOURS = ("#9333ea", "#0ea5e9", "#f59e0b", "#94a3b8", "#ef4444")
+_COLOURS = {
+    "succeeded or open": "#9333ea",
+    "failed or expired": "#ef4444",
+    "p95": "#9333ea",
+    "busy": "#9333ea",
+    "loading": "#f59e0b",
+    "idle": "#94a3b8",
+    "revenue": "#16a34a",
+    "cost": "#0ea5e9",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart as the theme draws it; `empty` is shown instead when there is nothing to draw."""
+    """A chart as the theme draws it, with (series, colour); `empty` is shown where there is nothing to draw."""
 
     title: str
     kind: str
     data: str
+    legend: Sequence[tuple[str, str]] = ()
     empty: str = ""
 
 
@@ -97,7 +107,7 @@ def overview(*, days: int, now: datetime) -> Overview:
                 "GPU hours by day",
                 "bar",
                 span,
-                {name: {d: found[name] / 3600 for d, found in gpu.items()} for name in ("busy", "load", "idle")},
+                {name: {d: found[name] / 3600 for d, found in gpu.items()} for name in ("busy", "loading", "idle")},
                 "No worker has reported in these days: start one with easel worker.",
                 stacked=True,
             ),
@@ -140,7 +150,7 @@ def _gpu(since: date) -> dict[date, dict[str, float]]:
         found[row["day"]] = {
             "up": row["up"],
             "busy": row["busy"],
-            "load": row["load"],
+            "loading": row["load"],
             "idle": idle,
             "cost": row["cost"],
         }
@@ -193,14 +203,17 @@ def _chart(
         {
             "label": label,
             "data": [None if kind == "line" and day not in values else round(values.get(day, 0), 6) for day in span],
-            "backgroundColor": colour,
-            "borderColor": colour,
+            "backgroundColor": _COLOURS[label],
+            "borderColor": _COLOURS[label],
             "displayYAxis": True,
             "maxTicksXLimit": 10,
             **({"stack": "all"} if stacked else {}),
         }
-        for (label, values), colour in zip(series.items(), _COLOURS, strict=False)
+        for label, values in series.items()
     ]
     return Chart(
-        title=title, kind=kind, data=json.dumps({"labels": [f"{day:%d %b}" for day in span], "datasets": datasets})
+        title=title,
+        kind=kind,
+        data=json.dumps({"labels": [f"{day:%d %b}" for day in span], "datasets": datasets}),
+        legend=[(label, _COLOURS[label]) for label in series],
     )

@@ -55,6 +55,8 @@ class ActForm(forms.Form):
         self.row = row
         self.prepare()
         for named in self.fields.values():
+            if isinstance(named.widget, forms.CheckboxSelectMultiple):
+                continue
             classes = INPUT_CLASSES
             if isinstance(named.widget, forms.Select):
                 classes = SELECT_CLASSES
@@ -160,7 +162,7 @@ class Page(ModelAdmin):
         row = self.get_object(request, unquote(object_id or ""))
         context = {} if row is None else {"acts": self._offered(request, row), "sections": list(self.sections(row))}
         answer: HttpResponseBase = super().changeform_view(
-            request, object_id, form_url, {**context, "show_close": False, **(extra_context or {})}
+            request, object_id, form_url, {**context, **(extra_context or {})}
         )
         return answer
 

@@ -13,6 +13,7 @@ from django.db.models import BigIntegerField, Count, OuterRef, QuerySet, Subquer
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from django.utils import timezone
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from billing import ledger
 from billing.models import Account, Entry
@@ -73,7 +74,9 @@ class ProjectForm(ActForm):
 class KeyForm(ActForm):
     project = forms.ModelChoiceField(queryset=Project.objects.none(), help_text="What its requests are charged to.")
     name = forms.CharField(max_length=100, required=False, help_text="What the key is for.")
-    scopes = forms.MultipleChoiceField(choices=Scope.choices, initial=Scope.values, widget=forms.CheckboxSelectMultiple)
+    scopes = forms.MultipleChoiceField(
+        choices=Scope.choices, initial=Scope.values, widget=UnfoldAdminCheckboxSelectMultipleWidget
+    )
     token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
 
     def prepare(self) -> None:

@@ -31,3 +31,8 @@ def dedicated_pool_create(
             )
     except IntegrityError as error:
         raise PoolExists(f"{tenant.slug} has a pool, or another pool is called so") from error
+
+
+def pool_cost_set(pool: Pool, *, gpu_hour_cost: Decimal) -> None:
+    """What an hour of one of its GPUs costs the platform from now on, in USD; reports apply it to past days too."""
+    Pool.objects.filter(pk=pool.pk).update(gpu_hour_cost=gpu_hour_cost)

@@ -206,6 +206,13 @@ def test_callers_are_shared_out_by_weight(operator, version, second):
     ]
 
 
+def test_a_pools_cost_is_set(operator, pool):
+    operator.fill_in(act(pool, "cost"), gpu_hour_cost="2.5")
+    pool.refresh_from_db()
+    assert pool.gpu_hour_cost == Decimal("2.5")
+    assert AuditEvent.objects.filter(action="pool.set_cost", subject=pool.slug).count() == 1
+
+
 def test_a_waiting_job_is_canceled_and_its_hold_goes_back(operator, alice, submit):
     job = submit(alice)
     operator.post(act(job, "cancel"))

@@ -129,7 +129,8 @@ def rows(alice, second, plan, submit):
     rollout = rollout_start(candidate=second, plan=plan, now=NOW)
     newest = PriceBook.objects.order_by("-version").first()
     entry = block_list_add(tenant=alice.tenant, kind="phrase", pattern="word", reason="", now=NOW)
-    found = (alice.tenant, alice.key, adapter, second.model, second, rollout, submit(alice), newest, entry)
+    rolled = (second.pool, second.model, second, rollout)
+    found = (alice.tenant, alice.key, adapter, *rolled, submit(alice), newest, entry)
     return {row._meta.label_lower: row for row in found}
 
 

@@ -1,0 +1,114 @@
+"""What an operator does in a browser, and what comes of it for a tenant."""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from easel.ops.client import Client, Refused
+from tests.end_to_end.conftest import LiveEasel
+
+PASSWORD = "correct horse battery"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def operator(easel: LiveEasel) -> str:
+    name = f"ann-{uuid.uuid4().hex[:8]}"
+    made = easel.command("operator", "create", name, "--role", "operator", "--password-stdin", stdin=f"{PASSWORD}\n")
+    assert made.returncode == 0, made.stderr
+    assert PASSWORD not in made.stdout + made.stderr
+    return name
+
+
+@pytest.fixture
+def page(easel: LiveEasel, operator: str) -> Iterator[Page]:
+    """A browser that is signed in; a script's error or a request to elsewhere fails the test."""
+    if CHROMIUM is None:
+        assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
+        pytest.skip("Chromium is not installed")
+    wrong: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on(
+            "request", lambda sent: wrong.append(sent.url) if not sent.url.startswith((easel.url, "data:")) else None
+        )
+        page.goto(f"{easel.url}/admin/")
+        page.fill("#id_username", operator)
+        page.fill("#id_password", PASSWORD)
+        page.click("#login-form button[type=submit]")
+        expect(page).to_have_url(f"{easel.url}/admin/")
+        yield page
+        browser.close()
+    assert wrong == []
+
+
+def slug_of(client: Client, easel: LiveEasel) -> str:
+    """The name of a client's tenant: that of the only one with its key."""
+    key_id = client.api_key.split("_")[2]
+    tenants = [row["tenant"] for row in easel.json("tenant", "list")]
+    return next(name for name in tenants if any(key["key_id"] == key_id for key in easel.json("key", "list", name)))
+
+
+def test_the_overview_draws_its_charts(easel, alice, page):
+    *_, job = alice.follow(alice.submit(prompt="a red circle", size="128x128"))
+    assert job["status"] == "succeeded"
+    page.reload()
+    expect(page.get_by_role("heading", name="Requests by day")).to_be_visible()
+    drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(byte => byte)"
+    page.wait_for_function(f"[...document.querySelectorAll('canvas.chart')].some({drawn})")
+
+
+def test_a_tenant_that_is_suspended_is_refused_until_it_is_resumed(easel, alice, page):
+    slug = slug_of(alice, easel)
+    page.goto(f"{easel.url}/admin/tenants/tenant/?q={slug}")
+    page.get_by_role("link", name=slug).click()
+    page.get_by_role("button", name="Suspend").click()
+    expect(page.get_by_text(f"{slug} is suspended")).to_be_visible()
+    with pytest.raises(Refused) as refused:
+        alice.usage(group_by="project")
+    assert refused.value.code == "account_suspended"
+    page.get_by_role("button", name="Resume").click()
+    expect(page.get_by_text("may call again")).to_be_visible()
+    assert alice.usage(group_by="project")["data"] == []
+
+
+def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
+    slug = slug_of(alice, easel)
+    page.goto(f"{easel.url}/admin/tenants/tenant/?q={slug}")
+    page.get_by_role("link", name=slug).click()
+    page.get_by_role("link", name="Grant credit").click()
+    page.fill("input[name=amount]", "2.5")
+    page.fill("input[name=reason]", "invoice 7")
+    page.get_by_role("button", name="Grant credit").dblclick()
+    expect(page.get_by_text("12.500000 USD", exact=True)).to_be_visible()
+
+
+def test_the_cost_of_a_job_is_the_one_that_its_tenant_was_told(easel, alice, page):
+    *_, job = alice.follow(alice.submit(prompt="a blue square", size="128x128"))
+    told = job["usage"]["cost"]
+    page.goto(f"{easel.url}/admin/generation/job/?q={job['id']}")
+    page.locator("#result_list a[href*='/change/']").first.click()
+    charges = page.locator("section", has=page.get_by_role("heading", name="Charges"))
+    expect(charges.locator("tbody tr").last).to_contain_text(f"{told['amount']} {told['currency']}")
+    image = page.locator(".portal-images img").first
+    assert httpx.get(f"{easel.url}{image.get_attribute('src')}").headers["content-type"] == "image/png"
+
+
+def test_a_canary_is_rolled_back_by_one_click(easel, page):
+    started = easel.command("rollout", "start", "z-image-demo@2")
+    assert started.returncode == 0, started.stderr
+    page.goto(f"{easel.url}/admin/registry/rollout/?state__exact=running")
+    page.get_by_role("link", name="z-image-demo@2").click()
+    page.get_by_role("button", name="Roll back").click()
+    expect(page.get_by_text("z-image-demo@1 serves all of z-image-demo again")).to_be_visible()
+    assert easel.json("rollout", "list")[0]["state"] == "rolled_back"
