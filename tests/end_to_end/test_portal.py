@@ -93,13 +93,15 @@ def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
     expect(page.get_by_text("12.500000 USD", exact=True)).to_be_visible()
 
 
-def test_the_cost_of_a_job_is_the_one_that_its_tenant_was_told(easel, alice, page):
+def test_the_cost_of_a_job_is_one_figure_in_the_portal_the_api_and_the_reports(easel, alice, page):
     *_, job = alice.follow(alice.submit(prompt="a blue square", size="128x128"))
     told = job["usage"]["cost"]
     page.goto(f"{easel.url}/admin/generation/job/?q={job['id']}")
     page.locator("#result_list a[href*='/change/']").first.click()
     charges = page.locator("section", has=page.get_by_role("heading", name="Charges"))
     expect(charges.locator("tbody tr").last).to_contain_text(f"{told['amount']} {told['currency']}")
+    asked = f"SELECT sum(amount_micros) FROM reporting.charges WHERE job_id = '{job['id']}'"  # as the dashboards ask
+    assert easel.command("psql", "-tAc", asked).stdout.strip() == str(told["amount_micros"])
     image = page.locator(".portal-images img").first
     assert httpx.get(f"{easel.url}{image.get_attribute('src')}").headers["content-type"] == "image/png"
 
