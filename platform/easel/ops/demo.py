@@ -235,6 +235,7 @@ def _print_next_steps(console: Console, url: str, key: str, sheet: Path) -> None
     text = f"""
 contact sheet   {sheet}
 API             {url}/v1    (described by {url}/v1/openapi.json)
+portal          {url}/admin/    (`easel operator create NAME --role operator` makes a user)
 metrics         {url}/metrics
 
 curl {url}/v1/images/generations -H "Authorization: Bearer {key}" \\
