@@ -142,7 +142,7 @@ class ModelPage(Page):
             label="Make default",
             permission="registry.change_model",
             perform=_make_default,
-            applies=lambda model: not model.is_default,
+            applies=lambda model: not model.is_default and model.routes.exists(),
             explain="Requests that name no model go here.",
         ),
     )

@@ -7,9 +7,12 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db.models import BigIntegerField, OuterRef, QuerySet, Subquery, Sum
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest
 from unfold.contrib.filters.admin import RangeDateFilter
 
-from billing.models import Account, Meter, PriceBook, Transaction
+from billing.models import Account, Entry, Meter, PriceBook, Transaction
 from billing.price_books import price_book_publish
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
@@ -164,12 +167,25 @@ class AccountPage(Page):
 
 @admin.register(Transaction, site=portal)
 class TransactionPage(Page):
-    list_display = ("created_at", "tenant", "kind", "shown_reference", "description")
+    list_display = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
     list_filter = (TenantFilter, "kind", ("created_at", RangeDateFilter))
     list_select_related = ("tenant",)
     ordering = ("-created_at", "-id")
-    fields = ("created_at", "tenant", "kind", "currency", "shown_reference", "description")
-    readonly_fields = ("shown_reference",)
+    fields = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
+    readonly_fields = ("moved", "shown_reference")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Transaction]:
+        into = Entry.objects.filter(transaction=OuterRef("pk"), amount_micros__gt=0).order_by().values("transaction")
+        transactions: QuerySet[Transaction] = super().get_queryset(request)
+        return transactions.annotate(
+            moved_micros=Coalesce(
+                Subquery(into.annotate(sum=Sum("amount_micros")).values("sum")), 0, output_field=BigIntegerField()
+            )
+        )
+
+    @admin.display(description="moved")
+    def moved(self, transaction: Any) -> str:
+        return cells.money(transaction.moved_micros, transaction.currency)
 
     @admin.display(description="reference")
     def shown_reference(self, transaction: Transaction) -> str:

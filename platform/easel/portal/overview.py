@@ -208,6 +208,8 @@ def _chart(
             "displayYAxis": True,
             "maxTicksXLimit": 10,
             **({"stack": "all"} if stacked else {}),
+            # The theme draws the bars of a day over each other: a cost below the revenue would not be seen.
+            **({"type": "line", "order": -1} if label == "cost" else {}),
         }
         for label, values in series.items()
     ]

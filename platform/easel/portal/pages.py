@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
@@ -109,6 +110,7 @@ class Page(ModelAdmin):
     # No count of a whole table for the sake of a page number.
     paginator = InfinitePaginator
     show_full_result_count = False
+    show_facets = ShowFacets.NEVER
     list_per_page = 50
     list_fullwidth = True
     list_filter_sheet = False
@@ -185,6 +187,9 @@ class Page(ModelAdmin):
             raise Http404
         if not (self.has_view_permission(request, row) and request.user.has_perm(act.permission)):
             raise PermissionDenied
+        if row is not None and not act.applies(row):
+            messages.error(request, f"{act.label}: not possible as things are now, which this page shows.")
+            return HttpResponseRedirect(self._back(row))
         form = act.form(request.POST if request.method == "POST" else None, row=row)
         if request.method == "POST" and form.is_valid():
             operator = Operator(request.user.get_username(), datetime.now(UTC))
