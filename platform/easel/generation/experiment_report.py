@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 
 from django.db import connection
-from scipy import stats
 
 from easel.registry.models import Arm, Experiment
 
@@ -147,6 +146,8 @@ def compare(values: Sequence[float], against: Sequence[float] = ()) -> Compariso
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     if not _varies(values):
         return None, None
+    from scipy import stats  # takes most of a second to import, which every command would wait for
+
     error = stdev(values) / math.sqrt(len(values))
     low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean(values), scale=error)
     return float(low), float(high)
@@ -155,6 +156,8 @@ def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
 def _p_value(values: Sequence[float], against: Sequence[float]) -> float | None:
     if min(len(values), len(against)) < 2 or not (_varies(values) or _varies(against)):
         return None
+    from scipy import stats
+
     # From the moments, by exact sums: arms whose callers all agree are usual here, and no loss of precision.
     moments = [(mean(sample), stdev(sample), len(sample)) for sample in (values, against)]
     return float(stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue)
