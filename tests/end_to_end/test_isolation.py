@@ -23,23 +23,28 @@ ORDER = {"prompt": "a red circle on a white background", "size": "128x128", "see
 class Customer:
     slug: str
     client: Client
+    adapters: tuple[str, ...] = ()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def customers(easel: LiveEasel) -> list[Customer]:
     """Two tenants whose adapters have one name and different weights."""
-    made = []
-    for file in ("outline", "mosaic"):
-        slug = f"iso-{uuid.uuid4().hex[:10]}"
-        client = Client(easel.url, easel.json("tenant", "create", slug, "--credit", "10")["api_key"])
-        client.upload_adapter("style", ADAPTERS_DIR / f"{file}.safetensors")
-        made.append(Customer(slug, client))
+    made = [new_customer(easel), new_customer(easel)]
+    for customer, file in zip(made, ("outline", "mosaic"), strict=True):
+        customer.client.upload_adapter("style", ADAPTERS_DIR / f"{file}.safetensors")
+        customer.adapters = ("style",)
     return made
 
 
+def new_customer(easel: LiveEasel) -> Customer:
+    slug = f"iso-{uuid.uuid4().hex[:10]}"
+    made = easel.json("tenant", "create", slug, "--credit", "10")
+    return Customer(slug, Client(easel.url, made["api_key"]))
+
+
 def draw(customer: Customer) -> tuple[dict, bytes]:
-    order = {**ORDER, "adapters": [{"name": "style"}]}
-    *_, job = customer.client.follow(customer.client.submit(**order))
+    adapters = [{"name": adapter} for adapter in customer.adapters]
+    *_, job = customer.client.follow(customer.client.submit(**ORDER, adapters=adapters))
     assert job["status"] == "succeeded", job
     return job, customer.client.image(job["images"][0]["url"])
 
@@ -82,10 +87,18 @@ def test_device_time_is_counted_by_tenant(easel, customers):
     assert after[1] == before[1]
 
 
+def test_another_tenants_picture_is_not_there(easel, customers):
+    job, _ = draw(customers[0])
+    headers = {"Authorization": f"Bearer {customers[1].client.api_key}"}
+    assert httpx.get(f"{easel.url}/v1/jobs/{job['id']}", headers=headers).status_code == 404
+    unsigned = job["images"][0]["url"].partition("?")[0]
+    assert httpx.get(unsigned, headers=headers).status_code in (401, 403, 404)
+
+
 @pytest.fixture
-def own_pool(easel: LiveEasel, customers: list[Customer]):
-    """The first customer, with a pool of its own and a worker that runs for it."""
-    owner = customers[0]
+def own_pool(easel: LiveEasel):
+    """A customer with a pool of its own and a worker that runs for it."""
+    owner = new_customer(easel)
     assert easel.command("pool", "dedicate", owner.slug).returncode == 0
     worker = easel.spawn("worker", "--pool", owner.slug)
     try:
@@ -115,11 +128,3 @@ def test_a_dedicated_worker_works_under_a_redis_user_that_sees_nothing_else(ease
         with pytest.raises(redis.exceptions.NoPermissionError):
             worker.execute_command(*command)
     assert "DATABASE_URL" not in told
-
-
-def test_another_tenants_picture_is_not_there(easel, customers):
-    job, _ = draw(customers[0])
-    headers = {"Authorization": f"Bearer {customers[1].client.api_key}"}
-    assert httpx.get(f"{easel.url}/v1/jobs/{job['id']}", headers=headers).status_code == 404
-    unsigned = job["images"][0]["url"].partition("?")[0]
-    assert httpx.get(unsigned, headers=headers).status_code in (401, 403, 404)
