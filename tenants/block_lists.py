@@ -1,5 +1,6 @@
 """Block lists: what no prompt may hold, for all of the platform or for one tenant."""
 
+import re
 import uuid
 from datetime import datetime
 from typing import Any
@@ -13,10 +14,12 @@ from tenants.models import BlockListEntry, Tenant
 PATTERN_CHARS_MAX = 500
 # What RE2 may use for one pattern: a bounded size, as its time is linear in the text by construction.
 PATTERN_BYTES_MAX = 2**20
+# What PostgreSQL can't keep: NUL, and the lone surrogates that a terminal in another encoding gives.
+_UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class PatternInvalid(DomainError):
-    """A block list's entry is 1 to 500 characters, and a regular expression one that RE2 can run."""
+    """A block list's entry is 1 to 500 characters of text, and a regular expression one that RE2 can run."""
 
     code = "pattern_invalid"
 
@@ -34,14 +37,12 @@ def block_list_add(
 
     Raises `PatternInvalid` with RE2's own reason, and `BlockListEntryExists`.
     """
-    if not pattern.strip() or len(pattern) > PATTERN_CHARS_MAX or "\0" in pattern:
+    if not pattern.strip() or len(pattern) > PATTERN_CHARS_MAX or _UNUSABLE.search(pattern):
         raise PatternInvalid(param="pattern")
     if kind == BlockListEntry.Kind.REGEX:
-        try:
-            compiled(pattern)
-        except re2.error as error:
-            text = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
-            raise PatternInvalid(f"RE2 can't run this pattern: {text}", param="pattern") from error
+        _check_regex(pattern)
+    elif not any(char.isalnum() for char in pattern):
+        raise PatternInvalid("a phrase has a letter or a digit: for signs alone add a regex", param="pattern")
     try:
         with transaction.atomic():
             return BlockListEntry.objects.create(
@@ -57,8 +58,24 @@ def block_list_remove(*, entry_id: uuid.UUID) -> bool:
 
 
 def compiled(pattern: str) -> Any:
-    """Raises `re2.error` for what RE2 doesn't know (look-around, back-references) or what is too large."""
+    """Without regard to case: prompts are matched in lower case, and a pattern may be written in any.
+
+    Raises `re2.error` for what RE2 doesn't know (look-around, back-references) or what is too large.
+    """
     options = re2.Options()
     options.log_errors = False
+    options.case_sensitive = False
     options.max_mem = PATTERN_BYTES_MAX
     return re2.compile(pattern, options)
+
+
+def _check_regex(pattern: str) -> None:
+    try:
+        regex = compiled(pattern)
+    except re2.error as error:
+        text = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
+        raise PatternInvalid(f"RE2 can't run this pattern: {text}", param="pattern") from error
+    if regex.search(""):
+        raise PatternInvalid(
+            "this pattern matches even an empty text, so it would refuse every prompt", param="pattern"
+        )

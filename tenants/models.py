@@ -140,6 +140,13 @@ class BlockListEntry(models.Model):
         ]
 
 
+class BlockListRevision(models.Model):
+    """Counts the changes of a block list (`tenant` NULL: the platform's), by a trigger: what compiled lists go by."""
+
+    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, null=True, related_name="+")
+    revision = models.BigIntegerField()
+
+
 class AuditEvent(models.Model):
     """Something that somebody did to the platform or to a tenant; append-only, by a trigger (migration `0002`)."""
 

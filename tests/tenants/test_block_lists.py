@@ -18,6 +18,25 @@ def test_a_pattern_that_re2_can_not_run_is_refused(alice, pattern):
         add(alice, pattern)
 
 
+@pytest.mark.parametrize("pattern", ["a*", ".*", "x|", "^", "(a|b)?"])
+def test_a_pattern_that_every_prompt_matches_is_refused(alice, pattern):
+    with pytest.raises(PatternInvalid, match="every prompt"):
+        add(alice, pattern)
+
+
+@pytest.mark.parametrize("pattern", ["!!!", "\u200b\u200b", "🔫", "--", "…"])
+def test_a_phrase_without_a_word_which_no_prompt_would_match_is_refused(alice, pattern):
+    with pytest.raises(PatternInvalid, match="add a regex"):
+        add(alice, pattern, kind="phrase")
+    add(alice, pattern.replace("-", "[-]"))
+
+
+@pytest.mark.parametrize("kind", ["phrase", "regex"])
+def test_what_is_no_text_is_refused(alice, kind):
+    with pytest.raises(PatternInvalid):
+        add(alice, "a\udce9b", kind=kind)
+
+
 def test_a_refusal_gives_re2s_reason(alice):
     with pytest.raises(PatternInvalid, match="missing"):
         add(alice, "(unclosed")

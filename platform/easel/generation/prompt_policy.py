@@ -10,19 +10,18 @@ import threading
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 from uuid import UUID
 
-import re2
 import structlog
-from django.db.models import Count, Max, Q
+from django.db.models import Q
 from prometheus_client import Counter
 
 from easel.generation.errors import PromptBlocked
 from tenants.block_lists import compiled
-from tenants.models import BlockListEntry, Tenant
+from tenants.models import BlockListEntry, BlockListRevision, Tenant
 
 log = structlog.get_logger()
 BLOCKED = Counter("easel_prompts_blocked_total", "Prompts refused by policy.", ["reason"])
@@ -35,27 +34,32 @@ _IGNORED = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 # Letters of other scripts that look like Latin ones, and what digits and signs stand for inside of words.
-_LOOK_ALIKE = str.maketrans("аеорсухіјѕԁһкмтвαοριντυχκӏߋ", "aeopcyxijsdhkmtbaopivtuxklo")
+_LOOK_ALIKE = str.maketrans("аеорсухіјѕԁһкмтвнгӏαοριντυχκβεηζμߋ", "aeopcyxijsdhkmtbhrlaopivtuxkbehzmo")
 _LEET = str.maketrans("0134578@$!|", "oieastbasii")
-_SIGN_IN_WORD = re.compile(r"[0134578@$!|](?=[a-z])")
+_SIGN_IN_WORD = re.compile(r"[0134578@$!|]+(?=[a-z])")
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
 # Scripts that put no blanks between words: a phrase in them is found anywhere.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_TOKEN = re.compile(f"[{_UNSPACED}]|[^ {_UNSPACED}]+")
 
 # A text-to-image model has no instructions to override; what reaches its text encoder can still carry the encoder's
 # control tokens, or the directives that common front ends act on (loading a LoRA, a file or an address), and prompts
-# that address a rewriting model in front of this one. Each has its rule; matched on the folded text.
+# that address a rewriting model in front of this one. Each has its rule, matched on the folded text, and on its words
+# for what is said in words. A role is one after the start alone: "System: a poster of the planets" is a caption.
 INJECTIONS = {
-    "control_token": r"<\|[a-z0-9_]{1,40}\|>|</?s>|\[/?inst\]|<</?sys>>|<start_of_turn>|<end_of_turn>",
-    "chat_role": r"(?m)^\s*#{0,3}\s*(system|assistant|developer)\s*(prompt|message)?\s*:",
+    "control_token": r"<\|[a-z0-9_]{1,40}\|>|</?(think|tool_call|tool_response|pad|unk)>"
+    r"|\[/?inst\]|<</?sys>>|<start_of_turn>|<end_of_turn>",
+    "chat_role": r"\n\s*#{0,3}\s*(system|assistant|developer)\s*(prompt|message)?\s*:",
     "override": r"\b(ignore|disregard|forget|override|bypass)\s+(all\s+|any\s+|the\s+|your\s+|my\s+|of\s+)*"
     r"(previous|prior|above|earlier|preceding|system|safety|content)\s+"
     r"(instruction|prompt|rule|polic|filter|guideline|message|restriction)",
     "jailbreak": r"\b(jailbreak|dan)\s+mode\b|\bdo anything now\b"
-    r"|\b(without|no|disable|remove|turn off)\s+(the\s+|any\s+|all\s+|your\s+)*"
-    r"(safety|content|nsfw)\s+(filter|check|polic|restriction)",
+    r"|\b(disable|remove|turn off)\s+(the\s+|any\s+|all\s+|your\s+)*"
+    r"(safety|content|nsfw)\s+(filter|check|polic|restriction)"
+    r"|\b(without|no)\s+(any\s+)?nsfw\s+(filter|check|polic|restriction)",
     "directive": r"<(lora|lyco|hypernet|embedding):[^>]*>|\b(file|ftp|data|javascript)://?\S|\{\{.*\}\}|\$\{[^}]*\}",
 }
+SAID_IN_WORDS = ("override", "jailbreak")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,50 +92,58 @@ def folded(prompt: str) -> str:
 
 def words(prompt: str) -> str:
     """The folded words with look-alikes and accents undone, each between two blanks."""
-    text = unicodedata.normalize("NFD", folded(prompt).translate(_LOOK_ALIKE))
-    text = "".join(char for char in text if not unicodedata.combining(char))
+    # Accents go before look-alikes are mapped: ё is е with an accent, and е looks like e.
+    text = unicodedata.normalize("NFD", folded(prompt))
+    text = "".join(char for char in text if not unicodedata.combining(char)).translate(_LOOK_ALIKE)
     text = _SIGN_IN_WORD.sub(lambda sign: sign[0].translate(_LEET), text)
     return f" {_BETWEEN_WORDS.sub(' ', text).strip()} "
 
 
+def tokens(prompt: str) -> list[str]:
+    """The words, and each character of a script that puts no blanks between words."""
+    return _TOKEN.findall(words(prompt))
+
+
 class BlockList:
-    """Entries, compiled: of a phrase its words as `words` gives them, of a regex the folded text."""
+    """Entries, compiled: of a phrase its tokens as `tokens` gives them, of a regex the folded text.
+
+    A phrase is looked up, not searched for: at a token that begins one, as many tokens as it has. So a list needs
+    no more memory than its text, and has no size at which it stops working. Ten thousand phrases take 0.1 s to
+    compile, then 0.05 ms for a prompt of 100 characters, 0.4 ms for 1,000 and 1 ms for the longest, of 4,000.
+    """
 
     def __init__(self, entries: Iterable[BlockListEntry]) -> None:
-        self._phrases: list[UUID] = []
+        self._phrases: dict[str, UUID] = {}
+        self._lengths: dict[str, set[int]] = {}
         self._regexes: list[tuple[UUID, Any]] = []
-        options = re2.Options()
-        options.log_errors = False
-        options.max_mem = 2**28  # enough for ten thousand phrases: 0.1 s to compile, 3 µs for a prompt of 1,000
-        self._set = re2.Set.SearchSet(options)
         for entry in entries:
             if entry.kind == BlockListEntry.Kind.REGEX:
                 self._regexes.append((entry.pk, compiled(entry.pattern)))
-            elif text := words(entry.pattern).strip():
-                self._set.Add(_bounded(text))
-                self._phrases.append(entry.pk)
-        if self._phrases:
-            self._set.Compile()
+            elif found := tokens(entry.pattern):
+                self._phrases[" ".join(found)] = entry.pk
+                self._lengths.setdefault(found[0], set()).add(len(found))
 
     def find(self, prompt: str) -> UUID | None:
         """The id of an entry that the prompt holds."""
-        if self._phrases and (found := self._set.Match(words(prompt))):
-            first: int = found[0]
-            return self._phrases[first]
-        text = folded(prompt)
-        hits = (entry for entry, regex in self._regexes if regex.search(text))
+        held = tokens(prompt) if self._phrases else []
+        text = " ".join(held)
+        ends = list(accumulate(len(token) + 1 for token in held))
+        for start, token in enumerate(held):
+            for length in self._lengths.get(token, ()):
+                if start + length > len(held):
+                    continue
+                phrase = text[ends[start] - len(token) - 1 : ends[start + length - 1] - 1]
+                if entry := self._phrases.get(phrase):
+                    return entry
+        form = folded(prompt)
+        hits = (entry for entry, regex in self._regexes if regex.search(form))
         return next(hits, None)
 
 
-def _bounded(text: str) -> str:
-    start, end = ("" if _UNSPACED.match(char) else " " for char in (text[0], text[-1]))
-    return f"{start}{re2.escape(text)}{end}"
-
-
 def _injection(prompt: str) -> Match | None:
-    text = folded(prompt)
+    text, said = folded(prompt), words(prompt)
     for name, regex in _injections().items():
-        if regex.search(text):
+        if regex.search(text) or (name in SAID_IN_WORDS and regex.search(said)):
             return Match("injection", name)
     return None
 
@@ -143,31 +155,28 @@ def _injections() -> dict[str, Any]:
 
 def _listed(prompt: str, tenant: Tenant) -> Match | None:
     """One small query says whether the lists that were compiled are still those in force."""
-    both = BlockListEntry.objects.filter(Q(tenant=None) | Q(tenant=tenant))
-    stamps = {
-        owner: (count, last)
-        for owner, count, last in both.order_by()
-        .values_list("tenant_id")
-        .annotate(count=Count("id"), last=Max("created_at"))
-    }
-    for owner, stamp in stamps.items():
-        entry = _compiled(owner, stamp).find(prompt)
+    both = BlockListRevision.objects.filter(Q(tenant=None) | Q(tenant=tenant))
+    for owner, revision in both.values_list("tenant_id", "revision"):
+        entry = _compiled(owner, revision).find(prompt)
         if entry is not None:
             return Match("block_list" if owner is None else "tenant_block_list", str(entry))
     return None
 
 
-_lists: dict[UUID | None, tuple[tuple[int, datetime], BlockList]] = {}
+_lists: dict[UUID | None, tuple[int, BlockList]] = {}
 _lists_lock = threading.Lock()
 _LISTS_MAX = 1000
 
 
-def _compiled(owner: UUID | None, stamp: tuple[int, datetime]) -> BlockList:
-    """The list of the platform (None) or of a tenant, compiled once for each change of it."""
+def _compiled(owner: UUID | None, revision: int) -> BlockList:
+    """The list of the platform (None) or of a tenant, compiled once for each change of it.
+
+    The revision was read before the entries are: a change between the two is at worst compiled twice.
+    """
     with _lists_lock:
         known = _lists.get(owner)
-        if known is None or known[0] != stamp:
+        if known is None or known[0] != revision:
             if len(_lists) >= _LISTS_MAX:
                 _lists.clear()
-            known = _lists[owner] = (stamp, BlockList(BlockListEntry.objects.filter(tenant=owner)))
+            known = _lists[owner] = (revision, BlockList(BlockListEntry.objects.filter(tenant=owner)))
         return known[1]
