@@ -33,8 +33,14 @@ class ImageQuotaExceeded(DomainError):
 class ConcurrencyExceeded(DomainError):
     """As many jobs as are allowed at once are unfinished: wait for one to end."""
 
-    code, type, http_status, retryable = "concurrency_limit_exceeded", "rate_limit_error", 429, True
-    retry_after_seconds = 1
+    code, type, http_status = "concurrency_limit_exceeded", "rate_limit_error", 429
+
+    def __init__(self, *, limit: int, owner: str) -> None:
+        if limit == 0:  # no end of a job will change that
+            super().__init__(f"no jobs are allowed ({owner} of jobs at once is 0)")
+            return
+        super().__init__(f"{limit} unfinished jobs are allowed at once ({owner}): wait for one to end")
+        self.retryable, self.retry_after_seconds = True, 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +62,9 @@ def quota_set(
         highest = HIGHEST.get(name, INTEGER_MAX)
         if name not in LIMITS:
             raise QuotaInvalid(f"there is no limit {name!r}: there are {', '.join(LIMITS)}")
-        if value is not None and not 0 <= value <= highest:
-            raise QuotaInvalid(f"{name} is 0 to {highest}, or none")
+        if value is not None and not (_is_amount(value, name) and 0 <= value <= highest):
+            places = " with at most 4 places" if name == "image_units_per_month" else ""
+            raise QuotaInvalid(f"{name} is 0 to {highest}{places}, or none", param=name)
     if api_key is not None and api_key.tenant_id != tenant.pk:
         raise QuotaInvalid("the key is of another tenant")
     quota, _ = Quota.objects.update_or_create(tenant=tenant, api_key=api_key, defaults={**limits, "updated_at": now})
@@ -124,6 +131,13 @@ def next_month(at: datetime) -> datetime:
     first = month_of(at)
     following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
     return datetime(following.year, following.month, 1, tzinfo=UTC)
+
+
+def _is_amount(value: object, name: str) -> bool:
+    """Whether the column keeps the number as it is: a column would round 0.00001 to 0, which is another limit."""
+    if name == "image_units_per_month" and isinstance(value, Decimal):
+        return value.is_finite() and value.adjusted() < 20 and value == round(value, 4)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _add(api_key: ApiKey, month: date, image_units: Decimal) -> dict[UUID | None, Decimal]:

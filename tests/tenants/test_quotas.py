@@ -70,7 +70,24 @@ def test_another_keys_limit_is_none_of_this_key(alice):
     assert tightest(quotas_of(alice.key), "steps_max") is None
 
 
-@pytest.mark.parametrize("limits", [{"steps_max": -1}, {"pixels_max": 2**40}, {"images": 1}])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"steps_max": -1},
+        {"pixels_max": 2**40},
+        {"images": 1},
+        {"steps_max": 1.5},
+        {"steps_max": True},
+        {"steps_max": "5"},
+        {"steps_max": Decimal("0.5")},
+        {"image_units_per_month": Decimal("NaN")},
+        {"image_units_per_month": Decimal("Infinity")},
+        {"image_units_per_month": Decimal("-1")},
+        {"image_units_per_month": Decimal("0.00001")},
+        {"image_units_per_month": Decimal("1e400")},
+        {"image_units_per_month": "٥"},
+    ],
+)
 def test_what_is_no_limit_is_refused(alice, limits):
     with pytest.raises(QuotaInvalid):
         limit(alice, **limits)

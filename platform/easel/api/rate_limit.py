@@ -9,46 +9,51 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
+from math import inf
 from typing import Any, cast
 
+import redis
 import structlog
+from django.conf import settings
 from prometheus_client import Counter
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from easel.api.authentication import caller
 from easel.api.clock import now
-from easel.generation.transport import redis_client
 from tenants.errors import DomainError
 from tenants.models import Quota
 from tenants.quotas import owner_of, quotas_of
 
 log = structlog.get_logger()
 SKIPPED = Counter("easel_rate_limit_skipped_total", "Requests let through uncounted while Redis was away.")
+REDIS_SECONDS_MAX = 0.25  # it answers within a millisecond; one that hangs must not hold the API's threads
 TOKEN = 60_000  # levels are in parts of a token; also the milliseconds in which an empty bucket fills
 _SCRIPT = """
-local now, cost, levels, denied = tonumber(ARGV[1]), tonumber(ARGV[2]), {}, 0
+local now, token, cost, levels, denied = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), {}, false
 for i, key in ipairs(KEYS) do
-    local limit = tonumber(ARGV[i + 2])
-    local level, at = limit * cost, now
+    local limit = tonumber(ARGV[i + 3])
+    local level, at = limit * token, now
     local kept = redis.call('HMGET', key, 'level', 'at')
     if kept[1] then
         -- A clock behind the last one gains nothing.
         at = math.max(now, tonumber(kept[2]))
-        level = math.min(limit * cost, tonumber(kept[1]) + math.min(at - tonumber(kept[2]), cost) * limit)
+        level = math.min(limit * token, tonumber(kept[1]) + math.min(at - tonumber(kept[2]), token) * limit)
     end
     levels[i] = {level, at}
-    if level < cost and denied == 0 then denied = i end
+    denied = denied or level < cost
 end
-local left = {denied}
+local left = {denied and 1 or 0}
 for i, key in ipairs(KEYS) do
     local level, at = levels[i][1], levels[i][2]
-    if denied == 0 then
+    if cost > 0 and not denied then
         level = level - cost
         redis.call('HSET', key, 'level', string.format('%.0f', level), 'at', string.format('%.0f', at))
-        redis.call('PEXPIRE', key, cost + 1000)
+        redis.call('PEXPIRE', key, token + 1000)
     end
     left[i + 1] = level
 end
@@ -111,26 +116,45 @@ def take(request: Request, quotas: Sequence[Quota], *, at: datetime) -> None:
 def spend(quotas: Sequence[Quota], *, at: datetime) -> tuple[tuple[Quota, int | None] | None, list[Bucket]]:
     """Takes a token of each quota's bucket if all have one.
 
-    Returns the first quota that had none, with the seconds until it has (None: never), and the buckets as they are.
-    Raises `RedisError`.
+    Of those that had none, returns the quota that is the last to have one, with the seconds until then (None:
+    never), and the buckets as they are. Raises `RedisError`.
     """
+    denied, levels = _ask(quotas, at=at, cost=TOKEN)
+    buckets = [_bucket(quota, level) for quota, level in zip(quotas, levels, strict=True)]
+    if not denied:
+        return None, buckets
+    waits = [
+        (quota, _seconds(TOKEN - level, quota.requests_per_minute or 0))
+        for quota, level in zip(quotas, levels, strict=True)
+        if level < TOKEN
+    ]
+    return max(waits, key=lambda wait: inf if wait[1] is None else wait[1]), buckets
+
+
+def look(quotas: Sequence[Quota], *, at: datetime) -> list[Bucket]:
+    """The buckets as they are; takes nothing. Raises `RedisError`."""
+    return [_bucket(quota, level) for quota, level in zip(quotas, _ask(quotas, at=at, cost=0)[1], strict=True)]
+
+
+def _ask(quotas: Sequence[Quota], *, at: datetime, cost: int) -> tuple[bool, list[int]]:
+    """Whether a bucket lacked the cost, and the level of each."""
+    # In braces what a Redis cluster hashes: both buckets are on one node, where one script moves them.
     keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.api_key_id or 'account'}" for quota in quotas]
     limits = [quota.requests_per_minute or 0 for quota in quotas]
     moment = int(at.timestamp() * 1000)
-    left = cast(list[int], _script()(keys=keys, args=[moment, TOKEN, *limits]))
-    buckets = [
-        Bucket(
-            name="account" if quota.api_key_id is None else "key",
-            limit=limit,
-            remaining=level // TOKEN,
-            reset_seconds=_seconds(limit * TOKEN - level, limit) or 0,
-        )
-        for quota, limit, level in zip(quotas, limits, left[1:], strict=True)
-    ]
-    if not left[0]:
-        return None, buckets
-    index = left[0] - 1
-    return (quotas[index], _seconds(TOKEN - left[index + 1], limits[index])), buckets
+    script = _script(settings.EASEL.redis_url)
+    denied, *levels = cast(list[int], script(keys=keys, args=[moment, TOKEN, cost, *limits]))
+    return bool(denied), levels
+
+
+def _bucket(quota: Quota, level: int) -> Bucket:
+    limit = quota.requests_per_minute or 0
+    return Bucket(
+        name="account" if quota.api_key_id is None else "key",
+        limit=limit,
+        remaining=level // TOKEN,
+        reset_seconds=_seconds(limit * TOKEN - level, limit) or 0,
+    )
 
 
 def headers_of(buckets: Sequence[Bucket]) -> dict[str, str]:
@@ -151,5 +175,12 @@ def _seconds(parts: int, limit: int) -> int | None:
 
 
 @cache
-def _script() -> Any:
-    return redis_client().register_script(_SCRIPT)
+def _script(redis_url: str) -> Any:
+    """With a client of its own: a request must not wait long for a counter, nor be counted twice by a repetition."""
+    client = redis.Redis.from_url(
+        redis_url,
+        socket_connect_timeout=REDIS_SECONDS_MAX,
+        socket_timeout=REDIS_SECONDS_MAX,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return client.register_script(_SCRIPT)

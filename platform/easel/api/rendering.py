@@ -3,20 +3,23 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
+from redis.exceptions import RedisError
 
 from billing.money import from_micros
 from billing.queries import JobCost, job_costs
+from easel.api.rate_limit import Bucket, look
 from easel.generation.errors import ImagesDeleted, JobFailed
 from easel.generation.experiment_report import ArmReport
 from easel.generation.models import Job, State
 from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
 from easel.storage import store
-from tenants.models import ApiKey
+from tenants.models import ApiKey, Quota
 from tenants.quotas import LIMITS, next_month, quotas_of, units_used
 
 URL_SECONDS = 3600
@@ -175,12 +178,19 @@ def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
     """Each limit that is set, whose it is, and how much of it is used."""
     quotas, units = quotas_of(api_key), units_used(api_key, at=at)
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
+    buckets = _buckets(quotas, at)
     rows = []
     for quota in quotas:
         own = quota.api_key_id is not None
+        bucket = buckets.get(quota.api_key_id)
         used: dict[str, Decimal | int] = {
             "concurrent_jobs_max": (in_hand.filter(api_key=api_key) if own else in_hand).count(),
             "image_units_per_month": units[quota.api_key_id],
+            **({"requests_per_minute": bucket.limit - bucket.remaining} if bucket else {}),
+        }
+        resets_at = {
+            "image_units_per_month": next_month(at),
+            **({"requests_per_minute": at + timedelta(seconds=bucket.reset_seconds)} if bucket else {}),
         }
         for name in LIMITS:
             if (limit := getattr(quota, name)) is None:
@@ -192,10 +202,19 @@ def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
                     "value": float(limit),
                     "used": float(used[name]) if name in used else None,
                     "remaining": max(0.0, float(limit - used[name])) if name in used else None,
-                    "resets_at": next_month(at) if name == "image_units_per_month" else None,
+                    "resets_at": resets_at.get(name),
                 }
             )
     return {"object": "list", "data": rows}
+
+
+def _buckets(quotas: Sequence[Quota], at: datetime) -> dict[UUID | None, Bucket]:
+    """By key; none while Redis is away, when nothing is counted either."""
+    limited = [quota for quota in quotas if quota.requests_per_minute is not None]
+    try:
+        return dict(zip((quota.api_key_id for quota in limited), look(limited, at=at), strict=True)) if limited else {}
+    except RedisError:
+        return {}
 
 
 def rollout_json(rollout: Rollout) -> dict[str, Any]:

@@ -152,9 +152,7 @@ def _take_quota(api_key: ApiKey, units: Decimal, now: datetime) -> None:
         if quota.api_key_id is not None:
             unfinished = unfinished.filter(api_key=api_key)
         if unfinished.count() >= quota.concurrent_jobs_max:
-            raise ConcurrencyExceeded(
-                f"{quota.concurrent_jobs_max} unfinished jobs are allowed at once ({owner_of(quota)}): wait for one"
-            )
+            raise ConcurrencyExceeded(limit=quota.concurrent_jobs_max, owner=owner_of(quota))
 
 
 def check_prompt(prompt: str, *, chars_max: int) -> None:

@@ -36,7 +36,7 @@ class WholeLimit(Limit):
         number = super().convert(value, param, ctx)
         if number is NO_LIMIT:
             return number
-        if number != int(number):
+        if number > 10**18 or number != int(number):  # 1e999999999 is a short text and a very long number
             self.fail(f"{value} is no whole number", param, ctx)
         return int(number)
 

@@ -1,3 +1,4 @@
+import socket
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -8,10 +9,9 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.exceptions import ConnectionError as RedisAway
+from prometheus_client import REGISTRY
 
-from easel.api import rate_limit
-from easel.api.rate_limit import spend
+from easel.api.rate_limit import look, spend
 from tenants.models import Quota
 from tenants.quotas import quota_set
 from tests.conftest import NOW
@@ -52,6 +52,21 @@ def test_no_bucket_pays_for_a_request_that_another_refuses():
     assert [admitted([account, key]) for _ in range(4)] == [True, False, False, False]
     _, [left] = spend([account], at=NOW)
     assert left.remaining == 3  # 5, less the one of both and the one just now
+
+
+def test_when_both_buckets_are_empty_the_wait_is_the_longer_one():
+    tenant = uuid.uuid4()
+    account, key = bucket(60, tenant=tenant), bucket(1, tenant=tenant, key=uuid.uuid4())
+    admitted([account, key])
+    assert all(admitted([account]) for _ in range(59))
+    (quota, wait), _ = spend([account, key], at=NOW)
+    assert (quota, wait) == (key, 60)
+
+
+def test_a_look_takes_nothing():
+    quota = bucket(2)
+    admitted([quota])
+    assert [left.remaining for _ in range(3) for left in look([quota], at=NOW)] == [1, 1, 1]
 
 
 def test_a_limit_of_zero_never_gives_and_never_promises():
@@ -146,12 +161,35 @@ def test_a_lifted_limit_is_gone_with_the_next_request(limited, body):
     assert (answer.status_code, "RateLimit" in answer.headers) == (202, False)
 
 
-def test_without_redis_requests_go_uncounted(limited, body, monkeypatch):
-    def away(*_, **__):
-        raise RedisAway
+def test_without_redis_requests_go_uncounted(limited, body, settings_of):
+    alice = limited(requests_per_minute=0)
+    skipped = REGISTRY.get_sample_value("easel_rate_limit_skipped_total")
+    settings_of(redis_url="redis://127.0.0.1:1/0")
+    assert call("POST", "/v1/jobs", alice, json=body()).status_code == 202
+    assert REGISTRY.get_sample_value("easel_rate_limit_skipped_total") == skipped + 1
 
-    monkeypatch.setattr(rate_limit, "spend", away)
-    assert call("POST", "/v1/jobs", limited(requests_per_minute=0), json=body()).status_code == 202
+
+def test_a_redis_that_hangs_is_asked_once(limited, body, settings_of):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings_of(redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        assert call("POST", "/v1/jobs", limited(requests_per_minute=0), json=body()).status_code == 202
+        silent.accept()[0].close()
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+def test_without_redis_the_quota_shows_no_use_of_requests(limited, settings_of):
+    alice = limited(requests_per_minute=60)
+    settings_of(redis_url="redis://127.0.0.1:1/0")
+    [row] = [row for row in call("GET", "/v1/quota", alice).json()["data"] if row["limit"] == "requests_per_minute"]
+    assert (row["value"], row["used"], row["remaining"], row["resets_at"]) == (60, None, None, None)
+
+
+def test_a_limit_of_no_jobs_at_once_asks_for_no_retry(limited, body):
+    refused = call("POST", "/v1/jobs", limited(concurrent_jobs_max=0), json=body())
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "concurrency_limit_exceeded")
+    assert (refused.headers["x-should-retry"], "Retry-After" in refused.headers) == ("false", False)
 
 
 def test_jobs_at_once_are_limited_until_one_ends(limited, body):
@@ -204,7 +242,8 @@ def test_the_quota_shows_what_is_used_and_left(limited, body):
     assert (month["value"], month["used"], month["remaining"]) == (10.0, 2.0, 8.0)
     assert month["resets_at"].endswith("-01T00:00:00Z")
     assert rows["account", "concurrent_jobs_max"]["used"] == 1.0
-    assert rows["api_key", "requests_per_minute"]["value"] == 60.0
+    minute = rows["api_key", "requests_per_minute"]
+    assert (minute["value"], minute["used"], minute["remaining"]) == (60.0, 1.0, 59.0)
 
 
 def test_a_blocked_prompt_is_openais_policy_error(alice, body):

@@ -1,0 +1,17 @@
+from decimal import Decimal
+
+import click
+import pytest
+
+from easel.ops.limit_command import NO_LIMIT, Limit, WholeLimit
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "NaN", "Infinity", "many", "", "1e999999999"])
+def test_what_is_no_whole_number_is_no_whole_limit(text):
+    with pytest.raises(click.BadParameter):
+        WholeLimit().convert(text, None, None)
+
+
+def test_a_limit_is_a_number_or_none():
+    assert [WholeLimit().convert("0", None, None), Limit().convert("2.5", None, None)] == [0, Decimal("2.5")]
+    assert WholeLimit().convert("none", None, None) is NO_LIMIT
