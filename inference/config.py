@@ -6,11 +6,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from inference.demo_model import CHECKPOINT_DIR
 
 LogFormat = Literal["json", "console"]
+Precision = Literal["none", "int8", "fp8"]
 _GIB = 1024**3
 
 
@@ -30,8 +31,11 @@ class WorkerConfig:
     gpu_class: str
     worker_name: str
     slots: int
-    batch_rows_max: int
-    batch_tokens_max: int
+    precision: Precision
+    step_ms_max: int
+    adapter_slots: int
+    adapter_rank_max: int
+    merged_bytes: int
     metrics_port: int
     adapter_cache_dir: Path
     adapter_cache_bytes: int
@@ -56,14 +60,19 @@ class WorkerConfig:
             gpu_class=_slug(env, "EASEL_GPU_CLASS", ""),
             worker_name=env.get("EASEL_WORKER_NAME") or f"{socket.gethostname()}-{os.getpid()}",
             slots=_count(env, "EASEL_WORKER_SLOTS", 8),
-            batch_rows_max=_count(env, "EASEL_BATCH_ROWS_MAX", 8),
-            # Eight images of 1024x1024: beyond that a bigger batch only makes every row wait.
-            batch_tokens_max=_count(env, "EASEL_BATCH_TOKENS_MAX", 8 * 4096),
+            precision=_one_of(get_args(Precision), env, "EASEL_PRECISION", "none"),
+            # A newcomer waits for the step that is under way; beyond this a larger batch gains little.
+            step_ms_max=_count(env, "EASEL_STEP_MS_MAX", 100),
+            adapter_slots=_count(env, "EASEL_ADAPTER_SLOTS", 16),
+            adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
+            merged_bytes=_count(env, "EASEL_MERGED_BYTES", 2 * _GIB, low=0),
             metrics_port=_count(env, "EASEL_METRICS_PORT", 0, low=0, high=65_535),
             adapter_cache_dir=Path(env.get("EASEL_ADAPTER_CACHE_DIR") or home / "adapters"),
             adapter_cache_bytes=_count(env, "EASEL_ADAPTER_CACHE_BYTES", 20 * _GIB),
             adapter_memory_bytes=_count(env, "EASEL_ADAPTER_MEMORY_BYTES", 4 * _GIB),
-            log_format=_log_format(env, "EASEL_LOG_FORMAT"),
+            log_format=_one_of(
+                get_args(LogFormat), env, "EASEL_LOG_FORMAT", "console" if sys.stdout.isatty() else "json"
+            ),
             # Half: beside one busy process, a thread per core waits for its siblings most of the time.
             torch_threads=_count(env, "EASEL_TORCH_THREADS", max(1, (os.cpu_count() or 2) // 2)),
             stop_grace_seconds=_count(env, "EASEL_STOP_GRACE_SECONDS", 25, low=0),
@@ -96,9 +105,8 @@ def _redis_url(env: Mapping[str, str], name: str) -> str:
     return url
 
 
-def _log_format(env: Mapping[str, str], name: str) -> LogFormat:
-    text = env.get(name) or ("console" if sys.stdout.isatty() else "json")
-    for known in get_args(LogFormat):
-        if text == known:
-            return known  # type: ignore[no-any-return]
-    raise ConfigError(f"{name}={text!r} is neither json nor console")
+def _one_of(known: tuple[str, ...], env: Mapping[str, str], name: str, default: str) -> Any:
+    text = env.get(name) or default
+    if text not in known:
+        raise ConfigError(f"{name}={text!r} is none of {', '.join(known)}")
+    return text

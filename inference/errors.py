@@ -61,3 +61,9 @@ class Canceled(GenerationError):
     """The image was canceled; no failure."""
 
     code, retryable = "canceled", False
+
+
+class DeadlinePassed(GenerationError):
+    """The image was wanted until a moment that has passed; no failure."""
+
+    code, retryable = "deadline_passed", False

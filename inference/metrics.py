@@ -4,31 +4,81 @@
 is what the device was measured to be busy. The two agree to 0.1 %.
 """
 
+from typing import TYPE_CHECKING
+
+import pynvml
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+if TYPE_CHECKING:
+    from inference.engine import Step
+    from inference.rows import Row
 
 BUSY_SECONDS = Counter("easel_gpu_busy_seconds", "Device time attributed to a tenant", ["tenant"])
 DEVICE_SECONDS = Counter("easel_gpu_device_seconds", "Device time measured as busy with rows")
 LOAD_SECONDS = Counter("easel_gpu_load_seconds", "Device time of model load and warm-up, the pool's own")
 IMAGES = Counter("easel_worker_images", "Images asked of this worker, by how they ended", ["outcome"])
-STEP_SECONDS = Histogram(
-    "easel_worker_step_seconds",
-    "One denoising step of one batch",
-    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
-)
+ATTRIBUTION_DRIFT = Gauge("easel_gpu_attribution_drift_ratio", "Busy time that no row was charged for, over all")
+_SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+STEP_SECONDS = Histogram("easel_worker_step_seconds", "One denoising step of one batch", buckets=(0.005, *_SECONDS))
 STEP_ROWS = Histogram("easel_worker_step_rows", "Images in one step", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 32))
+STEP_TOKENS = Histogram("easel_worker_step_tokens", "Tokens in one step", buckets=[2**i for i in range(6, 17)])
+STEP_ADAPTERS = Histogram("easel_worker_step_adapters", "Distinct adapters in one step", buckets=(0, 1, 2, 4, 8, 16))
+ROW_STEPS = Counter("easel_worker_row_steps", "Steps of single images, by the weights they took", ["weights"])
+MERGES = Counter("easel_worker_merges", "Times that weights were merged with adapters")
+SLOTS = Counter("easel_worker_adapter_slots", "Adapters asked for by images, by whether a slot held them", ["outcome"])
+SLOT_LOAD_SECONDS = Histogram(
+    "easel_worker_slot_load_seconds", "One adapter from memory to its slot", buckets=(0.001, 0.002, 0.005, *_SECONDS)
+)
 ROWS = Gauge("easel_worker_rows", "Images inside the engine", ["state"])
+QUEUE_SECONDS = Histogram("easel_worker_queue_seconds", "From an image's arrival to its first work", buckets=_SECONDS)
+FIRST_STEP_SECONDS = Histogram(
+    "easel_worker_first_step_seconds", "From an image's arrival to the end of its first step", buckets=_SECONDS
+)
+IMAGE_SECONDS = Histogram("easel_worker_image_seconds", "From an image's arrival to its picture", buckets=_SECONDS)
 ADAPTER_LOADS = Counter("easel_worker_adapter_loads", "Adapters asked for, by where they were", ["source"])
 ADAPTER_FETCH_SECONDS = Histogram(
-    "easel_worker_adapter_fetch_seconds",
-    "Download and check of one adapter",
-    buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30),
+    "easel_worker_adapter_fetch_seconds", "Download and check of one adapter", buckets=_SECONDS
 )
+DEVICE_MEMORY = Gauge("easel_gpu_memory_bytes", "Memory of the device", ["state"])
+DEVICE_UTILISATION = Gauge("easel_gpu_utilisation_ratio", "Share of the last second in which a kernel ran, by NVML")
 
 # At 0 from the start: a counter that appears with its first event doesn't show that event as an increase.
 for outcome in ("succeeded", "failed", "canceled"):
     IMAGES.labels(outcome)
 for source in ("memory", "disk", "storage"):
     ADAPTER_LOADS.labels(source)
+for weights in ("base", "unmerged", "merged"):
+    ROW_STEPS.labels(weights)
+for outcome in ("hit", "miss"):
+    SLOTS.labels(outcome)
+
+
+def observe_step(step: "Step") -> None:
+    STEP_SECONDS.observe(step.seconds)
+    STEP_ROWS.observe(len(step.rows))
+    STEP_TOKENS.observe(step.tokens)
+    STEP_ADAPTERS.observe(step.adapters)
+    for row in step.rows:
+        kind = "merged" if row.weights.merged is not None else "unmerged" if row.composition else "base"
+        ROW_STEPS.labels(kind).inc()
+
+
+def observe_end(row: "Row", now: float) -> None:
+    if row.started_at is not None:
+        QUEUE_SECONDS.observe(row.started_at - row.submitted_at)
+    if row.first_step_at is not None:
+        FIRST_STEP_SECONDS.observe(row.first_step_at - row.submitted_at)
+    if not row.steps_left:
+        IMAGE_SECONDS.observe(now - row.submitted_at)
+
+
+def watch_device(index: int) -> None:
+    """Have the gauges of an NVIDIA device read NVML whenever they are scraped."""
+    pynvml.nvmlInit()
+    device = pynvml.nvmlDeviceGetHandleByIndex(index)
+    DEVICE_MEMORY.labels("used").set_function(lambda: pynvml.nvmlDeviceGetMemoryInfo(device).used)
+    DEVICE_MEMORY.labels("total").set_function(lambda: pynvml.nvmlDeviceGetMemoryInfo(device).total)
+    DEVICE_UTILISATION.set_function(lambda: pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
 
 
 def serve(port: int) -> int:

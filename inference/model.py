@@ -1,14 +1,17 @@
 """A diffusers Z-Image pipeline's components, taken apart so that an engine can step many images together.
 
-What `ZImagePipeline.__call__` does for one image (guidance 0) is here as five verbs: `encode`,
+What `ZImagePipeline.__call__` does for one image (guidance 0) is here as verbs: `prompt_ids`, `encode`, `sequence`,
 `initial_latents`, `sigmas`, `velocity`, `decode`. An image made of them equals the pipeline's for a
 `torch.Generator("cpu")` seeded alike.
 """
 
+import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import diffusers
@@ -19,36 +22,65 @@ from diffusers import DiffusionPipeline, ZImagePipeline
 from diffusers.pipelines.z_image.pipeline_z_image import calculate_shift, get_default_z_image_sigmas
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
-from inference.adapters import AdapterTable, LoraLayers
+from inference.adapters import AdapterTable, AdapterTargets
+from inference.config import Precision
 from inference.errors import OutOfMemory, PromptTooLong, SizeUnsupported
+from inference.packed import ImageSequence, PackedTransformer, filled
+from inference.precision import quantize
+from inference.residency import NEVER_MERGE, AdapterCosts
+from inference.slots import RowAdapters, Used
 
 PROMPT_TOKENS_MAX = 512  # the pipeline would cut longer prompts without a word
-_WARM_UP_PX = 64
+_WARM_UP_PX, _WARM_UP_RANK = 256, 16
+_MEMORY_SHARE = 0.8  # of what is free once the model is loaded: for the tokens of a step
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """A prompt as the transformer reads it: `embedding` is [tokens, dim]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Room:
+    """What a worker keeps room for: adapters in slots, their rank at most, and bytes of merged weights."""
 
-    embedding: Tensor
-    tokens: int
+    slots: int = 16
+    rank_max: int = 128
+    merged_bytes: int = 2 * 1024**3
 
 
 class LoadedModel:
-    """A model on its device. Only one thread at a time may use it, apart from `latent_tokens`."""
+    """A model on its device.
 
-    def __init__(self, pipe: Any, name: str) -> None:
-        """`pipe` is a `ZImagePipeline` on its device; diffusers sets its components without types."""
+    `prompt_ids` and what starts with `step_` are for any thread. Of the rest one thread may use `velocity` and `merge`
+    while another uses all the others, in its own `stream`.
+    """
+
+    def __init__(self, pipe: Any, name: str, *, precision: Precision = "none", room: Room | None = None) -> None:
+        """`pipe` is a `ZImagePipeline` on its device, whose transformer is taken over; diffusers has no types."""
+        transformer, room = pipe.transformer, room or Room()
         self.name = name
         self.pipe = pipe
-        self.transformer = pipe.transformer
-        self.device: torch.device = pipe.transformer.device
-        self.dtype: torch.dtype = pipe.transformer.dtype
-        self._adapters = LoraLayers(self.transformer)
+        self.device: torch.device = transformer.device
+        self.dtype: torch.dtype = transformer.dtype
+        self.slots = room.slots
+        self.targets = AdapterTargets.of(transformer, rank_max=room.rank_max)
+        mergeable = sum(height * width for height, width in self.targets.shapes.values()) * self.dtype.itemsize
+        # Merged into rounded weights, an adapter would be rounded away.
+        self.merged_max = min(room.slots, room.merged_bytes // mergeable) if precision == "none" else 0
+        self._channels: int = transformer.in_channels
+        self._sides_max: list[int] = transformer.axes_lens[1:]
+        self._packed = PackedTransformer(
+            transformer, slots=room.slots, rank_max=room.rank_max, merged_max=self.merged_max
+        )
+        pipe.transformer = None  # its weights live on in ours
+        self._linears = self._packed.slot_linears()
+        quantize(self._packed, precision)
+        self._tokenizing = threading.Lock()  # a tokenizer changes itself while it works
         self._token_px: int = pipe.vae_scale_factor * 2
+        self.costs = NEVER_MERGE
+        self.work_per_second = float("inf")
+        self.tokens_max = sys.maxsize
 
     @property
     def device_name(self) -> str:
@@ -57,37 +89,69 @@ class LoadedModel:
             return self.device.type
         return "-".join(torch.cuda.get_device_name(self.device).lower().split())
 
-    def latent_tokens(self, width: int, height: int) -> int:
+    def _latent_tokens(self, width: int, height: int) -> int:
         """How many tokens an image of this size (in pixels) has. Raises `SizeUnsupported`."""
         px = self._token_px
-        px_max = [length * px for length in self.transformer.axes_lens[1:]]
-        if width % px or height % px or not 0 < height <= px_max[0] or not 0 < width <= px_max[1]:
-            limit = f"{px} up to {px_max[1]} x {px_max[0]}"
+        height_max, width_max = (side * px for side in self._sides_max)
+        if width % px or height % px or not 0 < height <= height_max or not 0 < width <= width_max:
+            limit = f"{px} up to {width_max} x {height_max}"
             raise SizeUnsupported(f"{width} x {height} is not possible: sides are multiples of {limit}")
         return (width // px) * (height // px)
 
+    def step_tokens(self, width: int, height: int, prompt_tokens: int) -> int:
+        """How many tokens a step handles for an image of this size in pixels. Raises `SizeUnsupported`."""
+        return filled(self._latent_tokens(width, height)) + filled(prompt_tokens)
+
+    def step_work(self, width: int, height: int, prompt_tokens: int) -> float:
+        """Floating point operations of a step: what shared device time is split by. Raises `SizeUnsupported`."""
+        return self._packed.step_flops(filled(self._latent_tokens(width, height)), filled(prompt_tokens))
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The prompt as tokens, in the chat template. Raises `PromptTooLong`."""
+        messages = [{"role": "user", "content": prompt}]
+        with self._tokenizing:
+            text = self.pipe.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, enable_thinking=True
+            )
+            ids: list[int] = self.pipe.tokenizer(text).input_ids
+        if len(ids) > PROMPT_TOKENS_MAX:
+            raise PromptTooLong(f"the prompt has {len(ids)} tokens; the model reads {PROMPT_TOKENS_MAX}")
+        return ids
+
     @torch.inference_mode()
-    def encode(self, prompt: str) -> Caption:
-        """Raises `PromptTooLong`. Padding, which the pipeline masks, is left out: same values, less work."""
-        tokenizer, text_encoder = self.pipe.tokenizer, self.pipe.text_encoder
-        text = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=True,
-        )
-        ids: Tensor = tokenizer(text, return_tensors="pt").input_ids
-        tokens = ids.shape[1]
-        if tokens > PROMPT_TOKENS_MAX:
-            raise PromptTooLong(f"the prompt has {tokens} tokens; the model reads {PROMPT_TOKENS_MAX}")
+    def encode(self, prompts: Sequence[list[int]]) -> list[Tensor]:
+        """The captions [tokens, dim] of prompts given as tokens, each at its own length.
+
+        The encoder is causal: what fills the shorter ones up comes after all that they read.
+        """
+        ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(self.device)
         with self._memory_errors():
-            hidden = text_encoder(input_ids=ids.to(self.device), output_hidden_states=True).hidden_states
-        return Caption(embedding=hidden[-2][0], tokens=tokens)
+            hidden = self.pipe.text_encoder(input_ids=ids, output_hidden_states=True).hidden_states[-2]
+        return [row[: len(prompt)].clone() for row, prompt in zip(hidden, prompts, strict=True)]
+
+    @torch.inference_mode()
+    def load(self, slot: int, adapter: AdapterTable) -> None:
+        """Copy an adapter into a slot that no row uses."""
+        with self._memory_errors():
+            for linear in self._linears:
+                linear.load(slot, adapter.matrices)
+
+    @torch.inference_mode()
+    def merge(self, place: int, used: Used) -> None:
+        """Make merged weights, in a place that no row uses, of adapters in slots."""
+        with self._memory_errors():
+            for linear in self._linears:
+                linear.merge(place, used)
+
+    def sequence(self, caption: Tensor, width: int, height: int, adapters: RowAdapters) -> ImageSequence:
+        """What all steps of an image share: made once, under its adapters."""
+        with self._memory_errors():
+            return self._packed.sequence(caption, height // self._token_px, width // self._token_px, adapters)
 
     def initial_latents(self, seed: int, width: int, height: int) -> Tensor:
         """Noise, float32 [channels, height / 8, width / 8], from the CPU: a seed means the same anywhere."""
         rows, columns = 2 * height // self._token_px, 2 * width // self._token_px
-        shape = (1, self.transformer.in_channels, rows, columns)
+        shape = (1, self._channels, rows, columns)
         generator = torch.Generator("cpu").manual_seed(seed)
         return torch.randn(shape, generator=generator, dtype=torch.float32)[0].to(self.device)
 
@@ -95,7 +159,7 @@ class LoadedModel:
         """The `steps + 1` noise levels from 1 to 0. The scheduler keeps state, so each call makes its own."""
         config = self.pipe.scheduler.config
         shift = calculate_shift(
-            self.latent_tokens(width, height),
+            self._latent_tokens(width, height),
             config.get("base_image_seq_len", 256),
             config.get("max_image_seq_len", 4096),
             config.get("base_shift", 0.5),
@@ -105,48 +169,125 @@ class LoadedModel:
         scheduler.set_timesteps(sigmas=get_default_z_image_sigmas(steps), mu=shift)
         return [float(sigma) for sigma in scheduler.sigmas]
 
-    def activate(self, adapters: Sequence[tuple[AdapterTable, float]]) -> None:
-        """Have the next forwards apply exactly these adapters, each at its scale; no base weight changes."""
+    def velocity(
+        self,
+        latents: Sequence[Tensor],
+        sigmas: Sequence[float],
+        sequences: Sequence[ImageSequence],
+        adapters: Sequence[RowAdapters],
+    ) -> list[Tensor]:
+        """d(latents)/d(sigma) of each image at its own noise level, float32, in the shapes of `latents`."""
         with self._memory_errors():
-            self._adapters.activate(adapters)
+            outputs = self._packed(latents, [1 - sigma for sigma in sigmas], sequences, adapters)
+        return [-output.float() for output in outputs]
 
     @torch.inference_mode()
-    def velocity(self, latents: Sequence[Tensor], sigmas: Sequence[float], captions: Sequence[Caption]) -> list[Tensor]:
-        """d(latents)/d(sigma) of each image at its own noise level, float32, in the shapes of `latents`.
-
-        Sizes, noise levels and caption lengths may differ from image to image.
-        """
-        timesteps = torch.tensor(sigmas, dtype=torch.float32, device=self.device) * 1000
-        with self._memory_errors():
-            (outputs,) = self.transformer(
-                [x.to(self.dtype).unsqueeze(1) for x in latents],
-                (1000 - timesteps) / 1000,
-                [caption.embedding for caption in captions],
-                return_dict=False,
-            )
-        return [-output.float().squeeze(1) for output in outputs]
-
-    @torch.inference_mode()
-    def decode(self, latents: Tensor) -> Image.Image:
-        """The picture, RGB, of finished latents."""
+    def decode(self, latents: Sequence[Tensor]) -> list[Image.Image]:
+        """The pictures, RGB, of finished latents, all of one size."""
         vae = self.pipe.vae
-        scaled = latents[None].to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
+        scaled = torch.stack(list(latents)).to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
         with self._memory_errors():
             pixels = vae.decode(scaled, return_dict=False)[0]
-        image: Image.Image = self.pipe.image_processor.postprocess(pixels, output_type="pil")[0]
-        return image
+        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return images
+
+    @torch.inference_mode()
+    def preview(self, latents: Tensor) -> Image.Image:
+        """A small, rough picture of latents without the decoder: a pixel for each 8 x 8, by `_fit_preview`'s map."""
+        flat = latents.flatten(1).T.float().cpu()
+        pixels = functional.pad(flat, (0, 1), value=1.0) @ self._preview_map
+        pixels = pixels.clamp(0, 1).mul(255).round().to(torch.uint8)
+        return Image.fromarray(pixels.view(*latents.shape[1:], 3).numpy())
+
+    @cached_property
+    def _preview_map(self) -> Tensor:
+        """Least squares from latents, and a constant, to colours [channels + 1, 3], over encoded smooth pictures."""
+        vae = self.pipe.vae
+        coarse = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+        pictures = functional.interpolate(coarse, size=(128, 128), mode="bicubic").clamp(0, 1)
+        encoded = vae.encode((2 * pictures - 1).to(vae.device, vae.dtype)).latent_dist.mode()
+        latents = (encoded.float().cpu() - vae.config.shift_factor) * vae.config.scaling_factor
+        colours = functional.adaptive_avg_pool2d(pictures, latents.shape[2:])
+        rows = functional.pad(latents.movedim(1, -1).flatten(0, 2), (0, 1), value=1.0)
+        solution: Tensor = torch.linalg.lstsq(rows, colours.movedim(1, -1).flatten(0, 2)).solution
+        return solution
+
+    @contextmanager
+    def stream(self) -> Iterator[None]:
+        """Everything inside runs beside what other threads give the device."""
+        with torch.cuda.stream(torch.cuda.Stream(self.device)) if self.device.type == "cuda" else nullcontext():
+            yield
 
     def synchronize(self) -> None:
-        """Wait until the device has done all it was given."""
+        """Wait until the device has done all that this thread gave it."""
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            torch.cuda.current_stream(self.device).synchronize()
 
     def warm_up(self) -> None:
-        """One tiny image, so that the first real one doesn't pay for lazy initialisation."""
-        caption = self.encode("warm up")
-        latents = self.initial_latents(0, _WARM_UP_PX, _WARM_UP_PX)
-        self.decode(latents - self.velocity([latents], [1.0], [caption])[0])
+        """One small image, so that the first real one doesn't pay for lazy initialisation, and what steps cost."""
+        (caption,) = self.encode([self.prompt_ids("warm up")])
+        self.decode([self.initial_latents(0, _WARM_UP_PX, _WARM_UP_PX)])
+        self._measure(caption)
         self.synchronize()
+
+    def _measure(self, caption: Tensor) -> None:
+        """Time a step of two rows without adapters, with unmerged and with merged ones: what policies decide by."""
+        layers = {path: shape for path, shape in self.targets.shapes.items() if path.startswith("layers.")}
+        zeros = {
+            path: (
+                torch.zeros(_WARM_UP_RANK, width, dtype=self.dtype),
+                torch.zeros(height, _WARM_UP_RANK, dtype=self.dtype),
+            )
+            for path, (height, width) in layers.items()
+        }
+        self.load(0, AdapterTable("", zeros))
+        latents = [self.initial_latents(seed, _WARM_UP_PX, _WARM_UP_PX) for seed in range(2)]
+        sequences = [self.sequence(caption, _WARM_UP_PX, _WARM_UP_PX, RowAdapters())] * 2
+        tokens = 2 * self.step_tokens(_WARM_UP_PX, _WARM_UP_PX, len(caption))
+
+        def step(*adapters: RowAdapters) -> Callable[[], Any]:
+            return lambda: self.velocity(latents, [1.0, 0.5], sequences, adapters)
+
+        memory_free, memory_before = self._memory()
+        base = self._seconds(step(RowAdapters(), RowAdapters()))
+        if memory_free:
+            memory_used = torch.cuda.max_memory_allocated(self.device) - memory_before
+            self.tokens_max = int(_MEMORY_SHARE * memory_free / memory_used * tokens)
+        self.work_per_second = 2 * self.step_work(_WARM_UP_PX, _WARM_UP_PX, len(caption)) / base
+        if self.merged_max > 1:
+            used = ((0, 1.0),)
+            self.merge(0, used)
+            merge = self._seconds(lambda: self.merge(1, used))
+            unmerged = self._seconds(step(RowAdapters(used), RowAdapters(used)))
+            merged = self._seconds(step(RowAdapters(merged=0), RowAdapters(merged=1)))
+            self.costs = AdapterCosts(
+                unmerged_per_token=max(0.0, unmerged - base) / tokens,
+                merge=merge,
+                merged_per_step=max(0.0, merged - base) / 2,
+            )
+        log.info(
+            "model_measured",
+            gflops_per_second=round(self.work_per_second / 1e9, 1),
+            tokens_max=self.tokens_max,
+            **{f"{name}_seconds": round(value, 9) for name, value in asdict(self.costs).items()},
+        )
+
+    def _memory(self) -> tuple[int, int]:
+        """Bytes of the device that are free, and those in use by tensors; zeros for a CPU."""
+        if self.device.type != "cuda":
+            return 0, 0
+        torch.cuda.reset_peak_memory_stats(self.device)
+        return torch.cuda.mem_get_info(self.device)[0], torch.cuda.memory_allocated(self.device)
+
+    def _seconds(self, work: Callable[[], Any]) -> float:
+        """How long `work` takes: the least of three times, after one that isn't counted."""
+        times = []
+        for _ in range(4):
+            begun = time.perf_counter()
+            work()
+            self.synchronize()
+            times.append(time.perf_counter() - begun)
+        return min(times[1:])
 
     @contextmanager
     def _memory_errors(self) -> Iterator[None]:
@@ -157,7 +298,7 @@ class LoadedModel:
             raise OutOfMemory("the device's memory is too small for this work") from error
 
 
-def load_model(ref: str, *, name: str) -> LoadedModel:
+def load_model(ref: str, *, name: str, precision: Precision = "none", room: Room | None = None) -> LoadedModel:
     """Load a local folder or a hub id (`HF_HUB_OFFLINE` is respected) on the best device there is.
 
     bfloat16 on CUDA, float32 elsewhere. Raises `OSError` if there is no such model, `TypeError` if it is of
@@ -170,12 +311,13 @@ def load_model(ref: str, *, name: str) -> LoadedModel:
     pipe: Any = DiffusionPipeline.from_pretrained(ref, dtype=dtype)
     if not issubclass(type(pipe), ZImagePipeline):
         raise TypeError(f"{name} is a {type(pipe).__name__}, not a ZImagePipeline")
-    model = LoadedModel(pipe.to(device), name)
+    model = LoadedModel(pipe.to(device), name, precision=precision, room=room)
     log.info(
         "model_loaded",
         model_name=name,
         device=model.device_name,
         dtype=str(dtype).removeprefix("torch."),
+        precision=precision,
         duration_seconds=round(time.monotonic() - begun, 3),
     )
     return model

@@ -2,49 +2,58 @@
 
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
+from inference.adapters import AdapterTable
 from inference.errors import Canceled, GenerationError
-
-
-class Adapter(Protocol):
-    """The engine knows an adapter by its content's hash; what it holds is the model's affair."""
-
-    sha256: str
+from inference.slots import RowAdapters, Used
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
-    """One image. With the same model, equal requests give equal images, whatever else is in flight."""
+    """One image. With the same model, equal requests give equal images, whatever else is in flight.
+
+    `deadline` is on the engine's clock: from then on the image is not worth a step.
+    """
 
     prompt: str
     width: int
     height: int
     steps: int
     seed: int
-    adapters: tuple[tuple[Adapter, float], ...] = ()
+    adapters: tuple[tuple[AdapterTable, float], ...] = ()
     tenant: str = ""
+    deadline: float = float("inf")
 
 
 class Row:
     """An image in flight. A caller reads, waits and cancels; the engine alone writes."""
 
-    def __init__(self, request: ImageRequest, latent_tokens: int) -> None:
+    def __init__(self, request: ImageRequest, *, prompt_ids: list[int], tokens: int, work: float, now: float) -> None:
+        """A step has this many `tokens` and costs `work` floating point operations. Times are the engine's clock."""
         self.request = request
-        self.latent_tokens = latent_tokens
-        # Sorted: the same adapters in another order are the same group, and add up in the same order.
+        self.prompt_ids = prompt_ids
+        self.tokens = tokens
+        self.work = work
+        # Sorted: the same adapters in another order are the same, and add up in the same order.
         self.adapters = sorted(request.adapters, key=lambda used: (used[0].sha256, used[1]))
-        self.group = tuple((adapter.sha256, scale) for adapter, scale in self.adapters)
+        self.composition = tuple((table.sha256, scale) for table, scale in self.adapters)
         self.steps_done = 0
-        self.prompt_tokens = 0
         self.gpu_seconds = 0.0
-        self.started_at: float | None = None  # by the engine's clock
+        self.submitted_at = now
+        self.started_at: float | None = None  # the begin of its first work
+        self.first_step_at: float | None = None  # the end of its first step
         self.canceled: GenerationError | None = None
         self.future: Future[Image.Image] = Future()
-        self.caption: Any = None
+        self.slots: Used = ()  # where its adapters lie, once it has them
+        self.has_slots = False
+        self.weights = RowAdapters()  # what its next step takes
+        self.holds_merged = False
+        self.sequence: Any = None
         self.latents: Any = None
+        self.velocity: Any = None  # of the last step
         self.sigmas: list[float] = []
 
     @property
@@ -52,9 +61,29 @@ class Row:
         return self.request.tenant
 
     @property
-    def work(self) -> int:
-        """Tokens a step handles for this image: what shared device time is split by."""
-        return self.latent_tokens + self.prompt_tokens
+    def size(self) -> tuple[int, int]:
+        return self.request.width, self.request.height
+
+    @property
+    def caption_key(self) -> tuple[str, str]:
+        return self.request.tenant, self.request.prompt
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_ids)
+
+    @property
+    def hashes(self) -> list[str]:
+        return [sha256 for sha256, _ in self.composition]
+
+    @property
+    def steps_left(self) -> int:
+        return self.request.steps - self.steps_done
+
+    @property
+    def sigma(self) -> float:
+        """The noise level that the next step begins at."""
+        return self.sigmas[self.steps_done]
 
     @property
     def done(self) -> bool:

@@ -28,8 +28,9 @@ from inference.config import ConfigError, WorkerConfig
 from inference.contract import QUEUE, TASK_NAME, AttemptFinished, GenerationTask, WorkerBeat
 from inference.engine import Engine
 from inference.logs import configure_logs
-from inference.model import LoadedModel, load_model
+from inference.model import LoadedModel, Room, load_model
 from inference.reports import Reporter
+from inference.scheduler import Scheduler
 from inference.transfer import new_client
 
 _FLUSH_SECONDS = 10.0  # for reports, after the last attempt has ended
@@ -46,7 +47,10 @@ class Worker:
         self._stopping = threading.Event()
         self._gpu_class = config.gpu_class or model.device_name
         self._engine = Engine(
-            model, clock=time.monotonic, rows_max=config.batch_rows_max, tokens_max=config.batch_tokens_max
+            model,
+            clock=time.monotonic,
+            scheduler=Scheduler(tokens_max=model.tokens_max),
+            step_seconds_max=config.step_ms_max / 1000,
         )
         self._engine.meter.charge_pool(load_seconds)
         client = new_client()
@@ -63,7 +67,7 @@ class Worker:
                 disk_bytes_max=config.adapter_cache_bytes,
                 memory_bytes_max=config.adapter_memory_bytes,
                 client=client,
-                parse=lambda path, sha256: load_adapter(path, model.transformer, sha256=sha256),
+                parse=lambda path, sha256: load_adapter(path, model.targets, sha256=sha256),
             ),
             client=client,
             clock=time.monotonic,
@@ -205,8 +209,11 @@ def main() -> None:
     log.info("metrics_served", port=metrics.serve(config.metrics_port))
     begun = time.monotonic()
     torch.set_num_threads(config.torch_threads)
-    model = load_model(config.model, name=config.model_name)
+    room = Room(slots=config.adapter_slots, rank_max=config.adapter_rank_max, merged_bytes=config.merged_bytes)
+    model = load_model(config.model, name=config.model_name, precision=config.precision, room=room)
     model.warm_up()
+    if model.device.type == "cuda":
+        metrics.watch_device(model.device.index or 0)
     worker = Worker(config, model, load_seconds=time.monotonic() - begun)
     sys.exit(worker.serve())
 

@@ -121,10 +121,10 @@ def lora_tensors(model: LoadedModel) -> Callable[[int], dict[str, torch.Tensor]]
     def tensors(seed: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(seed)
         found = {}
-        for path, module in model.transformer.named_modules():
-            if isinstance(module, torch.nn.Linear) and path.startswith("layers."):
-                found[f"{path}.lora_A.weight"] = 0.3 * torch.randn(4, module.in_features, generator=generator)
-                found[f"{path}.lora_B.weight"] = 0.3 * torch.randn(module.out_features, 4, generator=generator)
+        for path, (out_features, in_features) in model.targets.shapes.items():
+            if path.startswith("layers."):
+                found[f"{path}.lora_A.weight"] = 0.3 * torch.randn(4, in_features, generator=generator)
+                found[f"{path}.lora_B.weight"] = 0.3 * torch.randn(out_features, 4, generator=generator)
                 found[f"{path}.alpha"] = torch.tensor(8.0)
         return found
 
@@ -138,7 +138,7 @@ def load(model: LoadedModel, tmp_path: Path) -> Callable[[dict[str, torch.Tensor
     def load(tensors: dict[str, torch.Tensor]) -> AdapterTable:
         path = tmp_path / "adapter.safetensors"
         save_file(tensors, path)
-        return load_adapter(path, model.transformer, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+        return load_adapter(path, model.targets, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
 
     return load
 

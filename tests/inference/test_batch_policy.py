@@ -1,8 +1,11 @@
-"""Which rows step together."""
+"""Who takes the next step."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference.scheduler import Scheduler
 
@@ -10,12 +13,14 @@ from inference.scheduler import Scheduler
 @dataclass(eq=False)
 class Row:
     name: str
-    group: str = ""
-    latent_tokens: int = 1
+    tenant: str = "acme"
+    tokens: int = 1
+    work: float = 1.0
+    steps_left: int = 8
 
 
-def scheduler_of(*rows: Row, rows_max: int = 8, tokens_max: int = 100) -> Scheduler[Row]:
-    scheduler: Scheduler[Row] = Scheduler(rows_max=rows_max, tokens_max=tokens_max)
+def scheduler_of(*rows: Row, tokens_max: int = 100, work_max: float = 100.0) -> Scheduler[Row]:
+    scheduler: Scheduler[Row] = Scheduler(tokens_max=tokens_max, work_max=work_max)
     for row in rows:
         scheduler.add(row)
     return scheduler
@@ -25,54 +30,116 @@ def names(batch: list[Row]) -> str:
     return "".join(row.name for row in batch)
 
 
+def run(scheduler: Scheduler[Row]) -> list[Row]:
+    """One step; the rows that it finished leave."""
+    batch = scheduler.next_batch()
+    for row in batch:
+        row.steps_left -= 1
+        if not row.steps_left:
+            scheduler.remove(row)
+    return batch
+
+
 @pytest.mark.parametrize(
-    ("rows", "rows_max", "tokens_max", "batch"),
+    ("rows", "batch"),
     [
-        ([], 8, 100, ""),
-        ([Row("a"), Row("b"), Row("c")], 8, 100, "abc"),  # all of a group
-        ([Row("a"), Row("b"), Row("c")], 2, 100, "ab"),  # the oldest, up to the rows allowed
-        ([Row("a", "x"), Row("b", "y"), Row("c", "x")], 8, 100, "ac"),  # one group at a time
-        ([Row("a", latent_tokens=60), Row("b", latent_tokens=60)], 8, 100, "a"),  # up to the tokens allowed
-        ([Row("a", latent_tokens=60), Row("b", latent_tokens=60), Row("c", latent_tokens=40)], 8, 100, "ac"),
-        ([Row("a", latent_tokens=900), Row("b")], 8, 100, "a"),  # too large for any batch: alone
+        ([], ""),
+        ([Row("a"), Row("b"), Row("c")], "abc"),  # all there are
+        ([Row("a", tokens=60), Row("b", tokens=60), Row("c", tokens=40)], "ac"),  # up to the tokens allowed
+        ([Row("a", work=60), Row("b", work=60), Row("c", work=40)], "ca"),  # up to the work allowed
+        ([Row("a", tokens=900), Row("b")], "a"),  # too large for any step: alone
+        ([Row("a", work=900, steps_left=1), Row("b", work=800, steps_left=2)], "a"),
+        ([Row("a"), Row("b"), Row("x", "other"), Row("y", "other")], "axby"),  # tenants in turn
     ],
 )
-def test_the_oldest_row_leads_and_its_group_fills_the_batch(rows, rows_max, tokens_max, batch):
-    scheduler = scheduler_of(*rows, rows_max=rows_max, tokens_max=tokens_max)
-    assert names(scheduler.next_batch()) == batch
+def test_a_step_takes_rows_in_turn_up_to_its_limits(rows, batch):
+    assert names(scheduler_of(*rows).next_batch()) == batch
 
 
-def test_groups_take_turns_however_many_rows_one_has():
-    crowd = [Row(name, "crowd") for name in "abcdefgh"]
-    scheduler = scheduler_of(*crowd, Row("x", "x"), Row("y", "y"), rows_max=2)
-    assert [names(scheduler.next_batch()) for _ in range(6)] == ["ab", "x", "y", "ab", "x", "y"]
+def test_rows_of_one_size_end_in_the_order_they_came():
+    scheduler = scheduler_of(*(Row(name) for name in "abcd"), work_max=1)
+    ended = ""
+    while len(scheduler):
+        ended += names([row for row in run(scheduler) if not row.steps_left])
+    assert ended == "abcd"
 
 
-def test_a_stream_of_new_groups_does_not_starve_an_old_one():
-    old = Row("old", "old")
-    scheduler = scheduler_of(old)
-    stepped = 0
-    for i in range(100):
-        newcomer = Row(f"new{i}", f"new{i}")
-        scheduler.add(newcomer)
-        for row in scheduler.next_batch():
-            stepped += row is old
-            if row is not old:
-                scheduler.remove(row)
-    assert stepped >= 10
+def test_a_small_row_overtakes_the_large_ones_of_its_tenant():
+    scheduler = scheduler_of(*(Row(name, work=100) for name in "abcdefgh"))
+    for _ in range(10):
+        run(scheduler)
+    scheduler.add(Row("x", work=5))
+    assert "x" in names(run(scheduler))
 
 
-def test_a_group_that_emptied_and_came_back_waits_its_turn():
-    first, other = Row("a", "x"), Row("b", "y")
-    scheduler = scheduler_of(first, other)
-    assert scheduler.next_batch() == [first]
-    scheduler.remove(first)
-    scheduler.add(Row("c", "x"))
-    assert names(scheduler.next_batch()) == "b"
+def test_a_stream_of_small_rows_does_not_starve_a_large_one():
+    large = Row("large", work=100, steps_left=8)
+    scheduler = scheduler_of(large, work_max=100)
+    for i in range(1000):
+        scheduler.add(Row(f"small{i}", work=50, steps_left=1))
+        run(scheduler)
+        if not large.steps_left:
+            return
+    pytest.fail(f"{large.steps_left} steps left after 1000")
 
 
-def test_after_running_out_of_memory_batches_stay_smaller():
-    scheduler = scheduler_of(*(Row(name, latent_tokens=10) for name in "abcd"))
+def test_a_tenant_that_floods_takes_no_more_than_its_share():
+    flood = [Row(f"f{i}", "flood", steps_left=10**9) for i in range(50)]
+    scheduler = scheduler_of(*flood, Row("x", "quiet", steps_left=10**9), work_max=1)
+    served = Counter(run(scheduler)[0].tenant for _ in range(100))
+    assert served == {"flood": 50, "quiet": 50}
+
+
+def test_a_tenant_saves_nothing_up_by_idling():
+    busy = Row("b", "busy", steps_left=10**9)
+    scheduler = scheduler_of(busy, work_max=1)
+    for _ in range(100):
+        run(scheduler)
+    scheduler.add(Row("x", "idle", steps_left=10**9))
+    assert Counter(run(scheduler)[0].tenant for _ in range(20)) == {"busy": 10, "idle": 10}
+
+
+def test_after_running_out_of_memory_steps_stay_smaller():
+    scheduler = scheduler_of(*(Row(name, tokens=10) for name in "abcd"))
     assert names(scheduler.next_batch()) == "abcd"
     scheduler.narrow(40)
     assert names(scheduler.next_batch()) == "abc"
+
+
+rows = st.builds(
+    Row,
+    name=st.just("r"),
+    tenant=st.sampled_from("abc"),
+    tokens=st.integers(1, 150),
+    work=st.floats(0.5, 150),
+    steps_left=st.integers(1, 9),
+)
+
+
+@given(arrivals=st.lists(st.lists(rows, max_size=4), max_size=12))
+def test_every_row_ends_no_step_passes_its_limits_and_no_capacity_idles(arrivals):
+    scheduler = scheduler_of()
+    todo = list(arrivals)
+    steps = 0
+    while todo or len(scheduler):
+        for row in todo.pop(0) if todo else []:
+            scheduler.add(row)
+        waiting = scheduler.rows()
+        batch = run(scheduler)
+        steps += 1
+        assert bool(batch) == bool(waiting)
+        assert len(batch) <= 1 or sum(row.tokens for row in batch) <= 100
+        assert len(batch) <= 1 or sum(row.work for row in batch) <= 100
+        assert len(set(map(id, batch))) == len(batch)
+    assert steps <= 12 + sum(9 for arrived in arrivals for _ in arrived)
+
+
+@given(backlog=st.lists(st.lists(st.floats(1, 100), min_size=1, max_size=5), min_size=2, max_size=4))
+def test_backlogged_tenants_are_served_alike_but_for_the_largest_step(backlog):
+    rows = [Row("r", f"t{i}", work=work, steps_left=10**9) for i, works in enumerate(backlog) for work in works]
+    scheduler = scheduler_of(*rows, work_max=1)  # one row a step: what one tenant gets, the others don't
+    served = {row.tenant: 0.0 for row in rows}
+    for _ in range(100):
+        for row in run(scheduler):
+            served[row.tenant] += row.work
+        assert max(served.values()) - min(served.values()) <= max(row.work for row in rows) * 1.000001

@@ -8,17 +8,31 @@ import torch
 from PIL import Image
 
 from inference.engine import Engine
-from inference.errors import Canceled, OutOfMemory, PromptTooLong, SizeUnsupported, WorkerStopped
+from inference.errors import (
+    AdapterRejected,
+    Canceled,
+    DeadlinePassed,
+    OutOfMemory,
+    PromptTooLong,
+    SizeUnsupported,
+    WorkerStopped,
+)
+from inference.residency import AdapterCosts
 from inference.rows import ImageRequest
+from inference.scheduler import Scheduler
 
 
 def request(prompt="a red circle", **fields) -> ImageRequest:
     return ImageRequest(**{"prompt": prompt, "width": 64, "height": 64, "steps": 4, "seed": 1, **fields})
 
 
+def engine_on(model, tokens_max: int = 10_000) -> Engine:
+    return Engine(model, clock=time.monotonic, scheduler=Scheduler(tokens_max=tokens_max), step_seconds_max=100)
+
+
 @pytest.fixture
 def engine(model) -> Engine:
-    return Engine(model, clock=time.monotonic, rows_max=8, tokens_max=10_000)
+    return engine_on(model)
 
 
 @pytest.fixture
@@ -32,7 +46,7 @@ def drain(engine: Engine) -> None:
 
 
 def image_alone(model, wanted: ImageRequest) -> Image.Image:
-    engine = Engine(model, clock=time.monotonic, rows_max=1, tokens_max=10_000)
+    engine = engine_on(model)
     row = engine.submit(wanted)
     drain(engine)
     return row.result(0)
@@ -74,7 +88,7 @@ def test_latents_of_a_crowded_batch_are_those_of_an_image_alone(engine, model):
             if row.latents is not None:
                 seen.append(row.latents)
         drain(engine)
-    assert len(alone) == len(crowded) == 4  # the fifth is decoded in the same step
+    assert len(alone) == len(crowded) == 5
     for left, right in zip(alone, crowded, strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
 
@@ -112,19 +126,83 @@ def test_an_adapter_changes_its_own_rows_only(engine, model, adapter):
         assert_same(image, image_alone(model, row.request))
 
 
-def test_the_order_in_which_adapters_are_named_makes_no_group_of_its_own(engine, adapter):
-    first, second = (adapter(1), 1.0), (adapter(2), 0.5)
-    rows = [engine.submit(request(adapters=order)) for order in ((first, second), (second, first))]
-    engine.step()
-    assert [row.steps_done for row in rows] == [1, 1]
+def test_rows_of_different_adapters_share_a_step(engine, adapter):
+    adapters = [((adapter(1), 1.0),), ((adapter(2), 0.5), (adapter(1), -0.3)), (), ((adapter(3), 1.0),)]
+    rows = [engine.submit(request(adapters=used)) for used in adapters]
+    step = engine.step()
+    assert set(step.rows) == set(rows)
+    assert step.adapters == 3
 
 
-def test_a_prompt_too_long_fails_its_own_row_only(engine):
-    bad, good = engine.submit(request("x" * 600)), engine.submit(request())
-    drain(engine)
+def test_a_prompt_too_long_is_refused_at_once(engine):
     with pytest.raises(PromptTooLong):
-        bad.result(0)
-    assert good.result(0).size == (64, 64)
+        engine.submit(request("x" * 600))
+
+
+@pytest.mark.parametrize("scale", [float("inf"), float("nan")])
+def test_a_scale_that_is_no_finite_number_is_refused_at_once(engine, adapter, scale):
+    with pytest.raises(AdapterRejected) as refused:
+        engine.submit(request(adapters=((adapter(1), scale),)))
+    assert refused.value.code == "adapter_scale_bad"
+
+
+def test_more_adapters_than_there_are_slots_are_refused_at_once(engine, adapter):
+    with pytest.raises(AdapterRejected, match="40 adapters on one image; at most 16 fit") as refused:
+        engine.submit(request(adapters=((adapter(1), 1.0),) * 40))
+    assert refused.value.code == "too_many_adapters"
+
+
+def test_more_adapters_in_flight_than_slots_take_turns_in_them(engine, model, load, lora_tensors):
+    rows = [
+        engine.submit(request(steps=2, seed=seed, adapters=((load(lora_tensors(seed)), 1.0),))) for seed in range(20)
+    ]
+    engine.step()
+    assert sum(row.has_slots for row in rows) == model.slots
+    drain(engine)
+    for row in rows[::7]:
+        assert_same(row.result(0), image_alone(model, row.request))
+
+
+def test_rows_go_over_to_merged_weights_when_that_costs_less_and_stay_the_same(model, adapter, monkeypatch):
+    wanted = [request(steps=6, seed=seed, adapters=((adapter(1), 1.0),)) for seed in range(2)]
+    expected = [image_alone(model, request) for request in wanted]
+    monkeypatch.setattr(model, "costs", AdapterCosts(unmerged_per_token=1.0, merge=500.0, merged_per_step=1.0))
+    engine = engine_on(model)
+    rows = [engine.submit(wanted[0]), engine.submit(request(steps=6, adapters=((adapter(2), 1.0),)))]
+    assert engine.step().merged == 0  # 64 tokens at each of 6 steps are less than a merge costs
+    rows.append(engine.submit(wanted[1]))
+    assert engine.step().merged == 2  # the two of one adapter share it
+    drain(engine)
+    assert_same(rows[0].result(0), expected[0])
+    assert_same(rows[2].result(0), expected[1])
+
+
+def test_a_row_past_its_deadline_leaves_at_the_next_step(model):
+    now = 0.0
+    engine = Engine(model, clock=lambda: now, scheduler=Scheduler(tokens_max=1000), step_seconds_max=100)
+    late, early = engine.submit(request(deadline=10.0)), engine.submit(request())
+    engine.step()
+    now = 10.5
+    engine.step()
+    with pytest.raises(DeadlinePassed):
+        late.result(0)
+    assert late.steps_done == 1
+    drain(engine)
+    assert early.result(0)
+
+
+def test_a_row_canceled_while_it_is_prepared_or_decoded_is_canceled(engine):
+    before = engine.submit(request())
+    before.cancel()
+    drain(engine)
+    decoding = engine.submit(request(steps=1))
+    engine.step()
+    decoding.cancel()
+    drain(engine)
+    for row in (before, decoding):
+        with pytest.raises(Canceled):
+            row.result(0)
+    assert decoding.steps_done == 1
 
 
 def test_an_impossible_size_is_refused_at_once(engine):
@@ -145,7 +223,7 @@ def test_an_error_in_a_step_fails_the_batch_and_not_the_engine(engine, model, mo
     assert doomed.gpu_seconds > 0
 
 
-def test_a_batch_too_large_for_the_memory_goes_on_one_by_one(engine, model, monkeypatch):
+def test_a_batch_too_large_for_the_memory_is_split_and_what_cannot_fit_alone_fails(engine, model, monkeypatch):
     real, batches = model.velocity, []
 
     def short_of_memory(latents, *rest):
@@ -158,8 +236,8 @@ def test_a_batch_too_large_for_the_memory_goes_on_one_by_one(engine, model, monk
     rows = [engine.submit(request(width=256, height=128, seed=seed)) for seed in range(3)]
     too_large = engine.submit(request(width=512, height=256))
     drain(engine)
-    assert batches[:5] == [4, 1, 1, 1, 1]
-    assert batches.count(4) == 1  # it learns
+    assert batches[:5] == [4, 2, 2, 1, 1]
+    assert max(batches[6:]) == 2  # it learns
     for row in rows:
         assert_same(row.result(0), image_alone(model, row.request))
     with pytest.raises(OutOfMemory):

@@ -9,11 +9,11 @@ from inference.model import LoadedModel
 
 
 def test_a_prompt_without_padding_reads_as_the_pipeline_reads_it(model, pipe):
-    caption = model.encode("a red circle")
+    (caption,) = model.encode([model.prompt_ids("a red circle")])
     with torch.no_grad():
         (expected,), _ = pipe.encode_prompt("a red circle", do_classifier_free_guidance=False)
-    assert caption.tokens == len(expected)
-    torch.testing.assert_close(caption.embedding, expected, atol=1e-5, rtol=0)
+    assert len(caption) == len(expected)
+    torch.testing.assert_close(caption, expected, atol=1e-5, rtol=0)
 
 
 def test_the_noise_of_a_seed_is_the_pipelines(model, pipe):
@@ -39,28 +39,24 @@ def test_the_noise_levels_are_the_pipelines(checkpoint, pipe, scheduler, steps):
 
 
 def test_a_prompt_beyond_512_tokens_is_refused_rather_than_cut(model):
-    overhead = model.encode("").tokens
-    assert model.encode("a" * (512 - overhead)).tokens == 512
+    overhead = len(model.prompt_ids(""))
+    assert len(model.prompt_ids("a" * (512 - overhead))) == 512
     with pytest.raises(PromptTooLong, match="513 tokens"):
-        model.encode("a" * (513 - overhead))
+        model.prompt_ids("a" * (513 - overhead))
 
 
-@pytest.mark.parametrize(("width", "height", "tokens"), [(16, 16, 1), (256, 256, 256), (512, 512, 1024), (512, 16, 32)])
-def test_an_image_has_a_token_for_every_16_by_16_pixels(model, width, height, tokens):
-    assert model.latent_tokens(width, height) == tokens
+def test_prompts_encoded_together_read_as_each_alone(model):
+    prompts = [model.prompt_ids(prompt) for prompt in ("a", "a green star", "b" * 60)]
+    for prompt, caption in zip(prompts, model.encode(prompts), strict=True):
+        torch.testing.assert_close(caption, model.encode([prompt])[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("width", "height", "tokens"), [(16, 16, 32), (256, 256, 256), (512, 512, 1024), (48, 16, 32)])
+def test_a_step_has_a_token_for_every_16_by_16_pixels_and_the_captions_filled_to_32s(model, width, height, tokens):
+    assert model.step_tokens(width, height, 33) == tokens + 64
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 64), (64, -16), (65, 64), (64, 72), (528, 64), (64, 528)])
 def test_a_size_that_the_model_cannot_draw_is_refused(model, width, height):
     with pytest.raises(SizeUnsupported):
-        model.latent_tokens(width, height)
-
-
-def test_images_of_any_size_and_noise_level_share_a_forward(model):
-    sizes, sigmas = [(64, 64), (96, 32), (128, 128)], [1.0, 0.3, 0.7]
-    captions = [model.encode(prompt) for prompt in ("a", "a green star", "b" * 60)]
-    latents = [model.initial_latents(seed, *size) for seed, size in enumerate(sizes)]
-    together = model.velocity(latents, sigmas, captions)
-    for i in range(3):
-        (alone,) = model.velocity([latents[i]], [sigmas[i]], [captions[i]])
-        torch.testing.assert_close(together[i], alone, atol=2e-5, rtol=0)
+        model.step_tokens(width, height, 1)

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from inference.adapters import load_adapter
 from inference.errors import AdapterRejected
+from inference.slots import RowAdapters
 
 MODULE = "layers.0.attention.to_q"
 
@@ -16,10 +17,12 @@ def forward(model):
     """The transformer's answer to one fixed input, under the given adapters."""
 
     def forward(*adapters):
-        model.activate(adapters)
-        caption, latents = model.encode("a red circle"), model.initial_latents(3, 64, 64)
-        (velocity,) = model.velocity([latents], [0.6], [caption])
-        model.activate([])
+        for slot, (table, _) in enumerate(adapters):
+            model.load(slot, table)
+        used = RowAdapters(tuple((slot, scale) for slot, (_, scale) in enumerate(adapters)))
+        (caption,) = model.encode([model.prompt_ids("a red circle")])
+        sequence, latents = model.sequence(caption, 64, 64, used), model.initial_latents(3, 64, 64)
+        (velocity,) = model.velocity([latents], [0.6], [sequence], [used])
         return velocity
 
     return forward
@@ -36,10 +39,10 @@ def in_diffusers(checkpoint, adapters, model) -> torch.Tensor:
         }
         pipe.load_lora_weights(state, adapter_name=f"a{i}")
     pipe.set_adapters([f"a{i}" for i in range(len(adapters))], [scale for _, scale in adapters])
-    latents, caption = model.initial_latents(3, 64, 64), model.encode("a red circle")
+    latents, (caption,) = model.initial_latents(3, 64, 64), model.encode([model.prompt_ids("a red circle")])
     timestep = (1000 - torch.tensor([0.6]) * 1000) / 1000
     with torch.inference_mode():
-        (output,) = pipe.transformer([latents.unsqueeze(1)], timestep, [caption.embedding], return_dict=False)[0]
+        (output,) = pipe.transformer([latents.unsqueeze(1)], timestep, [caption], return_dict=False)[0]
     return -output.squeeze(1)
 
 
@@ -57,15 +60,11 @@ def test_two_adapters_add_up_as_they_do_in_diffusers(model, checkpoint, load, fo
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_switching_off_leaves_the_model_as_it_was(model, load, forward, lora_tensors):
-    weights = {name: weight.clone() for name, weight in model.transformer.state_dict().items()}
+def test_a_row_without_adapters_is_untouched_by_those_in_the_slots(load, forward, lora_tensors):
     before = forward()
-    adapter = load(lora_tensors(1))
-    first, again = forward((adapter, 1.0)), forward((adapter, 1.0))
+    first, again = forward((load(lora_tensors(1)), 1.0)), forward((load(lora_tensors(1)), 1.0))
     assert torch.equal(first, again)
     assert torch.equal(forward(), before)
-    assert model.transformer.state_dict().keys() == weights.keys()
-    assert all(torch.equal(weight, weights[name]) for name, weight in model.transformer.state_dict().items())
 
 
 def test_the_same_adapter_twice_is_the_adapter_at_twice_the_scale(model, load, forward, lora_tensors):
@@ -84,7 +83,7 @@ def test_scale_zero_is_no_adapter(model, load, forward, lora_tensors):
 def test_every_common_precision_loads(load, dtype, alpha_shape):
     tensors = one_module(dtype=dtype)
     tensors[f"{MODULE}.alpha"] = torch.full(alpha_shape, 2.0)
-    ((a, b),) = load(tensors).on(torch.device("cpu")).values()
+    ((a, b),) = load(tensors).matrices.values()
     assert (a.dtype, b.dtype) == (torch.float32, torch.float32)
     assert b.unique().tolist() == [0.5]  # ones, times alpha / rank
 
@@ -112,6 +111,7 @@ def one_module(dtype: torch.dtype = torch.float32, **changes: torch.Tensor | Non
         ({"lora_A.weight": torch.ones(4)}, "adapter_shape"),
         ({"alpha": torch.ones(2)}, "adapter_shape"),
         ({"lora_A.weight": torch.ones(0, 64), "lora_B.weight": torch.ones(64, 0)}, "adapter_shape"),
+        ({"lora_A.weight": torch.ones(129, 64), "lora_B.weight": torch.ones(64, 129)}, "adapter_rank_too_large"),
         ({"lora_A.weight": torch.full((4, 64), float("nan"))}, "adapter_not_finite"),
         ({"alpha": torch.tensor(float("inf"))}, "adapter_not_finite"),
     ],
@@ -136,5 +136,5 @@ def test_a_file_that_is_no_safetensors_is_refused(model, tmp_path, content, code
     path = tmp_path / "bad.safetensors"
     save_file({}, path) if content is None else path.write_bytes(content)
     with pytest.raises(AdapterRejected) as refused:
-        load_adapter(path, model.transformer, sha256="")
+        load_adapter(path, model.targets, sha256="")
     assert refused.value.code == f"adapter_{code}"

@@ -1,5 +1,6 @@
 """Every busy second has an owner. A model of numbers and a clock that only work moves; no torch."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inference.attribution import Meter
 from inference.engine import Engine
 from inference.errors import OutOfMemory
+from inference.residency import AdapterCosts
 from inference.rows import ImageRequest, Row
+from inference.scheduler import Scheduler
 
 
 @dataclass
@@ -31,12 +35,33 @@ class FakeModel:
         if error:
             raise error
 
-    def latent_tokens(self, width: int, height: int) -> int:
-        return width * height // 256
+    slots = 2
+    merged_max = 1
+    costs = AdapterCosts(unmerged_per_token=0.01, merge=1.0, merged_per_step=0.1)
+    work_per_second = 1e3
 
-    def encode(self, prompt: str) -> Any:
+    def prompt_ids(self, prompt: str) -> list[int]:
+        return [0, *map(ord, prompt)]
+
+    def step_tokens(self, width: int, height: int, prompt_tokens: int) -> int:
+        return width * height // 256 + prompt_tokens
+
+    def step_work(self, width: int, height: int, prompt_tokens: int) -> float:
+        return float(self.step_tokens(width, height, prompt_tokens))
+
+    def encode(self, prompts: list[list[int]]) -> list[Any]:
         self.work()
-        return SimpleNamespace(tokens=len(prompt))
+        return ["caption"] * len(prompts)
+
+    def load(self, slot: int, adapter: Any) -> None:
+        self.work()
+
+    def merge(self, place: int, used: Any) -> None:
+        self.work()
+
+    def sequence(self, caption: Any, width: int, height: int, adapters: Any) -> Any:
+        self.work()
+        return "sequence"
 
     def initial_latents(self, seed: int, width: int, height: int) -> float:
         return 1.0
@@ -44,25 +69,25 @@ class FakeModel:
     def sigmas(self, steps: int, width: int, height: int) -> list[float]:
         return [1 - i / steps for i in range(steps + 1)]
 
-    def activate(self, adapters: Any) -> None:
-        self.work()
-
-    def velocity(self, latents: list[float], sigmas: list[float], captions: list[Any]) -> list[float]:
+    def velocity(self, latents: list[float], sigmas: list[float], sequences: Any, adapters: list[Any]) -> list[float]:
         assert latents == pytest.approx(sigmas)
         self.work()
         return [1.0] * len(latents)
 
-    def decode(self, latents: float) -> str:
-        assert latents == pytest.approx(0)
+    def decode(self, latents: list[float]) -> list[str]:
+        assert latents == pytest.approx([0] * len(latents))
         self.work()
-        return "image"
+        return ["image"] * len(latents)
+
+    def stream(self) -> Any:
+        return nullcontext()
 
     def synchronize(self) -> None:
         self.work()
 
 
-def engine_on(model: FakeModel, rows_max: int = 4) -> Engine:
-    return Engine(model, clock=model.clock, rows_max=rows_max, tokens_max=500)
+def engine_on(model: FakeModel) -> Engine:
+    return Engine(model, clock=model.clock, scheduler=Scheduler(tokens_max=500), step_seconds_max=10.0)
 
 
 def request(tokens: int = 16, steps: int = 2, prompt: str = "", **fields: Any) -> ImageRequest:
@@ -74,6 +99,7 @@ def drain(engine: Engine) -> None:
         pass
 
 
+A, B, C = (SimpleNamespace(sha256=sha256) for sha256 in "abc")
 seconds = st.floats(0, 10, allow_subnormal=False)
 errors = st.sampled_from([None] * 12 + [OutOfMemory("full"), ValueError("broken")])
 images = st.fixed_dictionaries(
@@ -81,7 +107,7 @@ images = st.fixed_dictionaries(
         "tokens": st.integers(1, 300),
         "steps": st.integers(1, 4),
         "prompt": st.text("x", max_size=50),
-        "adapters": st.sampled_from([(), ((SimpleNamespace(sha256="a"), 1.0),)]),
+        "adapters": st.sampled_from([(), ((A, 1.0),), ((A, 1.0), (B, 0.5)), ((C, 1.0),)]),
     }
 )
 
@@ -111,12 +137,34 @@ def test_attributed_seconds_are_the_busy_seconds_whatever_happens(draws, arrival
     assert sum(row.gpu_seconds for row in rows) == pytest.approx(model.worked_seconds, rel=1e-9)
 
 
-def test_a_shared_step_is_split_by_tokens():
-    model = FakeModel(iter([(0.0, None)] * 4 + [(8.0, None)] + [(0.0, None)] * 99))
+def test_a_shared_step_is_split_by_work():
+    free = [(0.0, None)]
+    model = FakeModel(iter([*free * 6, (8.0, None), *free * 99]))
     engine = engine_on(model)
-    small, large = engine.submit(request(20, prompt="x" * 12)), engine.submit(request(90, prompt="y" * 6))
-    engine.step()  # two captions read, each synchronised; then the step of both
-    assert (small.gpu_seconds, large.gpu_seconds) == (8 * 32 / 128, 8 * 96 / 128)
+    small, large = engine.submit(request(20, prompt="x" * 11)), engine.submit(request(90, prompt="y" * 5))
+    engine.step()  # one encoding and two sequences, each synchronised; then the step of both
+    assert (small.gpu_seconds, large.gpu_seconds) == pytest.approx((8 * 32 / 128, 8 * 96 / 128))
+
+
+@given(
+    blocks=st.lists(
+        st.tuples(st.integers(0, 50), st.integers(1, 50)).map(lambda b: (b[0], b[0] + b[1])), min_size=1, max_size=8
+    )
+)
+def test_work_that_overlaps_is_charged_no_more_than_the_clock_shows(blocks):
+    now = 0.0
+    meter = Meter(lambda: now, lambda: None)
+    rows = [SimpleNamespace(gpu_seconds=0.0, tenant="acme") for _ in blocks]
+    charges = [meter.charge([(row, 1)]) for row in rows]
+    for now in range(101):
+        for charge, (begun, ended) in zip(charges, blocks, strict=True):
+            if now == ended:
+                charge.__exit__(None, None, None)
+            if now == begun:
+                charge.__enter__()
+    covered = len({moment for begun, ended in blocks for moment in range(begun, ended)})
+    assert meter.busy_seconds == pytest.approx(covered)
+    assert sum(row.gpu_seconds for row in rows) == pytest.approx(covered)
 
 
 def test_loading_is_the_pools_time_and_no_tenants():
@@ -126,13 +174,14 @@ def test_loading_is_the_pools_time_and_no_tenants():
 
 
 def test_a_row_that_failed_keeps_what_it_used():
-    model = FakeModel(iter([(1.0, None), (0.5, None), (2.0, None), (4.0, ValueError("broken"))]))
+    seconds = 1.0, 0.5, 0.25, 0.0  # to encode and to make its sequence, and to wait for each
+    model = FakeModel(iter([*((second, None) for second in seconds), (4.0, ValueError("broken"))]))
     engine = engine_on(model)
     row = engine.submit(request())
     engine.step()
     with pytest.raises(ValueError, match="broken"):
         row.result(0)
-    assert row.gpu_seconds == 7.5
+    assert row.gpu_seconds == 5.75
 
 
 def test_the_images_of_one_job_read_their_prompt_once():
@@ -141,7 +190,7 @@ def test_the_images_of_one_job_read_their_prompt_once():
     first, second = (engine.submit(request(prompt="a star", tenant="acme")) for _ in range(2))
     stranger = engine.submit(request(prompt="a star", tenant="other"))
     drain(engine)
-    assert first.prompt_tokens == second.prompt_tokens == 6
+    assert first.prompt_tokens == second.prompt_tokens == 7
     # A caption is shared inside a tenant only: another's timing must not tell what was asked here.
     assert first.gpu_seconds == pytest.approx(stranger.gpu_seconds)
     assert second.gpu_seconds < first.gpu_seconds

@@ -18,7 +18,7 @@ _WORKER_NAMES = frozenset(
     ]
 )
 _WORKER_PREFIXES = (
-    *("EASEL_WORKER_", "EASEL_TORCH_", "EASEL_ADAPTER_CACHE_", "EASEL_ADAPTER_MEMORY_", "EASEL_BATCH_", "EASEL_GPU_"),
+    *("EASEL_WORKER_", "EASEL_TORCH_", "EASEL_ADAPTER_", "EASEL_STEP_", "EASEL_MERGED_", "EASEL_GPU_"),
     *("HF_", "CUDA", "NVIDIA_", "OMP_", "MKL_", "OPENBLAS_", "PYTORCH_", "TORCH_"),
 )
 _WORKER_STOP_GRACE_SECONDS = 12  # below the supervisor's, so that it hands back its work before it is killed

@@ -1,0 +1,257 @@
+"""The Z-Image transformer over one packed sequence: the tokens of every row end to end, nothing padded between them.
+
+It computes what `diffusers.ZImageTransformer2DModel.forward` computes for each row alone, from the same weights:
+a single-stream diffusion transformer with adaptive layer norm (Peebles and Xie 2023), RMS norm on queries and keys,
+and rotary positions on three axes (Su et al. 2021). What doesn't depend on the noise level (positions, the refined
+caption) is made once per image by `sequence`, not at every step. A row's tokens attend to each other alone, by the
+rows' boundaries instead of a mask; rotation is in real numbers, which compilers understand.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference.slots import Layout, RowAdapters, SlotLinear
+
+_FILL = 32  # the model was trained with captions and images each filled up to a multiple of this many tokens
+_PATCH = "2-1"  # 2 x 2 latents, one frame
+
+
+def filled(tokens: int) -> int:
+    """Tokens of a caption or an image with the fill that the model was trained with, and attends to."""
+    return -(-tokens // _FILL) * _FILL
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSequence:
+    """What all the steps of one image share. Its tokens are the image's, their fill, the caption's, their fill.
+
+    `caption` is [caption tokens, dim], refined. `rotation` is [2, tokens, 1, 1, head_dim / 2], cosines and sines.
+    """
+
+    height: int  # in tokens, as is `width`
+    width: int
+    caption: Tensor
+    rotation: Tensor
+
+    @property
+    def image_tokens(self) -> int:
+        return filled(self.height * self.width)
+
+
+class Packing:
+    """Rows end to end: where each begins and ends, and what adapters it takes."""
+
+    def __init__(self, lengths: Sequence[int], adapters: Sequence[RowAdapters], device: torch.device) -> None:
+        stops = torch.tensor([0, *lengths]).cumsum(0).tolist()
+        self.spans = list(pairwise(stops))
+        self.layout = Layout(self.spans, adapters)
+        self.longest = max(lengths)
+        self.stops = torch.tensor(stops, dtype=torch.int32, device=device)
+        rows = torch.arange(len(lengths), device=device)
+        self.row_of = rows.repeat_interleave(self.stops.diff(), output_size=stops[-1])
+
+
+class Block(nn.Module):
+    """A transformer block over packed tokens; without `time` it is one of those that refine captions."""
+
+    def __init__(self, block: Any, path: str, **room: int) -> None:
+        """`block` is a diffusers `ZImageTransformerBlock` found at `path`."""
+        super().__init__()
+
+        def linear(*names: str) -> SlotLinear:
+            return SlotLinear({f"{path}.{name}": block.get_submodule(name) for name in names}, **room)
+
+        attention, norms = block.attention, (block.attention_norm1, block.attention_norm2)
+        self.qkv = linear("attention.to_q", "attention.to_k", "attention.to_v")
+        self.out = linear("attention.to_out.0")
+        self.gate_up = linear("feed_forward.w1", "feed_forward.w3")
+        self.down = linear("feed_forward.w2")
+        self.modulation = linear("adaLN_modulation.0") if block.modulation else None
+        self.norms = [norm.weight.detach() for norm in (*norms, block.ffn_norm1, block.ffn_norm2)]
+        self.norm_qk = torch.stack([attention.norm_q.weight.detach(), attention.norm_k.weight.detach()])[:, None]
+        self.heads: int = attention.heads
+        self.eps: float = norms[0].eps
+        self.eps_qk: float = attention.norm_q.eps
+
+    def forward(self, x: Tensor, packing: Packing, rotation: Tensor, time: Tensor | None, times: Packing) -> Tensor:
+        """`x` is [tokens, dim]; `time` is [rows, width of the embedding], laid out as `times` says."""
+        scale_1, gate_1, scale_2, gate_2 = self._modulated_norms(packing, time, times)
+        layout = packing.layout
+        attended = self._attended(_rms(x, self.eps) * scale_1, packing, rotation)
+        x = torch.addcmul(x, _rms(self.out(attended, layout), self.eps), gate_1)
+        gate, up = self.gate_up(_rms(x, self.eps) * scale_2, layout).chunk(2, dim=-1)
+        return torch.addcmul(x, _rms(self.down(functional.silu(gate) * up, layout), self.eps), gate_2)
+
+    def _modulated_norms(self, packing: Packing, time: Tensor | None, times: Packing) -> list[Tensor]:
+        """The weights of the four norms, each times its row's modulation: [tokens, dim], or [dim] without `time`."""
+        if self.modulation is None or time is None:
+            return self.norms
+        scale_1, gate_1, scale_2, gate_2 = self.modulation(time, times.layout).chunk(4, dim=-1)
+        rows = (1 + scale_1, gate_1.tanh(), 1 + scale_2, gate_2.tanh())
+        return [(row * norm)[packing.row_of] for row, norm in zip(rows, self.norms, strict=True)]
+
+    def _attended(self, x: Tensor, packing: Packing, rotation: Tensor) -> Tensor:
+        qkv = self.qkv(x, packing.layout).unflatten(-1, (3, self.heads, -1))  # [tokens, 3, heads, head_dim]
+        qk = _rotated(_rms(qkv[:, :2], self.eps_qk) * self.norm_qk, rotation)
+        return _attention(qk[:, 0], qk[:, 1], qkv[:, 2], packing).flatten(1)
+
+
+class PackedTransformer(nn.Module):
+    """The weights of a loaded `ZImageTransformer2DModel`, stepped for many images at once."""
+
+    def __init__(self, transformer: Any, *, slots: int, rank_max: int, merged_max: int) -> None:
+        super().__init__()
+        room = {"slots": slots, "rank_max": rank_max, "merged_max": merged_max}
+
+        def linear(path: str) -> SlotLinear:
+            return SlotLinear({path: transformer.get_submodule(path)}, **room)
+
+        def blocks(name: str) -> nn.ModuleList:
+            found = enumerate(transformer.get_submodule(name))
+            return nn.ModuleList(Block(block, f"{name}.{i}", **room) for i, block in found)
+
+        self.device: torch.device = transformer.device
+        self.dtype: torch.dtype = transformer.dtype
+        self._embed_time = transformer.t_embedder.timestep_embedding
+        self._time_frequencies: int = transformer.t_embedder.frequency_embedding_size
+        self._time_scale: float = transformer.t_scale
+        self.time_in, self.time_out = linear("t_embedder.mlp.0"), linear("t_embedder.mlp.2")
+        self.caption_norm = transformer.cap_embedder[0]
+        self.caption_in = linear("cap_embedder.1")
+        self.caption_fill = transformer.cap_pad_token.detach()
+        self.context_refiner = blocks("context_refiner")
+        self.image_in = linear(f"all_x_embedder.{_PATCH}")
+        self.image_fill = transformer.x_pad_token.detach()
+        self.noise_refiner = blocks("noise_refiner")
+        self.layers = blocks("layers")
+        self.final_modulation = linear(f"all_final_layer.{_PATCH}.adaLN_modulation.1")
+        self.final_eps: float = transformer.get_submodule(f"all_final_layer.{_PATCH}.norm_final").eps
+        self.final = linear(f"all_final_layer.{_PATCH}.linear")
+        axes = transformer.rope_embedder.precompute_freqs_cis(
+            transformer.axes_dims, transformer.axes_lens, theta=transformer.rope_theta
+        )
+        self._axes = [torch.view_as_real(axis).movedim(-1, 0).to(self.device) for axis in axes]
+
+    def slot_linears(self) -> list[SlotLinear]:
+        return [module for module in self.modules() if isinstance(module, SlotLinear)]
+
+    def step_flops(self, image_tokens: int, caption_tokens: int) -> float:
+        """Floating point operations of one step of one row, a multiply and an add being two.
+
+        Per token of a block 2 * weights for its linear layers and 4 * tokens * dim for attention.
+        """
+
+        def cost(blocks: nn.ModuleList, tokens: int) -> float:
+            linears = [module for module in blocks.modules() if isinstance(module, SlotLinear)]
+            weights = sum(x.in_features * x.out_features for x in linears if "adaLN_modulation" not in x.paths[0])
+            return 2.0 * tokens * weights + 4.0 * tokens**2 * len(self.image_fill[0]) * len(blocks)
+
+        return cost(self.noise_refiner, image_tokens) + cost(self.layers, image_tokens + caption_tokens)
+
+    @torch.inference_mode()
+    def sequence(self, embedding: Tensor, height: int, width: int, adapters: RowAdapters) -> ImageSequence:
+        """What the steps of an image of `height` x `width` tokens share, for a prompt's `embedding` [tokens, dim]."""
+        tokens, device = filled(len(embedding)), self.device
+        positions = torch.zeros(tokens + filled(height * width), 3, dtype=torch.int64, device=device)
+        image, caption = positions[:-tokens], positions[-tokens:]
+        caption[:, 0] = torch.arange(1, tokens + 1, device=device)
+        cell = torch.arange(height * width, device=device)
+        # The fill of an image stays at position 0, as the model was trained.
+        image[: len(cell)] = torch.stack([torch.full_like(cell, tokens + 1), cell // width, cell % width], dim=1)
+        angles = [axis[:, positions[:, i]] for i, axis in enumerate(self._axes)]
+        rotation = torch.cat(angles, dim=-1)[:, :, None, None]
+
+        layout = Layout([(0, len(embedding))], [adapters])
+        x = self.caption_fill.repeat(tokens, 1)
+        x[: len(embedding)] = self.caption_in(self.caption_norm(embedding), layout)
+        packing = Packing([tokens], [adapters], device)
+        for block in self.context_refiner:
+            x = block(x, packing, rotation[:, -tokens:], None, packing)
+        return ImageSequence(height, width, x, rotation)
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        latents: Sequence[Tensor],
+        times: Sequence[float],
+        images: Sequence[ImageSequence],
+        adapters: Sequence[RowAdapters],
+    ) -> list[Tensor]:
+        """The transformer's output for each row, in the shape of its latents [channels, height, width].
+
+        `times` run from 0 (noise) to 1. Rows that take the same merged weights are best side by side.
+        """
+        device = self.device
+        rows = Packing([1] * len(images), adapters, device)
+        frequencies = self._embed_time(torch.tensor(times, device=device) * self._time_scale, self._time_frequencies)
+        time = self.time_out(functional.silu(self.time_in(frequencies.to(self.dtype), rows.layout)), rows.layout)
+
+        packing = Packing([image.image_tokens for image in images], adapters, device)
+        patches = [_patches(x.to(self.dtype), image) for x, image in zip(latents, images, strict=True)]
+        x = self.image_in(torch.cat(patches), packing.layout)
+        for (start, stop), image in zip(packing.spans, images, strict=True):
+            x[start + image.height * image.width : stop] = self.image_fill
+        rotation = torch.cat([image.rotation[:, : image.image_tokens] for image in images], dim=1)
+        for block in self.noise_refiner:
+            x = block(x, packing, rotation, time, rows)
+
+        parts = [
+            part for span, image in zip(packing.spans, images, strict=True) for part in (x[slice(*span)], image.caption)
+        ]
+        x = torch.cat(parts)
+        packing = Packing([image.rotation.shape[1] for image in images], adapters, device)
+        rotation = torch.cat([image.rotation for image in images], dim=1)
+        for block in self.layers:
+            x = block(x, packing, rotation, time, rows)
+
+        spans = zip(packing.spans, images, strict=True)
+        x = torch.cat([x[start : start + image.height * image.width] for (start, _), image in spans])
+        packing = Packing([image.height * image.width for image in images], adapters, device)
+        scale = 1 + self.final_modulation(functional.silu(time), rows.layout)
+        x = functional.layer_norm(x, x.shape[-1:], eps=self.final_eps) * scale[packing.row_of]
+        x = self.final(x, packing.layout)
+        return [_unpatched(x[slice(*span)], image) for span, image in zip(packing.spans, images, strict=True)]
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
+    """Attention of each row's tokens to that row alone; all are [tokens, heads, head_dim]."""
+    if q.is_cuda:
+        from torch.nn.attention.varlen import varlen_attn
+
+        stops, longest = packing.stops, packing.longest
+        packed = varlen_attn(q.contiguous(), k.contiguous(), v.contiguous(), stops, stops, longest, longest)
+        return cast(Tensor, packed)
+    out = torch.empty_like(v)
+    for start, stop in packing.spans:
+        queries, keys, values = (x[start:stop].transpose(0, 1)[None] for x in (q, k, v))
+        out[start:stop] = functional.scaled_dot_product_attention(queries, keys, values)[0].transpose(0, 1)
+    return out
+
+
+def _rms(x: Tensor, eps: float) -> Tensor:
+    """`x` over the root mean square of its last dimension; the weight of the norm is the caller's to apply."""
+    return functional.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
+    """Each pair of values of `x` [tokens, 2, heads, head_dim] turned by its token's angles, in float32."""
+    cosines, sines = rotation
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1).flatten(-2).type_as(x)
+
+
+def _patches(latents: Tensor, image: ImageSequence) -> Tensor:
+    """Latents [channels, 2 * height, 2 * width] as tokens [filled, 4 * channels]."""
+    patches = latents.unflatten(2, (image.width, 2)).unflatten(1, (image.height, 2)).permute(1, 3, 2, 4, 0)
+    return functional.pad(patches.flatten(2).flatten(0, 1), (0, 0, 0, image.image_tokens - image.height * image.width))
+
+
+def _unpatched(tokens: Tensor, image: ImageSequence) -> Tensor:
+    patches = tokens.view(image.height, image.width, 2, 2, -1).permute(4, 0, 2, 1, 3)
+    return patches.reshape(-1, 2 * image.height, 2 * image.width)

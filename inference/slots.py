@@ -1,0 +1,119 @@
+"""Linear layers with room for adapters: what a forward adds to them, row by row.
+
+A `SlotLinear` has a bank of A and a bank of B with a slot for each resident adapter, and a few places for merged
+weights. A forward comes with a `Layout`, which says for each stretch of the input which weights and which slots it
+takes. Low-rank form: y = W x + scale * alpha / rank * B (A x), Hu et al. 2021; adapters on the same stretch add up.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Used = tuple[tuple[int, float], ...]  # (slot, scale) of each adapter on one row
+
+
+class RowAdapters(NamedTuple):
+    """What one row takes: adapters unmerged from their slots, or the weights merged in a place, not both."""
+
+    slots: Used = ()
+    merged: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which inputs of a forward belong to which row: `spans[i]` is (start, stop) of a row that takes `adapters[i]`."""
+
+    spans: Sequence[tuple[int, int]]
+    adapters: Sequence[RowAdapters]
+
+
+class SlotLinear(nn.Linear):
+    """Linear layers that read one input, as one matrix: [inputs, in] to [inputs, all their outs side by side]."""
+
+    def __init__(self, layers: Mapping[str, nn.Linear], *, slots: int, rank_max: int, merged_max: int) -> None:
+        """`layers` by path; they go on with the same memory."""
+        first, *others = layers.values()
+        nn.Module.__init__(self)
+        weight = torch.cat([layer.weight for layer in layers.values()]) if others else first.weight
+        self.in_features, self.out_features = first.in_features, len(weight)
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = None if first.bias is None else nn.Parameter(first.bias.detach(), requires_grad=False)
+        self.paths = list(layers)
+        stops = torch.tensor([layer.out_features for layer in layers.values()]).cumsum(0).tolist()
+        self._columns = list(pairwise([0, *stops]))  # of each layer in the output
+        for layer, (left, right) in zip(layers.values(), self._columns, strict=True):
+            layer.weight = nn.Parameter(self.weight[left:right], requires_grad=False)
+        # Not filled: a slot's values beyond the rank of what it holds are never read.
+        self._a = weight.new_empty(slots, len(layers) * rank_max, self.in_features)
+        self._b = weight.new_empty(slots, rank_max, self.out_features)
+        self._ranks = [0] * slots
+        self._merged: list[Tensor | None] = [None] * merged_max
+
+    def forward(self, x: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
+        y = self._multiplied(x, layout)
+        for (start, stop), (slots, _) in zip(layout.spans, layout.adapters, strict=True):
+            for slot, scale in slots:
+                if rank := self._ranks[slot]:
+                    # One product with A serves all the layers: the input is read once.
+                    low = x[start:stop] @ self._a[slot, : rank * len(self._columns)].T
+                    for i, (left, right) in enumerate(self._columns):
+                        b = self._b[slot, :rank, left:right]
+                        y[start:stop, left:right].addmm_(low[:, i * rank : (i + 1) * rank], b, alpha=scale)
+        return y
+
+    def _multiplied(self, x: Tensor, layout: Layout) -> Tensor:
+        """`x` times the weights that each row takes: one product for each run of rows that take the same."""
+        runs: list[tuple[Tensor, int, int]] = []
+        for (start, stop), (_, place) in zip(layout.spans, layout.adapters, strict=True):
+            merged = None if place is None else self._merged[place]
+            weight = self.weight if merged is None else merged
+            if runs and runs[-1][0] is weight:
+                start = runs.pop()[1]
+            runs.append((weight, start, stop))
+        if len(runs) == 1:
+            return functional.linear(x, runs[0][0], self.bias)
+        y = x.new_empty(len(x), self.out_features)
+        for weight, start, stop in runs:
+            if self.bias is None:
+                torch.mm(x[start:stop], weight.T, out=y[start:stop])
+            else:
+                torch.addmm(self.bias, x[start:stop], weight.T, out=y[start:stop])
+        return y
+
+    def load(self, slot: int, matrices: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Fill a slot with an adapter's A [rank, in] and B [out, rank] by path; no row that runs may use the slot."""
+        found = [matrices.get(path) for path in self.paths]
+        rank = max((len(pair[0]) for pair in found if pair), default=0)
+        for i, (pair, (left, right)) in enumerate(zip(found, self._columns, strict=True)):
+            a, b = self._a[slot, i * rank : (i + 1) * rank], self._b[slot, :rank, left:right]
+            own = len(pair[0]) if pair else 0
+            if pair:
+                a[:own].copy_(pair[0], non_blocking=True)
+                b[:own].copy_(pair[1].T, non_blocking=True)
+            a[own:].zero_()
+            b[own:].zero_()
+        self._ranks[slot] = rank
+
+    def merge(self, place: int, used: Used) -> None:
+        """Fill a place with a copy of the weights plus these adapters; no row that runs may use the place.
+
+        Always from the weights as they were loaded: what was added is never subtracted, so nothing drifts.
+        """
+        used = tuple((slot, scale) for slot, scale in used if self._ranks[slot])
+        if not used:
+            self._merged[place] = None
+            return
+        merged = self._merged[place]
+        if merged is None:
+            merged = self._merged[place] = torch.empty_like(self.weight)
+        merged.copy_(self.weight)
+        for slot, scale in used:
+            rank = self._ranks[slot]
+            for i, (left, right) in enumerate(self._columns):
+                a, b = self._a[slot, i * rank : (i + 1) * rank], self._b[slot, :rank, left:right]
+                merged[left:right].addmm_(b.T, a, alpha=scale)
