@@ -1,5 +1,6 @@
 """One attempt at a job, from the message to the report of how it ended."""
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -10,9 +11,9 @@ import structlog
 from inference import metrics
 from inference.adapter_store import AdapterStore
 from inference.attribution import Clock
-from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, StoredOutput
+from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, Outcome, StoredOutput
 from inference.engine import Engine
-from inference.errors import Canceled, GenerationError, WorkerStopped, WrongModel
+from inference.errors import Canceled, DeadlinePassed, GenerationError, WorkerStopped, WrongModel
 from inference.logs import bound_to
 from inference.outputs import store_output
 from inference.rows import ImageRequest, Row
@@ -25,9 +26,11 @@ log = structlog.get_logger()
 class Attempt:
     """A live attempt: its rows in the engine, and whether it is to be given up."""
 
-    def __init__(self, task: GenerationTask, begun: float) -> None:
+    def __init__(self, task: GenerationTask, begun: float, begun_at: float) -> None:
+        """`begun` is on the engine's clock, `begun_at` in Unix seconds."""
         self.task = task
         self.begun = begun
+        self.deadline = math.inf if task.deadline_at is None else begun + task.deadline_at - begun_at
         self.rows: list[Row] = []
         self._lock = threading.Lock()
         self._why: GenerationError | None = None
@@ -107,7 +110,7 @@ class Attempts:
             if now > task.expires_at:
                 log.info("task_expired", late_seconds=round(now - task.expires_at, 3))
                 return
-            attempt = self._admit(task)
+            attempt = self._admit(task, now)
             if attempt is None:
                 log.warning("task_delivered_twice")
                 return
@@ -127,14 +130,14 @@ class Attempts:
                 run_seconds=round(end.run_seconds, 4),
             )
 
-    def _admit(self, task: GenerationTask) -> Attempt | None:
+    def _admit(self, task: GenerationTask, now: float) -> Attempt | None:
         with self._lock:
             if task.attempt_token in self._seen:
                 return None
             self._seen[task.attempt_token] = None
             if len(self._seen) > _SEEN_MAX:
                 self._seen.popitem(last=False)
-            self._live[task.attempt_token] = attempt = Attempt(task, self._clock())
+            self._live[task.attempt_token] = attempt = Attempt(task, self._clock(), now)
             return attempt
 
     def _generate(self, attempt: Attempt) -> AttemptFinished:
@@ -178,6 +181,7 @@ class Attempts:
                 seed=slot.seed,
                 adapters=adapters,
                 tenant=task.tenant,
+                deadline=attempt.deadline,
             )
             attempt.add(self._engine.submit(request))
         return attempt.rows
@@ -187,19 +191,24 @@ class Attempts:
     ) -> AttemptFinished:
         now = self._clock()
         started = min((row.started_at for row in attempt.rows if row.started_at is not None), default=now)
-        canceled = isinstance(error, Canceled)
-        failed = error is not None and not canceled
+        outcome: Outcome = "succeeded" if error is None else "failed"
+        if isinstance(error, Canceled):
+            outcome = "canceled"
+        elif isinstance(error, DeadlinePassed):
+            outcome = "expired"
+        failure = error if outcome == "failed" else None
         return AttemptFinished(
             attempt_token=attempt.task.attempt_token,
             worker=self._worker,
             gpu_class=self._gpu_class,
-            outcome="failed" if failed else "canceled" if canceled else "succeeded",
+            outcome=outcome,
             outputs=stored,
             gpu_seconds=sum(row.gpu_seconds for row in attempt.rows),
+            steps_done=sum(row.steps_done for row in attempt.rows),
             wait_seconds=started - attempt.begun,
             run_seconds=now - started,
             prompt_tokens=max((row.prompt_tokens for row in attempt.rows), default=0),
-            error_code=error.code if error and failed else "",
-            error_message=str(error) if error and failed else "",
-            retryable=error.retryable if error and failed else False,
+            error_code=failure.code if failure else "",
+            error_message=str(failure) if failure else "",
+            retryable=failure.retryable if failure else False,
         )

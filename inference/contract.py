@@ -73,7 +73,8 @@ class GenerationTask(Message):
     """One attempt at one job: `len(outputs)` images of `width` x `height` pixels from one prompt.
 
     `expires_at` (Unix seconds) is the end of the attempt's first lease: a task met later than that is dropped
-    unread, since the control plane has by then given the job to another attempt.
+    unread, since the control plane has by then given the job to another attempt. `deadline_at` (Unix seconds) is the
+    job's own: from then on nobody wants the images.
     """
 
     attempt_token: str
@@ -90,6 +91,7 @@ class GenerationTask(Message):
     adapters: tuple[AdapterRef, ...]
     outputs: tuple[OutputSlot, ...]
     expires_at: float
+    deadline_at: float | None = None
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -146,21 +148,26 @@ class StoredOutput(Message):
     size_bytes: int
 
 
+Outcome = Literal["succeeded", "failed", "canceled", "expired"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttemptFinished(Message):
     """The end of an attempt; sent until Redis has taken it, and applied by the control plane at most once.
 
     `gpu_seconds` is the attempt's attributed share of busy time. `retryable` says whether another attempt
     could succeed (storage was away) or not (the request can't be served). `error_code` is empty on success.
+    `steps_done` counts the denoising steps of all the images, also of those that were given up.
     """
 
     kind: Literal["finished"] = "finished"
     attempt_token: str
     worker: str
     gpu_class: str
-    outcome: Literal["succeeded", "failed", "canceled"]
+    outcome: Outcome
     outputs: tuple[StoredOutput, ...] = ()
     gpu_seconds: float = 0.0
+    steps_done: int = 0
     wait_seconds: float = 0.0
     run_seconds: float = 0.0
     prompt_tokens: int = 0

@@ -43,7 +43,7 @@ DEVICE_MEMORY = Gauge("easel_gpu_memory_bytes", "Memory of the device", ["state"
 DEVICE_UTILISATION = Gauge("easel_gpu_utilisation_ratio", "Share of the last second in which a kernel ran, by NVML")
 
 # At 0 from the start: a counter that appears with its first event doesn't show that event as an increase.
-for outcome in ("succeeded", "failed", "canceled"):
+for outcome in ("succeeded", "failed", "canceled", "expired"):
     IMAGES.labels(outcome)
 for source in ("memory", "disk", "storage"):
     ADAPTER_LOADS.labels(source)

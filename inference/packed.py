@@ -31,7 +31,8 @@ def filled(tokens: int) -> int:
 class ImageSequence:
     """What all the steps of one image share. Its tokens are the image's, their fill, the caption's, their fill.
 
-    `caption` is [caption tokens, dim], refined. `rotation` is [2, tokens, 1, 1, head_dim / 2], cosines and sines.
+    `caption` is [caption tokens, dim], refined. `rotation` is [2, tokens, 1, 1, head_dim]: cosines, and sines with
+    the sign that each half of a head takes.
     """
 
     height: int  # in tokens, as is `width`
@@ -64,17 +65,20 @@ class Block(nn.Module):
         """`block` is a diffusers `ZImageTransformerBlock` found at `path`."""
         super().__init__()
 
-        def linear(*names: str) -> SlotLinear:
-            return SlotLinear({f"{path}.{name}": block.get_submodule(name) for name in names}, **room)
+        def linear(*names: str, orders: dict[str, Tensor] | None = None) -> SlotLinear:
+            return SlotLinear({f"{path}.{name}": block.get_submodule(name) for name in names}, orders=orders, **room)
 
         attention, norms = block.attention, (block.attention_norm1, block.attention_norm2)
-        self.qkv = linear("attention.to_q", "attention.to_k", "attention.to_v")
+        halves = _halves(attention.norm_q.weight)
+        heads = (torch.arange(attention.heads, device=halves.device)[:, None] * len(halves) + halves).flatten()
+        orders = {f"{path}.attention.to_q": heads, f"{path}.attention.to_k": heads}
+        self.qkv = linear("attention.to_q", "attention.to_k", "attention.to_v", orders=orders)
         self.out = linear("attention.to_out.0")
         self.gate_up = linear("feed_forward.w1", "feed_forward.w3")
         self.down = linear("feed_forward.w2")
         self.modulation = linear("adaLN_modulation.0") if block.modulation else None
         self.norms = [norm.weight.detach() for norm in (*norms, block.ffn_norm1, block.ffn_norm2)]
-        self.norm_qk = torch.stack([attention.norm_q.weight.detach(), attention.norm_k.weight.detach()])[:, None]
+        self.norm_qk = torch.stack([attention.norm_q.weight[halves], attention.norm_k.weight[halves]]).detach()[:, None]
         self.heads: int = attention.heads
         self.eps: float = norms[0].eps
         self.eps_qk: float = attention.norm_q.eps
@@ -94,7 +98,8 @@ class Block(nn.Module):
             return self.norms
         scale_1, gate_1, scale_2, gate_2 = self.modulation(time, times.layout).chunk(4, dim=-1)
         rows = (1 + scale_1, gate_1.tanh(), 1 + scale_2, gate_2.tanh())
-        return [(row * norm)[packing.row_of] for row, norm in zip(rows, self.norms, strict=True)]
+        # Ten times faster on a CPU than indexing.
+        return [(row * norm).index_select(0, packing.row_of) for row, norm in zip(rows, self.norms, strict=True)]
 
     def _attended(self, x: Tensor, packing: Packing, rotation: Tensor) -> Tensor:
         qkv = self.qkv(x, packing.layout).unflatten(-1, (3, self.heads, -1))  # [tokens, 3, heads, head_dim]
@@ -164,8 +169,10 @@ class PackedTransformer(nn.Module):
         cell = torch.arange(height * width, device=device)
         # The fill of an image stays at position 0, as the model was trained.
         image[: len(cell)] = torch.stack([torch.full_like(cell, tokens + 1), cell // width, cell % width], dim=1)
-        angles = [axis[:, positions[:, i]] for i, axis in enumerate(self._axes)]
-        rotation = torch.cat(angles, dim=-1)[:, :, None, None]
+        cosines, sines = torch.cat([axis[:, positions[:, i]] for i, axis in enumerate(self._axes)], dim=-1)
+        rotation = torch.stack([torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1)])[
+            :, :, None, None
+        ]
 
         layout = Layout([(0, len(embedding))], [adapters])
         x = self.caption_fill.repeat(tokens, 1)
@@ -214,7 +221,7 @@ class PackedTransformer(nn.Module):
         x = torch.cat([x[start : start + image.height * image.width] for (start, _), image in spans])
         packing = Packing([image.height * image.width for image in images], adapters, device)
         scale = 1 + self.final_modulation(functional.silu(time), rows.layout)
-        x = functional.layer_norm(x, x.shape[-1:], eps=self.final_eps) * scale[packing.row_of]
+        x = functional.layer_norm(x, x.shape[-1:], eps=self.final_eps) * scale.index_select(0, packing.row_of)
         x = self.final(x, packing.layout)
         return [_unpatched(x[slice(*span)], image) for span, image in zip(packing.spans, images, strict=True)]
 
@@ -239,11 +246,19 @@ def _rms(x: Tensor, eps: float) -> Tensor:
     return functional.rms_norm(x, x.shape[-1:], eps=eps)
 
 
+def _halves(x: Tensor) -> Tensor:
+    """The order of a head's values in which the two of each pair are half a head apart."""
+    return torch.arange(len(x), device=x.device).view(-1, 2).T.flatten()
+
+
 def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
-    """Each pair of values of `x` [tokens, 2, heads, head_dim] turned by its token's angles, in float32."""
+    """Each pair of values of `x` [tokens, 2, heads, head_dim] turned by its token's angle, in float32.
+
+    The two of a pair are half a head apart (queries and keys are made so): on neighbours this took seven times longer.
+    """
     cosines, sines = rotation
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cosines - odd * sines, even * sines + odd * cosines), dim=-1).flatten(-2).type_as(x)
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.addcmul(x * cosines, torch.cat((second, first), dim=-1), sines).type_as(x)
 
 
 def _patches(latents: Tensor, image: ImageSequence) -> Tensor:

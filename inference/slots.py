@@ -35,19 +35,27 @@ class Layout:
 class SlotLinear(nn.Linear):
     """Linear layers that read one input, as one matrix: [inputs, in] to [inputs, all their outs side by side]."""
 
-    def __init__(self, layers: Mapping[str, nn.Linear], *, slots: int, rank_max: int, merged_max: int) -> None:
-        """`layers` by path; they go on with the same memory."""
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Linear],
+        *,
+        slots: int,
+        rank_max: int,
+        merged_max: int,
+        orders: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """`layers` by path; `orders` says for some of them in which order their outputs come."""
         first, *others = layers.values()
         nn.Module.__init__(self)
-        weight = torch.cat([layer.weight for layer in layers.values()]) if others else first.weight
+        self._orders = orders or {}
+        parts = [self._ordered(path, layer.weight) for path, layer in layers.items()]
+        weight = torch.cat(parts) if others else parts[0]
         self.in_features, self.out_features = first.in_features, len(weight)
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         self.bias = None if first.bias is None else nn.Parameter(first.bias.detach(), requires_grad=False)
         self.paths = list(layers)
         stops = torch.tensor([layer.out_features for layer in layers.values()]).cumsum(0).tolist()
         self._columns = list(pairwise([0, *stops]))  # of each layer in the output
-        for layer, (left, right) in zip(layers.values(), self._columns, strict=True):
-            layer.weight = nn.Parameter(self.weight[left:right], requires_grad=False)
         # Not filled: a slot's values beyond the rank of what it holds are never read.
         self._a = weight.new_empty(slots, len(layers) * rank_max, self.in_features)
         self._b = weight.new_empty(slots, rank_max, self.out_features)
@@ -85,16 +93,19 @@ class SlotLinear(nn.Linear):
                 torch.addmm(self.bias, x[start:stop], weight.T, out=y[start:stop])
         return y
 
+    def _ordered(self, path: str, rows: Tensor) -> Tensor:
+        return rows[self._orders[path]] if path in self._orders else rows
+
     def load(self, slot: int, matrices: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Fill a slot with an adapter's A [rank, in] and B [out, rank] by path; no row that runs may use the slot."""
         found = [matrices.get(path) for path in self.paths]
         rank = max((len(pair[0]) for pair in found if pair), default=0)
-        for i, (pair, (left, right)) in enumerate(zip(found, self._columns, strict=True)):
+        for i, (path, pair, (left, right)) in enumerate(zip(self.paths, found, self._columns, strict=True)):
             a, b = self._a[slot, i * rank : (i + 1) * rank], self._b[slot, :rank, left:right]
             own = len(pair[0]) if pair else 0
             if pair:
                 a[:own].copy_(pair[0], non_blocking=True)
-                b[:own].copy_(pair[1].T, non_blocking=True)
+                b[:own].copy_(self._ordered(path, pair[1]).T, non_blocking=True)
             a[own:].zero_()
             b[own:].zero_()
         self._ranks[slot] = rank
