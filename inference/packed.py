@@ -65,14 +65,15 @@ class Block(nn.Module):
         """`block` is a diffusers `ZImageTransformerBlock` found at `path`."""
         super().__init__()
 
-        def linear(*names: str, orders: dict[str, Tensor] | None = None) -> SlotLinear:
-            return SlotLinear({f"{path}.{name}": block.get_submodule(name) for name in names}, orders=orders, **room)
-
         attention, norms = block.attention, (block.attention_norm1, block.attention_norm2)
         halves = _halves(attention.norm_q.weight)
         heads = (torch.arange(attention.heads, device=halves.device)[:, None] * len(halves) + halves).flatten()
         orders = {f"{path}.attention.to_q": heads, f"{path}.attention.to_k": heads}
-        self.qkv = linear("attention.to_q", "attention.to_k", "attention.to_v", orders=orders)
+
+        def linear(*names: str) -> SlotLinear:
+            return SlotLinear({f"{path}.{name}": block.get_submodule(name) for name in names}, orders=orders, **room)
+
+        self.qkv = linear("attention.to_q", "attention.to_k", "attention.to_v")
         self.out = linear("attention.to_out.0")
         self.gate_up = linear("feed_forward.w1", "feed_forward.w3")
         self.down = linear("feed_forward.w2")
@@ -115,7 +116,7 @@ class PackedTransformer(nn.Module):
         room = {"slots": slots, "rank_max": rank_max, "merged_max": merged_max}
 
         def linear(path: str) -> SlotLinear:
-            return SlotLinear({path: transformer.get_submodule(path)}, **room)
+            return SlotLinear({path: transformer.get_submodule(path)}, orders={}, **room)
 
         def blocks(name: str) -> nn.ModuleList:
             found = enumerate(transformer.get_submodule(name))

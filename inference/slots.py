@@ -39,15 +39,15 @@ class SlotLinear(nn.Linear):
         self,
         layers: Mapping[str, nn.Linear],
         *,
+        orders: Mapping[str, Tensor],
         slots: int,
         rank_max: int,
         merged_max: int,
-        orders: Mapping[str, Tensor] | None = None,
     ) -> None:
         """`layers` by path; `orders` says for some of them in which order their outputs come."""
         first, *others = layers.values()
         nn.Module.__init__(self)
-        self._orders = orders or {}
+        self._orders = orders
         parts = [self._ordered(path, layer.weight) for path, layer in layers.items()]
         weight = torch.cat(parts) if others else parts[0]
         self.in_features, self.out_features = first.in_features, len(weight)

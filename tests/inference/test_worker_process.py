@@ -252,7 +252,7 @@ def test_a_storage_that_refuses_fails_the_attempt_for_now(storage, new_task, end
 
 
 def test_the_worker_outlives_redis_and_reports_what_ended_meanwhile(worker, redis_server, new_task, eventually):
-    running = new_task(steps=100)
+    running = new_task(steps=1000)
     worker.send(running.to_dict())
     eventually(lambda: [beat for beat in worker.beats() if beat.attempts], seconds=30)
     redis_server.kill()
