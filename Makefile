@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.easel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test lint format dashboards lock clean
+.PHONY: help setup demo dev test bench-engine lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ dev: $(READY) ## Run the whole stack until Ctrl-C.
 
 test: $(READY) ## Run the tests.
 	@$(BIN)/pytest
+
+bench-engine: $(READY) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
+	@$(BIN)/python -m tests.bench.engine
 
 lint: $(READY) ## Check style, types and the directions of imports.
 	$(BIN)/ruff check .

@@ -277,7 +277,8 @@ class Engine:
         if row.holds_merged:
             self._merged.release([row.composition])
         row.latents = row.velocity = row.sequence = None
-        metrics.observe_end(row, self._clock())
+        row.finished_at = self._clock()
+        metrics.observe_end(row)
         if isinstance(outcome, Exception):
             row.future.set_exception(outcome)
         else:

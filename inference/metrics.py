@@ -63,13 +63,13 @@ def observe_step(step: "Step") -> None:
         ROW_STEPS.labels(kind).inc()
 
 
-def observe_end(row: "Row", now: float) -> None:
+def observe_end(row: "Row") -> None:
     if row.started_at is not None:
         QUEUE_SECONDS.observe(row.started_at - row.submitted_at)
     if row.first_step_at is not None:
         FIRST_STEP_SECONDS.observe(row.first_step_at - row.submitted_at)
-    if not row.steps_left:
-        IMAGE_SECONDS.observe(now - row.submitted_at)
+    if row.finished_at is not None and not row.steps_left:
+        IMAGE_SECONDS.observe(row.finished_at - row.submitted_at)
 
 
 def watch_device(index: int) -> None:

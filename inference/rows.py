@@ -45,6 +45,7 @@ class Row:
         self.submitted_at = now
         self.started_at: float | None = None  # the begin of its first work
         self.first_step_at: float | None = None  # the end of its first step
+        self.finished_at: float | None = None
         self.canceled: GenerationError | None = None
         self.future: Future[Image.Image] = Future()
         self.slots: Used = ()  # where its adapters lie, once it has them

@@ -1,0 +1,138 @@
+"""`make bench-engine`: our engine against diffusers and against itself under other policies, in one process.
+
+Ratios of medians over rounds in which every system has its turn; `name value` lines last. QUICK=1 ends within five
+minutes, RECORD=1 writes what it found into tests/bench/RESULTS.md. With a CUDA device the full-size configuration of
+Z-Image-Turbo is measured too, with random weights.
+"""
+
+import datetime
+import os
+import platform
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import diffusers
+import structlog
+import torch
+
+from inference.demo_model import CHECKPOINT_DIR
+from inference.model import Room, load_model
+from tests.bench.engine import cuda, measures
+from tests.bench.engine.systems import ALWAYS_MERGE, AdapterAffinity, Diffusers, EqualAdapters, OneByOne, Ours
+from tests.bench.engine.workload import adapter_table, asks
+
+RESULTS = Path(__file__).parents[1] / "RESULTS.md"
+
+
+@dataclass
+class Report:
+    """Named figures, with a target where there is one: (sign, value)."""
+
+    figures: list[tuple[str, float, str]] = field(default_factory=list)
+
+    def add(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+        target = (
+            "" if at_least is None and at_most is None else f">= {at_least}" if at_most is None else f"<= {at_most}"
+        )
+        if target:
+            met = value >= at_least if at_least is not None else value <= (at_most or 0.0)
+            target += ", met" if met else ", NOT met"
+        self.figures.append((name, value, target))
+        say(f"  {name} {value:.4g}  {target}")
+
+    def lines(self) -> str:
+        return "\n".join(f"{name} {value:.4g}" for name, value, _ in self.figures)
+
+    def table(self) -> str:
+        rows = "\n".join(f"| `{name}` | {value:.4g} | {target} |" for name, value, target in self.figures)
+        return f"| figure | value | target |\n| --- | --- | --- |\n{rows}"
+
+
+def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> None:
+    """Everything queued at once, adapters by a Zipf law: images per second, ours over each other system's.
+
+    In every round all systems get the same images; the ratio is the median of the rounds' own.
+    """
+    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=16))
+    model.warm_up()
+    tables = {number: adapter_table(model.targets, number) for number in range(adapters)}
+    works = [asks(count, adapters=adapters, seed=seed) for seed in range(rounds + 1)]
+    used = {ask.adapter: tables[ask.adapter] for work in works for ask in work}
+    systems: dict[str, Ours | Diffusers] = {
+        "ours": Ours(model),
+        "diffusers_reload": Diffusers(CHECKPOINT_DIR, preloaded=None),
+        "diffusers_preloaded": Diffusers(CHECKPOINT_DIR, preloaded=used),
+        "unbatched": Ours(model, OneByOne),
+        "equal_adapters": Ours(model, EqualAdapters),
+        "merge_swap": Ours(model, AdapterAffinity, costs=ALWAYS_MERGE, merged_max=1),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in systems}
+    drifts = []
+    for i, work in enumerate(works):
+        for name, system in systems.items():
+            run = system.run(work[:3] if i == 0 else work, tables)  # the first round only warms up
+            if i:
+                seconds[name].append(run.seconds)
+                drifts.append(run.drift)
+        if i:
+            rates = ", ".join(f"{name} {count / found[-1]:.2f}" for name, found in seconds.items())
+            say(f"  {adapters} adapters, round {i} of {rounds}, images/s: {rates}")
+    suffix = "" if adapters == 64 else f"_{adapters}_adapters"
+    targets = {"diffusers_reload": 3.0, "diffusers_preloaded": 2.0, "merge_swap": 0.95}
+    for name in list(systems)[1:]:
+        ratios = [theirs / ours for theirs, ours in zip(seconds[name], seconds["ours"], strict=True)]
+        report.add(f"images_per_s_vs_{name}{suffix}", statistics.median(ratios), at_least=targets.get(name))
+        report.add(f"images_per_s_vs_{name}{suffix}_lowest", min(ratios))
+        report.add(f"images_per_s_vs_{name}{suffix}_highest", max(ratios))
+    report.add(f"images_per_s{suffix}", count / statistics.median(seconds["ours"]))
+    report.add(f"attribution_drift{suffix}", max(drifts), at_most=0.001)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def engine_alone(report: Report, *, quick: bool) -> None:
+    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=16))
+    model.warm_up()
+    tables = {number: adapter_table(model.targets, number) for number in range(40)}
+    fifo, ours = measures.small_behind_large(model, tables, trials=5 if quick else 20, large_px=384)
+    report.add("small_behind_large_p95_speedup", fifo / ours, at_least=5)
+    unmerged, chosen = measures.adapter_tax(model, tables, rows=8, px=256, rounds=9 if quick else 31)
+    report.add("adapter_tax_8", chosen, at_most=15)
+    report.add("adapter_tax_8_unmerged", unmerged)
+    report.add("adapter_to_slot_ms", measures.slot_load(model, tables))
+    report.add("join_delay_steps", measures.join_delay(model, tables, trials=5 if quick else 15))
+    growth, moved = measures.soak(model, tables, joins=1_000 if quick else 10_000)
+    report.add("soak_peak_memory_growth_percent", growth, at_most=5)
+    report.add("soak_largest_difference_of_255", moved, at_most=1)
+
+
+def main() -> None:
+    quick = bool(os.environ.get("QUICK"))
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    diffusers.utils.logging.disable_progress_bar()
+    begun = time.monotonic()
+    report = Report()
+    for adapters in (64,) if quick else (8, 64, 256):
+        throughput(report, count=8 if quick else 24, adapters=adapters, rounds=5 if quick else 7)
+    engine_alone(report, quick=quick)
+    device = f"{platform.machine()} CPU, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+        cuda.measure(report.add)
+    when = datetime.datetime.now(datetime.UTC).date().isoformat()
+    quickly = ", QUICK" if quick else ""
+    head = f"## Engine, {when}, {device}{quickly}\n\n`make bench-engine`, {time.monotonic() - begun:.0f} s.\n"
+    if os.environ.get("RECORD"):
+        before = RESULTS.read_text() if RESULTS.exists() else "# What was measured\n"
+        title, _, rest = before.partition("\n")
+        RESULTS.write_text(f"{title}\n\n{head}\n{report.table()}\n{rest}")
+    print(f"\n{head}\n{report.lines()}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The systems that are compared: diffusers as people use it, and our engine under other policies."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from inference.adapters import AdapterTable
+from inference.engine import Engine
+from inference.model import LoadedModel
+from inference.residency import AdapterCosts
+from inference.rows import ImageRequest, Row
+from inference.scheduler import Scheduler
+from tests.bench.engine.workload import STEPS, Ask
+
+STEP_SECONDS_MAX = 0.1  # as a worker's default
+ALWAYS_MERGE = AdapterCosts(unmerged_per_token=1.0, merge=0.0, merged_per_step=0.0)
+
+Tables = Mapping[int, AdapterTable]
+
+
+class Run(NamedTuple):
+    """Seconds for all the images, and the share of busy time that no row was charged for."""
+
+    seconds: float
+    drift: float = 0.0
+
+
+class OneByOne(Scheduler[Row]):
+    """First come, first served, each run to its end: what a queue before a pipeline does."""
+
+    def next_batch(self) -> list[Row]:
+        return self.rows_by_age()[:1]
+
+    def rows_by_age(self) -> list[Row]:
+        return sorted(self.rows(), key=lambda row: row.submitted_at)
+
+    def within_limits(self, rows: list[Row]) -> list[Row]:
+        batch: list[Row] = []
+        for row in rows:
+            if not batch or sum(other.work for other in batch) + row.work <= self.work_max:
+                batch.append(row)
+        return batch
+
+
+class EqualAdapters(OneByOne):
+    """Batches of the oldest row's adapter: what engines with one active adapter do."""
+
+    def next_batch(self) -> list[Row]:
+        rows = self.rows_by_age()
+        return self.within_limits([row for row in rows if row.composition == rows[0].composition])
+
+
+class AdapterAffinity(OneByOne):
+    """Stays with an adapter while rows of it are there, then goes on to the oldest row's."""
+
+    _current: object = None
+
+    def next_batch(self) -> list[Row]:
+        rows = self.rows_by_age()
+        if rows and all(row.composition != self._current for row in rows):
+            self._current = rows[0].composition
+        return self.within_limits([row for row in rows if row.composition == self._current])
+
+
+class Ours:
+    """The engine with a policy. `costs` and `merged_max` replace what was measured for the model."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        policy: Callable[..., Scheduler[Row]] = Scheduler,
+        *,
+        costs: AdapterCosts | None = None,
+        merged_max: int | None = None,
+    ) -> None:
+        self._model = model
+        self._policy = policy
+        self._costs = costs
+        self._merged_max = merged_max
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine]:
+        """A running engine, ended at the end."""
+        measured = self._model.costs, self._model.merged_max
+        self._model.costs = self._costs or measured[0]
+        self._model.merged_max = measured[1] if self._merged_max is None else self._merged_max
+        scheduler = self._policy(tokens_max=self._model.tokens_max)
+        engine = Engine(self._model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=STEP_SECONDS_MAX)
+        self._model.costs, self._model.merged_max = measured
+        engine.start()
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+    def run(self, asks: list[Ask], tables: Tables) -> Run:
+        with self.engine() as engine:
+            begun = time.monotonic()
+            rows = []
+            for ask in asks:
+                time.sleep(max(0.0, begun + ask.at - time.monotonic()))
+                rows.append(engine.submit(request_of(ask, tables)))
+            for row in rows:
+                row.result()
+            attributed = sum(row.gpu_seconds for row in rows)
+            return Run(time.monotonic() - begun, abs(1 - attributed / engine.meter.busy_seconds))
+
+
+def request_of(ask: Ask, tables: Tables) -> ImageRequest:
+    return ImageRequest(
+        prompt=ask.prompt,
+        width=ask.px,
+        height=ask.px,
+        steps=STEPS,
+        seed=ask.seed,
+        adapters=((tables[ask.adapter], 1.0),),
+        tenant=ask.tenant,
+    )
+
+
+class Diffusers:
+    """The pipeline, one image at a time, its adapters by PEFT: loaded for each image, or all beforehand."""
+
+    def __init__(self, checkpoint: Path, *, preloaded: Tables | None) -> None:
+        from inference.demo_model.models import load_pipeline
+
+        self._pipe = load_pipeline(checkpoint)
+        self._preloaded = preloaded
+        for number, table in (preloaded or {}).items():
+            self._pipe.load_lora_weights(_state(table), adapter_name=f"a{number}")
+
+    def run(self, asks: list[Ask], tables: Tables) -> Run:
+        begun = time.monotonic()
+        for ask in asks:
+            if self._preloaded is None:
+                self._pipe.load_lora_weights(_state(tables[ask.adapter]), adapter_name="only")
+            else:
+                self._pipe.set_adapters([f"a{ask.adapter}"], [1.0])
+            self._pipe(
+                ask.prompt,
+                width=ask.px,
+                height=ask.px,
+                num_inference_steps=STEPS,
+                guidance_scale=0.0,
+                generator=torch.Generator("cpu").manual_seed(ask.seed),
+            )
+            if self._preloaded is None:
+                self._pipe.unload_lora_weights()
+        return Run(time.monotonic() - begun)
+
+
+def _state(table: AdapterTable) -> dict[str, torch.Tensor]:
+    state = {}
+    for path, (a, b) in table.matrices.items():
+        state[f"transformer.{path}.lora_A.weight"] = a
+        state[f"transformer.{path}.lora_B.weight"] = b
+    return state
