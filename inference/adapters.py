@@ -59,9 +59,13 @@ def load_adapter(path: Path, targets: AdapterTargets, *, sha256: str) -> Adapter
         tensors = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise AdapterRejected("the file is no safetensors file", code="adapter_unreadable") from error
+    return adapter_of(tensors, targets, sha256=sha256)
+
+
+def adapter_of(tensors: Mapping[str, Tensor], targets: AdapterTargets, *, sha256: str) -> AdapterTable:
+    """The table of a canonical file's tensors. Raises `AdapterRejected` as `load_adapter` does."""
     if not tensors:
         raise AdapterRejected("the file holds no tensors", code="adapter_empty")
-
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         part = next((part for part in _PARTS if key.endswith(part)), None)

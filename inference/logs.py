@@ -27,9 +27,6 @@ _QUIET = (
     "huggingface_hub",
     "PIL",
 )
-# While they are imported, before anything is configured, these warn on stderr of what other versions and devices need.
-for name in ("torchao", "torch.utils._pytree", "diffusers.quantizers.torchao"):
-    logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def configure_logs(log_format: LogFormat) -> None:

@@ -90,6 +90,11 @@ class LoadedModel:
             return self.device.type
         return "-".join(torch.cuda.get_device_name(self.device).lower().split())
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the transformer, without what is kept for adapters."""
+        return sum(_bytes(weight) for weight in self._packed.parameters())
+
     def _latent_tokens(self, width: int, height: int) -> int:
         """How many tokens an image of this size (in pixels) has. Raises `SizeUnsupported`."""
         px = self._token_px
@@ -322,6 +327,13 @@ def load_model(ref: str, *, name: str, precision: Precision = "none", room: Room
         duration_seconds=round(time.monotonic() - begun, 3),
     )
     return model
+
+
+def _bytes(weight: Tensor) -> int:
+    """A quantised weight is a tensor made of others."""
+    if hasattr(weight, "__tensor_flatten__"):
+        return sum(_bytes(getattr(weight, name)) for name in weight.__tensor_flatten__()[0])
+    return weight.nbytes
 
 
 def _hush_libraries() -> None:

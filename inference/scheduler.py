@@ -9,6 +9,10 @@ small row overtakes large ones, equal rows end in the order they came, and none 
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
+# A row at most this many times as large as the one that goes first may share its step: beside a much larger one, a
+# small row would take the large one's time for each of its steps.
+_LARGER_MAX = 4
+
 
 class Schedulable(Protocol):
     """A row. `work` is what one step of it costs, in floating point operations."""
@@ -52,7 +56,7 @@ class Scheduler(Generic[RowT]):
     """Rows that are ready to step, and the limits of one step.
 
     A step takes at most `tokens_max` tokens (memory) and `work_max` operations (the time that it takes, and so the
-    time that a newcomer waits); the row that goes first steps even when it alone is beyond them.
+    time that a newcomer waits), and no row much larger than the first, which steps even when alone it is beyond them.
     """
 
     def __init__(self, *, tokens_max: int, work_max: float = float("inf")) -> None:
@@ -90,7 +94,11 @@ class Scheduler(Generic[RowT]):
         batch: list[RowT] = []
         tokens, work = 0, 0.0
         for row in self._in_turn():
-            if batch and (tokens + row.tokens > self.tokens_max or work + row.work > self.work_max):
+            if batch and (
+                tokens + row.tokens > self.tokens_max
+                or work + row.work > self.work_max
+                or row.work > _LARGER_MAX * batch[0].work
+            ):
                 continue
             batch.append(row)
             tokens, work = tokens + row.tokens, work + row.work

@@ -48,6 +48,7 @@ def run(scheduler: Scheduler[Row]) -> list[Row]:
         ([Row("a", tokens=60), Row("b", tokens=60), Row("c", tokens=40)], "ac"),  # up to the tokens allowed
         ([Row("a", work=60), Row("b", work=60), Row("c", work=40)], "ca"),  # up to the work allowed
         ([Row("a", tokens=900), Row("b")], "a"),  # too large for any step: alone
+        ([Row("a", work=5), Row("b", work=21), Row("c", work=19)], "ac"),  # nothing much larger than the first
         ([Row("a", work=900, steps_left=1), Row("b", work=800, steps_left=2)], "a"),
         ([Row("a"), Row("b"), Row("x", "other"), Row("y", "other")], "axby"),  # tenants in turn
     ],

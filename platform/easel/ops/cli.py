@@ -28,6 +28,8 @@ _ELSEWHERE = {
     "model": Lazy("easel.ops.model_command:model", "Add versions of models, and share their callers out."),
     "operator": Lazy("easel.ops.operator_command:operator", "Let people into the portal, and out of it."),
     "pool": Lazy("easel.ops.model_command:pool", "List pools of workers, and give a tenant its own."),
+    "quality": Lazy("easel.ops.engine_command:quality", "See how far quantised weights drift."),
+    "replay": Lazy("easel.ops.engine_command:replay", "Run a mixed batch from a trace file, step by step."),
     "reporting-login": Lazy("easel.ops.reporting_command:reporting_login", "Let Grafana read the reporting views."),
     "rollout": Lazy("easel.ops.rollout_command:rollout", "Canaries: start, watch, promote, roll back."),
     "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list, limit and suspend them, add credit."),

@@ -50,7 +50,7 @@ def small_behind_large(model: LoadedModel, tables: Tables, *, trials: int, large
 
 
 def join_delay(model: LoadedModel, tables: Tables, *, trials: int) -> float:
-    """From arrival to the end of its first step, in steps of those that run, for a tenant that has nothing running."""
+    """From arrival to the begin of its first step, in steps of those that run, for a tenant with nothing running."""
 
     def steps() -> tuple[float, float]:
         sample = REGISTRY.get_sample_value
@@ -68,7 +68,7 @@ def join_delay(model: LoadedModel, tables: Tables, *, trials: int) -> float:
             while newcomer.first_step_at is None:
                 time.sleep(0.001)
             seconds, count = (after - before for after, before in zip(steps(), (seconds, count), strict=True))
-            delays.append((newcomer.first_step_at - newcomer.submitted_at) / (seconds / count))
+            delays.append((newcomer.first_step_at - newcomer.submitted_at) / (seconds / count) - 1)
             for row in (*running, newcomer):
                 row.cancel()
     return statistics.median(delays)

@@ -131,7 +131,7 @@ class Diffusers:
         self._pipe = load_pipeline(checkpoint)
         self._preloaded = preloaded
         for number, table in (preloaded or {}).items():
-            self._pipe.load_lora_weights(_state(table), adapter_name=f"a{number}")
+            self._pipe.load_lora_weights(_state(table), adapter_name=_name(number))
 
     def run(self, asks: list[Ask], tables: Tables) -> Run:
         begun = time.monotonic()
@@ -139,7 +139,7 @@ class Diffusers:
             if self._preloaded is None:
                 self._pipe.load_lora_weights(_state(tables[ask.adapter]), adapter_name="only")
             else:
-                self._pipe.set_adapters([f"a{ask.adapter}"], [1.0])
+                self._pipe.set_adapters([_name(ask.adapter)], [1.0])
             self._pipe(
                 ask.prompt,
                 width=ask.px,
@@ -159,3 +159,8 @@ def _state(table: AdapterTable) -> dict[str, torch.Tensor]:
         state[f"transformer.{path}.lora_A.weight"] = a
         state[f"transformer.{path}.lora_B.weight"] = b
     return state
+
+
+def _name(number: int) -> str:
+    """Of one width: where one name begins another, PEFT warns of keys that it takes for missing."""
+    return f"adapter{number:04}"
