@@ -19,6 +19,7 @@ KUBERNETES = ROOT / "deploy" / "kubernetes"
 TENANT_ENV = {
     "EASEL_MODEL": "/models/Z-Image-Turbo",
     "EASEL_MODEL_VERSIONS": "z-image-turbo@1",
+    "EASEL_PRECISION": "none",
     "EASEL_POOL_NAMESPACE": "easel-t-acme",
     "REDIS_URL": "redis://easel-t-acme:secret@redis.easel-data:6379/0",
 }

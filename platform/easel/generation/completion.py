@@ -86,12 +86,12 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     attempt.gpu_seconds = _seconds(report)
     attempt.prompt_tokens = report.prompt_tokens
     attempt.error_code, attempt.error_message = report.error_code, report.error_message[:2000]
-    if report.outcome == "succeeded":
-        attempt.steps_done = job.steps * job.n
+    attempt.steps_done = job.steps * job.n if report.outcome == "succeeded" else report.steps_done
     attempt.save()
     endings: dict[str, Callable[[], Applied]] = {
         "succeeded": lambda: _succeed(job, report, now),
         "canceled": lambda: _end(job, State.CANCELED, now),
+        "expired": lambda: _end(job, State.EXPIRED, now, "job_expired", "the job expired before it was drawn"),
         "failed": lambda: _fail(job, attempt, report.retryable, now, attempts_max),
     }
     return endings[report.outcome]()

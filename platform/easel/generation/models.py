@@ -1,7 +1,7 @@
 """The life of a job: what was asked, the attempts at it, and the images it made.
 
-The database holds the state machine too (migration `0002`): a transition that is not in `TRANSITIONS`, or any
-change of a finished job's state, is refused whoever asks for it.
+The database holds the state machine too (migrations `0002` and `0007`): a transition that is not in `TRANSITIONS`, or
+any change of a finished job's state, is refused whoever asks for it.
 """
 
 import uuid
@@ -27,8 +27,8 @@ FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED)
 TRANSITIONS = {
     State.QUEUED: {State.DISPATCHED, State.FAILED, State.CANCELED, State.EXPIRED},
     # A report that overtakes the beat of its start finishes a job that still is `dispatched`.
-    State.DISPATCHED: {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED},
-    State.RUNNING: {State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED},
+    State.DISPATCHED: {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
+    State.RUNNING: {State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
 }
 
 
@@ -55,7 +55,7 @@ class Job(models.Model):
     metadata = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64)
     created_at = models.DateTimeField()
-    expires_at = models.DateTimeField(help_text="When it expires if no worker has taken it by then.")
+    expires_at = models.DateTimeField(help_text="When it expires, drawn in part or not.")
     cancel_requested_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     error_code = models.CharField(max_length=60, blank=True)
@@ -119,6 +119,7 @@ class Attempt(models.Model):
         SUCCEEDED = "succeeded"
         FAILED = "failed"
         CANCELED = "canceled"
+        EXPIRED = "expired", "given up when the job's time was up"
         LOST = "lost", "the lease ran out"
 
     token = models.UUIDField(primary_key=True, default=uuid.uuid4)

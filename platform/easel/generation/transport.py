@@ -78,6 +78,7 @@ def task_of(job: Job, attempt: Attempt) -> GenerationTask:
             for index in range(job.n)
         ),
         expires_at=attempt.lease_expires_at.timestamp(),
+        deadline_at=job.expires_at.timestamp(),
     )
 
 

@@ -36,6 +36,7 @@ def model_list(as_json: bool) -> None:
                 "version": found.number,
                 "percent": found.route.weight if hasattr(found, "route") else 0,
                 "steps": found.steps_default,
+                "precision": found.precision,
                 "pool": found.pool.slug,
                 "checkpoint": found.checkpoint,
             }
@@ -49,7 +50,14 @@ def model_list(as_json: bool) -> None:
 @click.option("--checkpoint", help="A folder or a hub id; by default that of the newest version.")
 @click.option("--pool", help="The pool that serves it; by default that of the newest version.")
 @click.option("--steps", type=click.IntRange(1, 100), help="Steps of requests that name none.")
-def model_add_version(name: str, checkpoint: str | None, pool: str | None, steps: int | None) -> None:
+@click.option(
+    "--precision",
+    type=click.Choice(["none", "int8", "fp8"]),
+    help="Of the weights, by default the newest version's; `easel quality` shows what it costs.",
+)
+def model_add_version(
+    name: str, checkpoint: str | None, pool: str | None, steps: int | None, precision: str | None
+) -> None:
     """Add a version to a model, like its newest one but for what is given. Nobody is routed to it yet."""
     with committed() as act:
         from easel.registry.errors import PoolNotFound
@@ -63,6 +71,7 @@ def model_add_version(name: str, checkpoint: str | None, pool: str | None, steps
         made = version_register(
             model_name=name,
             checkpoint=checkpoint or newest.checkpoint,
+            precision=precision or newest.precision,
             pool=serves,
             limits=VersionLimits(
                 side_min=newest.side_min,
@@ -74,7 +83,11 @@ def model_add_version(name: str, checkpoint: str | None, pool: str | None, steps
             ),
             now=act.now,
         )
-        act.record("version.register", made.label, details={"checkpoint": made.checkpoint, "pool": serves.slug})
+        act.record(
+            "version.register",
+            made.label,
+            details={"checkpoint": made.checkpoint, "precision": made.precision, "pool": serves.slug},
+        )
     click.echo(f"{made.label} serves nobody yet: `easel rollout start {made.label}`")
 
 
@@ -124,6 +137,21 @@ def pool_list(as_json: bool) -> None:
             for found in Pool.objects.select_related("tenant").order_by("slug")
         ]
     print_rows(rows, as_json)
+
+
+@pool.command("create")
+@click.argument("name")
+@click.option("--gpu-class", default="cpu", show_default=True, help="What its GPU seconds are priced as.")
+@click.option("--gpu-hour-cost", type=click.FloatRange(0), default=0.0, help="What the provider asks, in USD.")
+def pool_create(name: str, gpu_class: str, gpu_hour_cost: float) -> None:
+    """Make a shared pool, for a version with `easel model add-version --pool NAME`."""
+    with committed() as act:
+        from easel.registry.pools import shared_pool_create
+
+        cost = Decimal(str(gpu_hour_cost))
+        made = shared_pool_create(name=name, gpu_class=gpu_class, gpu_hour_cost=cost, now=act.now)
+        act.record("pool.create", made.slug)
+    click.echo(f"{made.slug} waits for a version, and for workers: `easel worker --pool {made.slug}`")
 
 
 @pool.command("environment")

@@ -30,7 +30,7 @@ def worker_named(slug: str | None) -> PoolWorker:
     """For the pool of this name, or that of the default model. Raises `PoolNotFound`, `ModelNotFound`."""
     if slug is None:
         version = main_version(None)
-        return _told(version.pool, version.checkpoint)
+        return _told(version.pool, version.checkpoint, version.precision)
     pool = Pool.objects.filter(slug=slug).first()
     if pool is None:
         raise PoolNotFound(f"there is no pool {slug!r}")
@@ -43,20 +43,22 @@ def pool_worker(pool: Pool) -> PoolWorker:
     Raises `ModelNotFound` for a shared pool without one.
     """
     if pool.checkpoint:
-        return _told(pool, pool.checkpoint)
+        return _told(pool, pool.checkpoint, pool.precision)
     newest = ModelVersion.objects.filter(pool=pool, retired_at=None).order_by("-created_at", "-number").first()
     if newest is None:
         raise ModelNotFound(f"no version of a model is served by the pool {pool.slug!r}")
-    return _told(pool, newest.checkpoint)
+    return _told(pool, newest.checkpoint, newest.precision)
 
 
-def _told(pool: Pool, checkpoint: str) -> PoolWorker:
-    versions = ModelVersion.objects.select_related("model").filter(checkpoint=checkpoint, retired_at=None)
+def _told(pool: Pool, checkpoint: str, precision: str) -> PoolWorker:
+    weights = {"checkpoint": checkpoint, "precision": precision}
+    versions = ModelVersion.objects.select_related("model").filter(**weights, retired_at=None)
     served = versions if pool.checkpoint else versions.filter(pool=pool)
     return {
         "pool": pool.slug,
         "env": {
             "EASEL_MODEL": checkpoint,
+            "EASEL_PRECISION": precision,
             # Versions of the same weights differ by their defaults, which come with each task.
             "EASEL_MODEL_VERSIONS": ",".join(found.label for found in served.order_by("model__name", "number")),
             "EASEL_POOL_NAMESPACE": pool.namespace,

@@ -103,6 +103,18 @@ class PoolExists(DomainError):
     code, http_status = "pool_exists", 409
 
 
+class PoolNameInvalid(DomainError):
+    """A pool's name is part of a namespace: it has to be a DNS label."""
+
+    code = "pool_name_invalid"
+
+
+class PoolHoldsOther(DomainError):
+    """The pool's workers hold weights at another precision."""
+
+    code, http_status = "pool_holds_other", 409
+
+
 class PoolNotFound(NotFound):
     """There is no such pool."""
 

@@ -9,16 +9,26 @@ from django.db.models import Q
 from tenants.models import SLUG, Tenant
 
 
+class Precision(models.TextChoices):
+    """How a worker keeps the weights."""
+
+    NONE = "none", "as the checkpoint is"
+    INT8 = "int8", "integers of eight bits"
+    FP8 = "fp8", "floats of eight bits"
+
+
 class Pool(models.Model):
     """A set of identical workers with a Redis namespace of its own.
 
-    A dedicated one belongs to `tenant`, whose jobs go there if they are of a version with its `checkpoint`.
+    A dedicated one belongs to `tenant`, whose jobs go there if they are of a version with its `checkpoint` and its
+    `precision`.
     """
 
     slug = models.CharField(max_length=40, unique=True)
     namespace = models.CharField(max_length=60, unique=True, help_text="Prefix of every Redis key of the pool.")
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="pools")
     checkpoint = models.CharField(max_length=500, blank=True, help_text="What a dedicated pool's workers hold.")
+    precision = models.CharField(max_length=10, choices=Precision, default=Precision.NONE)
     gpu_class = models.CharField(max_length=40)
     gpu_hour_cost = models.DecimalField(
         max_digits=12, decimal_places=6, default=0, help_text="What the provider asks for an hour of one GPU, in USD."
@@ -33,6 +43,7 @@ class Pool(models.Model):
                 condition=Q(tenant__isnull=True, checkpoint="") | (Q(tenant__isnull=False) & ~Q(checkpoint="")),
                 name="pool_checkpoint_iff_dedicated",
             ),
+            models.CheckConstraint(condition=Q(precision__in=Precision.values), name="pool_precision_known"),
             models.UniqueConstraint(fields=["tenant"], name="pool_one_per_tenant"),
         ]
 
@@ -93,9 +104,6 @@ class Model(models.Model):
 class ModelVersion(models.Model):
     """A checkpoint with its precision, limits and defaults, served by one pool."""
 
-    class Precision(models.TextChoices):
-        NONE = "none", "as the checkpoint is"
-
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
     checkpoint = models.CharField(max_length=500, help_text="A folder or a hub id, in diffusers' layout.")
@@ -123,6 +131,7 @@ class ModelVersion(models.Model):
                 name="steps_in_range",
             ),
             models.CheckConstraint(condition=Q(side_min__lte=models.F("side_max")), name="sides_in_order"),
+            models.CheckConstraint(condition=Q(precision__in=Precision.values), name="version_precision_known"),
         ]
 
     def __str__(self) -> str:

@@ -1,13 +1,14 @@
-"""Pools of a tenant's own."""
+"""Makes pools of workers: shared ones, and tenants' own."""
 
+import re
 from datetime import datetime
 from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
-from easel.registry.errors import PoolExists
+from easel.registry.errors import PoolExists, PoolNameInvalid
 from easel.registry.models import ModelVersion, Pool
-from tenants.models import Tenant
+from tenants.models import SLUG, Tenant
 
 
 def dedicated_pool_create(
@@ -25,12 +26,32 @@ def dedicated_pool_create(
                 namespace=f"easel-t-{tenant.slug}",
                 tenant=tenant,
                 checkpoint=version.checkpoint,
+                precision=version.precision,
                 gpu_class=gpu_class,
                 gpu_hour_cost=gpu_hour_cost,
                 created_at=now,
             )
     except IntegrityError as error:
         raise PoolExists(f"{tenant.slug} has a pool, or another pool is called so") from error
+
+
+def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now: datetime) -> Pool:
+    """Makes a pool for versions of models that its workers will hold. Raises `PoolExists`, `PoolNameInvalid`."""
+    if not re.fullmatch(SLUG, name) or name.startswith("t-"):  # easel-t-… are tenants' namespaces
+        raise PoolNameInvalid(
+            f"{name!r} is no name for a pool: lower-case letters, digits and '-', not t-…, as in fast-int8"
+        )
+    try:
+        with transaction.atomic():
+            return Pool.objects.create(
+                slug=name,
+                namespace=f"easel-{name}",
+                gpu_class=gpu_class,
+                gpu_hour_cost=gpu_hour_cost,
+                created_at=now,
+            )
+    except IntegrityError as error:
+        raise PoolExists(f"there is a pool called {name}") from error
 
 
 def pool_cost_set(pool: Pool, *, gpu_hour_cost: Decimal) -> None:

@@ -38,7 +38,8 @@ def version_for(model: Model, *, caller: str) -> ModelVersion:
 
 def pool_for(version: ModelVersion, *, tenant: Tenant) -> Pool:
     """Where a tenant's jobs of a version run: in its dedicated pool if it has one with these weights."""
-    return Pool.objects.filter(tenant=tenant, checkpoint=version.checkpoint).first() or version.pool
+    own = Pool.objects.filter(tenant=tenant, checkpoint=version.checkpoint, precision=version.precision)
+    return own.first() or version.pool
 
 
 def main_version(name: str | None) -> ModelVersion:

@@ -7,8 +7,8 @@ from decimal import Decimal
 from django.db import transaction
 
 from easel.registry.checkpoint import lora_targets
-from easel.registry.errors import VersionIncompatible, VersionInUse
-from easel.registry.models import Arm, Experiment, Model, ModelVersion, Pool, Route
+from easel.registry.errors import PoolHoldsOther, VersionIncompatible, VersionInUse
+from easel.registry.models import Arm, Experiment, Model, ModelVersion, Pool, Precision, Route
 from easel.registry.routing import routes_replace
 
 
@@ -26,15 +26,22 @@ class VersionLimits:
 
 @transaction.atomic
 def version_register(
-    *, model_name: str, checkpoint: str, pool: Pool, limits: VersionLimits, now: datetime
+    *,
+    model_name: str,
+    checkpoint: str,
+    precision: str = Precision.NONE,
+    pool: Pool,
+    limits: VersionLimits,
+    now: datetime,
 ) -> ModelVersion:
     """Makes a checkpoint the newest version of a model, made on first use; the same again changes nothing.
 
     A model's first version serves all of it; a later one serves nobody until it is routed to, or rolled out. Raises
-    `VersionIncompatible`, and what `lora_targets` does for what is no checkpoint.
+    `VersionIncompatible`, `PoolHoldsOther`, and what `lora_targets` does for what is no checkpoint.
     """
     settings = {
         "checkpoint": checkpoint,
+        "precision": precision,
         "pool_id": pool.pk,
         "lora_targets": lora_targets(checkpoint),
         **asdict(limits),
@@ -48,6 +55,13 @@ def version_register(
             return version
     if live and live[0].lora_targets != settings["lora_targets"]:
         raise VersionIncompatible
+    Pool.objects.select_for_update().get(pk=pool.pk)
+    held = ModelVersion.objects.filter(pool=pool, retired_at=None).exclude(precision=precision).first()
+    if held is not None:
+        raise PoolHoldsOther(
+            f"the workers of {pool.slug} hold weights at precision {held.precision}, for {held.label}: "
+            f"name another pool (`easel pool create`)"
+        )
     number = versions[0].number + 1 if versions else 1
     made = ModelVersion.objects.create(model=model, number=number, created_at=now, **settings)
     if not Route.objects.filter(model=model).exists():

@@ -210,5 +210,13 @@ def test_a_job_that_nobody_took_expires_uncharged(alice, submit):
     assert ledger.balances(alice.tenant)["credit"] == 10_000_000
 
 
-def test_a_job_in_a_workers_hands_does_not_expire(attempt):
+def test_a_running_job_whose_time_is_up_expires_uncharged_and_says_how_far_it_was(alice, attempt, pool):
+    finish(attempt, pool, outcome="expired", steps_done=3)
+    assert (job_of(attempt).state, job_of(attempt).error_code) == (State.EXPIRED, "job_expired")
+    attempt.refresh_from_db()
+    assert (attempt.state, attempt.steps_done) == ("expired", 3)
+    assert ledger.balances(alice.tenant)["credit"] == 10_000_000
+
+
+def test_a_job_in_a_workers_hands_is_left_to_it_to_expire(attempt):
     assert not completion.expire(job_id=attempt.job_id, now=NOW + timedelta(days=1))
