@@ -85,8 +85,8 @@ def job_costs(job_ids: Sequence[UUID]) -> dict[UUID, JobCost]:
     )
     return {
         job_id: JobCost(
-            image_units=found[Meter.IMAGE_UNIT],
-            gpu_seconds=found[Meter.GPU_SECOND],
+            image_units=found.get(Meter.IMAGE_UNIT, Decimal(0)),
+            gpu_seconds=found.get(Meter.GPU_SECOND, Decimal(0)),
             cost_micros=charged.get(job_id, 0),
         )
         for job_id, found in quantities.items()

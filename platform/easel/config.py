@@ -36,6 +36,7 @@ class Config:
     adapter_rank_max: int
     prompt_chars_max: int
     output_days: int
+    result_cache_bytes: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
@@ -63,6 +64,7 @@ class Config:
             adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
             prompt_chars_max=_count(env, "EASEL_PROMPT_CHARS_MAX", 4000),
             output_days=_count(env, "EASEL_OUTPUT_DAYS", 30),
+            result_cache_bytes=_count(env, "EASEL_RESULT_CACHE_BYTES", 10 * 2**30),
         )
 
 

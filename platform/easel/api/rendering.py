@@ -46,6 +46,7 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
         "status": job.state,
         "created_at": job.created_at,
         "finished_at": job.finished_at,
+        "cached_from": str(job.cached_from_id) if job.cached_from_id else None,
         "model": job.model_version.model.name,
         "model_version": job.model_version.number,
         "prompt": job.prompt,
@@ -66,7 +67,7 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
         "metadata": job.metadata,
         "attempts": len(attempts),
         "progress": {
-            "steps_done": attempts[-1].steps_done if attempts else 0,
+            "steps_done": attempts[-1].steps_done if attempts else job.steps * job.n if job.cached_from_id else 0,
             "steps_total": job.steps * job.n,
         },
         "images": [
@@ -82,13 +83,15 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
 
 def usage_json(job: Job, cost: JobCost) -> dict[str, Any]:
     """OpenAI's token counts (an image token is 16x16 pixels) and what was measured and charged."""
-    succeeded = max(job.attempts.all(), key=lambda attempt: attempt.number)
+    drawn = job.cached_from or job
+    succeeded = max(drawn.attempts.all(), key=lambda attempt: attempt.number)
     output_tokens = job.n * job.width * job.height // TOKEN_PIXELS
     return {
         "input_tokens": succeeded.prompt_tokens,
         "input_tokens_details": {"text_tokens": succeeded.prompt_tokens, "image_tokens": 0},
         "output_tokens": output_tokens,
         "total_tokens": succeeded.prompt_tokens + output_tokens,
+        "cached": job.cached_from is not None,
         "image_units": float(cost.image_units),
         "gpu_seconds": float(cost.gpu_seconds),
         "cost": money_json(cost.cost_micros, job.tenant.currency),

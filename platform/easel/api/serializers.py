@@ -72,6 +72,10 @@ class JobInput(Strict):
         max_value=SEED_MAX - 10,
         help_text="The same seed, prompt, size, steps, model version and adapters give the same image.",
     )
+    cache = serializers.BooleanField(
+        default=True,
+        help_text="Whether a request that fixes its seed may be answered by what was drawn for the same before.",
+    )
     adapters = AdapterUseInput(many=True, required=False, max_length=4)  # type: ignore[call-arg]  # of the list
     output_format = serializers.ChoiceField(["png", "jpeg", "webp"], default="png")
     output_compression = Whole(default=100, min_value=0, max_value=100)

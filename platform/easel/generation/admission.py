@@ -2,8 +2,8 @@
 
 import re
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,9 +14,12 @@ from django.db import transaction
 from billing import ledger
 from billing.models import Meter
 from billing.rating import Prices, Quantity, total_micros
+from billing.settlement import settle
+from easel.generation.dimensions import dimensions_of
 from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
-from easel.generation.models import Job, JobAdapter
+from easel.generation.models import Job, JobAdapter, State
 from easel.generation.prompt_policy import prompt_check, prompt_clean
+from easel.generation.result_cache import Drawn, result_copy, result_find, result_key
 from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
 from easel.registry.models import Arm, ModelVersion
@@ -29,6 +32,8 @@ SEED_MAX = 2**53 - 1  # what a JSON number holds exactly
 _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 # Control characters but tab, line feed and carriage return; lone surrogates, which no UTF-8 text can hold.
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+_REQUEST = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,7 @@ class Spec:
     output_compression: int = 100
     project: str | None = None
     user: str = ""
+    cache: bool = True
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,8 +91,27 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     pool = routing.pool_for(version, tenant=tenant)
     most = cost_bound(version=version, gpu_class=pool.gpu_class, width=width, height=height, steps=steps, n=spec.n)
     prices = Prices.at(currency=tenant.currency, at=now)
-    with transaction.atomic():
-        ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(most)), reference=job_id, at=now)
+    seed = secrets.randbelow(2**31) if spec.seed is None else spec.seed
+    drawn = Drawn(
+        prompt=spec.prompt,
+        width=width,
+        height=height,
+        steps=steps,
+        seed=seed,
+        n=spec.n,
+        output_format=spec.output_format,
+        output_compression=spec.output_compression,
+    )
+    key = ""
+    # An experiment compares what is drawn: its requests are all drawn.
+    if spec.seed is not None and spec.cache and arm is None:
+        used = [(adapter, asked.scale) for adapter, asked in zip(uses, spec.adapters, strict=True)]
+        key = result_key(drawn, version=version, adapters=used)
+
+    @transaction.atomic
+    def admit(source: Job | None) -> Job:
+        quantities = [_REQUEST] if source else most
+        ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(quantities)), reference=job_id, at=now)
         _take_quota(api_key, image_units(width=width, height=height, n=spec.n), now)
         job = Job.objects.create(
             id=job_id,
@@ -96,14 +121,9 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             model_version=version,
             pool=pool,
             arm=arm,
-            prompt=spec.prompt,
-            n=spec.n,
-            width=width,
-            height=height,
-            steps=steps,
-            seed=secrets.randbelow(2**31) if spec.seed is None else spec.seed,
-            output_format=spec.output_format,
-            output_compression=spec.output_compression,
+            **asdict(drawn),
+            result_key=key,
+            cached_from=source,
             user=spec.user,
             metadata=spec.metadata,
             request_id=request_id,
@@ -114,7 +134,30 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             JobAdapter(job=job, position=position, adapter_version=used, scale=asked.scale)
             for position, (used, asked) in enumerate(zip(uses, spec.adapters, strict=True))
         )
-    return job
+        if source is not None:
+            _answer(job, source, prices, now)
+        return job
+
+    source = result_find(tenant=tenant, key=key, now=now) if key else None
+    try:
+        return admit(source)
+    except FileNotFoundError:  # deleted since it was found
+        return admit(None)
+
+
+def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:
+    """Ends a job at once with the images of another, for the price of a request."""
+    result_copy(source, to=job, now=now)
+    settle(
+        project=job.project,
+        job_id=job.id,
+        quantities=[_REQUEST],
+        dimensions={**dimensions_of(job), "cached": "yes"},
+        prices=prices,
+        at=now,
+    )
+    job.state, job.finished_at = State.SUCCEEDED, now
+    job.save(update_fields=["state", "finished_at"])
 
 
 def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm | None, Spec]:
@@ -197,7 +240,7 @@ def image_units(*, width: int, height: int, n: int) -> Decimal:
 
 def cost_bound(
     *, version: ModelVersion, gpu_class: str, width: int, height: int, steps: int, n: int
-) -> Iterable[Quantity]:
+) -> Sequence[Quantity]:
     """The most that a request can be charged for: its units exactly, its GPU seconds by the version's bound."""
     units = image_units(width=width, height=height, n=n)
     return (
@@ -207,7 +250,7 @@ def cost_bound(
             gpu_class=gpu_class,
         ),
         Quantity(meter=Meter.IMAGE_UNIT, amount=units),
-        Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
+        _REQUEST,
     )
 
 

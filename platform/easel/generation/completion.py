@@ -22,8 +22,10 @@ from billing.rating import Prices, Quantity
 from billing.settlement import settle
 from billing.storage import objects_stored
 from easel.generation.admission import image_units
+from easel.generation.dimensions import dimensions_of
 from easel.generation.keys import output_key
 from easel.generation.models import Attempt, Job, Output, State
+from easel.generation.result_cache import result_remember
 from easel.registry.models import Pool
 from easel.registry.workers import worker_seen
 from inference.contract import AttemptFinished, WorkerBeat
@@ -160,25 +162,19 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
         Quantity(meter=Meter.IMAGE_UNIT, amount=units),
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     )
-    dimensions = {
-        "model": job.model_version.model.name,
-        "model_version": job.model_version.label,
-        "adapter": "+".join(job.adapters.values_list("adapter_version__adapter__name", flat=True)),
-        "api_key": job.api_key.key_id,
-        "resolution": f"{job.width}x{job.height}",
-    }
     # The prices of the quote: a price that changed meanwhile is for later requests.
     prices = Prices.at(currency=job.tenant.currency, at=job.created_at)
     charged = settle(
         project=job.project,
         job_id=job.id,
         quantities=quantities,
-        dimensions=dimensions,
+        dimensions=dimensions_of(job),
         prices=prices,
         at=now,
     )
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
+    result_remember(job, now=now)
     log.info("job_succeeded", **_names(job), cost_micros=charged, gpu_seconds=report.gpu_seconds)
     return Applied.SETTLED
 

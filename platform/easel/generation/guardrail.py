@@ -20,6 +20,7 @@ _SAMPLE = """
                FILTER (WHERE state = %s)
       FROM (SELECT state, created_at, finished_at FROM generation_job
              WHERE model_version_id = %s AND finished_at >= %s AND state IN (%s, %s)
+               AND cached_from_id IS NULL  -- what no worker drew says nothing of the version
              ORDER BY finished_at DESC LIMIT 1000) AS latest
 """
 

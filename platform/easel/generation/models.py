@@ -25,7 +25,8 @@ class State(models.TextChoices):
 
 FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED)
 TRANSITIONS = {
-    State.QUEUED: {State.DISPATCHED, State.FAILED, State.CANCELED, State.EXPIRED},
+    # Straight to `succeeded` when it is answered from the cache.
+    State.QUEUED: {State.DISPATCHED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
     # A report that overtakes the beat of its start finishes a job that still is `dispatched`.
     State.DISPATCHED: {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
     State.RUNNING: {State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
@@ -54,6 +55,8 @@ class Job(models.Model):
     user = models.CharField(max_length=200, blank=True)
     metadata = models.JSONField(default=dict)
     request_id = models.CharField(max_length=64)
+    result_key = models.CharField(max_length=64, blank=True, help_text="What its images are a function of, hashed.")
+    cached_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(help_text="When it expires, drawn in part or not.")
     cancel_requested_at = models.DateTimeField(null=True)
@@ -109,6 +112,20 @@ class JobAdapter(models.Model):
             models.UniqueConstraint(fields=["job", "position"], name="job_adapter_position_unique"),
             models.UniqueConstraint(fields=["job", "adapter_version"], name="job_adapter_once"),
         ]
+
+
+class CachedResult(models.Model):
+    """A job whose images answer a request for the same; the oldest use makes room when the cache is full."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    key = models.CharField(max_length=64)
+    job = models.OneToOneField(Job, on_delete=models.CASCADE, related_name="cached_result")
+    size_bytes = models.BigIntegerField()
+    used_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "key"], name="cached_result_once_per_tenant")]
+        indexes = [models.Index(fields=["used_at"], name="cached_result_by_use")]
 
 
 class Attempt(models.Model):

@@ -6,6 +6,7 @@ from django.db import transaction
 
 from billing.storage import objects_deleted
 from easel.generation.models import Job, Output
+from easel.generation.result_cache import result_forget
 from easel.storage import store
 
 
@@ -16,6 +17,7 @@ def outputs_delete(*, job: Job, now: datetime) -> int:
     The files go before the commit: a crash between the two leaves images to be deleted again, and never files that
     nobody knows of.
     """
+    result_forget(job)
     outputs = list(Output.objects.select_for_update().filter(job=job, deleted_at=None))
     for output in outputs:
         store().delete(output.storage_key)

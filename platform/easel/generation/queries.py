@@ -61,4 +61,4 @@ def wasted_gpu_seconds() -> float:
 
 def _shown() -> QuerySet[Job]:
     jobs = Job.objects.select_related("model_version__model", "project", "tenant", "pool", "arm__experiment")
-    return jobs.prefetch_related("adapters__adapter_version__adapter", "attempts", "outputs")
+    return jobs.prefetch_related("adapters__adapter_version__adapter", "attempts", "outputs", "cached_from__attempts")

@@ -14,6 +14,7 @@ from easel.generation import completion
 from easel.generation.guardrail import rollouts_judge
 from easel.generation.models import Attempt, Job, JobAdapter, State
 from easel.generation.outputs import outputs_delete_old
+from easel.generation.result_cache import results_trim
 from easel.registry.adapters import adapter_files_delete_retired
 from tenants.models import IdempotentRequest
 
@@ -52,6 +53,11 @@ def delete_old_outputs(now: datetime) -> int:
     return outputs_delete_old(before=now - timedelta(days=settings.EASEL.output_days), now=now)
 
 
+def trim_result_cache(_now: datetime) -> int:
+    """What answers requests for the same again is kept up to EASEL_RESULT_CACHE_BYTES."""
+    return results_trim(bytes_max=settings.EASEL.result_cache_bytes)
+
+
 def delete_retired_adapters(now: datetime) -> int:
     """Files of retired adapters go once no job needs them."""
     needed = JobAdapter.objects.filter(job__finished_at=None).values_list("adapter_version", flat=True)
@@ -71,6 +77,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (600, meter_storage),
     (600, delete_old_outputs),
     (60, delete_retired_adapters),
+    (60, trim_result_cache),
 )
 
 
