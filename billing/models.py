@@ -27,6 +27,9 @@ class PriceBook(models.Model):
     currency = models.CharField(max_length=3)
     version = models.PositiveIntegerField()
     effective_at = models.DateTimeField()
+    bills_stopped_work = models.BooleanField(
+        default=False, help_text="Whether a job that is canceled or expires while it runs pays for the steps it took."
+    )
     created_at = models.DateTimeField()
 
     class Meta:

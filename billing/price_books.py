@@ -16,6 +16,7 @@ def price_book_publish(
     version: int,
     rates: Mapping[tuple[Meter, str], Decimal],
     effective_at: datetime,
+    bills_stopped_work: bool = False,
     now: datetime,
 ) -> PriceBook:
     """Adds a price book that is in force from `effective_at`; a version that is there already stays as it is.
@@ -23,7 +24,9 @@ def price_book_publish(
     `rates` is keyed by meter and GPU class ("" for any), in units of the currency per unit of the meter.
     """
     book, created = PriceBook.objects.get_or_create(
-        currency=currency, version=version, defaults={"effective_at": effective_at, "created_at": now}
+        currency=currency,
+        version=version,
+        defaults={"effective_at": effective_at, "bills_stopped_work": bills_stopped_work, "created_at": now},
     )
     if created:
         Rate.objects.bulk_create(

@@ -41,6 +41,7 @@ class Prices:
 
     currency: str
     rates: Mapping[tuple[str, str], tuple[int, Decimal]]
+    bills_stopped_work: bool = False
 
     @classmethod
     def at(cls, *, currency: str, at: datetime) -> "Prices":
@@ -49,7 +50,8 @@ class Prices:
         if book is None:
             raise PriceMissing(f"no price book in {currency} is in force")
         rates = Rate.objects.filter(price_book=book)
-        return cls(currency, {(rate.meter, rate.gpu_class): (rate.pk, rate.unit_price) for rate in rates})
+        by_meter = {(rate.meter, rate.gpu_class): (rate.pk, rate.unit_price) for rate in rates}
+        return cls(currency, by_meter, book.bills_stopped_work)
 
     def rate(self, quantities: Iterable[Quantity]) -> list[RatedLine]:
         """What each quantity costs. Raises `PriceMissing` for a meter without a rate."""

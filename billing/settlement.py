@@ -23,7 +23,7 @@ def settle(
     prices: Prices,
     at: datetime,
 ) -> int:
-    """Charges a successful job from what was measured; returns the micro-units charged.
+    """Charges a job from what was measured; returns the micro-units charged.
 
     A tenant never pays more than was held, which was the quote: what goes over is let off by a `cap` charge on
     the first usage record. Repeated, it does nothing and returns what was charged the first time.

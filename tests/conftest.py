@@ -88,8 +88,10 @@ class Customer:
 def customer() -> Callable[..., Customer]:
     """Makes tenants: `customer(credit="10")`."""
 
-    def make(*, name: str = "t", credit: str = "10", scopes: tuple[str, ...] | None = None) -> Customer:
-        tenant, project = tenant_create(slug=f"{name}-{uuid.uuid4().hex[:12]}", now=NOW)
+    def make(
+        *, name: str = "t", credit: str = "10", scopes: tuple[str, ...] | None = None, currency: str = "USD"
+    ) -> Customer:
+        tenant, project = tenant_create(slug=f"{name}-{uuid.uuid4().hex[:12]}", currency=currency, now=NOW)
         given = {} if scopes is None else {"scopes": scopes}
         key, secret = key_issue(project=project, pepper=PEPPER, now=NOW, **given)
         if Decimal(credit):

@@ -92,8 +92,8 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     attempt.save()
     endings: dict[str, Callable[[], Applied]] = {
         "succeeded": lambda: _succeed(job, report, now),
-        "canceled": lambda: _end(job, State.CANCELED, now),
-        "expired": lambda: _end(job, State.EXPIRED, now, "job_expired", "the job expired before it was drawn"),
+        "canceled": lambda: _stop(job, State.CANCELED, report, now),
+        "expired": lambda: _stop(job, State.EXPIRED, report, now),
         "failed": lambda: _fail(job, attempt, report.retryable, now, attempts_max),
     }
     return endings[report.outcome]()
@@ -179,6 +179,27 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     return Applied.SETTLED
 
 
+def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> Applied:
+    """Ends a job that its worker gave up half-way; it pays for the steps it took if the price book says so."""
+    prices = Prices.at(currency=job.tenant.currency, at=job.created_at)
+    if prices.bills_stopped_work and report.steps_done:
+        units = image_units(width=job.width, height=job.height, n=job.n)
+        share = Decimal(min(report.steps_done, job.steps * job.n)) / (job.steps * job.n)
+        settle(
+            project=job.project,
+            job_id=job.id,
+            quantities=(
+                Quantity(meter=Meter.GPU_SECOND, amount=_seconds(report), gpu_class=report.gpu_class),
+                Quantity(meter=Meter.IMAGE_UNIT, amount=(units * share).quantize(NANO)),
+            ),
+            dimensions=dimensions_of(job),
+            prices=prices,
+            at=now,
+        )
+    expired = ("job_expired", "the job expired before it was drawn") if state == State.EXPIRED else ("", "")
+    return _end(job, state, now, *expired)
+
+
 def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_max: int) -> Applied:
     """Back to the queue while another attempt may help, else failed with the attempt's cause."""
     if job.cancel_requested_at is not None:
@@ -194,7 +215,7 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
 
 
 def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
-    """Ends a job that made nothing: its hold goes back whole."""
+    """Ends a job that made nothing: its hold goes back whole, unless it was charged for what it did."""
     ledger.void(tenant=job.tenant, reference=job.id, at=now)
     units = image_units(width=job.width, height=job.height, n=job.n)
     units_return(api_key=job.api_key, image_units=units, taken_at=job.created_at)

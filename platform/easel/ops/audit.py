@@ -8,11 +8,19 @@ from django.db.models import Count, F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from billing.models import Account, Charge, Transaction
-from easel.generation.models import FINAL, Attempt, Job, State
+from easel.generation.models import Attempt, Job, State
 from easel.registry.models import Worker
 
 ATTRIBUTION_DRIFT_MAX = 0.001
 OVERDUE = timedelta(minutes=5)
+
+# A job that was stopped is posted where the price book charges for the steps that it took.
+_SETTLED_BY: dict[str, tuple[str, ...]] = {
+    State.SUCCEEDED: ("post",),
+    State.FAILED: ("void",),
+    State.CANCELED: ("void", "post"),
+    State.EXPIRED: ("void", "post"),
+}
 
 
 def ledger_balances(now: datetime) -> Iterator[str]:
@@ -42,15 +50,15 @@ def charges_match_ledger(now: datetime) -> Iterator[str]:
 
 
 def jobs_match_ledger(now: datetime) -> Iterator[str]:
-    """A success is posted once, another end is voided, and an unfinished job still has its hold."""
+    """A success is posted once, a failure is voided, and an unfinished job still has its hold."""
     settled = dict(
         Transaction.objects.filter(kind__in=(Transaction.Kind.POST, Transaction.Kind.VOID)).values_list(
             "reference", "kind"
         )
     )
     for job_id, state in Job.objects.values_list("id", "state").iterator():
-        wanted = None if state not in FINAL else "post" if state == State.SUCCEEDED else "void"
-        if settled.get(job_id) != wanted:
+        by = settled.get(job_id)
+        if by not in _SETTLED_BY[state] if state in _SETTLED_BY else by is not None:
             yield f"job {job_id} is {state} and its hold was settled by {settled.get(job_id)}"
 
 

@@ -38,10 +38,16 @@ class PricesForm(ActForm):
         input_formats=["%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"],
         help_text="Later than the newest book's. What was accepted before keeps its prices.",
     )
+    bills_stopped_work = forms.BooleanField(
+        required=False,
+        label="Charge stopped work",
+        help_text="A job that is canceled or expires while it runs pays for the steps that it took.",
+    )
     version = forms.IntegerField(widget=forms.HiddenInput)
 
     def prepare(self) -> None:
         self.fields["version"].initial = self.row.version + 1
+        self.fields["bills_stopped_work"].initial = self.row.bills_stopped_work
         for rate in self.row.rates.order_by("meter", "gpu_class"):
             gpu_class = f", {rate.gpu_class}" if rate.gpu_class else ""
             self.fields[f"rate_{rate.pk}"] = forms.DecimalField(
@@ -70,19 +76,34 @@ class PricesForm(ActForm):
             for rate in self.row.rates.all()
             if f"rate_{rate.pk}" in given
         }
-        return {"effective_at": given.get("effective_at"), "version": given.get("version"), "rates": rates}
+        kept = {name: given.get(name) for name in ("effective_at", "version", "bills_stopped_work")}
+        return {**kept, "rates": rates}
 
 
-def _publish(book: PriceBook, operator: Operator, *, effective_at: datetime, version: int, rates: Any) -> Done:
+def _publish(
+    book: PriceBook,
+    operator: Operator,
+    *,
+    effective_at: datetime,
+    version: int,
+    bills_stopped_work: bool,
+    rates: Any,
+) -> Done:
     # Of operators who change the same prices at once, the second begins anew from what the first has published.
     PriceBook.objects.select_for_update().get(pk=book.pk)
     if version != book.version + 1 or not _is_newest(book):
         raise PriceBookOutdated
     made = price_book_publish(
-        currency=book.currency, version=version, rates=rates, effective_at=effective_at, now=operator.now
+        currency=book.currency,
+        version=version,
+        rates=rates,
+        effective_at=effective_at,
+        bills_stopped_work=bills_stopped_work,
+        now=operator.now,
     )
     shown = {f"{meter} {gpu_class}".strip(): f"{price.normalize():f}" for (meter, gpu_class), price in rates.items()}
-    operator.record("price_book.publish", str(made), details={"effective_at": effective_at.isoformat(), **shown})
+    details = {"effective_at": effective_at.isoformat(), "bills_stopped_work": bills_stopped_work, **shown}
+    operator.record("price_book.publish", str(made), details=details)
     return Done(f"{made} is published, in force from {cells.when(effective_at)}.", show=made)
 
 
@@ -95,7 +116,7 @@ class PriceBookPage(Page):
     list_display = ("shown_name", "currency", "version", "effective_at", "created_at")
     list_filter = ("currency",)
     ordering = ("-effective_at", "-id")
-    fields = ("currency", "version", "effective_at", "created_at")
+    fields = ("currency", "version", "effective_at", "bills_stopped_work", "created_at")
     acts = (
         Act(
             name="publish",

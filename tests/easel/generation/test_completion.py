@@ -6,9 +6,11 @@ import pytest
 
 from billing import ledger
 from billing.models import Charge, UsageRecord
+from billing.price_books import price_book_publish
 from easel.generation import completion, dispatch
 from easel.generation.completion import Applied
 from easel.generation.models import Attempt, Job, State
+from easel.ops.seed import PRICES
 from inference.contract import AttemptFinished, AttemptProgress, StoredOutput, WorkerBeat
 from tests.conftest import NOW
 
@@ -216,6 +218,33 @@ def test_a_running_job_whose_time_is_up_expires_uncharged_and_says_how_far_it_wa
     attempt.refresh_from_db()
     assert (attempt.state, attempt.steps_done) == ("expired", 3)
     assert ledger.balances(alice.tenant)["credit"] == 10_000_000
+
+
+@pytest.fixture
+def carol(customer):
+    """A tenant whose price book charges for the steps that a job took before it was stopped."""
+    currency = "".join(chr(65 + int(digit, 16)) for digit in uuid.uuid4().hex[:3])
+    price_book_publish(currency=currency, version=1, rates=PRICES, effective_at=NOW, bills_stopped_work=True, now=NOW)
+    return customer(name="carol", currency=currency)
+
+
+@pytest.mark.parametrize("outcome", ["canceled", "expired"])
+def test_a_stopped_job_pays_for_its_steps_where_the_price_book_says_so(carol, pool, submit, outcome):
+    job = submit(carol)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
+    finish(attempt, pool, outcome=outcome, steps_done=job.steps // 4, gpu_seconds=0.5)
+    # Half a GPU second at 0.0001 and a quarter of a quarter of a unit at 0.002; no request.
+    assert ledger.balances(carol.tenant)["revenue"] == 50 + 125
+    assert ledger.balances(carol.tenant)["held"] == 0
+    assert job_of(attempt).state == outcome
+    assert finish(attempt, pool, outcome=outcome, steps_done=8) == Applied.LATE
+
+
+def test_a_job_stopped_before_its_first_step_is_free(carol, pool, submit):
+    submit(carol)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
+    finish(attempt, pool, outcome="canceled", gpu_seconds=0.5)
+    assert ledger.balances(carol.tenant)["credit"] == 10_000_000
 
 
 def test_a_job_in_a_workers_hands_is_left_to_it_to_expire(attempt):
