@@ -1,17 +1,25 @@
 """`easel replay`: run a mixed batch from a trace file, step by step, and see who was in each step and what it cost.
 
-A trace is JSON: {"requests": [...]}, in which each request has `prompt`, `width`, `height`, `steps`, `seed`, and may
-have `tenant`, `join_step` (the step before which it arrives, 0 the first), `cancel_step` (before which it is canceled),
-and `adapters`: [{"name": "outline" or "mosaic", or the path of a canonical file, "scale": 1.0}]. Without a file, a
-mixed batch that comes with the demo model is run.
+A trace is JSON: {"requests": [...]}. Each request has `prompt`, `width`, `height`, `steps` and `seed`, and may have
+
+- `tenant`, a name;
+- `join_step`, the number of the step before which it arrives (0, the first, if left out);
+- `cancel_step`, the number of the step before which it is canceled;
+- `adapters`: [{"name": "outline", "scale": 1.0}], where the name is that of an adapter of the demo model (outline,
+  mosaic) or the path of a canonical file.
+
+Without a file, the mixed batch that comes with the demo model is run. A bad trace is refused with its place and a
+code, exit status 2.
 """
 
 import argparse
 import hashlib
 import json
 import logging
+import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,115 +33,174 @@ from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
 from inference.demo_model.bundled import bundled_adapter
 from inference.engine import Engine, Step
 from inference.errors import GenerationError
-from inference.model import LoadedModel, Room, load_model
+from inference.model import LoadedModel, load_model
 from inference.rows import ImageRequest, Row
 from inference.scheduler import Scheduler
 
 EXAMPLE = CHECKPOINT_DIR.parent / "traces" / "mixed.json"
+_SIDE, _COLUMNS = 256, 3  # of the contact sheet
+
+_REQUIRED = {"prompt": str, "width": int, "height": int, "steps": int, "seed": int}
+_OPTIONAL = {"tenant": str, "join_step": int, "cancel_step": int, "adapters": list}
+_LEAST = {"width": 1, "height": 1, "steps": 1, "seed": 0, "join_step": 0, "cancel_step": 0}
 
 
 class TraceError(ValueError):
-    """The trace can't be run; the message says where and why."""
+    """The trace can't be run: the message says where, why, and a code."""
+
+    def __init__(self, place: str, why: str, code: str) -> None:
+        super().__init__(f"{place}: {why} ({code})")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request of a trace."""
+    """A request, and the steps before which it joins and, if ever, is canceled. `place` is where the trace has it."""
 
     request: ImageRequest
     join_step: int = 0
     cancel_step: int | None = None
+    place: str = ""
 
 
-def _arrival(fields: dict[str, Any], targets: AdapterTargets) -> Arrival:
-    fields = dict(fields)
-    steps = {name: int(fields.pop(name)) for name in ("join_step", "cancel_step") if name in fields}
-    used = fields.pop("adapters", [])
-    adapters = tuple((_adapter(str(one["name"]), targets), float(one.get("scale", 1.0))) for one in used)
-    return Arrival(ImageRequest(**fields, adapters=adapters), **steps)
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What happened: a row for each arrival, the steps by number, and the seconds that the device was busy."""
 
-
-def _adapter(name: str, targets: AdapterTargets) -> AdapterTable:
-    if (ADAPTERS_DIR / f"{name}.safetensors").exists():
-        return bundled_adapter(name, targets)
-    path = Path(name)
-    return load_adapter(path, targets, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    rows: list[Row]
+    steps: dict[int, Step]
+    busy_seconds: float
 
 
 def read_trace(path: Path, targets: AdapterTargets) -> list[Arrival]:
     """The requests of a trace file. Raises `TraceError`."""
     try:
-        requests = json.loads(path.read_text())["requests"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TraceError(f"{path} is no trace: {type(error).__name__}: {error}") from error
+        trace = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise TraceError(str(path), str(error), "trace_unreadable") from error
+    requests = trace.get("requests") if isinstance(trace, dict) else None
     if not isinstance(requests, list) or not requests:
-        raise TraceError(f"{path}: `requests` is a list of at least one request")
-    arrivals = []
-    for i, fields in enumerate(requests):
-        try:
-            arrivals.append(_arrival(fields, targets))
-        except (KeyError, TypeError, ValueError, OSError, GenerationError) as error:
-            raise TraceError(f"{path}, request {i}: {type(error).__name__}: {error}") from error
-    return arrivals
+        raise TraceError(str(path), "`requests` is a list of at least one request", "trace_invalid")
+    return [_arrival(fields, f"{path}, request {number}", targets) for number, fields in enumerate(requests)]
 
 
-def run(model: LoadedModel, arrivals: list[Arrival]) -> tuple[list[Row], list[Step], Engine]:
-    """Every request joined, and canceled, at its step. Raises what is wrong with a request."""
-    engine = Engine(model, clock=time.monotonic, scheduler=Scheduler(tokens_max=model.tokens_max), step_seconds_max=1)
+def _arrival(fields: Any, place: str, targets: AdapterTargets) -> Arrival:
+    _check(fields, place, _REQUIRED, _OPTIONAL)
+    adapters = tuple(
+        _adapter(used, f"{place}, adapter {number}", targets) for number, used in enumerate(fields.get("adapters", []))
+    )
+    wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
+    request = ImageRequest(**wanted, adapters=adapters)
+    return Arrival(request, fields.get("join_step", 0), fields.get("cancel_step"), place)
+
+
+def _adapter(fields: Any, place: str, targets: AdapterTargets) -> tuple[AdapterTable, float]:
+    _check(fields, place, {"name": str}, {"scale": (int, float)})
+    name, scale = fields["name"], float(fields.get("scale", 1.0))
+    try:
+        if name in {path.stem for path in ADAPTERS_DIR.glob("*.safetensors")}:
+            return bundled_adapter(name, targets), scale
+        path = Path(name)
+        return load_adapter(path, targets, sha256=hashlib.sha256(path.read_bytes()).hexdigest()), scale
+    except OSError as error:
+        raise TraceError(place, str(error), "adapter_unreadable") from error
+    except GenerationError as error:
+        raise TraceError(place, str(error), error.code) from error
+
+
+def _check(fields: Any, place: str, required: Mapping[str, Any], optional: Mapping[str, Any]) -> None:
+    if not isinstance(fields, dict):
+        raise TraceError(place, "not an object", "trace_invalid")
+    types = {**required, **optional}
+    if missing := [name for name in required if name not in fields]:
+        raise TraceError(place, f"lacks {', '.join(missing)}", "trace_invalid")
+    for name, value in fields.items():
+        if name not in types:
+            raise TraceError(place, f"`{name}` is unknown; known are {', '.join(types)}", "trace_invalid")
+        if not isinstance(value, types[name]) or isinstance(value, bool) or value < _LEAST.get(name, value):
+            raise TraceError(place, f"`{name}` can't be {json.dumps(value)}", "trace_invalid")
+
+
+def run(model: LoadedModel, arrivals: Sequence[Arrival]) -> Replay:
+    """Run to the end. Raises `TraceError` for what is wrong with a request itself; other failures stay with its row.
+
+    Who is in a step doesn't depend on how fast the device is: a step's time has no limit here.
+    """
+    scheduler: Scheduler[Row] = Scheduler(tokens_max=model.tokens_max)
+    engine = Engine(model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=math.inf)
     rows: dict[int, Row] = {}
-    steps: list[Step] = []
+    steps: dict[int, Step] = {}
     number = 0
-    while len(rows) < len(arrivals) or not all(row.done for row in rows.values()):
+    while True:
         for i, arrival in enumerate(arrivals):
             if i not in rows and arrival.join_step <= number:
-                rows[i] = engine.submit(arrival.request)
-            if i in rows and arrival.cancel_step == number:
+                rows[i] = _submit(engine, arrival)
+            if i in rows and arrival.cancel_step is not None and arrival.cancel_step <= number:
                 rows[i].cancel()
         step = engine.step()
-        if step is not None and step.rows:
-            steps.append(step)
-        number += 1
-    return [rows[i] for i in range(len(arrivals))], steps, engine
+        if step and step.rows:
+            steps[number] = step
+            number += 1
+        elif step is None:
+            if len(rows) == len(arrivals):
+                break
+            # Nobody is there: go on to the next to come.
+            number = min(arrival.join_step for i, arrival in enumerate(arrivals) if i not in rows)
+    return Replay([rows[i] for i in range(len(arrivals))], steps, engine.meter.busy_seconds)
 
 
-def describe(rows: list[Row], steps: list[Step], engine: Engine) -> str:
+def _submit(engine: Engine, arrival: Arrival) -> Row:
+    try:
+        return engine.submit(arrival.request)
+    except GenerationError as error:
+        raise TraceError(arrival.place, str(error), error.code) from error
+
+
+def describe(replay: Replay) -> str:
     """A line for each step and each image, and how the time was shared out."""
-    number = {row: i for i, row in enumerate(rows)}
+    numbers = {row: number for number, row in enumerate(replay.rows)}
     lines = [f"{'step':>4}{'rows':>5}{'tokens':>7}{'adapters':>9}{'merged':>7}{'seconds':>9}  images"]
-    for i, step in enumerate(steps):
-        who = " ".join(str(number[row]) for row in sorted(step.rows, key=number.__getitem__))
+    for number, step in replay.steps.items():
+        who = " ".join(map(str, sorted(numbers[row] for row in step.rows)))
         counts = f"{len(step.rows):5}{step.tokens:7}{step.adapters:9}{step.merged:7}{step.seconds:9.3f}"
-        lines.append(f"{i:4}{counts}  {who}")
+        lines.append(f"{number:4}{counts}  {who}")
     lines.append(f"\n{'image':>5} {'tenant':10}{'size':>9}{'steps':>6}{'adapters':>9}{'GPU s':>8}{'share':>7}  outcome")
-    attributed = sum(row.gpu_seconds for row in rows)
-    for row, i in number.items():
-        size = "x".join(map(str, row.size))
-        share = f"{row.gpu_seconds / attributed:7.1%}"
-        outcome = getattr(row.future.exception(), "code", None) or "succeeded"
-        used = f"{row.steps_done:6}{len(row.adapters):9}{row.gpu_seconds:8.3f}{share}"
-        lines.append(f"{i:5} {row.tenant or '-':10}{size:>9}{used}  {outcome}")
-    busy = engine.meter.busy_seconds
-    lines.append(f"\nbusy {busy:.6f} s, charged {attributed:.6f} s, drift {1 - attributed / busy:.1e}")
+    charged = sum(row.gpu_seconds for row in replay.rows)
+    busy = replay.busy_seconds
+    for row, number in numbers.items():
+        size, share = "x".join(map(str, row.size)), row.gpu_seconds / busy if busy else 0.0
+        used = f"{row.steps_done:6}{len(row.adapters):9}{row.gpu_seconds:8.3f}{share:7.1%}"
+        lines.append(f"{number:5} {row.tenant or '-':10}{size:>9}{used}  {_outcome(row)}")
+    drift = 1 - charged / busy if busy else 0.0
+    lines.append(f"\nbusy {busy:.6f} s, charged {charged:.6f} s, drift {drift:.1e}")
     return "\n".join(lines)
 
 
-def contact_sheet(pictures: list[Image.Image]) -> Image.Image:
-    side = max(max(picture.size) for picture in pictures)
-    sheet = Image.new("RGB", (side * len(pictures), side + 20), "white")
-    for i, picture in enumerate(pictures):
-        sheet.paste(picture, (i * side, 20))
-        ImageDraw.Draw(sheet).text((i * side + 4, 4), str(i), fill="black")
+def _outcome(row: Row) -> str:
+    error = row.future.exception()
+    return getattr(error, "code", type(error).__name__) if error else "succeeded"
+
+
+def contact_sheet(pictures: Mapping[int, Image.Image]) -> Image.Image:
+    """The pictures in their proportions, each under its number."""
+    columns, line = min(_COLUMNS, len(pictures)), _SIDE + 24
+    sheet = Image.new("RGB", (columns * (_SIDE + 8), -(-len(pictures) // columns) * line), "white")
+    for place, (number, picture) in enumerate(pictures.items()):
+        x, y = place % columns * (_SIDE + 8), place // columns * line
+        shown = picture.copy()
+        shown.thumbnail((_SIDE, _SIDE))
+        ImageDraw.Draw(sheet).text((x + 4, y + 4), f"{number}: {picture.width}x{picture.height}", fill="black")
+        sheet.paste(shown, (x + 4, y + 20))
     return sheet
 
 
-def largest_difference(model: LoadedModel, rows: list[Row]) -> int:
-    """Of 255, between each picture and the same request drawn alone."""
+def largest_difference(model: LoadedModel, replay: Replay) -> int:
+    """Of 255, between any picture and the same request drawn alone."""
     worst = 0
-    for row in rows:
+    for row in replay.rows:
         if row.future.exception() is None:
-            ((alone,), _, _) = run(model, [Arrival(row.request)])
-            pair = (np.asarray(picture.result(), dtype=np.int16) for picture in (row, alone))
-            worst = max(worst, int(np.abs(np.subtract(*pair)).max()))
+            (alone,) = run(model, [Arrival(row.request)]).rows
+            left, right = (np.asarray(picture.result(), dtype=np.int16) for picture in (row, alone))
+            worst = max(worst, int(np.abs(left - right).max()))
     return worst
 
 
@@ -148,22 +215,23 @@ def main() -> None:
     asked = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
-        model = load_model(asked.model, name="replay", room=Room(rank_max=32))
+        model = load_model(asked.model, name="replay")
+        arrivals = read_trace(asked.trace, model.targets)
         model.warm_up()
-        rows, steps, engine = run(model, read_trace(asked.trace, model.targets))
+        replay = run(model, arrivals)
     except (TraceError, GenerationError, OSError, TypeError) as error:
         print(f"easel replay: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    print(describe(rows, steps, engine))  # noqa: T201
-    drawn = {i: row.result() for i, row in enumerate(rows) if row.future.exception() is None}
+    print(describe(replay))  # noqa: T201
+    drawn = {number: row.result() for number, row in enumerate(replay.rows) if not row.future.exception()}
     asked.output.mkdir(parents=True, exist_ok=True)
-    for i, picture in drawn.items():
-        picture.save(asked.output / f"{i}.png")
+    for number, picture in drawn.items():
+        picture.save(asked.output / f"{number}.png")
     if drawn:
-        contact_sheet(list(drawn.values())).save(asked.output / "all.png")
+        contact_sheet(drawn).save(asked.output / "all.png")
     print(f"pictures: {asked.output}/")  # noqa: T201
     if asked.check:
-        print(f"largest difference to each drawn alone: {largest_difference(model, rows)} of 255")  # noqa: T201
+        print(f"largest difference to each drawn alone: {largest_difference(model, replay)} of 255")  # noqa: T201
 
 
 if __name__ == "__main__":
