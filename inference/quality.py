@@ -34,10 +34,12 @@ from inference.model import LoadedModel, Room, load_model
 from inference.rows import ImageRequest
 from inference.scheduler import Scheduler
 
+_LINE = 24  # of text on the sheet, in pixels
+
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One precision against full precision, means over the pictures; `psnr` is None where all are equal."""
+    """One precision against full precision, means over the pictures; `psnr` over those that differ, if any."""
 
     precision: Precision
     adapter: str
@@ -79,13 +81,13 @@ def compare(
 ) -> tuple[list[Drift], dict[str, list[Image.Image]]]:
     """The drift of every precision, and its pictures; the demo model's also with one of its adapters.
 
-    `scenes` are what the prompts of the demo model ask for; empty for another model.
+    `scenes` are what its prompts ask for, to be scored; empty for prompts of one's own.
     """
     drifts: list[Drift] = []
     pictures: dict[str, list[Image.Image]] = {}
     for precision in get_args(Precision):
         model = load_model(ref, name="quality", precision=precision, room=Room(slots=1, rank_max=32, merged_bytes=0))
-        for adapter in ("", "outline") if scenes else ("",):
+        for adapter in ("", "outline") if ref == str(CHECKPOINT_DIR) else ("",):
             label, reference = (f"{name} {adapter}".strip() for name in (precision, "none"))
             print(f"drawing {len(requests)} pictures: {label}", file=sys.stderr, flush=True)  # noqa: T201
             used = ((bundled_adapter(adapter, model.targets), 1.0),) if adapter else ()
@@ -117,15 +119,19 @@ def _drawn(model: LoadedModel, requests: list[ImageRequest]) -> tuple[list[Image
     return [row.result() for row in rows], time.monotonic() - begun
 
 
-def side_by_side(pictures: dict[str, list[Image.Image]]) -> Image.Image:
-    """A row for each prompt, a labelled column for each way that it was drawn."""
+def side_by_side(pictures: dict[str, list[Image.Image]], prompts: list[str]) -> Image.Image:
+    """A row for each prompt, below its text, and a labelled column for each way that it was drawn."""
     width, height = next(iter(pictures.values()))[0].size
-    sheet = Image.new("RGB", (width * len(pictures), (height * len(next(iter(pictures.values())))) + 24), "white")
+    pitch = height + _LINE
+    sheet = Image.new("RGB", (width * len(pictures), _LINE + pitch * len(prompts)), "white")
     pen = ImageDraw.Draw(sheet)
+    for row, prompt in enumerate(prompts):
+        # Pillow's own font has no Chinese.
+        pen.text((6, _LINE + row * pitch + 6), prompt.encode("ascii", "replace").decode(), fill="black")
     for column, (label, images) in enumerate(pictures.items()):
         pen.text((column * width + 6, 6), label, fill="black")
         for row, image in enumerate(images):
-            sheet.paste(image, (column * width, 24 + row * height))
+            sheet.paste(image, (column * width, 2 * _LINE + row * pitch))
     return sheet
 
 
@@ -150,8 +156,8 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("quality.png"), help="the side-by-side picture")
     parser.add_argument("--json", action="store_true", help="the table as JSON")
     asked = parser.parse_args()
-    if asked.count < 1:
-        parser.error("--count is at least 1")
+    if asked.count < 1 or asked.steps < 1:
+        parser.error("--count and --steps are at least 1")
     if not asked.prompt and asked.model != str(CHECKPOINT_DIR):
         parser.error("say what to draw with --prompt: only the demo model has scenes of its own")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
@@ -165,7 +171,7 @@ def main() -> None:
         drifts, pictures = compare(asked.model, requests, scenes)
     except (GenerationError, OSError, TypeError) as error:
         sys.exit(f"easel quality: {error}")
-    side_by_side(pictures).save(asked.output)
+    side_by_side(pictures, prompts).save(asked.output)
     print(json.dumps([asdict(drift) for drift in drifts]) if asked.json else table(drifts))  # noqa: T201
     print(f"pictures side by side: {asked.output}", file=sys.stderr)  # noqa: T201
 

@@ -71,7 +71,13 @@ def test_an_adapter_works_on_quantised_weights(compared):
 def test_the_report_has_a_line_and_a_column_for_each_way_of_drawing(compared):
     drifts, pictures = compared
     assert len(table(drifts).splitlines()) == 1 + 6
-    assert side_by_side(pictures).size == (6 * 128, 24 + 2 * 128)
+    assert side_by_side(pictures, ["one", "two"]).size == (6 * 128, 24 + 2 * (24 + 128))
+
+
+def test_prompts_of_ones_own_are_drawn_with_an_adapter_too_and_not_scored():
+    wanted = ImageRequest(prompt="a red circle", width=64, height=64, steps=2, seed=0)
+    drifts, _ = compare(str(CHECKPOINT_DIR), [wanted], [])
+    assert [(drift.adapter, drift.score) for drift in drifts] == [("", None), ("outline", None)] * 3
 
 
 def test_a_precision_that_does_not_exist_stops_the_start():
