@@ -1,15 +1,18 @@
 """Checks the invariants on the live system: `easel audit`."""
 
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
 
 from django.db import connection, transaction
-from django.db.models import Count, F, OuterRef, Q, Subquery, Sum
-from django.db.models.functions import Coalesce
+from django.db.models import Count, DateField, F, OuterRef, Q, Subquery, Sum
+from django.db.models.functions import Coalesce, TruncMonth
 
 from billing.models import Account, Charge, Transaction
 from easel.generation.models import Attempt, Job, State
 from easel.registry.models import Worker
+from tenants.models import MonthlyUse
 
 ATTRIBUTION_DRIFT_MAX = 0.001
 OVERDUE = timedelta(minutes=5)
@@ -95,6 +98,24 @@ def gpu_seconds_are_attributed(now: datetime) -> Iterator[str]:
             yield f"worker {worker.name} was busy {worker.busy_seconds} s and attributed {worker.attributed_seconds} s"
 
 
+def months_match_jobs(now: datetime) -> Iterator[str]:
+    """A month's image units are those of its jobs, less the jobs that ended without an image."""
+    jobs = Job.objects.filter(Q(finished_at=None) | Q(state=State.SUCCEEDED)).order_by()
+    months = jobs.annotate(month=TruncMonth("created_at", output_field=DateField()))
+    pixels = Sum(F("width") * F("height") * F("n"))
+    of_jobs: dict[tuple[UUID, UUID | None, date], Decimal] = {}
+    for tenant_id, month, total in months.values_list("tenant", "month").annotate(total=pixels):
+        of_jobs[tenant_id, None, month] = Decimal(total) / 512**2
+    for tenant_id, key_id, month, total in months.values_list("tenant", "api_key", "month").annotate(total=pixels):
+        of_jobs[tenant_id, key_id, month] = Decimal(total) / 512**2
+    for row in MonthlyUse.objects.select_related("tenant"):
+        units = of_jobs.pop((row.tenant_id, row.api_key_id, row.month), Decimal(0))
+        if row.image_units != units:
+            yield f"{row.tenant} has {row.image_units} image units in {row.month:%Y-%m} and its jobs {units}"
+    for (tenant_id, _, month), units in of_jobs.items():
+        yield f"tenant {tenant_id} has no count of image units in {month:%Y-%m} and its jobs {units}"
+
+
 CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
     ledger_balances,
     accounts_match_entries,
@@ -103,6 +124,7 @@ CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
     jobs_end,
     successes_have_outputs,
     gpu_seconds_are_attributed,
+    months_match_jobs,
 )
 
 

@@ -20,6 +20,7 @@ SELECT DISTINCT ON (version.storage_key)
 class Migration(migrations.Migration):
     dependencies = [
         ("generation", "0003_arms_and_feedback"),
+        ("billing", "0003_storage_and_receivables"),  # the table that it fills
     ]
 
     operations = [
