@@ -234,7 +234,7 @@ def test_a_batch_too_large_for_the_memory_is_split_and_what_cannot_fit_alone_fai
 
     monkeypatch.setattr(model, "velocity", short_of_memory)
     rows = [engine.submit(request(width=256, height=128, seed=seed)) for seed in range(3)]
-    too_large = engine.submit(request(width=512, height=256))
+    too_large = engine.submit(request(width=384, height=256))
     drain(engine)
     assert batches[:5] == [4, 2, 2, 1, 1]
     assert max(batches[6:]) == 2  # it learns

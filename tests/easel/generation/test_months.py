@@ -105,7 +105,7 @@ def test_the_migration_counts_the_jobs_that_were_there_before_there_were_counts(
     with transaction.atomic():
         MonthlyUse.objects.filter(tenant=alice.tenant).delete()
         with connection.cursor() as cursor:
-            cursor.execute(import_module("easel.generation.migrations.0007_months_count_their_jobs").COUNT)
+            cursor.execute(import_module("easel.generation.migrations.0009_months_count_their_jobs").COUNT)
         assert counts(alice) == (Decimal("0.75"), Decimal("0.75"))
         assert not lines_about(alice)
         transaction.set_rollback(True)

@@ -19,7 +19,7 @@ GROUP BY GROUPING SETS ((tenant_id, month), (tenant_id, api_key_id, month));
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("generation", "0006_jobs_by_time_and_request"),
+        ("generation", "0008_results_cached"),
         ("tenants", "0004_quotas_and_block_lists"),
     ]
 
