@@ -28,7 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from inference.adapters import AdapterTable, AdapterTargets
 from inference.config import Precision
 from inference.errors import OutOfMemory, PromptTooLong, SizeUnsupported
-from inference.packed import ImageSequence, PackedTransformer, filled
+from inference.packed import ImageSequence, PackedTransformer, Parts, filled
 from inference.precision import quantize
 from inference.residency import NEVER_MERGE, AdapterCosts
 from inference.slots import RowAdapters, Used
@@ -71,7 +71,12 @@ class LoadedModel:
         self._channels: int = transformer.in_channels
         self._sides_max: list[int] = transformer.axes_lens[1:]
         self._packed = PackedTransformer(
-            transformer, slots=room.slots, rank_max=room.rank_max, merged_max=self.merged_max
+            transformer,
+            slots=room.slots,
+            rank_max=room.rank_max,
+            merged_max=self.merged_max,
+            # On a CPU it would need a compiler at hand, and half a minute at every start.
+            parts=Parts.fused() if self.device.type == "cuda" else Parts(),
         )
         pipe.transformer = None  # its weights live on in ours
         pipe.vae.to(memory_format=torch.channels_last)  # as its convolutions want it: a third less time to decode
@@ -199,7 +204,7 @@ class LoadedModel:
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Image.Image:
-        """A small, rough picture of latents without the decoder: a pixel for each 8 x 8, by `_fit_preview`'s map."""
+        """A small, rough picture of a row's `denoised` latents without the decoder: a pixel for each 8 x 8."""
         flat = latents.flatten(1).T.float().cpu()
         pixels = functional.pad(flat, (0, 1), value=1.0) @ self._preview_map
         pixels = pixels.clamp(0, 1).mul(255).round().to(torch.uint8)
@@ -207,10 +212,10 @@ class LoadedModel:
 
     @cached_property
     def _preview_map(self) -> Tensor:
-        """Least squares from latents, and a constant, to colours [channels + 1, 3], over encoded smooth pictures."""
+        """Least squares from latents, and a constant, to colours [channels + 1, 3], over encoded plain blocks."""
         vae = self.pipe.vae
-        coarse = torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-        pictures = functional.interpolate(coarse, size=(128, 128), mode="bicubic").clamp(0, 1)
+        coarse = torch.rand(32, 3, 4, 4, generator=torch.Generator().manual_seed(0)).round()
+        pictures = functional.interpolate(coarse, size=(128, 128))
         encoded = vae.encode((2 * pictures - 1).to(vae.device, vae.dtype)).latent_dist.mode()
         latents = (encoded.float().cpu() - vae.config.shift_factor) * vae.config.scaling_factor
         colours = functional.adaptive_avg_pool2d(pictures, latents.shape[2:])

@@ -7,10 +7,10 @@ caption) is made once per image by `sequence`, not at every step. A row's tokens
 rows' boundaries instead of a mask; rotation is in real numbers, which compilers understand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,9 +61,10 @@ class Packing:
 class Block(nn.Module):
     """A transformer block over packed tokens; without `time` it is one of those that refine captions."""
 
-    def __init__(self, block: Any, path: str, **room: int) -> None:
+    def __init__(self, block: Any, path: str, parts: "Parts", **room: int) -> None:
         """`block` is a diffusers `ZImageTransformerBlock` found at `path`."""
         super().__init__()
+        self.parts = parts
 
         attention, norms = block.attention, (block.attention_norm1, block.attention_norm2)
         halves = _halves(attention.norm_q.weight)
@@ -88,10 +89,10 @@ class Block(nn.Module):
         """`x` is [tokens, dim]; `time` is [rows, width of the embedding], laid out as `times` says."""
         scale_1, gate_1, scale_2, gate_2 = self._modulated_norms(packing, time, times)
         layout = packing.layout
-        attended = self._attended(_rms(x, self.eps) * scale_1, packing, rotation)
-        x = torch.addcmul(x, _rms(self.out(attended, layout), self.eps), gate_1)
-        gate, up = self.gate_up(_rms(x, self.eps) * scale_2, layout).chunk(2, dim=-1)
-        return torch.addcmul(x, _rms(self.down(functional.silu(gate) * up, layout), self.eps), gate_2)
+        attended = self._attended(self.parts.normed(x, scale_1, self.eps), packing, rotation)
+        x = self.parts.added(x, self.out(attended, layout), gate_1, self.eps)
+        up = self.gate_up(self.parts.normed(x, scale_2, self.eps), layout)
+        return self.parts.added(x, self.down(self.parts.gated(up), layout), gate_2, self.eps)
 
     def _modulated_norms(self, packing: Packing, time: Tensor | None, times: Packing) -> list[Tensor]:
         """The weights of the four norms, each times its row's modulation: [tokens, dim], or [dim] without `time`."""
@@ -104,15 +105,18 @@ class Block(nn.Module):
 
     def _attended(self, x: Tensor, packing: Packing, rotation: Tensor) -> Tensor:
         qkv = self.qkv(x, packing.layout).unflatten(-1, (3, self.heads, -1))  # [tokens, 3, heads, head_dim]
-        qk = _rotated(_rms(qkv[:, :2], self.eps_qk) * self.norm_qk, rotation)
+        qk = self.parts.rotated(qkv[:, :2], self.norm_qk, rotation, self.eps_qk)
         return _attention(qk[:, 0], qk[:, 1], qkv[:, 2], packing).flatten(1)
 
 
 class PackedTransformer(nn.Module):
     """The weights of a loaded `ZImageTransformer2DModel`, stepped for many images at once."""
 
-    def __init__(self, transformer: Any, *, slots: int, rank_max: int, merged_max: int) -> None:
+    def __init__(
+        self, transformer: Any, *, slots: int, rank_max: int, merged_max: int, parts: "Parts | None" = None
+    ) -> None:
         super().__init__()
+        parts = parts or Parts()
         room = {"slots": slots, "rank_max": rank_max, "merged_max": merged_max}
 
         def linear(path: str) -> SlotLinear:
@@ -120,7 +124,7 @@ class PackedTransformer(nn.Module):
 
         def blocks(name: str) -> nn.ModuleList:
             found = enumerate(transformer.get_submodule(name))
-            return nn.ModuleList(Block(block, f"{name}.{i}", **room) for i, block in found)
+            return nn.ModuleList(Block(block, f"{name}.{i}", parts, **room) for i, block in found)
 
         self.device: torch.device = transformer.device
         self.dtype: torch.dtype = transformer.dtype
@@ -242,24 +246,53 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
     return out
 
 
-def _rms(x: Tensor, eps: float) -> Tensor:
-    """`x` over the root mean square of its last dimension; the weight of the norm is the caller's to apply."""
-    return functional.rms_norm(x, x.shape[-1:], eps=eps)
-
-
 def _halves(x: Tensor) -> Tensor:
     """The order of a head's values in which the two of each pair are half a head apart."""
     return torch.arange(len(x), device=x.device).view(-1, 2).T.flatten()
 
 
-def _rotated(x: Tensor, rotation: Tensor) -> Tensor:
-    """Each pair of values of `x` [tokens, 2, heads, head_dim] turned by its token's angle, in float32.
+def _rms(x: Tensor, eps: float) -> Tensor:
+    """`x` over the root mean square of its last dimension; the weight of the norm is the caller's to apply."""
+    return functional.rms_norm(x, x.shape[-1:], eps=eps)
+
+
+def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return _rms(x, eps) * weight
+
+
+def _added(x: Tensor, branch: Tensor, gate: Tensor, eps: float) -> Tensor:
+    """The residual `x` plus a branch's normed output times its gate, which has the norm's weight within."""
+    return torch.addcmul(x, _rms(branch, eps), gate)
+
+
+def _gated(x: Tensor) -> Tensor:
+    gate, up = x.chunk(2, dim=-1)
+    return functional.silu(gate) * up
+
+
+def _rotated(x: Tensor, weight: Tensor, rotation: Tensor, eps: float) -> Tensor:
+    """Normed queries and keys [tokens, 2, heads, head_dim], each pair of values turned by its token's angle in float32.
 
     The two of a pair are half a head apart (queries and keys are made so): on neighbours this took seven times longer.
     """
+    x = _rms(x, eps) * weight
     cosines, sines = rotation
     first, second = x.float().chunk(2, dim=-1)
     return torch.addcmul(x * cosines, torch.cat((second, first), dim=-1), sines).type_as(x)
+
+
+class Parts(NamedTuple):
+    """What lies between the products of a block. `fused` has each in one kernel, for any number of tokens."""
+
+    normed: Callable[[Tensor, Tensor, float], Tensor] = _normed
+    added: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _added
+    gated: Callable[[Tensor], Tensor] = _gated
+    rotated: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _rotated
+
+    @classmethod
+    def fused(cls) -> "Parts":
+        """Compiled at their first use, once for all sizes: `warm_up` is that use."""
+        return cls(*(torch.compile(part, dynamic=True) for part in cls()))
 
 
 def _patches(latents: Tensor, image: ImageSequence) -> Tensor:

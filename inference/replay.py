@@ -19,7 +19,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,10 @@ def _check(fields: Any, place: str, required: Mapping[str, Any], optional: Mappi
             raise TraceError(place, f"`{name}` can't be {json.dumps(value)}", "trace_invalid")
 
 
-def run(model: LoadedModel, arrivals: Sequence[Arrival]) -> Replay:
-    """Run to the end. Raises `TraceError` for what is wrong with a request itself; other failures stay with its row.
+def run(model: LoadedModel, arrivals: Sequence[Arrival], *, stepped: Callable[[Step], None] = lambda _: None) -> Replay:
+    """Run to the end, telling `stepped` of each step.
+
+    Raises `TraceError` for what is wrong with a request itself; other failures stay with its row.
 
     Who is in a step doesn't depend on how fast the device is: a step's time has no limit here.
     """
@@ -140,6 +142,7 @@ def run(model: LoadedModel, arrivals: Sequence[Arrival]) -> Replay:
         if step and step.rows:
             steps[number] = step
             number += 1
+            stepped(step)
         elif step is None:
             if len(rows) == len(arrivals):
                 break
@@ -193,6 +196,16 @@ def contact_sheet(pictures: Mapping[int, Image.Image]) -> Image.Image:
     return sheet
 
 
+def preview_sheet(previews: Mapping[int, Sequence[Image.Image]]) -> Image.Image:
+    """What each picture was headed for after each of its steps: a line for each."""
+    sheet = Image.new("RGB", (40 + max(map(len, previews.values())) * 68, len(previews) * 68), "white")
+    for line, (number, pictures) in enumerate(sorted(previews.items())):
+        ImageDraw.Draw(sheet).text((4, line * 68 + 28), str(number), fill="black")
+        for column, picture in enumerate(pictures):
+            sheet.paste(picture.resize((64, 64)), (40 + column * 68, line * 68 + 2))
+    return sheet
+
+
 def largest_difference(model: LoadedModel, replay: Replay) -> int:
     """Of 255, between any picture and the same request drawn alone."""
     worst = 0
@@ -218,7 +231,14 @@ def main() -> None:
         model = load_model(asked.model, name="replay")
         arrivals = read_trace(asked.trace, model.targets)
         model.warm_up()
-        replay = run(model, arrivals)
+        previews: dict[Row, list[Image.Image]] = {}
+
+        def stepped(step: Step) -> None:
+            for row in step.rows:
+                if row.velocity is not None:
+                    previews.setdefault(row, []).append(model.preview(row.denoised))
+
+        replay = run(model, arrivals, stepped=stepped)
     except (TraceError, GenerationError, OSError, TypeError) as error:
         print(f"easel replay: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
@@ -229,6 +249,8 @@ def main() -> None:
         picture.save(asked.output / f"{number}.png")
     if drawn:
         contact_sheet(drawn).save(asked.output / "all.png")
+    numbers = {row: number for number, row in enumerate(replay.rows)}
+    preview_sheet({numbers[row]: seen for row, seen in previews.items()}).save(asked.output / "previews.png")
     print(f"pictures: {asked.output}/")  # noqa: T201
     if asked.check:
         print(f"largest difference to each drawn alone: {largest_difference(model, replay)} of 255")  # noqa: T201

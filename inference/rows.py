@@ -87,6 +87,11 @@ class Row:
         return self.sigmas[self.steps_done]
 
     @property
+    def denoised(self) -> Any:
+        """The latents that the last step was headed for: what the picture will be, as far as is known."""
+        return self.latents - self.sigma * self.velocity
+
+    @property
     def done(self) -> bool:
         return self.future.done()
 

@@ -1,11 +1,19 @@
 """The five verbs against the pipeline that they were taken from."""
 
+import time
+
+import numpy as np
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
 
+from inference.demo_model import CHECKPOINT_DIR
+from inference.engine import Engine
 from inference.errors import PromptTooLong, SizeUnsupported
-from inference.model import LoadedModel
+from inference.model import LoadedModel, Room, load_model
+from inference.rows import ImageRequest
+from inference.scheduler import Scheduler
 
 
 def test_a_prompt_without_padding_reads_as_the_pipeline_reads_it(model, pipe):
@@ -60,3 +68,18 @@ def test_a_step_has_a_token_for_every_16_by_16_pixels_and_the_captions_filled_to
 def test_a_size_that_the_model_cannot_draw_is_refused(model, width, height):
     with pytest.raises(SizeUnsupported):
         model.step_tokens(width, height, 1)
+
+
+def test_a_preview_is_the_picture_at_an_eighth_of_its_size_by_and_large():
+    demo = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=8))
+    engine = Engine(demo, clock=time.monotonic, scheduler=Scheduler(tokens_max=1000), step_seconds_max=1)
+    row = engine.submit(ImageRequest(prompt="a red circle", width=128, height=128, steps=8, seed=1))
+    previews = []
+    while engine.step() is not None:
+        if row.velocity is not None:
+            previews.append(demo.preview(row.denoised))
+    picture = np.asarray(row.result().resize((16, 16), Image.Resampling.BOX), dtype=float)
+    off = [np.abs(np.asarray(preview, dtype=float) - picture).mean() for preview in previews]
+    assert [preview.size for preview in previews] == [(16, 16)] * 8
+    assert off[-1] < 30  # of 255
+    assert off[0] > off[-1]

@@ -1,6 +1,7 @@
 """The packed forward against diffusers' own, each row alone, with PEFT's layers for the adapters."""
 
 import copy
+import shutil
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
 
-from inference.packed import PackedTransformer
+from inference.packed import PackedTransformer, Parts
 from inference.slots import RowAdapters
 
 RANKS = (1, 3, 8, 4)  # of the adapters, by slot
@@ -184,6 +185,15 @@ def test_what_stays_the_same_is_made_once_per_image(packed, peft):
     for time in (0.0, 0.4, 1.0):
         (ours,) = packed([latents], [time], [image], [RowAdapters(row["used"])])
         assert_close(ours, alone(peft, latents, time, embedding, row["used"]))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU takes a C++ compiler")
+def test_what_is_fused_computes_the_same_for_any_number_of_tokens(transformer, packed):
+    fused = PackedTransformer(copy.deepcopy(transformer), slots=1, rank_max=8, merged_max=0, parts=Parts.fused())
+    for height, caption in ((3, 5), (8, 40)):
+        row = {"height": height, "width": 5, "caption": caption, "time": 0.3, "used": (), "seed": 1}
+        (ours,), (theirs,) = forward(fused, [row]), forward(packed, [row])
+        assert_close(ours, theirs)
 
 
 def test_the_work_of_a_step_is_what_its_products_take(packed):
