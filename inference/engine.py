@@ -183,7 +183,9 @@ class Engine:
         seconds = self._clock() - begun
         work = sum(row.work for row in batch)
         if seconds > 0:
-            self._work_per_second += (1 - _RATE_KEPT) * (work / seconds - self._work_per_second)
+            measured = work / seconds
+            kept = measured if math.isinf(self._work_per_second) else self._work_per_second
+            self._work_per_second = _RATE_KEPT * kept + (1 - _RATE_KEPT) * measured
         self._scheduler.work_max = self._work_per_second * self._step_seconds_max
         step = Step(
             rows=tuple(batch),

@@ -16,7 +16,7 @@ from inference.contract import cancel_key, reports_key
 from inference.demo_model import ADAPTERS_DIR
 from tests.end_to_end.conftest import LiveEasel
 
-ORDER = {"prompt": "a red circle on a white background", "size": "128x128", "seed": 7}
+ORDER = {"prompt": "a red circle on a white background", "size": "128x128", "seed": 7, "cache": False}
 
 
 @dataclass

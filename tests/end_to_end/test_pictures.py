@@ -62,7 +62,7 @@ def test_the_answer_says_what_was_used_and_what_it_cost(openai):
 
 def test_a_seed_gives_the_same_picture_again_and_an_adapter_another(alice):
     alice.upload_adapter("outline", ADAPTERS_DIR / "outline.safetensors")
-    request = {"prompt": PROMPT, "size": "128x128", "seed": 3}
+    request = {"prompt": PROMPT, "size": "128x128", "seed": 3, "cache": False}
     jobs = [
         finished(alice, **request),
         finished(alice, **request, adapters=[{"name": "outline"}]),
@@ -73,6 +73,20 @@ def test_a_seed_gives_the_same_picture_again_and_an_adapter_another(alice):
     assert plain == plain_again
     assert outlined == outlined_again
     assert plain != outlined
+
+
+def test_the_same_request_again_is_answered_with_the_same_picture_for_the_request_fee(alice):
+    request = {"prompt": PROMPT, "size": "128x128", "seed": 4}
+    drawn, answered = finished(alice, **request), finished(alice, **request)
+    assert (answered["cached_from"], answered["usage"]["cached"], drawn["usage"]["cached"]) == (
+        drawn["id"],
+        True,
+        False,
+    )
+    assert answered["usage"]["cost"]["amount_micros"] == 500 < drawn["usage"]["cost"]["amount_micros"]
+    assert answered["attempts"] == 0
+    pictures = [alice.image(job["images"][0]["url"]) for job in (drawn, answered)]
+    assert pictures[0] == pictures[1]
 
 
 def test_usage_adds_up_to_the_jobs(alice):

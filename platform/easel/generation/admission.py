@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.db import transaction
 
 from billing import ledger
@@ -26,6 +27,7 @@ from easel.registry.models import Arm, ModelVersion
 from tenants.models import ApiKey, Project, Quota, Tenant
 from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_of, tightest, units_take
 
+log = structlog.get_logger()
 SIZE_MULTIPLE = 16  # a latent pixel is 8x8 pixels and a token 2x2 of those
 ASPECT_MAX = 3
 SEED_MAX = 2**53 - 1  # what a JSON number holds exactly
@@ -158,6 +160,8 @@ def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:
     )
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
+    names = {"job": str(job.id), "tenant": job.tenant.slug, "request_id": job.request_id}
+    log.info("job_answered_from_cache", **names, cached_from=str(source.id))
 
 
 def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm | None, Spec]:

@@ -73,7 +73,7 @@ def draw_all(client: Client, orders: Sequence[dict[str, Any]]) -> list[dict[str,
     """Draws the orders at once. Raises `ClickException` for one that fails."""
 
     def draw(order: dict[str, Any]) -> dict[str, Any]:
-        *_, job = client.follow(client.submit(size=_SIZE, seed=7, **order))
+        *_, job = client.follow(client.submit(size=_SIZE, seed=7, cache=False, **order))
         if job["status"] != "succeeded":
             raise click.ClickException(f"{order['prompt']!r} {job['status']}: {job['error']}")
         return job
