@@ -144,13 +144,18 @@ def load(model: LoadedModel, tmp_path: Path) -> Callable[[dict[str, torch.Tensor
 
 
 class Storage:
-    """An object store of signed URLs: whatever is PUT can be had by GET. `failures` are answered first."""
+    """An object store of signed URLs: whatever is PUT can be had by GET. `failures` are answered first.
+
+    While `gate` is cleared a PUT waits at it, which sets `reached`.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.content_types: dict[str, str] = {}
         self.failures: list[int] = []
         self.requests: list[str] = []
+        self.gate, self.reached = threading.Event(), threading.Event()
+        self.gate.set()
         storage = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -159,6 +164,8 @@ class Storage:
 
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                storage.reached.set()
+                storage.gate.wait(60)
                 if not storage.failures:
                     storage.objects[self.path] = body
                     storage.content_types[self.path] = self.headers["Content-Type"]

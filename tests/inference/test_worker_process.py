@@ -251,11 +251,15 @@ def test_a_storage_that_refuses_fails_the_attempt_for_now(storage, new_task, end
     assert (end.outcome, end.error_code, end.retryable) == ("failed", "storage_refused", True)
 
 
-def test_the_worker_outlives_redis_and_reports_what_ended_meanwhile(worker, redis_server, new_task, eventually):
-    running = new_task(steps=1000)
+def test_the_worker_outlives_redis_and_reports_what_ended_meanwhile(
+    worker, redis_server, storage, new_task, eventually
+):
+    running = new_task()
+    storage.gate.clear()
     worker.send(running.to_dict())
-    eventually(lambda: [beat for beat in worker.beats() if beat.attempts], seconds=30)
+    assert storage.reached.wait(30)
     redis_server.kill()
+    storage.gate.set()
     eventually(lambda: [line for line in worker.log() if line["event"] == "report_repeated"], seconds=60)
     redis_server.start()
     (end,) = eventually(lambda: worker.ends_of(running), seconds=30)

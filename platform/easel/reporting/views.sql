@@ -127,7 +127,7 @@ COMMENT ON COLUMN reporting.jobs.attempts IS 'How often it was handed to a worke
 COMMENT ON COLUMN reporting.jobs.queue_seconds IS 'From its admission until a worker first began it; null before.';
 COMMENT ON COLUMN reporting.jobs.run_seconds IS 'From that beginning to its end, repeated attempts included; null before.';
 COMMENT ON COLUMN reporting.jobs.gpu_seconds IS 'GPU seconds of all its attempts; those of attempts that failed are not charged.';
-COMMENT ON COLUMN reporting.jobs.amount_micros IS 'What it was charged, in micro-units of the currency; 0 unless it succeeded.';
+COMMENT ON COLUMN reporting.jobs.amount_micros IS 'What it was charged, in micro-units of the currency; 0 unless it succeeded, or was stopped under prices that charge for its steps.';
 COMMENT ON COLUMN reporting.jobs.currency IS 'ISO 4217.';
 
 
