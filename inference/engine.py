@@ -2,10 +2,11 @@
 
 import math
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -18,6 +19,7 @@ from inference.scheduler import Scheduler
 from inference.slots import RowAdapters
 from inference.stage import Model, Stage, in_parts
 
+T = TypeVar("T")
 _RATE_KEPT = 0.9  # of the rate of work measured so far, at each step
 
 log = structlog.get_logger()
@@ -121,11 +123,7 @@ class Engine:
 
     def _take_inbox(self) -> None:
         """Let in what came, let go what was canceled or is too late."""
-        try:
-            while True:
-                self._waiting.append(self._inbox.get_nowait())
-        except Empty:
-            pass
+        self._waiting.extend(_drained(self._inbox))
         self._take_staged()
         now = self._clock()
         for row in [*self._waiting, *self._scheduler.rows()]:
@@ -158,18 +156,14 @@ class Engine:
         self._awake.set()
 
     def _take_staged(self) -> None:
-        try:
-            while True:
-                row, outcome = self._staged.get_nowait()
-                if row.done:  # ended meanwhile by a fault
-                    continue
-                self._at_stage.remove(row)
-                if outcome is None and not row.canceled:
-                    self._scheduler.add(row)
-                else:
-                    self._end(row, row.canceled or outcome)
-        except Empty:
-            pass
+        for row, outcome in _drained(self._staged):
+            if row.done:  # ended meanwhile by a fault
+                continue
+            self._at_stage.remove(row)
+            if outcome is None and not row.canceled:
+                self._scheduler.add(row)
+            else:
+                self._end(row, row.canceled or outcome)
 
     def _advance(self, batch: list[Row]) -> Step:
         begun = self._clock()
@@ -291,3 +285,10 @@ class Engine:
         for row in [*self._waiting, *self._scheduler.rows(), *self._at_stage]:
             self._end(row, error)
         self._at_stage.clear()
+
+
+def _drained(queue: SimpleQueue[T]) -> Iterator[T]:
+    """What is in a queue now, without waiting."""
+    with suppress(Empty):
+        while True:
+            yield queue.get_nowait()

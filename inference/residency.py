@@ -12,7 +12,6 @@ class Places(Generic[KeyT]):
     """Keys in numbered places. A key that is in use stays; of the others the longest unused makes room."""
 
     def __init__(self, count: int) -> None:
-        self.count = count
         self._free = list(range(count))
         self._place: OrderedDict[KeyT, int] = OrderedDict()  # the longest unused first
         self._users: dict[KeyT, int] = {}

@@ -109,9 +109,7 @@ class Scheduler(Generic[RowT]):
     def _in_turn(self) -> Iterator[RowT]:
         """Every row once: the least served tenant's first, each counted as served when it is handed out."""
         served = {tenant: queue.served for tenant, queue in self._queues.items()}
-        ordered = {
-            tenant: iter(sorted(queue.tags, key=queue.tags.__getitem__)) for tenant, queue in self._queues.items()
-        }
+        ordered = {tenant: queue.in_turn() for tenant, queue in self._queues.items()}
         while served:
             tenant = min(served, key=served.__getitem__)
             row = next(ordered[tenant], None)

@@ -5,7 +5,7 @@ weights. A forward comes with a `Layout`, which says for each stretch of the inp
 takes. Low-rank form: y = W x + scale * alpha / rank * B (A x), Hu et al. 2021; adapters on the same stretch add up.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -100,8 +100,7 @@ class SlotLinear(nn.Linear):
         """Fill a slot with an adapter's A [rank, in] and B [out, rank] by path; no row that runs may use the slot."""
         found = [matrices.get(path) for path in self.paths]
         rank = max((len(pair[0]) for pair in found if pair), default=0)
-        for i, (path, pair, (left, right)) in enumerate(zip(self.paths, found, self._columns, strict=True)):
-            a, b = self._a[slot, i * rank : (i + 1) * rank], self._b[slot, :rank, left:right]
+        for path, pair, (a, b, _) in zip(self.paths, found, self._matrices(slot, rank), strict=True):
             own = len(pair[0]) if pair else 0
             if pair:
                 a[:own].copy_(pair[0], non_blocking=True)
@@ -124,7 +123,10 @@ class SlotLinear(nn.Linear):
             merged = self._merged[place] = torch.empty_like(self.weight)
         merged.copy_(self.weight)
         for slot, scale in used:
-            rank = self._ranks[slot]
-            for i, (left, right) in enumerate(self._columns):
-                a, b = self._a[slot, i * rank : (i + 1) * rank], self._b[slot, :rank, left:right]
+            for a, b, (left, right) in self._matrices(slot, self._ranks[slot]):
                 merged[left:right].addmm_(b.T, a, alpha=scale)
+
+    def _matrices(self, slot: int, rank: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
+        """Of each layer, its A [rank, in] and B [rank, out] in a slot, and its columns of the output."""
+        for i, (left, right) in enumerate(self._columns):
+            yield self._a[slot, i * rank : (i + 1) * rank], self._b[slot, :rank, left:right], (left, right)

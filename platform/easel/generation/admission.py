@@ -16,7 +16,7 @@ from billing import ledger
 from billing.models import Meter
 from billing.rating import Prices, Quantity, total_micros
 from billing.settlement import settle
-from easel.generation.dimensions import dimensions_of
+from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, JobAdapter, State
 from easel.generation.prompt_policy import prompt_check, prompt_clean
@@ -160,8 +160,7 @@ def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:
     )
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
-    names = {"job": str(job.id), "tenant": job.tenant.slug, "request_id": job.request_id}
-    log.info("job_answered_from_cache", **names, cached_from=str(source.id))
+    log.info("job_answered_from_cache", **names_of(job), cached_from=str(source.id))
 
 
 def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm | None, Spec]:

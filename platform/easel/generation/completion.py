@@ -22,7 +22,7 @@ from billing.rating import Prices, Quantity
 from billing.settlement import settle
 from billing.storage import objects_stored
 from easel.generation.admission import image_units
-from easel.generation.dimensions import dimensions_of
+from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.keys import output_key
 from easel.generation.models import Attempt, Job, Output, State
 from easel.generation.result_cache import result_remember
@@ -175,14 +175,14 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
     result_remember(job, now=now)
-    log.info("job_succeeded", **_names(job), cost_micros=charged, gpu_seconds=report.gpu_seconds)
+    log.info("job_succeeded", **names_of(job), cost_micros=charged, gpu_seconds=report.gpu_seconds)
     return Applied.SETTLED
 
 
 def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> Applied:
     """Ends a job that its worker gave up half-way; it pays for the steps it took if the price book says so."""
-    prices = Prices.at(currency=job.tenant.currency, at=job.created_at)
-    if prices.bills_stopped_work and report.steps_done:
+    prices = Prices.at(currency=job.tenant.currency, at=job.created_at) if report.steps_done else None
+    if prices and prices.bills_stopped_work:
         units = image_units(width=job.width, height=job.height, n=job.n)
         share = Decimal(min(report.steps_done, job.steps * job.n)) / (job.steps * job.n)
         settle(
@@ -210,7 +210,7 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
         return _end(job, State.FAILED, now, attempt.error_code or "internal_error", attempt.error_message)
     job.state = State.QUEUED
     job.save(update_fields=["state"])
-    log.warning("job_requeued", **_names(job), attempt=attempt.number, error_code=attempt.error_code)
+    log.warning("job_requeued", **names_of(job), attempt=attempt.number, error_code=attempt.error_code)
     return Applied.REQUEUED
 
 
@@ -222,13 +222,9 @@ def _end(job: Job, state: State, now: datetime, error_code: str = "", error_mess
     job.state, job.finished_at = state, now
     job.error_code, job.error_message = error_code, error_message
     job.save(update_fields=["state", "finished_at", "error_code", "error_message"])
-    log.info(f"job_{state}", **_names(job), error_code=error_code)
+    log.info(f"job_{state}", **names_of(job), error_code=error_code)
     return Applied.SETTLED
 
 
 def _seconds(report: AttemptFinished) -> Decimal:
     return Decimal(report.gpu_seconds).quantize(NANO)
-
-
-def _names(job: Job) -> dict[str, str]:
-    return {"job": str(job.id), "tenant": job.tenant.slug, "request_id": job.request_id}

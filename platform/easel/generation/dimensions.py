@@ -1,9 +1,15 @@
-"""What usage is grouped by in reports."""
+"""What a job is told apart by, in reports and in logs."""
 
 from easel.generation.models import Job
 
 
+def names_of(job: Job) -> dict[str, str]:
+    """The fields of every log line about a job."""
+    return {"job": str(job.id), "tenant": job.tenant.slug, "request_id": job.request_id}
+
+
 def dimensions_of(job: Job) -> dict[str, str]:
+    """What its usage is grouped by."""
     return {
         "model": job.model_version.model.name,
         "model_version": job.model_version.label,

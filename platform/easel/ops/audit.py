@@ -18,7 +18,7 @@ ATTRIBUTION_DRIFT_MAX = 0.001
 OVERDUE = timedelta(minutes=5)
 
 # A job that was stopped is posted where the price book charges for the steps that it took.
-_SETTLED_BY: dict[str, tuple[str, ...]] = {
+_SETTLED_BY: dict[str, tuple[str | None, ...]] = {
     State.SUCCEEDED: ("post",),
     State.FAILED: ("void",),
     State.CANCELED: ("void", "post"),
@@ -60,8 +60,7 @@ def jobs_match_ledger(now: datetime) -> Iterator[str]:
         )
     )
     for job_id, state in Job.objects.values_list("id", "state").iterator():
-        by = settled.get(job_id)
-        if by not in _SETTLED_BY[state] if state in _SETTLED_BY else by is not None:
+        if settled.get(job_id) not in _SETTLED_BY.get(state, (None,)):
             yield f"job {job_id} is {state} and its hold was settled by {settled.get(job_id)}"
 
 

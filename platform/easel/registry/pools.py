@@ -19,20 +19,19 @@ def dedicated_pool_create(
     It is named as the tenant, and so is its namespace in Redis and in Kubernetes: `easel-t-<slug>`. Raises
     `PoolExists`.
     """
-    try:
-        with transaction.atomic():
-            return Pool.objects.create(
-                slug=tenant.slug,
-                namespace=f"easel-t-{tenant.slug}",
-                tenant=tenant,
-                checkpoint=version.checkpoint,
-                precision=version.precision,
-                gpu_class=gpu_class,
-                gpu_hour_cost=gpu_hour_cost,
-                created_at=now,
-            )
-    except IntegrityError as error:
-        raise PoolExists(f"{tenant.slug} has a pool, or another pool is called so") from error
+    return _created(
+        Pool(
+            slug=tenant.slug,
+            namespace=f"easel-t-{tenant.slug}",
+            tenant=tenant,
+            checkpoint=version.checkpoint,
+            precision=version.precision,
+            gpu_class=gpu_class,
+            gpu_hour_cost=gpu_hour_cost,
+            created_at=now,
+        ),
+        otherwise=f"{tenant.slug} has a pool, or another pool is called so",
+    )
 
 
 def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now: datetime) -> Pool:
@@ -41,17 +40,25 @@ def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now
         raise PoolNameInvalid(
             f"{name!r} is no name for a pool: lower-case letters, digits and '-', not t-…, as in fast-int8"
         )
+    return _created(
+        Pool(
+            slug=name,
+            namespace=f"easel-{name}",
+            gpu_class=gpu_class,
+            gpu_hour_cost=gpu_hour_cost,
+            created_at=now,
+        ),
+        otherwise=f"there is a pool called {name}",
+    )
+
+
+def _created(pool: Pool, *, otherwise: str) -> Pool:
     try:
         with transaction.atomic():
-            return Pool.objects.create(
-                slug=name,
-                namespace=f"easel-{name}",
-                gpu_class=gpu_class,
-                gpu_hour_cost=gpu_hour_cost,
-                created_at=now,
-            )
+            pool.save(force_insert=True)
     except IntegrityError as error:
-        raise PoolExists(f"there is a pool called {name}") from error
+        raise PoolExists(otherwise) from error
+    return pool
 
 
 def pool_cost_set(pool: Pool, *, gpu_hour_cost: Decimal) -> None:
