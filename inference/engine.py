@@ -85,7 +85,8 @@ class Engine:
         return row
 
     def start(self) -> None:
-        self._stage.start()
+        if self._model.concurrent:
+            self._stage.start()
         self._thread.start()
 
     def close(self) -> None:

@@ -63,6 +63,8 @@ class LoadedModel:
         self.pipe = pipe
         self.device: torch.device = transformer.device
         self.dtype: torch.dtype = transformer.dtype
+        # Whether two threads get more done than one: a CPU's one thread already uses every core.
+        self.concurrent = self.device.type == "cuda"
         self.slots = room.slots
         self.targets = AdapterTargets.of(transformer, rank_max=room.rank_max)
         mergeable = sum(height * width for height, width in self.targets.shapes.values()) * self.dtype.itemsize

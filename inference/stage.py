@@ -1,9 +1,11 @@
-"""What an image needs before its first step and after its last: text, adapters, VAE. Off the thread that steps.
+"""What an image needs before its first step and after its last: text, adapters, VAE. Off the loop that steps.
 
-The stage has a thread of its own, and on a GPU a stream of its own, so that no step waits for a decode. What came in
+On a GPU the stage has a thread and a stream of its own, so that no step waits for a decode. On a CPU two threads that
+compute only slow each other down (by half, measured), so a little of it is done between two steps. What came in
 meanwhile is done together: prompts in one encoding, pictures of a size in one decoding.
 """
 
+import math
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from inference.rows import Row
 from inference.slots import RowAdapters, Used
 
 _TOGETHER_MAX = 8  # rows in one encoding or decoding: with more, the first would wait for the last
+_PIXELS_TOGETHER_MAX = 512 * 512  # in one decoding of several: what is larger gains nothing from company
 _CAPTIONS_MAX = 256  # remembered; a long one of Z-Image takes 2.6 MB
 
 T = TypeVar("T")
@@ -41,6 +44,7 @@ def in_parts(work: Callable[[Sequence[T]], None], items: Sequence[T], failed: Ca
 class Model(Protocol):
     """What the engine asks of a model; `inference.model.LoadedModel` says what each means."""
 
+    concurrent: bool
     slots: int
     merged_max: int
     costs: AdapterCosts
@@ -123,7 +127,8 @@ class Stage:
         with self._changed:
             preparing = [self._to_prepare.popleft() for _ in range(min(_TOGETHER_MAX, len(self._to_prepare)))]
             size = self._to_decode[0].size if self._to_decode else None
-            decoding = [row for row in self._to_decode if row.size == size][:_TOGETHER_MAX]
+            together = min(_TOGETHER_MAX, max(1, _PIXELS_TOGETHER_MAX // math.prod(size))) if size else 0
+            decoding = [row for row in self._to_decode if row.size == size][:together]
             for row in decoding:
                 self._to_decode.remove(row)
         self._encode(preparing)

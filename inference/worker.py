@@ -26,6 +26,7 @@ from inference.adapters import load_adapter
 from inference.attempts import Attempts
 from inference.config import ConfigError, WorkerConfig
 from inference.contract import QUEUE, TASK_NAME, AttemptFinished, GenerationTask, WorkerBeat
+from inference.cores import lent
 from inference.engine import Engine
 from inference.logs import configure_logs
 from inference.model import LoadedModel, Room, load_model
@@ -67,7 +68,7 @@ class Worker:
                 disk_bytes_max=config.adapter_cache_bytes,
                 memory_bytes_max=config.adapter_memory_bytes,
                 client=client,
-                parse=lambda path, sha256: load_adapter(path, model.targets, sha256=sha256),
+                parse=lambda path, sha256: lent(lambda: load_adapter(path, model.targets, sha256=sha256)),
             ),
             client=client,
             clock=time.monotonic,
@@ -200,6 +201,12 @@ def _keep_our_logging(**_: Any) -> None:
     pass
 
 
+def _warm_model(config: WorkerConfig, room: Room) -> LoadedModel:
+    model = load_model(config.model, name=config.model_name, precision=config.precision, room=room)
+    model.warm_up()
+    return model
+
+
 def main() -> None:
     try:
         config = WorkerConfig.from_env(os.environ)
@@ -210,8 +217,7 @@ def main() -> None:
     begun = time.monotonic()
     torch.set_num_threads(config.torch_threads)
     room = Room(slots=config.adapter_slots, rank_max=config.adapter_rank_max, merged_bytes=config.merged_bytes)
-    model = load_model(config.model, name=config.model_name, precision=config.precision, room=room)
-    model.warm_up()
+    model = lent(lambda: _warm_model(config, room))
     if model.device.type == "cuda":
         metrics.watch_device(model.device.index or 0)
     worker = Worker(config, model, load_seconds=time.monotonic() - begun)

@@ -244,7 +244,9 @@ def test_a_batch_too_large_for_the_memory_is_split_and_what_cannot_fit_alone_fai
         too_large.result(0)
 
 
-def test_the_thread_serves_many_callers_and_ends_what_is_left_when_closed(engine):
+@pytest.mark.parametrize("concurrent", [False, True])
+def test_the_threads_serve_many_callers_and_end_what_is_left_when_closed(engine, model, monkeypatch, concurrent):
+    monkeypatch.setattr(model, "concurrent", concurrent)
     engine.start()
     rows = [engine.submit(request(seed=seed)) for seed in range(4)]
     assert [row.result(30).size for row in rows] == [(64, 64)] * 4

@@ -37,6 +37,7 @@ class FakeModel:
 
     slots = 2
     merged_max = 1
+    concurrent = False
     costs = AdapterCosts(unmerged_per_token=0.01, merge=1.0, merged_per_step=0.1)
     work_per_second = 1e3
 

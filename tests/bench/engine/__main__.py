@@ -12,14 +12,16 @@ import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import diffusers
 import structlog
 import torch
 
+from inference.cores import lent
 from inference.demo_model import CHECKPOINT_DIR
-from inference.model import Room, load_model
+from inference.model import LoadedModel, Room, load_model
 from tests.bench.engine import cuda, measures
 from tests.bench.engine.systems import ALWAYS_MERGE, AdapterAffinity, Diffusers, EqualAdapters, OneByOne, Ours
 from tests.bench.engine.workload import adapter_table, asks
@@ -56,15 +58,14 @@ def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> Non
 
     In every round all systems get the same images; the ratio is the median of the rounds' own.
     """
-    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=16))
-    model.warm_up()
+    model = lent(demo_model)
     tables = {number: adapter_table(model.targets, number) for number in range(adapters)}
     works = [asks(count, adapters=adapters, seed=seed) for seed in range(rounds + 1)]
     used = {ask.adapter: tables[ask.adapter] for work in works for ask in work}
     systems: dict[str, Ours | Diffusers] = {
         "ours": Ours(model),
-        "diffusers_reload": Diffusers(CHECKPOINT_DIR, preloaded=None),
-        "diffusers_preloaded": Diffusers(CHECKPOINT_DIR, preloaded=used),
+        "diffusers_reload": lent(lambda: Diffusers(CHECKPOINT_DIR, preloaded=None)),
+        "diffusers_preloaded": lent(lambda: Diffusers(CHECKPOINT_DIR, preloaded=used)),
         "unbatched": Ours(model, OneByOne),
         "equal_adapters": Ours(model, EqualAdapters),
         "merge_swap": Ours(model, AdapterAffinity, costs=ALWAYS_MERGE, merged_max=1),
@@ -73,7 +74,8 @@ def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> Non
     drifts = []
     for i, work in enumerate(works):
         for name, system in systems.items():
-            run = system.run(work[:3] if i == 0 else work, tables)  # the first round only warms up
+            asked = work[:3] if i == 0 else work  # the first round only warms up
+            run = lent(partial(system.run, asked, tables))  # to each all the cores, one after the other
             if i:
                 seconds[name].append(run.seconds)
                 drifts.append(run.drift)
@@ -95,16 +97,21 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def engine_alone(report: Report, *, quick: bool) -> None:
+def demo_model() -> LoadedModel:
     model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=16))
     model.warm_up()
+    return model
+
+
+def engine_alone(report: Report, *, quick: bool) -> None:
+    model = lent(demo_model)
     tables = {number: adapter_table(model.targets, number) for number in range(40)}
     fifo, ours = measures.small_behind_large(model, tables, trials=5 if quick else 20, large_px=384)
     report.add("small_behind_large_p95_speedup", fifo / ours, at_least=5)
-    unmerged, chosen = measures.adapter_tax(model, tables, rows=8, px=256, rounds=9 if quick else 31)
+    unmerged, chosen = lent(lambda: measures.adapter_tax(model, tables, rows=8, px=256, rounds=9 if quick else 31))
     report.add("adapter_tax_8", chosen, at_most=15)
     report.add("adapter_tax_8_unmerged", unmerged)
-    report.add("adapter_to_slot_ms", measures.slot_load(model, tables))
+    report.add("adapter_to_slot_ms", lent(lambda: measures.slot_load(model, tables)))
     report.add("join_delay_steps", measures.join_delay(model, tables, trials=5 if quick else 15))
     growth, moved = measures.soak(model, tables, joins=1_000 if quick else 10_000)
     report.add("soak_peak_memory_growth_percent", growth, at_most=5)
