@@ -172,8 +172,8 @@ class Engine:
             row.weights = RowAdapters(row.slots)
         for composition in {row.composition for row in batch if row.composition}:
             self._choose_weights([row for row in batch if row.composition == composition])
-        # Side by side, rows that take the same weights share a product.
-        batch.sort(key=lambda row: -1 if row.weights.merged is None else row.weights.merged)
+        # Side by side, rows that take the same weights share a product, and rows of one length share their attention.
+        batch.sort(key=lambda row: (-1 if row.weights.merged is None else row.weights.merged, row.tokens))
         in_parts(self._denoise, batch, self._end)
         seconds = self._clock() - begun
         work = sum(row.work for row in batch)

@@ -9,7 +9,7 @@ rows' boundaries instead of a mask; rotation is in real numbers, which compilers
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -46,11 +46,12 @@ class ImageSequence:
 
 
 class Packing:
-    """Rows end to end: where each begins and ends, and what adapters it takes."""
+    """Rows end to end: where each begins and ends, runs of (length, rows) of equal ones, and what adapters each takes."""
 
     def __init__(self, lengths: Sequence[int], adapters: Sequence[RowAdapters], device: torch.device) -> None:
         stops = torch.tensor([0, *lengths]).cumsum(0).tolist()
         self.spans = list(pairwise(stops))
+        self.runs = [(length, len(list(rows))) for length, rows in groupby(lengths)]
         self.layout = Layout(self.spans, adapters)
         self.longest = max(lengths)
         self.stops = torch.tensor(stops, dtype=torch.int32, device=device)
@@ -240,11 +241,13 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
         stops, longest = packing.stops, packing.longest
         packed = varlen_attn(q.contiguous(), k.contiguous(), v.contiguous(), stops, stops, longest, longest)
         return cast(Tensor, packed)
-    out = torch.empty_like(v)
-    for start, stop in packing.spans:
-        queries, keys, values = (x[start:stop].transpose(0, 1)[None] for x in (q, k, v))
-        out[start:stop] = functional.scaled_dot_product_attention(queries, keys, values)[0].transpose(0, 1)
-    return out
+    sizes = [length * rows for length, rows in packing.runs]
+    parts = zip(packing.runs, *(x.split(sizes) for x in (q, k, v)), strict=True)
+    attended = [
+        functional.scaled_dot_product_attention(*(x.unflatten(0, (rows, length)).transpose(1, 2) for x in qkv))
+        for (length, rows), *qkv in parts
+    ]
+    return torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])
 
 
 def _halves(x: Tensor) -> Tensor:
@@ -258,7 +261,7 @@ def _rms(x: Tensor, eps: float) -> Tensor:
 
 
 def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return _rms(x, eps) * weight
+    return _rms(x, eps).mul_(weight)
 
 
 def _added(x: Tensor, branch: Tensor, gate: Tensor, eps: float) -> Tensor:
@@ -268,7 +271,7 @@ def _added(x: Tensor, branch: Tensor, gate: Tensor, eps: float) -> Tensor:
 
 def _gated(x: Tensor) -> Tensor:
     gate, up = x.chunk(2, dim=-1)
-    return functional.silu(gate) * up
+    return functional.silu(gate).mul_(up)
 
 
 def _rotated(x: Tensor, weight: Tensor, rotation: Tensor, eps: float) -> Tensor:
@@ -276,10 +279,11 @@ def _rotated(x: Tensor, weight: Tensor, rotation: Tensor, eps: float) -> Tensor:
 
     The two of a pair are half a head apart (queries and keys are made so): on neighbours this took seven times longer.
     """
-    x = _rms(x, eps) * weight
+    normed = _rms(x, eps).mul_(weight).float()
     cosines, sines = rotation
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.addcmul(x * cosines, torch.cat((second, first), dim=-1), sines).type_as(x)
+    first, second = normed.chunk(2, dim=-1)
+    # In place: each new tensor of this size costs a CPU more than the arithmetic.
+    return torch.cat((second, first), dim=-1).mul_(sines).addcmul_(normed, cosines).type_as(x)
 
 
 class Parts(NamedTuple):
