@@ -58,7 +58,7 @@ class SlotLinear(nn.Linear):
         self._columns = list(pairwise([0, *stops]))  # of each layer in the output
         # Not filled: a slot's values beyond the rank of what it holds are never read.
         self._a = weight.new_empty(slots, len(layers) * rank_max, self.in_features)
-        self._b = weight.new_empty(slots, rank_max, self.out_features)
+        self._b = weight.new_empty(slots, len(layers) * rank_max, self.out_features)  # zero but for each layer's block
         self._ranks = [0] * slots
         self._merged: list[Tensor | None] = [None] * merged_max
 
@@ -67,11 +67,10 @@ class SlotLinear(nn.Linear):
         for (start, stop), (slots, _) in zip(layout.spans, layout.adapters, strict=True):
             for slot, scale in slots:
                 if rank := self._ranks[slot]:
-                    # One product with A serves all the layers: the input is read once.
-                    low = x[start:stop] @ self._a[slot, : rank * len(self._columns)].T
-                    for i, (left, right) in enumerate(self._columns):
-                        b = self._b[slot, :rank, left:right]
-                        y[start:stop, left:right].addmm_(low[:, i * rank : (i + 1) * rank], b, alpha=scale)
+                    # One product with A and one with B serve all the layers: for small rows the calls cost most.
+                    used = rank * len(self._columns)
+                    low = x[start:stop] @ self._a[slot, :used].T
+                    y[start:stop].addmm_(low, self._b[slot, :used], alpha=scale)
         return y
 
     def _multiplied(self, x: Tensor, layout: Layout) -> Tensor:
@@ -100,13 +99,13 @@ class SlotLinear(nn.Linear):
         """Fill a slot with an adapter's A [rank, in] and B [out, rank] by path; no row that runs may use the slot."""
         found = [matrices.get(path) for path in self.paths]
         rank = max((len(pair[0]) for pair in found if pair), default=0)
+        self._b[slot, : rank * len(found)].zero_()
         for path, pair, (a, b, _) in zip(self.paths, found, self._matrices(slot, rank), strict=True):
             own = len(pair[0]) if pair else 0
             if pair:
                 a[:own].copy_(pair[0], non_blocking=True)
                 b[:own].copy_(self._ordered(path, pair[1]).T, non_blocking=True)
             a[own:].zero_()
-            b[own:].zero_()
         self._ranks[slot] = rank
 
     def merge(self, place: int, used: Used) -> None:
@@ -129,4 +128,5 @@ class SlotLinear(nn.Linear):
     def _matrices(self, slot: int, rank: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
         """Of each layer, its A [rank, in] and B [rank, out] in a slot, and its columns of the output."""
         for i, (left, right) in enumerate(self._columns):
-            yield self._a[slot, i * rank : (i + 1) * rank], self._b[slot, :rank, left:right], (left, right)
+            block = slice(i * rank, (i + 1) * rank)
+            yield self._a[slot, block], self._b[slot, block, left:right], (left, right)
