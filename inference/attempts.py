@@ -4,16 +4,19 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from queue import SimpleQueue
+from typing import NamedTuple
 
 import httpx
 import structlog
+from PIL import Image
 
 from inference import metrics
 from inference.adapter_store import AdapterStore
 from inference.attribution import Clock
-from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, Outcome, StoredOutput
+from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, Outcome, OutputSlot, StoredOutput
 from inference.engine import Engine
-from inference.errors import Canceled, DeadlinePassed, GenerationError, WorkerStopped, WrongModel
+from inference.errors import Canceled, DeadlinePassed, GenerationError, TransferError, WorkerStopped, WrongModel
 from inference.logs import bound_to
 from inference.outputs import store_output
 from inference.rows import ImageRequest, Row
@@ -21,6 +24,12 @@ from inference.rows import ImageRequest, Row
 _SEEN_MAX = 10_000
 
 log = structlog.get_logger()
+
+
+class _Shown(NamedTuple):
+    row: Row
+    number: int
+    image: Image.Image
 
 
 class Attempt:
@@ -32,6 +41,8 @@ class Attempt:
         self.begun = begun
         self.deadline = math.inf if task.deadline_at is None else begun + task.deadline_at - begun_at
         self.rows: list[Row] = []
+        self.previews: list[tuple[int, int]] = []  # that are stored
+        self.happened: SimpleQueue[_Shown | Row] = SimpleQueue()  # previews to store, and rows that ended
         self._lock = threading.Lock()
         self._why: GenerationError | None = None
 
@@ -53,6 +64,7 @@ class Attempt:
             attempt_token=self.task.attempt_token,
             steps_done=sum(row.steps_done for row in list(self.rows)),
             steps_total=self.task.steps * len(self.task.outputs),
+            previews=tuple(self.previews),
         )
 
 
@@ -69,10 +81,10 @@ class Attempts:
         worker: str,
         gpu_class: str,
         model_versions: tuple[str, ...],
-        began: Callable[[], None],
+        news: Callable[[], None],
         finished: Callable[[AttemptFinished], None],
     ) -> None:
-        """`began` is told when an attempt begins, `finished` how it ended. `clock` is the engine's."""
+        """`news` is told when an attempt begins or has a preview, `finished` how it ended. `clock` is the engine's."""
         self._engine = engine
         self._adapters = adapters
         self._client = client
@@ -80,7 +92,7 @@ class Attempts:
         self._worker = worker
         self._gpu_class = gpu_class
         self._model_versions = model_versions
-        self._began = began
+        self._news = news
         self._finished = finished
         self._lock = threading.Lock()
         self._live: dict[str, Attempt] = {}
@@ -115,7 +127,7 @@ class Attempts:
                 log.warning("task_delivered_twice")
                 return
             log.info("attempt_began", outputs=len(task.outputs), adapters=len(task.adapters))
-            self._began()
+            self._news()
             end = self._generate(attempt)
             self._finished(end)
             with self._lock:
@@ -142,19 +154,17 @@ class Attempts:
 
     def _generate(self, attempt: Attempt) -> AttemptFinished:
         task = attempt.task
-        stored = []
+        stored: list[StoredOutput] = []
         error: GenerationError | None = None
         try:
-            for slot, row in zip(task.outputs, self._submit(attempt), strict=True):
-                stored.append(
-                    store_output(
-                        self._client,
-                        slot,
-                        row.result(),
-                        output_format=task.output_format,
-                        output_compression=task.output_compression,
-                    )
-                )
+            slots = dict(zip(self._submit(attempt), task.outputs, strict=True))
+            while len(stored) < len(slots):
+                news = attempt.happened.get()
+                if isinstance(news, Row):
+                    stored.append(self._store(task, slots[news].url, slots[news], news.result()))
+                elif self._store_preview(task, slots[news.row], news):
+                    attempt.previews.append((slots[news.row].index, news.number))
+                    self._news()
         except GenerationError as expected:
             error = expected
         except Exception:
@@ -165,7 +175,26 @@ class Attempts:
             attempt.give_up(error)
             for row in attempt.rows:
                 row.wait()
-        return self._end(attempt, error, tuple(stored))
+        return self._end(attempt, error, tuple(sorted(stored, key=lambda output: output.index)))
+
+    def _store(self, task: GenerationTask, url: str, slot: OutputSlot, image: Image.Image) -> StoredOutput:
+        return store_output(
+            self._client,
+            slot,
+            url,
+            image,
+            output_format=task.output_format,
+            output_compression=task.output_compression,
+        )
+
+    def _store_preview(self, task: GenerationTask, slot: OutputSlot, shown: _Shown) -> bool:
+        """In the size of the image to come; False where the storage has no room for it now."""
+        try:
+            self._store(task, slot.preview_urls[shown.number], slot, shown.image.resize((task.width, task.height)))
+        except TransferError as error:
+            log.warning("preview_lost", reason=str(error))
+            return False
+        return True
 
     def _submit(self, attempt: Attempt) -> list[Row]:
         task = attempt.task
@@ -182,8 +211,11 @@ class Attempts:
                 adapters=adapters,
                 tenant=task.tenant,
                 deadline=attempt.deadline,
+                previews=len(slot.preview_urls),
             )
-            attempt.add(self._engine.submit(request))
+            row = self._engine.submit(request, shown=lambda *shown: attempt.happened.put(_Shown(*shown)))
+            row.when_done(attempt.happened.put)
+            attempt.add(row)
         return attempt.rows
 
     def _end(

@@ -61,11 +61,15 @@ class AdapterRef(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSlot(Message):
-    """Where one image of the job goes: PUT the file to `url` with `Content-Type: image/<output_format>`."""
+    """Where one image of the job goes: PUT the file to `url` with `Content-Type: image/<output_format>`.
+
+    To each of `preview_urls` goes, likewise, what the image looks like on its way; one that can't be had is left out.
+    """
 
     index: int
     seed: int
     url: str
+    preview_urls: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +110,15 @@ class GenerationTask(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptProgress(Message):
-    """How far a running attempt is; being named in a beat also extends the attempt's lease."""
+    """How far a running attempt is; being named in a beat also extends the attempt's lease.
+
+    `previews` names those that are stored, as (index of the output, number of the preview).
+    """
 
     attempt_token: str
     steps_done: int
     steps_total: int
+    previews: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from inference import metrics
 from inference.attribution import Clock, Meter
 from inference.errors import AdapterRejected, DeadlinePassed, OutOfMemory, WorkerStopped
 from inference.residency import NEVER_MERGE, Places
-from inference.rows import ImageRequest, Row
+from inference.rows import ImageRequest, Row, Shown
 from inference.scheduler import Scheduler
 from inference.slots import RowAdapters
 from inference.stage import Model, Stage, in_parts
@@ -59,9 +59,12 @@ class Engine:
         self.meter = Meter(clock, model.synchronize)
         self._stage = Stage(model, self.meter, clock, self._came_back)
 
-    def submit(self, request: ImageRequest) -> Row:
-        """Queue an image. Raises what is wrong with the request itself: `SizeUnsupported`, `PromptTooLong`,
-        `AdapterRejected`. Whatever goes wrong later is raised by `Row.result`."""
+    def submit(self, request: ImageRequest, *, shown: Shown | None = None) -> Row:
+        """Queue an image; `shown` gets its previews, on the engine's thread, and must not keep that.
+
+        Raises what is wrong with the request itself: `SizeUnsupported`, `PromptTooLong`, `AdapterRejected`. Whatever
+        goes wrong later is raised by `Row.result`.
+        """
         if self._closing:
             raise WorkerStopped("the worker is stopping")
         if len(request.adapters) > self._model.slots:
@@ -79,6 +82,7 @@ class Engine:
             tokens=self._model.step_tokens(*measures),
             work=self._model.step_work(*measures),
             now=self._clock(),
+            shown=shown,
         )
         self._inbox.put(row)
         self._awake.set()
@@ -119,6 +123,8 @@ class Engine:
             self._take_staged()
         batch = self._scheduler.next_batch()
         step = self._advance(batch) if batch else Step()
+        for row in batch:
+            self._show(row)
         self._retire(batch)
         return step if batch or self._waiting or self._at_stage else None
 
@@ -256,6 +262,17 @@ class Engine:
             row.steps_done += 1
             if row.first_step_at is None:
                 row.first_step_at = self._clock()
+
+    def _show(self, row: Row) -> None:
+        """A preview, where one is due. An image does not fail for want of one."""
+        if row.shown is None or row.done or row.steps_done not in row.request.preview_steps:
+            return
+        try:
+            with self.meter.charge([(row, 1)]):
+                preview = self._model.preview(row.denoised)
+            row.shown(row, row.request.preview_steps.index(row.steps_done), preview)
+        except Exception:
+            log.exception("preview_failed")
 
     def _retire(self, batch: list[Row]) -> None:
         for row in batch:

@@ -52,8 +52,8 @@ class Room:
 class LoadedModel:
     """A model on its device.
 
-    `prompt_ids` and what starts with `step_` are for any thread. Of the rest one thread may use `velocity` and `merge`
-    while another uses all the others, in its own `stream`.
+    `prompt_ids` and what starts with `step_` are for any thread. Of the rest one thread may use `velocity`, `merge` and
+    `preview` while another uses all the others, in its own `stream`.
     """
 
     def __init__(self, pipe: Any, name: str, *, precision: Precision = "none", room: Room | None = None) -> None:
@@ -239,7 +239,9 @@ class LoadedModel:
     def warm_up(self) -> None:
         """One small image, so that the first real one doesn't pay for lazy initialisation, and what steps cost."""
         (caption,) = self.encode([self.prompt_ids("warm up")])
-        self.decode([self.initial_latents(0, _WARM_UP_PX, _WARM_UP_PX)])
+        latents = self.initial_latents(0, _WARM_UP_PX, _WARM_UP_PX)
+        self.decode([latents])
+        self.preview(latents)
         self._measure(caption)
         self.synchronize()
 

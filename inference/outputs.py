@@ -27,12 +27,13 @@ def encode_image(image: Image.Image, output_format: OutputFormat, output_compres
 def store_output(
     client: httpx.Client,
     slot: OutputSlot,
+    url: str,
     image: Image.Image,
     *,
     output_format: OutputFormat,
     output_compression: int,
 ) -> StoredOutput:
-    """Put the picture where the slot says. Raises `TransferError`."""
+    """Put the picture of a slot at one of its URLs. Raises `TransferError`."""
     data = encode_image(image, output_format, output_compression)
-    upload(client, slot.url, data, content_type=f"image/{output_format}")
+    upload(client, url, data, content_type=f"image/{output_format}")
     return StoredOutput(index=slot.index, seed=slot.seed, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))

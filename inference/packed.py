@@ -46,7 +46,7 @@ class ImageSequence:
 
 
 class Packing:
-    """Rows end to end: where each begins and ends, runs of (length, rows) of equal ones, and what adapters each takes."""
+    """Rows end to end: where each begins and ends, (length, rows) of each run of equals, what adapters each takes."""
 
     def __init__(self, lengths: Sequence[int], adapters: Sequence[RowAdapters], device: torch.device) -> None:
         stops = torch.tensor([0, *lengths]).cumsum(0).tolist()

@@ -1,5 +1,6 @@
 """An image on its way: what was asked for, how far it is, and the handle its caller waits on."""
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,15 @@ from inference.adapters import AdapterTable
 from inference.errors import Canceled, GenerationError
 from inference.slots import RowAdapters, Used
 
+Shown = Callable[["Row", int, Image.Image], None]  # a row, the number of its preview, and the preview
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
     """One image. With the same model, equal requests give equal images, whatever else is in flight.
 
-    `deadline` is on the engine's clock: from then on the image is not worth a step.
+    `deadline` is on the engine's clock: from then on the image is not worth a step. `previews` are shown on the way,
+    at equal distances, as far as there are steps between them.
     """
 
     prompt: str
@@ -26,14 +30,31 @@ class ImageRequest:
     adapters: tuple[tuple[AdapterTable, float], ...] = ()
     tenant: str = ""
     deadline: float = float("inf")
+    previews: int = 0
+
+    @property
+    def preview_steps(self) -> list[int]:
+        """After which steps a preview is shown: never after the last."""
+        parts = self.previews + 1
+        return sorted({self.steps * part // parts for part in range(1, parts)} - {0})
 
 
 class Row:
     """An image in flight. A caller reads, waits and cancels; the engine alone writes."""
 
-    def __init__(self, request: ImageRequest, *, prompt_ids: list[int], tokens: int, work: float, now: float) -> None:
+    def __init__(
+        self,
+        request: ImageRequest,
+        *,
+        prompt_ids: list[int],
+        tokens: int,
+        work: float,
+        now: float,
+        shown: Shown | None = None,
+    ) -> None:
         """A step has this many `tokens` and costs `work` floating point operations. Times are the engine's clock."""
         self.request = request
+        self.shown = shown
         self.prompt_ids = prompt_ids
         self.tokens = tokens
         self.work = work
@@ -98,6 +119,10 @@ class Row:
     def cancel(self, why: GenerationError | None = None) -> None:
         """Give the image up at the next step: `result` raises `why`. No effect on one that is finished."""
         self.canceled = why or Canceled("canceled")
+
+    def when_done(self, told: Callable[["Row"], None]) -> None:
+        """Call `told` once the image is finished, well or not."""
+        self.future.add_done_callback(lambda _: told(self))
 
     def result(self, timeout: float | None = None) -> Image.Image:
         """Wait for the picture. Raises `GenerationError` (`Canceled` among them), or what broke instead."""

@@ -75,7 +75,7 @@ class Worker:
             worker=config.worker_name,
             gpu_class=self._gpu_class,
             model_versions=config.model_versions,
-            began=self._reporter.beat_now,
+            news=self._reporter.beat_now,
             finished=self._reporter.finished,
         )
 

@@ -134,6 +134,23 @@ def test_rows_of_different_adapters_share_a_step(engine, adapter):
     assert step.adapters == 3
 
 
+@pytest.mark.parametrize(("steps", "shown_at"), [(9, [3, 6]), (2, [1]), (1, [])])
+def test_previews_come_at_equal_distances_and_never_after_the_last_step(engine, model, steps, shown_at):
+    shown = []
+    wanted = request(steps=steps, previews=2)
+    row = engine.submit(wanted, shown=lambda row, number, image: shown.append((row.steps_done, number, image.size)))
+    drain(engine)
+    assert shown == [(step, number, (8, 8)) for number, step in enumerate(shown_at)]
+    assert_same(row.result(0), image_alone(model, wanted))
+
+
+def test_an_image_does_not_fail_for_want_of_a_preview(engine, model, monkeypatch):
+    monkeypatch.setattr(model, "preview", lambda latents: 1 / 0)
+    row = engine.submit(request(previews=1), shown=lambda *_: None)
+    drain(engine)
+    assert row.result(0).size == (64, 64)
+
+
 def test_a_prompt_too_long_is_refused_at_once(engine):
     with pytest.raises(PromptTooLong):
         engine.submit(request("x" * 600))

@@ -1,5 +1,6 @@
 """A worker process, a real Redis and a real storage: tasks in, pictures and reports out."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -131,6 +132,18 @@ def end_of(worker, eventually):
         return end
 
     return end_of
+
+
+def test_previews_are_stored_and_told_of_before_the_picture_is(worker, storage, new_task, end_of):
+    urls = tuple(storage.url(f"/preview/{number}") for number in range(2))
+    task = new_task(steps=6)
+    task = dataclasses.replace(task, outputs=(dataclasses.replace(task.outputs[0], preview_urls=urls),))
+    end = end_of(task)
+    pictures = [Image.open(io.BytesIO(storage.objects[f"/preview/{number}"])) for number in range(2)]
+    assert end.outcome == "succeeded"
+    assert [picture.size for picture in pictures] == [(64, 64)] * 2
+    puts = [line for line in storage.requests if line.startswith("PUT")]
+    assert puts == ["PUT /preview/0", "PUT /preview/1", f"PUT /{task.attempt_token}/0"]
 
 
 def test_a_task_becomes_stored_pictures_and_a_report(worker, storage, new_task, end_of):
