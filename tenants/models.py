@@ -18,6 +18,7 @@ class Tenant(models.Model):
     slug = models.CharField(max_length=40, unique=True)
     name = models.CharField(max_length=200)
     currency = models.CharField(max_length=3, default="USD")
+    running_jobs_max = models.PositiveIntegerField(null=True, blank=True, help_text="In workers' hands; others wait.")
     fair_share_weight = models.PositiveSmallIntegerField(
         default=1, help_text="Share of a busy pool, relative to the other tenants waiting for it."
     )
@@ -29,6 +30,7 @@ class Tenant(models.Model):
             models.CheckConstraint(condition=Q(slug__regex=SLUG), name="tenant_slug_is_dns_label"),
             models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
             models.CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),
+            models.CheckConstraint(condition=Q(running_jobs_max__gte=1), name="tenant_running_jobs_positive"),
         ]
 
     def __str__(self) -> str:

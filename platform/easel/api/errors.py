@@ -1,6 +1,7 @@
 """Every error as OpenAI's body: `{"error": {"message", "type", "param", "code"}}`."""
 
-from typing import Any
+from typing import Any, Self
+from uuid import UUID
 
 import structlog
 from django.core.exceptions import RequestDataTooBig
@@ -38,6 +39,10 @@ class StillRunning(DomainError):
 
     code, type, http_status = "timeout", "server_error", 504
 
+    @classmethod
+    def of(cls, job_id: UUID) -> Self:
+        return cls(f"the job {job_id} is not done yet: ask GET /v1/jobs/{job_id} for it")
+
 
 class Unavailable(DomainError):
     """The service can't reach its database for the moment: try again shortly."""
@@ -63,7 +68,7 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
     if isinstance(error, RequestDataTooBig):
         error = BodyTooLarge()
     if isinstance(error, DomainError):
-        return Response(_body_of(error), status=error.http_status, headers=_headers_of(error))
+        return Response(error_body(error), status=error.http_status, headers=_headers_of(error))
     if isinstance(error, exceptions.ValidationError):
         return _invalid(error)
     if isinstance(error, exceptions.APIException):
@@ -76,10 +81,10 @@ def handle(error: Exception, context: dict[str, Any]) -> Response | None:
 
 def refusal_json(error: DomainError) -> JsonResponse:
     """A refusal outside of DRF's views."""
-    return JsonResponse(_body_of(error), status=error.http_status, headers=_headers_of(error))
+    return JsonResponse(error_body(error), status=error.http_status, headers=_headers_of(error))
 
 
-def _body_of(error: DomainError) -> dict[str, Any]:
+def error_body(error: DomainError) -> dict[str, Any]:
     return body(str(error), type_=error.type, code=error.code, param=error.param)
 
 

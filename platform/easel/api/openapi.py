@@ -64,7 +64,7 @@ JOB = _object(
     images={"type": "array", "items": _object(url=TEXT, seed=WHOLE, size_bytes=WHOLE)},
     usage=_or_null(USAGE_OF_JOB),
     error=_or_null(_object(code=TEXT, message=TEXT)),
-    urls=_object(get=TEXT, cancel=TEXT, feedback=TEXT),
+    urls=_object(get=TEXT, events=TEXT, cancel=TEXT, feedback=TEXT),
 )
 JOBS = _list_of(JOB, has_more={"type": "boolean"})
 IMAGES = _object(
@@ -189,6 +189,11 @@ EXPERIMENT_REPORT = _object(
     },
 )
 ERROR = _object(error=_object(message=TEXT, type=TEXT, param=_or_null(TEXT), code=TEXT))
+
+
+def events(description: str) -> dict[Any, OpenApiResponse]:
+    """The response of a call that answers with server-sent events."""
+    return {(200, "text/event-stream"): OpenApiResponse(TEXT, description=description)}
 
 
 def answers(schema: Schema, *, status: int = 200) -> dict[Any, OpenApiResponse]:

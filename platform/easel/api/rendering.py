@@ -16,7 +16,8 @@ from billing.queries import JobCost, job_costs
 from easel.api.rate_limit import Bucket, look
 from easel.generation.errors import ImagesDeleted, JobFailed
 from easel.generation.experiment_report import ArmReport
-from easel.generation.models import Job, State
+from easel.generation.keys import preview_key
+from easel.generation.models import Attempt, Job, State
 from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
 from easel.storage import store
 from tenants.models import ApiKey, Quota
@@ -77,7 +78,7 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
         ],
         "usage": usage_json(job, cost) if cost else None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
-        "urls": {"get": path, "cancel": f"{path}/cancel", "feedback": f"{path}/feedback"},
+        "urls": {"get": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "feedback": f"{path}/feedback"},
     }
 
 
@@ -107,7 +108,57 @@ def money_json(amount_micros: int, currency: str) -> dict[str, Any]:
 
 
 def images_json(job: Job, *, response_format: str) -> dict[str, Any]:
-    """OpenAI's `ImagesResponse`. Raises `JobFailed` when the job has no images."""
+    """OpenAI's `ImagesResponse`. Raises `JobFailed` when the job has no images, `ImagesDeleted`."""
+    return {
+        "created": int(job.created_at.timestamp()),
+        "data": _images(job, response_format),
+        **_settings_json(job),
+        "usage": usage_json(job, job_costs([job.id])[job.id]),
+        "job_id": str(job.id),
+        "seed": job.seed,
+    }
+
+
+def stream_partial_json(job: Job, attempt: Attempt, *, index: int, number: int) -> dict[str, Any]:
+    """OpenAI's `ImageGenPartialImageEvent`. Raises `FileNotFoundError`."""
+    return {
+        "type": "image_generation.partial_image",
+        "b64_json": _base64(preview_key(job, attempt.token, index, number)),
+        "partial_image_index": number,
+        "created_at": int(job.created_at.timestamp()),
+        **_settings_json(job),
+        "image_index": index,
+    }
+
+
+def stream_completed_json(job: Job, *, response_format: str) -> list[dict[str, Any]]:
+    """OpenAI's `ImageGenCompletedEvent` of each image; `usage` is the job's. Raises as `images_json`."""
+    answer = images_json(job, response_format=response_format)
+    return [
+        {
+            "type": "image_generation.completed",
+            **image,
+            "created_at": answer["created"],
+            **_settings_json(job),
+            "usage": answer["usage"],
+            "job_id": answer["job_id"],
+            "seed": job.seed + index,
+            "image_index": index,
+        }
+        for index, image in enumerate(answer["data"])
+    ]
+
+
+def _settings_json(job: Job) -> dict[str, str]:
+    return {
+        "background": "opaque",
+        "output_format": job.output_format,
+        "quality": "auto",
+        "size": f"{job.width}x{job.height}",
+    }
+
+
+def _images(job: Job, response_format: str) -> list[dict[str, str]]:
     if job.state == State.FAILED:
         failure = JobFailed(job.error_code, job.error_message)
         if job.error_code in CALLER_FAULTS:
@@ -121,21 +172,12 @@ def images_json(job: Job, *, response_format: str) -> dict[str, Any]:
     if not outputs:
         raise ImagesDeleted(f"the images of the job {job.id} were deleted")
     if response_format == "url":
-        data = [{"url": _image_url(output.storage_key)} for output in outputs]
-    else:
-        data = [{"b64_json": base64.b64encode(store().get(output.storage_key)).decode()} for output in outputs]
-    cost = job_costs([job.id])[job.id]
-    return {
-        "created": int(job.created_at.timestamp()),
-        "data": data,
-        "background": "opaque",
-        "output_format": job.output_format,
-        "quality": "auto",
-        "size": f"{job.width}x{job.height}",
-        "usage": usage_json(job, cost),
-        "job_id": str(job.id),
-        "seed": job.seed,
-    }
+        return [{"url": _image_url(output.storage_key)} for output in outputs]
+    return [{"b64_json": _base64(output.storage_key)} for output in outputs]
+
+
+def _base64(storage_key: str) -> str:
+    return base64.b64encode(store().get(storage_key)).decode()
 
 
 def adapter_json(adapter: Adapter) -> dict[str, Any]:

@@ -77,6 +77,9 @@ class JobInput(Strict):
         help_text="Whether a request that fixes its seed may be answered by what was drawn for the same before.",
     )
     adapters = AdapterUseInput(many=True, required=False, max_length=4)  # type: ignore[call-arg]  # of the list
+    priority = Whole(
+        default=0, min_value=-10, max_value=10, help_text="Among your own jobs that wait: the highest goes first."
+    )
     output_format = serializers.ChoiceField(["png", "jpeg", "webp"], default="png")
     output_compression = Whole(default=100, min_value=0, max_value=100)
     project = Text(required=False, max_length=40)
@@ -114,7 +117,13 @@ class ImagesInput(JobInput):
     moderation = Text(default="auto")
     style = Text(default=None, allow_null=True)  # type: ignore[assignment]  # a serializer has a `style` of its own
     stream = serializers.BooleanField(default=False, allow_null=True)
-    partial_images = Whole(default=0, allow_null=True)
+    partial_images = Whole(
+        default=0,
+        allow_null=True,
+        min_value=0,
+        max_value=3,
+        help_text="With `stream`: pictures of each image on its way.",
+    )
 
     # Fields of OpenAI's with one value that says what we do; another value is refused rather than ignored.
     ONLY = {
@@ -122,8 +131,6 @@ class ImagesInput(JobInput):
         "background": ("auto", "opaque"),
         "moderation": ("auto",),
         "style": (None,),
-        "stream": (False, None),
-        "partial_images": (0, None),
     }
 
     def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +138,9 @@ class ImagesInput(JobInput):
             if fields[name] not in supported:
                 only = f"can only be {supported[0]!r} for now" if supported[0] is not None else "is not supported"
                 raise UnsupportedParameter(f"{name} {only}", param=name)
+        fields["partial_images"] = fields["partial_images"] or 0
+        if fields["partial_images"] and not fields["stream"]:
+            raise UnsupportedParameter("partial_images come with `stream: true` alone", param="partial_images")
         return fields
 
 

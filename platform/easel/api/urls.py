@@ -19,6 +19,7 @@ urlpatterns = [
     path("images/generations", views.images_generations),
     path("jobs", threaded(views.Jobs.as_view())),
     path("jobs/<uuid:job_id>", threaded(views.JobDetail.as_view())),
+    path("jobs/<uuid:job_id>/events", views.job_events),
     path("jobs/<uuid:job_id>/cancel", threaded(views.JobCancel.as_view())),
     path("jobs/<uuid:job_id>/images", threaded(views.JobImages.as_view())),
     path("jobs/<uuid:job_id>/feedback", threaded(experiment_views.JobFeedback.as_view())),

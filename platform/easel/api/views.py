@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from asgiref.sync import markcoroutinefunction
@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from billing.queries import GROUPS, usage
-from easel.api import openapi, waiting
+from easel.api import openapi, streaming, waiting
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.errors import StillRunning
@@ -25,14 +25,15 @@ from easel.api.openapi import answers
 from easel.api.rate_limit import RequestsPerMinute
 from easel.api.rendering import adapter_json, images_json, job_json, jobs_json, model_json, money_json, quota_json
 from easel.api.serializers import AdapterUploadInput, ImagesInput, JobInput, ListQuery, UsageQuery
+from easel.api.streaming import ImageStream, streamed
 from easel.api.threads import in_thread
 from easel.generation import completion, queries, transport
 from easel.generation.admission import Limits, Spec, job_submit
-from easel.generation.models import State
+from easel.generation.models import Job, State
 from easel.generation.outputs import outputs_delete
 from easel.registry import adapters, routing
 from tenants.idempotency import Outcome, once
-from tenants.models import Scope
+from tenants.models import Scope, Tenant
 
 
 def submit(request: Request, spec: Spec, endpoint: str) -> Outcome:
@@ -55,8 +56,23 @@ def submit(request: Request, spec: Spec, endpoint: str) -> Outcome:
     return once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
 
 
+def as_view_of(function: Any, view: type[APIView]) -> None:
+    """Marks a function as the way to a view, where Django and the OpenAPI generator look."""
+    function.cls, function.initkwargs, function.csrf_exempt = view, {}, True
+    markcoroutinefunction(function)
+
+
 def replay_headers(outcome: Outcome) -> dict[str, str]:
     return {"Idempotent-Replayed": "true"} if outcome.replayed else {}
+
+
+class WaitsFor(NamedTuple):
+    """What an images call that was admitted waits for."""
+
+    tenant: Tenant
+    job_id: UUID
+    response_format: str
+    stream: bool
 
 
 class ImagesSubmit(APIView):
@@ -68,7 +84,7 @@ class ImagesSubmit(APIView):
     @extend_schema(
         operation_id="images_generations",
         request=ImagesInput,
-        responses=answers(openapi.IMAGES),
+        responses={**answers(openapi.IMAGES), **openapi.events("With `stream`: OpenAI's events.")},
         description="OpenAI's Images API: draws and answers with the images.",
     )
     def post(self, request: Request) -> Response:
@@ -76,10 +92,11 @@ class ImagesSubmit(APIView):
         fields.is_valid(raise_exception=True)
         outcome = submit(request, fields.spec(), "images")
         accepted = Response(status=202, headers=replay_headers(outcome))
-        accepted.waits_for = (  # type: ignore[attr-defined]
+        accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
             caller(request).tenant,
             outcome.resource_id,
             fields.validated_data["response_format"],
+            bool(fields.validated_data["stream"]),
         )
         return accepted
 
@@ -90,12 +107,11 @@ class ImagesAnswer(APIView):
     authentication_classes: list[Any] = []
     permission_classes: list[Any] = []
 
-    def post(self, request: Request, waits_for: tuple[Any, UUID, str], ended: bool) -> Response:
-        tenant, job_id, response_format = waits_for
+    def post(self, request: Request, waits_for: WaitsFor, ended: bool) -> Response:
         if not ended:
-            raise StillRunning(f"the job {job_id} is not done yet: ask GET /v1/jobs/{job_id} for it")
-        job = queries.job_get(tenant=tenant, job_id=job_id)
-        return Response(images_json(job, response_format=response_format))
+            raise StillRunning.of(waits_for.job_id)
+        job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
+        return Response(images_json(job, response_format=waits_for.response_format))
 
 
 _submit_images = ImagesSubmit.as_view()
@@ -105,11 +121,17 @@ _answer_images = ImagesAnswer.as_view()
 async def images_generations(request: HttpRequest) -> HttpResponseBase:
     """A thread admits, none waits, a thread answers."""
     accepted = await in_thread(_submit_images, request)
-    waits_for = getattr(accepted, "waits_for", None)
+    waits_for: WaitsFor | None = getattr(accepted, "waits_for", None)
     if waits_for is None:
         return accepted
-    ended = await waiting.finished(waits_for[1], timeout_seconds=settings.EASEL.request_wait_seconds)
-    answer = await in_thread(_answer_images, request, waits_for=waits_for, ended=ended)
+    seconds = settings.EASEL.request_wait_seconds
+    answer: HttpResponseBase
+    if waits_for.stream:
+        images = ImageStream(waits_for.tenant, waits_for.job_id, waits_for.response_format)
+        answer = streamed(images.events(timeout_seconds=seconds))
+    else:
+        ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
+        answer = await in_thread(_answer_images, request, waits_for=waits_for, ended=ended)
     if answer.status_code >= 500:
         answer["x-should-retry"] = "false"  # by itself a client library would make, and pay, another job
     if replayed := accepted.headers.get("Idempotent-Replayed"):
@@ -117,10 +139,7 @@ async def images_generations(request: HttpRequest) -> HttpResponseBase:
     return answer
 
 
-images_generations.cls = ImagesSubmit  # type: ignore[attr-defined]  # where the OpenAPI generator looks
-images_generations.initkwargs = {}  # type: ignore[attr-defined]
-images_generations.csrf_exempt = True  # type: ignore[attr-defined]
-markcoroutinefunction(images_generations)
+as_view_of(images_generations, ImagesSubmit)
 
 
 class Jobs(APIView):
@@ -156,6 +175,35 @@ class JobDetail(APIView):
     @extend_schema(operation_id="jobs_get", responses=answers(openapi.JOB))
     def get(self, request: Request, job_id: UUID) -> Response:
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+
+class JobEvents(APIView):
+    """Finds the job that `job_events` follows."""
+
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_events", responses=openapi.events("Events `job.<status>` with the job."))
+    def get(self, request: Request, job_id: UUID) -> Response:
+        """The job at each change, until it has ended; `Last-Event-ID` leaves out what was seen before."""
+        found = Response()
+        found.job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)  # type: ignore[attr-defined]
+        return found
+
+
+_find_job = JobEvents.as_view()
+
+
+async def job_events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
+    """A thread finds the job, none follows it."""
+    found = await in_thread(_find_job, request, job_id=job_id)
+    job: Job | None = getattr(found, "job", None)
+    if job is None:
+        return found
+    seen, seconds = request.headers.get("Last-Event-ID", ""), settings.EASEL.job_ttl_seconds
+    return streamed(streaming.job_events(job.tenant, job.id, seen=seen, timeout_seconds=seconds))
+
+
+as_view_of(job_events, JobEvents)
 
 
 class JobCancel(APIView):

@@ -1,8 +1,9 @@
-"""Waits for jobs to finish without holding a thread: one LISTEN connection wakes every waiter of this process."""
+"""Waits for jobs without holding a thread: one LISTEN connection wakes every waiter of this process."""
 
 import asyncio
 import contextlib
 from collections import defaultdict
+from collections.abc import AsyncGenerator
 from uuid import UUID
 
 import psycopg
@@ -12,38 +13,64 @@ from django.db import InterfaceError, OperationalError
 
 from easel.api.threads import in_thread
 from easel.generation.models import Job
+from easel.ops import metrics
 
 log = structlog.get_logger()
 RECHECK_SECONDS = 10  # how long a notice lost with its connection can keep a client waiting
+# The end of a job wakes all who wait for it, its progress those who follow it.
+CHANNELS = ("easel_finished", "easel_progress")
 
-_waiters: dict[UUID, set[asyncio.Event]] = defaultdict(set)
+_waiters: dict[str, dict[UUID, set[asyncio.Event]]] = {channel: defaultdict(set) for channel in CHANNELS}
 _listener: asyncio.Task[None] | None = None
 
 
 async def finished(job_id: UUID, *, timeout_seconds: float) -> bool:
     """True once the job has ended; False if it hasn't within the time."""
+    async with contextlib.aclosing(looks(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds)) as turns:
+        async for _ in turns:
+            # A database that is away for a moment costs a later look: the job is admitted, and an error would have
+            # it sent again.
+            with contextlib.suppress(OperationalError, InterfaceError):
+                if await in_thread(_is_final, job_id):
+                    return True
+    return False
+
+
+async def looks(
+    job_id: UUID, *, channels: tuple[str, ...] = CHANNELS, timeout_seconds: float, idle_seconds: float = RECHECK_SECONDS
+) -> AsyncGenerator[bool]:
+    """A turn to look at the job at once, at every notice of it, and after `idle_seconds` without one (then False)."""
     _ensure_listener()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
     wake = asyncio.Event()
-    _waiters[job_id].add(wake)
+    wake.set()
+    for channel in channels:
+        _waiters[channel][job_id].add(wake)
     try:
         while True:
+            noticed = wake.is_set()
+            # Cleared before the look, so that a change between two looks is not missed.
             wake.clear()
-            # Looked at after enlisting and clearing, so that an end between two looks is not missed. A database that
-            # is away for a moment costs a later look: the job is admitted, and an error would have it sent again.
-            with contextlib.suppress(OperationalError, InterfaceError):
-                if await in_thread(_is_final, job_id):
-                    return True
+            yield noticed
             if (left := deadline - loop.time()) <= 0:
-                return False
+                return
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, RECHECK_SECONDS)):
+                async with asyncio.timeout(min(left, idle_seconds)):
                     await wake.wait()
     finally:
-        _waiters[job_id].discard(wake)
-        if not _waiters[job_id]:
-            del _waiters[job_id]
+        for channel in channels:
+            _waiters[channel][job_id].discard(wake)
+            if not _waiters[channel][job_id]:
+                del _waiters[channel][job_id]
+
+
+def followed() -> dict[UUID, int]:
+    """How many of this process wait for the end of each job."""
+    return {job_id: len(events) for job_id, events in _waiters[CHANNELS[0]].items()}
+
+
+metrics.WAITING_CLIENTS.set_function(lambda: sum(followed().values()))
 
 
 def _is_final(job_id: UUID) -> bool:
@@ -61,11 +88,12 @@ async def _listen() -> None:
         try:
             connection = await psycopg.AsyncConnection.connect(settings.EASEL.database_url, autocommit=True)
             async with connection:
-                await connection.execute("LISTEN easel_finished")
-                for events in list(_waiters.values()):  # what ended while nobody listened
+                for channel in CHANNELS:
+                    await connection.execute(f"LISTEN {channel}")
+                for events in [*_waiters[CHANNELS[0]].values()]:  # what ended while nobody listened
                     _set(events)
                 async for notice in connection.notifies():
-                    _set(_waiters.get(UUID(notice.payload), set()))
+                    _set(_waiters[notice.channel].get(UUID(notice.payload), set()))
         except psycopg.OperationalError as error:
             log.warning("listener_waits", error=repr(error))
             await asyncio.sleep(1)

@@ -60,6 +60,8 @@ class Spec:
     project: str | None = None
     user: str = ""
     cache: bool = True
+    partial_images: int = 0
+    priority: int = 0
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -126,6 +128,8 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             **asdict(drawn),
             result_key=key,
             cached_from=source,
+            partial_images=spec.partial_images,
+            priority=spec.priority,
             user=spec.user,
             metadata=spec.metadata,
             request_id=request_id,

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Case, PositiveIntegerField, Value, When
+from django.db.models import Case, JSONField, PositiveIntegerField, Value, When
 from django.db.models.functions import Coalesce
 
 from billing import ledger
@@ -21,6 +21,7 @@ from billing.models import Meter, StoredObject
 from billing.rating import Prices, Quantity
 from billing.settlement import settle
 from billing.storage import objects_stored
+from easel.generation import dispatch
 from easel.generation.admission import image_units
 from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.keys import output_key
@@ -33,6 +34,9 @@ from tenants.quotas import units_return
 
 log = structlog.get_logger()
 NANO = Decimal("1e-9")
+# Workers that stopped while they drew a job until it is suspected to be why. Its neighbours are too, so it isn't failed
+# but has its last attempt while no other suspect runs.
+QUARANTINE_LOSSES = 2
 
 
 class Applied(Enum):
@@ -47,11 +51,11 @@ class Applied(Enum):
 def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -> None:
     """Records a worker's beat, extends the leases of the attempts it names, and marks their jobs running."""
     worker_seen(pool=pool, report=report, now=now)
-    steps = {UUID(progress.attempt_token): progress.steps_done for progress in report.attempts}
-    if not steps:
+    progress = {UUID(attempt.attempt_token): attempt for attempt in report.attempts}
+    if not progress:
         return
     # Of this pool alone: a dedicated pool's worker has no say in another pool's attempts.
-    live = Attempt.objects.filter(token__in=steps, state=Attempt.State.LIVE, job__pool=pool)
+    live = Attempt.objects.filter(token__in=progress, state=Attempt.State.LIVE, job__pool=pool)
     with transaction.atomic():
         # In order of id, as every writer of several jobs locks them.
         started = Job.objects.filter(attempts__in=live, state=State.DISPATCHED).order_by("id")
@@ -62,8 +66,12 @@ def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -
             worker=report.worker,
             started_at=Coalesce("started_at", Value(now)),
             steps_done=Case(
-                *(When(token=token, then=Value(done)) for token, done in steps.items()),
+                *(When(token=token, then=Value(now_at.steps_done)) for token, now_at in progress.items()),
                 output_field=PositiveIntegerField(),
+            ),
+            previews=Case(
+                *(When(token=token, then=Value(now_at.previews, JSONField())) for token, now_at in progress.items()),
+                output_field=JSONField(),
             ),
         )
 
@@ -89,6 +97,8 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     attempt.prompt_tokens = report.prompt_tokens
     attempt.error_code, attempt.error_message = report.error_code, report.error_message[:2000]
     attempt.steps_done = job.steps * job.n if report.outcome == "succeeded" else report.steps_done
+    if report.outcome == "succeeded" and not job.partial_images:
+        attempt.swept_at = now  # all that it stored are the job's images
     attempt.save()
     endings: dict[str, Callable[[], Applied]] = {
         "succeeded": lambda: _succeed(job, report, now),
@@ -96,7 +106,10 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
         "expired": lambda: _stop(job, State.EXPIRED, report, now),
         "failed": lambda: _fail(job, attempt, report.retryable, now, attempts_max),
     }
-    return endings[report.outcome]()
+    applied = endings[report.outcome]()
+    work = job.width * job.height * attempt.steps_done
+    dispatch.correct(attempt, job, measured_seconds=report.gpu_seconds, work_done=work)
+    return applied
 
 
 @transaction.atomic
@@ -207,9 +220,13 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
     # An attempt that no worker began (Redis lost its message) says nothing against the job.
     begun = job.attempts.exclude(started_at=None).count()
     if not retryable or begun >= attempts_max:
-        return _end(job, State.FAILED, now, attempt.error_code or "internal_error", attempt.error_message)
-    job.state = State.QUEUED
-    job.save(update_fields=["state"])
+        code, message = attempt.error_code or "internal_error", attempt.error_message
+        if job.quarantined and attempt.state == Attempt.State.LOST:
+            code, message = "job_quarantined", "every worker that drew this job stopped reporting"
+        return _end(job, State.FAILED, now, code, message)
+    lost = job.attempts.filter(state=Attempt.State.LOST).exclude(started_at=None).count()
+    job.state, job.quarantined = State.QUEUED, lost >= QUARANTINE_LOSSES
+    job.save(update_fields=["state", "quarantined"])
     log.warning("job_requeued", **names_of(job), attempt=attempt.number, error_code=attempt.error_code)
     return Applied.REQUEUED
 

@@ -1,49 +1,77 @@
-"""Which job runs next: weighted fair queueing between tenants, oldest first within one.
+"""Which job runs next: weighted fair queueing between tenants; by priority, then age, within one.
 
-Each tenant has a virtual time per pool: the estimated work it was given there, divided by its weight. The waiting
-tenant with the smallest virtual time goes next and is charged for the job at once, so a burst of a thousand jobs
-makes its own tenant wait and nobody else. A tenant that comes back after a pause starts from the least virtual
-time of those waiting or running, since an idle past is no credit to jump ahead with (virtual-time counters, Sheng
-et al., OSDI 2024).
+Each tenant has a virtual time per pool: the GPU seconds it was given there, divided by its weight. The waiting tenant
+with the least goes next and is charged at once for what its job is thought to take, so a burst of a thousand jobs
+makes its own tenant wait and nobody else; when an attempt ends, the estimate makes way for what was measured
+(`correct`). A tenant that comes back after a pause starts from the least virtual time of those waiting or running,
+since an idle past is no credit to jump ahead with (virtual-time counters, Sheng et al., OSDI 2024).
+
+A turn reads as many jobs as it may release and one row for each waiting tenant, however long the queues are.
 """
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Count, Sum
+from django.db.models import Count, F, Max, Sum, Value
+from django.db.models.functions import Greatest
 
 from easel.generation.models import Attempt, FairShare, Job, State
 from easel.registry.models import Pool, Worker
-from tenants.models import Tenant
 
 WORKER_SILENCE_SECONDS = 10  # ten missed beats: no new work for this worker
+RELEASED_MAX = 64  # in one turn, so that its lock is short
+# GPU seconds of a pixel-step in a pool where nothing was measured: all that counts is that it is the same for all.
+_RATE_UNMEASURED = 1e-6
+_KEPT = 0.98  # of what was measured before, at each new measurement
+
+
+class Waiting(NamedTuple):
+    """A job in the queue. `work` is in pixel-steps; one in quarantine runs when no other of those does."""
+
+    job_id: uuid.UUID
+    work: float
+    quarantined: bool = False
 
 
 @dataclass(slots=True)
 class Contender:
-    """A tenant with jobs waiting: its virtual time, its weight, and the work of its jobs, oldest first."""
+    """A tenant with jobs waiting: its virtual time in seconds, its weight, and its jobs in the order they go."""
 
     tenant_id: uuid.UUID
     virtual_time: float
     weight: int
-    jobs: list[tuple[uuid.UUID, int]]
+    jobs: list[Waiting]
 
 
-def choose(contenders: Iterable[Contender], *, room: int) -> list[uuid.UUID]:
-    """The ids of the next `room` jobs, in order. Charges each contender's virtual time for what it was given."""
+class Chosen(NamedTuple):
+    """A job to release, and the GPU seconds that its tenant was charged with."""
+
+    job_id: uuid.UUID
+    seconds: float
+
+
+def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> list[Chosen]:
+    """The next `room` jobs, in order. Charges each contender's virtual time for what it was given.
+
+    `rate` is the GPU seconds that a unit of work is thought to take.
+    """
     waiting = [contender for contender in contenders if contender.jobs]
-    chosen: list[uuid.UUID] = []
+    chosen: list[Chosen] = []
     while waiting and len(chosen) < room:
         # This line decides which job runs next.
         next_up = min(waiting, key=lambda contender: (contender.virtual_time, contender.tenant_id))
-        job_id, work = next_up.jobs.pop(0)
-        next_up.virtual_time += work / next_up.weight
-        chosen.append(job_id)
-        if not next_up.jobs:
-            waiting.remove(next_up)
+        job = next_up.jobs.pop(0)
+        chosen.append(Chosen(job.job_id, job.work * rate))
+        next_up.virtual_time += job.work * rate / next_up.weight
+        if job.quarantined:
+            for contender in waiting:
+                contender.jobs = [job for job in contender.jobs if not job.quarantined]
+        waiting = [contender for contender in waiting if contender.jobs]
     return chosen
 
 
@@ -56,13 +84,28 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('easel dispatch'), %s)", [pool.pk])
-    room = free_slots(pool=pool, now=now)
+    room = min(RELEASED_MAX, free_slots(pool=pool, now=now))
     if room <= 0:
         return []
-    contenders = _contenders(pool, room)
-    chosen = choose(contenders, room=room)
-    _remember(pool, contenders)
+    present = _present(pool)
+    contenders, risen = _contenders(pool, present)
+    # Of as many tenants as there is room those with the least virtual time: the others' turn can't come.
+    first = sorted(contenders, key=lambda contender: (contender.virtual_time, contender.tenant_id))[:room]
+    _load_jobs(pool, first, room, {tenant.tenant_id: tenant.able for tenant in present}, now)
+    before = {contender.tenant_id: contender.virtual_time for contender in contenders}
+    chosen = choose(first, room=room, rate=_rate(pool))
+    _remember(pool, present, risen, {c.tenant_id: c.virtual_time - before[c.tenant_id] for c in first})
     return attempts_lease(chosen, now=now, lease_seconds=lease_seconds)
+
+
+def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: float) -> None:
+    """Charges a tenant for what an attempt took instead of what it was thought to take, and learns the pool's rate."""
+    weight = job.tenant.fair_share_weight
+    FairShare.objects.filter(pool=job.pool_id, tenant=job.tenant_id).update(
+        virtual_time=Greatest(F("virtual_time") + (measured_seconds - attempt.estimated_seconds) / weight, Value(0.0)),
+        measured_seconds=F("measured_seconds") * _KEPT + measured_seconds,
+        measured_work=F("measured_work") * _KEPT + work_done,
+    )
 
 
 def free_slots(*, pool: Pool, now: datetime) -> int:
@@ -73,60 +116,153 @@ def free_slots(*, pool: Pool, now: datetime) -> int:
     return int(slots) - in_hand
 
 
-def _contenders(pool: Pool, room: int) -> list[Contender]:
-    queued = Job.objects.filter(pool=pool, state=State.QUEUED)
-    tenants = list(queued.order_by().values_list("tenant_id", flat=True).distinct())
-    weights = dict(Tenant.objects.filter(id__in=tenants).values_list("id", "fair_share_weight"))
-    shares = {share.tenant_id: share for share in FairShare.objects.filter(pool=pool)}
+class _Tenant(NamedTuple):
+    """A tenant with jobs waiting or running in a pool; `able` is how many more it may have running."""
+
+    tenant_id: uuid.UUID
+    is_waiting: bool
+    is_running: bool
+    able: int
+    weight: int
+    virtual_time: float | None  # None: the pool has not served it yet
+    was_waiting: bool
+
+    @property
+    def counts(self) -> bool:
+        """Whether its virtual time is one that others start from: it was here before, and its own cap isn't why."""
+        here = self.is_running or (self.is_waiting and self.was_waiting)
+        return self.virtual_time is not None and here and (self.able > 0 or not self.is_waiting)
+
+
+# A step from one tenant to the next in the index of the queue: `DISTINCT` would read all of it.
+_PRESENT = """
+WITH RECURSIVE waiting (tenant_id) AS (
+    (SELECT tenant_id FROM generation_job WHERE pool_id = %(pool)s AND state = 'queued' ORDER BY tenant_id LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT tenant_id FROM generation_job
+        WHERE pool_id = %(pool)s AND state = 'queued' AND tenant_id > waiting.tenant_id ORDER BY tenant_id LIMIT 1
+    ) FROM waiting WHERE tenant_id IS NOT NULL
+), running (tenant_id, jobs) AS (
+    SELECT tenant_id, count(*) FROM generation_job
+    WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running') GROUP BY tenant_id
+)
+SELECT tenant.id, waiting.tenant_id IS NOT NULL, running.jobs IS NOT NULL,
+    coalesce(tenant.running_jobs_max - coalesce(running.jobs, 0), %(most)s),
+    tenant.fair_share_weight, share.virtual_time, coalesce(share.waiting, false)
+FROM (SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL) AS waiting FULL JOIN running USING (tenant_id)
+JOIN tenants_tenant AS tenant ON tenant.id = tenant_id
+LEFT JOIN generation_fairshare AS share ON share.tenant_id = tenant.id AND share.pool_id = %(pool)s
+"""
+
+
+def _present(pool: Pool) -> list[_Tenant]:
+    with connection.cursor() as cursor:
+        cursor.execute(_PRESENT, {"pool": pool.pk, "most": RELEASED_MAX})
+        return [_Tenant(*row) for row in cursor.fetchall()]
+
+
+def _contenders(pool: Pool, present: Sequence[_Tenant]) -> tuple[list[Contender], dict[uuid.UUID, float]]:
+    """Who may be given a slot, its jobs still to be loaded; and to what virtual time those who came back rise."""
+    level = min((t.virtual_time for t in present if t.counts and t.virtual_time is not None), default=None)
+    if level is None:
+        past = FairShare.objects.filter(pool=pool).aggregate(most=Max("virtual_time"))
+        level = past["most"] or 0.0
+    contenders, risen = [], {}
+    for tenant in present:
+        if not tenant.is_waiting:
+            continue
+        virtual_time = tenant.virtual_time or 0.0
+        if not (tenant.is_running or tenant.was_waiting):
+            risen[tenant.tenant_id] = virtual_time = max(virtual_time, level)
+        if tenant.able > 0:
+            contenders.append(Contender(tenant.tenant_id, virtual_time, tenant.weight, []))
+    return contenders, risen
+
+
+# What a cancellation has locked at this moment is passed over.
+_JOBS = """
+SELECT able.tenant_id, job.id, job.work, job.quarantined
+FROM unnest(%(tenants)s::uuid[], %(able)s::int[]) AS able (tenant_id, jobs)
+CROSS JOIN LATERAL (
+    SELECT id, width::float8 * height * steps * n AS work, quarantined FROM generation_job
+    WHERE pool_id = %(pool)s AND tenant_id = able.tenant_id AND state = 'queued' AND expires_at > %(now)s
+        AND NOT (quarantined AND %(quarantine_is_full)s)
+    ORDER BY priority DESC, created_at, id LIMIT able.jobs
+    FOR NO KEY UPDATE SKIP LOCKED
+) AS job
+"""
+
+
+def _load_jobs(
+    pool: Pool, contenders: Sequence[Contender], room: int, able: dict[uuid.UUID, int], now: datetime
+) -> None:
     in_hand = Job.objects.filter(pool=pool, state__in=(State.DISPATCHED, State.RUNNING))
-    served = set(in_hand.order_by().values_list("tenant_id", flat=True).distinct())
-    current = {t: share.virtual_time for t, share in shares.items() if share.waiting or t in served}
-    past = {t: share.virtual_time for t, share in shares.items()}
-    floor = min(current.values(), default=max(past.values(), default=0.0))
-    contenders = []
-    for tenant_id in tenants:
-        # One more than could be given in this turn, to know whether some stay behind; what a cancellation has
-        # locked at this moment is passed over.
-        oldest = queued.filter(tenant_id=tenant_id).order_by("created_at", "id")
-        jobs = oldest.select_for_update(skip_locked=True, no_key=True)[: room + 1]
-        contenders.append(
-            Contender(
-                tenant_id=tenant_id,
-                virtual_time=current.get(tenant_id, max(floor, past.get(tenant_id, 0.0))),
-                weight=weights[tenant_id],
-                jobs=[(job.id, job.work) for job in jobs],
-            )
+    fields: dict[str, Any] = {
+        "pool": pool.pk,
+        "tenants": [contender.tenant_id for contender in contenders],
+        "able": [min(room, able[contender.tenant_id]) for contender in contenders],
+        "now": now,
+        "quarantine_is_full": in_hand.filter(quarantined=True).exists(),
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_JOBS, fields)
+        rows = cursor.fetchall()
+    jobs = {tenant: [Waiting(*row[1:]) for row in own] for tenant, own in groupby(rows, lambda row: row[0])}
+    for contender in contenders:
+        contender.jobs = jobs.get(contender.tenant_id, [])
+
+
+def _rate(pool: Pool) -> float:
+    """GPU seconds of a pixel-step, of what was measured in the pool lately."""
+    sums = FairShare.objects.filter(pool=pool).aggregate(seconds=Sum("measured_seconds"), work=Sum("measured_work"))
+    return sums["seconds"] / sums["work"] if sums["work"] else _RATE_UNMEASURED
+
+
+# A step up and not a value: the end of an attempt may correct the same row meanwhile.
+_MOVE = """
+UPDATE generation_fairshare AS share SET waiting = true, virtual_time = greatest(virtual_time, level) + charge
+FROM unnest(%(tenants)s::uuid[], %(levels)s::float8[], %(charges)s::float8[]) AS given (tenant_id, level, charge)
+WHERE share.pool_id = %(pool)s AND share.tenant_id = given.tenant_id
+"""
+
+
+def _remember(
+    pool: Pool, present: Sequence[_Tenant], risen: dict[uuid.UUID, float], charged: dict[uuid.UUID, float]
+) -> None:
+    waiting = [tenant.tenant_id for tenant in present if tenant.is_waiting]
+    FairShare.objects.filter(pool=pool, waiting=True).exclude(tenant_id__in=waiting).update(waiting=False)
+    came = [
+        FairShare(pool=pool, tenant_id=tenant.tenant_id, virtual_time=risen.get(tenant.tenant_id, 0.0), waiting=True)
+        for tenant in present
+        if tenant.is_waiting and not tenant.was_waiting
+    ]
+    FairShare.objects.bulk_create(came, ignore_conflicts=True)
+    moved = {share.tenant_id for share in came} | {tenant_id for tenant_id, seconds in charged.items() if seconds}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _MOVE,
+            {
+                "pool": pool.pk,
+                "tenants": list(moved),
+                "levels": [risen.get(tenant_id, 0.0) for tenant_id in moved],
+                "charges": [charged.get(tenant_id, 0.0) for tenant_id in moved],
+            },
         )
-    return contenders
 
 
-def _remember(pool: Pool, contenders: list[Contender]) -> None:
-    FairShare.objects.filter(pool=pool, waiting=True).exclude(
-        tenant_id__in=[contender.tenant_id for contender in contenders]
-    ).update(waiting=False)
-    FairShare.objects.bulk_create(
-        (
-            FairShare(pool=pool, tenant_id=c.tenant_id, virtual_time=c.virtual_time, waiting=bool(c.jobs))
-            for c in contenders
-        ),
-        update_conflicts=True,
-        unique_fields=["pool", "tenant"],
-        update_fields=["virtual_time", "waiting"],
-    )
-
-
-def attempts_lease(job_ids: list[uuid.UUID], *, now: datetime, lease_seconds: int) -> list[Attempt]:
-    numbers: Mapping[uuid.UUID, int] = dict(
-        Job.objects.filter(id__in=job_ids).annotate(made=Count("attempts")).values_list("id", "made")
-    )
-    Job.objects.filter(id__in=job_ids).update(state=State.DISPATCHED)
+def attempts_lease(chosen: Sequence[Chosen], *, now: datetime, lease_seconds: int) -> list[Attempt]:
+    ids = [job.job_id for job in chosen]
+    made = dict(Job.objects.filter(id__in=ids).annotate(made=Count("attempts")).values_list("id", "made"))
+    Job.objects.filter(id__in=ids).update(state=State.DISPATCHED)
     return Attempt.objects.bulk_create(
         Attempt(
             token=uuid.uuid4(),
-            job_id=job_id,
-            number=numbers[job_id] + 1,
+            job_id=job.job_id,
+            number=made[job.job_id] + 1,
+            estimated_seconds=job.seconds,
             dispatched_at=now,
             lease_expires_at=now + timedelta(seconds=lease_seconds),
         )
-        for job_id in job_ids
+        for job in chosen
     )

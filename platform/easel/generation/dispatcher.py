@@ -31,7 +31,8 @@ def run(stop: threading.Event) -> None:
                 listener.execute("LISTEN easel_queued")
                 listener.execute("LISTEN easel_finished")
                 while not stop.is_set():
-                    turn()
+                    if turn():
+                        continue  # there may be more than one turn gives out
                     for _ in listener.notifies(timeout=POLL_SECONDS, stop_after=1):
                         pass
         except (psycopg.OperationalError, OperationalError, BrokerError, RedisError) as error:

@@ -1,5 +1,6 @@
 """Names of a job's objects in the store."""
 
+from collections.abc import Iterator
 from uuid import UUID
 
 from easel.generation.models import Job
@@ -7,4 +8,20 @@ from easel.generation.models import Job
 
 def output_key(job: Job, attempt_token: UUID, index: int) -> str:
     """Per attempt, so that a lost attempt that still writes never touches its successor's image."""
-    return f"{job.tenant.slug}/outputs/{job.created_at:%Y-%m-%d}/{job.id}/{attempt_token}/{index}.{job.output_format}"
+    return f"{_folder(job, attempt_token)}/{index}.{job.output_format}"
+
+
+def preview_key(job: Job, attempt_token: UUID, index: int, number: int) -> str:
+    return f"{_folder(job, attempt_token)}/{index}-preview-{number}.{job.output_format}"
+
+
+def attempt_keys(job: Job, attempt_token: UUID) -> Iterator[str]:
+    """All that an attempt may have stored."""
+    for index in range(job.n):
+        yield output_key(job, attempt_token, index)
+        for number in range(job.partial_images):
+            yield preview_key(job, attempt_token, index, number)
+
+
+def _folder(job: Job, attempt_token: UUID) -> str:
+    return f"{job.tenant.slug}/outputs/{job.created_at:%Y-%m-%d}/{job.id}/{attempt_token}"

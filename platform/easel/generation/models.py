@@ -52,8 +52,11 @@ class Job(models.Model):
     seed = models.BigIntegerField()
     output_format = models.CharField(max_length=4)
     output_compression = models.PositiveSmallIntegerField()
+    partial_images = models.PositiveSmallIntegerField(default=0, help_text="Previews of each image on its way.")
     user = models.CharField(max_length=200, blank=True)
     metadata = models.JSONField(default=dict)
+    priority = models.SmallIntegerField(default=0, help_text="Among its tenant's own: the highest goes first.")
+    quarantined = models.BooleanField(default=False, help_text="Workers stopped with it: runs with no other such.")
     request_id = models.CharField(max_length=64)
     result_key = models.CharField(max_length=64, blank=True, help_text="What its images are a function of, hashed.")
     cached_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="+")
@@ -78,7 +81,11 @@ class Job(models.Model):
         ]
         indexes = [
             # The dispatcher's queue: small, since it holds waiting jobs alone.
-            models.Index(fields=["pool", "tenant", "created_at"], condition=Q(state=State.QUEUED), name="job_queue"),
+            models.Index(
+                fields=["pool", "tenant", "-priority", "created_at", "id"],
+                condition=Q(state=State.QUEUED),
+                name="job_queue",
+            ),
             models.Index(fields=["pool", "state"], condition=~Q(state__in=FINAL), name="job_unfinished"),
             models.Index(fields=["tenant", "api_key"], condition=Q(finished_at__isnull=True), name="job_in_hand"),
             models.Index(fields=["tenant", "-created_at", "-id"], name="job_by_tenant"),
@@ -145,11 +152,14 @@ class Attempt(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.LIVE)
     worker = models.CharField(max_length=100, blank=True)
     gpu_class = models.CharField(max_length=40, blank=True)
+    estimated_seconds = models.FloatField(default=0, help_text="GPU seconds that its tenant was charged in the queue.")
     dispatched_at = models.DateTimeField()
     lease_expires_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     steps_done = models.PositiveIntegerField(default=0)
+    previews = models.JSONField(default=list, help_text="Those stored, as [index of the image, number].")
+    swept_at = models.DateTimeField(null=True, help_text="When what it stored and no image is was deleted.")
     gpu_seconds = models.DecimalField(max_digits=20, decimal_places=9, default=0)
     prompt_tokens = models.PositiveIntegerField(default=0)
     error_code = models.CharField(max_length=60, blank=True)
@@ -166,7 +176,10 @@ class Attempt(models.Model):
                 name="attempt_finished_at_iff_not_live",
             ),
         ]
-        indexes = [models.Index(fields=["lease_expires_at"], condition=Q(state="live"), name="attempt_leases")]
+        indexes = [
+            models.Index(fields=["lease_expires_at"], condition=Q(state="live"), name="attempt_leases"),
+            models.Index(fields=["dispatched_at"], condition=Q(swept_at=None), name="attempt_to_sweep"),
+        ]
 
 
 class Output(models.Model):
@@ -198,12 +211,17 @@ class Feedback(models.Model):
 
 
 class FairShare(models.Model):
-    """What a tenant was served by a pool, as virtual time: estimated work divided by the tenant's weight."""
+    """What a tenant was served by a pool, as virtual time: GPU seconds divided by the tenant's weight.
+
+    The two sums fade: of the latest attempts of this tenant, what they took and what they did (in pixel-steps).
+    """
 
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="+")
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
     virtual_time = models.FloatField(default=0)
-    waiting = models.BooleanField(default=False, help_text="Had jobs left in the queue after the last turn.")
+    waiting = models.BooleanField(default=False, help_text="Had jobs in the queue at the last turn.")
+    measured_seconds = models.FloatField(default=0)
+    measured_work = models.FloatField(default=0)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["pool", "tenant"], name="fair_share_unique")]

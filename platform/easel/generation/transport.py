@@ -3,7 +3,7 @@
 Everything of a pool lies under its namespace's prefix, so that a dedicated pool's Redis user needs no more.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
 
@@ -11,7 +11,7 @@ import redis
 from celery import Celery
 from django.conf import settings
 
-from easel.generation.keys import output_key
+from easel.generation.keys import output_key, preview_key
 from easel.generation.models import Attempt, Job
 from easel.registry.models import Pool
 from easel.storage import store
@@ -20,14 +20,14 @@ from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, Out
 CAPABILITY_SECONDS = 3600
 
 
-def send(attempts: Iterable[Attempt]) -> None:
+def send(attempts: Sequence[Attempt]) -> None:
     """Sends each attempt to its job's pool. Raises `OperationalError` of kombu when Redis is away."""
+    jobs = Job.objects.select_related("tenant", "pool", "model_version__model").prefetch_related(
+        "adapters__adapter_version__adapter"
+    )
+    found = jobs.in_bulk([attempt.job_id for attempt in attempts])
     for attempt in attempts:
-        job = (
-            Job.objects.select_related("tenant", "pool", "model_version__model")
-            .prefetch_related("adapters__adapter_version__adapter")
-            .get(id=attempt.job_id)
-        )
+        job = found[attempt.job_id]
         celery_for(job.pool.namespace).send_task(
             TASK_NAME,
             args=[task_of(job, attempt).to_dict()],
@@ -41,6 +41,11 @@ def send(attempts: Iterable[Attempt]) -> None:
 def task_of(job: Job, attempt: Attempt) -> GenerationTask:
     """All that a worker is told of a job."""
     base = settings.EASEL.internal_url
+
+    def put_url(key: str) -> str:
+        content_type = f"image/{job.output_format}"
+        return store().signed_url("PUT", key, seconds=CAPABILITY_SECONDS, content_type=content_type, base=base)
+
     return GenerationTask(
         attempt_token=str(attempt.token),
         job_id=str(job.id),
@@ -67,12 +72,9 @@ def task_of(job: Job, attempt: Attempt) -> GenerationTask:
             OutputSlot(
                 index=index,
                 seed=job.seed + index,
-                url=store().signed_url(
-                    "PUT",
-                    output_key(job, attempt.token, index),
-                    seconds=CAPABILITY_SECONDS,
-                    content_type=f"image/{job.output_format}",
-                    base=base,
+                url=put_url(output_key(job, attempt.token, index)),
+                preview_urls=tuple(
+                    put_url(preview_key(job, attempt.token, index, number)) for number in range(job.partial_images)
                 ),
             )
             for index in range(job.n)

@@ -167,7 +167,9 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, at: datetime, dice: random
         request_id="history",
         now=at,
     )
-    [attempt] = dispatch.attempts_lease([job.id], now=at + timedelta(seconds=dice.expovariate(1)), lease_seconds=15)
+    [attempt] = dispatch.attempts_lease(
+        [dispatch.Chosen(job.id, 0.0)], now=at + timedelta(seconds=dice.expovariate(1)), lease_seconds=15
+    )
     units = job.width * job.height * job.n / 512**2
     gpu_seconds = round(units * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
     failed = dice.random() < _FAILURES

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
@@ -14,6 +14,7 @@ from easel.generation.queries import jobs_by_pool, lost_attempts_by_pool, oldest
 from easel.registry.models import Pool, Worker
 
 REQUESTS = Counter("easel_http_requests_total", "Requests answered.", ["method", "route", "status"])
+WAITING_CLIENTS = Gauge("easel_waiting_clients", "Clients whose call waits for a job, streams among them.")
 REQUEST_SECONDS = Histogram(
     "easel_http_request_seconds",
     "Time to answer, with the wait for the image where the call waits.",

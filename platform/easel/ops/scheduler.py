@@ -13,7 +13,7 @@ from billing.storage import storage_day_meter, storage_days_due
 from easel.generation import completion
 from easel.generation.guardrail import rollouts_judge
 from easel.generation.models import Attempt, Job, JobAdapter, State
-from easel.generation.outputs import outputs_delete_old
+from easel.generation.outputs import attempts_sweep, outputs_delete_old
 from easel.generation.result_cache import results_trim
 from easel.registry.adapters import adapter_files_delete_retired
 from tenants.models import IdempotentRequest
@@ -53,6 +53,11 @@ def delete_old_outputs(now: datetime) -> int:
     return outputs_delete_old(before=now - timedelta(days=settings.EASEL.output_days), now=now)
 
 
+def sweep_attempts(now: datetime) -> int:
+    """What attempts left in the storage that is no image."""
+    return attempts_sweep(now=now)
+
+
 def trim_result_cache(_now: datetime) -> int:
     """What answers requests for the same again is kept up to EASEL_RESULT_CACHE_BYTES."""
     return results_trim(bytes_max=settings.EASEL.result_cache_bytes)
@@ -78,6 +83,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (600, delete_old_outputs),
     (60, delete_retired_adapters),
     (60, trim_result_cache),
+    (60, sweep_attempts),
 )
 
 

@@ -114,7 +114,6 @@ def test_a_bad_field_is_named_and_leaves_nothing(alice, body, fields, code, para
     ("field", "value"),
     [
         ("quality", "hd"),
-        ("stream", True),
         ("background", "transparent"),
         ("moderation", "low"),
         ("partial_images", 2),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.generation import completion, dispatch
-from easel.generation.dispatch import Contender, choose
-from easel.generation.models import Attempt, Job, State
+from easel.generation.dispatch import Contender, Waiting, choose
+from easel.generation.models import Attempt, FairShare, Job, State
 from easel.registry.models import Worker
 from tenants.models import Tenant
 from tests.conftest import NOW
@@ -20,7 +20,7 @@ def contender(name, *, jobs, virtual_time=0.0, weight=1, work=1):
         tenant_id=uuid.UUID(int=ord(name)),
         virtual_time=virtual_time,
         weight=weight,
-        jobs=[(f"{name}{i}", work) for i in range(jobs)],
+        jobs=[Waiting(f"{name}{i}", work) for i in range(jobs)],
     )
 
 
@@ -37,7 +37,7 @@ def contender(name, *, jobs, virtual_time=0.0, weight=1, work=1):
     ],
 )
 def test_the_tenant_served_least_goes_next(contenders, room, order):
-    assert choose(contenders, room=room) == order.split()
+    assert [job.job_id for job in choose(contenders, room=room)] == order.split()
 
 
 @given(
@@ -47,10 +47,10 @@ def test_the_tenant_served_least_goes_next(contenders, room, order):
 def test_backlogged_tenants_are_served_alike_to_within_one_job(works, room):
     """The bound of virtual-time counters: no two differ by more than the largest job."""
     contenders = [
-        Contender(uuid.UUID(int=i), 0.0, 1, [((i, k), work) for k, work in enumerate(jobs)])
+        Contender(uuid.UUID(int=i), 0.0, 1, [Waiting((i, k), work) for k, work in enumerate(jobs)])
         for i, jobs in enumerate(works)
     ]
-    chosen = choose(contenders, room=min(room, 29))
+    chosen = [job.job_id for job in choose(contenders, room=min(room, 29))]
     served = [sum(works[i][k] for i, k in chosen if i == tenant) for tenant in range(len(works))]
     assert max(served) - min(served) <= max(map(max, works))
 
@@ -148,3 +148,99 @@ def test_several_dispatchers_release_a_job_once(alice, pool, submit):
     with ThreadPoolExecutor(4) as threads:
         released = [attempt.job_id for attempts in threads.map(turn, range(4)) for attempt in attempts]
     assert len(released) == len(set(released)) == 4
+
+
+def test_within_a_tenant_the_highest_priority_goes_first(alice, pool, submit):
+    ordinary, urgent, late = submit(alice), submit(alice, priority=5), submit(alice, priority=-5)
+    assert [attempt.job_id for attempt in release(pool)] == [urgent.id, ordinary.id, late.id]
+
+
+def test_a_priority_is_worth_nothing_against_another_tenant(alice, bob, pool, submit):
+    Worker.objects.filter(pool=pool).update(slots=2)
+    for _ in range(3):
+        submit(alice, priority=10)
+    submit(bob, priority=-10, now=NOW + timedelta(seconds=1))
+    assert bob.tenant in tenants_of(release(pool, NOW + timedelta(seconds=2)))
+
+
+def test_a_tenant_has_no_more_running_than_its_cap_and_others_take_the_room(alice, bob, pool, submit):
+    Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=1)
+    for _ in range(4):
+        submit(alice)
+        submit(bob)
+    assert tenants_of(release(pool)).count(alice.tenant) == 1
+    assert Attempt.objects.filter(job__pool=pool).count() == 4
+    assert tenants_of(release(pool)) == []
+
+
+def test_a_job_past_its_time_is_not_released(alice, pool, submit):
+    job = submit(alice)
+    assert release(pool, job.expires_at) == []
+
+
+def test_the_estimate_makes_way_for_what_was_measured(alice, bob, pool, submit, end):
+    """Of two tenants with equal requests, the one whose took longer waits."""
+    Worker.objects.filter(pool=pool).update(slots=1)
+    for _ in range(3):
+        submit(alice)
+        submit(bob)
+    (first,) = release(pool)
+    end(first.job, gpu_seconds=10.0)
+    served = [tenants_of(release(pool))[0]]
+    for _ in range(2):
+        end(Job.objects.get(pool=pool, state=State.DISPATCHED), gpu_seconds=1.0)
+        served += tenants_of(release(pool))
+    assert first.job.tenant not in served[:2]
+    share = FairShare.objects.get(pool=pool, tenant=first.job.tenant)
+    assert share.virtual_time == pytest.approx(10.0)
+
+
+def lose(attempt, worker="w1"):
+    """The worker had begun the attempt when it stopped."""
+    Attempt.objects.filter(pk=attempt.pk).update(started_at=NOW, lease_expires_at=NOW, worker=worker)
+    completion.lose(token=attempt.token, now=NOW, attempts_max=3)
+
+
+def test_jobs_that_stopped_two_workers_have_their_last_attempt_one_at_a_time(alice, pool, submit):
+    suspects = {submit(alice).id for _ in range(3)}
+    for _ in range(2):
+        for attempt in release(pool):
+            lose(attempt)
+    innocent = submit(alice, now=NOW + timedelta(seconds=1))
+    (one, other) = release(pool) + release(pool)
+    assert {one.job_id, other.job_id} & suspects == {one.job_id}
+    assert other.job_id == innocent.id
+    lose(one)
+    assert Job.objects.get(id=one.job_id).error_code == "job_quarantined"
+    (following,) = release(pool)
+    assert following.job_id in suspects - {one.job_id}
+
+
+def test_a_long_queue_of_many_tenants_is_shared_evenly(pool, customer, submit):
+    """Each tenant has one before any has two, also when there are more tenants than slots."""
+    customers = [customer() for _ in range(9)]
+    for one in customers:
+        for _ in range(3):
+            submit(one)
+    order = []
+    while attempts := release(pool):
+        order += tenants_of(attempts)
+        finish_all(pool)
+    assert [len(set(order[i : i + 9])) for i in (0, 9, 18)] == [9, 9, 9]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.1, 10), st.floats(0.1, 10)), min_size=10, max_size=60))
+def test_service_of_backlogged_tenants_differs_by_a_few_jobs_at_most_however_wrong_the_estimates(jobs):
+    """Virtual time as the dispatcher keeps it, with estimates that are wrong and corrected when the job ends."""
+    virtual, served, running = [0.0] * 3, [0.0] * 3, []
+    for ends, estimate, measured in jobs:
+        contenders = [Contender(uuid.UUID(int=i), virtual[i], 1, [Waiting(i, estimate)]) for i in range(3)]
+        ((tenant, charged),) = choose(contenders, room=1)
+        virtual[tenant] += charged
+        running.append((tenant, charged, measured))
+        while len(running) > ends:  # some end at once, some while others are given out
+            ended, thought, took = running.pop(0)
+            virtual[ended] += took - thought
+            served[ended] += took
+    longest = max(max(estimate, measured) for _, estimate, measured in jobs)
+    assert max(served) - min(served) <= (2 + 2) * longest  # two may still run

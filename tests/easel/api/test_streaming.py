@@ -1,0 +1,205 @@
+"""Server-sent events: a job as it goes on, and images as they come."""
+
+import asyncio
+import io
+import json
+import threading
+import uuid
+
+import pytest
+from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
+
+from easel.api import streaming, waiting
+from easel.api.threads import THREADS, in_thread
+from easel.asgi import application
+from easel.generation import completion, dispatch
+from easel.generation.keys import preview_key
+from easel.generation.models import Job
+from easel.storage import store
+from inference.contract import AttemptProgress
+from tests.conftest import NOW, worker_beat
+from tests.easel.api.conftest import PNG, ask, call, end_job
+
+IMAGES = "/v1/images/generations"
+
+
+def events_of(answer) -> list[tuple[str, dict]]:
+    """(event, data) of each event of a stream."""
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    found = []
+    for block in answer.text.strip().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            found.append((fields["event"], json.loads(fields["data"])))
+    return found
+
+
+async def followed_job(customer, answer: asyncio.Task) -> Job:
+    """The customer's newest job, once its client waits for it."""
+    async with asyncio.timeout(30):
+        while True:
+            assert not answer.done(), answer.result()
+            job = await in_thread(Job.objects.filter(tenant=customer.tenant).order_by("created_at").last)
+            if job and job.id in waiting.followed():
+                return job
+            await asyncio.sleep(0.01)
+
+
+def beat(job: Job, *, steps_done: int, previews: tuple[tuple[int, int], ...] = ()) -> None:
+    """The worker's beat of a job that it has taken, its previews stored."""
+    if not job.attempts.exists():
+        dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600)
+    token = job.attempts.get().token
+    for index, number in previews:
+        store().put(preview_key(job, token, index, number), io.BytesIO(PNG), "image/png")
+    progress = AttemptProgress(attempt_token=str(token), steps_done=steps_done, steps_total=8, previews=previews)
+    completion.beat(pool=job.pool, report=worker_beat(attempts=(progress,)), now=NOW, lease_seconds=3600)
+
+
+def streamed(customer, path, *acts, method="POST", headers=None, **options):
+    """What a streaming call answers while `acts` happen to the customer's newest job, once somebody listens."""
+
+    async def both():
+        answer = asyncio.create_task(ask(method, path, secret=customer.secret, headers=headers or {}, **options))
+        for act in acts:
+            await in_thread(act, await followed_job(customer, answer))
+        return await answer
+
+    return asyncio.run(both())
+
+
+def test_images_are_streamed_with_their_previews_as_openai_does(alice, body):
+    answer = streamed(
+        alice,
+        IMAGES,
+        lambda job: beat(job, steps_done=3, previews=((0, 0),)),
+        lambda job: beat(job, steps_done=6, previews=((0, 0), (0, 1))),
+        lambda job: end_job(str(job.id)),
+        json=body(stream=True, partial_images=2),
+    )
+    *partials, (last, image) = events_of(answer)
+    assert [data["partial_image_index"] for _, data in partials] in ([0, 1], [0], [1], [])
+    assert last == "image_generation.completed"
+    assert ImageGenCompletedEvent.model_validate(image, strict=False).usage.output_tokens == 256
+    for kind, partial in partials:
+        assert kind == "image_generation.partial_image"
+        ImageGenPartialImageEvent.model_validate(partial)
+
+
+def test_each_image_of_a_stream_has_an_event(alice, body):
+    answer = streamed(alice, IMAGES, lambda job: end_job(str(job.id)), json=body(stream=True, n=2))
+    assert [(kind, data["image_index"]) for kind, data in events_of(answer)] == [
+        ("image_generation.completed", 0),
+        ("image_generation.completed", 1),
+    ]
+
+
+def test_a_stream_tells_of_a_failure_as_the_call_without_would(alice, body):
+    failing = lambda job: end_job(str(job.id), outcome="failed", error_code="prompt_too_long")  # noqa: E731
+    ((kind, data),) = events_of(streamed(alice, IMAGES, failing, json=body(stream=True)))
+    assert (kind, data["error"]["code"], data["http_code"]) == ("error", "prompt_too_long", 400)
+
+
+def test_a_refused_request_is_no_stream(alice, body):
+    answer = call("POST", IMAGES, alice, json=body(stream=True, size="17x17"))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "size")
+
+
+@pytest.mark.parametrize("fields", [{"partial_images": 2}, {"stream": True, "partial_images": 4}])
+def test_partial_images_are_up_to_three_of_a_stream(alice, body, fields):
+    answer = call("POST", IMAGES, alice, json=body(**fields))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "partial_images")
+
+
+def test_a_jobs_events_follow_it_to_its_end(alice, create):
+    job_id = create(alice)["id"]
+    answer = streamed(
+        alice,
+        f"/v1/jobs/{job_id}/events",
+        lambda job: beat(job, steps_done=3),
+        lambda job: end_job(job_id),
+        method="GET",
+    )
+    kinds = [kind for kind, _ in events_of(answer)]
+    assert (kinds[0], kinds[-1]) == ("job.queued", "job.succeeded")
+    assert events_of(answer)[-1][1] == call("GET", f"/v1/jobs/{job_id}", alice).json()
+
+
+def test_a_client_that_comes_back_gets_what_is_newer_than_it_saw(alice, create):
+    job_id = create(alice)["id"]
+    end_job(job_id)
+    first = call("GET", f"/v1/jobs/{job_id}/events", alice)
+    seen = first.text.splitlines()[0].removeprefix("id: ")
+    again = call("GET", f"/v1/jobs/{job_id}/events", alice, headers={"Last-Event-ID": seen})
+    assert [kind for kind, _ in events_of(first)] == ["job.succeeded"]
+    assert again.text == ""
+
+
+def test_another_tenants_job_has_no_events(alice, bob, create):
+    job_id = create(alice)["id"]
+    assert call("GET", f"/v1/jobs/{job_id}/events", bob).status_code == 404
+    assert call("GET", f"/v1/jobs/{uuid.uuid4()}/events", alice).status_code == 404
+
+
+def test_a_client_that_goes_away_leaves_its_job_alone(alice, body):
+    content, left = json.dumps(body(stream=True)).encode(), asyncio.Event()
+    headers = {"authorization": f"Bearer {alice.secret}", "content-type": "application/json"}
+    headers["content-length"] = str(len(content))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": IMAGES,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    messages = [{"type": "http.request", "body": content}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    async def gone():
+        call = asyncio.create_task(application(scope, receive, send))
+        job = await followed_job(alice, call)
+        left.set()
+        await call
+        return job, waiting.followed()
+
+    job, followed = asyncio.run(gone())
+    assert not followed
+    job.refresh_from_db()
+    assert (job.state, job.cancel_requested_at) == ("queued", None)
+
+
+def test_a_quiet_stream_says_that_it_is_alive(alice, create, monkeypatch):
+    monkeypatch.setattr(streaming, "KEEPALIVE_SECONDS", 0.05)
+    job_id = create(alice)["id"]
+
+    async def second():
+        events = streaming.job_events(alice.tenant, uuid.UUID(job_id), seen="", timeout_seconds=10)
+        found = [await anext(events), await anext(events)]
+        await events.aclose()
+        return found
+
+    assert asyncio.run(second())[1].startswith(b":")
+
+
+def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
+    job_id = uuid.UUID(create(alice)["id"])
+
+    async def crowd():
+        waiters = [asyncio.create_task(waiting.finished(job_id, timeout_seconds=60)) for _ in range(2000)]
+        while waiting.followed().get(job_id, 0) < 2000:
+            await asyncio.sleep(0.01)
+        held = threading.active_count()
+        await in_thread(end_job, str(job_id))
+        return held, await asyncio.gather(*waiters)
+
+    held, ended = asyncio.run(crowd())
+    assert all(ended)
+    assert held < 3 * THREADS
