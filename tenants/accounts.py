@@ -58,3 +58,11 @@ def tenant_suspend(*, tenant: Tenant, now: datetime) -> bool:
 def tenant_resume(*, tenant: Tenant) -> bool:
     """Lets the tenant's keys in again; False when it isn't suspended."""
     return Tenant.objects.filter(pk=tenant.pk).exclude(suspended_at=None).update(suspended_at=None) == 1
+
+
+def tenant_share(*, tenant: Tenant, changes: Mapping[str, int | None]) -> Tenant:
+    """Sets `fair_share_weight` (from 1) and `running_jobs_max` (from 1; None: any): its part of pools that are busy."""
+    for field, value in changes.items():
+        setattr(tenant, field, value)
+    tenant.save(update_fields=[*changes])
+    return tenant

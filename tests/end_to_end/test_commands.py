@@ -36,6 +36,13 @@ def test_credit_is_added(easel):
     assert "1.500000 USD" in easel.command("tenant", "credit", "topped-up", "0.5").stdout
 
 
+def test_a_tenants_share_of_busy_pools_is_set_and_shown(easel):
+    easel.json("tenant", "create", "shares")
+    easel.json("tenant", "share", "shares", "--weight", "3", "--running-jobs-max", "2")
+    assert easel.json("tenant", "share", "shares") == [{"tenant": "shares", "weight": 3, "running_jobs_max": 2}]
+    assert easel.json("tenant", "share", "shares", "--running-jobs-max", "none")[0]["running_jobs_max"] is None
+
+
 def test_a_key_of_one_scope_may_do_that_alone(easel):
     easel.json("tenant", "create", "scoped")
     made = easel.json("key", "create", "scoped", "--scope", "usage")

@@ -51,6 +51,27 @@ def test_the_openai_client_gets_urls_that_need_no_key(openai):
     assert fetched[0].content != fetched[1].content
 
 
+def test_the_openai_client_sees_the_image_come(openai):
+    with openai.images.generate(
+        model="z-image-demo", prompt=PROMPT, size="512x512", stream=True, partial_images=2, extra_body={"seed": 7}
+    ) as stream:
+        *partial, last = stream
+    assert [(event.type, event.partial_image_index) for event in partial] == [
+        ("image_generation.partial_image", index) for index in range(2)
+    ]
+    assert all(picture(event.b64_json).format == "PNG" for event in partial)
+    assert (last.type, picture(last.b64_json).size) == ("image_generation.completed", (512, 512))
+    assert shows_a_red_circle_on_blue(picture(last.b64_json))
+
+
+def test_a_jobs_events_end_with_the_job(alice):
+    job = alice.submit(prompt=PROMPT, size="128x128", seed=11)
+    headers = {"Authorization": f"Bearer {alice.api_key}"}
+    answer = httpx.get(f"{alice.url}/v1/jobs/{job['id']}/events", headers=headers, timeout=60)
+    kinds = [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
+    assert kinds[-1] == "job.succeeded"
+
+
 def test_the_answer_says_what_was_used_and_what_it_cost(openai):
     answer = openai.images.generate(model="z-image-demo", prompt=PROMPT, size="256x256", n=2)
     usage = answer.usage.model_extra

@@ -10,7 +10,7 @@ import click
 
 from easel.ops.committed import committed
 from easel.ops.environment import django_ready
-from easel.ops.limit_command import tenant_limit
+from easel.ops.limit_command import NO_LIMIT, WholeLimit, tenant_limit
 from easel.ops.tables import as_json_option, print_rows
 from tenants.errors import DomainError
 
@@ -30,6 +30,18 @@ class Amount(click.ParamType[Decimal]):
         if not amount.is_finite() or amount <= 0 or amount >= 10**9 or amount != round(amount, 6):
             self.fail(f"{value} is not between 0.000001 and 999999999", param, ctx)
         return amount
+
+
+class RunningJobs(WholeLimit):
+    """A whole number from 1, or `none`: who may run nothing is suspended, not limited."""
+
+    name = "jobs"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if number is not NO_LIMIT and not 1 <= number < 2**31:
+            self.fail(f"{value} is not between 1 and 2147483647", param, ctx)
+        return number
 
 
 class TenantNotFound(DomainError):
@@ -137,6 +149,27 @@ def tenant_list(as_json: bool) -> None:
 
 
 tenant.add_command(tenant_limit)
+
+
+@tenant.command("share")
+@click.argument("name")
+@click.option("--weight", type=click.IntRange(1, 1000), help="Of GPU seconds where tenants wait for the same pool.")
+@click.option("--running-jobs-max", type=RunningJobs(), help="Jobs in workers' hands at once, or none; others wait.")
+@as_json_option
+def tenant_share(name: str, weight: int | None, running_jobs_max: Any, as_json: bool) -> None:
+    """Set a tenant's part of busy pools, or show it; it holds from the next job that is released."""
+    with committed() as act:
+        from tenants import accounts
+
+        found = tenant_named(name)
+        changes: dict[str, int | None] = {} if weight is None else {"fair_share_weight": weight}
+        if running_jobs_max is not None:
+            changes["running_jobs_max"] = None if running_jobs_max is NO_LIMIT else running_jobs_max
+        if changes:
+            accounts.tenant_share(tenant=found, changes=changes)
+            act.record("tenant.share", name, tenant=found, details=changes)
+        rows = [{"tenant": name, "weight": found.fair_share_weight, "running_jobs_max": found.running_jobs_max}]
+    print_rows(rows, as_json)
 
 
 @tenant.command("manifests")

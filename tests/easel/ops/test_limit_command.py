@@ -4,12 +4,19 @@ import click
 import pytest
 
 from easel.ops.limit_command import NO_LIMIT, Limit, WholeLimit
+from easel.ops.tenant_command import RunningJobs
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "NaN", "Infinity", "many", "", "1e999999999"])
 def test_what_is_no_whole_number_is_no_whole_limit(text):
     with pytest.raises(click.BadParameter):
         WholeLimit().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["0", "2147483648", "-1", "many"])
+def test_nobody_is_let_run_nothing_or_more_than_the_column_holds(text):
+    with pytest.raises(click.BadParameter):
+        RunningJobs().convert(text, None, None)
 
 
 def test_a_limit_is_a_number_or_none():
