@@ -37,7 +37,7 @@ def picture() -> Image.Image:
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
 def test_a_picture_is_stored_as_the_format_asked_for(storage, client, picture, output_format):
     slot = OutputSlot(index=3, seed=9, url=storage.url("/out?signature=s"))
-    stored = store_output(client, slot, picture, output_format=output_format, output_compression=80)
+    stored = store_output(client, slot, slot.url, picture, output_format=output_format, output_compression=80)
     data = storage.objects["/out?signature=s"]
     assert Image.open(io.BytesIO(data)).format == output_format.upper()
     assert storage.content_types["/out?signature=s"] == f"image/{output_format}"
