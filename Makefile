@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.easel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench-engine lint format dashboards lock clean
+.PHONY: help setup demo dev test bench-engine bench-gateway lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(READY) ## Run the tests.
 
 bench-engine: $(READY) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.engine
+
+bench-gateway: $(READY) ## Measure admission, dispatch and fairness (QUICK=1, RECORD=1).
+	@$(BIN)/python -m tests.bench.gateway
 
 lint: $(READY) ## Check style, types and the directions of imports.
 	$(BIN)/ruff check .

@@ -5,15 +5,11 @@ minutes, RECORD=1 writes what it found into tests/bench/RESULTS.md. With a CUDA 
 Z-Image-Turbo is measured too, with random weights.
 """
 
-import datetime
 import os
 import platform
 import statistics
-import sys
 import time
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import diffusers
 import structlog
@@ -25,32 +21,7 @@ from inference.model import LoadedModel, Room, load_model
 from tests.bench.engine import cuda, measures
 from tests.bench.engine.systems import ALWAYS_MERGE, AdapterAffinity, Diffusers, EqualAdapters, OneByOne, Ours
 from tests.bench.engine.workload import adapter_table, asks
-
-RESULTS = Path(__file__).parents[1] / "RESULTS.md"
-
-
-@dataclass
-class Report:
-    """Named figures, with a target where there is one: (sign, value)."""
-
-    figures: list[tuple[str, float, str]] = field(default_factory=list)
-
-    def add(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
-        target = (
-            "" if at_least is None and at_most is None else f">= {at_least}" if at_most is None else f"<= {at_most}"
-        )
-        if target:
-            met = value >= at_least if at_least is not None else value <= (at_most or 0.0)
-            target += ", met" if met else ", NOT met"
-        self.figures.append((name, value, target))
-        say(f"  {name} {value:.4g}  {target}")
-
-    def lines(self) -> str:
-        return "\n".join(f"{name} {value:.4g}" for name, value, _ in self.figures)
-
-    def table(self) -> str:
-        rows = "\n".join(f"| `{name}` | {value:.4g} | {target} |" for name, value, target in self.figures)
-        return f"| figure | value | target |\n| --- | --- | --- |\n{rows}"
+from tests.bench.report import Report, say
 
 
 def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> None:
@@ -93,10 +64,6 @@ def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> Non
     report.add(f"attribution_drift{suffix}", max(drifts), at_most=0.001)
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
 def demo_model() -> LoadedModel:
     model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=16))
     model.warm_up()
@@ -131,14 +98,7 @@ def main() -> None:
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
         cuda.measure(report.add)
-    when = datetime.datetime.now(datetime.UTC).date().isoformat()
-    quickly = ", QUICK" if quick else ""
-    head = f"## Engine, {when}, {device}{quickly}\n\n`make bench-engine`, {time.monotonic() - begun:.0f} s.\n"
-    if os.environ.get("RECORD"):
-        before = RESULTS.read_text() if RESULTS.exists() else "# What was measured\n"
-        title, _, rest = before.partition("\n")
-        RESULTS.write_text(f"{title}\n\n{head}\n{report.table()}\n{rest}")
-    print(f"\n{head}\n{report.lines()}")  # noqa: T201
+    report.publish("Engine", "make bench-engine", device, seconds=time.monotonic() - begun, quick=quick)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""`make bench-gateway`: what admitting and dispatching a job costs, and how fair it is.
+
+The framework alone on the same server, and queues of other lengths, are measured in turn with ours in one run.
+`name value` lines last; QUICK=1 ends within three minutes, RECORD=1 writes what it found into tests/bench/RESULTS.md.
+"""
+
+import os
+import platform
+import statistics
+import time
+
+import tests.conftest  # noqa: F401  PostgreSQL, Redis and Django, before any model is imported
+
+# isort: split
+from django.db import connection
+
+from tests.bench.gateway import dispatching, house
+from tests.bench.gateway.submissions import Load, load, request, serving
+from tests.bench.report import Report, say
+
+
+def admission(report: Report, *, rounds: int, seconds: float) -> None:
+    version = house.served_model()
+    ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in house.customers(50)]
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE bench_row (id uuid PRIMARY KEY, prompt text, at timestamptz DEFAULT now())")
+    with serving("easel") as easel, serving("framework") as framework:
+        systems = {
+            "easel": (easel, ours),
+            "bare": (framework, [request("/bare", model="m")]),
+            "row": (framework, [request("/row", model="m")]),
+        }
+        for connections in (1, 16, 64, 256):
+            found: dict[str, list[Load]] = {name: [] for name in systems}
+            for turn in range(rounds + 1):
+                for name, (server, requests) in systems.items():
+                    measured = load(server, requests, connections=connections, seconds=seconds)
+                    if turn:  # the first warms up
+                        found[name].append(measured)
+                        say(f"  {connections} connections, {name}: {measured}")
+            admitted(report, connections, found)
+
+
+def admitted(report: Report, connections: int, found: dict[str, list[Load]]) -> None:
+    ours = found["easel"]
+    report.add(f"jobs_per_s_{connections}", statistics.median(one.per_second for one in ours))
+    for percent in (50, 95, 99):
+        report.add(f"p{percent}_ms_{connections}", statistics.median(one.percentile_ms(percent) for one in ours))
+    if connections == 16:
+        report.add("cpu_ms_per_job", statistics.median(one.cpu_ms for one in ours), at_most=3.0)
+        report.add("database_cpu_ms_per_job", statistics.median(one.database_cpu_ms for one in ours))
+        for name, figure, most in (("bare", "vs_framework_only", 2.0), ("row", "vs_framework_and_a_row", None)):
+            ratios = [one.cpu_ms / other.cpu_ms for one, other in zip(ours, found[name], strict=True)]
+            report.add(figure, statistics.median(ratios), at_most=most)
+
+
+def dispatch(report: Report, *, quick: bool) -> None:
+    lengths = (1_000, 10_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
+    costs = dispatching.release_ms(lengths, tenants=1_000 if not quick else 100, rounds=5 if quick else 20)
+    for length, cost in zip(lengths, costs, strict=True):
+        report.add(f"release_ms_per_job_{length}", cost)
+    growth = "1k_to_1m" if lengths[-1] == 1_000_000 else "1k_to_100k"
+    report.add(f"dispatch_cost_growth_{growth}", costs[-1] / costs[0], at_most=1.5)
+
+
+def fairness(report: Report, *, quick: bool) -> None:
+    gap, bound = dispatching.service_gap(tenants=8, slots=4, turns=80 if quick else 400)
+    report.add("fairness_gap_vs_bound", gap / bound, at_most=1.0)
+    flood = 500 if quick else 5_000
+    alone = dispatching.trickle_waits(flood=0, others=20, each=3 if quick else 10, slots=8)
+    beside = dispatching.trickle_waits(flood=flood, others=20, each=3 if quick else 10, slots=8)
+    p95 = [statistics.quantiles(waits, n=20)[-1] for waits in (alone, beside)]
+    report.add("trickle_p95_wait_beside_flood_vs_alone", p95[1] / p95[0])
+
+
+def main() -> None:
+    quick = bool(os.environ.get("QUICK"))
+    begun = time.monotonic()
+    report = Report()
+    fairness(report, quick=quick)
+    admission(report, rounds=1 if quick else 3, seconds=3 if quick else 8)
+    dispatch(report, quick=quick)
+    device = f"{platform.machine()}, {os.cpu_count()} cores, clients on the same"
+    report.publish("Gateway", "make bench-gateway", device, seconds=time.monotonic() - begun, quick=quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What releasing a job costs by the length of the queue, and how evenly tenants are served."""
+
+import heapq
+import math
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import timedelta
+from random import Random
+from uuid import UUID
+
+from easel.generation import completion, dispatch
+from easel.generation.models import Attempt, Job
+from easel.registry.models import Pool
+from inference.contract import AttemptFinished
+from tests.bench.gateway import house
+from tests.bench.report import say
+from tests.conftest import NOW, worker_beat
+
+LEASE_SECONDS = 10**6
+
+
+def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int = 16) -> list[float]:
+    """Milliseconds for each released job with so many waiting: medians of rounds in which every queue has its turn."""
+    owners = house.customers(tenants)
+    pools = []
+    for length in lengths:
+        version = house.served_model()
+        begun = time.perf_counter()
+        house.queue(owners, version, length)
+        say(f"  {length} jobs of {tenants} tenants queued in {time.perf_counter() - begun:.1f} s")
+        pools.append(version.pool)
+    seconds: list[list[float]] = [[] for _ in pools]
+    for turn in range(rounds + 1):
+        for pool, found in zip(pools, seconds, strict=True):
+            slots = room * (turn + 1)  # what was released before is still in hand
+            completion.beat(pool=pool, report=worker_beat(slots=slots), now=NOW, lease_seconds=LEASE_SECONDS)
+            begun = time.perf_counter()
+            released = dispatch.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
+            took = time.perf_counter() - begun
+            if len(released) != room:
+                raise RuntimeError(f"{len(released)} jobs were released, not {room}")
+            if turn:
+                found.append(took / room)
+    return [1000 * statistics.median(found) for found in seconds]
+
+
+class Shift:
+    """A pool in simulated time: the real dispatch and completion on PostgreSQL, of work that only takes time.
+
+    A job takes what it is thought to take times a factor of its tenant's, which the dispatcher doesn't know.
+    """
+
+    def __init__(self, pool: Pool, *, slots: int, factors: dict[UUID, float]) -> None:
+        self.pool, self.slots, self.factors = pool, slots, factors
+        self.seconds = 0.0
+        self.running: list[tuple[float, int, Attempt, float]] = []
+        self.served: defaultdict[UUID, float] = defaultdict(float)
+        self.finished_at: dict[UUID, float] = {}
+        self._turns = 0
+
+    def turn(self, *, until: float = math.inf) -> None:
+        """Fills the free slots, then goes on to the next end of an attempt, or `until` then."""
+        now = NOW + timedelta(seconds=self.seconds)
+        completion.beat(pool=self.pool, report=worker_beat(slots=self.slots), now=now, lease_seconds=LEASE_SECONDS)
+        released = dispatch.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
+        jobs = Job.objects.in_bulk([attempt.job_id for attempt in released])
+        for attempt in released:
+            job = jobs[attempt.job_id]
+            takes = job.width * job.height * job.steps * job.n / 1e6 * self.factors.get(job.tenant_id, 1.0)
+            self._turns += 1
+            heapq.heappush(self.running, (self.seconds + takes, self._turns, attempt, takes))
+        if self.running and self.running[0][0] <= until:
+            self._end(*heapq.heappop(self.running))
+        elif until < math.inf:
+            self.seconds = until
+
+    def _end(self, at: float, _turn: int, attempt: Attempt, took: float) -> None:
+        self.seconds = at
+        report = AttemptFinished(
+            attempt_token=str(attempt.token),
+            worker="w1",
+            gpu_class="cpu",
+            outcome="failed",
+            gpu_seconds=took,
+            error_code="worker_error",
+            steps_done=8,
+        )
+        completion.finish(pool=self.pool, report=report, now=NOW + timedelta(seconds=at), attempts_max=1)
+        tenant_id = Job.objects.values_list("tenant_id", flat=True).get(id=attempt.job_id)
+        self.served[tenant_id] += took
+        self.finished_at[attempt.job_id] = at
+
+
+def service_gap(*, tenants: int, slots: int, turns: int) -> tuple[float, float]:
+    """(largest difference of service between tenants that always wait, its bound), in seconds.
+
+    The bound of virtual-time counters is twice what may be in hand at once (Sheng et al., OSDI 2024, theorem 4.4);
+    tenants' jobs take from a half to four times of what they are thought to take.
+    """
+    owners = house.customers(tenants)
+    version = house.served_model()
+    for owner in owners * (2 * turns // tenants):
+        house.submit(owner, version)
+    draw = Random(1)
+    factors = {owner.tenant.id: draw.uniform(0.5, 4.0) for owner in owners}
+    shift = Shift(version.pool, slots=slots, factors=factors)
+    largest = 0.0
+    job_seconds = 256 * 256 * 8 / 1e6 * max(factors.values())
+    for _ in range(turns):
+        shift.turn()
+        served = [shift.served[owner.tenant.id] for owner in owners]
+        largest = max(largest, max(served) - min(served))
+    return largest, 2 * slots * job_seconds
+
+
+def trickle_waits(*, flood: int, others: int, each: int, slots: int) -> list[float]:
+    """Seconds from submission to the end of the jobs of tenants that ask now and then, with a flood before them.
+
+    All of the others together ask for half of the pool.
+    """
+    owners = house.customers(others)
+    version = house.served_model()
+    (flooding,) = house.customers(1)
+    for _ in range(flood):
+        house.submit(flooding, version)
+    shift = Shift(version.pool, slots=slots, factors={})
+    job_seconds = 256 * 256 * 8 / 1e6
+    every = 2 * job_seconds / slots
+    draw = Random(2)
+    arrivals = [(number * every + draw.uniform(0, every), owners[number % others]) for number in range(others * each)]
+    asked: dict[UUID, float] = {}
+    for at, owner in arrivals:
+        while shift.seconds < at:
+            shift.turn(until=at)
+        asked[house.submit(owner, version)] = at
+    while not asked.keys() <= shift.finished_at.keys():
+        shift.turn()
+    return [shift.finished_at[job_id] - at for job_id, at in asked.items()]

@@ -1,0 +1,134 @@
+"""What an admitted job costs: a closed loop of clients against the API, and against the framework alone."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import psutil
+
+from easel.ops.stack import free_port
+
+SERVERS = {
+    "easel": [sys.executable, "-m", "easel.ops.cli", "api", "--port"],
+    "framework": [
+        *(sys.executable, "-m", "uvicorn", "tests.bench.gateway.ceiling:application"),
+        *("--lifespan", "off", "--no-access-log", "--log-level", "error", "--port"),
+    ],
+}
+
+
+@dataclass(slots=True)
+class Server:
+    """An HTTP server in a process of its own."""
+
+    port: int
+    process: psutil.Process
+
+    @property
+    def cpu_seconds(self) -> float:
+        times = self.process.cpu_times()
+        return times.user + times.system
+
+
+@contextmanager
+def serving(name: str) -> Iterator[Server]:
+    port = free_port()
+    process = subprocess.Popen([*SERVERS[name], str(port)], stdout=subprocess.DEVNULL, env=os.environ)
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/", timeout=5)
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        if process.poll() is not None:
+            raise RuntimeError(f"{name} did not start")
+        yield Server(port, psutil.Process(process.pid))
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@dataclass(slots=True)
+class Load:
+    """What clients saw, and what the server spent."""
+
+    latencies: list[float]
+    seconds: float
+    cpu_seconds: float
+    database_cpu_seconds: float
+
+    def __str__(self) -> str:
+        latency = f"p50 {self.percentile_ms(50):.1f}, p99 {self.percentile_ms(99):.1f} ms"
+        return f"{self.per_second:.0f}/s, {latency}, {self.cpu_ms:.2f} + {self.database_cpu_ms:.2f} CPU ms"
+
+    @property
+    def per_second(self) -> float:
+        return len(self.latencies) / self.seconds
+
+    @property
+    def cpu_ms(self) -> float:
+        return 1000 * self.cpu_seconds / len(self.latencies)
+
+    @property
+    def database_cpu_ms(self) -> float:
+        return 1000 * self.database_cpu_seconds / len(self.latencies)
+
+    def percentile_ms(self, percent: float) -> float:
+        ranked = sorted(self.latencies)
+        return 1000 * ranked[min(len(ranked) - 1, int(len(ranked) * percent / 100))]
+
+
+def request(path: str, *, model: str, secret: str = "") -> bytes:
+    body = json.dumps({"prompt": f"a red circle {uuid.uuid4()}", "model": model, "size": "256x256", "n": 1}).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    return f"{head}Authorization: Bearer {secret}\r\n\r\n".encode() + body
+
+
+def load(server: Server, requests: Sequence[bytes], *, connections: int, seconds: float) -> Load:
+    """`connections` clients, each sending its next request when the last was answered."""
+    before, database = server.cpu_seconds, postgres_cpu_seconds()
+    begun = time.perf_counter()
+    latencies = asyncio.run(_clients(server.port, requests, connections, begun + seconds))
+    took = time.perf_counter() - begun
+    return Load(latencies, took, server.cpu_seconds - before, postgres_cpu_seconds() - database)
+
+
+def postgres_cpu_seconds() -> float:
+    total = 0.0
+    for process in psutil.process_iter(["name", "cpu_times"]):
+        if process.info["name"] == "postgres" and process.info["cpu_times"]:
+            total += process.info["cpu_times"].user + process.info["cpu_times"].system
+    return total
+
+
+async def _clients(port: int, requests: Sequence[bytes], connections: int, until: float) -> list[float]:
+    latencies: list[float] = []
+    await asyncio.gather(*(_client(port, requests[i:] + requests[:i], until, latencies) for i in range(connections)))
+    return latencies
+
+
+async def _client(port: int, requests: Sequence[bytes], until: float, latencies: list[float]) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    turn = 0
+    while time.perf_counter() < until:
+        begun = time.perf_counter()
+        writer.write(requests[turn % len(requests)])
+        turn += 1
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = await reader.readuntil(b"\r\n0\r\n\r\n")  # in chunks, as both servers send it
+        if not head.startswith(b"HTTP/1.1 202"):
+            raise RuntimeError(f"{head.decode()}{body.decode()}")
+        latencies.append(time.perf_counter() - begun)
+    writer.close()

@@ -1,0 +1,34 @@
+"""The benchmark's parts at a tiny scale: that they run, and measure what they say."""
+
+from tests.bench.gateway import dispatching, house
+from tests.bench.gateway.submissions import load, request, serving
+
+
+def test_releases_are_timed_at_each_length_of_the_queue():
+    costs = dispatching.release_ms([20, 40], tenants=10, rounds=1, room=4)
+    assert len(costs) == 2
+    assert all(cost > 0 for cost in costs)
+
+
+def test_the_gap_of_service_keeps_its_bound():
+    gap, bound = dispatching.service_gap(tenants=3, slots=2, turns=12)
+    assert 0 < gap <= bound
+
+
+def test_a_flood_does_not_keep_others_waiting_for_its_end():
+    alone = dispatching.trickle_waits(flood=0, others=3, each=1, slots=2)
+    beside = dispatching.trickle_waits(flood=30, others=3, each=1, slots=2)
+    assert max(beside) < 5 * max(alone)
+
+
+def test_clients_are_answered_and_the_servers_time_is_counted():
+    version, (owner,) = house.served_model(), house.customers(1)
+    with serving("easel") as server:
+        measured = load(
+            server,
+            [request("/v1/jobs", model=version.model.name, secret=owner.secret)],
+            connections=2,
+            seconds=0.5,
+        )
+    assert measured.per_second > 0
+    assert measured.cpu_ms > 0
