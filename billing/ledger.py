@@ -13,9 +13,10 @@ does nothing. A hold is settled once, by a post or by a void, whichever commits 
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import connection, transaction
 
 from billing.models import Account, Entry, Transaction
 from billing.money import format_micros
@@ -49,20 +50,48 @@ def grant(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, 
     return _record(tenant, Transaction.Kind.GRANT, reference, movements, at, description) is not None
 
 
-@transaction.atomic
+# One statement, as every request waits for it. The row lock makes concurrent holds of a tenant queue here; the check
+# constraint is what they can't pass.
+_HOLD = """
+WITH credit AS (
+    SELECT id, balance_micros FROM billing_account
+    WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'credit' FOR NO KEY UPDATE
+), held AS (
+    SELECT id FROM billing_account WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'held'
+), made AS (
+    INSERT INTO billing_transaction (id, tenant_id, kind, currency, reference, description, created_at)
+    SELECT %(id)s, %(tenant)s, 'hold', %(currency)s, %(reference)s, '', %(at)s
+    FROM credit CROSS JOIN held WHERE balance_micros >= %(amount)s
+    ON CONFLICT DO NOTHING RETURNING id
+), moved AS (
+    INSERT INTO billing_entry (transaction_id, account_id, amount_micros)
+    SELECT made.id, side.account_id, side.amount_micros
+    FROM made CROSS JOIN (
+        SELECT id, -%(amount)s::bigint FROM credit UNION ALL SELECT id, %(amount)s::bigint FROM held
+    ) AS side (account_id, amount_micros)
+    WHERE %(amount)s <> 0
+)
+SELECT EXISTS (SELECT FROM made), (SELECT balance_micros FROM credit CROSS JOIN held)
+"""
+
+
 def hold(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> bool:
     """Reserves credit. False when it was reserved before. Raises `InsufficientBalance`."""
-    # The row lock makes concurrent holds of a tenant queue here; the check constraint is what they can't pass.
-    balance = _locked(tenant)[Kind.CREDIT]
+    fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
+    with connection.cursor() as cursor:
+        cursor.execute(_HOLD, {**fields, "amount": amount_micros, "at": at, "id": uuid.uuid4()})
+        made, balance = cursor.fetchone()
+    if made:
+        return True
     if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
         return False
-    if balance < amount_micros:
-        raise InsufficientBalance(
-            f"this request may cost up to {format_micros(amount_micros, tenant.currency)}, and "
-            f"{format_micros(balance, tenant.currency)} is available: add credit"
-        )
-    movements = {Kind.CREDIT: -amount_micros, Kind.HELD: amount_micros}
-    return _record(tenant, Transaction.Kind.HOLD, reference, movements, at) is not None
+    if balance is None:  # the tenant's first: it has no accounts yet
+        _accounts(tenant, [Kind.CREDIT, Kind.HELD])
+        return hold(tenant=tenant, amount_micros=amount_micros, reference=reference, at=at)
+    raise InsufficientBalance(
+        f"this request may cost up to {format_micros(amount_micros, tenant.currency)}, and "
+        f"{format_micros(balance, tenant.currency)} is available: add credit"
+    )
 
 
 def post(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> Transaction | None:

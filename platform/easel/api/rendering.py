@@ -17,7 +17,7 @@ from easel.api.rate_limit import Bucket, look
 from easel.generation.errors import ImagesDeleted, JobFailed
 from easel.generation.experiment_report import ArmReport
 from easel.generation.keys import preview_key
-from easel.generation.models import Attempt, Job, State
+from easel.generation.models import Attempt, Job, Output, State
 from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
 from easel.storage import store
 from tenants.models import ApiKey, Quota
@@ -31,15 +31,24 @@ TOKEN_PIXELS = 16 * 16
 
 def jobs_json(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     costs = job_costs([job.id for job in jobs])
-    return [_job_json(job, costs.get(job.id)) for job in jobs]
+    return [
+        _job_json(job, costs.get(job.id), attempts=list(job.attempts.all()), outputs=list(job.outputs.all()))
+        for job in jobs
+    ]
 
 
 def job_json(job: Job) -> dict[str, Any]:
     return jobs_json([job])[0]
 
 
-def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
-    attempts = list(job.attempts.all())
+def admitted_json(job: Job) -> dict[str, Any]:
+    """A job as it was admitted, without another look at the database: it has no attempts and no images yet."""
+    return _job_json(job, None, attempts=(), outputs=())
+
+
+def _job_json(
+    job: Job, cost: JobCost | None, *, attempts: Sequence[Attempt], outputs: Sequence[Output]
+) -> dict[str, Any]:
     path = f"{settings.EASEL.public_url}/v1/jobs/{job.id}"
     return {
         "id": str(job.id),
@@ -73,7 +82,7 @@ def _job_json(job: Job, cost: JobCost | None) -> dict[str, Any]:
         },
         "images": [
             {"url": _image_url(output.storage_key), "seed": output.seed, "size_bytes": output.size_bytes}
-            for output in job.outputs.all()
+            for output in outputs
             if output.deleted_at is None
         ],
         "usage": usage_json(job, cost) if cost else None,

@@ -23,7 +23,16 @@ from easel.api.clock import now
 from easel.api.errors import StillRunning
 from easel.api.openapi import answers
 from easel.api.rate_limit import RequestsPerMinute
-from easel.api.rendering import adapter_json, images_json, job_json, jobs_json, model_json, money_json, quota_json
+from easel.api.rendering import (
+    adapter_json,
+    admitted_json,
+    images_json,
+    job_json,
+    jobs_json,
+    model_json,
+    money_json,
+    quota_json,
+)
 from easel.api.serializers import AdapterUploadInput, ImagesInput, JobInput, ListQuery, UsageQuery
 from easel.api.streaming import ImageStream, streamed
 from easel.api.threads import in_thread
@@ -36,12 +45,14 @@ from tenants.idempotency import Outcome, once
 from tenants.models import Scope, Tenant
 
 
-def submit(request: Request, spec: Spec, endpoint: str) -> Outcome:
-    """Admits a generation, once per Idempotency-Key."""
+def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | None]:
+    """Admits a generation, once per Idempotency-Key; the job unless it was admitted before."""
     limits = Limits(prompt_chars_max=settings.EASEL.prompt_chars_max, job_ttl_seconds=settings.EASEL.job_ttl_seconds)
     at = now()
+    job: Job | None = None
 
     def make() -> UUID:
+        nonlocal job
         job = job_submit(
             api_key=caller(request),
             spec=spec,
@@ -53,7 +64,8 @@ def submit(request: Request, spec: Spec, endpoint: str) -> Outcome:
         return job.id
 
     key = request.headers.get("Idempotency-Key")
-    return once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
+    outcome = once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
+    return outcome, job
 
 
 def as_view_of(function: Any, view: type[APIView]) -> None:
@@ -90,7 +102,7 @@ class ImagesSubmit(APIView):
     def post(self, request: Request) -> Response:
         fields = ImagesInput(data=request.data)
         fields.is_valid(raise_exception=True)
-        outcome = submit(request, fields.spec(), "images")
+        outcome, _ = submit(request, fields.spec(), "images")
         accepted = Response(status=202, headers=replay_headers(outcome))
         accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
             caller(request).tenant,
@@ -152,9 +164,12 @@ class Jobs(APIView):
     def post(self, request: Request) -> Response:
         fields = JobInput(data=request.data)
         fields.is_valid(raise_exception=True)
-        outcome = submit(request, fields.spec(), "jobs")
-        job = queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id)
-        return Response(job_json(job), status=202, headers=replay_headers(outcome))
+        outcome, job = submit(request, fields.spec(), "jobs")
+        if job is not None and job.state == State.QUEUED:
+            shown = admitted_json(job)
+        else:
+            shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
+        return Response(shown, status=202, headers=replay_headers(outcome))
 
     @extend_schema(operation_id="jobs_list", parameters=[ListQuery], responses=answers(openapi.JOBS))
     def get(self, request: Request) -> Response:

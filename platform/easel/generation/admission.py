@@ -1,5 +1,6 @@
 """Admission: from a request to a queued job with its hold, in one transaction."""
 
+import contextlib
 import re
 import secrets
 from collections.abc import Sequence
@@ -112,7 +113,6 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
         used = [(adapter, asked.scale) for adapter, asked in zip(uses, spec.adapters, strict=True)]
         key = result_key(drawn, version=version, adapters=used)
 
-    @transaction.atomic
     def admit(source: Job | None) -> Job:
         quantities = [_REQUEST] if source else most
         ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(quantities)), reference=job_id, at=now)
@@ -136,18 +136,20 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             created_at=now,
             expires_at=now + timedelta(seconds=limits.job_ttl_seconds),
         )
-        JobAdapter.objects.bulk_create(
-            JobAdapter(job=job, position=position, adapter_version=used, scale=asked.scale)
-            for position, (used, asked) in enumerate(zip(uses, spec.adapters, strict=True))
-        )
+        if uses:
+            JobAdapter.objects.bulk_create(
+                JobAdapter(job=job, position=position, adapter_version=used, scale=asked.scale)
+                for position, (used, asked) in enumerate(zip(uses, spec.adapters, strict=True))
+            )
         if source is not None:
             _answer(job, source, prices, now)
         return job
 
     source = result_find(tenant=tenant, key=key, now=now) if key else None
-    try:
-        return admit(source)
-    except FileNotFoundError:  # deleted since it was found
+    if source is not None:
+        with contextlib.suppress(FileNotFoundError), transaction.atomic():  # deleted since it was found
+            return admit(source)
+    with transaction.atomic(savepoint=False):
         return admit(None)
 
 
