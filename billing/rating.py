@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from billing.models import Meter, PriceBook, Rate
 from billing.money import EXACT, to_micros
+from tenants.configuration import kept
 from tenants.errors import DomainError
 
 
@@ -46,12 +47,10 @@ class Prices:
     @classmethod
     def at(cls, *, currency: str, at: datetime) -> "Prices":
         """The book in force at an instant. Raises `PriceMissing`."""
-        book = PriceBook.objects.filter(currency=currency, effective_at__lte=at).order_by("-effective_at").first()
+        book = next((book for book in _books(currency) if book.effective_at <= at), None)
         if book is None:
             raise PriceMissing(f"no price book in {currency} is in force")
-        rates = Rate.objects.filter(price_book=book)
-        by_meter = {(rate.meter, rate.gpu_class): (rate.pk, rate.unit_price) for rate in rates}
-        return cls(currency, by_meter, book.bills_stopped_work)
+        return cls(currency, _rates(book.pk), book.bills_stopped_work)
 
     def rate(self, quantities: Iterable[Quantity]) -> list[RatedLine]:
         """What each quantity costs. Raises `PriceMissing` for a meter without a rate."""
@@ -68,6 +67,18 @@ class Prices:
             unit_price=unit_price,
             amount_micros=to_micros(EXACT.multiply(quantity.amount, unit_price)),
         )
+
+
+@kept
+def _books(currency: str) -> list[PriceBook]:
+    """Newest first."""
+    return list(PriceBook.objects.filter(currency=currency).order_by("-effective_at"))
+
+
+@kept
+def _rates(price_book_id: int) -> dict[tuple[str, str], tuple[int, Decimal]]:
+    rates = Rate.objects.filter(price_book=price_book_id)
+    return {(rate.meter, rate.gpu_class): (rate.pk, rate.unit_price) for rate in rates}
 
 
 def total_micros(lines: Iterable[RatedLine]) -> int:

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from django.db import transaction
 
+from tenants.configuration import kept
 from tenants.errors import InvalidApiKey, TenantSuspended
 from tenants.models import ApiKey, Project, Scope
 
@@ -49,7 +50,7 @@ def key_authenticate(text: str, *, pepper: str) -> ApiKey:
     shape = _SHAPE.fullmatch(text)
     if not shape or _check(text[: -len(shape[3])]) != shape[3]:
         raise InvalidApiKey
-    key = ApiKey.objects.select_related("tenant", "project").filter(key_id=shape[1]).first()
+    key = _key(shape[1])
     # Hashed also for an unknown key, so that the time taken doesn't tell whether it exists.
     matches = hmac.compare_digest(_hash(shape[2], pepper), bytes(key.secret_hash) if key else b"")
     if key is None or not matches or key.revoked_at is not None:
@@ -70,6 +71,11 @@ def key_rotate(*, key: ApiKey, pepper: str, now: datetime) -> tuple[ApiKey, str]
     if not key_revoke(key_id=key.key_id, now=now):
         raise InvalidApiKey("this key is revoked already: issue a new one")
     return key_issue(project=key.project, pepper=pepper, now=now, scopes=key.scopes, name=key.name)
+
+
+@kept
+def _key(key_id: str) -> ApiKey | None:
+    return ApiKey.objects.select_related("tenant", "project").filter(key_id=key_id).first()
 
 
 def _random_text(length: int) -> str:

@@ -142,6 +142,12 @@ class BlockListEntry(models.Model):
         ]
 
 
+class Configuration(models.Model):
+    """One row: how often anything that requests are answered by was changed. Raised by triggers alone."""
+
+    revision = models.BigIntegerField()
+
+
 class BlockListRevision(models.Model):
     """Counts the changes of a block list (`tenant` NULL: the platform's), by a trigger: what compiled lists go by."""
 

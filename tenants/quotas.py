@@ -10,6 +10,7 @@ from django.db import connection
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 
+from tenants.configuration import kept
 from tenants.errors import DomainError
 from tenants.models import ApiKey, MonthlyUse, Quota, Tenant
 
@@ -73,10 +74,17 @@ def quota_set(
 
 def quotas_of(api_key: ApiKey, *, lock: bool = False) -> list[Quota]:
     """The tenant's quota and the key's own, where there are any; locked, admissions take turns until the commit."""
-    quotas = Quota.objects.filter(tenant=api_key.tenant_id).order_by("id")
-    if lock:
-        quotas = quotas.select_for_update()
+    quotas = _locked(api_key.tenant_id) if lock else _quotas(api_key.tenant_id)
     return [quota for quota in quotas if quota.api_key_id in (None, api_key.pk)]
+
+
+@kept
+def _quotas(tenant_id: UUID) -> list[Quota]:
+    return list(Quota.objects.filter(tenant=tenant_id).order_by("id"))
+
+
+def _locked(tenant_id: UUID) -> list[Quota]:
+    return list(Quota.objects.filter(tenant=tenant_id).order_by("id").select_for_update())
 
 
 def owner_of(quota: Quota) -> str:

@@ -8,6 +8,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from tenants.configuration import configuration_begin
 from tenants.errors import InvalidApiKey, ScopeMissing
 from tenants.keys import key_authenticate
 from tenants.models import ApiKey, Tenant
@@ -20,6 +21,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidApiKey
+        configuration_begin()
         key = key_authenticate(text.strip(), pepper=settings.EASEL.secret_key)
         structlog.contextvars.bind_contextvars(tenant=key.tenant.slug, api_key=key.key_id)
         return key.tenant, key

@@ -116,7 +116,7 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     def admit(source: Job | None) -> Job:
         quantities = [_REQUEST] if source else most
         ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(quantities)), reference=job_id, at=now)
-        _take_quota(api_key, image_units(width=width, height=height, n=spec.n), now)
+        _take_quota(api_key, quotas, image_units(width=width, height=height, n=spec.n), now)
         job = Job.objects.create(
             id=job_id,
             tenant=tenant,
@@ -190,12 +190,13 @@ def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm
     return version, arm, spec
 
 
-def _take_quota(api_key: ApiKey, units: Decimal, now: datetime) -> None:
+def _take_quota(api_key: ApiKey, quotas: list[Quota], units: Decimal, now: datetime) -> None:
     """Counts the request towards the month and the jobs at once. Raises `ImageQuotaExceeded`, `ConcurrencyExceeded`.
 
     After the hold, as a job's end settles the hold before it gives units back: locks are taken in one order.
     """
-    quotas = quotas_of(api_key, lock=True)
+    if any(quota.image_units_per_month is not None or quota.concurrent_jobs_max is not None for quota in quotas):
+        quotas = quotas_of(api_key, lock=True)  # admissions take turns, so that none counts past the limit
     units_take(api_key=api_key, quotas=quotas, image_units=units, at=now)
     for quota in quotas:
         if quota.concurrent_jobs_max is None:

@@ -21,6 +21,7 @@ from prometheus_client import Counter
 
 from easel.generation.errors import PromptBlocked
 from tenants.block_lists import compiled
+from tenants.configuration import kept
 from tenants.models import BlockListEntry, BlockListRevision, Tenant
 
 log = structlog.get_logger()
@@ -154,13 +155,18 @@ def _injections() -> dict[str, Any]:
 
 
 def _listed(prompt: str, tenant: Tenant) -> Match | None:
-    """One small query says whether the lists that were compiled are still those in force."""
-    both = BlockListRevision.objects.filter(Q(tenant=None) | Q(tenant=tenant))
-    for owner, revision in both.values_list("tenant_id", "revision"):
+    """The revisions say whether the lists that were compiled are still those in force."""
+    for owner, revision in _revisions(tenant):
         entry = _compiled(owner, revision).find(prompt)
         if entry is not None:
             return Match("block_list" if owner is None else "tenant_block_list", str(entry))
     return None
+
+
+@kept
+def _revisions(tenant: Tenant) -> list[tuple[UUID | None, int]]:
+    both = BlockListRevision.objects.filter(Q(tenant=None) | Q(tenant=tenant))
+    return list(both.values_list("tenant_id", "revision"))
 
 
 _lists: dict[UUID | None, tuple[int, BlockList]] = {}

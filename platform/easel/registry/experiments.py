@@ -17,6 +17,7 @@ from easel.registry.adapters import adapters_resolve
 from easel.registry.errors import ExperimentExists, ExperimentInvalid, ExperimentNotFound, VersionNotFound
 from easel.registry.models import Arm, Experiment, Model, ModelVersion
 from easel.registry.routing import bucket_of, main_version, share_of, weights_check
+from tenants.configuration import kept
 from tenants.models import SLUG, Tenant
 
 ARMS_MAX = 10
@@ -101,10 +102,7 @@ def experiment_get(*, tenant: Tenant, name: str) -> Experiment:
 
 def arm_for(*, tenant: Tenant, model: Model, caller: str, names_adapters: bool, names_steps: bool) -> Arm | None:
     """The arm that a request belongs to; None where no experiment runs or the request decides for itself."""
-    running = Arm.objects.filter(
-        experiment__tenant=tenant, experiment__model=model, experiment__state=Experiment.State.RUNNING
-    )
-    arms = list(running.select_related("experiment", "version__model", "version__pool"))
+    arms = _running(tenant, model)
     if not arms:
         return None
     decided = (names_adapters and any(arm.adapters for arm in arms)) or (
@@ -114,6 +112,14 @@ def arm_for(*, tenant: Tenant, model: Model, caller: str, names_adapters: bool, 
         return None
     shares = [(arm, arm.weight) for arm in arms]
     return share_of(shares, bucket=bucket_of(f"experiment {arms[0].experiment_id}", caller))
+
+
+@kept
+def _running(tenant: Tenant, model: Model) -> list[Arm]:
+    running = Arm.objects.filter(
+        experiment__tenant=tenant, experiment__model=model, experiment__state=Experiment.State.RUNNING
+    )
+    return list(running.select_related("experiment", "version__model", "version__pool"))
 
 
 def _version(model: Model, number: int | None) -> ModelVersion | None:

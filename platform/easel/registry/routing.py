@@ -8,11 +8,13 @@ from django.db import transaction
 
 from easel.registry.errors import ModelNotFound, RolloutRunning, VersionNotFound, WeightsInvalid
 from easel.registry.models import Model, ModelVersion, Pool, Rollout, Route
+from tenants.configuration import kept
 from tenants.models import Tenant
 
 T = TypeVar("T")
 
 
+@kept
 def model_get(name: str | None) -> Model:
     """The named model, or the default one, if a version serves it. Raises `ModelNotFound`."""
     query = Model.objects.filter(name=name) if name else Model.objects.filter(is_default=True)
@@ -29,13 +31,19 @@ def version_for(model: Model, *, caller: str) -> ModelVersion:
     The newest version has the first buckets, so that as a canary's share grows the callers it has keep it.
     Raises `ModelNotFound`.
     """
-    routes = Route.objects.filter(model=model).select_related("version__model", "version__pool")
-    by_age = [(route.version, route.weight) for route in routes.order_by("-version__number")]
+    by_age = _by_age(model)
     if not by_age:
         raise ModelNotFound(f"no version serves {model.name!r} any more", param="model")
     return share_of(by_age, bucket=bucket_of(f"model {model.name}", caller))
 
 
+@kept
+def _by_age(model: Model) -> list[tuple[ModelVersion, int]]:
+    routes = Route.objects.filter(model=model).select_related("version__model", "version__pool")
+    return [(route.version, route.weight) for route in routes.order_by("-version__number")]
+
+
+@kept
 def pool_for(version: ModelVersion, *, tenant: Tenant) -> Pool:
     """Where a tenant's jobs of a version run: in its dedicated pool if it has one with these weights."""
     own = Pool.objects.filter(tenant=tenant, checkpoint=version.checkpoint, precision=version.precision)

@@ -1,0 +1,80 @@
+"""What is kept of the configuration between requests: the same answers, and none that was changed."""
+
+import contextvars
+import threading
+
+from django.db import connections, transaction
+
+from tenants.configuration import configuration_begin, kept
+from tenants.models import Configuration, Quota
+from tenants.quotas import quota_set, quotas_of
+from tests.conftest import NOW
+
+
+def request(function, *args):
+    """Calls a function as a request does: in a context of its own, as of the revision in force."""
+
+    def run():
+        configuration_begin()
+        return function(*args)
+
+    return contextvars.copy_context().run(run)
+
+
+def test_a_second_request_reads_nothing_again(alice):
+    reads = []
+
+    @kept
+    def read(tenant_id):
+        reads.append(tenant_id)
+        return tenant_id
+
+    assert [request(read, alice.tenant.pk) for _ in range(3)] == [alice.tenant.pk] * 3
+    assert len(reads) == 1
+
+
+def test_a_change_holds_from_the_next_request_on(alice):
+    assert request(quotas_of, alice.key)[0].steps_max is None
+    quota_set(tenant=alice.tenant, api_key=None, limits={"steps_max": 3}, now=NOW)
+    assert request(quotas_of, alice.key)[0].steps_max == 3
+
+
+def test_a_change_by_sql_holds_too(alice):
+    request(quotas_of, alice.key)
+    Quota.objects.filter(tenant=alice.tenant).update(steps_max=4)
+    assert request(quotas_of, alice.key)[0].steps_max == 4
+
+
+def test_outside_a_request_everything_is_read_anew(alice):
+    quotas_of(alice.key)
+    quota_set(tenant=alice.tenant, api_key=None, limits={"steps_max": 5}, now=NOW)
+    assert quotas_of(alice.key)[0].steps_max == 5
+
+
+def test_a_request_that_began_before_a_change_leaves_nothing_old_behind(alice):
+    began, changed = threading.Event(), threading.Event()
+    old = []
+
+    def slow():
+        began.set()
+        changed.wait(10)
+        old.append(quotas_of(alice.key))
+        connections.close_all()
+
+    thread = threading.Thread(target=request, args=(slow,))
+    thread.start()
+    began.wait(10)
+    quota_set(tenant=alice.tenant, api_key=None, limits={"steps_max": 6}, now=NOW)
+    request(quotas_of, alice.key)
+    changed.set()
+    thread.join()
+    assert request(quotas_of, alice.key)[0].steps_max == 6
+    assert len(old) == 1
+
+
+def test_a_transaction_that_is_undone_changes_no_revision(alice):
+    before = Configuration.objects.get().revision
+    with transaction.atomic():
+        quota_set(tenant=alice.tenant, api_key=None, limits={"steps_max": 7}, now=NOW)
+        transaction.set_rollback(True)
+    assert Configuration.objects.get().revision == before
