@@ -1,29 +1,41 @@
-"""Double entry in micro-units: grant, hold, post, void, charge.
+"""Double entry in micro-units: grant, hold, post, void, charge, and what puts them right.
 
 Each verb is named by the caller's `reference` and is harmless to repeat: the second call with the same reference
 does nothing. A hold is settled once, by a post or by a void, whichever commits first.
 
-    grant   funding -X   receivable +min(owed, X)   credit +rest
-    hold    credit  -X   held   +X
-    post    held    -X   credit +(X-C)   revenue +C      C <= X
-    void    held    -X   credit +X
-    charge  credit  -min(credit, C)   receivable -rest   revenue +C
+    grant      funding     -X   receivable +min(owed, X)   credit +rest
+    hold       credit      -X   held   +X
+    post       held        -X   credit +(X-C)   revenue +C, by meter      C <= X
+    void       held        -X   credit +X
+    charge     credit      -min(credit and its limit, C)   receivable -rest   revenue +C
+    correct    as a charge; below zero, as a grant out of revenue
+    adjust     as a charge to adjustments; below zero, as a grant out of them
+    tax        as a charge to tax
+    expire     credit      -X   expired +X
+    write off  receivable  +owed   credit +what is below zero   write_off -both
+
+`credit` may go below zero as far as its account's limit: that is postpaid. What is left of each grant is kept beside
+the accounts (`billing.grants`): together it is credit and held, unless the tenant is in debt.
 """
 
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Sum
 
-from billing.models import Account, Entry, Transaction
+from billing.grants import drawn, granted
+from billing.models import Account, CreditGrant, Entry, Transaction
 from billing.money import format_micros
 from tenants.errors import DomainError
 from tenants.models import Tenant
 
 Kind = Account.Kind
+# An account of a tenant: its kind, and of revenue the meter.
+Side = tuple[Account.Kind, str]
 
 
 class InsufficientBalance(DomainError):
@@ -32,36 +44,55 @@ class InsufficientBalance(DomainError):
     code, type, http_status = "insufficient_quota", "insufficient_quota", 429
 
 
+class CreditLimitBelowDebt(DomainError):
+    """The tenant owes more than this limit already."""
+
+    code, http_status = "credit_limit_below_debt", 409
+
+
 class HoldUnknown(Exception):
     """There is no hold of this reference: a defect of the caller."""
 
 
 @transaction.atomic
-def grant(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = "") -> bool:
+def grant(
+    *,
+    tenant: Tenant,
+    amount_micros: int,
+    reference: UUID,
+    at: datetime,
+    description: str = "",
+    category: CreditGrant.Category = CreditGrant.Category.PAID,
+    priority: int = 50,
+    expires_at: datetime | None = None,
+) -> bool:
     """Gives credit, of which what the tenant owes is paid first. False when this grant was made before.
 
-    Raises `ValueError` unless the amount is positive.
+    Raises `ValueError` unless the amount is positive and it expires later than `at`.
     """
     if amount_micros <= 0:
         raise ValueError("a grant is a positive amount")
-    owed = -_locked(tenant)[Kind.RECEIVABLE]
-    paid = min(owed, amount_micros)
-    movements = {Kind.FUNDING: -amount_micros, Kind.RECEIVABLE: paid, Kind.CREDIT: amount_micros - paid}
-    return _record(tenant, Transaction.Kind.GRANT, reference, movements, at, description) is not None
+    if expires_at is not None and expires_at <= at:
+        raise ValueError("a grant expires later than it is made")
+    made = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, at, description)
+    if made is None:
+        return False
+    granted(made, category=category, priority=priority, expires_at=expires_at)
+    return True
 
 
 # One statement, as every request waits for it. The row lock makes concurrent holds of a tenant queue here; the check
 # constraint is what they can't pass.
 _HOLD = """
 WITH credit AS (
-    SELECT id, balance_micros FROM billing_account
+    SELECT id, balance_micros, credit_limit_micros FROM billing_account
     WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'credit' FOR NO KEY UPDATE
 ), held AS (
     SELECT id FROM billing_account WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'held'
 ), made AS (
     INSERT INTO billing_transaction (id, tenant_id, kind, currency, reference, description, created_at)
     SELECT %(id)s, %(tenant)s, 'hold', %(currency)s, %(reference)s, '', %(at)s
-    FROM credit CROSS JOIN held WHERE balance_micros >= %(amount)s
+    FROM credit CROSS JOIN held WHERE balance_micros + credit_limit_micros >= %(amount)s
     ON CONFLICT DO NOTHING RETURNING id
 ), moved AS (
     INSERT INTO billing_entry (transaction_id, account_id, amount_micros)
@@ -71,7 +102,7 @@ WITH credit AS (
     ) AS side (account_id, amount_micros)
     WHERE %(amount)s <> 0
 )
-SELECT EXISTS (SELECT FROM made), (SELECT balance_micros FROM credit CROSS JOIN held)
+SELECT EXISTS (SELECT FROM made), (SELECT balance_micros + credit_limit_micros FROM credit CROSS JOIN held)
 """
 
 
@@ -80,42 +111,47 @@ def hold(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -
     fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
     with connection.cursor() as cursor:
         cursor.execute(_HOLD, {**fields, "amount": amount_micros, "at": at, "id": uuid.uuid4()})
-        made, balance = cursor.fetchone()
+        made, available = cursor.fetchone()
     if made:
         return True
     if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
         return False
-    if balance is None:  # the tenant's first: it has no accounts yet
-        _accounts(tenant, [Kind.CREDIT, Kind.HELD])
+    if available is None:  # the tenant's first: it has no accounts yet
+        _accounts(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])
         return hold(tenant=tenant, amount_micros=amount_micros, reference=reference, at=at)
     raise InsufficientBalance(
         f"this request may cost up to {format_micros(amount_micros, tenant.currency)}, and "
-        f"{format_micros(balance, tenant.currency)} is available: add credit"
+        f"{format_micros(available, tenant.currency)} is available: add credit"
     )
 
 
-def post(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> Transaction | None:
-    """Charges `amount_micros` of a hold and returns the rest; None when the hold was settled before.
+@transaction.atomic
+def post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, at: datetime) -> Transaction | None:
+    """Charges `amounts`, micro-units by meter, of a hold and returns the rest; None when the hold was settled before.
 
-    Raises `HoldUnknown`, and `ValueError` for an amount below zero or above the hold.
+    Raises `HoldUnknown`, and `ValueError` for an amount below zero or a sum above the hold.
     """
-    held = held_micros(reference)
-    if not 0 <= amount_micros <= held:
-        raise ValueError(f"can't charge {amount_micros} of a hold of {held}")
-    movements = {Kind.HELD: -held, Kind.CREDIT: held - amount_micros, Kind.REVENUE: amount_micros}
-    return _record(tenant, Transaction.Kind.POST, reference, movements, at)
+    held, amount = held_micros(reference), sum(amounts.values())
+    if amount > held or min(amounts.values(), default=0) < 0:
+        raise ValueError(f"can't charge {dict(amounts)} of a hold of {held}")
+    revenue = {(Kind.REVENUE, meter): micros for meter, micros in amounts.items()}
+    movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held - amount, **revenue}
+    posted = _record(tenant, Transaction.Kind.POST, reference, movements, at)
+    if posted is not None:
+        drawn(posted, amount_micros=amount)
+    return posted
 
 
 def void(*, tenant: Tenant, reference: UUID, at: datetime) -> bool:
     """Returns a hold whole; False when it was settled before. Raises `HoldUnknown`."""
     held = held_micros(reference)
-    movements = {Kind.HELD: -held, Kind.CREDIT: held}
+    movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held}
     return _record(tenant, Transaction.Kind.VOID, reference, movements, at) is not None
 
 
 @transaction.atomic
 def charge(
-    *, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+    *, tenant: Tenant, meter: str, amount_micros: int, reference: UUID, at: datetime, description: str = ""
 ) -> Transaction | None:
     """Charges what no hold was placed for: from credit as far as it goes, the rest is owed.
 
@@ -123,13 +159,76 @@ def charge(
     """
     if amount_micros < 0:
         raise ValueError("a charge is not negative")
-    from_credit = min(_locked(tenant)[Kind.CREDIT], amount_micros)
-    movements = {
-        Kind.CREDIT: -from_credit,
-        Kind.RECEIVABLE: from_credit - amount_micros,
-        Kind.REVENUE: amount_micros,
-    }
-    return _record(tenant, Transaction.Kind.CHARGE, reference, movements, at, description)
+    into = (Kind.REVENUE, meter)
+    return _take(tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, at, description)
+
+
+@transaction.atomic
+def correct(
+    *, tenant: Tenant, meter: str, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+) -> Transaction | None:
+    """Charges the difference that a correction makes, or gives it back if it is below zero. None if done before."""
+    kind, side = Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
+    if amount_micros >= 0:
+        return _take(tenant, kind, side, amount_micros, reference, at, description)
+    return _refund(tenant, kind, side, -amount_micros, reference, at, description)
+
+
+@transaction.atomic
+def adjust(
+    *, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+) -> Transaction | None:
+    """Takes an amount by hand, or gives it if it is below zero. None if done before. Raises `ValueError` for 0."""
+    if not amount_micros:
+        raise ValueError("an adjustment is not zero")
+    kind, side = Transaction.Kind.ADJUST, (Kind.ADJUSTMENTS, "")
+    if amount_micros > 0:
+        return _take(tenant, kind, side, amount_micros, reference, at, description)
+    return _refund(tenant, kind, side, -amount_micros, reference, at, description)
+
+
+@transaction.atomic
+def tax(
+    *, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+) -> Transaction | None:
+    """Charges the tax of a statement, or gives it back if it is below zero. None if done before."""
+    kind, side = Transaction.Kind.TAX, (Kind.TAX, "")
+    if amount_micros >= 0:
+        return _take(tenant, kind, side, amount_micros, reference, at, description)
+    return _refund(tenant, kind, side, -amount_micros, reference, at, description)
+
+
+@transaction.atomic
+def write_off(*, tenant: Tenant, reference: UUID, at: datetime, description: str = "") -> Transaction | None:
+    """Gives up all that a tenant owes. None if done before, or if it owes nothing."""
+    standing = locked(tenant)
+    owed, below = -standing.receivable, max(0, -standing.credit)
+    if not owed + below:
+        return None
+    movements = {(Kind.RECEIVABLE, ""): owed, (Kind.CREDIT, ""): below, (Kind.WRITE_OFF, ""): -owed - below}
+    return _record(tenant, Transaction.Kind.WRITE_OFF, reference, movements, at, description)
+
+
+@transaction.atomic
+def expire(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> Transaction | None:
+    """Takes credit that ran out; for `billing.grants`, which knows how much of it is left."""
+    movements = {(Kind.CREDIT, ""): -amount_micros, (Kind.EXPIRED, ""): amount_micros}
+    return _record(tenant, Transaction.Kind.EXPIRE, reference, movements, at, "credit that ran out")
+
+
+def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
+    """How far a tenant's credit may go below zero: 0 is prepaid. Raises `CreditLimitBelowDebt`, `ValueError`."""
+    if limit_micros < 0:
+        raise ValueError("a credit limit is not negative")
+    account = _accounts(tenant, [(Kind.CREDIT, "")])[Kind.CREDIT, ""]
+    try:
+        with transaction.atomic():
+            Account.objects.filter(pk=account.pk).update(credit_limit_micros=limit_micros)
+    except IntegrityError as error:
+        owed = -balances(tenant)[Kind.CREDIT]
+        raise CreditLimitBelowDebt(
+            f"{tenant} owes {format_micros(owed, tenant.currency)} already: the limit can't be below that"
+        ) from error
 
 
 def held_micros(reference: UUID) -> int:
@@ -147,17 +246,62 @@ def held_micros(reference: UUID) -> int:
 
 def balances(tenant: Tenant) -> dict[str, int]:
     """Micro-units by account kind, in the tenant's currency."""
-    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency)
-    return {**dict.fromkeys(Kind.values, 0), **{row.kind: row.balance_micros for row in rows}}
+    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency).order_by()
+    sums = dict(rows.values_list("kind").annotate(Sum("balance_micros")))
+    return {**dict.fromkeys(Kind.values, 0), **sums}
 
 
-def _locked(tenant: Tenant) -> dict[str, int]:
-    """Balances of credit and receivable, locked in the order in which entries move them: no deadlock."""
-    rows = Account.objects.select_for_update().filter(
-        tenant=tenant, kind__in=(Kind.CREDIT, Kind.RECEIVABLE), currency=tenant.currency
+def _give(
+    tenant: Tenant, kind: Transaction.Kind, out_of: Side, amount: int, reference: UUID, at: datetime, description: str
+) -> Transaction | None:
+    """To the tenant: what it owes is paid first."""
+    paid = min(-locked(tenant).receivable, amount)
+    movements = {out_of: -amount, (Kind.RECEIVABLE, ""): paid, (Kind.CREDIT, ""): amount - paid}
+    return _record(tenant, kind, reference, movements, at, description)
+
+
+def _refund(
+    tenant: Tenant, kind: Transaction.Kind, out_of: Side, amount: int, reference: UUID, at: datetime, description: str
+) -> Transaction | None:
+    made = _give(tenant, kind, out_of, amount, reference, at, description)
+    if made is not None:
+        granted(made, category=CreditGrant.Category.REFUND)
+    return made
+
+
+def _take(
+    tenant: Tenant, kind: Transaction.Kind, into: Side, amount: int, reference: UUID, at: datetime, description: str
+) -> Transaction | None:
+    """From the tenant: from credit as far as it and its limit go, the rest is owed."""
+    standing = locked(tenant)
+    from_credit = max(0, min(standing.credit + standing.limit, amount))
+    movements = {(Kind.CREDIT, ""): -from_credit, (Kind.RECEIVABLE, ""): from_credit - amount, into: amount}
+    made = _record(tenant, kind, reference, movements, at, description)
+    if made is not None:
+        drawn(made, amount_micros=from_credit)
+    return made
+
+
+class Standing(NamedTuple):
+    """A tenant's balances, and how far its credit may go below zero."""
+
+    credit: int
+    receivable: int
+    limit: int
+
+
+def locked(tenant: Tenant) -> Standing:
+    """How a tenant stands; until the transaction ends nobody else moves it."""
+    kinds = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
+    rows = Account.objects.select_for_update().filter(tenant=tenant, kind__in=kinds, currency=tenant.currency)
+    # In the order in which entries move them: no deadlock.
+    found = {row.kind: row for row in rows.order_by("kind")}
+    credit, receivable = found.get(Kind.CREDIT), found.get(Kind.RECEIVABLE)
+    return Standing(
+        credit=credit.balance_micros if credit else 0,
+        receivable=receivable.balance_micros if receivable else 0,
+        limit=credit.credit_limit_micros if credit else 0,
     )
-    found = dict(rows.order_by("kind").values_list("kind", "balance_micros"))
-    return {Kind.CREDIT: 0, Kind.RECEIVABLE: 0, **found}
 
 
 @transaction.atomic
@@ -165,7 +309,7 @@ def _record(
     tenant: Tenant,
     kind: Transaction.Kind,
     reference: UUID,
-    movements: Mapping[Account.Kind, int],
+    movements: Mapping[Side, int],
     at: datetime,
     description: str = "",
 ) -> Transaction | None:
@@ -182,22 +326,22 @@ def _record(
     Transaction.objects.bulk_create([row], ignore_conflicts=True)
     if not Transaction.objects.filter(id=row.id).exists():
         return None
-    amounts = {kind: amount for kind, amount in movements.items() if amount}
+    amounts = {side: amount for side, amount in movements.items() if amount}
     accounts = _accounts(tenant, list(amounts))
     # In one order everywhere, since the trigger locks each entry's account row: no deadlock.
     Entry.objects.bulk_create(
-        Entry(transaction=row, account=accounts[kind], amount_micros=amounts[kind]) for kind in sorted(amounts)
+        Entry(transaction=row, account=accounts[side], amount_micros=amounts[side]) for side in sorted(amounts)
     )
     return row
 
 
-def _accounts(tenant: Tenant, kinds: list[Account.Kind]) -> dict[str, Account]:
-    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency, kind__in=kinds)
-    found = {row.kind: row for row in rows}
-    if missing := [kind for kind in kinds if kind not in found]:
+def _accounts(tenant: Tenant, sides: list[Side]) -> dict[Side, Account]:
+    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency, kind__in={kind for kind, _ in sides})
+    found: dict[Side, Account] = {(Kind(row.kind), row.meter): row for row in rows}
+    if missing := [side for side in sides if side not in found]:
         Account.objects.bulk_create(
-            (Account(tenant=tenant, kind=kind, currency=tenant.currency) for kind in missing),
+            (Account(tenant=tenant, kind=kind, meter=meter, currency=tenant.currency) for kind, meter in missing),
             ignore_conflicts=True,
         )
-        return _accounts(tenant, kinds)
+        return _accounts(tenant, sides)
     return found

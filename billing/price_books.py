@@ -24,6 +24,7 @@ def price_book_publish(
     `rates` is keyed by meter and GPU class ("" for any), in units of the currency per unit of the meter.
     """
     book, created = PriceBook.objects.get_or_create(
+        tenant=None,
         currency=currency,
         version=version,
         defaults={"effective_at": effective_at, "bills_stopped_work": bills_stopped_work, "created_at": now},

@@ -101,8 +101,8 @@ def gpu_seconds_by_tenant() -> list[tuple[str, Decimal]]:
 
 def revenue_by_tenant() -> list[tuple[str, str, int]]:
     """(tenant, currency, micro-units) earned since the beginning."""
-    rows = Account.objects.filter(kind=Account.Kind.REVENUE).order_by("tenant__slug")
-    return list(rows.values_list("tenant__slug", "currency", "balance_micros"))
+    rows = Account.objects.filter(kind=Account.Kind.REVENUE).order_by("tenant__slug", "currency")
+    return list(rows.values_list("tenant__slug", "currency").annotate(Sum("balance_micros")))
 
 
 def credit_by_tenant() -> list[tuple[str, str, int]]:

@@ -72,7 +72,7 @@ class Prices:
 @kept
 def _books(currency: str) -> list[PriceBook]:
     """Newest first."""
-    return list(PriceBook.objects.filter(currency=currency).order_by("-effective_at"))
+    return list(PriceBook.objects.filter(currency=currency, tenant=None).order_by("-effective_at"))
 
 
 @kept

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from billing import ledger
 from billing.models import Charge, UsageRecord
-from billing.rating import Prices, Quantity, total_micros
+from billing.rating import Prices, Quantity, RatedLine
 from tenants.models import Project
 
 
@@ -25,13 +25,16 @@ def settle(
 ) -> int:
     """Charges a job from what was measured; returns the micro-units charged.
 
-    A tenant never pays more than was held, which was the quote: what goes over is let off by a `cap` charge on
-    the first usage record. Repeated, it does nothing and returns what was charged the first time.
+    A tenant never pays more than was held, which was the quote: what goes over is let off by `cap` charges on the
+    first usage records. Repeated, it does nothing and returns what was charged the first time.
     """
     lines = prices.rate(quantities)
-    held = ledger.held_micros(job_id)
-    charged = min(total_micros(lines), held)
-    posted = ledger.post(tenant=project.tenant, amount_micros=charged, reference=job_id, at=at)
+    let_off = _caps([line.amount_micros for line in lines], most=ledger.held_micros(job_id))
+    amounts: dict[str, int] = {}
+    for line, cap in zip(lines, let_off, strict=True):
+        meter = line.quantity.meter
+        amounts[meter] = amounts.get(meter, 0) + line.amount_micros - cap
+    posted = ledger.post(tenant=project.tenant, amounts=amounts, reference=job_id, at=at)
     if posted is None:
         return charged_micros(job_id)
     records = [
@@ -49,32 +52,33 @@ def settle(
         for line in lines
     ]
     UsageRecord.objects.bulk_create(records)
-    charges = [
-        Charge(
+
+    def charge(record: UsageRecord, line: RatedLine, kind: Charge.Kind, amount_micros: int) -> Charge:
+        return Charge(
             usage_record=record,
             transaction=posted,
+            kind=kind,
             rate_id=line.rate_id,
-            amount_micros=line.amount_micros,
+            amount_micros=amount_micros,
             currency=prices.currency,
             created_at=at,
         )
-        for record, line in zip(records, lines, strict=True)
-    ]
-    if over := total_micros(lines) - charged:
-        first = charges[0]
-        charges.append(
-            Charge(
-                usage_record=first.usage_record,
-                transaction=posted,
-                kind=Charge.Kind.CAP,
-                rate_id=first.rate_id,
-                amount_micros=-over,
-                currency=prices.currency,
-                created_at=at,
-            )
-        )
+
+    rated = list(zip(records, lines, let_off, strict=True))
+    charges = [charge(record, line, Charge.Kind.USAGE, line.amount_micros) for record, line, _ in rated]
+    charges += [charge(record, line, Charge.Kind.CAP, -cap) for record, line, cap in rated if cap]
     Charge.objects.bulk_create(charges)
-    return charged
+    return sum(amounts.values())
+
+
+def _caps(amounts: Sequence[int], *, most: int) -> list[int]:
+    """What to let off of each amount, from the first on, so that their sum is `most` at most."""
+    over = max(0, sum(amounts) - most)
+    caps = []
+    for amount in amounts:
+        caps.append(min(amount, over))
+        over -= caps[-1]
+    return caps
 
 
 def charged_micros(job_id: UUID) -> int:

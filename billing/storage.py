@@ -96,6 +96,7 @@ def _charge(*, project: Project, kind: str, start: datetime, end: datetime) -> b
     [line] = prices.rate([Quantity(meter=Meter.STORAGE_GB_SECOND, amount=amount)])
     posted = ledger.charge(
         tenant=project.tenant,
+        meter=Meter.STORAGE_GB_SECOND,
         amount_micros=line.amount_micros,
         reference=uuid.uuid5(_NAMESPACE, key),
         at=end,
@@ -111,6 +112,7 @@ def _charge(*, project: Project, kind: str, start: datetime, end: datetime) -> b
         meter=Meter.STORAGE_GB_SECOND,
         quantity=amount,
         dimensions={"kind": kind},
+        source="storage",
         # The last instant of the day, so that reports by day count it where it belongs.
         occurred_at=end - INSTANT,
     )

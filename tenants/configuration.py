@@ -48,6 +48,7 @@ def kept(read: Callable[P, R]) -> Callable[P, R]:
         if key not in answers:
             # Read after the revision was: at worst newer than it says, never older.
             answers[key] = read(*args, **kwargs)
-        return answers[key]
+        answer: R = answers[key]
+        return answer
 
     return wrapper

@@ -18,6 +18,11 @@ def balances(customer):
     return ledger.balances(customer.tenant)
 
 
+def moved(customer):
+    """The balances that are not zero."""
+    return {kind: micros for kind, micros in balances(customer).items() if micros}
+
+
 def hold(customer, amount, reference=None):
     reference = reference or uuid.uuid4()
     ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=reference, at=NOW)
@@ -27,7 +32,7 @@ def hold(customer, amount, reference=None):
 def test_a_grant_is_credit_to_spend(customer):
     alice = customer(credit="0")
     ledger.grant(tenant=alice.tenant, amount_micros=5 * DOLLAR, reference=uuid.uuid4(), at=NOW)
-    assert balances(alice) == {"funding": -5 * DOLLAR, "credit": 5 * DOLLAR, "held": 0, "revenue": 0, "receivable": 0}
+    assert moved(alice) == {"funding": -5 * DOLLAR, "credit": 5 * DOLLAR}
 
 
 def test_a_hold_moves_credit_aside(alice):
@@ -37,14 +42,8 @@ def test_a_hold_moves_credit_aside(alice):
 
 def test_a_post_charges_and_returns_the_rest(alice):
     reference = hold(alice, 3 * DOLLAR)
-    ledger.post(tenant=alice.tenant, amount_micros=DOLLAR, reference=reference, at=NOW)
-    assert balances(alice) == {
-        "funding": -10 * DOLLAR,
-        "credit": 9 * DOLLAR,
-        "held": 0,
-        "revenue": DOLLAR,
-        "receivable": 0,
-    }
+    ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW)
+    assert moved(alice) == {"funding": -10 * DOLLAR, "credit": 9 * DOLLAR, "revenue": DOLLAR}
 
 
 def test_a_void_returns_everything(alice):
@@ -64,7 +63,7 @@ def test_a_hold_over_the_balance_is_refused_and_leaves_nothing(alice):
 def test_a_hold_is_settled_once(alice, settle_first):
     reference = hold(alice, 3 * DOLLAR)
     verbs = {
-        "post": lambda: ledger.post(tenant=alice.tenant, amount_micros=DOLLAR, reference=reference, at=NOW),
+        "post": lambda: ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW),
         "void": lambda: ledger.void(tenant=alice.tenant, reference=reference, at=NOW),
     }
     assert verbs.pop(settle_first)()
@@ -78,7 +77,7 @@ def test_a_hold_is_settled_once(alice, settle_first):
 def test_a_charge_outside_its_hold_is_a_defect(alice, amount):
     reference = hold(alice, 3 * DOLLAR)
     with pytest.raises(ValueError, match="can't charge"):
-        ledger.post(tenant=alice.tenant, amount_micros=amount, reference=reference, at=NOW)
+        ledger.post(tenant=alice.tenant, amounts={"image_unit": amount}, reference=reference, at=NOW)
 
 
 def test_settling_what_was_never_held_is_a_defect(alice):
@@ -88,7 +87,7 @@ def test_settling_what_was_never_held_is_a_defect(alice):
 
 def test_a_free_request_holds_and_posts_nothing(alice):
     reference = hold(alice, 0)
-    assert ledger.post(tenant=alice.tenant, amount_micros=0, reference=reference, at=NOW)
+    assert ledger.post(tenant=alice.tenant, amounts={"image_unit": 0}, reference=reference, at=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
@@ -98,7 +97,7 @@ def test_every_verb_repeated_does_nothing(alice):
         ledger.grant(tenant=alice.tenant, amount_micros=DOLLAR, reference=grant, at=NOW)
         hold(alice, 3 * DOLLAR, reference)
     for _ in range(2):
-        ledger.post(tenant=alice.tenant, amount_micros=DOLLAR, reference=reference, at=NOW)
+        ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
@@ -134,16 +133,12 @@ def test_whatever_is_held_and_settled_money_is_conserved(customer, movements):
             continue
         if charged:
             spent += (cost := int(amount * share))
-            ledger.post(tenant=alice.tenant, amount_micros=cost, reference=reference, at=NOW)
+            ledger.post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=reference, at=NOW)
         else:
             ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
-    assert balances(alice) == {
-        "funding": -10 * DOLLAR,
-        "credit": 10 * DOLLAR - spent,
-        "held": 0,
-        "revenue": spent,
-        "receivable": 0,
-    }
+    found = balances(alice)
+    assert (found["credit"], found["held"], found["revenue"]) == (10 * DOLLAR - spent, 0, spent)
+    assert sum(found.values()) == 0
 
 
 def test_the_database_refuses_entries_that_do_not_balance(alice):

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models import Count, DateField, F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce, TruncMonth
 
-from billing.models import Account, Charge, Transaction
+from billing.models import Account, Charge, CreditGrant, Transaction
 from easel.generation.models import Attempt, Job, State
 from easel.registry.models import Worker
 from tenants.models import MonthlyUse
@@ -42,14 +42,27 @@ def accounts_match_entries(now: datetime) -> Iterator[str]:
         yield f"account {account.pk} says {account.balance_micros} and its entries {account.total} micros"
 
 
+def grants_match_credit(now: datetime) -> Iterator[str]:
+    """What is left of a tenant's grants is its credit and what is held, and more only by what it owes on account."""
+    left = CreditGrant.objects.filter(tenant=OuterRef("tenant"), currency=OuterRef("currency")).order_by()
+    remaining = Coalesce(Subquery(left.values("tenant").annotate(sum=Sum("remaining_micros")).values("sum")), 0)
+    kinds = Q(kind__in=(Account.Kind.CREDIT, Account.Kind.HELD))
+    rows = Account.objects.filter(kinds).order_by().values("tenant", "currency")
+    rows = rows.annotate(have=Sum("balance_micros"), limit=Sum("credit_limit_micros"), left=remaining)
+    for row in rows.exclude(left=F("have")):
+        if row["left"] < row["have"] or not row["limit"]:
+            yield f"tenant {row['tenant']} has {row['have']} micros and its grants {row['left']} ({row['currency']})"
+
+
 def charges_match_ledger(now: datetime) -> Iterator[str]:
-    """What was charged for a job is what its `post` earned."""
+    """What was charged is what its transaction earned."""
     earned = Coalesce(Sum("entries__amount_micros", filter=Q(entries__account__kind=Account.Kind.REVENUE)), 0)
     charges = Charge.objects.filter(transaction=OuterRef("pk")).order_by().values("transaction")
     charged = Coalesce(Subquery(charges.annotate(sum=Sum("amount_micros")).values("sum")), 0)
-    posts = Transaction.objects.filter(kind=Transaction.Kind.POST).annotate(earned=earned, charged=charged)
-    for post in posts.exclude(charged=F("earned")):
-        yield f"job {post.reference} was charged {post.charged} micros and {post.earned} were posted"
+    kinds = (Transaction.Kind.POST, Transaction.Kind.CHARGE, Transaction.Kind.CORRECT)
+    made = Transaction.objects.filter(kind__in=kinds).annotate(earned=earned, charged=charged)
+    for one in made.exclude(charged=F("earned")):
+        yield f"{one.kind} {one.reference} was charged {one.charged} micros and {one.earned} were earned"
 
 
 def jobs_match_ledger(now: datetime) -> Iterator[str]:
@@ -118,6 +131,7 @@ def months_match_jobs(now: datetime) -> Iterator[str]:
 CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
     ledger_balances,
     accounts_match_entries,
+    grants_match_credit,
     charges_match_ledger,
     jobs_match_ledger,
     jobs_end,

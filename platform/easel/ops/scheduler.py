@@ -9,6 +9,7 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
+from billing.expiry import grants_expire
 from billing.storage import storage_day_meter, storage_days_due
 from easel.generation import completion
 from easel.generation.guardrail import rollouts_judge
@@ -48,6 +49,11 @@ def meter_storage(now: datetime) -> int:
     return sum(storage_day_meter(day=day, now=now) for day in storage_days_due(now=now))
 
 
+def expire_grants(now: datetime) -> int:
+    """Credit that ran out is taken."""
+    return grants_expire(now=now)
+
+
 def delete_old_outputs(now: datetime) -> int:
     """Images are kept for EASEL_OUTPUT_DAYS."""
     return outputs_delete_old(before=now - timedelta(days=settings.EASEL.output_days), now=now)
@@ -80,6 +86,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (5, judge_rollouts),
     (600, forget_idempotency_keys),
     (600, meter_storage),
+    (60, expire_grants),
     (600, delete_old_outputs),
     (60, delete_retired_adapters),
     (60, trim_result_cache),

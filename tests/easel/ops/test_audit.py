@@ -109,7 +109,7 @@ def test_a_charge_that_the_ledger_did_not_earn_is_found(done):
     with past_the_triggers():
         Charge.objects.filter(usage_record__job_id=done.id, usage_record__meter="request").update(amount_micros=501)
         found = lines_about(audit.charges_match_ledger, done.id)
-    assert found == [f"job {done.id} was charged 1151 micros and 1150 were posted"]
+    assert found == [f"post {done.id} was charged 1151 micros and 1150 were earned"]
 
 
 @pytest.mark.parametrize("state", ["failed", "queued"])

@@ -1,0 +1,136 @@
+"""Credit and its limits: grants that expire, and budgets."""
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+
+from billing.models.ledger import Transaction
+from tenants.models import ApiKey, Project, Tenant
+
+
+class CreditGrant(models.Model):
+    """Credit given at once, and what is left of it: the lowest priority is spent first, of those what expires first.
+
+    All that is left of a tenant's grants together is its credit and what is held of it (unless it is in debt).
+    """
+
+    class Category(models.TextChoices):
+        PAID = "paid", "bought"
+        PROMOTIONAL = "promotional", "given away"
+        REFUND = "refund", "given back: a correction or an adjustment"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="credit_grants")
+    transaction = models.OneToOneField(Transaction, on_delete=models.PROTECT, related_name="credit_grant")
+    category = models.CharField(max_length=12, choices=Category, default=Category.PAID)
+    priority = models.SmallIntegerField(default=50, help_text="0 is spent first, 100 last.")
+    currency = models.CharField(max_length=3)
+    amount_micros = models.BigIntegerField()
+    remaining_micros = models.BigIntegerField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    amount_micros__gt=0, remaining_micros__gte=0, remaining_micros__lte=models.F("amount_micros")
+                ),
+                name="credit_grant_in_range",
+            ),
+            models.CheckConstraint(
+                condition=Q(priority__gte=0, priority__lte=100), name="credit_grant_priority_in_range"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["tenant", "priority", "expires_at", "created_at"],
+                condition=Q(remaining_micros__gt=0),
+                name="credit_grant_to_spend",
+            ),
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(remaining_micros__gt=0, expires_at__isnull=False),
+                name="credit_grant_to_expire",
+            ),
+        ]
+
+
+class CreditDraw(models.Model):
+    """What a transaction took of a grant."""
+
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="draws")
+    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="draws")
+    amount_micros = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["transaction", "grant"], name="credit_draw_once"),
+            models.CheckConstraint(condition=Q(amount_micros__gt=0), name="credit_draw_not_empty"),
+        ]
+
+
+class Budget(models.Model):
+    """What a tenant, one of its projects or keys means to spend in a month; with `hard_stop` it can spend no more."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="budgets")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, blank=True, related_name="budgets")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="budgets")
+    amount_micros = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    hard_stop = models.BooleanField(default=False, help_text="Refuse what would go over it.")
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "project", "api_key"], nulls_distinct=False, name="budget_one_per_holder"
+            ),
+            models.CheckConstraint(
+                condition=Q(project__isnull=True) | Q(api_key__isnull=True), name="budget_of_a_project_or_a_key"
+            ),
+            models.CheckConstraint(condition=Q(amount_micros__gte=0), name="budget_not_negative"),
+        ]
+
+
+class BudgetMonth(models.Model):
+    """What was charged to a budget in a month of its tenant's time zone."""
+
+    budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="months")
+    month = models.DateField(help_text="Its first day.")
+    spent_micros = models.BigIntegerField(default=0)
+    held_micros = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["budget", "month"], name="budget_month_unique"),
+            models.CheckConstraint(condition=Q(held_micros__gte=0), name="budget_held_not_negative"),
+        ]
+
+
+class BudgetHold(models.Model):
+    """What a job that has not ended may still cost a budget, of the month in which it was admitted."""
+
+    budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="holds")
+    reference = models.UUIDField(db_index=True, help_text="The job's id.")
+    amount_micros = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["reference", "budget_month"], name="budget_hold_once"),
+        ]
+
+
+class BudgetCrossing(models.Model):
+    """A threshold that a budget's month has passed: told once."""
+
+    budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="crossings")
+    percent = models.PositiveSmallIntegerField()
+    spent_micros = models.BigIntegerField()
+    at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["budget_month", "percent"], name="budget_crossing_once")]

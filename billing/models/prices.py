@@ -1,0 +1,133 @@
+"""What things cost: meters, price books with their rates, and the contracts of tenants."""
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+
+from tenants.models import Tenant
+
+
+class Meter(models.TextChoices):
+    """What is counted. The quantity's unit is the meter's name."""
+
+    GPU_SECOND = "gpu_second", "GPU seconds"
+    POOL_SECOND = "pool_second", "seconds of a dedicated pool's workers, idle ones too"
+    IMAGE_UNIT = "image_unit", "image units of 512x512 pixels"
+    REQUEST = "request", "successful requests"
+    CACHE_HIT = "cache_hit", "requests answered from the result cache"
+    STORAGE_GB_SECOND = "storage_gb_second", "GB (10^9 bytes) kept for a second"
+    EGRESS_GB = "egress_gb", "GB (10^9 bytes) of images sent out"
+
+
+class PriceBook(models.Model):
+    """The prices of one currency from `effective_at` until a later book's; a change of price is a new book.
+
+    A book of a `tenant` is in force by its contract alone, and prices what it has a rate for; the list prices the rest.
+    """
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="price_books")
+    currency = models.CharField(max_length=3)
+    version = models.PositiveIntegerField()
+    effective_at = models.DateTimeField()
+    bills_stopped_work = models.BooleanField(
+        default=False, help_text="Whether a job that is canceled or expires while it runs pays for the steps it took."
+    )
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            # One after the other in a currency: books neither overlap nor leave a gap.
+            models.UniqueConstraint(
+                fields=["tenant", "currency", "version"], nulls_distinct=False, name="price_book_version_unique"
+            ),
+            models.UniqueConstraint(
+                fields=["tenant", "currency", "effective_at"],
+                nulls_distinct=False,
+                name="price_book_effective_at_unique",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.currency} version {self.version}" + (f" of {self.tenant}" if self.tenant else "")
+
+
+class Rate(models.Model):
+    """The price of one unit of a meter, in units of the book's currency; an empty dimension is any.
+
+    Of the rates that fit, the one that names the model is taken, then the one that names the GPU class, then the tier.
+    """
+
+    class Mode(models.TextChoices):
+        FLAT = "flat", "every unit at the same price"
+        GRADUATED = "graduated", "units of the month above a tier's beginning at that tier's price"
+        VOLUME = "volume", "all units of the month at the price of the tier that their sum reaches"
+
+    price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, related_name="rates")
+    meter = models.CharField(max_length=20, choices=Meter)
+    gpu_class = models.CharField(max_length=40, blank=True, help_text="Empty: any class without its own rate.")
+    model = models.CharField(max_length=100, blank=True, help_text="Empty: any model without its own rate.")
+    tier = models.CharField(max_length=10, blank=True, help_text="Empty: any tier without its own rate.")
+    mode = models.CharField(max_length=10, choices=Mode, default=Mode.FLAT)
+    unit_price = models.DecimalField(
+        max_digits=30, decimal_places=15, help_text="Up to the first tier, if there are any."
+    )
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["price_book", "meter", "gpu_class", "model", "tier"], name="rate_unique_in_book"
+            ),
+            models.CheckConstraint(condition=Q(unit_price__gte=0), name="rate_not_negative"),
+            models.CheckConstraint(
+                condition=Q(meter__in=[Meter.GPU_SECOND, Meter.POOL_SECOND]) | Q(gpu_class=""),
+                name="rate_gpu_class_of_gpu_seconds_only",
+            ),
+            models.CheckConstraint(
+                condition=~Q(meter__in=[Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND]) | Q(model="", tier=""),
+                name="rate_model_of_jobs_only",
+            ),
+        ]
+
+
+class RateTier(models.Model):
+    """From `above` units of a tenant's month on, a rate's price is this. A free allowance is a first price of 0."""
+
+    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="tiers")
+    above = models.DecimalField(max_digits=38, decimal_places=15)
+    unit_price = models.DecimalField(max_digits=30, decimal_places=15)
+
+    class Meta:
+        ordering = ["above"]
+        constraints = [
+            models.UniqueConstraint(fields=["rate", "above"], name="rate_tier_unique"),
+            models.CheckConstraint(condition=Q(above__gt=0, unit_price__gte=0), name="rate_tier_in_range"),
+        ]
+
+
+class Contract(models.Model):
+    """What was agreed with a tenant for a time: prices of its own, a discount, a minimum a month.
+
+    A tenant's contracts don't overlap (a trigger, migration `0008`). Terms never change; only the end may come sooner.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="contracts")
+    price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    discount = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="0.1 takes a tenth off.")
+    minimum_micros = models.BigIntegerField(default=0, help_text="A month's charges are at least this.")
+    starts_at = models.DateTimeField()
+    ends_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(discount__gte=0, discount__lte=1), name="contract_discount_in_range"),
+            models.CheckConstraint(condition=Q(minimum_micros__gte=0), name="contract_minimum_not_negative"),
+            models.CheckConstraint(
+                condition=Q(ends_at__isnull=True) | Q(ends_at__gt=F("starts_at")), name="contract_ends_after_start"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant} from {self.starts_at:%Y-%m-%d}"

@@ -1,0 +1,113 @@
+"""What tenants are told: statements, their lines, and credit notes."""
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+
+from tenants.models import Project, Tenant
+
+
+class BillingProfile(models.Model):
+    """How a tenant is billed; one without a row is billed in UTC and without tax."""
+
+    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="billing_profile")
+    legal_name = models.CharField(max_length=200, blank=True)
+    address = models.TextField(blank=True)
+    email = models.EmailField(blank=True, help_text="Where statements and budget notices go.")
+    tax_id = models.CharField(max_length=60, blank=True)
+    tax_name = models.CharField(max_length=40, default="Tax", help_text="As statements show it: VAT.")
+    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="0.19 is 19 %.")
+    time_zone = models.CharField(
+        max_length=60, default="UTC", help_text="Of months and statements; a change holds from the next one on."
+    )
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
+
+
+class StatementSequence(models.Model):
+    """One row: the number of the last final document. Raised in the transaction that makes one, so none is left out."""
+
+    last = models.PositiveBigIntegerField(default=0)
+
+
+class Statement(models.Model):
+    """What a tenant was charged in a month, or a credit note for one; a draft is made anew, a final one never changes.
+
+    A tenant's periods follow each other without gap or overlap, whatever becomes of its time zone: one begins where
+    the last one ended. Ends are exclusive.
+    """
+
+    class Kind(models.TextChoices):
+        STATEMENT = "statement"
+        CREDIT_NOTE = "credit_note", "credit note"
+
+    class State(models.TextChoices):
+        DRAFT = "draft"
+        FINAL = "final"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="statements")
+    kind = models.CharField(max_length=12, choices=Kind, default=Kind.STATEMENT)
+    state = models.CharField(max_length=5, choices=State, default=State.DRAFT)
+    number = models.PositiveBigIntegerField(null=True, unique=True, help_text="Without gaps, of final documents.")
+    corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="credit_notes")
+    currency = models.CharField(max_length=3)
+    time_zone = models.CharField(max_length=60)
+    period_start = models.DateTimeField()
+    period_end = models.DateTimeField()
+    billed_to = models.JSONField(default=dict, help_text="Name, address and tax id as they were.")
+    tax_name = models.CharField(max_length=40, default="Tax")
+    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=0)
+    subtotal_micros = models.BigIntegerField(default=0)
+    tax_micros = models.BigIntegerField(default=0)
+    total_micros = models.BigIntegerField(default=0)
+    made_at = models.DateTimeField()
+    finalised_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "period_start"], condition=Q(kind="statement"), name="statement_once_per_period"
+            ),
+            models.UniqueConstraint(
+                fields=["tenant", "period_end"], condition=Q(kind="statement"), name="statement_ends_once"
+            ),
+            models.CheckConstraint(condition=Q(period_end__gt=F("period_start")), name="statement_period_not_empty"),
+            models.CheckConstraint(
+                condition=Q(state="final", number__isnull=False, finalised_at__isnull=False)
+                | Q(state="draft", number__isnull=True, finalised_at__isnull=True),
+                name="statement_numbered_iff_final",
+            ),
+            models.CheckConstraint(
+                condition=Q(kind="credit_note", corrects__isnull=False) | Q(kind="statement", corrects__isnull=True),
+                name="credit_note_corrects_a_statement",
+            ),
+            models.CheckConstraint(
+                condition=Q(total_micros=F("subtotal_micros") + F("tax_micros")), name="statement_adds_up"
+            ),
+        ]
+        indexes = [models.Index(fields=["tenant", "-period_start"], name="statement_by_tenant")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.number}" if self.number else f"draft of {self.period_start:%Y-%m}"
+
+
+class StatementLine(models.Model):
+    """A sum of charges of one project, meter, model and price, or an adjustment."""
+
+    statement = models.ForeignKey(Statement, on_delete=models.CASCADE, related_name="lines")
+    position = models.PositiveIntegerField()
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    meter = models.CharField(max_length=20, blank=True, help_text="Empty for an adjustment.")
+    model = models.CharField(max_length=100, blank=True)
+    description = models.CharField(max_length=300)
+    quantity = models.DecimalField(max_digits=38, decimal_places=15, null=True)
+    charges = models.PositiveIntegerField(default=0, help_text="How many it sums.")
+    amount_micros = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [models.UniqueConstraint(fields=["statement", "position"], name="statement_line_position_unique")]
