@@ -16,9 +16,10 @@ from tenants.models import Tenant
 
 GROUPS: dict[str, Any] = {
     "project": F("project__slug"),
-    # Storage has neither.
+    # Storage has none of these.
     "model": Coalesce(KT("dimensions__model"), Value("", TextField())),
     "adapter": Coalesce(KT("dimensions__adapter"), Value("", TextField())),
+    "tier": Coalesce(KT("dimensions__tier"), Value("", TextField())),
     "day": TruncDate("occurred_at"),
 }
 

@@ -6,7 +6,8 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
 
 from easel.generation.models import State
-from easel.registry.models import Experiment, Rollout
+from easel.registry.models import Experiment, Rollout, Tier
+from easel.registry.tiers import Quality
 from tenants.quotas import LIMITS
 
 Schema = dict[str, Any]
@@ -53,6 +54,8 @@ JOB = _object(
     prompt=TEXT,
     n=WHOLE,
     size=TEXT,
+    quality={"type": "string", "enum": Quality.values},
+    tier={"type": "string", "enum": Tier.values},
     steps=WHOLE,
     seed=WHOLE,
     adapters={"type": "array", "items": _object(name=TEXT, version=WHOLE, scale=NUMBER)},
@@ -77,6 +80,7 @@ IMAGES = _object(
     output_format=TEXT,
     quality=TEXT,
     size=TEXT,
+    tier={"type": "string", "enum": Tier.values},
     usage=USAGE_OF_JOB,
     job_id=TEXT,
     seed=WHOLE,
@@ -106,12 +110,17 @@ MODEL = _object(
     side_max=WHOLE,
     steps_default=WHOLE,
     steps_max=WHOLE,
+    qualities={
+        "type": "array",
+        "items": _object(quality=TEXT, tier=_or_null(TEXT), steps=WHOLE),
+    },
+    fast_image_units_max=NUMBER,
 )
 MODELS = _list_of(MODEL)
 USAGE_ROW = {
     "type": "object",
     "properties": {
-        **dict.fromkeys(("project", "model", "adapter", "day"), TEXT),
+        **dict.fromkeys(("project", "model", "adapter", "tier", "day"), TEXT),
         "requests": WHOLE,
         "image_units": NUMBER,
         "gpu_seconds": NUMBER,

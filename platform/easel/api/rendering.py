@@ -19,6 +19,7 @@ from easel.generation.experiment_report import ArmReport
 from easel.generation.keys import preview_key
 from easel.generation.models import Attempt, Job, Output, State
 from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
+from easel.registry.tiers import Quality, steps_of, tier_named
 from easel.storage import store
 from tenants.models import ApiKey, Quota
 from tenants.quotas import LIMITS, next_month, quotas_of, units_used
@@ -62,6 +63,8 @@ def _job_json(
         "prompt": job.prompt,
         "n": job.n,
         "size": f"{job.width}x{job.height}",
+        "quality": job.quality,
+        "tier": job.tier,
         "steps": job.steps,
         "seed": job.seed,
         "adapters": [
@@ -122,6 +125,7 @@ def images_json(job: Job, *, response_format: str) -> dict[str, Any]:
         "created": int(job.created_at.timestamp()),
         "data": _images(job, response_format),
         **_settings_json(job),
+        "tier": job.tier,
         "usage": usage_json(job, job_costs([job.id])[job.id]),
         "job_id": str(job.id),
         "seed": job.seed,
@@ -162,7 +166,7 @@ def _settings_json(job: Job) -> dict[str, str]:
     return {
         "background": "opaque",
         "output_format": job.output_format,
-        "quality": "auto",
+        "quality": job.quality,
         "size": f"{job.width}x{job.height}",
     }
 
@@ -212,7 +216,7 @@ def adapter_json(adapter: Adapter) -> dict[str, Any]:
 
 
 def model_json(version: ModelVersion) -> dict[str, Any]:
-    """OpenAI's `Model`, with what sizes and steps it takes."""
+    """OpenAI's `Model`, with the sizes, steps and qualities it takes; where a quality has no tier, the size decides."""
     return {
         "id": version.model.name,
         "object": "model",
@@ -225,6 +229,11 @@ def model_json(version: ModelVersion) -> dict[str, Any]:
         "side_max": version.side_max,
         "steps_default": version.steps_default,
         "steps_max": version.steps_max,
+        "qualities": [
+            {"quality": quality, "tier": tier_named(quality), "steps": steps_of(version, quality=quality)}
+            for quality in Quality.values
+        ],
+        "fast_image_units_max": float(version.fast_image_units_max),
     }
 
 

@@ -9,6 +9,7 @@ from rest_framework.exceptions import ErrorDetail
 from easel.api.errors import UnsupportedParameter
 from easel.generation.admission import SEED_MAX, AdapterUse, Spec
 from easel.registry.experiments import ArmPlan
+from easel.registry.tiers import Quality
 
 
 class Text(serializers.CharField):
@@ -65,6 +66,11 @@ class JobInput(Strict):
     model = Text(required=False, max_length=100)
     n = Whole(default=1, min_value=1, max_value=10)
     size = Text(default="auto", help_text='"auto" or WIDTHxHEIGHT, both multiples of 16.')
+    quality = serializers.ChoiceField(
+        Quality.values,
+        default=Quality.AUTO,
+        help_text="`low` takes half of the steps and the fast tier, `high` and above the hd tier; others go by size.",
+    )
     steps = Whole(required=False, help_text="Denoising steps.")
     seed = Whole(
         required=False,
@@ -112,7 +118,6 @@ class ImagesInput(JobInput):
     """`POST /v1/images/generations` of OpenAI, as of the gpt-image models."""
 
     response_format = serializers.ChoiceField(["b64_json", "url"], default="b64_json")
-    quality = Text(default="auto")
     background = Text(default="auto")
     moderation = Text(default="auto")
     style = Text(default=None, allow_null=True)  # type: ignore[assignment]  # a serializer has a `style` of its own
@@ -127,7 +132,6 @@ class ImagesInput(JobInput):
 
     # Fields of OpenAI's with one value that says what we do; another value is refused rather than ignored.
     ONLY = {
-        "quality": ("auto", "standard"),
         "background": ("auto", "opaque"),
         "moderation": ("auto",),
         "style": (None,),
@@ -183,7 +187,9 @@ class AdapterUploadInput(Strict):
 
 
 class UsageQuery(Strict):
-    group_by = serializers.CharField(default="project", help_text="Comma-separated: project, model, adapter, day.")
+    group_by = serializers.CharField(
+        default="project", help_text="Comma-separated: project, model, adapter, tier, day."
+    )
     start = serializers.DateField(required=False, help_text="First day (UTC), by default the month's first.")
     end = serializers.DateField(required=False, help_text="Last day (UTC), by default today.")
 

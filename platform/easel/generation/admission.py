@@ -25,6 +25,7 @@ from easel.generation.result_cache import Drawn, result_copy, result_find, resul
 from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
 from easel.registry.models import Arm, ModelVersion
+from easel.registry.tiers import Quality, steps_of, tier_of
 from tenants.models import ApiKey, Project, Quota, Tenant
 from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_of, tightest, units_take
 
@@ -53,6 +54,7 @@ class Spec:
     model: str | None = None
     n: int = 1
     size: str = "auto"
+    quality: str = Quality.AUTO
     steps: int | None = None
     seed: int | None = None
     adapters: tuple[AdapterUse, ...] = ()
@@ -86,14 +88,15 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     quotas = quotas_of(api_key)
     version, arm, spec = _assign(tenant, spec, job_id)
     width, height = parse_size(spec.size, version=version, quotas=quotas)
-    steps = version.steps_default if spec.steps is None else spec.steps
+    steps = steps_of(version, quality=spec.quality) if spec.steps is None else spec.steps
     if not 1 <= steps <= version.steps_max:
         raise StepsInvalid(f"steps is 1 to {version.steps_max} for {version.model.name}", param="steps")
     if (bound := tightest(quotas, "steps_max")) and steps > bound.value:
         raise StepsInvalid(f"{steps} steps are more than {bound.owner} of {bound.value}", param="steps")
     uses = adapters.adapters_resolve(tenant=tenant, names=[use.name for use in spec.adapters], version=version)
     project = _project(api_key, spec.project)
-    pool = routing.pool_for(version, tenant=tenant)
+    tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
+    pool = routing.pool_for(version, tenant=tenant, tier=tier)
     most = cost_bound(version=version, gpu_class=pool.gpu_class, width=width, height=height, steps=steps, n=spec.n)
     prices = Prices.at(currency=tenant.currency, at=now)
     seed = secrets.randbelow(2**31) if spec.seed is None else spec.seed
@@ -125,6 +128,8 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             model_version=version,
             pool=pool,
             arm=arm,
+            quality=spec.quality,
+            tier=pool.tier or tier,
             **asdict(drawn),
             result_key=key,
             cached_from=source,
@@ -181,7 +186,7 @@ def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm
         model=model,
         caller=spec.user or str(job_id),
         names_adapters=bool(spec.adapters),
-        names_steps=spec.steps is not None,
+        names_steps=spec.steps is not None or spec.quality == Quality.LOW,
     )
     version = (arm and arm.version) or routing.version_for(model, caller=f"{tenant.id}/{spec.user}")
     if arm is not None:

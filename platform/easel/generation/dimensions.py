@@ -15,5 +15,7 @@ def dimensions_of(job: Job) -> dict[str, str]:
         "model_version": job.model_version.label,
         "adapter": "+".join(job.adapters.values_list("adapter_version__adapter__name", flat=True)),
         "api_key": job.api_key.key_id,
+        "quality": job.quality,
+        "tier": job.tier,
         "resolution": f"{job.width}x{job.height}",
     }

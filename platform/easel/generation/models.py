@@ -9,7 +9,7 @@ import uuid
 from django.db import models
 from django.db.models import Q
 
-from easel.registry.models import AdapterVersion, Arm, ModelVersion, Pool
+from easel.registry.models import AdapterVersion, Arm, ModelVersion, Pool, Tier
 from tenants.models import ApiKey, Project, Tenant
 
 
@@ -44,6 +44,10 @@ class Job(models.Model):
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="jobs")
     arm = models.ForeignKey(Arm, on_delete=models.PROTECT, null=True, related_name="jobs")
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
+    quality = models.CharField(max_length=8, default="auto", db_default="auto", help_text="As it was asked for.")
+    tier = models.CharField(
+        max_length=4, choices=Tier, default=Tier.HD, db_default=Tier.HD, help_text="Of the pool, or of the request."
+    )
     prompt = models.TextField()
     n = models.PositiveSmallIntegerField()
     width = models.PositiveIntegerField()

@@ -32,7 +32,14 @@ class DatabaseState(Collector):
 
     def collect(self) -> Iterator[Metric]:
         now = datetime.now(UTC)
-        pools = list(Pool.objects.values_list("slug", flat=True))
+        known = list(Pool.objects.select_related("tenant"))
+        pools = [pool.slug for pool in known]
+        info = GaugeMetricFamily(
+            "easel_pool_info", "1 for each pool, by what it is for.", labels=["pool", "tier", "tenant", "gpu_class"]
+        )
+        for pool in known:
+            info.add_metric([pool.slug, pool.tier, pool.tenant.slug if pool.tenant else "", pool.gpu_class], 1)
+        yield info
         yield from _jobs(pools, now)
         yield from _money()
         yield from _workers(pools, now)

@@ -1,6 +1,7 @@
 """`easel model` and `easel pool`: what can be called, by which version, and on whose workers."""
 
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import click
@@ -51,12 +52,22 @@ def model_list(as_json: bool) -> None:
 @click.option("--pool", help="The pool that serves it; by default that of the newest version.")
 @click.option("--steps", type=click.IntRange(1, 100), help="Steps of requests that name none.")
 @click.option(
+    "--fast-image-units-max",
+    type=click.FloatRange(0),
+    help="The largest image of the fast tier; 512x512 is 1. By default that of the newest version.",
+)
+@click.option(
     "--precision",
     type=click.Choice(["none", "int8", "fp8"]),
     help="Of the weights, by default the newest version's; `easel quality` shows what it costs.",
 )
 def model_add_version(
-    name: str, checkpoint: str | None, pool: str | None, steps: int | None, precision: str | None
+    name: str,
+    checkpoint: str | None,
+    pool: str | None,
+    steps: int | None,
+    fast_image_units_max: float | None,
+    precision: str | None,
 ) -> None:
     """Add a version to a model, like its newest one but for what is given. Nobody is routed to it yet."""
     with committed() as act:
@@ -77,6 +88,9 @@ def model_add_version(
                 side_min=newest.side_min,
                 side_max=newest.side_max,
                 size_default=newest.size_default,
+                fast_image_units_max=newest.fast_image_units_max
+                if fast_image_units_max is None
+                else Decimal(str(fast_image_units_max)),
                 steps_default=steps or newest.steps_default,
                 steps_max=newest.steps_max,
                 gpu_seconds_bound=newest.gpu_seconds_bound,
@@ -118,7 +132,7 @@ def pool() -> None:
 @pool.command("list")
 @as_json_option
 def pool_list(as_json: bool) -> None:
-    """List pools, whose they are, and their workers that are alive."""
+    """List pools, whose and what they are for, and their workers that are alive."""
     with django_ready():
         from datetime import UTC, datetime, timedelta
 
@@ -130,6 +144,7 @@ def pool_list(as_json: bool) -> None:
             {
                 "pool": found.slug,
                 "tenant": found.tenant.slug if found.tenant else "(shared)",
+                "tier": found.tier or "(any)",
                 "gpu_class": found.gpu_class,
                 "gpu_hour_cost": f"{found.gpu_hour_cost} USD",
                 "workers": found.workers.filter(beat_at__gte=alive).count(),
@@ -141,17 +156,30 @@ def pool_list(as_json: bool) -> None:
 
 @pool.command("create")
 @click.argument("name")
+@click.option(
+    "--tier",
+    type=click.Choice(["fast", "hd"]),
+    help="Take the small images and low qualities (fast), or the large and high ones (hd), of a model's weights.",
+)
+@click.option("--model", "model_name", help="With --tier: whose weights; by default those of the default model.")
 @click.option("--gpu-class", default="cpu", show_default=True, help="What its GPU seconds are priced as.")
 @click.option("--gpu-hour-cost", type=click.FloatRange(0), default=0.0, help="What the provider asks, in USD.")
-def pool_create(name: str, gpu_class: str, gpu_hour_cost: float) -> None:
-    """Make a shared pool, for a version with `easel model add-version --pool NAME`."""
+def pool_create(name: str, tier: str | None, model_name: str | None, gpu_class: str, gpu_hour_cost: float) -> None:
+    """Make a shared pool: of a tier, or for a version with `easel model add-version --pool NAME`."""
+    if model_name and not tier:
+        raise click.UsageError("--model goes with --tier; `easel model add-version --pool` gives a pool its version")
     with committed() as act:
-        from easel.registry.pools import shared_pool_create
+        from easel.registry.models import Tier
+        from easel.registry.pools import shared_pool_create, tier_pool_create
+        from easel.registry.routing import main_version
 
-        cost = Decimal(str(gpu_hour_cost))
-        made = shared_pool_create(name=name, gpu_class=gpu_class, gpu_hour_cost=cost, now=act.now)
-        act.record("pool.create", made.slug)
-    click.echo(f"{made.slug} waits for a version, and for workers: `easel worker --pool {made.slug}`")
+        create = (
+            partial(tier_pool_create, tier=Tier(tier), version=main_version(model_name)) if tier else shared_pool_create
+        )
+        made = create(name=name, gpu_class=gpu_class, gpu_hour_cost=Decimal(str(gpu_hour_cost)), now=act.now)
+        act.record("pool.create", made.slug, details={"tier": made.tier, "checkpoint": made.checkpoint})
+    waits_for = "workers" if tier else "a version, and for workers"
+    click.echo(f"{made.slug} waits for {waits_for}: `easel worker --pool {made.slug}`")
 
 
 @pool.command("environment")

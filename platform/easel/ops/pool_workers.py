@@ -18,12 +18,12 @@ class PoolWorker(TypedDict):
 
 
 def local_workers() -> list[PoolWorker]:
-    """What one machine runs: a worker of the default model's pool, and one of each dedicated pool."""
+    """What one machine runs: a worker of the default model's pool, and one of each pool that is told what to hold."""
     try:
         shared = [worker_named(None)]
     except ModelNotFound:
         shared = []
-    return [*shared, *(pool_worker(pool) for pool in Pool.objects.exclude(tenant=None).order_by("slug"))]
+    return [*shared, *(pool_worker(pool) for pool in Pool.objects.exclude(checkpoint="").order_by("slug"))]
 
 
 def worker_named(slug: str | None) -> PoolWorker:
@@ -38,9 +38,9 @@ def worker_named(slug: str | None) -> PoolWorker:
 
 
 def pool_worker(pool: Pool) -> PoolWorker:
-    """For a dedicated pool, by the checkpoint it holds; for a shared one, by its newest version.
+    """For a dedicated pool and one of a tier, by the checkpoint it holds; for another, by its newest version.
 
-    Raises `ModelNotFound` for a shared pool without one.
+    Raises `ModelNotFound` for a pool without one.
     """
     if pool.checkpoint:
         return _told(pool, pool.checkpoint, pool.precision)

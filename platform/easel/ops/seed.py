@@ -22,12 +22,19 @@ DEMO_MODEL = "z-image-demo"
 # The demo model on a CPU; Z-Image-Turbo as its authors describe it, on one GPU. The bounds of GPU seconds are
 # several times what was measured, since a hold must cover a busy machine; nobody is charged more than is measured.
 DEMO_LIMITS = VersionLimits(
-    side_min=128, side_max=512, size_default="256x256", steps_default=8, steps_max=50, gpu_seconds_bound=Decimal(4)
+    side_min=128,
+    side_max=512,
+    size_default="256x256",
+    fast_image_units_max=Decimal("0.25"),
+    steps_default=8,
+    steps_max=50,
+    gpu_seconds_bound=Decimal(4),
 )
 LIMITS = VersionLimits(
     side_min=256,
     side_max=2048,
     size_default="1024x1024",
+    fast_image_units_max=Decimal(1),
     steps_default=8,
     steps_max=50,
     gpu_seconds_bound=Decimal("0.5"),

@@ -72,6 +72,8 @@ class JobPage(Page):
                     "project_slug",
                     "shown_model",
                     "pool",
+                    "quality",
+                    "tier",
                     "shown_prompt_whole",
                     "shown_size",
                     "shown_adapters",

@@ -200,7 +200,8 @@ class ModelVersionPage(Page):
     ordering = ("model__name", "-number")
     fields = (
         "shown_label", "share", "pool", "checkpoint", "precision", "steps_default", "steps_max", "side_min", "side_max",
-        "size_default", "gpu_seconds_bound", "modules", "shown_state", "created_at", "retired_at",
+        "size_default", "fast_image_units_max", "gpu_seconds_bound", "modules", "shown_state", "created_at",
+        "retired_at",
     )  # fmt: skip
     readonly_fields = ("shown_label", "share", "modules", "shown_state")
     acts = (
@@ -297,11 +298,13 @@ class RolloutPage(Page):
 
 @admin.register(Pool, site=portal)
 class PoolPage(Page):
-    list_display = ("slug", "tenant", "gpu_class", "workers_seen", "waiting", "hour_cost", "created_at")
+    list_display = ("slug", "tenant", "shown_tier", "gpu_class", "workers_seen", "waiting", "hour_cost", "created_at")
     search_fields = ("slug",)
     list_select_related = ("tenant",)
     ordering = ("slug",)
-    fields = ("slug", "namespace", "tenant", "checkpoint", "gpu_class", "hour_cost", "created_at")
+    fields = (
+        "slug", "namespace", "tenant", "shown_tier", "checkpoint", "precision", "gpu_class", "hour_cost", "created_at",
+    )  # fmt: skip
     acts = (
         Act(
             name="cost",
@@ -312,7 +315,7 @@ class PoolPage(Page):
             explain="What the provider asks for an hour of one GPU; the overview's costs are made of it.",
         ),
     )
-    readonly_fields = ("hour_cost",)
+    readonly_fields = ("shown_tier", "hour_cost")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         pools: QuerySet[Pool] = super().get_queryset(request)
@@ -321,6 +324,10 @@ class PoolPage(Page):
             workers_counted=Count("workers"),
             jobs_unfinished=Coalesce(Subquery(unfinished.annotate(count=Count("*")).values("count")), 0),
         )
+
+    @admin.display(description="tier", ordering="tier")
+    def shown_tier(self, pool: Pool) -> str:
+        return pool.tier or "any"
 
     @admin.display(description="workers seen")
     def workers_seen(self, pool: Any) -> str:

@@ -17,17 +17,29 @@ class Precision(models.TextChoices):
     FP8 = "fp8", "floats of eight bits"
 
 
+class Tier(models.TextChoices):
+    """What a pool is for."""
+
+    FAST = "fast", "small images and low quality"
+    HD = "hd", "large images and high quality"
+
+
 class Pool(models.Model):
     """A set of identical workers with a Redis namespace of its own.
 
-    A dedicated one belongs to `tenant`, whose jobs go there if they are of a version with its `checkpoint` and its
-    `precision`.
+    One that holds a `checkpoint` at a `precision` takes the jobs of every version with those weights: a dedicated one
+    all of its `tenant`, one of a tier those of its `tier`. The others serve the versions that name them.
     """
 
     slug = models.CharField(max_length=40, unique=True)
     namespace = models.CharField(max_length=60, unique=True, help_text="Prefix of every Redis key of the pool.")
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="pools")
-    checkpoint = models.CharField(max_length=500, blank=True, help_text="What a dedicated pool's workers hold.")
+    tier = models.CharField(
+        max_length=4, choices=Tier, blank=True, db_default="", help_text="Empty: what no other pool is for."
+    )
+    checkpoint = models.CharField(
+        max_length=500, blank=True, help_text="What the workers of a dedicated pool, or one of a tier, hold."
+    )
     precision = models.CharField(max_length=10, choices=Precision, default=Precision.NONE)
     gpu_class = models.CharField(max_length=40)
     gpu_hour_cost = models.DecimalField(
@@ -40,8 +52,12 @@ class Pool(models.Model):
             models.CheckConstraint(condition=Q(slug__regex=SLUG), name="pool_slug_is_dns_label"),
             models.CheckConstraint(condition=Q(gpu_hour_cost__gte=0), name="pool_cost_not_negative"),
             models.CheckConstraint(
-                condition=Q(tenant__isnull=True, checkpoint="") | (Q(tenant__isnull=False) & ~Q(checkpoint="")),
-                name="pool_checkpoint_iff_dedicated",
+                condition=Q(tenant__isnull=True, tier="", checkpoint="")
+                | (Q(tenant__isnull=False, tier="") | Q(tenant__isnull=True, tier__in=Tier.values)) & ~Q(checkpoint=""),
+                name="pool_checkpoint_iff_dedicated_or_of_a_tier",
+            ),
+            models.UniqueConstraint(
+                fields=["checkpoint", "precision", "tier"], condition=~Q(tier=""), name="pool_one_per_weights_and_tier"
             ),
             models.CheckConstraint(condition=Q(precision__in=Precision.values), name="pool_precision_known"),
             models.UniqueConstraint(fields=["tenant"], name="pool_one_per_tenant"),
@@ -114,6 +130,9 @@ class ModelVersion(models.Model):
     side_min = models.PositiveIntegerField(help_text="Least width and height in pixels.")
     side_max = models.PositiveIntegerField(help_text="Greatest width and height in pixels.")
     size_default = models.CharField(max_length=11)
+    fast_image_units_max = models.DecimalField(
+        max_digits=9, decimal_places=4, help_text="The largest image that is of the fast tier, unless quality says so."
+    )
     gpu_seconds_bound = models.DecimalField(
         max_digits=12,
         decimal_places=6,

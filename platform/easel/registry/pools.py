@@ -7,7 +7,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 
 from easel.registry.errors import PoolExists, PoolNameInvalid
-from easel.registry.models import ModelVersion, Pool
+from easel.registry.models import ModelVersion, Pool, Tier
 from tenants.models import SLUG, Tenant
 
 
@@ -34,12 +34,32 @@ def dedicated_pool_create(
     )
 
 
+def tier_pool_create(
+    *, name: str, tier: Tier, version: ModelVersion, gpu_class: str, gpu_hour_cost: Decimal = Decimal(0), now: datetime
+) -> Pool:
+    """Makes the pool of a tier, for every version with the weights of this one: its jobs go there from now on.
+
+    Raises `PoolExists`, `PoolNameInvalid`.
+    """
+    _check_name(name)
+    return _created(
+        Pool(
+            slug=name,
+            namespace=f"easel-{name}",
+            tier=tier,
+            checkpoint=version.checkpoint,
+            precision=version.precision,
+            gpu_class=gpu_class,
+            gpu_hour_cost=gpu_hour_cost,
+            created_at=now,
+        ),
+        otherwise=f"there is a pool called {name}, or another of tier {tier} for the weights of {version.label}",
+    )
+
+
 def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now: datetime) -> Pool:
     """Makes a pool for versions of models that its workers will hold. Raises `PoolExists`, `PoolNameInvalid`."""
-    if not re.fullmatch(SLUG, name) or name.startswith("t-"):  # easel-t-… are tenants' namespaces
-        raise PoolNameInvalid(
-            f"{name!r} is no name for a pool: lower-case letters, digits and '-', not t-…, as in fast-int8"
-        )
+    _check_name(name)
     return _created(
         Pool(
             slug=name,
@@ -50,6 +70,13 @@ def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now
         ),
         otherwise=f"there is a pool called {name}",
     )
+
+
+def _check_name(name: str) -> None:
+    if not re.fullmatch(SLUG, name) or name.startswith("t-"):  # easel-t-… are tenants' namespaces
+        raise PoolNameInvalid(
+            f"{name!r} is no name for a pool: lower-case letters, digits and '-', not t-…, as in fast-int8"
+        )
 
 
 def _created(pool: Pool, *, otherwise: str) -> Pool:

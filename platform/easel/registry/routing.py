@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from django.db import transaction
+from django.db.models import F, Q
 
 from easel.registry.errors import ModelNotFound, RolloutRunning, VersionNotFound, WeightsInvalid
-from easel.registry.models import Model, ModelVersion, Pool, Rollout, Route
+from easel.registry.models import Model, ModelVersion, Pool, Rollout, Route, Tier
 from tenants.configuration import kept
 from tenants.models import Tenant
 
@@ -44,10 +45,14 @@ def _by_age(model: Model) -> list[tuple[ModelVersion, int]]:
 
 
 @kept
-def pool_for(version: ModelVersion, *, tenant: Tenant) -> Pool:
-    """Where a tenant's jobs of a version run: in its dedicated pool if it has one with these weights."""
-    own = Pool.objects.filter(tenant=tenant, checkpoint=version.checkpoint, precision=version.precision)
-    return own.first() or version.pool
+def pool_for(version: ModelVersion, *, tenant: Tenant, tier: Tier) -> Pool:
+    """Where a tenant's jobs of a version run.
+
+    Of the pools that hold its weights the tenant's own comes first, then that of the tier; else the version's pool.
+    """
+    holding = Pool.objects.filter(checkpoint=version.checkpoint, precision=version.precision)
+    able = holding.filter(Q(tenant=tenant) | Q(tenant=None, tier=tier))
+    return able.order_by(F("tenant").asc(nulls_last=True)).first() or version.pool
 
 
 def main_version(name: str | None) -> ModelVersion:

@@ -14,11 +14,15 @@ from easel.registry.routing import routes_replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionLimits:
-    """What a version draws. Sides in pixels; `gpu_seconds_bound` per image unit and step, at most."""
+    """What a version draws. Sides in pixels; `gpu_seconds_bound` per image unit and step, at most.
+
+    An image of at most `fast_image_units_max` is of the fast tier when its quality leaves that open.
+    """
 
     side_min: int
     side_max: int
     size_default: str
+    fast_image_units_max: Decimal
     steps_default: int
     steps_max: int
     gpu_seconds_bound: Decimal
@@ -56,6 +60,8 @@ def version_register(
     if live and live[0].lora_targets != settings["lora_targets"]:
         raise VersionIncompatible
     Pool.objects.select_for_update().get(pk=pool.pk)
+    if pool.checkpoint and (pool.checkpoint, pool.precision) != (checkpoint, precision):
+        raise PoolHoldsOther(f"{pool.slug} is for other weights: name another pool (`easel pool create`)")
     held = ModelVersion.objects.filter(pool=pool, retired_at=None).exclude(precision=precision).first()
     if held is not None:
         raise PoolHoldsOther(

@@ -19,6 +19,8 @@ SELECT record.occurred_at                                  AS used_at,
        coalesce(record.dimensions ->> 'model', '')         AS model,
        coalesce(record.dimensions ->> 'model_version', '') AS model_version,
        coalesce(record.dimensions ->> 'adapter', '')       AS adapter,
+       coalesce(record.dimensions ->> 'quality', '')       AS quality,
+       coalesce(record.dimensions ->> 'tier', '')          AS tier,
        coalesce(record.dimensions ->> 'resolution', '')    AS resolution,
        coalesce(record.dimensions ->> 'api_key', '')       AS api_key,
        coalesce(record.dimensions ->> 'gpu_class', '')     AS gpu_class,
@@ -52,6 +54,8 @@ COMMENT ON COLUMN reporting.charges.pool IS 'The pool that drew it; empty for st
 COMMENT ON COLUMN reporting.charges.model IS 'The model that was called; empty for storage.';
 COMMENT ON COLUMN reporting.charges.model_version IS 'The version that served it, as model@number; empty for storage.';
 COMMENT ON COLUMN reporting.charges.adapter IS 'Names of the LoRA adapters, joined by +; empty without one.';
+COMMENT ON COLUMN reporting.charges.quality IS 'The quality that was asked for; empty for storage.';
+COMMENT ON COLUMN reporting.charges.tier IS 'The tier that drew it, fast or hd; empty for storage.';
 COMMENT ON COLUMN reporting.charges.resolution IS 'Width x height in pixels, as 1024x1024; empty for storage.';
 COMMENT ON COLUMN reporting.charges.api_key IS 'The readable part of the key that asked; empty for storage.';
 COMMENT ON COLUMN reporting.charges.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
@@ -79,6 +83,8 @@ SELECT job.id                                        AS job_id,
        coalesce(arm.name, '')                        AS arm,
        job.state                                     AS state,
        job.error_code                                AS error_code,
+       job.quality                                   AS quality,
+       job.tier                                      AS tier,
        job.width || 'x' || job.height                AS resolution,
        job.n                                         AS n,
        job.steps                                     AS steps,
@@ -120,6 +126,8 @@ COMMENT ON COLUMN reporting.jobs.experiment IS 'The A/B test that it is part of;
 COMMENT ON COLUMN reporting.jobs.arm IS 'The arm of that test; empty for most.';
 COMMENT ON COLUMN reporting.jobs.state IS 'queued, dispatched, running, succeeded, failed, canceled or expired.';
 COMMENT ON COLUMN reporting.jobs.error_code IS 'Why it failed; empty when it did not.';
+COMMENT ON COLUMN reporting.jobs.quality IS 'The quality that was asked for, in OpenAI''s words.';
+COMMENT ON COLUMN reporting.jobs.tier IS 'The tier that it goes to: fast or hd.';
 COMMENT ON COLUMN reporting.jobs.resolution IS 'Width x height of each image in pixels, as 1024x1024.';
 COMMENT ON COLUMN reporting.jobs.n IS 'How many images were asked for.';
 COMMENT ON COLUMN reporting.jobs.steps IS 'Denoising steps of each image.';

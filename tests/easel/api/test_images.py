@@ -118,6 +118,11 @@ def test_openais_client_understands_the_answer(alice, body):
     assert (images.usage.output_tokens, job.seed) == (2 * 256, 7)
 
 
+def test_the_answer_says_the_quality_and_the_tier(alice, body):
+    answer = generated(alice, body(quality="high")).json()
+    assert (answer["quality"], answer["tier"]) == ("high", "hd")
+
+
 def test_waiting_calls_hold_no_thread(alice, body):
     async def more_than_there_are_threads():
         calls = (ask("POST", PATH, secret=alice.secret, json=body()) for _ in range(2 * THREADS))

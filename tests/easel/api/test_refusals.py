@@ -110,10 +110,14 @@ def test_a_bad_field_is_named_and_leaves_nothing(alice, body, fields, code, para
     left_nothing(alice)
 
 
+def test_a_quality_that_openai_does_not_know_is_refused(alice, body):
+    refused(call("POST", "/v1/jobs", alice, json=body(quality="ultra")), 400, "invalid_value", "quality")
+    left_nothing(alice)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("quality", "hd"),
         ("background", "transparent"),
         ("moderation", "low"),
         ("partial_images", 2),

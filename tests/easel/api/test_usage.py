@@ -30,7 +30,9 @@ def test_usage_is_grouped_by_project_unless_asked_otherwise(used):
     assert rows["campaign"]["cost"]["amount_micros"] == 500 + 500 + 400
 
 
-@pytest.mark.parametrize("group_by", ["project", "model", "adapter", "day", "model,day", "project,model,adapter,day"])
+@pytest.mark.parametrize(
+    "group_by", ["project", "model", "adapter", "day", "model,day", "project,model,adapter,tier,day"]
+)
 def test_every_grouping_adds_up_to_what_the_ledger_earned(used, group_by):
     found = usage(used, f"group_by={group_by}")
     assert set(found["data"][0]) - {"requests", "image_units", "gpu_seconds", "storage_gb_seconds", "cost"} == set(
