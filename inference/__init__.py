@@ -1,4 +1,8 @@
-"""The engine and its worker."""
+"""The engine, which is what lies directly in here; `worker/` serves it, `tools/` run it alone.
+
+To read it, in this order: `scheduler` and `residency` are its policy, `engine` its loop, with `rows`, `stage` and
+`attribution`; `packed` and `slots` are the forward, whose adapters `adapters` checks. `model` is one model's parts.
+"""
 
 import logging
 

@@ -4,10 +4,13 @@
 is what the device was measured to be busy. The two agree to 0.1 %.
 """
 
+import threading
+from collections.abc import Callable
+from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pynvml
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Gauge, Histogram, MetricsHandler
 
 if TYPE_CHECKING:
     from inference.engine import Step
@@ -81,7 +84,21 @@ def watch_device(index: int) -> None:
     DEVICE_UTILISATION.set_function(lambda: pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
 
 
-def serve(port: int) -> int:
-    """Serve `/metrics` from a thread; returns the port, which the system chose if `port` is 0."""
-    server, _ = start_http_server(port)
-    return int(server.server_port)
+def serve(port: int, *, ready: Callable[[], bool]) -> int:
+    """Serve `/metrics`, and `/readyz` with 200 or 503, from a thread; returns the port, a free one if `port` is 0."""
+
+    class Handler(MetricsHandler):
+        def do_GET(self) -> None:  # noqa: N802
+            if self.path != "/readyz":
+                super().do_GET()
+                return
+            status, body = (200, b"ready\n") if ready() else (503, b"not ready\n")
+            self.send_response(status)
+            self.send_header("Content-Type", "text/plain")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("", port), Handler)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return server.server_port

@@ -26,10 +26,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from inference.adapters import AdapterTable, AdapterTargets
-from inference.config import Precision
 from inference.errors import OutOfMemory, PromptTooLong, SizeUnsupported
 from inference.packed import ImageSequence, PackedTransformer, Parts, filled
-from inference.precision import quantize
+from inference.precision import Precision, quantize
 from inference.residency import NEVER_MERGE, AdapterCosts
 from inference.slots import RowAdapters, Used
 

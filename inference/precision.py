@@ -5,11 +5,14 @@ modulation, captions) keeps its precision, and so do adapters, which are added u
 they would be rounded away.
 """
 
+from typing import Literal
+
 from torch import nn
 
-from inference.config import Precision
 from inference.packed import PackedTransformer
 from inference.slots import SlotLinear
+
+Precision = Literal["none", "int8", "fp8"]
 
 
 def quantize(transformer: PackedTransformer, precision: Precision) -> None:

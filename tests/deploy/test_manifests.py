@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import httpx
 import kubernetes_validate
 import pytest
 import yaml
 
 from easel.config import Config
-from inference.config import WorkerConfig
+from inference import metrics
+from inference.worker.config import WorkerConfig
 from tests.deploy.conftest import (
     KUBERNETES,
     TENANT_ENV,
@@ -389,30 +392,15 @@ def run(command, **env):
     return subprocess.run(argv, env={**os.environ, **env}, capture_output=True, check=False).returncode
 
 
-SERVER = """
-import sys
-from inference import metrics
-print(metrics.serve(0), flush=True)
-sys.stdin.readline()
-metrics.LOAD_SECONDS.inc(2.5)
-print("warm", flush=True)
-sys.stdin.readline()
-"""
-
-
-def test_a_worker_counts_as_started_when_its_model_is_warm(objects):
+def test_a_worker_is_started_and_ready_when_it_says_so(objects):
     container = pod_of(named(objects, "Deployment", "easel-worker"))["spec"]["containers"][0]
-    command = container["startupProbe"]["exec"]["command"]
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        port = server.stdout.readline().strip()
-        probe = [*command[:2], command[2].replace("8001", port)]
-        assert run(probe) == 1
-        print("now", file=server.stdin, flush=True)
-        server.stdout.readline()
-        assert run(probe) == 0
-        server.stdin.close()
+    ready = threading.Event()
+    base = f"http://127.0.0.1:{metrics.serve(0, ready=ready.is_set)}"
+    paths = [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe")]
+    assert [httpx.get(base + path).status_code for path in paths] == [503, 503]
+    assert httpx.get(base + container["livenessProbe"]["httpGet"]["path"]).status_code == 200
+    ready.set()
+    assert [httpx.get(base + path).status_code for path in paths] == [200, 200]
 
 
 def test_a_process_whose_loop_hangs_shows_no_sign_of_life(overlay, tmp_path):

@@ -117,7 +117,16 @@ def test_workers_reach_the_api_only_where_it_keeps_the_images():
 def test_the_worker_is_that_of_the_shared_pool():
     shared = list(yaml.safe_load_all(kustomized(KUBERNETES / "overlays" / "production")))
     ours, theirs = (pod_of(named(found, "Deployment", "easel-worker"))["spec"] for found in (objects_of(), shared))
-    for field in ("startupProbe", "livenessProbe", "resources", "securityContext", "volumeMounts", "ports", "envFrom"):
+    for field in (
+        "startupProbe",
+        "readinessProbe",
+        "livenessProbe",
+        "resources",
+        "securityContext",
+        "volumeMounts",
+        "ports",
+        "envFrom",
+    ):
         assert ours["containers"][0][field] == theirs["containers"][0][field], field
     values = [{entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]} for pod in (ours, theirs)]
     assert values[0] == {**values[1], "EASEL_GPU_CLASS": "nvidia-h100"}

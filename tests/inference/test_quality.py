@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.config import ConfigError, WorkerConfig
 from inference.demo_model import CHECKPOINT_DIR
 from inference.demo_model.captions import caption_plain
 from inference.demo_model.evaluate import held_out_scenes
-from inference.quality import compare, psnr, side_by_side, ssim, table
 from inference.rows import ImageRequest
+from inference.tools.quality import compare, psnr, side_by_side, ssim, table
+from inference.worker.config import ConfigError, WorkerConfig
 
 
 @pytest.fixture(scope="module")

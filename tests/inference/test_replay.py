@@ -8,7 +8,7 @@ from PIL import Image
 
 from inference.demo_model import CHECKPOINT_DIR
 from inference.model import LoadedModel, Room, load_model
-from inference.replay import (
+from inference.tools.replay import (
     EXAMPLE,
     Replay,
     TraceError,

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from safetensors.torch import save
 
-from inference import transfer
-from inference.adapter_store import AdapterStore
 from inference.adapters import AdapterTable
 from inference.contract import AdapterRef, OutputSlot
 from inference.errors import AdapterRejected, TransferError
-from inference.outputs import encode_image, store_output
+from inference.worker import transfer
+from inference.worker.adapter_store import AdapterStore
+from inference.worker.outputs import encode_image, store_output
 
 
 @pytest.fixture(autouse=True)

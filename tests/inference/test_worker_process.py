@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from pathlib import Path
 
 import celery
+import httpx
 import pytest
 from PIL import Image
 from safetensors.torch import save
@@ -53,7 +53,7 @@ class WorkerProcess:
             "EASEL_WORKER_SLOTS": str(slots),
             "EASEL_ADAPTER_CACHE_DIR": str(folder / "adapters"),
             "EASEL_TORCH_THREADS": "1",
-            "EASEL_STOP_GRACE_SECONDS": "1",
+            "EASEL_STOP_GRACE_SECONDS": "2",
             "HF_HUB_OFFLINE": "1",
         }
         root = Path(__file__).resolve().parents[2]
@@ -63,6 +63,12 @@ class WorkerProcess:
             )
         self._app = celery.Celery(broker=redis_server.url, set_as_current=False)
         self._app.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:"}
+
+    def get(self, path: str) -> tuple[int, str]:
+        """What its own port answers."""
+        port = next(line["port"] for line in self.log() if line["event"] == "metrics_served")
+        answer = httpx.get(f"http://127.0.0.1:{port}{path}")
+        return answer.status_code, answer.text
 
     def send(self, fields) -> None:
         self._app.send_task(TASK_NAME, args=[fields], queue=QUEUE, ignore_result=True)
@@ -302,9 +308,7 @@ def test_the_log_is_json_names_the_request_and_keeps_prompts_and_urls_to_itself(
 
 def test_the_metrics_say_what_the_device_did_for_whom(worker, new_task, end_of):
     end_of(new_task(tenant="globex"))
-    port = next(line["port"] for line in worker.log() if line["event"] == "metrics_served")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
+    _, text = worker.get("/metrics")
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values['easel_gpu_busy_seconds_total{tenant="globex"}']) > 0
     assert float(values['easel_worker_images_total{outcome="succeeded"}']) > 0
@@ -321,9 +325,12 @@ def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(
     for task in (short, endless):
         worker.send(task.to_dict())
     eventually(lambda: [beat for beat in worker.beats() if beat.attempts], seconds=30)
+    assert worker.get("/readyz") == (200, "ready\n")
     worker.process.send_signal(signal.SIGTERM)
-    eventually(lambda: [line for line in worker.log() if line["event"] == "worker_stopping"], seconds=30)
+    eventually(lambda: worker.get("/readyz") == (503, "not ready\n"), seconds=30)
+    assert worker.ends_of(endless) == []
     worker.send(queued.to_dict())
+    eventually(lambda: worker.beats()[-1].slots == 0, seconds=30)
     assert worker.process.wait(30) == 0
     assert [end.outcome for end in worker.ends_of(short)] == ["succeeded"]
     (end,) = worker.ends_of(endless)

@@ -16,11 +16,11 @@ def _run(module: str, arguments: list[str]) -> None:
 @click.pass_context
 def quality(context: click.Context) -> None:
     """See how far quantised weights drift."""
-    _run("inference.quality", context.args)
+    _run("inference.tools.quality", context.args)
 
 
 @click.command(context_settings=_AS_GIVEN)
 @click.pass_context
 def replay(context: click.Context) -> None:
     """Run a mixed batch from a trace file, step by step."""
-    _run("inference.replay", context.args)
+    _run("inference.tools.replay", context.args)

@@ -37,8 +37,8 @@ def worker(env: Mapping[str, str], *, name: str, metrics_port: int) -> ProcessSp
 
 
 def worker_argv() -> list[str]:
-    # The script beside our interpreter: the worker is another program, which we start and never import.
-    return [os.path.join(os.path.dirname(sys.executable), "easel-worker")]
+    # Another program, which we start and never import.
+    return [sys.executable, "-m", "inference.worker"]
 
 
 def worker_environment(env: Mapping[str, str]) -> dict[str, str]:

@@ -35,7 +35,7 @@ _FETCH_LABELS = {**_LABELS, "app.kubernetes.io/name": "easel-weights"}
 _USER_ID = 10001
 _METRICS_PORT = 8001
 _MODELS = "/models"  # where pods mount the weights
-_SLOTS = 8  # of a worker, as `inference.config` has them
+_SLOTS = 8  # of a worker, as `inference.worker.config` has them
 _PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 _PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
 _RESTRICTED = {
@@ -43,11 +43,7 @@ _RESTRICTED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-_WARM = f"""\
-from urllib.request import urlopen
-metrics = urlopen("http://127.0.0.1:{_METRICS_PORT}/metrics", timeout=4).read().decode()
-raise SystemExit("easel_gpu_load_seconds_total 0.0" in metrics)
-"""
+_READY = {"httpGet": {"path": "/readyz", "port": "metrics"}, "timeoutSeconds": 5}
 _FETCH = """\
 test -d "$EASEL_MODEL" && exit 0
 hf download "$WEIGHTS" --local-dir "$EASEL_MODEL.part" &&
@@ -196,12 +192,8 @@ def _worker(pool: Pool, image: str, gpu_resource: str) -> Manifest:
         ],
         "envFrom": [{"secretRef": {"name": NAME}}],
         "ports": [{"name": "metrics", "containerPort": _METRICS_PORT}],
-        "startupProbe": {
-            "exec": {"command": ["python", "-c", _WARM]},
-            "periodSeconds": 10,
-            "timeoutSeconds": 5,
-            "failureThreshold": 90,
-        },
+        "startupProbe": {**_READY, "periodSeconds": 10, "failureThreshold": 90},
+        "readinessProbe": {**_READY, "periodSeconds": 5},
         "livenessProbe": {
             "httpGet": {"path": "/metrics", "port": "metrics"},
             "periodSeconds": 20,

@@ -8,7 +8,7 @@ import httpx
 from PIL import Image
 
 from inference.contract import OutputSlot, StoredOutput
-from inference.transfer import upload
+from inference.worker.transfer import upload
 
 OutputFormat = Literal["png", "jpeg", "webp"]
 

@@ -21,18 +21,18 @@ import torch
 from celery.apps.worker import Worker as CeleryWorker
 
 from inference import metrics
-from inference.adapter_store import AdapterStore
 from inference.adapters import load_adapter
-from inference.attempts import Attempts
-from inference.config import ConfigError, WorkerConfig
 from inference.contract import QUEUE, TASK_NAME, AttemptFinished, GenerationTask, WorkerBeat
 from inference.cores import lent
 from inference.engine import Engine
-from inference.logs import configure_logs
 from inference.model import LoadedModel, Room, load_model
-from inference.reports import Reporter
 from inference.scheduler import Scheduler
-from inference.transfer import new_client
+from inference.worker.adapter_store import AdapterStore
+from inference.worker.attempts import Attempts
+from inference.worker.config import ConfigError, WorkerConfig
+from inference.worker.logs import configure_logs
+from inference.worker.reports import Reporter
+from inference.worker.transfer import new_client
 
 _FLUSH_SECONDS = 10.0  # for reports, after the last attempt has ended
 
@@ -42,8 +42,12 @@ log = structlog.get_logger()
 class Worker:
     """Everything one process holds, wired together."""
 
-    def __init__(self, config: WorkerConfig, model: LoadedModel, *, load_seconds: float) -> None:
+    def __init__(
+        self, config: WorkerConfig, model: LoadedModel, *, load_seconds: float, ready: threading.Event
+    ) -> None:
+        """`ready` is set while the worker takes tasks."""
         self._config = config
+        self._ready = ready
         self._started_at = time.time() - load_seconds  # loading is part of its life
         self._stopping = threading.Event()
         self._gpu_class = config.gpu_class or model.device_name
@@ -93,12 +97,13 @@ class Worker:
             without_mingle=True,
             without_heartbeat=True,
         )
-        consumer.on_stop_signal = self._stopping.set
+        consumer.on_stop_signal = self._stop
         self._reporter.start()
         threading.Thread(target=self._watch_stop, name="stop", daemon=True).start()
+        self._ready.set()
         log.info("worker_ready", worker=self._config.worker_name, slots=self._config.slots)
         consumer.start()  # comes back when the last attempt has ended
-        self._stopping.set()
+        self._stop()
         self._engine.close()
         unsent = self._reporter.stop(patience_seconds=_FLUSH_SECONDS)
         log.info("worker_stopped", reports_unsent=unsent)
@@ -144,8 +149,13 @@ class Worker:
             attempts=self._attempts.progress(),
         )
 
+    def _stop(self) -> None:
+        self._ready.clear()
+        self._stopping.set()
+
     def _watch_stop(self) -> None:
         self._stopping.wait()
+        self._reporter.beat_now()
         log.info("worker_stopping", attempts=len(self._attempts.progress()))
         time.sleep(self._config.stop_grace_seconds)
         self._attempts.stop()
@@ -161,9 +171,9 @@ class _Consumer(CeleryWorker):  # type: ignore[misc]
             signal.signal(name, self._stop)
 
     def _stop(self, *_: Any) -> None:
+        self.on_stop_signal()
         # Celery's consumer looks at this flag between messages, takes no more, and waits for the pool.
         celery.worker.state.should_stop = 0
-        self.on_stop_signal()
 
 
 def celery_app(config: WorkerConfig, take: Any) -> celery.Celery:
@@ -213,14 +223,15 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"easel-worker: {error}")
     configure_logs(config.log_format)
-    log.info("metrics_served", port=metrics.serve(config.metrics_port))
+    ready = threading.Event()
+    log.info("metrics_served", port=metrics.serve(config.metrics_port, ready=ready.is_set))
     begun = time.monotonic()
     torch.set_num_threads(config.torch_threads)
     room = Room(slots=config.adapter_slots, rank_max=config.adapter_rank_max, merged_bytes=config.merged_bytes)
     model = lent(lambda: _warm_model(config, room))
     if model.device.type == "cuda":
         metrics.watch_device(model.device.index or 0)
-    worker = Worker(config, model, load_seconds=time.monotonic() - begun)
+    worker = Worker(config, model, load_seconds=time.monotonic() - begun, ready=ready)
     sys.exit(worker.serve())
 
 

@@ -12,14 +12,14 @@ import structlog
 from PIL import Image
 
 from inference import metrics
-from inference.adapter_store import AdapterStore
 from inference.attribution import Clock
 from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, Outcome, OutputSlot, StoredOutput
 from inference.engine import Engine
 from inference.errors import Canceled, DeadlinePassed, GenerationError, TransferError, WorkerStopped, WrongModel
-from inference.logs import bound_to
-from inference.outputs import store_output
 from inference.rows import ImageRequest, Row
+from inference.worker.adapter_store import AdapterStore
+from inference.worker.logs import bound_to
+from inference.worker.outputs import store_output
 
 _SEEN_MAX = 10_000
 

@@ -15,7 +15,7 @@ from inference import metrics
 from inference.adapters import AdapterTable
 from inference.contract import AdapterRef
 from inference.errors import AdapterRejected
-from inference.transfer import download
+from inference.worker.transfer import download
 
 log = structlog.get_logger()
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from inference.config import Precision
 from inference.demo_model import CHECKPOINT_DIR
 from inference.demo_model.bundled import bundled_adapter
 from inference.demo_model.captions import caption_plain
@@ -31,6 +30,7 @@ from inference.demo_model.evaluate import held_out_scenes, score
 from inference.engine import Engine
 from inference.errors import GenerationError
 from inference.model import LoadedModel, Room, load_model
+from inference.precision import Precision
 from inference.rows import ImageRequest
 from inference.scheduler import Scheduler
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from inference.config import LogFormat
 from inference.contract import GenerationTask
+from inference.worker.config import LogFormat
 
 SERVICE = "worker"
 # Libraries that narrate: what they say below a warning is noise, and httpx would print signed URLs.

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from inference.demo_model import CHECKPOINT_DIR
+from inference.precision import Precision
 
 LogFormat = Literal["json", "console"]
-Precision = Literal["none", "int8", "fp8"]
 _GIB = 1024**3
 
 

@@ -1,0 +1,1 @@
+"""Commands that run the engine alone, without a worker: `easel replay` and `easel quality`."""
