@@ -20,3 +20,9 @@ def from_micros(amount_micros: int) -> Decimal:
 def format_micros(amount_micros: int, currency: str) -> str:
     """For people: `0.001250 USD`."""
     return f"{from_micros(amount_micros):.6f} {currency}"
+
+
+def amount_text(amount_micros: int) -> str:
+    """For statements, exact, with two places at least: `12.50`, `0.001250`."""
+    text = f"{from_micros(amount_micros):,.6f}"
+    return text[:-4] if text.endswith("0000") else text

@@ -19,7 +19,7 @@ from billing import ledger
 from billing.models import Charge, Meter, StorageDay, StoredObject, UsageRecord
 from billing.money import EXACT
 from billing.rating import Prices, Quantity
-from tenants.models import Project
+from tenants.models import Project, Tenant
 
 DAY = timedelta(days=1)
 # A transaction that began before midnight may commit after it: by then its objects are there to be seen.
@@ -55,9 +55,10 @@ def gb_seconds(objects: Iterable[StoredObject], *, start: datetime, end: datetim
     return Decimal(byte_microseconds).scaleb(-15, EXACT)
 
 
-def storage_days_due(*, now: datetime) -> list[date]:
-    """The days that are over and not metered yet, oldest first."""
-    first = StoredObject.objects.order_by("created_at").values_list("created_at", flat=True).first()
+def storage_days_due(*, now: datetime, tenant: Tenant | None = None) -> list[date]:
+    """The days that are over and not metered yet, oldest first; of a tenant, since it first kept anything."""
+    objects = StoredObject.objects.filter(project__tenant=tenant) if tenant else StoredObject.objects.all()
+    first = objects.order_by("created_at").values_list("created_at", flat=True).first()
     if first is None:
         return []
     over = ((now - SETTLING).astimezone(UTC).date() - first.astimezone(UTC).date()).days

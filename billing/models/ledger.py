@@ -131,6 +131,14 @@ class Adjustment(models.Model):
         related_name="adjustments",
         help_text="Disputed.",
     )
+    statement = models.ForeignKey(
+        "billing.Statement",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The one that it was made for; without one, that of the month in which it was made.",
+    )
     created_at = models.DateTimeField()
 
     class Meta:

@@ -96,13 +96,19 @@ class Statement(models.Model):
 
 
 class StatementLine(models.Model):
-    """A sum of charges of one project, meter, model and price, or an adjustment."""
+    """A sum of charges of one project, meter, model and price, or an adjustment.
+
+    Its charges are those of the statement with its `project`, `meter`, `model`, `rate`, `kind` and `discount`.
+    """
 
     statement = models.ForeignKey(Statement, on_delete=models.CASCADE, related_name="lines")
     position = models.PositiveIntegerField()
     project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     meter = models.CharField(max_length=20, blank=True, help_text="Empty for an adjustment.")
     model = models.CharField(max_length=100, blank=True)
+    rate = models.ForeignKey("billing.Rate", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    kind = models.CharField(max_length=10, default="usage", help_text="Of its charges, or of the adjustment.")
+    discount = models.DecimalField(max_digits=7, decimal_places=6, default=0)
     description = models.CharField(max_length=300)
     quantity = models.DecimalField(max_digits=38, decimal_places=15, null=True)
     charges = models.PositiveIntegerField(default=0, help_text="How many it sums.")

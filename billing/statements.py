@@ -1,0 +1,394 @@
+"""Statements: what a tenant was charged in a month of its own time zone; drafts, and final ones with a number.
+
+A tenant's periods follow each other without gap: the first begins with the month in which the tenant was made, the
+next where the last one ended, and each ends at the next first of a month, at midnight, in the zone of the tenant's
+profile as it is then. So a change of zone makes one month longer or shorter, and nothing is told twice or left out.
+
+A statement has the charges that were written in its period, by project, meter, model and price, and the adjustments
+that were made in it or for it. A correction that is written later belongs to the month in which it is written; one of a
+final statement is told by a credit note, which never stands on another statement.
+"""
+
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.db import transaction
+from django.db.models import Count, F, Q, QuerySet, Sum, TextField, Value
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Coalesce
+
+from billing import ledger
+from billing.models import (
+    Adjustment,
+    BillingProfile,
+    Charge,
+    Contract,
+    Meter,
+    Rate,
+    Statement,
+    StatementLine,
+    StatementSequence,
+    Transaction,
+)
+from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.storage import storage_days_due
+from tenants.errors import DomainError
+from tenants.models import Project, Tenant
+
+# What was begun before midnight may commit after it, and the storage of a day is metered an hour after it.
+SETTLING = timedelta(hours=2)
+# Names what a statement moves for its ledger transactions; never to be changed, as it makes a repeat harmless.
+_NAMESPACE = uuid.UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
+_PLATFORM = "platform"
+
+
+class StatementNotReady(DomainError):
+    """The month is not over, or not all of it is metered: wait until it is."""
+
+    code, http_status, retryable = "statement_not_ready", 409, True
+
+
+class StatementNotFound(DomainError):
+    """There is no such statement."""
+
+    code, type, http_status = "statement_not_found", "invalid_request_error", 404
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start` until before `end`, a month of `zone`."""
+
+    start: datetime
+    end: datetime
+    zone: str
+
+
+def profile_of(tenant: Tenant) -> BillingProfile:
+    """How a tenant is billed."""
+    return BillingProfile.objects.filter(tenant=tenant).first() or BillingProfile(tenant=tenant)
+
+
+def month_begin(at: datetime, zone: str) -> datetime:
+    """The midnight in `zone` with which the month of an instant began."""
+    local = at.astimezone(ZoneInfo(zone))
+    return datetime(local.year, local.month, 1, tzinfo=local.tzinfo).astimezone(UTC)
+
+
+def month_end(at: datetime, zone: str) -> datetime:
+    """The first midnight after `at` with which a month begins in `zone`."""
+    local = at.astimezone(ZoneInfo(zone))
+    years, month = divmod(local.month, 12)
+    return datetime(local.year + years, month + 1, 1, tzinfo=local.tzinfo).astimezone(UTC)
+
+
+def period_next(tenant: Tenant) -> Period:
+    """The period after the tenant's last statement: the one that goes on, or one that is over and not drawn up yet."""
+    zone = profile_of(tenant).time_zone
+    last = Statement.objects.filter(tenant=tenant, kind=Statement.Kind.STATEMENT).order_by("-period_start").first()
+    start = last.period_end if last else month_begin(tenant.created_at, zone)
+    return Period(start, month_end(start, zone), zone)
+
+
+def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[StatementLine]]:
+    """What the statement of the period that goes on would say if it ended now; nothing is kept of it."""
+    statement = _begun(tenant, period_next(tenant), now)
+    lines = _lines(statement)
+    _total(statement, lines)
+    return statement, lines
+
+
+@transaction.atomic
+def statement_draft(tenant: Tenant, *, now: datetime) -> Statement:
+    """Draws up the oldest period that is over and not final, or draws it up anew. Raises `StatementNotReady`."""
+    _lock(tenant)
+    draft = Statement.objects.filter(tenant=tenant, state=Statement.State.DRAFT).order_by("period_start").first()
+    if draft is None:
+        period = period_next(tenant)
+        if period.end + SETTLING > now:
+            raise StatementNotReady(
+                f"the month of {tenant} ends at {period.end.isoformat()}; it is settled two hours on"
+            )
+        draft = _begun(tenant, period, now)
+        draft.save(force_insert=True)
+    return _draw_up(draft, now)
+
+
+@transaction.atomic
+def statement_final(statement: Statement, *, now: datetime) -> Statement:
+    """Makes a draft final: its minimum and volume prices, its tax, its number. A final one stays as it is.
+
+    All of it in one transaction, so that after a crash there is a draft or all of it. Raises `StatementNotReady`.
+    """
+    _lock(statement.tenant)
+    statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
+    if statement.state == Statement.State.FINAL:
+        return statement
+    due = storage_days_due(now=now, tenant=statement.tenant)
+    unmetered = [day for day in due if datetime.combine(day, time(), UTC) < statement.period_end]
+    if statement.period_end + SETTLING > now or unmetered:
+        missing = f"the storage of {unmetered[0]} is not metered" if unmetered else "the month is not settled"
+        raise StatementNotReady(f"{missing}: the statement can't be final yet")
+    _settle_volume(statement, now)
+    _settle_minimum(statement, now)
+    _draw_up(statement, now)
+    return number(statement, now=now)
+
+
+def number(statement: Statement, *, now: datetime) -> Statement:
+    """Charges the tax of a document that is drawn up and gives it its number; in the caller's transaction."""
+    ledger.tax(
+        tenant=statement.tenant,
+        amount_micros=statement.tax_micros,
+        reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/tax"),
+        at=now,
+        description=f"{statement.tax_name} of {statement}",
+    )
+    sequence = StatementSequence.objects.select_for_update().get()
+    sequence.last += 1
+    sequence.save(update_fields=["last"])
+    statement.state, statement.number, statement.finalised_at = Statement.State.FINAL, sequence.last, now
+    statement.save(update_fields=["state", "number", "finalised_at"])
+    return statement
+
+
+def _lock(tenant: Tenant) -> None:
+    """A tenant's statements are made one at a time."""
+    Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
+
+
+def _begun(tenant: Tenant, period: Period, now: datetime) -> Statement:
+    profile = profile_of(tenant)
+    return Statement(
+        id=uuid.uuid4(),
+        tenant=tenant,
+        currency=tenant.currency,
+        time_zone=period.zone,
+        period_start=period.start,
+        period_end=period.end,
+        billed_to={
+            "name": profile.legal_name or tenant.name or tenant.slug,
+            "address": profile.address,
+            "tax_id": profile.tax_id,
+        },
+        tax_name=profile.tax_name,
+        tax_rate=profile.tax_rate,
+        made_at=now,
+    )
+
+
+def _draw_up(statement: Statement, now: datetime) -> Statement:
+    """Writes a draft's lines and totals anew."""
+    statement.lines.all().delete()
+    lines = _lines(statement)
+    StatementLine.objects.bulk_create(lines)
+    _total(statement, lines)
+    statement.made_at = now
+    statement.save()
+    return statement
+
+
+def _total(statement: Statement, lines: Iterable[StatementLine]) -> None:
+    statement.subtotal_micros = sum(line.amount_micros for line in lines)
+    taxed = EXACT.multiply(from_micros(statement.subtotal_micros), statement.tax_rate)
+    statement.tax_micros = to_micros(taxed)
+    statement.total_micros = statement.subtotal_micros + statement.tax_micros
+
+
+def charges_of(statement: Statement) -> QuerySet[Charge]:
+    """The charges that a statement sums."""
+    if statement.kind == Statement.Kind.CREDIT_NOTE:
+        return Charge.objects.filter(statement=statement)
+    written = Transaction.objects.filter(
+        tenant=statement.tenant_id,
+        currency=statement.currency,
+        created_at__gte=statement.period_start,
+        created_at__lt=statement.period_end,
+    )
+    return Charge.objects.filter(statement=None, transaction__in=written)
+
+
+def adjustments_of(statement: Statement) -> QuerySet[Adjustment]:
+    """The adjustments that a statement tells."""
+    own = Q(statement=statement.pk)
+    if statement.kind == Statement.Kind.STATEMENT:
+        own |= Q(
+            statement=None,
+            tenant=statement.tenant_id,
+            currency=statement.currency,
+            created_at__gte=statement.period_start,
+            created_at__lt=statement.period_end,
+        )
+    # What a debt is written off against was told when it was charged.
+    return Adjustment.objects.filter(own).exclude(kind=Adjustment.Kind.WRITE_OFF)
+
+
+def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
+    """The charges that a line sums, for whoever asks why."""
+    return _described(charges_of(line.statement)).filter(
+        usage_record__project=line.project,
+        usage_record__meter=line.meter,
+        model=line.model,
+        rate=line.rate,
+        kind=line.kind,
+        discount=line.discount,
+    )
+
+
+def _described(charges: QuerySet[Charge]) -> QuerySet[Any]:
+    return charges.order_by().annotate(
+        model=Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
+    )
+
+
+def _lines(statement: Statement) -> list[StatementLine]:
+    rows = _described(charges_of(statement)).values(
+        "usage_record__project", "usage_record__meter", "model", "rate", "kind", "discount"
+    )
+    summed = list(
+        rows.annotate(
+            quantity=Sum("usage_record__quantity"),
+            charges=Count("pk"),
+            amount=Sum("amount_micros"),
+            slug=F("usage_record__project__slug"),
+        )
+    )
+    rates = Rate.objects.select_related("price_book").in_bulk({row["rate"] for row in summed})
+    order = {meter: position for position, meter in enumerate(Meter.values)}
+    kinds = {kind: position for position, kind in enumerate(Charge.Kind.values)}
+    summed.sort(
+        key=lambda row: (row["slug"], order[row["usage_record__meter"]], row["model"], kinds[row["kind"]], row["rate"])
+    )
+    lines = [
+        StatementLine(
+            project_id=row["usage_record__project"],
+            meter=row["usage_record__meter"],
+            model=row["model"],
+            rate=rates[row["rate"]],
+            kind=row["kind"],
+            discount=row["discount"],
+            description=_describe(rates[row["rate"]], row["kind"], row["discount"], statement.currency),
+            # What was let off is of a quantity that another line has.
+            quantity=None if row["kind"] == Charge.Kind.CAP else row["quantity"],
+            charges=row["charges"],
+            amount_micros=row["amount"],
+        )
+        for row in summed
+    ]
+    lines += [
+        StatementLine(
+            project_id=one.project_id,
+            kind=one.kind,
+            description=one.reason,
+            amount_micros=one.amount_micros,
+        )
+        for one in adjustments_of(statement).order_by("created_at", "id")
+    ]
+    for position, line in enumerate(lines, 1):
+        line.statement, line.position = statement, position
+    return lines
+
+
+def _describe(rate: Rate, kind: str, discount: Decimal, currency: str) -> str:
+    """`image units of 512x512 pixels at 0.002 USD (USD version 2)`."""
+    price = f"at {rate.unit_price.normalize():f} {currency}"
+    if rate.mode != Rate.Mode.FLAT:
+        price = f"by {rate.mode} price"
+    of = f", {rate.gpu_class}" if rate.gpu_class else ""
+    less = f", less {(discount * 100).normalize():f} %" if discount else ""
+    what = {Charge.Kind.CAP: "let off above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
+        Charge.Kind(kind), ""
+    )
+    return f"{what}{Meter(rate.meter).label}{of} {price}{less} ({rate.price_book})"
+
+
+def _settle_volume(statement: Statement, now: datetime) -> None:
+    """What the tier that the month's sum reaches makes of all its units, less what was charged on the way."""
+    volume = _described(charges_of(statement)).filter(rate__mode=Rate.Mode.VOLUME).exclude(kind=Charge.Kind.CAP)
+    sums = volume.values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
+    of_rate: dict[int, list[tuple[Decimal, Decimal, int]]] = {}
+    for rate_id, discount, quantity, amount in sums:
+        of_rate.setdefault(rate_id, []).append((discount, quantity, amount))
+    for rate in Rate.objects.filter(pk__in=of_rate).prefetch_related("tiers").order_by("pk"):
+        parts = of_rate[rate.pk]
+        total = sum((quantity for _, quantity, _ in parts), Decimal(0))
+        reached = [tier.unit_price for tier in rate.tiers.all() if total > tier.above]
+        price = reached[-1] if reached else rate.unit_price
+        due = sum(
+            to_micros(EXACT.multiply(EXACT.multiply(quantity, price), 1 - discount)) for discount, quantity, _ in parts
+        )
+        _adjust(
+            statement,
+            Adjustment.Kind.VOLUME,
+            due - sum(amount for *_, amount in parts),
+            f"{rate.pk}",
+            f"{Meter(rate.meter).label}: all {total.normalize():f} at {price.normalize():f} {statement.currency}",
+            now,
+        )
+
+
+def _settle_minimum(statement: Statement, now: datetime) -> None:
+    at = statement.period_end - timedelta(microseconds=1)
+    running = Q(starts_at__lte=at) & (Q(ends_at=None) | Q(ends_at__gt=at))
+    contract = Contract.objects.filter(running, tenant=statement.tenant_id).first()
+    if contract is None:
+        return
+    charged = sum(line.amount_micros for line in _lines(statement) if line.meter or line.kind == Adjustment.Kind.VOLUME)
+    agreed = format_micros(contract.minimum_micros, statement.currency)
+    short = max(0, contract.minimum_micros - charged)
+    _adjust(statement, Adjustment.Kind.MINIMUM, short, "minimum", f"up to the month's minimum of {agreed}", now)
+
+
+def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str, reason: str, now: datetime) -> None:
+    if not amount:
+        return
+    made = ledger.adjust(
+        tenant=statement.tenant,
+        amount_micros=amount,
+        reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"),
+        at=now,
+        description=reason[:200],
+    )
+    if made is not None:
+        Adjustment.objects.create(
+            id=uuid.uuid4(),
+            tenant=statement.tenant,
+            transaction=made,
+            kind=kind,
+            amount_micros=amount,
+            currency=statement.currency,
+            reason=reason[:200],
+            author=_PLATFORM,
+            statement=statement,
+            created_at=now,
+        )
+
+
+def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> tuple[list[Statement], bool]:
+    """Statements and credit notes, the latest first, after the one named `after`; and whether there are more."""
+    rows = Statement.objects.filter(tenant=tenant).order_by("-period_start", "-made_at", "-id")
+    if after is not None:
+        last = statement_get(tenant=tenant, statement_id=after)
+        rows = rows.filter(
+            Q(period_start__lt=last.period_start)
+            | Q(period_start=last.period_start, made_at__lt=last.made_at)
+            | Q(period_start=last.period_start, made_at=last.made_at, id__lt=last.id)
+        )
+    found = list(rows[: limit + 1])
+    return found[:limit], len(found) > limit
+
+
+def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
+    """Raises `StatementNotFound`."""
+    found = Statement.objects.filter(tenant=tenant, pk=statement_id).first()
+    if found is None:
+        raise StatementNotFound
+    return found
+
+
+def projects_of(lines: Iterable[StatementLine]) -> dict[uuid.UUID, Project]:
+    return Project.objects.in_bulk({line.project_id for line in lines if line.project_id})
