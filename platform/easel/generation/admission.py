@@ -21,7 +21,7 @@ from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, JobAdapter, State
 from easel.generation.prompt_policy import prompt_check, prompt_clean
-from easel.generation.result_cache import Drawn, result_copy, result_find, result_key
+from easel.generation.result_cache import ASKED, Drawn, result_copy, result_find, result_key
 from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
 from easel.registry.models import Arm, ModelVersion
@@ -153,7 +153,11 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     source = result_find(tenant=tenant, key=key, now=now) if key else None
     if source is not None:
         with contextlib.suppress(FileNotFoundError), transaction.atomic():  # deleted since it was found
-            return admit(source)
+            job = admit(source)
+            ASKED.labels("hit").inc()
+            return job
+    if key:
+        ASKED.labels("miss").inc()
     with transaction.atomic(savepoint=False):
         return admit(None)
 

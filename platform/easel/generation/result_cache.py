@@ -15,6 +15,7 @@ from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Sum
+from prometheus_client import Counter
 
 from billing.models import StoredObject
 from billing.storage import objects_stored
@@ -23,6 +24,10 @@ from easel.generation.models import CachedResult, Job, Output
 from easel.registry.models import AdapterVersion, ModelVersion, Precision
 from easel.storage import store
 from tenants.models import Tenant
+
+ASKED = Counter("easel_result_cache_requests_total", "Requests that fix their seed, by what they found.", ["outcome"])
+for outcome in ("hit", "miss"):
+    ASKED.labels(outcome)  # at 0 from the start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

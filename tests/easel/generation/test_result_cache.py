@@ -4,6 +4,7 @@ import io
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from billing import ledger
 from billing.models import StoredObject, UsageRecord
@@ -100,6 +101,23 @@ def test_the_images_of_an_answered_job_are_its_own(alice, draw, submit):
     assert images(again) == [f"{drawn.id}/0".encode()]
     stored = StoredObject.objects.filter(storage_key__in=again.outputs.values("storage_key"))
     assert [(found.created_at, found.deleted_at) for found in stored] == [(LATER, None)]
+
+
+def asked(outcome: str) -> float:
+    return REGISTRY.get_sample_value("easel_result_cache_requests_total", {"outcome": outcome})
+
+
+def test_hits_and_misses_are_counted_and_what_was_not_looked_up_is_neither(alice, draw, submit):
+    hits, misses = asked("hit"), asked("miss")
+    gone = draw(alice, seed=8)
+    draw(alice)
+    submit(alice, seed=7, now=LATER)
+    submit(alice, seed=7, cache=False, now=LATER)
+    submit(alice, seed=None, now=LATER)
+    for output in gone.outputs.all():
+        store().delete(output.storage_key)
+    submit(alice, seed=8, now=LATER)
+    assert (asked("hit") - hits, asked("miss") - misses) == (1, 3)
 
 
 def test_deleted_images_answer_nobody(alice, draw, submit):
