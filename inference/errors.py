@@ -51,6 +51,12 @@ class OutOfMemory(GenerationError):
     code, retryable = "out_of_memory", True
 
 
+class ImageNotFinite(GenerationError):
+    """The image's numbers grew beyond all bounds, as an adapter at a very large scale makes them."""
+
+    code, retryable = "image_not_finite", False
+
+
 class WorkerStopped(GenerationError):
     """The worker ended before the image did."""
 

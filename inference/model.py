@@ -26,7 +26,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from inference.adapters import AdapterTable, AdapterTargets
-from inference.errors import OutOfMemory, PromptTooLong, SizeUnsupported
+from inference.errors import ImageNotFinite, OutOfMemory, PromptTooLong, SizeUnsupported
 from inference.packed import ImageSequence, PackedTransformer, Parts, filled
 from inference.precision import Precision, quantize
 from inference.residency import NEVER_MERGE, AdapterCosts
@@ -194,14 +194,16 @@ class LoadedModel:
         return [-output.float() for output in outputs]
 
     @torch.inference_mode()
-    def decode(self, latents: Sequence[Tensor]) -> list[Image.Image]:
-        """The pictures, RGB, of finished latents, all of one size."""
+    def decode(self, latents: Sequence[Tensor]) -> list[Image.Image | ImageNotFinite]:
+        """The pictures, RGB, of finished latents, all of one size; an error where they are no numbers any more."""
         vae = self.pipe.vae
         scaled = torch.stack(list(latents)).to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
+        finite = scaled.flatten(1).isfinite().all(1).tolist()
         with self._memory_errors():
-            pixels = vae.decode(scaled, return_dict=False)[0]
+            pixels = vae.decode(scaled.nan_to_num(0, 0, 0), return_dict=False)[0]
         images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
-        return images
+        error = ImageNotFinite("the image's numbers grew beyond bounds; try its adapters at smaller scales")
+        return [image if good else error for image, good in zip(images, finite, strict=True)]
 
     @torch.inference_mode()
     def preview(self, latents: Tensor) -> Image.Image:

@@ -14,6 +14,7 @@ from inference.errors import TransferError
 
 _PATIENCE_SECONDS = 60.0
 _DELAY_SECONDS_FIRST, _DELAY_SECONDS_MAX = 0.2, 5.0
+_BYTES_PER_SECOND_LEAST = 1024**2  # of a download: what trickles in would hold its attempt for hours
 _TEMPORARY_4XX = (408, 425, 429)
 
 log = structlog.get_logger()
@@ -47,12 +48,15 @@ def download(client: httpx.Client, url: str, path: Path, *, size_bytes: int, sha
 
     def get() -> None:
         digest, received = hashlib.sha256(), 0
+        slow_at = time.monotonic() + _PATIENCE_SECONDS + size_bytes / _BYTES_PER_SECOND_LEAST
         with client.stream("GET", url) as response, partial.open("wb") as file:
             _check(response)
             for chunk in response.iter_bytes():
                 received += len(chunk)
                 if received > size_bytes:
                     break
+                if time.monotonic() > slow_at:
+                    raise TransferError(f"the storage sent {received} of {size_bytes} bytes, too slowly")
                 digest.update(chunk)
                 file.write(chunk)
         if received != size_bytes or digest.hexdigest() != sha256:
