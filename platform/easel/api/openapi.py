@@ -47,6 +47,7 @@ JOB = _object(
     object=TEXT,
     status={"type": "string", "enum": State.values},
     created_at=TIME,
+    expires_at=TIME,
     finished_at=_or_null(TIME),
     cached_from=_or_null(TEXT),
     model=TEXT,

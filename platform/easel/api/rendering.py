@@ -56,6 +56,7 @@ def _job_json(
         "object": "job",
         "status": job.state,
         "created_at": job.created_at,
+        "expires_at": job.expires_at,
         "finished_at": job.finished_at,
         "cached_from": str(job.cached_from_id) if job.cached_from_id else None,
         "model": job.model_version.model.name,
@@ -178,7 +179,8 @@ def _images(job: Job, response_format: str) -> list[dict[str, str]]:
             failure.http_status, failure.type = 400, "invalid_request_error"
         raise failure
     if job.state != State.SUCCEEDED:
-        failure = JobFailed(f"job_{job.state}", f"the job {job.id} was {job.state}; nothing was charged")
+        how = "expired before it was drawn" if job.state == State.EXPIRED else "was canceled"
+        failure = JobFailed(f"job_{job.state}", f"the job {job.id} {how}")
         failure.http_status = 503 if job.state == State.EXPIRED else 409
         raise failure
     outputs = list(job.outputs.filter(deleted_at=None))

@@ -86,6 +86,9 @@ class JobInput(Strict):
     priority = Whole(
         default=0, min_value=-10, max_value=10, help_text="Among your own jobs that wait: the highest goes first."
     )
+    expires_in_seconds = Whole(
+        required=False, min_value=1, help_text="Drawn within this time or not at all, and then not charged."
+    )
     output_format = serializers.ChoiceField(["png", "jpeg", "webp"], default="png")
     output_compression = Whole(default=100, min_value=0, max_value=100)
     project = Text(required=False, max_length=40)
@@ -122,6 +125,9 @@ class ImagesInput(JobInput):
     moderation = Text(default="auto")
     style = Text(default=None, allow_null=True)  # type: ignore[assignment]  # a serializer has a `style` of its own
     stream = serializers.BooleanField(default=False, allow_null=True)
+    cancel_on_disconnect = serializers.BooleanField(
+        default=False, help_text="Whether the job is canceled when you go away before it has ended."
+    )
     partial_images = Whole(
         default=0,
         allow_null=True,

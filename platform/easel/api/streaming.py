@@ -71,7 +71,7 @@ class ImageStream:
     response_format: str
     shown: set[tuple[int, int]] = field(default_factory=set)
 
-    async def events(self, *, timeout_seconds: float) -> AsyncIterator[bytes]:
+    async def events(self, *, timeout_seconds: float) -> AsyncGenerator[bytes]:
         async with contextlib.aclosing(_turns(self.job_id, timeout_seconds)) as turns:
             async for noticed in turns:
                 if not noticed:

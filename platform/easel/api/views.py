@@ -1,15 +1,17 @@
 """The tenant's REST API: each view parses, calls one verb, and answers."""
 
+import asyncio
 import contextlib
 import uuid
+from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from asgiref.sync import markcoroutinefunction
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponseBase
 from drf_spectacular.utils import extend_schema
-from redis.exceptions import RedisError
 from rest_framework.exceptions import ValidationError
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
@@ -36,8 +38,9 @@ from easel.api.rendering import (
 from easel.api.serializers import AdapterUploadInput, ImagesInput, JobInput, ListQuery, UsageQuery
 from easel.api.streaming import ImageStream, streamed
 from easel.api.threads import in_thread
-from easel.generation import completion, queries, transport
+from easel.generation import queries
 from easel.generation.admission import Limits, Spec, job_submit
+from easel.generation.cancellation import job_cancel
 from easel.generation.models import Job, State
 from easel.generation.outputs import outputs_delete
 from easel.registry import adapters, routing
@@ -85,6 +88,7 @@ class WaitsFor(NamedTuple):
     job_id: UUID
     response_format: str
     stream: bool
+    cancel_on_disconnect: bool
 
 
 class ImagesSubmit(APIView):
@@ -109,6 +113,7 @@ class ImagesSubmit(APIView):
             outcome.resource_id,
             fields.validated_data["response_format"],
             bool(fields.validated_data["stream"]),
+            fields.validated_data["cancel_on_disconnect"],
         )
         return accepted
 
@@ -131,8 +136,36 @@ _answer_images = ImagesAnswer.as_view()
 
 
 async def images_generations(request: HttpRequest) -> HttpResponseBase:
-    """A thread admits, none waits, a thread answers."""
-    accepted = await in_thread(_submit_images, request)
+    """A thread admits, none waits, a thread answers. Django cancels this when the client goes away."""
+    submission = asyncio.create_task(in_thread(_submit_images, request))
+    try:
+        return await _images_answer(request, await asyncio.shield(submission))
+    except asyncio.CancelledError:
+        # Admission itself is not to be stopped: what it makes meanwhile is canceled too.
+        if waits_for := getattr(await submission, "waits_for", None):
+            await _left(waits_for)
+        raise
+
+
+async def _left(waits_for: WaitsFor) -> None:
+    """The client went away: its job stays as it is, unless it asked for something else."""
+    if waits_for.cancel_on_disconnect:
+        # Without the database the job is drawn, as it would have been without the wish.
+        with contextlib.suppress(OperationalError, InterfaceError):
+            await in_thread(lambda: job_cancel(Job.objects.get(id=waits_for.job_id), now=now()))
+
+
+async def _until_left(events: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:
+    try:
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+    except (asyncio.CancelledError, GeneratorExit):
+        await _left(waits_for)
+        raise
+
+
+async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> HttpResponseBase:
     waits_for: WaitsFor | None = getattr(accepted, "waits_for", None)
     if waits_for is None:
         return accepted
@@ -140,7 +173,7 @@ async def images_generations(request: HttpRequest) -> HttpResponseBase:
     answer: HttpResponseBase
     if waits_for.stream:
         images = ImageStream(waits_for.tenant, waits_for.job_id, waits_for.response_format)
-        answer = streamed(images.events(timeout_seconds=seconds))
+        answer = streamed(_until_left(images.events(timeout_seconds=seconds), waits_for))
     else:
         ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
         answer = await in_thread(_answer_images, request, waits_for=waits_for, ended=ended)
@@ -227,10 +260,7 @@ class JobCancel(APIView):
     @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(openapi.JOB))
     def post(self, request: Request, job_id: UUID) -> Response:
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        completion.cancel(job=job, now=now())
-        # Without Redis the request is on record all the same: a lost attempt's job ends canceled.
-        with contextlib.suppress(RedisError):
-            transport.ask_to_cancel(job.pool, queries.live_tokens(job), now=now())
+        job_cancel(job, now=now())
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 

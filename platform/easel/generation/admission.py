@@ -18,7 +18,7 @@ from billing.models import Meter
 from billing.rating import Prices, Quantity, total_micros
 from billing.settlement import settle
 from easel.generation.dimensions import dimensions_of, names_of
-from easel.generation.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
+from easel.generation.errors import DeadlineInvalid, ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, JobAdapter, State
 from easel.generation.prompt_policy import prompt_check, prompt_clean
 from easel.generation.result_cache import ASKED, Drawn, result_copy, result_find, result_key
@@ -65,6 +65,7 @@ class Spec:
     cache: bool = True
     partial_images: int = 0
     priority: int = 0
+    expires_in_seconds: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -86,6 +87,7 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     check_prompt(spec.prompt, chars_max=limits.prompt_chars_max)
     prompt_check(spec.prompt, tenant=tenant)
     quotas = quotas_of(api_key)
+    lives_seconds = _lifetime(spec, limits)
     version, arm, spec = _assign(tenant, spec, job_id)
     width, height = parse_size(spec.size, version=version, quotas=quotas)
     steps = steps_of(version, quality=spec.quality) if spec.steps is None else spec.steps
@@ -139,7 +141,7 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             metadata=spec.metadata,
             request_id=request_id,
             created_at=now,
-            expires_at=now + timedelta(seconds=limits.job_ttl_seconds),
+            expires_at=now + timedelta(seconds=lives_seconds),
         )
         if uses:
             JobAdapter.objects.bulk_create(
@@ -271,6 +273,14 @@ def cost_bound(
         Quantity(meter=Meter.IMAGE_UNIT, amount=units),
         _REQUEST,
     )
+
+
+def _lifetime(spec: Spec, limits: Limits) -> int:
+    """Seconds from a job's admission until it expires. Raises `DeadlineInvalid`."""
+    wanted = limits.job_ttl_seconds if spec.expires_in_seconds is None else spec.expires_in_seconds
+    if not 1 <= wanted <= limits.job_ttl_seconds:
+        raise DeadlineInvalid(f"a job has 1 to {limits.job_ttl_seconds} seconds", param="expires_in_seconds")
+    return wanted
 
 
 def _project(api_key: ApiKey, slug: str | None) -> Project:

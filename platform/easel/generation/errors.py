@@ -31,6 +31,12 @@ class StepsInvalid(DomainError):
     code = "steps_invalid"
 
 
+class DeadlineInvalid(DomainError):
+    """The job's time can't be used."""
+
+    code = "deadline_invalid"
+
+
 class ImagesDeleted(DomainError):
     """The images of this job were deleted: send the request again with a new Idempotency-Key to make new ones."""
 

@@ -82,7 +82,7 @@ def judge_rollouts(now: datetime) -> int:
 
 PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (1, lose_silent_attempts),
-    (5, expire_jobs),
+    (1, expire_jobs),
     (5, judge_rollouts),
     (600, forget_idempotency_keys),
     (600, meter_storage),

@@ -1,6 +1,5 @@
 """Jobs: find one, and read its whole story from request to money."""
 
-import contextlib
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -10,12 +9,11 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
-from redis.exceptions import RedisError
 from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Charge, Entry, UsageRecord
 from billing.queries import job_costs
-from easel.generation import completion, queries, transport
+from easel.generation.cancellation import job_cancel
 from easel.generation.models import FINAL, Attempt, Job
 from easel.portal import cells
 from easel.portal.adapter_pages import image_url
@@ -25,10 +23,7 @@ from easel.portal.site import portal
 
 
 def _cancel(job: Job, operator: Operator) -> Done:
-    completion.cancel(job=job, now=operator.now)
-    # Without Redis the request is on record all the same: a lost attempt's job ends canceled.
-    with contextlib.suppress(RedisError):
-        transport.ask_to_cancel(job.pool, queries.live_tokens(job), now=operator.now)
+    job_cancel(job, now=operator.now)
     operator.record("job.cancel", str(job.id), tenant=job.tenant)
     return Done("The job is canceled, or will be as soon as its worker stops.")
 

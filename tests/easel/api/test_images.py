@@ -8,10 +8,12 @@ import pytest
 from django.db import OperationalError
 from openai import AsyncOpenAI
 
+from billing import ledger
 from easel.api import waiting
 from easel.api.threads import THREADS, in_thread
 from easel.asgi import application
 from easel.generation.models import Job
+from easel.ops import scheduler
 from easel.storage import store
 from tests.easel.api.conftest import PNG, ask, call, end_job
 
@@ -71,6 +73,19 @@ def test_a_canceled_job_answers_its_waiting_client(alice, body):
 
     answer = asyncio.run(both())
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "job_canceled")
+
+
+def test_a_job_past_its_deadline_answers_its_waiting_client_and_costs_nothing(alice, body):
+    async def both():
+        answer = asyncio.create_task(ask("POST", PATH, secret=alice.secret, json=body(expires_in_seconds=1)))
+        job = await job_of(alice)
+        assert await in_thread(scheduler.expire_jobs, job.expires_at)
+        return await answer
+
+    before = ledger.balances(alice.tenant)
+    answer = asyncio.run(both())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "job_expired")
+    assert ledger.balances(alice.tenant) == before
 
 
 def test_a_job_that_takes_too_long_can_be_asked_for_later(alice, body, settings_of):

@@ -1,5 +1,6 @@
 import asyncio
 import uuid
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -161,6 +162,18 @@ def test_a_job_that_nobody_took_expires(alice, create):
     completion.expire(job_id=uuid.UUID(job_id), now=Job.objects.get(id=job_id).created_at)
     job = call("GET", f"/v1/jobs/{job_id}", alice).json()
     assert (job["status"], job["error"]["code"]) == ("expired", "job_expired")
+
+
+def test_a_request_names_its_deadline(alice, create):
+    job = create(alice, expires_in_seconds=60)
+    lives = datetime.fromisoformat(job["expires_at"]) - datetime.fromisoformat(job["created_at"])
+    assert lives == timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, 3601, 1.5, "60"])
+def test_a_deadline_is_within_the_platforms_time_for_jobs(alice, body, seconds):
+    answer = call("POST", "/v1/jobs", alice, json=body(expires_in_seconds=seconds))
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_in_seconds")
 
 
 def test_deleted_images_are_gone_and_no_longer_kept_at_cost(alice, create):
