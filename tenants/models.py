@@ -3,12 +3,14 @@
 import uuid
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models import Q
 
 # A DNS label of at most 40 characters: the slug becomes a Kubernetes namespace (`easel-t-<slug>`), a Redis key
 # prefix, an object-store prefix and a metric label.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+KEPT_DAYS_MAX = 3650  # what a tenant may have kept at most
 
 
 class Tenant(models.Model):
@@ -22,11 +24,38 @@ class Tenant(models.Model):
     fair_share_weight = models.PositiveSmallIntegerField(
         default=1, help_text="Share of a busy pool, relative to the other tenants waiting for it."
     )
+    output_days = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="How long images are kept; empty: as the platform does."
+    )
+    job_days = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="How long what a job says is kept; empty: as the platform does."
+    )
+    # Tells callers of an experiment apart once their names are deleted; gone itself when the tenant is erased.
+    caller_salt = models.UUIDField(null=True, editable=False, db_default=RandomUUID())
     suspended_at = models.DateTimeField(null=True, blank=True)
+    erase_requested_at = models.DateTimeField(null=True, blank=True)
+    erased_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=Q(output_days__gte=1, output_days__lte=KEPT_DAYS_MAX), name="tenant_output_days_in_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(job_days__gte=1, job_days__lte=KEPT_DAYS_MAX), name="tenant_job_days_in_range"
+            ),
+            models.CheckConstraint(
+                condition=Q(output_days__lte=models.F("job_days")), name="tenant_images_go_before_their_jobs"
+            ),
+            models.CheckConstraint(
+                condition=Q(erase_requested_at=None) | Q(suspended_at__isnull=False),
+                name="tenant_suspended_before_erased",
+            ),
+            models.CheckConstraint(
+                condition=Q(erased_at=None) | Q(erase_requested_at__isnull=False, caller_salt=None, name=""),
+                name="tenant_erased_has_no_name",
+            ),
             models.CheckConstraint(condition=Q(slug__regex=SLUG), name="tenant_slug_is_dns_label"),
             models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
             models.CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),

@@ -36,12 +36,14 @@ class Config:
     adapter_rank_max: int
     prompt_chars_max: int
     output_days: int
+    job_days: int
     result_cache_bytes: int
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
         """Raises `BadSetting` for a missing or unusable variable."""
         home = Path(env.get("EASEL_HOME", "var")).resolve()
+        output_days = _count(env, "EASEL_OUTPUT_DAYS", 30)
         internal_url = env.get("EASEL_INTERNAL_URL", f"http://127.0.0.1:{env.get('EASEL_PORT', '8000')}")
         return cls(
             home=home,
@@ -63,7 +65,8 @@ class Config:
             adapter_bytes_max=_count(env, "EASEL_ADAPTER_BYTES_MAX", 512 * 2**20),
             adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
             prompt_chars_max=_count(env, "EASEL_PROMPT_CHARS_MAX", 4000),
-            output_days=_count(env, "EASEL_OUTPUT_DAYS", 30),
+            output_days=output_days,
+            job_days=_job_days(env, output_days),
             result_cache_bytes=_count(env, "EASEL_RESULT_CACHE_BYTES", 10 * 2**30),
         )
 
@@ -72,6 +75,13 @@ def _required(env: Mapping[str, str], name: str, example: str) -> str:
     if value := env.get(name, ""):
         return value
     raise BadSetting(name, f"is not set; it should hold {example} (`easel up` sets it by itself)")
+
+
+def _job_days(env: Mapping[str, str], output_days: int) -> int:
+    days = _count(env, "EASEL_JOB_DAYS", max(90, output_days))
+    if days < output_days:
+        raise BadSetting("EASEL_JOB_DAYS", f"should be at least EASEL_OUTPUT_DAYS, {output_days}: images go first")
+    return days
 
 
 def _count(env: Mapping[str, str], name: str, default: int) -> int:

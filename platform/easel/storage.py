@@ -8,8 +8,10 @@ import hashlib
 import hmac
 import os
 import re
+import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -20,6 +22,7 @@ from django.conf import settings
 from easel.config import BadSetting
 
 Method = Literal["GET", "PUT"]
+S3_DELETES = 1000  # what a bucket deletes by one call
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+")
 
 
@@ -30,8 +33,20 @@ class Store(Protocol):
         """Raises `FileNotFoundError`."""
         ...
 
+    def open(self, key: str) -> IO[bytes]:
+        """To be read piece by piece, and closed. Raises `FileNotFoundError`."""
+        ...
+
     def delete(self, key: str) -> None:
         """Does nothing when there is no such object."""
+        ...
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """Deletes those that are there."""
+        ...
+
+    def clear(self, folder: str) -> int:
+        """Deletes everything under `folder/`, whatever its name; returns how many objects that were."""
         ...
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
@@ -70,8 +85,22 @@ class FolderStore:
     def get(self, key: str) -> bytes:
         return self.path(key).read_bytes()
 
+    def open(self, key: str) -> IO[bytes]:
+        return self.path(key).open("rb")
+
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.delete(key)
+
+    def clear(self, folder: str) -> int:
+        root = self.path(f"{folder}/all").parent
+        files = sum(len(files) for _, _, files in os.walk(root))
+        if root.exists():
+            shutil.rmtree(root)
+        return files
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         expires = int(time.time()) + seconds
@@ -129,8 +158,32 @@ class S3Store:
             raise FileNotFoundError(key) from error
         return body
 
+    def open(self, key: str) -> IO[bytes]:
+        try:
+            body: IO[bytes] = self._client.get_object(**self._name(key))["Body"]
+        except self._client.exceptions.NoSuchKey as error:
+            raise FileNotFoundError(key) from error
+        return body
+
     def delete(self, key: str) -> None:
         self._client.delete_object(**self._name(key))
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        self._delete_names([self._prefix + key for key in keys])
+
+    def clear(self, folder: str) -> int:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"
+        )
+        return sum(self._delete_names([found["Key"] for found in page.get("Contents", ())]) for page in pages)
+
+    def _delete_names(self, names: list[str]) -> int:
+        for start in range(0, len(names), S3_DELETES):
+            objects = [{"Key": name} for name in names[start : start + S3_DELETES]]
+            answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+            if errors := answer.get("Errors"):
+                raise OSError(f"the bucket keeps {errors[0]['Key']}: {errors[0].get('Message', errors[0]['Code'])}")
+        return len(names)
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         params: dict[str, str] = self._name(key)

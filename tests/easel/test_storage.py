@@ -63,6 +63,30 @@ def test_a_deleted_object_is_gone_and_deleting_again_is_no_error(any_store):
         any_store.get(KEY)
 
 
+def test_many_objects_are_deleted_at_once_and_one_that_is_gone_is_no_error(any_store, monkeypatch):
+    monkeypatch.setattr("easel.storage.S3_DELETES", 2)
+    keys = [f"acme/outputs/{number}" for number in range(5)]
+    for key in keys:
+        any_store.put(key, io.BytesIO(b"picture"), "image/png")
+    any_store.delete_all([*keys[:4], "acme/outputs/gone"])
+    assert any_store.clear("acme") == 1
+
+
+def test_a_folder_is_cleared_whole_and_its_neighbours_stay(any_store):
+    for key in (KEY, "acme/adapters/a.safetensors", "acme-2/outputs/1", "acme2/acme/1"):
+        any_store.put(key, io.BytesIO(b"picture"), "image/png")
+    assert [any_store.clear("acme"), any_store.clear("acme")] == [2, 0]
+    assert [any_store.get(key) for key in ("acme-2/outputs/1", "acme2/acme/1")] == [b"picture"] * 2
+
+
+def test_an_object_is_read_piece_by_piece(any_store):
+    any_store.put(KEY, io.BytesIO(b"picture"), "image/png")
+    with any_store.open(KEY) as file:
+        assert [file.read(4), file.read(4), file.read(4)] == [b"pict", b"ure", b""]
+    with pytest.raises(FileNotFoundError):
+        any_store.open("acme/outputs/none")
+
+
 def test_a_bucket_takes_and_gives_objects_by_signed_urls(bucket):
     put = bucket.signed_url("PUT", KEY, seconds=60, content_type="image/png", base=BASE)
     assert httpx.put(put, content=b"picture", headers={"Content-Type": "image/png"}).status_code == 200

@@ -49,10 +49,11 @@ JOB = _object(
     created_at=TIME,
     expires_at=TIME,
     finished_at=_or_null(TIME),
+    deleted_at=_or_null(TIME),
     cached_from=_or_null(TEXT),
     model=TEXT,
     model_version=WHOLE,
-    prompt=TEXT,
+    prompt=_or_null(TEXT),
     n=WHOLE,
     size=TEXT,
     quality={"type": "string", "enum": Quality.values},
@@ -140,7 +141,8 @@ QUOTA = _list_of(
         used=_or_null(NUMBER),
         remaining=_or_null(NUMBER),
         resets_at=_or_null(TIME),
-    )
+    ),
+    retention=_object(output_days=WHOLE, job_days=WHOLE),
 )
 FEEDBACK = _object(object=TEXT, job_id=TEXT, score=NUMBER, comment=TEXT, created_at=TIME)
 ROLLOUT = _object(

@@ -23,6 +23,7 @@ from easel.registry.tiers import Quality, steps_of, tier_named
 from easel.storage import store
 from tenants.models import ApiKey, Quota
 from tenants.quotas import LIMITS, next_month, quotas_of, units_used
+from tenants.retention import retention_of
 
 URL_SECONDS = 3600
 # Failures that the request itself caused: trying the same again can't help.
@@ -58,10 +59,11 @@ def _job_json(
         "created_at": job.created_at,
         "expires_at": job.expires_at,
         "finished_at": job.finished_at,
+        "deleted_at": job.deleted_at,
         "cached_from": str(job.cached_from_id) if job.cached_from_id else None,
         "model": job.model_version.model.name,
         "model_version": job.model_version.number,
-        "prompt": job.prompt,
+        "prompt": None if job.deleted_at else job.prompt,
         "n": job.n,
         "size": f"{job.width}x{job.height}",
         "quality": job.quality,
@@ -240,7 +242,7 @@ def model_json(version: ModelVersion) -> dict[str, Any]:
 
 
 def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
-    """Each limit that is set, whose it is, and how much of it is used."""
+    """Each limit that is set, whose it is, and how much of it is used; and how long what was made is kept."""
     quotas, units = quotas_of(api_key), units_used(api_key, at=at)
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
     buckets = _buckets(quotas, at)
@@ -270,7 +272,8 @@ def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
                     "resets_at": resets_at.get(name),
                 }
             )
-    return {"object": "list", "data": rows}
+    kept = retention_of(api_key.tenant, default=settings.EASEL)
+    return {"object": "list", "data": rows, "retention": asdict(kept)}
 
 
 def _buckets(quotas: Sequence[Quota], at: datetime) -> dict[UUID | None, Bucket]:

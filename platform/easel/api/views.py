@@ -41,6 +41,7 @@ from easel.api.threads import in_thread
 from easel.generation import queries
 from easel.generation.admission import Limits, Spec, job_submit
 from easel.generation.cancellation import job_cancel
+from easel.generation.deletion import job_delete
 from easel.generation.models import Job, State
 from easel.generation.outputs import outputs_delete
 from easel.registry import adapters, routing
@@ -69,6 +70,11 @@ def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | 
     key = request.headers.get("Idempotency-Key")
     outcome = once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
     return outcome, job
+
+
+def actor_of(request: Request) -> str:
+    """Whose act it is, as the audit log says it."""
+    return f"key:{caller(request).key_id}"
 
 
 def as_view_of(function: Any, view: type[APIView]) -> None:
@@ -224,6 +230,13 @@ class JobDetail(APIView):
     def get(self, request: Request, job_id: UUID) -> Response:
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
+    @extend_schema(operation_id="jobs_delete", responses=answers(openapi.JOB))
+    def delete(self, request: Request, job_id: UUID) -> Response:
+        """Deletes the images, prompt, metadata and user of a finished job; what it did and cost stays."""
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        job_delete(job=job, actor=actor_of(request), now=now())
+        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
 
 class JobEvents(APIView):
     """Finds the job that `job_events` follows."""
@@ -271,7 +284,7 @@ class JobImages(APIView):
     def delete(self, request: Request, job_id: UUID) -> Response:
         """Deletes the images, and ends the charge for storing them."""
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        outputs_delete(job=job, now=now())
+        outputs_delete(job=job, actor=actor_of(request), now=now())
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 

@@ -43,6 +43,18 @@ class ImagesDeleted(DomainError):
     code, http_status = "images_deleted", 410
 
 
+class JobUnfinished(DomainError):
+    """A job that is not finished can't be deleted: cancel it first."""
+
+    code, http_status = "job_unfinished", 409
+
+
+class JobDeleted(DomainError):
+    """What this job said was deleted."""
+
+    code, http_status = "job_deleted", 410
+
+
 class JobFailed(DomainError):
     """The job ended without an image; nothing was charged."""
 

@@ -16,8 +16,10 @@ from django.db import connection
 from easel.registry.models import Arm, Experiment
 
 CONFIDENCE = 0.95
+# A caller by another name, which stands in the job once what it says is deleted: the report stays what it was.
+CALLER = """encode(sha256(convert_to({salt}::text || "user", 'UTF8')), 'hex')"""
 # A row per caller: a job without a user is a caller of its own, as in assignment.
-_CALLERS = """
+_CALLERS = f"""
     WITH cost AS (
         SELECT record.job_id, sum(charge.amount_micros) AS micros
           FROM billing_usagerecord AS record
@@ -33,11 +35,14 @@ _CALLERS = """
            coalesce(sum(cost.micros), 0)::bigint, avg(cost.micros)::float,
            count(feedback.score), avg(feedback.score)
       FROM generation_job AS job
+      JOIN tenants_tenant AS tenant ON tenant.id = job.tenant_id
       JOIN registry_arm AS arm ON arm.id = job.arm_id AND arm.experiment_id = %(experiment)s
       LEFT JOIN cost ON cost.job_id = job.id
       LEFT JOIN generation_feedback AS feedback ON feedback.job_id = job.id
-     GROUP BY job.arm_id, CASE job.user WHEN '' THEN job.id::text ELSE 'user ' || job.user END
-"""
+     GROUP BY job.arm_id, CASE WHEN job.user = '' THEN job.id::text
+                               WHEN job.deleted_at IS NOT NULL THEN job.user
+                               ELSE {CALLER.format(salt="tenant.caller_salt")} END
+"""  # noqa: S608 - of constants
 _P95 = """
     SELECT arm_id, percentile_cont(ARRAY[0.5, 0.95])
                    WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - created_at)::float)

@@ -70,9 +70,24 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True)
     error_code = models.CharField(max_length=60, blank=True)
     error_message = models.TextField(blank=True)
+    images_deleted_at = models.DateTimeField(null=True, help_text="When its images were deleted, if it had any.")
+    deleted_at = models.DateTimeField(null=True, help_text="When its words were deleted; what it did and cost stays.")
 
     class Meta:
         constraints = [
+            models.CheckConstraint(
+                condition=Q(deleted_at=None)
+                | Q(
+                    finished_at__isnull=False,
+                    images_deleted_at__isnull=False,
+                    prompt="",
+                    metadata={},
+                    request_id="",
+                    result_key="",
+                    error_message="",
+                ),
+                name="job_deleted_has_no_words",
+            ),
             models.CheckConstraint(condition=Q(state__in=State.values), name="job_state_known"),
             models.CheckConstraint(
                 condition=Q(state__in=FINAL, finished_at__isnull=False)
@@ -98,6 +113,17 @@ class Job(models.Model):
             # The portal's list and its search.
             models.Index(fields=["-created_at", "-id"], name="job_by_time"),
             models.Index(fields=["request_id"], name="job_by_request"),
+            # What ages out next, of images and of words.
+            models.Index(
+                fields=["tenant", "finished_at"],
+                condition=Q(finished_at__isnull=False, images_deleted_at=None),
+                name="job_images_kept",
+            ),
+            models.Index(
+                fields=["tenant", "finished_at"],
+                condition=Q(finished_at__isnull=False, deleted_at=None),
+                name="job_words_kept",
+            ),
         ]
 
     def __str__(self) -> str:

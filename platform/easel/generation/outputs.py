@@ -1,37 +1,54 @@
 """Deletes images: their files, and with them the charge for storing them; and files that are no job's images."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
 
 from billing.storage import objects_deleted
 from easel.generation.keys import attempt_keys
-from easel.generation.models import Attempt, Job, Output
-from easel.generation.result_cache import result_forget
+from easel.generation.models import Attempt, CachedResult, Job, Output
 from easel.generation.transport import CAPABILITY_SECONDS
 from easel.storage import store
+from tenants.audit_log import audit_record
 
 
 @transaction.atomic
-def outputs_delete(*, job: Job, now: datetime) -> int:
-    """Deletes the images of a finished job; returns how many there were. The job and its charges stay.
+def outputs_delete(*, job: Job, actor: str, now: datetime) -> int:
+    """Deletes the images of a job; returns how many there were. The job and its charges stay."""
+    Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
+    images = images_delete([job.pk], now=now)
+    if images:
+        details = {"images": images}
+        audit_record(
+            actor=actor, action="images.delete", subject=str(job.pk), tenant=job.tenant, details=details, now=now
+        )
+    return images
+
+
+@transaction.atomic
+def images_delete(job_ids: Collection[UUID], *, now: datetime) -> int:
+    """Deletes the images of jobs that the caller has locked; returns how many there were.
 
     The files go before the commit: a crash between the two leaves images to be deleted again, and never files that
     nobody knows of.
     """
-    result_forget(job)
-    outputs = list(Output.objects.select_for_update().filter(job=job, deleted_at=None))
-    for output in outputs:
-        store().delete(output.storage_key)
-    Output.objects.filter(pk__in=[output.pk for output in outputs]).update(deleted_at=now)
-    objects_deleted(storage_keys=[output.storage_key for output in outputs], at=now)
-    return len(outputs)
+    CachedResult.objects.filter(job__in=job_ids).delete()
+    outputs = Output.objects.select_for_update().filter(job__in=job_ids, deleted_at=None)
+    keys = dict(outputs.values_list("pk", "storage_key"))
+    store().delete_all(keys.values())
+    Output.objects.filter(pk__in=keys).update(deleted_at=now)
+    objects_deleted(storage_keys=keys.values(), at=now)
+    Job.objects.filter(pk__in=job_ids, images_deleted_at=None).exclude(finished_at=None).update(images_deleted_at=now)
+    return len(keys)
 
 
-def outputs_delete_old(*, before: datetime, now: datetime) -> int:
-    """Deletes the images of jobs that finished before an instant, up to a thousand jobs; returns how many images."""
-    old = Job.objects.filter(finished_at__lt=before, outputs__deleted_at=None, outputs__isnull=False)
-    return sum(outputs_delete(job=job, now=now) for job in old.order_by("finished_at").distinct()[:1000])
+def leftovers_delete(job_ids: Collection[UUID]) -> None:
+    """Deletes what attempts stored and no sweep has looked at yet. A sweep will: their workers may still write."""
+    unswept = Attempt.objects.filter(job__in=job_ids, swept_at=None).select_related("job__tenant")
+    images = set(Output.objects.filter(job__in=job_ids, deleted_at=None).values_list("storage_key", flat=True))
+    store().delete_all({key for attempt in unswept for key in attempt_keys(attempt.job, attempt.token)} - images)
 
 
 def attempts_sweep(*, now: datetime) -> int:
@@ -44,9 +61,7 @@ def attempts_sweep(*, now: datetime) -> int:
     ended = over.exclude(state=Attempt.State.LIVE).select_related("job__tenant").order_by("dispatched_at")[:1000]
     for attempt in ended:
         images = set(Output.objects.filter(job_id=attempt.job_id).values_list("storage_key", flat=True))
-        for key in attempt_keys(attempt.job, attempt.token):
-            if key not in images:
-                store().delete(key)
+        store().delete_all(key for key in attempt_keys(attempt.job, attempt.token) if key not in images)
         attempt.swept_at = now
         attempt.save(update_fields=["swept_at"])
     return len(ended)

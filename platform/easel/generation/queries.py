@@ -20,8 +20,11 @@ def job_get(*, tenant: Tenant, job_id: UUID) -> Job:
 
 
 def jobs_page(*, tenant: Tenant, limit: int, after: UUID | None, state: str | None) -> tuple[Sequence[Job], bool]:
-    """The tenant's jobs, newest first, and whether there are more. Raises `JobNotFound` for an unknown `after`."""
-    jobs = _shown().filter(tenant=tenant).order_by("-created_at", "-id")
+    """The tenant's jobs, newest first, and whether there are more; without those that were deleted.
+
+    Raises `JobNotFound` for an unknown `after`.
+    """
+    jobs = _shown().filter(tenant=tenant, deleted_at=None).order_by("-created_at", "-id")
     if state is not None:
         jobs = jobs.filter(state=state)
     if after is not None:

@@ -87,11 +87,6 @@ def results_trim(*, bytes_max: int) -> int:
     return forgotten
 
 
-def result_forget(job: Job) -> None:
-    """The job's images are to be deleted."""
-    CachedResult.objects.filter(job=job).delete()
-
-
 @transaction.atomic
 def result_copy(source: Job, *, to: Job, now: datetime) -> None:
     """Gives a job copies of another's images. Raises `FileNotFoundError` when one of them is gone.

@@ -12,9 +12,10 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 from billing.expiry import grants_expire
 from billing.storage import storage_day_meter, storage_days_due
 from easel.generation import completion
+from easel.generation.deletion import age_out
 from easel.generation.guardrail import rollouts_judge
 from easel.generation.models import Attempt, Job, JobAdapter, State
-from easel.generation.outputs import attempts_sweep, outputs_delete_old
+from easel.generation.outputs import attempts_sweep
 from easel.generation.result_cache import results_trim
 from easel.registry.adapters import adapter_files_delete_retired
 from tenants.models import IdempotentRequest
@@ -54,9 +55,9 @@ def expire_grants(now: datetime) -> int:
     return grants_expire(now=now)
 
 
-def delete_old_outputs(now: datetime) -> int:
-    """Images are kept for EASEL_OUTPUT_DAYS."""
-    return outputs_delete_old(before=now - timedelta(days=settings.EASEL.output_days), now=now)
+def delete_what_aged_out(now: datetime) -> int:
+    """Images, and later what their jobs say, go when the days are over that their tenant has them kept."""
+    return age_out(default=settings.EASEL, now=now)
 
 
 def sweep_attempts(now: datetime) -> int:
@@ -87,7 +88,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (600, forget_idempotency_keys),
     (600, meter_storage),
     (60, expire_grants),
-    (600, delete_old_outputs),
+    (5, delete_what_aged_out),
     (60, delete_retired_adapters),
     (60, trim_result_cache),
     (60, sweep_attempts),
@@ -108,4 +109,6 @@ def run(stop: threading.Event) -> None:
             except (OperationalError, InterfaceError) as error:
                 log.warning("scheduler_waits", error=repr(error))
                 close_old_connections()
+            except Exception:  # a bucket that refuses must not keep leases from being looked at
+                log.exception("scheduler_task_failed", task=task.__name__)
         stop.wait(min(seconds for seconds, _ in PERIODIC))

@@ -78,7 +78,10 @@ class JobPage(Page):
                 )
             },
         ),
-        ("State", {"fields": ("shown_state", "request_id", "api_key", "error_code", "error_message", "cost")}),
+        (
+            "State",
+            {"fields": ("shown_state", "request_id", "api_key", "error_code", "error_message", "deleted_at", "cost")},
+        ),
     )
     readonly_fields = (
         "project_slug",
@@ -209,7 +212,11 @@ def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
             (attempt.started_at, f"{named} started by {attempt.worker}"),
             (attempt.finished_at, f"{named} {attempt.state}"),
         ]
-    moments += [(job.cancel_requested_at, "cancel requested"), (job.finished_at, f"job {job.state}")]
+    moments += [
+        (job.cancel_requested_at, "cancel requested"),
+        (job.finished_at, f"job {job.state}"),
+        (job.deleted_at, "what it said deleted"),
+    ]
     # Stable: what happened at one instant stays in the order in which it happens.
     known = sorted(((at, what) for at, what in moments if at is not None), key=lambda moment: moment[0])
     return [(cells.when(at), cells.seconds((at - job.created_at).total_seconds()), what) for at, what in known]

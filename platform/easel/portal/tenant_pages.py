@@ -22,6 +22,7 @@ from easel.generation.models import Job
 from easel.portal import cells
 from easel.portal.limit_pages import SET_LIMITS, quotas_section
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
+from easel.portal.retention_pages import SET_RETENTION, retention_section
 from easel.portal.site import portal
 from tenants.accounts import project_create, tenant_create, tenant_resume, tenant_suspend
 from tenants.errors import DomainError
@@ -190,6 +191,7 @@ class TenantPage(Page):
             explain="Adds to what the tenant can spend; what it owes is paid first.",
         ),
         SET_LIMITS,
+        SET_RETENTION,
         Act(name="add-key", label="New key", permission="tenants.add_apikey", perform=_add_key, form=KeyForm),
         Act(
             name="add-project",
@@ -276,6 +278,7 @@ class TenantPage(Page):
             "No project: add one.",
         )
         yield quotas_section(row)
+        yield retention_section(row)
         yield Section(
             "API keys",
             ("Key", "Name", "Project", "Scopes", "State", "Since"),

@@ -8,6 +8,7 @@ from billing import ledger
 from billing.models import StoredObject
 from easel.generation import completion, dispatch
 from easel.generation.models import Job
+from tenants.models import AuditEvent
 from tests.conftest import NOW
 from tests.easel.api.conftest import ask, call, end_job
 
@@ -193,3 +194,36 @@ def test_images_of_another_tenant_are_not_there_to_be_deleted(alice, bob, create
     end_job(job["id"])
     assert call("DELETE", f"/v1/jobs/{job['id']}/images", bob).status_code == 404
     assert call("GET", f"/v1/jobs/{job['id']}", alice).json()["images"]
+
+
+def test_a_deleted_job_keeps_its_numbers_and_loses_its_words(alice, create):
+    job = create(alice, user="ann", metadata={"order": "7"})
+    end_job(job["id"])
+    usage = call("GET", f"/v1/jobs/{job['id']}", alice).json()["usage"]
+    gone = call("DELETE", f"/v1/jobs/{job['id']}", alice).json()
+    assert (gone["prompt"], gone["metadata"], gone["images"], gone["status"]) == (None, {}, [], "succeeded")
+    assert gone["usage"] == usage
+    assert call("GET", f"/v1/jobs/{job['id']}", alice).json() == gone
+    assert call("GET", "/v1/jobs", alice).json()["data"] == []
+    assert call("DELETE", f"/v1/jobs/{job['id']}", alice).json() == gone
+    (event,) = AuditEvent.objects.filter(tenant=alice.tenant)
+    assert (event.actor, event.action, event.subject) == (f"key:{alice.key.key_id}", "job.delete", job["id"])
+
+
+def test_an_unfinished_job_is_canceled_before_it_is_deleted(alice, create):
+    job = create(alice)
+    refused = call("DELETE", f"/v1/jobs/{job['id']}", alice)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job_unfinished")
+    call("POST", f"/v1/jobs/{job['id']}/cancel", alice)
+    assert call("DELETE", f"/v1/jobs/{job['id']}", alice).json()["prompt"] is None
+
+
+def test_a_job_of_another_tenant_is_not_there_to_be_deleted(alice, bob, create):
+    job = create(alice)
+    end_job(job["id"])
+    assert call("DELETE", f"/v1/jobs/{job['id']}", bob).status_code == 404
+    assert call("GET", f"/v1/jobs/{job['id']}", alice).json()["prompt"] == "a red circle"
+
+
+def test_how_long_jobs_are_kept_is_told(alice):
+    assert call("GET", "/v1/quota", alice).json()["retention"] == {"output_days": 30, "job_days": 90}

@@ -97,7 +97,7 @@ def test_a_failure_answers_nobody(alice, submit, end):
 def test_the_images_of_an_answered_job_are_its_own(alice, draw, submit):
     drawn = draw(alice)
     again = submit(alice, seed=7, now=LATER)
-    outputs_delete(job=drawn, now=LATER)
+    outputs_delete(job=drawn, actor="test", now=LATER)
     assert images(again) == [f"{drawn.id}/0".encode()]
     stored = StoredObject.objects.filter(storage_key__in=again.outputs.values("storage_key"))
     assert [(found.created_at, found.deleted_at) for found in stored] == [(LATER, None)]
@@ -121,7 +121,7 @@ def test_hits_and_misses_are_counted_and_what_was_not_looked_up_is_neither(alice
 
 
 def test_deleted_images_answer_nobody(alice, draw, submit):
-    outputs_delete(job=draw(alice), now=LATER)
+    outputs_delete(job=draw(alice), actor="test", now=LATER)
     assert submit(alice, seed=7, now=LATER).state == State.QUEUED
 
 

@@ -60,12 +60,13 @@ def test_every_task_is_called_until_the_scheduler_is_stopped(monkeypatch):
     assert called.count("often") > called.count("rarely") == 2
 
 
-def test_a_database_that_is_away_stops_neither_the_scheduler_nor_its_other_tasks(monkeypatch):
+@pytest.mark.parametrize("error", [OperationalError("no route to host"), OSError("the bucket keeps it")])
+def test_a_dependency_that_is_away_stops_neither_the_scheduler_nor_its_other_tasks(monkeypatch, error):
     stop, called = threading.Event(), []
 
     def away(now):
         called.append("away")
-        raise OperationalError("no route to host")
+        raise error
 
     def healthy(now):
         if called.count("away") == 2:
@@ -80,6 +81,6 @@ def test_a_database_that_is_away_stops_neither_the_scheduler_nor_its_other_tasks
 def test_old_images_are_deleted_and_young_ones_stay(alice, submit, end):
     for days in (31, 29):
         end(submit(alice, now=NOW - timedelta(days=days)))
-    scheduler.delete_old_outputs(NOW)
+    scheduler.delete_what_aged_out(NOW)
     outputs = Output.objects.filter(job__tenant=alice.tenant).order_by("id")
     assert [output.deleted_at for output in outputs] == [NOW, None]

@@ -67,3 +67,20 @@ def test_an_entry_that_can_not_be_is_refused_with_its_reason(operator, fields):
     assert answer.status_code == 200
     assert "RE2" in answer.text or "no such tenant" in answer.text
     assert BlockListEntry.objects.count() == before
+
+
+def test_days_of_retention_are_set_and_shown(operator, alice):
+    answer = operator.fill_in(act(alice.tenant, "retention"), output_days="3", job_days="")
+    assert answer.status_code == 302
+    alice.tenant.refresh_from_db()
+    assert (alice.tenant.output_days, alice.tenant.job_days) == (3, None)
+    page = operator.get(f"/admin/tenants/tenant/{alice.tenant.pk}/change/").text
+    assert "3 days" in page
+    assert "90 days" in page
+    (event,) = AuditEvent.objects.filter(tenant=alice.tenant, action="retention.set")
+    assert event.details == {"output_days": 3, "job_days": None}
+
+
+def test_images_are_not_kept_longer_than_their_jobs(operator, alice):
+    answer = operator.fill_in(act(alice.tenant, "retention"), output_days="91")
+    assert "no longer than their jobs" in answer.text
