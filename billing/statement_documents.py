@@ -14,7 +14,7 @@ from django.template.loader import render_to_string
 
 from billing.models import Statement, StatementLine
 from billing.money import amount_text, from_micros
-from billing.statements import projects_of
+from billing.statement_lines import projects_of
 
 _COLUMNS = (
     "statement",

@@ -9,18 +9,16 @@ that were made in it or for it. A correction that is written later belongs to th
 final statement is told by a credit note, which never stands on another statement.
 """
 
+import contextlib
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from django.db import transaction
-from django.db.models import Count, F, Q, QuerySet, Sum, TextField, Value
-from django.db.models.fields.json import KeyTextTransform
-from django.db.models.functions import Coalesce
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 
 from billing import ledger
 from billing.models import (
@@ -33,15 +31,17 @@ from billing.models import (
     Statement,
     StatementLine,
     StatementSequence,
-    Transaction,
 )
 from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.statement_lines import charges_of, lines_of, with_model
 from billing.storage import storage_days_due
 from tenants.errors import DomainError
-from tenants.models import Project, Tenant
+from tenants.models import Tenant
 
 # What was begun before midnight may commit after it, and the storage of a day is metered an hour after it.
 SETTLING = timedelta(hours=2)
+# How long a draft waits for somebody to look at it before it is made final by itself.
+REVIEW = timedelta(days=3)
 # Names what a statement moves for its ledger transactions; never to be changed, as it makes a repeat harmless.
 _NAMESPACE = uuid.UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
 _PLATFORM = "platform"
@@ -51,12 +51,6 @@ class StatementNotReady(DomainError):
     """The month is not over, or not all of it is metered: wait until it is."""
 
     code, http_status, retryable = "statement_not_ready", 409, True
-
-
-class StatementNotFound(DomainError):
-    """There is no such statement."""
-
-    code, type, http_status = "statement_not_found", "invalid_request_error", 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,8 @@ def month_end(at: datetime, zone: str) -> datetime:
 def period_next(tenant: Tenant) -> Period:
     """The period after the tenant's last statement: the one that goes on, or one that is over and not drawn up yet."""
     zone = profile_of(tenant).time_zone
-    last = Statement.objects.filter(tenant=tenant, kind=Statement.Kind.STATEMENT).order_by("-period_start").first()
+    told = Statement.objects.filter(tenant=tenant, kind=Statement.Kind.STATEMENT)
+    last = told.order_by("-period_start").first()
     start = last.period_end if last else month_begin(tenant.created_at, zone)
     return Period(start, month_end(start, zone), zone)
 
@@ -97,7 +92,7 @@ def period_next(tenant: Tenant) -> Period:
 def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[StatementLine]]:
     """What the statement of the period that goes on would say if it ended now; nothing is kept of it."""
     statement = _begun(tenant, period_next(tenant), now)
-    lines = _lines(statement)
+    lines = lines_of(statement)
     _total(statement, lines)
     return statement, lines
 
@@ -106,7 +101,7 @@ def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[Sta
 def statement_draft(tenant: Tenant, *, now: datetime) -> Statement:
     """Draws up the oldest period that is over and not final, or draws it up anew. Raises `StatementNotReady`."""
     _lock(tenant)
-    draft = Statement.objects.filter(tenant=tenant, state=Statement.State.DRAFT).order_by("period_start").first()
+    draft = _drafts(tenant).order_by("period_start").first()
     if draft is None:
         period = period_next(tenant)
         if period.end + SETTLING > now:
@@ -156,6 +151,27 @@ def number(statement: Statement, *, now: datetime) -> Statement:
     return statement
 
 
+def statements_make(*, now: datetime) -> int:
+    """Draws up the months that are over, and makes final what was looked at long enough; returns how many of both."""
+    made = 0
+    told = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")
+    tenants = Tenant.objects.annotate(told_until=Subquery(told.values("period_end")[:1]))
+    for tenant in tenants.filter(Q(told_until=None) | Q(told_until__lt=now - timedelta(days=27))).iterator():
+        if period_next(tenant).end + SETTLING <= now and not _drafts(tenant).exists():
+            statement_draft(tenant, now=now)
+            made += 1
+    waiting = Statement.objects.filter(state=Statement.State.DRAFT, period_end__lte=now - SETTLING - REVIEW)
+    for statement in waiting.select_related("tenant").order_by("period_start"):
+        with contextlib.suppress(StatementNotReady):  # its storage will be metered
+            statement_final(statement, now=now)
+            made += 1
+    return made
+
+
+def _drafts(tenant: Tenant) -> QuerySet[Statement]:
+    return Statement.objects.filter(tenant=tenant, state=Statement.State.DRAFT)
+
+
 def _lock(tenant: Tenant) -> None:
     """A tenant's statements are made one at a time."""
     Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
@@ -184,7 +200,7 @@ def _begun(tenant: Tenant, period: Period, now: datetime) -> Statement:
 def _draw_up(statement: Statement, now: datetime) -> Statement:
     """Writes a draft's lines and totals anew."""
     statement.lines.all().delete()
-    lines = _lines(statement)
+    lines = lines_of(statement)
     StatementLine.objects.bulk_create(lines)
     _total(statement, lines)
     statement.made_at = now
@@ -199,116 +215,9 @@ def _total(statement: Statement, lines: Iterable[StatementLine]) -> None:
     statement.total_micros = statement.subtotal_micros + statement.tax_micros
 
 
-def charges_of(statement: Statement) -> QuerySet[Charge]:
-    """The charges that a statement sums."""
-    if statement.kind == Statement.Kind.CREDIT_NOTE:
-        return Charge.objects.filter(statement=statement)
-    written = Transaction.objects.filter(
-        tenant=statement.tenant_id,
-        currency=statement.currency,
-        created_at__gte=statement.period_start,
-        created_at__lt=statement.period_end,
-    )
-    return Charge.objects.filter(statement=None, transaction__in=written)
-
-
-def adjustments_of(statement: Statement) -> QuerySet[Adjustment]:
-    """The adjustments that a statement tells."""
-    own = Q(statement=statement.pk)
-    if statement.kind == Statement.Kind.STATEMENT:
-        own |= Q(
-            statement=None,
-            tenant=statement.tenant_id,
-            currency=statement.currency,
-            created_at__gte=statement.period_start,
-            created_at__lt=statement.period_end,
-        )
-    # What a debt is written off against was told when it was charged.
-    return Adjustment.objects.filter(own).exclude(kind=Adjustment.Kind.WRITE_OFF)
-
-
-def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
-    """The charges that a line sums, for whoever asks why."""
-    return _described(charges_of(line.statement)).filter(
-        usage_record__project=line.project,
-        usage_record__meter=line.meter,
-        model=line.model,
-        rate=line.rate,
-        kind=line.kind,
-        discount=line.discount,
-    )
-
-
-def _described(charges: QuerySet[Charge]) -> QuerySet[Any]:
-    return charges.order_by().annotate(
-        model=Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
-    )
-
-
-def _lines(statement: Statement) -> list[StatementLine]:
-    rows = _described(charges_of(statement)).values(
-        "usage_record__project", "usage_record__meter", "model", "rate", "kind", "discount"
-    )
-    summed = list(
-        rows.annotate(
-            quantity=Sum("usage_record__quantity"),
-            charges=Count("pk"),
-            amount=Sum("amount_micros"),
-            slug=F("usage_record__project__slug"),
-        )
-    )
-    rates = Rate.objects.select_related("price_book").in_bulk({row["rate"] for row in summed})
-    order = {meter: position for position, meter in enumerate(Meter.values)}
-    kinds = {kind: position for position, kind in enumerate(Charge.Kind.values)}
-    summed.sort(
-        key=lambda row: (row["slug"], order[row["usage_record__meter"]], row["model"], kinds[row["kind"]], row["rate"])
-    )
-    lines = [
-        StatementLine(
-            project_id=row["usage_record__project"],
-            meter=row["usage_record__meter"],
-            model=row["model"],
-            rate=rates[row["rate"]],
-            kind=row["kind"],
-            discount=row["discount"],
-            description=_describe(rates[row["rate"]], row["kind"], row["discount"], statement.currency),
-            # What was let off is of a quantity that another line has.
-            quantity=None if row["kind"] == Charge.Kind.CAP else row["quantity"],
-            charges=row["charges"],
-            amount_micros=row["amount"],
-        )
-        for row in summed
-    ]
-    lines += [
-        StatementLine(
-            project_id=one.project_id,
-            kind=one.kind,
-            description=one.reason,
-            amount_micros=one.amount_micros,
-        )
-        for one in adjustments_of(statement).order_by("created_at", "id")
-    ]
-    for position, line in enumerate(lines, 1):
-        line.statement, line.position = statement, position
-    return lines
-
-
-def _describe(rate: Rate, kind: str, discount: Decimal, currency: str) -> str:
-    """`image units of 512x512 pixels at 0.002 USD (USD version 2)`."""
-    price = f"at {rate.unit_price.normalize():f} {currency}"
-    if rate.mode != Rate.Mode.FLAT:
-        price = f"by {rate.mode} price"
-    of = f", {rate.gpu_class}" if rate.gpu_class else ""
-    less = f", less {(discount * 100).normalize():f} %" if discount else ""
-    what = {Charge.Kind.CAP: "let off above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
-        Charge.Kind(kind), ""
-    )
-    return f"{what}{Meter(rate.meter).label}{of} {price}{less} ({rate.price_book})"
-
-
 def _settle_volume(statement: Statement, now: datetime) -> None:
     """What the tier that the month's sum reaches makes of all its units, less what was charged on the way."""
-    volume = _described(charges_of(statement)).filter(rate__mode=Rate.Mode.VOLUME).exclude(kind=Charge.Kind.CAP)
+    volume = with_model(charges_of(statement)).filter(rate__mode=Rate.Mode.VOLUME).exclude(kind=Charge.Kind.CAP)
     sums = volume.values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
     of_rate: dict[int, list[tuple[Decimal, Decimal, int]]] = {}
     for rate_id, discount, quantity, amount in sums:
@@ -337,7 +246,9 @@ def _settle_minimum(statement: Statement, now: datetime) -> None:
     contract = Contract.objects.filter(running, tenant=statement.tenant_id).first()
     if contract is None:
         return
-    charged = sum(line.amount_micros for line in _lines(statement) if line.meter or line.kind == Adjustment.Kind.VOLUME)
+    charged = sum(
+        line.amount_micros for line in lines_of(statement) if line.meter or line.kind == Adjustment.Kind.VOLUME
+    )
     agreed = format_micros(contract.minimum_micros, statement.currency)
     short = max(0, contract.minimum_micros - charged)
     _adjust(statement, Adjustment.Kind.MINIMUM, short, "minimum", f"up to the month's minimum of {agreed}", now)
@@ -366,29 +277,3 @@ def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str,
             statement=statement,
             created_at=now,
         )
-
-
-def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> tuple[list[Statement], bool]:
-    """Statements and credit notes, the latest first, after the one named `after`; and whether there are more."""
-    rows = Statement.objects.filter(tenant=tenant).order_by("-period_start", "-made_at", "-id")
-    if after is not None:
-        last = statement_get(tenant=tenant, statement_id=after)
-        rows = rows.filter(
-            Q(period_start__lt=last.period_start)
-            | Q(period_start=last.period_start, made_at__lt=last.made_at)
-            | Q(period_start=last.period_start, made_at=last.made_at, id__lt=last.id)
-        )
-    found = list(rows[: limit + 1])
-    return found[:limit], len(found) > limit
-
-
-def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
-    """Raises `StatementNotFound`."""
-    found = Statement.objects.filter(tenant=tenant, pk=statement_id).first()
-    if found is None:
-        raise StatementNotFound
-    return found
-
-
-def projects_of(lines: Iterable[StatementLine]) -> dict[uuid.UUID, Project]:
-    return Project.objects.in_bulk({line.project_id for line in lines if line.project_id})

@@ -1,6 +1,7 @@
 """What things cost: meters, price books with their rates, and the contracts of tenants."""
 
 import uuid
+from decimal import Decimal
 
 from django.db import models
 from django.db.models import F, Q
@@ -114,7 +115,9 @@ class Contract(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="contracts")
     price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
-    discount = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="0.1 takes a tenth off.")
+    discount = models.DecimalField(
+        max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.1 takes a tenth off."
+    )
     minimum_micros = models.BigIntegerField(default=0, help_text="A month's charges are at least this.")
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True, blank=True)

@@ -1,6 +1,7 @@
 """What tenants are told: statements, their lines, and credit notes."""
 
 import uuid
+from decimal import Decimal
 
 from django.db import models
 from django.db.models import F, Q
@@ -17,7 +18,7 @@ class BillingProfile(models.Model):
     email = models.EmailField(blank=True, help_text="Where statements and budget notices go.")
     tax_id = models.CharField(max_length=60, blank=True)
     tax_name = models.CharField(max_length=40, default="Tax", help_text="As statements show it: VAT.")
-    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=0, help_text="0.19 is 19 %.")
+    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.19 is 19 %.")
     time_zone = models.CharField(
         max_length=60, default="UTC", help_text="Of months and statements; a change holds from the next one on."
     )
@@ -60,7 +61,7 @@ class Statement(models.Model):
     period_end = models.DateTimeField()
     billed_to = models.JSONField(default=dict, help_text="Name, address and tax id as they were.")
     tax_name = models.CharField(max_length=40, default="Tax")
-    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=0)
+    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     subtotal_micros = models.BigIntegerField(default=0)
     tax_micros = models.BigIntegerField(default=0)
     total_micros = models.BigIntegerField(default=0)
@@ -108,7 +109,7 @@ class StatementLine(models.Model):
     model = models.CharField(max_length=100, blank=True)
     rate = models.ForeignKey("billing.Rate", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     kind = models.CharField(max_length=10, default="usage", help_text="Of its charges, or of the adjustment.")
-    discount = models.DecimalField(max_digits=7, decimal_places=6, default=0)
+    discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     description = models.CharField(max_length=300)
     quantity = models.DecimalField(max_digits=38, decimal_places=15, null=True)
     charges = models.PositiveIntegerField(default=0, help_text="How many it sums.")

@@ -1,6 +1,7 @@
 """What was used: usage records, the objects that storage is metered from, and what each record cost."""
 
 import uuid
+from decimal import Decimal
 
 from django.db import models
 from django.db.models import F, Q
@@ -112,7 +113,7 @@ class Charge(models.Model):
     used_before = models.DecimalField(
         max_digits=38, decimal_places=15, default=0, help_text="Of the rate in the month, where it has tiers."
     )
-    discount = models.DecimalField(max_digits=7, decimal_places=6, default=0)
+    discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     amount_micros = models.BigIntegerField()
     list_micros = models.BigIntegerField(null=True, help_text="By the list's prices; None before they were kept.")
     currency = models.CharField(max_length=3)

@@ -15,15 +15,17 @@ from billing.models import Adjustment, BillingProfile, Contract, Meter, Statemen
 from billing.rating import Prices, Quantity
 from billing.settlement import settle
 from billing.statement_documents import statement_csv, statement_html, statement_pdf
+from billing.statement_lines import charges_of_line
 from billing.statements import (
+    REVIEW,
     StatementNotReady,
-    charges_of_line,
     month_begin,
     month_end,
     period_next,
     statement_draft,
     statement_final,
     statement_now,
+    statements_make,
 )
 from billing.storage import objects_stored
 from tenants.accounts import project_create
@@ -181,6 +183,17 @@ def test_a_change_of_zone_leaves_no_gap(alice):
     assert (april.period_start, april.period_end) == (APRIL, datetime(2026, 4, 30, 22, tzinfo=UTC))
     assert april.total_micros == 0
     assert statement_now(alice.tenant, now=datetime(2026, 5, 2, tzinfo=UTC))[0].total_micros == 20_000
+
+
+def test_the_scheduler_draws_up_what_is_over_and_makes_final_what_was_looked_at(alice):
+    use(alice)
+    statements_make(now=APRIL + HOUR)
+    assert not Statement.objects.filter(tenant=alice.tenant).exists()
+    statements_make(now=APRIL + 3 * HOUR)
+    draft = Statement.objects.get(tenant=alice.tenant)
+    assert draft.state == "draft"
+    statements_make(now=APRIL + REVIEW + 3 * HOUR)
+    assert Statement.objects.get(tenant=alice.tenant).state == "final"
 
 
 def test_the_database_refuses_periods_that_overlap(alice):

@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
 
+from billing.models import Statement
 from easel.generation.models import State
 from easel.registry.models import Experiment, Rollout, Tier
 from easel.registry.tiers import Quality
@@ -143,6 +144,73 @@ QUOTA = _list_of(
         resets_at=_or_null(TIME),
     ),
     retention=_object(output_days=WHOLE, job_days=WHOLE),
+)
+_STATEMENT: Schema = {
+    "id": TEXT,
+    "object": {"type": "string", "enum": Statement.Kind.values},
+    "title": TEXT,
+    "number": _or_null(WHOLE),
+    "status": {"type": "string", "enum": Statement.State.values},
+    "corrects": _or_null(TEXT),
+    "period_start": TIME,
+    "period_end": TIME,
+    "time_zone": TEXT,
+    "billed_to": _object(name=TEXT, address=TEXT, tax_id=TEXT),
+    "subtotal": MONEY,
+    "tax_name": TEXT,
+    "tax_rate": TEXT,
+    "tax": MONEY,
+    "total": MONEY,
+    "finalised_at": _or_null(TIME),
+    "documents": _object(html=TEXT, pdf=TEXT, csv=TEXT),
+}
+STATEMENTS = _list_of(_object(**_STATEMENT), has_more={"type": "boolean"})
+STATEMENT = _object(
+    **_STATEMENT,
+    lines={
+        "type": "array",
+        "items": _object(
+            position=WHOLE,
+            project=_or_null(TEXT),
+            labels={"type": "object", "additionalProperties": TEXT},
+            meter=_or_null(TEXT),
+            model=_or_null(TEXT),
+            kind=TEXT,
+            description=TEXT,
+            quantity=_or_null(TEXT),
+            charges=WHOLE,
+            amount=MONEY,
+        ),
+    },
+)
+STATEMENT_CHARGES = _list_of(
+    _object(
+        id=TEXT,
+        kind=TEXT,
+        charged_at=TIME,
+        used_at=TIME,
+        quantity=TEXT,
+        price=_object(unit_price=TEXT, mode=TEXT, price_book=TEXT, used_before=TEXT, discount=TEXT),
+        amount=MONEY,
+        corrects=_or_null(TEXT),
+        reason=_or_null(TEXT),
+        job_id=_or_null(TEXT),
+        attempts={
+            "type": "array",
+            "items": _object(
+                number=WHOLE,
+                status=TEXT,
+                worker=TEXT,
+                gpu_class=TEXT,
+                started_at=_or_null(TIME),
+                finished_at=_or_null(TIME),
+                steps_done=WHOLE,
+                gpu_seconds=NUMBER,
+                device_share=_or_null(NUMBER),
+            ),
+        },
+    ),
+    has_more={"type": "boolean"},
 )
 FEEDBACK = _object(object=TEXT, job_id=TEXT, score=NUMBER, comment=TEXT, created_at=TIME)
 ROLLOUT = _object(

@@ -200,7 +200,17 @@ class UsageQuery(Strict):
     end = serializers.DateField(required=False, help_text="Last day (UTC), by default today.")
 
 
-class ListQuery(Strict):
+class PageQuery(Strict):
     limit = serializers.IntegerField(default=20, min_value=1, max_value=100)
     after = serializers.UUIDField(required=False, help_text="The id that the page begins after.")
+
+    def page(self) -> dict[str, Any]:
+        return {"limit": self.validated_data["limit"], "after": self.validated_data.get("after")}
+
+
+class DocumentQuery(Strict):
+    decimal = serializers.ChoiceField(("point", "comma"), default="point", help_text="How CSV writes decimals.")
+
+
+class ListQuery(PageQuery):
     status = serializers.CharField(required=False)

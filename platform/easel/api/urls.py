@@ -2,7 +2,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from easel.api import experiment_views, views
+from easel.api import experiment_views, statement_views, views
 from easel.api.threads import threaded
 
 
@@ -12,7 +12,14 @@ class NameConverter(StringConverter):
     regex = r"[^/\x00]+"
 
 
+class DocumentConverter(StringConverter):
+    """What a statement can be had as."""
+
+    regex = "html|pdf|csv"
+
+
 register_converter(NameConverter, "name")
+register_converter(DocumentConverter, "document")
 openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_classes=[])
 
 urlpatterns = [
@@ -33,5 +40,13 @@ urlpatterns = [
     path("models/<name:name>", threaded(views.ModelDetail.as_view())),
     path("quota", threaded(views.QuotaView.as_view())),
     path("usage", threaded(views.Usage.as_view())),
+    path("statements", threaded(statement_views.Statements.as_view())),
+    path("statements/current", threaded(statement_views.StatementCurrent.as_view())),
+    path("statements/<uuid:statement_id>", threaded(statement_views.StatementDetail.as_view())),
+    path("statements/<uuid:statement_id>/<document:form>", threaded(statement_views.StatementDocument.as_view())),
+    path(
+        "statements/<uuid:statement_id>/lines/<int:position>/charges",
+        threaded(statement_views.StatementLineCharges.as_view()),
+    ),
     path("openapi.json", threaded(openapi)),
 ]

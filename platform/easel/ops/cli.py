@@ -32,6 +32,7 @@ _ELSEWHERE = {
     "replay": Lazy("easel.ops.engine_command:replay", "Run a mixed batch from a trace file, step by step."),
     "reporting-login": Lazy("easel.ops.reporting_command:reporting_login", "Let Grafana read the reporting views."),
     "rollout": Lazy("easel.ops.rollout_command:rollout", "Canaries: start, watch, promote, roll back."),
+    "statement": Lazy("easel.ops.statement_command:statement", "Tenants' months: draw up, look at, make final."),
     "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list, limit and suspend them, add credit."),
 }
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
 from billing.expiry import grants_expire
+from billing.statements import statements_make
 from billing.storage import storage_day_meter, storage_days_due
 from easel.generation import completion
 from easel.generation.deletion import age_out
@@ -48,6 +49,11 @@ def forget_idempotency_keys(now: datetime) -> int:
 def meter_storage(now: datetime) -> int:
     """The days that are over are charged for what was kept on them."""
     return sum(storage_day_meter(day=day, now=now) for day in storage_days_due(now=now))
+
+
+def make_statements(now: datetime) -> int:
+    """The months that are over are drawn up, and final three days later."""
+    return statements_make(now=now)
 
 
 def expire_grants(now: datetime) -> int:
@@ -89,6 +95,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (600, meter_storage),
     (60, expire_grants),
     (5, delete_what_aged_out),
+    (600, make_statements),
     (60, delete_retired_adapters),
     (60, trim_result_cache),
     (60, sweep_attempts),

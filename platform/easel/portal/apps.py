@@ -4,7 +4,16 @@ from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
 # A page of the portal is there once its module is imported.
-PAGES = ("tenant_pages", "adapter_pages", "model_pages", "experiment_pages", "job_pages", "money_pages", "audit_pages")
+PAGES = (
+    "tenant_pages",
+    "adapter_pages",
+    "model_pages",
+    "experiment_pages",
+    "job_pages",
+    "money_pages",
+    "statement_pages",
+    "audit_pages",
+)
 
 
 class PortalConfig(AppConfig):

@@ -45,6 +45,7 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Money",
                 "items": [
+                    _item("Statements", "request_quote", "billing_statement_changelist"),
                     _item("Price books", "sell", "billing_pricebook_changelist"),
                     _item("Accounts", "account_balance", "billing_account_changelist"),
                     _item("Transactions", "receipt_long", "billing_transaction_changelist"),

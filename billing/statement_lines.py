@@ -1,0 +1,124 @@
+"""What a statement sums: charges by project, meter, model and price, and adjustments."""
+
+import uuid
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Count, F, Q, QuerySet, Sum, TextField, Value
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Coalesce
+
+from billing.models import Adjustment, Charge, Meter, Rate, Statement, StatementLine, Transaction
+from tenants.models import Project
+
+
+def charges_of(statement: Statement) -> QuerySet[Charge]:
+    """The charges that a statement sums."""
+    if statement.kind == Statement.Kind.CREDIT_NOTE:
+        return Charge.objects.filter(statement=statement)
+    written = Transaction.objects.filter(
+        tenant=statement.tenant_id,
+        currency=statement.currency,
+        created_at__gte=statement.period_start,
+        created_at__lt=statement.period_end,
+    )
+    return Charge.objects.filter(statement=None, transaction__in=written)
+
+
+def adjustments_of(statement: Statement) -> QuerySet[Adjustment]:
+    """The adjustments that a statement tells."""
+    own = Q(statement=statement.pk)
+    if statement.kind == Statement.Kind.STATEMENT:
+        own |= Q(
+            statement=None,
+            tenant=statement.tenant_id,
+            currency=statement.currency,
+            created_at__gte=statement.period_start,
+            created_at__lt=statement.period_end,
+        )
+    # What a debt is written off against was told when it was charged.
+    return Adjustment.objects.filter(own).exclude(kind=Adjustment.Kind.WRITE_OFF)
+
+
+def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
+    """The charges that a line sums, for whoever asks why."""
+    return with_model(charges_of(line.statement)).filter(
+        usage_record__project=line.project,
+        usage_record__meter=line.meter,
+        model=line.model,
+        rate=line.rate,
+        kind=line.kind,
+        discount=line.discount,
+    )
+
+
+def with_model(charges: QuerySet[Charge]) -> QuerySet[Any]:
+    return charges.order_by().annotate(
+        model=Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
+    )
+
+
+def lines_of(statement: Statement) -> list[StatementLine]:
+    rows = with_model(charges_of(statement)).values(
+        "usage_record__project", "usage_record__meter", "model", "rate", "kind", "discount"
+    )
+    summed = list(
+        rows.annotate(
+            quantity=Sum("usage_record__quantity"),
+            charges=Count("pk"),
+            amount=Sum("amount_micros"),
+            slug=F("usage_record__project__slug"),
+        )
+    )
+    rates = Rate.objects.select_related("price_book").in_bulk({row["rate"] for row in summed})
+    order = {meter: position for position, meter in enumerate(Meter.values)}
+    kinds = {kind: position for position, kind in enumerate(Charge.Kind.values)}
+    summed.sort(
+        key=lambda row: (row["slug"], order[row["usage_record__meter"]], row["model"], kinds[row["kind"]], row["rate"])
+    )
+    lines = [
+        StatementLine(
+            project_id=row["usage_record__project"],
+            meter=row["usage_record__meter"],
+            model=row["model"],
+            rate=rates[row["rate"]],
+            kind=row["kind"],
+            discount=row["discount"],
+            description=_describe(rates[row["rate"]], row["kind"], row["discount"], statement.currency),
+            # What was let off is of a quantity that another line has.
+            quantity=None if row["kind"] == Charge.Kind.CAP else row["quantity"],
+            charges=row["charges"],
+            amount_micros=row["amount"],
+        )
+        for row in summed
+    ]
+    lines += [
+        StatementLine(
+            project_id=one.project_id,
+            kind=one.kind,
+            description=one.reason,
+            amount_micros=one.amount_micros,
+        )
+        for one in adjustments_of(statement).order_by("created_at", "id")
+    ]
+    for position, line in enumerate(lines, 1):
+        line.statement, line.position = statement, position
+    return lines
+
+
+def _describe(rate: Rate, kind: str, discount: Decimal, currency: str) -> str:
+    """`image units of 512x512 pixels at 0.002 USD (USD version 2)`."""
+    price = f"at {rate.unit_price.normalize():f} {currency}"
+    if rate.mode != Rate.Mode.FLAT:
+        price = f"by {rate.mode} price"
+    of = f", {rate.gpu_class}" if rate.gpu_class else ""
+    less = f", less {(discount * 100).normalize():f} %" if discount else ""
+    what = {Charge.Kind.CAP: "let off above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
+        Charge.Kind(kind), ""
+    )
+    return f"{what}{Meter(rate.meter).label}{of} {price}{less} ({rate.price_book})"
+
+
+def projects_of(lines: Iterable[StatementLine]) -> dict[uuid.UUID, Project]:
+    return Project.objects.in_bulk({line.project_id for line in lines if line.project_id})
