@@ -1,10 +1,13 @@
 """`easel tenant retention`, `export` and `erase`: what is kept of a tenant, and for how long."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
-from easel.ops.committed import committed
+from easel.ops.committed import Act, committed
+from easel.ops.environment import django_ready
 from easel.ops.limit_command import NO_LIMIT, WholeLimit
 from easel.ops.tables import as_json_option, print_rows
 
@@ -33,3 +36,48 @@ def tenant_retention(name: str, as_json: bool, **given: Any) -> None:
             act.record("retention.set", name, tenant=found, details=changes)
         rows = [{"tenant": name, "output_days": holds.output_days, "job_days": holds.job_days}]
     print_rows(rows, as_json)
+
+
+@click.command("export")
+@click.argument("name")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="A zip, or a folder where the name doesn't end in .zip, for millions of images. By default NAME.zip.",
+)
+def tenant_export(name: str, output: Path | None) -> None:
+    """Write down everything that a tenant has: jobs with prompts, images, adapters, usage, money, the audit log.
+
+    Rows come as JSON Lines, all of one instant; manifest.json counts them, with a SHA-256 of each part. Secrets of
+    keys are not kept, so they are not in there.
+    """
+    to = output or Path(f"{name}.zip")
+    with django_ready():
+        from datetime import UTC, datetime
+
+        from django.db import transaction
+
+        from easel.ops.tenant_command import tenant_named
+        from easel.privacy import export
+
+        found, now = tenant_named(name), datetime.now(UTC)
+        bar: Any = None
+
+        def progress(step: int, *, total: int) -> None:
+            nonlocal bar
+            if bar is None:  # to stderr, as stdout is the answer
+                bar = click.progressbar(length=total, label=f"{name}: rows and files", file=sys.stderr, show_pos=True)
+            bar.update(step)
+
+        manifest = export.tenant_export(tenant=found, to=to, now=now, progress=progress)
+        if bar is not None:
+            bar.render_finish()
+        parts = manifest["contents"]
+        files = parts["files.jsonl"]
+        with transaction.atomic():
+            Act(now).record("tenant.export", name, tenant=found, details={"files": files["rows"], "to": to.name})
+    rows = sum(part["rows"] for part in parts.values()) - files["rows"]
+    click.echo(f"{to} has {rows} rows and {files['rows'] - files['missing']} files of {name}")
+    if files["missing"]:
+        click.echo(f"{files['missing']} files were deleted meanwhile: files.jsonl names them")

@@ -1,0 +1,101 @@
+"""A tenant with some of everything, its files in a folder or in a bucket of a server that speaks S3."""
+
+import io
+import uuid
+from collections.abc import Callable
+
+import pytest
+from moto.server import ThreadedMotoServer
+from safetensors.numpy import save
+
+from easel.generation.feedback import feedback_give
+from easel.generation.models import Job
+from easel.registry.adapters import adapter_add_version
+from easel.registry.experiments import ArmPlan, experiment_start
+from easel.storage import S3Store, store
+from tenants.audit_log import audit_record
+from tenants.block_lists import block_list_add
+from tenants.idempotency import once
+from tenants.models import BlockListEntry, Tenant
+from tests.conftest import NOW, Customer
+from tests.easel.registry.conftest import weights  # noqa: F401 - a fixture
+
+# What a tenant wrote; in no place once it is erased.
+SECRET = "xyzzy"
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A server that speaks S3."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def any_store(request, tmp_path, monkeypatch, settings_of):
+    """What holds the files, for all of the platform."""
+    url = (tmp_path / "storage").as_uri()
+    if request.param == "bucket":
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        bucket, endpoint = f"pictures-{uuid.uuid4().hex}", request.getfixturevalue("s3")
+        S3Store(bucket, prefix="", endpoint=endpoint, region="us-east-1")._client.create_bucket(Bucket=bucket)
+        url = f"s3://{bucket}/easel?endpoint={endpoint}&region=us-east-1"
+    settings_of(storage_url=url)
+    store.cache_clear()
+    yield
+    store.cache_clear()
+
+
+@pytest.fixture
+def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[Job]]:  # noqa: F811 - the fixture
+    """Gives a tenant jobs of several ends, images, an adapter, an experiment, feedback, a block list, records."""
+
+    def make(customer: Customer) -> list[Job]:
+        tenant = customer.tenant
+        Tenant.objects.filter(pk=tenant.pk).update(name=f"{SECRET} Inc")
+        adapter_add_version(
+            project=customer.project,
+            name=f"{SECRET}-style",
+            data=save(weights()),
+            model_name=version.model.name,
+            bytes_max=2**20,
+            rank_max=64,
+            now=NOW,
+        )
+        asked = {"prompt": f"a {SECRET}", "user": SECRET, "metadata": {SECRET: SECRET}}
+        jobs = [
+            end(submit(customer, adapters=[f"{SECRET}-style"], seed=7, **asked)),
+            end(submit(customer, **asked), outcome="failed", error_message=SECRET),
+        ]
+        _store_images(jobs)
+        jobs.append(submit(customer, adapters=[f"{SECRET}-style"], seed=7, **asked))  # answered from the cache
+        experiment_start(
+            tenant=tenant,
+            name=f"{SECRET}-test",
+            model_name=version.model.name,
+            arms=[ArmPlan(name=f"{SECRET}-{arm}", weight=50, version=number) for arm, number in (("a", 1), ("b", 2))],
+            now=NOW,
+        )
+        for number in range(6):
+            job = end(submit(customer, **{**asked, "user": f"{SECRET}-{number % 3}"}))
+            feedback_give(job=job, score=number / 6, comment=SECRET, now=NOW)
+            jobs.append(job)
+        _store_images(jobs[3:])
+        block_list_add(tenant=tenant, kind=BlockListEntry.Kind.PHRASE, pattern=SECRET, reason=SECRET, now=NOW)
+        once(tenant=tenant, endpoint="jobs", key=SECRET, body={}, now=NOW, make=uuid.uuid4)
+        audit_record(actor="test", action="tenant.create", subject=tenant.slug, tenant=tenant, now=NOW)
+        customer.key.name = SECRET
+        customer.key.save(update_fields=["name"])
+        return jobs
+
+    return make
+
+
+def _store_images(jobs: list[Job]) -> None:
+    for job in jobs:
+        for output in job.outputs.all():
+            store().put(output.storage_key, io.BytesIO(f"{job.id}".encode()), "image/png")
