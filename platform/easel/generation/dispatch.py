@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
@@ -22,6 +22,7 @@ from django.db.models.functions import Greatest
 
 from easel.generation.models import Attempt, FairShare, Job, State
 from easel.registry.models import Pool, Worker
+from tenants.models import Tenant
 
 WORKER_SILENCE_SECONDS = 10  # ten missed beats: no new work for this worker
 RELEASED_MAX = 64  # in one turn, so that its lock is short
@@ -89,10 +90,8 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
         return []
     present = _present(pool)
     contenders, risen = _contenders(pool, present)
-    # Of as many tenants as there is room those with the least virtual time: the others' turn can't come.
-    first = sorted(contenders, key=lambda contender: (contender.virtual_time, contender.tenant_id))[:room]
-    _load_jobs(pool, first, room, {tenant.tenant_id: tenant.able for tenant in present}, now)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
+    first = _first(pool, contenders, room, {tenant.tenant_id: tenant.able for tenant in present}, now)
     chosen = choose(first, room=room, rate=_rate(pool))
     _remember(pool, present, risen, {c.tenant_id: c.virtual_time - before[c.tenant_id] for c in first})
     return attempts_lease(chosen, now=now, lease_seconds=lease_seconds)
@@ -122,10 +121,11 @@ class _Tenant(NamedTuple):
     tenant_id: uuid.UUID
     is_waiting: bool
     is_running: bool
-    able: int
+    running_max: int | None
     weight: int
     virtual_time: float | None  # None: the pool has not served it yet
     was_waiting: bool
+    able: int = RELEASED_MAX
 
     @property
     def counts(self) -> bool:
@@ -143,13 +143,11 @@ WITH RECURSIVE waiting (tenant_id) AS (
         SELECT tenant_id FROM generation_job
         WHERE pool_id = %(pool)s AND state = 'queued' AND tenant_id > waiting.tenant_id ORDER BY tenant_id LIMIT 1
     ) FROM waiting WHERE tenant_id IS NOT NULL
-), running (tenant_id, jobs) AS (
-    SELECT tenant_id, count(*) FROM generation_job
-    WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running') GROUP BY tenant_id
+), running (tenant_id) AS (
+    SELECT DISTINCT tenant_id FROM generation_job WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')
 )
-SELECT tenant.id, waiting.tenant_id IS NOT NULL, running.jobs IS NOT NULL,
-    coalesce(tenant.running_jobs_max - coalesce(running.jobs, 0), %(most)s),
-    tenant.fair_share_weight, share.virtual_time, coalesce(share.waiting, false)
+SELECT tenant.id, waiting.tenant_id IS NOT NULL, running.tenant_id IS NOT NULL,
+    tenant.running_jobs_max, tenant.fair_share_weight, share.virtual_time, coalesce(share.waiting, false)
 FROM (SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL) AS waiting FULL JOIN running USING (tenant_id)
 JOIN tenants_tenant AS tenant ON tenant.id = tenant_id
 LEFT JOIN generation_fairshare AS share ON share.tenant_id = tenant.id AND share.pool_id = %(pool)s
@@ -158,8 +156,23 @@ LEFT JOIN generation_fairshare AS share ON share.tenant_id = tenant.id AND share
 
 def _present(pool: Pool) -> list[_Tenant]:
     with connection.cursor() as cursor:
-        cursor.execute(_PRESENT, {"pool": pool.pk, "most": RELEASED_MAX})
-        return [_Tenant(*row) for row in cursor.fetchall()]
+        cursor.execute(_PRESENT, {"pool": pool.pk})
+        present = [_Tenant(*row) for row in cursor.fetchall()]
+    caps = {t.tenant_id: t.running_max for t in present if t.is_waiting and t.running_max is not None}
+    able = _under_caps(caps) if caps else {}
+    return [tenant._replace(able=able.get(tenant.tenant_id, RELEASED_MAX)) for tenant in present]
+
+
+def _under_caps(caps: dict[uuid.UUID, int]) -> dict[uuid.UUID, int]:
+    """How many more jobs each tenant with a cap may have running, in all pools together.
+
+    The tenants' rows are locked, so that pools take turns at a tenant and do not each fill its last place.
+    """
+    list(Tenant.objects.select_for_update(no_key=True).filter(pk__in=caps).order_by("pk").values_list("pk"))
+    pools = list(Pool.objects.values_list("pk", flat=True))  # named, since the index of what runs begins with the pool
+    running = Job.objects.filter(pool__in=pools, state__in=(State.DISPATCHED, State.RUNNING), tenant__in=caps)
+    counts = dict(running.order_by().values_list("tenant").annotate(count=Count("id")))
+    return {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
 
 
 def _contenders(pool: Pool, present: Sequence[_Tenant]) -> tuple[list[Contender], dict[uuid.UUID, float]]:
@@ -178,6 +191,21 @@ def _contenders(pool: Pool, present: Sequence[_Tenant]) -> tuple[list[Contender]
         if tenant.able > 0:
             contenders.append(Contender(tenant.tenant_id, virtual_time, tenant.weight, []))
     return contenders, risen
+
+
+def _first(
+    pool: Pool, contenders: Sequence[Contender], room: int, able: dict[uuid.UUID, int], now: datetime
+) -> list[Contender]:
+    """As many as there is room of those with the least virtual time that have a job to give: no other's turn can come.
+
+    One whose jobs are all in another's hands, past their time, or kept back by the quarantine leaves its place.
+    """
+    by_turn = iter(sorted(contenders, key=lambda contender: (contender.virtual_time, contender.tenant_id)))
+    first: list[Contender] = []
+    while more := list(islice(by_turn, room - len(first))):
+        _load_jobs(pool, more, room, able, now)
+        first += [contender for contender in more if contender.jobs]
+    return first
 
 
 # What a cancellation has locked at this moment is passed over.
