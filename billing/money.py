@@ -1,5 +1,6 @@
 """Amounts of money and their one rounding."""
 
+from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 MICROS = 1_000_000
@@ -22,7 +23,11 @@ def format_micros(amount_micros: int, currency: str) -> str:
     return f"{from_micros(amount_micros):.6f} {currency}"
 
 
-def amount_text(amount_micros: int) -> str:
-    """For statements, exact, with two places at least: `12.50`, `0.001250`."""
-    text = f"{from_micros(amount_micros):,.6f}"
-    return text[:-4] if text.endswith("0000") else text
+def amount_text(amount_micros: int, *, places: int = 6) -> str:
+    """For documents: `1,234.567800`; exact, if `places` are enough for it."""
+    return f"{from_micros(amount_micros):,.{places}f}"
+
+
+def places_of(amounts_micros: Iterable[int]) -> int:
+    """Two if cents are enough for all of them, else six: amounts in a column have as many places."""
+    return 6 if any(amount % 10_000 for amount in amounts_micros) else 2

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,9 +14,10 @@ from zoneinfo import ZoneInfo
 from django.template.loader import render_to_string
 
 from billing.models import Statement, StatementLine
-from billing.money import amount_text, from_micros
+from billing.money import amount_text, from_micros, places_of
 from billing.statement_lines import projects_of
 
+_OTHER_FONT = "STSong-Light"
 _COLUMNS = (
     "statement",
     "period_start",
@@ -134,7 +136,7 @@ def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes
             for one in group.lines
         ]
         rows.append([text(group.name, bold), "", "", text(group.amount, bold_right)])
-        table = Table(rows, colWidths=[82 * mm, 30 * mm, 34 * mm, 34 * mm], repeatRows=1)
+        table = Table(rows, colWidths=[98 * mm, 28 * mm, 24 * mm, 30 * mm], repeatRows=1)
         table.setStyle(TableStyle([rule, ("VALIGN", (0, 0), (-1, -1), "TOP")]))
         story += [table, Spacer(0, 5 * mm)]
     if not shown["groups"]:
@@ -172,20 +174,22 @@ def _page_number(canvas: Any, _document: Any) -> None:
 
 def _marked(words: str) -> str:
     """Text for the PDF: what its own fonts lack is set in a font that readers have for Chinese, Greek and Cyrillic."""
-    try:
-        words.encode("cp1252")
-    except UnicodeEncodeError:
-        from reportlab.pdfbase import pdfmetrics
-        from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 
-        if "STSong-Light" not in pdfmetrics.getRegisteredFontNames():
-            pdfmetrics.registerFont(UnicodeCIDFont("STSong-Light"))
-        return f'<font name="STSong-Light">{escape(words)}</font>'
-    return escape(words)
+    if _OTHER_FONT not in pdfmetrics.getRegisteredFontNames():
+        pdfmetrics.registerFont(UnicodeCIDFont(_OTHER_FONT))
+    runs = itertools.groupby(words, key=lambda letter: letter.encode("cp1252", "ignore") == b"")
+    return "".join(
+        f'<font name="{_OTHER_FONT}">{escape("".join(letters))}</font>' if other else escape("".join(letters))
+        for other, letters in runs
+    )
 
 
 def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, Any]:
     projects = projects_of(lines)
+    amounts = [line.amount_micros for line in lines]
+    places = places_of([*amounts, statement.tax_micros])
     by_project: dict[Any, list[StatementLine]] = {}
     for line in lines:
         by_project.setdefault(line.project_id, []).append(line)
@@ -199,21 +203,21 @@ def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, 
             Group(
                 name=projects[project_id].slug if project_id else "Account",
                 labels=_labels(projects[project_id].labels) if project_id else "",
-                lines=[_shown(line) for line in found],
-                amount=amount_text(sum(line.amount_micros for line in found)),
+                lines=[_shown(line, places) for line in found],
+                amount=amount_text(sum(line.amount_micros for line in found), places=places),
             )
             for project_id, found in by_project.items()
         ],
-        "subtotal": amount_text(statement.subtotal_micros),
-        "tax": amount_text(statement.tax_micros),
+        "subtotal": amount_text(statement.subtotal_micros, places=places),
+        "tax": amount_text(statement.tax_micros, places=places),
         "tax_percent": f"{(statement.tax_rate * 100).normalize():f}",
-        "total": amount_text(statement.total_micros),
+        "total": amount_text(statement.total_micros, places=places),
     }
 
 
-def _shown(line: StatementLine) -> ShownLine:
+def _shown(line: StatementLine, places: int) -> ShownLine:
     quantity = "" if line.quantity is None else f"{line.quantity.normalize():f}"
-    return ShownLine(line.description, line.model, quantity, amount_text(line.amount_micros))
+    return ShownLine(line.description, line.model, quantity, amount_text(line.amount_micros, places=places))
 
 
 def _corrects(statement: Statement) -> str:
