@@ -15,7 +15,8 @@ does nothing. A hold is settled once, by a post or by a void, whichever commits 
     write off  receivable  +owed   credit +what is below zero   write_off -both
 
 `credit` may go below zero as far as its account's limit: that is postpaid. What is left of each grant is kept beside
-the accounts (`billing.grants`): together it is credit and held, unless the tenant is in debt.
+the accounts (`billing.grants`): together it is credit and held, unless the tenant is in debt. What counts towards
+budgets (`billing.budget_months`) is counted here, in the same transaction and under the same locks.
 """
 
 import uuid
@@ -27,11 +28,12 @@ from uuid import UUID
 from django.db import IntegrityError, connection, transaction
 from django.db.models import Sum
 
+from billing.budget_months import budgets_hold, budgets_settle, budgets_spend
 from billing.grants import drawn, granted
 from billing.models import Account, CreditGrant, Entry, Transaction
-from billing.money import format_micros
+from billing.money import AMOUNT_MICROS_MAX, format_micros
 from tenants.errors import DomainError
-from tenants.models import Tenant
+from tenants.models import ApiKey, Project, Tenant
 
 Kind = Account.Kind
 # An account of a tenant: its kind, and of revenue the meter.
@@ -68,10 +70,10 @@ def grant(
 ) -> bool:
     """Gives credit, of which what the tenant owes is paid first. False when this grant was made before.
 
-    Raises `ValueError` unless the amount is positive and it expires later than `at`.
+    Raises `ValueError` unless the amount is 1 to `AMOUNT_MICROS_MAX` and it expires later than `at`.
     """
-    if amount_micros <= 0:
-        raise ValueError("a grant is a positive amount")
+    if not 0 < amount_micros <= AMOUNT_MICROS_MAX:
+        raise ValueError(f"a grant is a positive amount of at most {AMOUNT_MICROS_MAX} micros")
     if expires_at is not None and expires_at <= at:
         raise ValueError("a grant expires later than it is made")
     made = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, at, description)
@@ -85,7 +87,7 @@ def grant(
 # constraint is what they can't pass.
 _HOLD = """
 WITH credit AS (
-    SELECT id, balance_micros, credit_limit_micros FROM billing_account
+    SELECT id, balance_micros, credit_limit_micros, budgeted FROM billing_account
     WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'credit' FOR NO KEY UPDATE
 ), held AS (
     SELECT id FROM billing_account WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'held'
@@ -102,23 +104,45 @@ WITH credit AS (
     ) AS side (account_id, amount_micros)
     WHERE %(amount)s <> 0
 )
-SELECT EXISTS (SELECT FROM made), (SELECT balance_micros + credit_limit_micros FROM credit CROSS JOIN held)
+SELECT EXISTS (SELECT FROM made),
+       (SELECT balance_micros + credit_limit_micros FROM credit CROSS JOIN held),
+       (SELECT budgeted FROM credit)
 """
 
 
-def hold(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> bool:
-    """Reserves credit. False when it was reserved before. Raises `InsufficientBalance`."""
+@transaction.atomic(savepoint=False)
+def hold(
+    *,
+    tenant: Tenant,
+    amount_micros: int,
+    reference: UUID,
+    at: datetime,
+    project: Project | None = None,
+    api_key: ApiKey | None = None,
+) -> bool:
+    """Reserves credit, and what the budgets of tenant, project and key have left. False when it was reserved before.
+
+    Raises `InsufficientBalance`, `BudgetExceeded`; then the caller's transaction can't commit.
+    """
+    if amount_micros < 0:
+        raise ValueError("a hold is not negative")
     fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
     with connection.cursor() as cursor:
         cursor.execute(_HOLD, {**fields, "amount": amount_micros, "at": at, "id": uuid.uuid4()})
-        made, available = cursor.fetchone()
+        made, available, budgeted = cursor.fetchone()
     if made:
+        if budgeted and amount_micros:
+            budgets_hold(
+                tenant=tenant, project=project, api_key=api_key, amount_micros=amount_micros, reference=reference, at=at
+            )
         return True
     if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
         return False
     if available is None:  # the tenant's first: it has no accounts yet
         _accounts(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])
-        return hold(tenant=tenant, amount_micros=amount_micros, reference=reference, at=at)
+        return hold(
+            tenant=tenant, amount_micros=amount_micros, reference=reference, at=at, project=project, api_key=api_key
+        )
     raise InsufficientBalance(
         f"this request may cost up to {format_micros(amount_micros, tenant.currency)}, and "
         f"{format_micros(available, tenant.currency)} is available: add credit"
@@ -139,19 +163,30 @@ def post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, at: dat
     posted = _record(tenant, Transaction.Kind.POST, reference, movements, at)
     if posted is not None:
         drawn(posted, amount_micros=amount)
+        budgets_settle(reference, spent_micros=amount, at=at)
     return posted
 
 
+@transaction.atomic
 def void(*, tenant: Tenant, reference: UUID, at: datetime) -> bool:
     """Returns a hold whole; False when it was settled before. Raises `HoldUnknown`."""
     held = held_micros(reference)
     movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held}
-    return _record(tenant, Transaction.Kind.VOID, reference, movements, at) is not None
+    if _record(tenant, Transaction.Kind.VOID, reference, movements, at) is None:
+        return False
+    budgets_settle(reference, spent_micros=0, at=at)
+    return True
 
 
 @transaction.atomic
 def charge(
-    *, tenant: Tenant, meter: str, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+    *,
+    project: Project,
+    meter: str,
+    amount_micros: int,
+    reference: UUID,
+    at: datetime,
+    description: str = "",
 ) -> Transaction | None:
     """Charges what no hold was placed for: from credit as far as it goes, the rest is owed.
 
@@ -160,31 +195,37 @@ def charge(
     if amount_micros < 0:
         raise ValueError("a charge is not negative")
     into = (Kind.REVENUE, meter)
-    return _take(tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, at, description)
+    made = _take(project.tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, at, description)
+    return _counted(made, project.tenant, project, amount_micros)
 
 
 @transaction.atomic
 def correct(
-    *, tenant: Tenant, meter: str, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+    *, project: Project, meter: str, amount_micros: int, reference: UUID, at: datetime, description: str = ""
 ) -> Transaction | None:
     """Charges the difference that a correction makes, or gives it back if it is below zero. None if done before."""
-    kind, side = Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
-    if amount_micros >= 0:
-        return _take(tenant, kind, side, amount_micros, reference, at, description)
-    return _refund(tenant, kind, side, -amount_micros, reference, at, description)
+    tenant, kind, side = project.tenant, Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
+    made = _take_or_refund(tenant, kind, side, amount_micros, reference, at, description)
+    return _counted(made, tenant, project, amount_micros)
 
 
 @transaction.atomic
 def adjust(
-    *, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+    *,
+    tenant: Tenant,
+    amount_micros: int,
+    reference: UUID,
+    at: datetime,
+    description: str = "",
+    project: Project | None = None,
 ) -> Transaction | None:
-    """Takes an amount by hand, or gives it if it is below zero. None if done before. Raises `ValueError` for 0."""
-    if not amount_micros:
-        raise ValueError("an adjustment is not zero")
+    """Takes an amount by hand, or gives it if it is below zero. None if done before. Raises `ValueError` for 0, and
+    beyond `AMOUNT_MICROS_MAX`."""
+    if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
+        raise ValueError(f"an adjustment is not zero, and at most {AMOUNT_MICROS_MAX} micros")
     kind, side = Transaction.Kind.ADJUST, (Kind.ADJUSTMENTS, "")
-    if amount_micros > 0:
-        return _take(tenant, kind, side, amount_micros, reference, at, description)
-    return _refund(tenant, kind, side, -amount_micros, reference, at, description)
+    made = _take_or_refund(tenant, kind, side, amount_micros, reference, at, description)
+    return _counted(made, tenant, project, amount_micros)
 
 
 @transaction.atomic
@@ -193,9 +234,7 @@ def tax(
 ) -> Transaction | None:
     """Charges the tax of a statement, or gives it back if it is below zero. None if done before."""
     kind, side = Transaction.Kind.TAX, (Kind.TAX, "")
-    if amount_micros >= 0:
-        return _take(tenant, kind, side, amount_micros, reference, at, description)
-    return _refund(tenant, kind, side, -amount_micros, reference, at, description)
+    return _take_or_refund(tenant, kind, side, amount_micros, reference, at, description)
 
 
 @transaction.atomic
@@ -216,10 +255,11 @@ def expire(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime)
     return _record(tenant, Transaction.Kind.EXPIRE, reference, movements, at, "credit that ran out")
 
 
+@transaction.atomic
 def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
     """How far a tenant's credit may go below zero: 0 is prepaid. Raises `CreditLimitBelowDebt`, `ValueError`."""
-    if limit_micros < 0:
-        raise ValueError("a credit limit is not negative")
+    if not 0 <= limit_micros <= AMOUNT_MICROS_MAX:
+        raise ValueError(f"a credit limit is 0 to {AMOUNT_MICROS_MAX} micros")
     account = _accounts(tenant, [(Kind.CREDIT, "")])[Kind.CREDIT, ""]
     try:
         with transaction.atomic():
@@ -229,6 +269,13 @@ def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
         raise CreditLimitBelowDebt(
             f"{tenant} owes {format_micros(owed, tenant.currency)} already: the limit can't be below that"
         ) from error
+
+
+def budgeted_set(*, tenant: Tenant, budgeted: bool) -> None:
+    """Says whether holds of a tenant count towards budgets; until the transaction ends nobody else moves its money."""
+    account = _accounts(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])[Kind.CREDIT, ""]
+    locked(tenant)
+    Account.objects.filter(pk=account.pk).update(budgeted=budgeted)
 
 
 def held_micros(reference: UUID) -> int:
@@ -279,6 +326,20 @@ def _take(
     made = _record(tenant, kind, reference, movements, at, description)
     if made is not None:
         drawn(made, amount_micros=from_credit)
+    return made
+
+
+def _take_or_refund(
+    tenant: Tenant, kind: Transaction.Kind, side: Side, amount: int, reference: UUID, at: datetime, description: str
+) -> Transaction | None:
+    if amount >= 0:
+        return _take(tenant, kind, side, amount, reference, at, description)
+    return _refund(tenant, kind, side, -amount, reference, at, description)
+
+
+def _counted(made: Transaction | None, tenant: Tenant, project: Project | None, amount: int) -> Transaction | None:
+    if made is not None and amount:
+        budgets_spend(tenant=tenant, project=project, amount_micros=amount, at=made.created_at)
     return made
 
 
@@ -339,6 +400,8 @@ def _accounts(tenant: Tenant, sides: list[Side]) -> dict[Side, Account]:
     rows = Account.objects.filter(tenant=tenant, currency=tenant.currency, kind__in={kind for kind, _ in sides})
     found: dict[Side, Account] = {(Kind(row.kind), row.meter): row for row in rows}
     if missing := [side for side in sides if side not in found]:
+        # Its other accounts first, as whoever waits for a row that is being added may have them already: no deadlock.
+        locked(tenant)
         Account.objects.bulk_create(
             (Account(tenant=tenant, kind=kind, meter=meter, currency=tenant.currency) for kind, meter in missing),
             ignore_conflicts=True,

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 
 MICROS = 1_000_000
+# The most that people may set or move at once: a billion, of which thousands fit into a balance.
+AMOUNT_MICROS_MAX = 10**15
 # Holds a product of any quantity and any price with all its digits: the only rounding is that of `to_micros`.
 EXACT = Context(prec=100)
 

@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
@@ -23,7 +22,6 @@ from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 from billing import ledger
 from billing.models import (
     Adjustment,
-    BillingProfile,
     Charge,
     Contract,
     Meter,
@@ -33,6 +31,7 @@ from billing.models import (
     StatementSequence,
 )
 from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.profiles import month_begin, month_end, profile_of
 from billing.statement_lines import charges_of, lines_of, with_model
 from billing.storage import storage_days_due
 from tenants.errors import DomainError
@@ -60,24 +59,6 @@ class Period:
     start: datetime
     end: datetime
     zone: str
-
-
-def profile_of(tenant: Tenant) -> BillingProfile:
-    """How a tenant is billed."""
-    return BillingProfile.objects.filter(tenant=tenant).first() or BillingProfile(tenant=tenant)
-
-
-def month_begin(at: datetime, zone: str) -> datetime:
-    """The midnight in `zone` with which the month of an instant began."""
-    local = at.astimezone(ZoneInfo(zone))
-    return datetime(local.year, local.month, 1, tzinfo=local.tzinfo).astimezone(UTC)
-
-
-def month_end(at: datetime, zone: str) -> datetime:
-    """The first midnight after `at` with which a month begins in `zone`."""
-    local = at.astimezone(ZoneInfo(zone))
-    years, month = divmod(local.month, 12)
-    return datetime(local.year + years, month + 1, 1, tzinfo=local.tzinfo).astimezone(UTC)
 
 
 def period_next(tenant: Tenant) -> Period:

@@ -96,7 +96,7 @@ def _charge(*, project: Project, kind: str, start: datetime, end: datetime) -> b
     prices = Prices.at(currency=project.tenant.currency, at=end - INSTANT)
     [line] = prices.rate([Quantity(meter=Meter.STORAGE_GB_SECOND, amount=amount)])
     posted = ledger.charge(
-        tenant=project.tenant,
+        project=project,
         meter=Meter.STORAGE_GB_SECOND,
         amount_micros=line.amount_micros,
         reference=uuid.uuid5(_NAMESPACE, key),

@@ -81,6 +81,7 @@ class Budget(models.Model):
     amount_micros = models.BigIntegerField()
     currency = models.CharField(max_length=3)
     hard_stop = models.BooleanField(default=False, help_text="Refuse what would go over it.")
+    counts_from = models.DateTimeField(help_text="The beginning of the month in which it was made.")
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
@@ -97,7 +98,7 @@ class Budget(models.Model):
 
 
 class BudgetMonth(models.Model):
-    """What was charged to a budget in a month of its tenant's time zone."""
+    """What was charged to a budget in a month of its tenant's time zone, and what is held of it."""
 
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="months")
     month = models.DateField(help_text="Its first day.")
@@ -125,12 +126,19 @@ class BudgetHold(models.Model):
 
 
 class BudgetCrossing(models.Model):
-    """A threshold that a budget's month has passed: told once."""
+    """A threshold that a budget's month has reached: told once, by a webhook and by e-mail."""
 
     budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="crossings")
     percent = models.PositiveSmallIntegerField()
     spent_micros = models.BigIntegerField()
     at = models.DateTimeField()
+    told_at = models.DateTimeField(null=True, blank=True)
+    mailed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["budget_month", "percent"], name="budget_crossing_once")]
+        indexes = [
+            models.Index(
+                fields=["at"], condition=Q(told_at__isnull=True) | Q(mailed_at__isnull=True), name="budget_crossing_due"
+            )
+        ]

@@ -28,6 +28,7 @@ class Account(models.Model):
     currency = models.CharField(max_length=3)
     balance_micros = models.BigIntegerField(default=0)
     credit_limit_micros = models.BigIntegerField(default=0, help_text="How far `credit` may go below zero.")
+    budgeted = models.BooleanField(default=False, help_text="Of `credit`: whether its tenant has budgets.")
 
     class Meta:
         constraints = [

@@ -121,7 +121,7 @@ def test_the_database_refuses_credit_below_its_limit(dora):
 def test_a_correction_gives_back_what_was_charged_too_much(dora):
     give(dora, 5)
     spend(dora, 5)
-    ledger.correct(tenant=dora.tenant, meter="image_unit", amount_micros=-2 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+    ledger.correct(project=dora.project, meter="image_unit", amount_micros=-2 * DOLLAR, reference=uuid.uuid4(), at=NOW)
     assert (credit(dora), ledger.balances(dora.tenant)["revenue"]) == (2, 3 * DOLLAR)
     assert CreditGrant.objects.get(tenant=dora.tenant, category="refund").remaining_micros == 2 * DOLLAR
 

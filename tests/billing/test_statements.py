@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from billing import ledger
 from billing.models import Adjustment, BillingProfile, Contract, Meter, Statement, StatementLine, StoredObject
+from billing.profiles import month_begin, month_end
 from billing.rating import Prices, Quantity
 from billing.settlement import settle
 from billing.statement_documents import statement_csv, statement_html, statement_pdf
@@ -19,8 +20,6 @@ from billing.statement_lines import charges_of_line
 from billing.statements import (
     REVIEW,
     StatementNotReady,
-    month_begin,
-    month_end,
     period_next,
     statement_draft,
     statement_final,

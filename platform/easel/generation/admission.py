@@ -120,7 +120,14 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
 
     def admit(source: Job | None) -> Job:
         quantities = [_REQUEST] if source else most
-        ledger.hold(tenant=tenant, amount_micros=total_micros(prices.rate(quantities)), reference=job_id, at=now)
+        ledger.hold(
+            tenant=tenant,
+            project=project,
+            api_key=api_key,
+            amount_micros=total_micros(prices.rate(quantities)),
+            reference=job_id,
+            at=now,
+        )
         _take_quota(api_key, quotas, image_units(width=width, height=height, n=spec.n), now)
         job = Job.objects.create(
             id=job_id,

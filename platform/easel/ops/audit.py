@@ -9,7 +9,9 @@ from django.db import connection, transaction
 from django.db.models import Count, DateField, F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce, TruncMonth
 
-from billing.models import Account, Charge, CreditGrant, Transaction
+from billing.budgets import charged_micros
+from billing.models import Account, Budget, BudgetHold, BudgetMonth, Charge, CreditGrant, Entry, Transaction
+from easel.generation.budgets import jobs_in_hand
 from easel.generation.models import Attempt, Job, State
 from easel.registry.models import Worker
 from tenants.models import MonthlyUse
@@ -63,6 +65,24 @@ def charges_match_ledger(now: datetime) -> Iterator[str]:
     made = Transaction.objects.filter(kind__in=kinds).annotate(earned=earned, charged=charged)
     for one in made.exclude(charged=F("earned")):
         yield f"{one.kind} {one.reference} was charged {one.charged} micros and {one.earned} were earned"
+
+
+def budgets_match_charges(now: datetime) -> Iterator[str]:
+    """A budget's months have counted what its owner was charged, and hold what its jobs in hand hold."""
+    held = Sum("holds__amount_micros")
+    for month in BudgetMonth.objects.annotate(total=Coalesce(held, 0)).exclude(held_micros=F("total")):
+        yield f"a month of budget {month.budget_id} holds {month.held_micros} micros and its jobs {month.total}"
+    for budget in Budget.objects.select_related("tenant", "project", "api_key"):
+        counted = budget.months.aggregate(sum=Coalesce(Sum("spent_micros"), 0))["sum"]
+        if counted != (charged := charged_micros(budget)):
+            yield f"budget {budget.pk} has counted {counted} micros and its owner was charged {charged}"
+        jobs = jobs_in_hand(tenant=budget.tenant, project=budget.project, api_key=budget.api_key)
+        entries = Entry.objects.filter(account__kind=Account.Kind.HELD, transaction__kind=Transaction.Kind.HOLD)
+        entries = entries.filter(transaction__reference__in=jobs, transaction__created_at__gte=budget.counts_from)
+        holds = BudgetHold.objects.filter(budget_month__budget=budget)
+        of_jobs = set(entries.values_list("transaction__reference", "amount_micros"))
+        if of_jobs != set(holds.values_list("reference", "amount_micros")):
+            yield f"budget {budget.pk} holds {holds.count()} amounts, which aren't those of its {len(of_jobs)} jobs"
 
 
 def jobs_match_ledger(now: datetime) -> Iterator[str]:
@@ -133,6 +153,7 @@ CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
     accounts_match_entries,
     grants_match_credit,
     charges_match_ledger,
+    budgets_match_charges,
     jobs_match_ledger,
     jobs_end,
     successes_have_outputs,

@@ -1,0 +1,96 @@
+"""How tenants are billed: names, address and tax for statements, and the zone whose months they are billed by."""
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo, available_timezones
+
+from django.core.exceptions import ValidationError
+
+from billing.models import BillingProfile
+from tenants.configuration import kept
+from tenants.errors import DomainError
+from tenants.models import Tenant
+
+FIELDS = ("legal_name", "address", "email", "tax_id", "tax_name", "tax_rate", "time_zone")
+_ADDRESS_CHARS_MAX = 1000
+_ZONES = available_timezones() - {"localtime", "Factory"}  # the server's own, and no zone at all
+
+
+class ProfileInvalid(DomainError):
+    """This is no billing profile."""
+
+    code = "billing_profile_invalid"
+
+
+def profile_of(tenant: Tenant) -> BillingProfile:
+    """How a tenant is billed."""
+    return BillingProfile.objects.filter(tenant=tenant).first() or BillingProfile(tenant=tenant)
+
+
+def profile_set(*, tenant: Tenant, changes: Mapping[str, Any], now: datetime) -> BillingProfile:
+    """Changes some of `FIELDS`; a zone holds from the next month on. Raises `ProfileInvalid`, naming the field."""
+    profile = profile_of(tenant)
+    for name, value in changes.items():
+        if name not in FIELDS:
+            raise ProfileInvalid(f"there is no {name!r}: there are {', '.join(FIELDS)}")
+        setattr(profile, name, value if name == "tax_rate" else value.strip())
+    _check(profile)
+    profile.updated_at = now
+    profile.save()
+    return profile
+
+
+def _check(profile: BillingProfile) -> None:
+    rate = profile.tax_rate
+    if not isinstance(rate, Decimal | int) or not Decimal(rate).is_finite() or not 0 <= rate <= 1:
+        raise ProfileInvalid("a tax rate is 0 to 1: 0.19 is 19 %", param="tax_rate")
+    if rate != round(Decimal(rate), 6):
+        raise ProfileInvalid("a tax rate has at most 6 places", param="tax_rate")
+    if profile.time_zone not in _ZONES:
+        raise ProfileInvalid(
+            f"there is no time zone {profile.time_zone!r}: one is UTC, another Europe/Berlin", param="time_zone"
+        )
+    if len(profile.address) > _ADDRESS_CHARS_MAX:
+        raise ProfileInvalid(f"an address has at most {_ADDRESS_CHARS_MAX} characters", param="address")
+    if not profile.tax_name:
+        raise ProfileInvalid("a tax has a name, for example VAT", param="tax_name")
+    try:
+        profile.clean_fields(exclude=["tenant", "updated_at", "tax_rate"])
+    except ValidationError as error:
+        name, messages = next(iter(error.message_dict.items()))
+        raise ProfileInvalid(f"{name}: {messages[0]}", param=name) from error
+    for name in FIELDS:
+        if isinstance(text := getattr(profile, name), str) and _unusable(text):
+            raise ProfileInvalid(f"{name} holds characters that are no text", param=name)
+
+
+def _unusable(text: str) -> bool:
+    """NUL and lone surrogates, which the database can't keep."""
+    return "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)
+
+
+@kept
+def zone_of(tenant_id: UUID) -> str:
+    """The zone of a tenant's months."""
+    return BillingProfile.objects.filter(tenant=tenant_id).values_list("time_zone", flat=True).first() or "UTC"
+
+
+def month_of(at: datetime, zone: str) -> date:
+    """The first day of the month that an instant is in, in `zone`."""
+    return at.astimezone(ZoneInfo(zone)).date().replace(day=1)
+
+
+def month_begin(at: datetime, zone: str) -> datetime:
+    """The midnight in `zone` with which the month of an instant began."""
+    local = at.astimezone(ZoneInfo(zone))
+    return datetime(local.year, local.month, 1, tzinfo=local.tzinfo).astimezone(UTC)
+
+
+def month_end(at: datetime, zone: str) -> datetime:
+    """The first midnight after `at` with which a month begins in `zone`."""
+    local = at.astimezone(ZoneInfo(zone))
+    years, month = divmod(local.month, 12)
+    return datetime(local.year + years, month + 1, 1, tzinfo=local.tzinfo).astimezone(UTC)
