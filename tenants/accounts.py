@@ -7,7 +7,7 @@ from datetime import datetime
 from django.db import transaction
 
 from tenants.errors import DomainError
-from tenants.models import SLUG, Project, Quota, Tenant
+from tenants.models import SLUG, ApiKey, BlockListEntry, IdempotentRequest, Project, Quota, Tenant
 
 PIXELS_MAX = 1024 * 1024  # what a new tenant may ask for
 
@@ -16,6 +16,12 @@ class SlugInvalid(DomainError):
     """A name is 1 to 40 lower-case letters, digits and inner hyphens, as a DNS label is."""
 
     code = "slug_invalid"
+
+
+class TenantClosed(DomainError):
+    """This account is closed and erased: make another one."""
+
+    code, http_status = "tenant_closed", 409
 
 
 class SlugTaken(DomainError):
@@ -56,8 +62,24 @@ def tenant_suspend(*, tenant: Tenant, now: datetime) -> bool:
 
 
 def tenant_resume(*, tenant: Tenant) -> bool:
-    """Lets the tenant's keys in again; False when it isn't suspended."""
+    """Lets the tenant's keys in again; False when it isn't suspended. Raises `TenantClosed`."""
+    if Tenant.objects.filter(pk=tenant.pk).exclude(erase_requested_at=None).exists():
+        raise TenantClosed
     return Tenant.objects.filter(pk=tenant.pk).exclude(suspended_at=None).update(suspended_at=None) == 1
+
+
+def tenant_close(*, tenant: Tenant, now: datetime) -> None:
+    """Suspends a locked tenant for good and revokes its keys: it is to be erased."""
+    Tenant.objects.filter(pk=tenant.pk).update(suspended_at=tenant.suspended_at or now, erase_requested_at=now)
+    ApiKey.objects.filter(tenant=tenant, revoked_at=None).update(revoked_at=now)
+
+
+def tenant_forget(*, tenant: Tenant, now: datetime) -> None:
+    """Deletes what a closed tenant has here besides what its costs are attributed to: it is erased."""
+    BlockListEntry.objects.filter(tenant=tenant).delete()
+    IdempotentRequest.objects.filter(tenant=tenant).delete()
+    ApiKey.objects.filter(tenant=tenant).update(name="")
+    Tenant.objects.filter(pk=tenant.pk).update(name="", caller_salt=None, erased_at=now)
 
 
 def tenant_share(*, tenant: Tenant, changes: Mapping[str, int | None]) -> Tenant:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import connection, transaction
 from django.db.models import Case, CharField, F, Value, When
@@ -142,7 +142,7 @@ def _words_delete(owner: Tenant, job_ids: Collection[UUID], now: datetime) -> De
         user=Case(
             When(arm=None, then=Value("")),
             When(user="", then=Value("")),
-            default=RawSQL(CALLER.format(salt="%s"), [str(owner.caller_salt)]),  # noqa: S611 - of a constant
+            default=RawSQL(CALLER.format(salt="%s"), [str(owner.caller_salt or uuid4())]),  # noqa: S611 - of a constant
             output_field=CharField(),
         ),
         request_id="",

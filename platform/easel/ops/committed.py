@@ -10,6 +10,11 @@ from typing import Any
 from easel.ops.environment import django_ready
 
 
+def actor_name() -> str:
+    """Who runs this command, as the audit log says it."""
+    return f"command:{getpass.getuser()}"
+
+
 @dataclass(frozen=True, slots=True)
 class Act:
     """A command's transaction: its time, and its way into the audit log."""
@@ -21,8 +26,7 @@ class Act:
     ) -> None:
         from tenants.audit_log import audit_record
 
-        actor = f"command:{getpass.getuser()}"
-        audit_record(actor=actor, action=action, subject=subject, tenant=tenant, details=details, now=self.now)
+        audit_record(actor=actor_name(), action=action, subject=subject, tenant=tenant, details=details, now=self.now)
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from easel.generation.guardrail import rollouts_judge
 from easel.generation.models import Attempt, Job, JobAdapter, State
 from easel.generation.outputs import attempts_sweep
 from easel.generation.result_cache import results_trim
+from easel.privacy.erasure import erase_advance
 from easel.registry.adapters import adapter_files_delete_retired
-from tenants.models import IdempotentRequest
+from tenants.models import IdempotentRequest, Tenant
 
 log = structlog.get_logger()
 IDEMPOTENCY_HOURS = 24
@@ -66,6 +67,15 @@ def delete_what_aged_out(now: datetime) -> int:
     return age_out(default=settings.EASEL, now=now)
 
 
+def erase_tenants(now: datetime) -> int:
+    """Erasures that were asked for in the portal, or broken off, go on."""
+    asked = Tenant.objects.filter(erased_at=None).exclude(erase_requested_at=None)
+    return sum(
+        erase_advance(tenant=tenant, default=settings.EASEL, actor="platform", now=now)
+        for tenant in asked.order_by("erase_requested_at")
+    )
+
+
 def sweep_attempts(now: datetime) -> int:
     """What attempts left in the storage that is no image."""
     return attempts_sweep(now=now)
@@ -95,6 +105,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (600, meter_storage),
     (60, expire_grants),
     (5, delete_what_aged_out),
+    (5, erase_tenants),
     (600, make_statements),
     (60, delete_retired_adapters),
     (60, trim_result_cache),

@@ -12,7 +12,7 @@ from easel.ops.committed import committed
 from easel.ops.environment import django_ready
 from easel.ops.limit_command import NO_LIMIT, WholeLimit, tenant_limit
 from easel.ops.tables import as_json_option, print_rows
-from easel.ops.tenant_data_command import tenant_export, tenant_retention
+from easel.ops.tenant_data_command import tenant_erase, tenant_export, tenant_retention
 from tenants.errors import DomainError
 
 SCOPES = ("generate", "adapters", "usage")
@@ -152,6 +152,7 @@ def tenant_list(as_json: bool) -> None:
 tenant.add_command(tenant_limit)
 tenant.add_command(tenant_retention)
 tenant.add_command(tenant_export)
+tenant.add_command(tenant_erase)
 
 
 @tenant.command("share")

@@ -6,10 +6,13 @@ from typing import Any
 
 import click
 
-from easel.ops.committed import Act, committed
+from easel.ops.committed import Act, actor_name, committed
 from easel.ops.environment import django_ready
 from easel.ops.limit_command import NO_LIMIT, WholeLimit
 from easel.ops.tables import as_json_option, print_rows
+
+# After a request to cancel a worker stops at its next step; a lost one's lease runs out.
+_WORKERS_STOP_SECONDS = 60
 
 
 @click.command("retention")
@@ -81,3 +84,53 @@ def tenant_export(name: str, output: Path | None) -> None:
     click.echo(f"{to} has {rows} rows and {files['rows'] - files['missing']} files of {name}")
     if files["missing"]:
         click.echo(f"{files['missing']} files were deleted meanwhile: files.jsonl names them")
+
+
+@click.command("erase")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Don't ask for the tenant's name again.")
+@click.option("--cancel-jobs", is_flag=True, help="Cancel its unfinished jobs; without this they are a refusal.")
+def tenant_erase(name: str, yes: bool, cancel_jobs: bool) -> None:
+    """Erase a tenant for good: images, adapters, prompts, users, names. What it was charged stays, without those.
+
+    Its keys are revoked at once. Broken off, it is finished by the scheduler, or by the same command again.
+    """
+    with django_ready():
+        import time
+        from datetime import UTC, datetime
+
+        from django.conf import settings
+
+        from easel.ops.tenant_command import tenant_named
+        from easel.privacy.erasure import JobsUnfinished, erase_advance, erase_request, unfinished_jobs
+
+        found = tenant_named(name)
+        if found.erased_at is not None:
+            click.echo(f"{name} was erased at {found.erased_at:%Y-%m-%d %H:%M} UTC")
+            return
+        if not yes and click.prompt(f"This can't be undone. Type {name} to erase it", err=True) != name:
+            raise click.Abort
+        actor = actor_name()
+        erase_request(tenant=found, cancel_jobs=cancel_jobs, actor=actor, now=datetime.now(UTC))
+        give_up_at = time.monotonic() + _WORKERS_STOP_SECONDS
+        total = found.jobs.filter(deleted_at=None).count()
+        with click.progressbar(length=total, label=f"{name}: jobs", file=sys.stderr, show_pos=True) as bar:
+            while found.erased_at is None:
+                touched = erase_advance(tenant=found, default=settings.EASEL, actor=actor, now=datetime.now(UTC))
+                bar.update(total - found.jobs.filter(deleted_at=None).count() - bar.pos)
+                found.refresh_from_db()
+                if touched or found.erased_at is not None:
+                    continue
+                if time.monotonic() > give_up_at:
+                    raise JobsUnfinished(
+                        f"{unfinished_jobs(found).count()} jobs are in workers' hands still: the scheduler erases the"
+                        " rest once they end"
+                    )
+                time.sleep(0.5)
+        images = found.jobs.filter(outputs__isnull=False).values("outputs").count()
+        click.echo(
+            f"{name} is erased: {found.jobs.count()} jobs, {images} images, {found.adapters.count()} adapters."
+            f" Nothing is left under {name}/ in the storage. Usage, charges and ledger stay, under its id {found.pk}."
+        )
+        for pool in found.pools.all():
+            click.echo(f"Its pool {pool.slug} is left: stop its workers and delete its namespace.")

@@ -22,6 +22,8 @@ _TONES = {
     "queued": "info",
     "failed": "danger",
     "suspended": "danger",
+    "erased": "danger",
+    "being erased": "danger",
     "revoked": "danger",
     "rolled back": "warning",
     "lost": "warning",

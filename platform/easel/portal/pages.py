@@ -31,11 +31,14 @@ class Operator:
     name: str
     now: datetime
 
+    @property
+    def actor(self) -> str:
+        return f"operator:{self.name}"
+
     def record(
         self, action: str, subject: str, *, tenant: Tenant | None = None, details: Mapping[str, Any] | None = None
     ) -> None:
-        actor = f"operator:{self.name}"
-        audit_record(actor=actor, action=action, subject=subject, tenant=tenant, details=details, now=self.now)
+        audit_record(actor=self.actor, action=action, subject=subject, tenant=tenant, details=details, now=self.now)
 
 
 @dataclass(frozen=True, slots=True)

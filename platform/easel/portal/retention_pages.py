@@ -1,9 +1,10 @@
-"""How long what a tenant made and wrote is kept."""
+"""How long what a tenant made and wrote is kept, and its erasure."""
 
 from django import forms
 from django.conf import settings
 
 from easel.portal.pages import Act, ActForm, Done, Operator, Section
+from easel.privacy.erasure import erase_request
 from tenants.models import KEPT_DAYS_MAX, Tenant
 from tenants.retention import retention_of, retention_set
 
@@ -36,6 +37,33 @@ SET_RETENTION = Act(
     perform=_set_retention,
     form=RetentionForm,
     explain="What is older is deleted within seconds, for good. What jobs did and cost stays.",
+)
+
+
+class EraseForm(ActForm):
+    slug = forms.CharField(max_length=40, help_text="The tenant's name, typed again.")
+    cancel_jobs = forms.BooleanField(required=False, help_text="Cancel its unfinished jobs.")
+
+    def clean_slug(self) -> str:
+        if self.cleaned_data["slug"] != self.row.slug:
+            raise forms.ValidationError("This is not the tenant's name.")
+        return str(self.row.slug)
+
+
+def _erase(tenant: Tenant, operator: Operator, *, slug: str, cancel_jobs: bool) -> Done:
+    erase_request(tenant=tenant, cancel_jobs=cancel_jobs, actor=operator.actor, now=operator.now)
+    return Done(f"{slug} is closed and being erased: its page says when that is done.")
+
+
+ERASE = Act(
+    name="erase",
+    label="Erase",
+    permission="tenants.delete_tenant",
+    perform=_erase,
+    form=EraseForm,
+    applies=lambda tenant: tenant.erase_requested_at is None,
+    explain="Deletes images, adapters, prompts, users and names for good and revokes its keys. What it cost stays.",
+    danger=True,
 )
 
 

@@ -19,6 +19,7 @@ OPERATOR = (
     *FINANCE,
     "tenants.add_tenant",
     "tenants.change_tenant",
+    "tenants.delete_tenant",
     "tenants.add_project",
     "tenants.add_apikey",
     "tenants.change_apikey",

@@ -22,7 +22,7 @@ from easel.generation.models import Job
 from easel.portal import cells
 from easel.portal.limit_pages import SET_LIMITS, quotas_section
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
-from easel.portal.retention_pages import SET_RETENTION, retention_section
+from easel.portal.retention_pages import ERASE, SET_RETENTION, retention_section
 from easel.portal.site import portal
 from tenants.accounts import project_create, tenant_create, tenant_resume, tenant_suspend
 from tenants.errors import DomainError
@@ -176,7 +176,17 @@ class TenantPage(Page):
     list_filter = (StateFilter,)
     search_fields = ("slug", "name")
     ordering = ("slug",)
-    fields = ("slug", "name", "shown_state", "currency", "fair_share_weight", "created_at", "suspended_at")
+    fields = (
+        "slug",
+        "name",
+        "shown_state",
+        "currency",
+        "fair_share_weight",
+        "created_at",
+        "suspended_at",
+        "erase_requested_at",
+        "erased_at",
+    )
     readonly_fields = ("shown_state",)
     list_acts = (
         Act(name="create", label="New tenant", permission="tenants.add_tenant", perform=_create, form=TenantForm),
@@ -214,9 +224,10 @@ class TenantPage(Page):
             label="Resume",
             permission="tenants.change_tenant",
             perform=_resume,
-            applies=lambda tenant: tenant.suspended_at is not None,
+            applies=lambda tenant: tenant.suspended_at is not None and tenant.erase_requested_at is None,
             explain="Lets its keys in again.",
         ),
+        ERASE,
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
@@ -235,6 +246,8 @@ class TenantPage(Page):
 
     @admin.display(description="state")
     def shown_state(self, tenant: Tenant) -> str:
+        if tenant.erase_requested_at:
+            return cells.state("erased" if tenant.erased_at else "being erased")
         return cells.state("suspended" if tenant.suspended_at else "active")
 
     @admin.display(ordering="credit_micros")

@@ -108,6 +108,20 @@ def adapter_files_delete_retired(*, in_use: Collection[UUID], now: datetime) -> 
     return deleted
 
 
+def adapters_erase(*, tenant: Tenant, now: datetime) -> None:
+    """Retires a tenant's adapters, deletes their files and their names; what was drawn with them keeps their ids."""
+    for adapter in tenant.adapters.prefetch_related("versions"):
+        keys = [version.storage_key for version in adapter.versions.all()]
+        store().delete_all(keys)
+        objects_deleted(storage_keys=keys, at=now)
+        Adapter.objects.filter(pk=adapter.pk).update(name=erased_name(adapter.pk), retired_at=adapter.retired_at or now)
+
+
+def erased_name(row_id: UUID) -> str:
+    """What an erased tenant's things are called: a DNS label that tells nothing."""
+    return f"erased-{row_id.hex}"
+
+
 def _lock(storage_key: str) -> None:
     """Until the end of the transaction, this file is neither written nor deleted by another one."""
     with connection.cursor() as cursor:

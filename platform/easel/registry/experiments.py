@@ -13,7 +13,7 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
-from easel.registry.adapters import adapters_resolve
+from easel.registry.adapters import adapters_resolve, erased_name
 from easel.registry.errors import ExperimentExists, ExperimentInvalid, ExperimentNotFound, VersionNotFound
 from easel.registry.models import Arm, Experiment, Model, ModelVersion
 from easel.registry.routing import bucket_of, main_version, share_of, weights_check
@@ -89,6 +89,15 @@ def experiment_stop(*, tenant: Tenant, name: str, now: datetime) -> Experiment:
         state=Experiment.State.STOPPED, stopped_at=now
     )
     return experiment_get(tenant=tenant, name=name)
+
+
+def experiments_erase(*, tenant: Tenant, now: datetime) -> None:
+    """Stops a tenant's experiments and deletes the names in them; their reports stay."""
+    for experiment in tenant.experiments.all():
+        experiment_stop(tenant=tenant, name=experiment.name, now=now)
+        Experiment.objects.filter(pk=experiment.pk).update(name=erased_name(experiment.pk))
+        for arm in experiment.arms.all():
+            Arm.objects.filter(pk=arm.pk).update(name=f"arm-{arm.position}", adapters=[])
 
 
 def experiment_get(*, tenant: Tenant, name: str) -> Experiment:

@@ -283,3 +283,20 @@ def test_every_grant_of_the_portal_balances(finance, customer):
     finance.fill_in(act(alice.tenant, "grant"), amount="3", reason="r")
     entries = Entry.objects.filter(transaction__tenant=alice.tenant)
     assert sum(entry.amount_micros for entry in entries) == 0
+
+
+def test_a_tenant_is_erased_once_its_name_is_typed(operator, alice):
+    wrong = operator.fill_in(act(alice.tenant, "erase"), slug="alice")
+    assert "not the tenant&#x27;s name" in wrong.text
+    assert operator.fill_in(act(alice.tenant, "erase"), slug=alice.tenant.slug).status_code == 302
+    assert refused_with(alice.secret) == "invalid_api_key"
+    page = operator.get(f"/admin/tenants/tenant/{alice.tenant.pk}/change/").text
+    assert "being erased" in page
+    assert operator.post(act(alice.tenant, "resume")).status_code == 302
+    alice.tenant.refresh_from_db()
+    assert alice.tenant.suspended_at is not None
+    assert [event.actor for event in events(alice.tenant, "tenant.erase")] == [f"operator:{operator.name}"]
+
+
+def test_finance_erases_nobody(finance, alice):
+    assert finance.get(act(alice.tenant, "erase")).status_code == 403

@@ -20,8 +20,12 @@ from tenants.models import BlockListEntry, Tenant
 from tests.conftest import NOW, Customer
 from tests.easel.registry.conftest import weights  # noqa: F401 - a fixture
 
-# What a tenant wrote; in no place once it is erased.
-SECRET = "xyzzy"
+IN_BOTH_STORES = pytest.mark.parametrize("any_store", ["folder", "bucket"], indirect=True)
+
+
+def secret_of(customer: Customer) -> str:
+    """What a tenant wrote everywhere; in no place once it is erased."""
+    return f"xyzzy{customer.tenant.id.hex[:8]}"
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +38,11 @@ def s3():
     server.stop()
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture
 def any_store(request, tmp_path, monkeypatch, settings_of):
-    """What holds the files, for all of the platform."""
+    """What holds the files, for all of the platform: a folder unless the test asks for others."""
     url = (tmp_path / "storage").as_uri()
-    if request.param == "bucket":
+    if getattr(request, "param", "folder") == "bucket":
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "test")
         bucket, endpoint = f"pictures-{uuid.uuid4().hex}", request.getfixturevalue("s3")
@@ -55,40 +59,40 @@ def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[
     """Gives a tenant jobs of several ends, images, an adapter, an experiment, feedback, a block list, records."""
 
     def make(customer: Customer) -> list[Job]:
-        tenant = customer.tenant
-        Tenant.objects.filter(pk=tenant.pk).update(name=f"{SECRET} Inc")
+        tenant, secret = customer.tenant, secret_of(customer)
+        Tenant.objects.filter(pk=tenant.pk).update(name=f"{secret} Inc")
         adapter_add_version(
             project=customer.project,
-            name=f"{SECRET}-style",
+            name=f"{secret}-style",
             data=save(weights()),
             model_name=version.model.name,
             bytes_max=2**20,
             rank_max=64,
             now=NOW,
         )
-        asked = {"prompt": f"a {SECRET}", "user": SECRET, "metadata": {SECRET: SECRET}}
+        asked = {"prompt": f"a {secret}", "user": secret, "metadata": {secret: secret}}
         jobs = [
-            end(submit(customer, adapters=[f"{SECRET}-style"], seed=7, **asked)),
-            end(submit(customer, **asked), outcome="failed", error_message=SECRET),
+            end(submit(customer, adapters=[f"{secret}-style"], seed=7, **asked)),
+            end(submit(customer, **asked), outcome="failed", error_message=secret),
         ]
         _store_images(jobs)
-        jobs.append(submit(customer, adapters=[f"{SECRET}-style"], seed=7, **asked))  # answered from the cache
+        jobs.append(submit(customer, adapters=[f"{secret}-style"], seed=7, **asked))  # answered from the cache
         experiment_start(
             tenant=tenant,
-            name=f"{SECRET}-test",
+            name=f"{secret}-test",
             model_name=version.model.name,
-            arms=[ArmPlan(name=f"{SECRET}-{arm}", weight=50, version=number) for arm, number in (("a", 1), ("b", 2))],
+            arms=[ArmPlan(name=f"{secret}-{arm}", weight=50, version=number) for arm, number in (("a", 1), ("b", 2))],
             now=NOW,
         )
         for number in range(6):
-            job = end(submit(customer, **{**asked, "user": f"{SECRET}-{number % 3}"}))
-            feedback_give(job=job, score=number / 6, comment=SECRET, now=NOW)
+            job = end(submit(customer, **{**asked, "user": f"{secret}-{number % 3}"}))
+            feedback_give(job=job, score=number / 8, comment=secret, now=NOW)  # sums exactly, in any order
             jobs.append(job)
         _store_images(jobs[3:])
-        block_list_add(tenant=tenant, kind=BlockListEntry.Kind.PHRASE, pattern=SECRET, reason=SECRET, now=NOW)
-        once(tenant=tenant, endpoint="jobs", key=SECRET, body={}, now=NOW, make=uuid.uuid4)
+        block_list_add(tenant=tenant, kind=BlockListEntry.Kind.PHRASE, pattern=secret, reason=secret, now=NOW)
+        once(tenant=tenant, endpoint="jobs", key=secret, body={}, now=NOW, make=uuid.uuid4)
         audit_record(actor="test", action="tenant.create", subject=tenant.slug, tenant=tenant, now=NOW)
-        customer.key.name = SECRET
+        customer.key.name = secret
         customer.key.save(update_fields=["name"])
         return jobs
 

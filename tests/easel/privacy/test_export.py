@@ -13,6 +13,7 @@ from easel.privacy.export import ExportExists, tenant_export
 from easel.privacy.holdings import holdings
 from easel.storage import store
 from tests.conftest import NOW
+from tests.easel.privacy.conftest import IN_BOTH_STORES, secret_of
 
 pytestmark = pytest.mark.usefixtures("any_store")
 
@@ -35,6 +36,7 @@ def exported(alice, bob, furnish, tmp_path):
         yield archive
 
 
+@IN_BOTH_STORES
 def test_every_row_and_file_is_there_as_the_manifest_says(alice, exported):
     contents = json.loads(exported.read("manifest.json"))["contents"]
     for name, said in contents.items():
@@ -56,9 +58,10 @@ def test_every_row_and_file_is_there_as_the_manifest_says(alice, exported):
     assert set(exported.namelist()) == {*contents, "manifest.json", *(file["path"] for file in files)}
 
 
-def test_the_images_and_prompts_are_those_of_the_jobs(exported):
+@IN_BOTH_STORES
+def test_the_images_and_prompts_are_those_of_the_jobs(alice, exported):
     job = next(job for job in lines(exported, "job") if job["state"] == "succeeded")
-    assert (job["prompt"], job["metadata"]) == ("a xyzzy", {"xyzzy": "xyzzy"})
+    assert (job["prompt"], job["metadata"]) == (f"a {secret_of(alice)}", {secret_of(alice): secret_of(alice)})
     (output,) = (output for output in lines(exported, "output") if output["job_id"] == job["id"])
     path = f"files/{output['storage_key'].partition('/')[2]}"
     assert exported.read(path) in (job["id"].encode(), (job["cached_from_id"] or "").encode())
