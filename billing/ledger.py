@@ -12,7 +12,7 @@ does nothing. A hold is settled once, by a post or by a void, whichever commits 
     adjust     as a charge to adjustments; below zero, as a grant out of them
     tax        as a charge to tax
     expire     credit      -X   expired +X
-    write off  receivable  +owed   credit +what is below zero   write_off -both
+    write off  receivable  +owed   credit +what is below zero, less held   write_off -both
 
 `credit` may go below zero as far as its account's limit: that is postpaid. What is left of each grant is kept beside
 the accounts (`billing.grants`): together it is credit and held, unless the tenant is in debt. What counts towards
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from django.db import IntegrityError, connection, transaction
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 
 from billing.budget_months import budgets_hold, budgets_settle, budgets_spend
 from billing.grants import drawn, granted
@@ -47,7 +47,7 @@ class InsufficientBalance(DomainError):
 
 
 class CreditLimitBelowDebt(DomainError):
-    """The tenant owes more than this limit already."""
+    """The tenant has used more than this limit already."""
 
     code, http_status = "credit_limit_below_debt", 409
 
@@ -241,10 +241,13 @@ def tax(
 def write_off(*, tenant: Tenant, reference: UUID, at: datetime, description: str = "") -> Transaction | None:
     """Gives up all that a tenant owes. None if done before, or if it owes nothing."""
     standing = locked(tenant)
-    owed, below = -standing.receivable, max(0, -standing.credit)
-    if not owed + below:
+    if not standing.owed:
         return None
-    movements = {(Kind.RECEIVABLE, ""): owed, (Kind.CREDIT, ""): below, (Kind.WRITE_OFF, ""): -owed - below}
+    movements = {
+        (Kind.RECEIVABLE, ""): -standing.receivable,
+        (Kind.CREDIT, ""): standing.owed + standing.receivable,
+        (Kind.WRITE_OFF, ""): -standing.owed,
+    }
     return _record(tenant, Transaction.Kind.WRITE_OFF, reference, movements, at, description)
 
 
@@ -265,9 +268,9 @@ def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
         with transaction.atomic():
             Account.objects.filter(pk=account.pk).update(credit_limit_micros=limit_micros)
     except IntegrityError as error:
-        owed = -balances(tenant)[Kind.CREDIT]
+        owed = -standing_of(tenant).credit
         raise CreditLimitBelowDebt(
-            f"{tenant} owes {format_micros(owed, tenant.currency)} already: the limit can't be below that"
+            f"{tenant} has used {format_micros(owed, tenant.currency)} of it already: the limit can't be below that"
         ) from error
 
 
@@ -347,21 +350,41 @@ class Standing(NamedTuple):
     """A tenant's balances, and how far its credit may go below zero."""
 
     credit: int
+    held: int
     receivable: int
     limit: int
+
+    @property
+    def owed(self) -> int:
+        """On account and beyond it. What is held of an account is not owed yet."""
+        return -self.receivable + max(0, -self.credit - self.held)
+
+    @property
+    def available(self) -> int:
+        return self.credit + self.limit
 
 
 def locked(tenant: Tenant) -> Standing:
     """How a tenant stands; until the transaction ends nobody else moves it."""
+    return _standing(tenant, Account.objects.select_for_update())
+
+
+def standing_of(tenant: Tenant) -> Standing:
+    """How a tenant stands just now."""
+    return _standing(tenant, Account.objects.all())
+
+
+def _standing(tenant: Tenant, accounts: "QuerySet[Account]") -> Standing:
     kinds = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
-    rows = Account.objects.select_for_update().filter(tenant=tenant, kind__in=kinds, currency=tenant.currency)
+    rows = accounts.filter(tenant=tenant, kind__in=kinds, currency=tenant.currency)
     # In the order in which entries move them: no deadlock.
     found = {row.kind: row for row in rows.order_by("kind")}
-    credit, receivable = found.get(Kind.CREDIT), found.get(Kind.RECEIVABLE)
+    credit, held, receivable = (found.get(kind, Account()) for kind in kinds)
     return Standing(
-        credit=credit.balance_micros if credit else 0,
-        receivable=receivable.balance_micros if receivable else 0,
-        limit=credit.credit_limit_micros if credit else 0,
+        credit=credit.balance_micros,
+        held=held.balance_micros,
+        receivable=receivable.balance_micros,
+        limit=credit.credit_limit_micros,
     )
 
 

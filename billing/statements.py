@@ -20,6 +20,7 @@ from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 
 from billing import ledger
+from billing.adjustments import adjustment_record
 from billing.models import (
     Adjustment,
     Charge,
@@ -246,15 +247,12 @@ def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str,
         description=reason[:200],
     )
     if made is not None:
-        Adjustment.objects.create(
-            id=uuid.uuid4(),
-            tenant=statement.tenant,
-            transaction=made,
+        adjustment_record(
+            made,
             kind=kind,
             amount_micros=amount,
-            currency=statement.currency,
             reason=reason[:200],
             author=_PLATFORM,
+            project=None,
             statement=statement,
-            created_at=now,
         )

@@ -33,7 +33,7 @@ def test_an_amount_that_is_none_is_refused_before_anything_is_made(easel, amount
 
 def test_credit_is_added(easel):
     easel.json("tenant", "create", "topped-up", "--credit", "1")
-    assert "1.500000 USD" in easel.command("tenant", "credit", "topped-up", "0.5").stdout
+    assert "1.500000 USD" in easel.command("tenant", "grant", "topped-up", "0.5").stdout
 
 
 def test_a_tenants_share_of_busy_pools_is_set_and_shown(easel):

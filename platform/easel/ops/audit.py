@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Count, DateField, F, OuterRef, Q, Subquery, Sum
-from django.db.models.functions import Coalesce, TruncMonth
+from django.db.models.functions import Coalesce, Greatest, TruncMonth
 
 from billing.budgets import charged_micros
 from billing.models import Account, Budget, BudgetHold, BudgetMonth, Charge, CreditGrant, Entry, Transaction
@@ -45,15 +45,14 @@ def accounts_match_entries(now: datetime) -> Iterator[str]:
 
 
 def grants_match_credit(now: datetime) -> Iterator[str]:
-    """What is left of a tenant's grants is its credit and what is held, and more only by what it owes on account."""
+    """What is left of a tenant's grants is its credit and what is held, and nothing where it owes on account."""
     left = CreditGrant.objects.filter(tenant=OuterRef("tenant"), currency=OuterRef("currency")).order_by()
     remaining = Coalesce(Subquery(left.values("tenant").annotate(sum=Sum("remaining_micros")).values("sum")), 0)
     kinds = Q(kind__in=(Account.Kind.CREDIT, Account.Kind.HELD))
     rows = Account.objects.filter(kinds).order_by().values("tenant", "currency")
-    rows = rows.annotate(have=Sum("balance_micros"), limit=Sum("credit_limit_micros"), left=remaining)
+    rows = rows.annotate(have=Greatest(Sum("balance_micros"), 0), left=remaining)
     for row in rows.exclude(left=F("have")):
-        if row["left"] < row["have"] or not row["limit"]:
-            yield f"tenant {row['tenant']} has {row['have']} micros and its grants {row['left']} ({row['currency']})"
+        yield f"tenant {row['tenant']} has {row['have']} micros and its grants {row['left']} ({row['currency']})"
 
 
 def charges_match_ledger(now: datetime) -> Iterator[str]:

@@ -3,12 +3,14 @@
 import json
 import uuid
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import click
 
+from easel.ops.amounts import Amount
 from easel.ops.committed import committed
+from easel.ops.credit_command import CREDIT_COMMANDS
 from easel.ops.environment import django_ready
 from easel.ops.limit_command import NO_LIMIT, WholeLimit, tenant_limit
 from easel.ops.tables import as_json_option, print_rows
@@ -16,21 +18,6 @@ from easel.ops.tenant_data_command import tenant_erase, tenant_export, tenant_re
 from tenants.errors import DomainError
 
 SCOPES = ("generate", "adapters", "usage")
-
-
-class Amount(click.ParamType[Decimal]):
-    """A positive amount of money with at most six places."""
-
-    name = "amount"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
-        try:
-            amount = Decimal(str(value))
-        except InvalidOperation:
-            self.fail(f"{value!r} is not an amount, for example 10 or 2.50", param, ctx)
-        if not amount.is_finite() or amount <= 0 or amount >= 10**9 or amount != round(amount, 6):
-            self.fail(f"{value} is not between 0.000001 and 999999999", param, ctx)
-        return amount
 
 
 class RunningJobs(WholeLimit):
@@ -59,7 +46,7 @@ class KeyNotFound(DomainError):
 
 @click.group()
 def tenant() -> None:
-    """Create tenants, list them, add credit."""
+    """Create tenants, list them; their credit, limits and budgets."""
 
 
 @tenant.command("create")
@@ -85,22 +72,6 @@ def tenant_create(name: str, credit: Decimal | None, projects: tuple[str, ...], 
     click.echo(
         json.dumps(answer) if as_json else f"tenant   {made.slug}\napi key  {secret}\nThe key is shown only now."
     )
-
-
-@tenant.command("credit")
-@click.argument("name")
-@click.argument("amount", type=Amount())
-def tenant_credit(name: str, amount: Decimal) -> None:
-    """Add credit to a tenant."""
-    with committed() as act:
-        from billing import ledger
-        from billing.money import format_micros
-
-        found = tenant_named(name)
-        _grant(found, amount, act.now)
-        act.record("credit.grant", name, tenant=found, details={"amount": str(amount), "currency": found.currency})
-        balance = format_micros(ledger.balances(found)["credit"], found.currency)
-    click.echo(f"{name} can spend {balance}")
 
 
 @tenant.command("suspend")
@@ -150,6 +121,8 @@ def tenant_list(as_json: bool) -> None:
 
 
 tenant.add_command(tenant_limit)
+for command in CREDIT_COMMANDS:
+    tenant.add_command(command)
 tenant.add_command(tenant_retention)
 tenant.add_command(tenant_export)
 tenant.add_command(tenant_erase)
