@@ -1,14 +1,30 @@
-"""From quantities and prices to charges: pure functions, one rounding per charge."""
+"""From quantities and prices to charges: pure functions, one rounding per charge.
+
+`amount_micros = half-even(sum over bands of quantity * price * (1 - discount) * 10**6)`, each step but the last exact.
+What a rate's bands are and where in the month a quantity lies is all that it takes, so that a charge can be rated again
+from what it keeps: its record's quantity, its rate, `used_before` and `discount`.
+"""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
+from itertools import pairwise, product
+from uuid import UUID
 
-from billing.models import Meter, PriceBook, Rate
+from billing.models import Contract, Meter, PriceBook, Rate
 from billing.money import EXACT, to_micros
 from tenants.configuration import kept
 from tenants.errors import DomainError
+from tenants.models import Tenant
+
+ZERO = Decimal(0)
+# What a request is refused without a price for, so that nobody draws for nothing by mistake. What else nobody prices
+# is recorded and not charged.
+REQUIRED = frozenset({Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST})
+# Meter, model, GPU class, tier; an empty one is any.
+Key = tuple[str, str, str, str]
 
 
 class PriceMissing(DomainError):
@@ -19,67 +35,208 @@ class PriceMissing(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """So much of a meter; `gpu_class` chooses the rate of GPU seconds."""
+    """So much of a meter; GPU class, model and tier choose its rate."""
 
     meter: Meter
     amount: Decimal
     gpu_class: str = ""
+    model: str = ""
+    tier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """What a unit costs above so many units of the month."""
+
+    above: Decimal
+    unit_price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """So much of a quantity at one price."""
+
+    amount: Decimal
+    unit_price: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tariff:
+    """A rate as rating needs it: its bands, from 0 up."""
+
+    rate_id: int
+    mode: Rate.Mode
+    bands: tuple[Band, ...]
+    book: str
+
+    @classmethod
+    def of(cls, rate: Rate) -> "Tariff":
+        tiers = (Band(tier.above, tier.unit_price) for tier in rate.tiers.all())
+        return cls(
+            rate_id=rate.pk,
+            mode=Rate.Mode(rate.mode),
+            bands=(Band(ZERO, rate.unit_price), *sorted(tiers, key=lambda band: band.above)),
+            book=str(rate.price_book),
+        )
+
+    @property
+    def dearest(self) -> Decimal:
+        """The most that a unit can cost, wherever in the month it is used."""
+        return max(band.unit_price for band in self.bands)
+
+    def price_at(self, total: Decimal) -> Decimal:
+        """Of the tier that a month's sum reaches."""
+        return next((band.unit_price for band in reversed(self.bands) if total > band.above), self.bands[0].unit_price)
+
+    def parts(self, amount: Decimal, used_before: Decimal) -> list[Part]:
+        """A quantity used after `used_before` units of the month, by price; one taken back has parts below zero."""
+        if self.mode == Rate.Mode.FLAT:
+            return [Part(amount, self.bands[0].unit_price)]
+        if self.mode == Rate.Mode.VOLUME:
+            return [Part(amount, self.price_at(EXACT.add(used_before, amount)))]
+        low, high = sorted((used_before, EXACT.add(used_before, amount)))
+        edges = [min(low, ZERO), *(band.above for band in self.bands[1:]), max(high, self.bands[-1].above)]
+        parts = []
+        for band, (begin, end) in zip(self.bands, pairwise(edges), strict=True):
+            inside = EXACT.subtract(min(high, end), max(low, begin))
+            if inside > 0:
+                parts.append(Part(inside.copy_negate() if amount < 0 else inside, band.unit_price))
+        return parts or [Part(amount, self.price_at(used_before))]
+
+    def micros(self, amount: Decimal, *, used_before: Decimal = ZERO, discount: Decimal = ZERO) -> int:
+        """What a quantity of usage costs: the formula of this module, with its one rounding."""
+        return _rounded(self.parts(amount, used_before), discount)
+
+    def correction_micros(self, amount: Decimal, *, used_before: Decimal = ZERO, discount: Decimal = ZERO) -> int:
+        """What it makes to the month's cost that its sum is `used_before + amount` instead of `used_before`.
+
+        By volume, where the tier that is reached prices all units, that is more or less than the price of `amount`.
+        """
+        if self.mode != Rate.Mode.VOLUME:
+            return self.micros(amount, used_before=used_before, discount=discount)
+        right = EXACT.add(used_before, amount)
+        return _rounded(
+            [Part(right, self.price_at(right)), Part(used_before.copy_negate(), self.price_at(used_before))],
+            discount,
+        )
+
+
+def _rounded(parts: Iterable[Part], discount: Decimal) -> int:
+    exact = ZERO
+    for part in parts:
+        exact = EXACT.fma(part.amount, part.unit_price, exact)
+    return to_micros(EXACT.multiply(exact, 1 - discount) if discount else exact)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatedLine:
-    """A quantity with its price: `amount_micros = round_half_even(quantity * unit_price * 10**6)`."""
+    """A quantity with its price, where in the month it was used, and what came of it."""
 
     quantity: Quantity
-    rate_id: int
-    unit_price: Decimal
+    tariff: Tariff
+    contract_id: UUID | None
+    used_before: Decimal
+    discount: Decimal
     amount_micros: int
+    list_micros: int
+
+    @property
+    def parts(self) -> list[Part]:
+        return self.tariff.parts(self.quantity.amount, self.used_before)
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """The rates of one price book, by meter and GPU class."""
+    """What a tenant pays at an instant: the list, and what its contract says."""
 
     currency: str
-    rates: Mapping[tuple[str, str], tuple[int, Decimal]]
+    listed: Mapping[Key, Tariff]
+    own: Mapping[Key, Tariff] = field(default_factory=dict)
+    contract_id: UUID | None = None
+    discount: Decimal = ZERO
     bills_stopped_work: bool = False
 
     @classmethod
-    def at(cls, *, currency: str, at: datetime) -> "Prices":
-        """The book in force at an instant. Raises `PriceMissing`."""
-        book = next((book for book in _books(currency) if book.effective_at <= at), None)
-        if book is None:
-            raise PriceMissing(f"no price book in {currency} is in force")
-        return cls(currency, _rates(book.pk), book.bills_stopped_work)
+    def at(cls, *, tenant: Tenant, at: datetime) -> "Prices":
+        """The list in force, and the tenant's contract if one is."""
+        book = next((book for book in _lists(tenant.currency) if book.effective_at <= at), None)
+        contract = next((one for one in _contracts(tenant.pk) if _runs(one, at)), None)
+        return cls(
+            tenant.currency,
+            listed=_tariffs(book.pk) if book else {},
+            own=_tariffs(contract.price_book_id) if contract and contract.price_book_id else {},
+            contract_id=contract.pk if contract else None,
+            discount=contract.discount if contract else ZERO,
+            bills_stopped_work=book.bills_stopped_work if book else False,
+        )
 
-    def rate(self, quantities: Iterable[Quantity]) -> list[RatedLine]:
-        """What each quantity costs. Raises `PriceMissing` for a meter without a rate."""
-        return [self._line(quantity) for quantity in quantities]
+    def tariff(self, quantity: Quantity) -> Tariff | None:
+        """The rate that fits best: the contract's before the list's, then by model, GPU class and tier."""
+        return _best(self.own, quantity) or _best(self.listed, quantity)
 
-    def _line(self, quantity: Quantity) -> RatedLine:
-        found = self.rates.get((quantity.meter, quantity.gpu_class)) or self.rates.get((quantity.meter, ""))
-        if found is None:
-            raise PriceMissing(f"no rate for {quantity.meter} {quantity.gpu_class}".rstrip())
-        rate_id, unit_price = found
+    def line(self, quantity: Quantity, *, used_before: Decimal = ZERO) -> RatedLine | None:
+        """What a quantity costs, used after `used_before` units of its rate's month; None if nobody prices it."""
+        tariff = self.tariff(quantity)
+        if tariff is None:
+            return None
+        listed = _best(self.listed, quantity) or tariff
         return RatedLine(
             quantity=quantity,
-            rate_id=rate_id,
-            unit_price=unit_price,
-            amount_micros=to_micros(EXACT.multiply(quantity.amount, unit_price)),
+            tariff=tariff,
+            contract_id=self.contract_id,
+            used_before=used_before,
+            discount=self.discount,
+            amount_micros=tariff.micros(quantity.amount, used_before=used_before, discount=self.discount),
+            list_micros=listed.micros(quantity.amount, used_before=used_before),
         )
+
+    def most_micros(self, quantities: Iterable[Quantity]) -> int:
+        """What quantities that are at most these can cost, wherever in the month they end. Raises `PriceMissing`.
+
+        Rounding doesn't break the order of amounts, and no band is dearer than the dearest: no sum of `line`s is more.
+        """
+        most = 0
+        for quantity in quantities:
+            tariff = self.tariff(quantity)
+            if tariff is not None:
+                most += _rounded([Part(quantity.amount, tariff.dearest)], self.discount)
+            elif quantity.meter in REQUIRED:
+                raise PriceMissing(
+                    f"no price of {quantity.meter} {quantity.gpu_class}".rstrip() + f" in {self.currency}"
+                )
+        return most
+
+
+def _best(rates: Mapping[Key, Tariff], quantity: Quantity) -> Tariff | None:
+    if not rates:
+        return None
+    for model, gpu_class, tier in product(_or_any(quantity.model), _or_any(quantity.gpu_class), _or_any(quantity.tier)):
+        if found := rates.get((quantity.meter, model, gpu_class, tier)):
+            return found
+    return None
+
+
+def _or_any(value: str) -> tuple[str, ...]:
+    return (value, "") if value else ("",)
+
+
+def _runs(contract: Contract, at: datetime) -> bool:
+    return contract.starts_at <= at and (contract.ends_at is None or at < contract.ends_at)
 
 
 @kept
-def _books(currency: str) -> list[PriceBook]:
+def _lists(currency: str) -> list[PriceBook]:
     """Newest first."""
     return list(PriceBook.objects.filter(currency=currency, tenant=None).order_by("-effective_at"))
 
 
 @kept
-def _rates(price_book_id: int) -> dict[tuple[str, str], tuple[int, Decimal]]:
-    rates = Rate.objects.filter(price_book=price_book_id)
-    return {(rate.meter, rate.gpu_class): (rate.pk, rate.unit_price) for rate in rates}
+def _contracts(tenant_id: UUID) -> list[Contract]:
+    return list(Contract.objects.filter(tenant=tenant_id).order_by("-starts_at"))
 
 
-def total_micros(lines: Iterable[RatedLine]) -> int:
-    return sum(line.amount_micros for line in lines)
+@lru_cache(maxsize=1024)
+def _tariffs(price_book_id: int) -> dict[Key, Tariff]:
+    """Kept for as long as the process lives, since a book never changes."""
+    rates = Rate.objects.filter(price_book=price_book_id).select_related("price_book__tenant").prefetch_related("tiers")
+    return {(rate.meter, rate.model, rate.gpu_class, rate.tier): Tariff.of(rate) for rate in rates}

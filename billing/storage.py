@@ -6,27 +6,23 @@ once it is over, so that nothing is sampled and no part of a life is counted twi
 in force as it ends.
 """
 
-import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
-from django.db import transaction
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 
-from billing import ledger
-from billing.models import Charge, Meter, StorageDay, StoredObject, UsageRecord
+from billing.metering import usage_meter
+from billing.models import Meter, StorageDay, StoredObject
 from billing.money import EXACT
-from billing.rating import Prices, Quantity
+from billing.rating import Quantity
 from tenants.models import Project, Tenant
 
 DAY = timedelta(days=1)
 # A transaction that began before midnight may commit after it: by then its objects are there to be seen.
 SETTLING = timedelta(hours=1)
 INSTANT = timedelta(microseconds=1)
-# Names a day's charge for its ledger transaction; never to be changed, since it is what makes a repeat harmless.
-_NAMESPACE = uuid.UUID("5a1c4bb0-6d1c-4e55-9f5e-1d0f7a3f2c11")
 
 
 def objects_stored(*, project: Project, kind: StoredObject.Kind, sizes: Mapping[str, int], at: datetime) -> None:
@@ -68,10 +64,10 @@ def storage_days_due(*, now: datetime, tenant: Tenant | None = None) -> list[dat
 
 
 def storage_day_meter(*, day: date, now: datetime) -> int:
-    """Meters and charges a day for every project; returns how many charges were made.
+    """Meters and charges a day for every project; returns how many records were made.
 
-    Repeated, or broken off and run again, it makes each charge once. Raises `ValueError` before the day is over and
-    settled, and `PriceMissing`.
+    Repeated, or broken off and run again, it makes each record once. Raises `ValueError` before the day is over and
+    settled.
     """
     start = datetime.combine(day, time(), UTC)
     end = start + DAY
@@ -88,42 +84,17 @@ def storage_day_meter(*, day: date, now: datetime) -> int:
     return charged
 
 
-@transaction.atomic
 def _charge(*, project: Project, kind: str, start: datetime, end: datetime) -> bool:
-    key = f"storage/{project.pk}/{kind}/{start.date()}"
     objects = StoredObject.objects.filter(project=project, kind=kind, created_at__lt=end)
     amount = gb_seconds(objects.exclude(deleted_at__lte=start).iterator(), start=start, end=end)
-    prices = Prices.at(currency=project.tenant.currency, at=end - INSTANT)
-    [line] = prices.rate([Quantity(meter=Meter.STORAGE_GB_SECOND, amount=amount)])
-    posted = ledger.charge(
+    return usage_meter(
         project=project,
-        meter=Meter.STORAGE_GB_SECOND,
-        amount_micros=line.amount_micros,
-        reference=uuid.uuid5(_NAMESPACE, key),
-        at=end,
-        description=f"storage of {kind}s on {start.date()}",
-    )
-    if posted is None:
-        return False
-    record = UsageRecord.objects.create(
-        id=uuid.uuid4(),
-        idempotency_key=key,
-        tenant=project.tenant,
-        project=project,
-        meter=Meter.STORAGE_GB_SECOND,
-        quantity=amount,
+        quantity=Quantity(meter=Meter.STORAGE_GB_SECOND, amount=amount),
         dimensions={"kind": kind},
         source="storage",
+        key=f"storage/{project.pk}/{kind}/{start.date()}",
         # The last instant of the day, so that reports by day count it where it belongs.
         occurred_at=end - INSTANT,
+        description=f"storage of {kind}s on {start.date()}",
+        at=end,
     )
-    Charge.objects.create(
-        id=uuid.uuid4(),
-        usage_record=record,
-        transaction=posted,
-        rate_id=line.rate_id,
-        amount_micros=line.amount_micros,
-        currency=prices.currency,
-        created_at=end,
-    )
-    return True

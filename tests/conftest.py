@@ -54,7 +54,7 @@ start_servers()
 
 from billing import ledger  # noqa: E402
 from billing.money import to_micros  # noqa: E402
-from billing.price_books import price_book_publish  # noqa: E402
+from billing.price_books import price_book_seed  # noqa: E402
 from easel.generation.completion import beat  # noqa: E402
 from easel.ops.audit import accounts_match_entries, ledger_balances  # noqa: E402
 from easel.ops.seed import DEMO_LIMITS, PRICES  # noqa: E402
@@ -127,7 +127,7 @@ TRANSFORMER = {
 def prices() -> None:
     """The price book in force in tests."""
 
-    price_book_publish(currency="USD", version=1, rates=PRICES, effective_at=NOW - timedelta(days=365), now=NOW)
+    price_book_seed(currency="USD", version=1, rates=PRICES, effective_at=NOW - timedelta(days=365), now=NOW)
 
 
 def worker_beat(**fields: Any) -> WorkerBeat:

@@ -73,7 +73,7 @@ from datetime import UTC, datetime, timedelta
 from easel.ops.environment import django_ready
 with django_ready():
     from billing.models import StoredObject
-    from billing.price_books import price_book_publish
+    from billing.price_books import price_book_seed
     from billing.storage import objects_stored, storage_day_meter, storage_days_due
     from easel.ops.seed import PRICES
     from easel.registry.models import Pool
@@ -81,7 +81,7 @@ with django_ready():
     Pool.objects.update(gpu_hour_cost=2)
     now = datetime.now(UTC)
     then = now - timedelta(days=3)
-    price_book_publish(currency="USD", version=0, rates=PRICES, effective_at=then - timedelta(days=1), now=now)
+    price_book_seed(currency="USD", version=0, rates=PRICES, effective_at=then - timedelta(days=1), now=now)
     project = Project.objects.order_by("created_at").first()
     objects_stored(project=project, kind=StoredObject.Kind.OUTPUT, sizes={"kept/some-days": 10**12}, at=then)
     for day in storage_days_due(now=now):

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ from django.db import transaction
 
 from billing import ledger
 from billing.models import Meter
-from billing.rating import Prices, Quantity, total_micros
+from billing.rating import Prices, Quantity
 from billing.settlement import settle
 from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.errors import DeadlineInvalid, ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
@@ -24,7 +24,7 @@ from easel.generation.prompt_policy import prompt_check, prompt_clean
 from easel.generation.result_cache import ASKED, Drawn, result_copy, result_find, result_key
 from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
-from easel.registry.models import Arm, ModelVersion
+from easel.registry.models import Arm, ModelVersion, Pool, Tier
 from easel.registry.tiers import Quality, steps_of, tier_of
 from tenants.models import ApiKey, Project, Quota, Tenant
 from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_of, tightest, units_take
@@ -38,6 +38,7 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 _UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 _REQUEST = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
+_HIT = (_REQUEST, Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,8 +100,9 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     project = _project(api_key, spec.project)
     tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
     pool = routing.pool_for(version, tenant=tenant, tier=tier)
-    most = cost_bound(version=version, gpu_class=pool.gpu_class, width=width, height=height, steps=steps, n=spec.n)
-    prices = Prices.at(currency=tenant.currency, at=now)
+    tier = Tier(pool.tier or tier)
+    most = cost_bound(version=version, pool=pool, tier=tier, width=width, height=height, steps=steps, n=spec.n)
+    prices = Prices.at(tenant=tenant, at=now)
     seed = secrets.randbelow(2**31) if spec.seed is None else spec.seed
     drawn = Drawn(
         prompt=spec.prompt,
@@ -119,12 +121,12 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
         key = result_key(drawn, version=version, adapters=used)
 
     def admit(source: Job | None) -> Job:
-        quantities = [_REQUEST] if source else most
+        quantities = _named(_HIT, version, tier) if source else most
         ledger.hold(
             tenant=tenant,
             project=project,
             api_key=api_key,
-            amount_micros=total_micros(prices.rate(quantities)),
+            amount_micros=prices.most_micros(quantities),
             reference=job_id,
             at=now,
         )
@@ -138,7 +140,7 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
             pool=pool,
             arm=arm,
             quality=spec.quality,
-            tier=pool.tier or tier,
+            tier=tier,
             **asdict(drawn),
             result_key=key,
             cached_from=source,
@@ -172,12 +174,12 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
 
 
 def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:
-    """Ends a job at once with the images of another, for the price of a request."""
+    """Ends a job at once with the images of another, for the price of a request and of a cache hit."""
     result_copy(source, to=job, now=now)
     settle(
         project=job.project,
         job_id=job.id,
-        quantities=[_REQUEST],
+        quantities=_HIT,
         dimensions={**dimensions_of(job), "cached": "yes"},
         prices=prices,
         at=now,
@@ -267,19 +269,22 @@ def image_units(*, width: int, height: int, n: int) -> Decimal:
 
 
 def cost_bound(
-    *, version: ModelVersion, gpu_class: str, width: int, height: int, steps: int, n: int
-) -> Sequence[Quantity]:
+    *, version: ModelVersion, pool: Pool, tier: Tier, width: int, height: int, steps: int, n: int
+) -> list[Quantity]:
     """The most that a request can be charged for: its units exactly, its GPU seconds by the version's bound."""
     units = image_units(width=width, height=height, n=n)
-    return (
-        Quantity(
-            meter=Meter.GPU_SECOND,
-            amount=units * steps * version.gpu_seconds_bound,
-            gpu_class=gpu_class,
-        ),
+    gpu_seconds = units * steps * version.gpu_seconds_bound
+    quantities = (
+        Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=pool.gpu_class),
         Quantity(meter=Meter.IMAGE_UNIT, amount=units),
         _REQUEST,
     )
+    return _named(quantities, version, tier)
+
+
+def _named(quantities: Iterable[Quantity], version: ModelVersion, tier: Tier) -> list[Quantity]:
+    """With what else chooses their rates, as `settle` finds it in the dimensions of the job."""
+    return [replace(quantity, model=version.model.name, tier=tier) for quantity in quantities]
 
 
 def _lifetime(spec: Spec, limits: Limits) -> int:

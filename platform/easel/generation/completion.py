@@ -176,7 +176,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     )
     # The prices of the quote: a price that changed meanwhile is for later requests.
-    prices = Prices.at(currency=job.tenant.currency, at=job.created_at)
+    prices = Prices.at(tenant=job.tenant, at=job.created_at)
     charged = settle(
         project=job.project,
         job_id=job.id,
@@ -194,7 +194,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
 
 def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> Applied:
     """Ends a job that its worker gave up half-way; it pays for the steps it took if the price book says so."""
-    prices = Prices.at(currency=job.tenant.currency, at=job.created_at) if report.steps_done else None
+    prices = Prices.at(tenant=job.tenant, at=job.created_at) if report.steps_done else None
     if prices and prices.bills_stopped_work:
         units = image_units(width=job.width, height=job.height, n=job.n)
         share = Decimal(min(report.steps_done, job.steps * job.n)) / (job.steps * job.n)

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw
 
 from billing import ledger
 from billing.models import Meter
-from billing.price_books import price_book_publish
+from billing.price_books import RateTerms, price_book_seed
 from billing.storage import storage_day_meter
 from easel.generation import completion, dispatch
 from easel.generation.admission import Limits, Spec, job_submit
@@ -86,8 +86,8 @@ def history_make(*, now: datetime, progress: Callable[[int, int], None]) -> int:
     if Tenant.objects.filter(slug=CUSTOMERS[0].slug).exists():
         return 0
     start = (now - timedelta(days=DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)
-    prices = {**PRICES, (Meter.GPU_SECOND, GPU_CLASS): _HOUR_PRICE / 3600}
-    price_book_publish(currency="USD", version=1, rates=prices, effective_at=start, now=now)
+    prices = (*PRICES, RateTerms(meter=Meter.GPU_SECOND, gpu_class=GPU_CLASS, unit_price=_HOUR_PRICE / 3600))
+    price_book_seed(currency="USD", version=1, rates=prices, effective_at=start, now=now)
     pool, version = _model(start)
     keys = {customer.slug: _tenant(customer, start) for customer in CUSTOMERS}
     dice = random.Random(7)  # noqa: S311 - the same month every time

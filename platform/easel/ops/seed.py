@@ -9,7 +9,7 @@ from pathlib import Path
 from django.conf import settings
 
 from billing.models import Meter
-from billing.price_books import price_book_publish
+from billing.price_books import RateTerms, price_book_seed
 from easel.registry.errors import RolloutRunning
 from easel.registry.models import Pool
 from easel.registry.routing import routes_set
@@ -40,13 +40,14 @@ LIMITS = VersionLimits(
     gpu_seconds_bound=Decimal("0.5"),
 )
 # In USD: a GPU hour at 4.50, a CPU hour at 0.36, 512x512 pixels at 0.002, a GB kept for 30 days at 0.0259.
-PRICES = {
-    (Meter.GPU_SECOND, ""): Decimal("0.00125"),
-    (Meter.GPU_SECOND, "cpu"): Decimal("0.0001"),
-    (Meter.IMAGE_UNIT, ""): Decimal("0.002"),
-    (Meter.REQUEST, ""): Decimal("0.0005"),
-    (Meter.STORAGE_GB_SECOND, ""): Decimal("0.00000001"),
-}
+PRICES = (
+    RateTerms(meter=Meter.GPU_SECOND, unit_price=Decimal("0.00125")),
+    RateTerms(meter=Meter.GPU_SECOND, gpu_class="cpu", unit_price=Decimal("0.0001")),
+    RateTerms(meter=Meter.IMAGE_UNIT, unit_price=Decimal("0.002")),
+    RateTerms(meter=Meter.REQUEST, unit_price=Decimal("0.0005")),
+    RateTerms(meter=Meter.CACHE_HIT, unit_price=Decimal(0)),
+    RateTerms(meter=Meter.STORAGE_GB_SECOND, unit_price=Decimal("0.00000001")),
+)
 
 
 def seed() -> None:
@@ -79,4 +80,4 @@ def seed() -> None:
         )
     model_make_default(version.model)
     # Version 1 knew no storage.
-    price_book_publish(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)
+    price_book_seed(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)

@@ -10,6 +10,7 @@ PAGES = (
     "model_pages",
     "experiment_pages",
     "job_pages",
+    "price_pages",
     "money_pages",
     "statement_pages",
     "audit_pages",

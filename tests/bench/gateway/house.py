@@ -12,7 +12,7 @@ from django.db import connection
 from billing import ledger
 from billing.models import PriceBook
 from billing.money import to_micros
-from billing.price_books import price_book_publish
+from billing.price_books import price_book_seed
 from easel.generation.admission import Limits, Spec, job_submit
 from easel.ops.seed import DEMO_LIMITS, PRICES
 from easel.registry.models import ModelVersion, Pool
@@ -44,7 +44,7 @@ def customers(count: int, *, credit: str = "1000000") -> list[Customer]:
 def served_model() -> ModelVersion:
     """A priced version in a pool of its own."""
     if not PriceBook.objects.filter(currency="USD").exists():
-        price_book_publish(currency="USD", version=1, rates=PRICES, effective_at=NOW - timedelta(days=365), now=NOW)
+        price_book_seed(currency="USD", version=1, rates=PRICES, effective_at=NOW - timedelta(days=365), now=NOW)
     slug = f"pool-{uuid.uuid4().hex[:12]}"
     pool = Pool.objects.create(slug=slug, namespace=f"easel-{slug}", gpu_class="cpu", created_at=NOW)
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import pytest
 
 from billing import ledger
 from billing.models import Charge, UsageRecord
-from billing.price_books import price_book_publish
+from billing.price_books import price_book_seed
 from easel.generation import completion, dispatch
 from easel.generation.completion import Applied
 from easel.generation.models import Attempt, Job, State
@@ -224,7 +224,7 @@ def test_a_running_job_whose_time_is_up_expires_uncharged_and_says_how_far_it_wa
 def carol(customer):
     """A tenant whose price book charges for the steps that a job took before it was stopped."""
     currency = "".join(chr(65 + int(digit, 16)) for digit in uuid.uuid4().hex[:3])
-    price_book_publish(currency=currency, version=1, rates=PRICES, effective_at=NOW, bills_stopped_work=True, now=NOW)
+    price_book_seed(currency=currency, version=1, rates=PRICES, effective_at=NOW, bills_stopped_work=True, now=NOW)
     return customer(name="carol", currency=currency)
 
 

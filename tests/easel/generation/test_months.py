@@ -11,7 +11,7 @@ from django.db import connection, connections, transaction
 
 from billing import ledger
 from billing.models import Meter
-from billing.price_books import price_book_publish
+from billing.price_books import RateTerms, price_book_seed
 from easel.generation import completion
 from easel.generation.models import Job
 from easel.ops import audit
@@ -79,8 +79,9 @@ def test_units_that_come_and_go_at_once_add_up(alice, submit):
 
 
 def test_jobs_at_once_are_limited_for_free_requests_too_whose_hold_locks_nothing(customer, submit):
-    rates = {(meter, ""): Decimal(0) for meter in (Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST)}
-    price_book_publish(currency="XTS", version=1, rates=rates, effective_at=NOW - timedelta(days=1), now=NOW)
+    free_of = (Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST)
+    rates = [RateTerms(meter=meter, unit_price=Decimal(0)) for meter in free_of]
+    price_book_seed(currency="XTS", version=1, rates=rates, effective_at=NOW - timedelta(days=1), now=NOW)
     free = customer(credit="0")
     Tenant.objects.filter(pk=free.tenant.pk).update(currency="XTS")
     free.key.tenant.refresh_from_db()

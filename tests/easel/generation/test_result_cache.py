@@ -44,14 +44,15 @@ def test_the_same_request_again_has_the_same_images_at_once(alice, draw, submit)
     assert list(successes_have_outputs(LATER)) == []
 
 
-def test_it_costs_the_request_alone_and_leaves_no_hold(alice, draw, submit):
+def test_it_costs_the_request_and_is_counted_as_a_hit_and_leaves_no_hold(alice, draw, submit):
     draw(alice)
     before = ledger.balances(alice.tenant)
     again = submit(alice, seed=7, now=LATER)
     after = ledger.balances(alice.tenant)
     assert (after["revenue"] - before["revenue"], after["held"]) == (500, 0)
-    (record,) = UsageRecord.objects.filter(job_id=again.id)
-    assert (record.meter, record.quantity, record.dimensions["cached"]) == ("request", 1, "yes")
+    records = UsageRecord.objects.filter(job_id=again.id).order_by("meter")
+    assert [(record.meter, record.quantity) for record in records] == [("cache_hit", 1), ("request", 1)]
+    assert {record.dimensions["cached"] for record in records} == {"yes"}
 
 
 @pytest.mark.parametrize(

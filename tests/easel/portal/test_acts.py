@@ -10,7 +10,7 @@ import pytest
 
 from billing import ledger
 from billing.models import Entry, PriceBook, Transaction
-from billing.price_books import price_book_publish
+from billing.price_books import price_book_seed
 from easel.generation.models import State
 from easel.ops.seed import PRICES
 from easel.registry.models import Adapter, Rollout, Route
@@ -237,7 +237,7 @@ def test_a_waiting_job_is_canceled_and_its_hold_goes_back(operator, alice, submi
 def book():
     """The newest price book of a currency of this test alone."""
     currency = "".join(chr(65 + int(digit, 16)) for digit in uuid.uuid4().hex[:3])
-    return price_book_publish(currency=currency, version=1, rates=PRICES, effective_at=NOW, now=NOW)
+    return price_book_seed(currency=currency, version=1, rates=PRICES, effective_at=NOW, now=NOW)
 
 
 def prices_of(book: PriceBook, **changed: str) -> dict[str, str]:
