@@ -1,16 +1,14 @@
 """How much of a rate with tiers a tenant has used in a month of its own time zone."""
 
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from django.db import connection
 
-from billing.models import BillingProfile, Rate
+from billing.models import Rate
 from billing.money import EXACT
+from billing.profiles import month_of, zone_of
 from billing.rating import ZERO, Tariff
-from tenants.configuration import kept
 from tenants.models import Tenant
 
 # One statement, so that of two that end at once the second begins where the first ended; the row stays locked until the
@@ -30,16 +28,6 @@ def month_take(*, tenant: Tenant, tariff: Tariff, amount: Decimal, at: datetime)
     if tariff.mode == Rate.Mode.FLAT:
         return ZERO
     with connection.cursor() as cursor:
-        cursor.execute(_TAKE, [tenant.pk, tariff.rate_id, month_of(tenant, at), amount])
+        cursor.execute(_TAKE, [tenant.pk, tariff.rate_id, month_of(at, zone_of(tenant.pk)), amount])
         after: Decimal = cursor.fetchone()[0]
     return EXACT.subtract(after, amount)
-
-
-def month_of(tenant: Tenant, at: datetime) -> date:
-    """The first day of the month of an instant."""
-    return at.astimezone(ZoneInfo(_time_zone(tenant.pk))).date().replace(day=1)
-
-
-@kept
-def _time_zone(tenant_id: UUID) -> str:
-    return BillingProfile.objects.filter(pk=tenant_id).values_list("time_zone", flat=True).first() or "UTC"

@@ -190,7 +190,7 @@ def charged(prices):
             job_id=job_id,
             quantities=[Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(100))],
             dimensions={"model": "m", "api_key": customer.key.key_id},
-            prices=Prices.at(currency="USD", at=at),
+            prices=Prices.at(tenant=customer.tenant, at=at),
             at=ended or at,
         )
 
