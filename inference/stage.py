@@ -170,7 +170,10 @@ class Stage:
                 metrics.SLOTS.labels("hit" if known else "miss").inc()
                 if not known:
                     self._slots.pop(slot, None)
+                    begun = self._clock()
                     self._model.load(slot, table)
+                    self._model.synchronize()
+                    metrics.SLOT_LOAD_SECONDS.observe(self._clock() - begun)
                     self._slots[slot] = table.sha256
             row.sequence = self._model.sequence(caption, request.width, request.height, RowAdapters(used))
             row.latents = self._model.initial_latents(request.seed, request.width, request.height)

@@ -4,9 +4,10 @@ import torch
 
 from inference.demo_model import CHECKPOINT_DIR
 from inference.model import Room, load_model
-from tests.bench.engine import cuda
+from tests.bench.engine import arrivals, cuda
 from tests.bench.engine.systems import ALWAYS_MERGE, AdapterAffinity, Diffusers, EqualAdapters, OneByOne, Ours
 from tests.bench.engine.workload import Ask, adapter_table, asks
+from tests.bench.report import Report
 
 
 def test_the_workload_is_the_same_each_time_and_favours_the_first_adapters():
@@ -31,6 +32,21 @@ def test_every_system_runs_the_workload_and_ours_charge_all_of_it():
     assert all(system.run(work, tables).drift < 0.001 for system in policies)
     for preloaded in (None, tables):
         assert Diffusers(CHECKPOINT_DIR, preloaded=preloaded).run(work, tables).seconds > 0
+
+
+def test_latency_is_counted_from_the_arrival_on_with_and_without_a_flood():
+    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=8))
+    tables = {number: adapter_table(model.targets, number) for number in range(2)}
+    work = [Ask(at, "acme", "a red circle", 32, seed=1, adapter=0) for at in (0.0, 0.2)]
+    for system in (Ours(model), Diffusers(CHECKPOINT_DIR, preloaded=tables)):
+        run = system.run(work, tables)
+        assert len(run.latencies) == 2
+        assert run.seconds >= 0.2 + run.latencies[1] * 0.99
+    report = Report()
+    arrivals.flooded(report, model, tables, count=2, flood=6)
+    figures = {name: value for name, value, _ in report.figures}
+    assert {"flood_slows_others_p95_ours", "flood_slows_others_p95_fifo"} <= figures.keys()
+    assert min(figures.values()) > 0
 
 
 def test_what_a_cuda_device_is_measured_by_runs_at_a_small_size_on_a_cpu():

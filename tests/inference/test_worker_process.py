@@ -173,26 +173,23 @@ def test_the_same_seed_makes_the_same_file_and_another_seed_another(storage, new
     assert first.sha256 == again.sha256 != other.sha256
 
 
-def test_an_adapter_is_fetched_by_its_url_and_changes_the_picture(storage, new_task, end_of, lora_tensors):
-    data = save(lora_tensors(1))
+def adapter_at(storage, tensors) -> AdapterRef:
+    data = save(tensors)
     storage.objects["/lora"] = data
-    adapter = AdapterRef(
-        name="style",
-        sha256=hashlib.sha256(data).hexdigest(),
-        size_bytes=len(data),
-        scale=1.0,
-        url=storage.url("/lora"),
-    )
+    sha256 = hashlib.sha256(data).hexdigest()
+    return AdapterRef(name="style", sha256=sha256, size_bytes=len(data), scale=1.0, url=storage.url("/lora"))
+
+
+def test_an_adapter_is_fetched_by_its_url_and_changes_the_picture(storage, new_task, end_of, lora_tensors):
+    adapter = adapter_at(storage, lora_tensors(1))
     plain, styled = end_of(new_task()), end_of(new_task(adapters=(adapter,)))
     assert styled.outcome == "succeeded"
     assert styled.outputs[0].sha256 != plain.outputs[0].sha256
 
 
 def test_an_adapter_for_another_model_fails_the_attempt_for_good(storage, new_task, end_of, lora_tensors):
-    data = save({key.replace("layers.", "blocks."): tensor for key, tensor in lora_tensors(1).items()})
-    storage.objects["/lora"] = data
-    sha256 = hashlib.sha256(data).hexdigest()
-    adapter = AdapterRef(name="x", sha256=sha256, size_bytes=len(data), scale=1.0, url=storage.url("/lora"))
+    tensors = {key.replace("layers.", "blocks."): tensor for key, tensor in lora_tensors(1).items()}
+    adapter = adapter_at(storage, tensors)
     end = end_of(new_task(adapters=(adapter,)))
     assert (end.outcome, end.error_code, end.retryable) == ("failed", "adapter_module_unknown", False)
 
@@ -306,13 +303,19 @@ def test_the_log_is_json_names_the_request_and_keeps_prompts_and_urls_to_itself(
     assert "http://" not in text
 
 
-def test_the_metrics_say_what_the_device_did_for_whom(worker, new_task, end_of):
-    end_of(new_task(tenant="globex"))
+def test_the_metrics_say_what_the_device_did_for_whom(worker, storage, new_task, end_of, lora_tensors):
+    end_of(new_task(tenant="globex", adapters=(adapter_at(storage, lora_tensors(8)),)))
     _, text = worker.get("/metrics")
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
     assert float(values['easel_gpu_busy_seconds_total{tenant="globex"}']) > 0
     assert float(values['easel_worker_images_total{outcome="succeeded"}']) > 0
     assert float(values["easel_gpu_load_seconds_total"]) > 0
+    assert {name.split("{")[0] for name, value in values.items() if float(value) > 0} >= {
+        *(f"easel_worker_step_{what}_count" for what in ("rows", "tokens", "adapters", "seconds")),
+        *(f"easel_worker_{what}_seconds_count" for what in ("queue", "first_step", "image", "slot_load")),
+        *("easel_worker_adapter_slots_total", "easel_worker_row_steps_total", "easel_worker_adapter_loads_total"),
+    }
+    assert abs(float(values["easel_gpu_attribution_drift_ratio"])) < 1e-3
 
 
 def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(

@@ -23,9 +23,12 @@ Tables = Mapping[int, AdapterTable]
 
 
 class Run(NamedTuple):
-    """Seconds for all the images, and the share of busy time that no row was charged for."""
+    """Seconds for all the images and from each one's arrival to its picture, of wall and of CPU time; and the share
+    of busy time that no row was charged for."""
 
     seconds: float
+    cpu_seconds: float
+    latencies: list[float]
     drift: float = 0.0
 
 
@@ -99,15 +102,17 @@ class Ours:
 
     def run(self, asks: list[Ask], tables: Tables) -> Run:
         with self.engine() as engine:
-            begun = time.monotonic()
+            begun, cpu_begun = time.monotonic(), time.process_time()
             rows = []
             for ask in asks:
                 time.sleep(max(0.0, begun + ask.at - time.monotonic()))
                 rows.append(engine.submit(request_of(ask, tables)))
             for row in rows:
                 row.result()
+            seconds, cpu_seconds = time.monotonic() - begun, time.process_time() - cpu_begun
             attributed = sum(row.gpu_seconds for row in rows)
-            return Run(time.monotonic() - begun, abs(1 - attributed / engine.meter.busy_seconds))
+            latencies = [(row.finished_at or 0.0) - row.submitted_at for row in rows]
+            return Run(seconds, cpu_seconds, latencies, abs(1 - attributed / engine.meter.busy_seconds))
 
 
 def request_of(ask: Ask, tables: Tables) -> ImageRequest:
@@ -134,8 +139,10 @@ class Diffusers:
             self._pipe.load_lora_weights(_state(table), adapter_name=_name(number))
 
     def run(self, asks: list[Ask], tables: Tables) -> Run:
-        begun = time.monotonic()
+        begun, cpu_begun = time.monotonic(), time.process_time()
+        latencies = []
         for ask in asks:
+            time.sleep(max(0.0, begun + ask.at - time.monotonic()))
             if self._preloaded is None:
                 self._pipe.load_lora_weights(_state(tables[ask.adapter]), adapter_name="only")
             else:
@@ -150,7 +157,8 @@ class Diffusers:
             )
             if self._preloaded is None:
                 self._pipe.unload_lora_weights()
-        return Run(time.monotonic() - begun)
+            latencies.append(time.monotonic() - begun - ask.at)
+        return Run(time.monotonic() - begun, time.process_time() - cpu_begun, latencies)
 
 
 def _state(table: AdapterTable) -> dict[str, torch.Tensor]:
