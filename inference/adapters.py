@@ -55,11 +55,15 @@ def load_adapter(path: Path, targets: AdapterTargets, *, sha256: str) -> Adapter
     `adapter_empty`, `adapter_key_unknown`, `adapter_incomplete`, `adapter_module_unknown`, `adapter_shape`,
     `adapter_rank_too_large`, `adapter_not_finite`.
     """
+    return adapter_of(read_tensors(path), targets, sha256=sha256)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """What a safetensors file holds. Raises `AdapterRejected`."""
     try:
-        tensors = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise AdapterRejected("the file is no safetensors file", code="adapter_unreadable") from error
-    return adapter_of(tensors, targets, sha256=sha256)
 
 
 def adapter_of(tensors: Mapping[str, Tensor], targets: AdapterTargets, *, sha256: str) -> AdapterTable:

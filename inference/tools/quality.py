@@ -23,7 +23,6 @@ from PIL import Image, ImageDraw
 from torch.nn import functional
 
 from inference.demo_model import CHECKPOINT_DIR
-from inference.demo_model.bundled import bundled_adapter
 from inference.demo_model.captions import caption_plain
 from inference.demo_model.draw import Scene
 from inference.demo_model.evaluate import held_out_scenes, score
@@ -33,6 +32,7 @@ from inference.model import LoadedModel, Room, load_model
 from inference.precision import Precision
 from inference.rows import ImageRequest
 from inference.scheduler import Scheduler
+from inference.tools.lora_file import bundled_adapter
 
 _LINE = 24  # of text on the sheet, in pixels
 

@@ -1,19 +1,26 @@
 """`easel replay`: run a mixed batch from a trace file, step by step, and see who was in each step and what it cost.
 
-A trace is JSON: {"requests": [...]}. Each request has `prompt`, `width`, `height`, `steps` and `seed`, and may have
+A trace is JSON, such as
+
+    {"requests": [
+      {"prompt": "a red circle", "width": 256, "height": 256, "steps": 8, "seed": 1, "tenant": "acme"},
+      {"prompt": "a blue star", "width": 384, "height": 256, "steps": 6, "seed": 2, "join_step": 2,
+       "adapters": [{"name": "outline", "scale": 0.7}, {"name": "mine.safetensors"}]}
+    ]}
+
+Each request has `prompt`, `width`, `height`, `steps` and `seed`, and may have
 
 - `tenant`, a name;
 - `join_step`, the number of the step before which it arrives (0, the first, if left out);
 - `cancel_step`, the number of the step before which it is canceled;
-- `adapters`: [{"name": "outline", "scale": 1.0}], where the name is that of an adapter of the demo model (outline,
-  mosaic) or the path of a canonical file.
+- `adapters`, whose `scale` is 1.0 if left out. A name is that of an adapter of the demo model (outline, mosaic), or the
+  path, from where the trace is, of a LoRA file for the model, as diffusers writes it.
 
 Without a file, the mixed batch that comes with the demo model is run. A bad trace is refused with its place and a
 code, exit status 2.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import math
@@ -28,14 +35,14 @@ import numpy as np
 import structlog
 from PIL import Image, ImageDraw
 
-from inference.adapters import AdapterTable, AdapterTargets, load_adapter
+from inference.adapters import AdapterTable, AdapterTargets
 from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
-from inference.demo_model.bundled import bundled_adapter
 from inference.engine import Engine, Step
 from inference.errors import GenerationError
 from inference.model import LoadedModel, load_model
 from inference.rows import ImageRequest, Row
 from inference.scheduler import Scheduler
+from inference.tools.lora_file import bundled_adapter, lora_file
 
 EXAMPLE = CHECKPOINT_DIR.parent / "traces" / "mixed.json"
 _SIDE, _COLUMNS = 256, 3  # of the contact sheet
@@ -80,27 +87,29 @@ def read_trace(path: Path, targets: AdapterTargets) -> list[Arrival]:
     requests = trace.get("requests") if isinstance(trace, dict) else None
     if not isinstance(requests, list) or not requests:
         raise TraceError(str(path), "`requests` is a list of at least one request", "trace_invalid")
-    return [_arrival(fields, f"{path}, request {number}", targets) for number, fields in enumerate(requests)]
+    return [
+        _arrival(fields, f"{path}, request {number}", path.parent, targets) for number, fields in enumerate(requests)
+    ]
 
 
-def _arrival(fields: Any, place: str, targets: AdapterTargets) -> Arrival:
+def _arrival(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> Arrival:
     _check(fields, place, _REQUIRED, _OPTIONAL)
     adapters = tuple(
-        _adapter(used, f"{place}, adapter {number}", targets) for number, used in enumerate(fields.get("adapters", []))
+        _adapter(used, f"{place}, adapter {number}", folder, targets)
+        for number, used in enumerate(fields.get("adapters", []))
     )
     wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
     request = ImageRequest(**wanted, adapters=adapters)
     return Arrival(request, fields.get("join_step", 0), fields.get("cancel_step"), place)
 
 
-def _adapter(fields: Any, place: str, targets: AdapterTargets) -> tuple[AdapterTable, float]:
+def _adapter(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> tuple[AdapterTable, float]:
     _check(fields, place, {"name": str}, {"scale": (int, float)})
     name, scale = fields["name"], float(fields.get("scale", 1.0))
     try:
         if name in {path.stem for path in ADAPTERS_DIR.glob("*.safetensors")}:
             return bundled_adapter(name, targets), scale
-        path = Path(name)
-        return load_adapter(path, targets, sha256=hashlib.sha256(path.read_bytes()).hexdigest()), scale
+        return lora_file(folder / name, targets), scale
     except OSError as error:
         raise TraceError(place, str(error), "adapter_unreadable") from error
     except GenerationError as error:

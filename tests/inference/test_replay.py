@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference.demo_model import CHECKPOINT_DIR
+from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
 from inference.model import LoadedModel, Room, load_model
 from inference.tools.replay import (
     EXAMPLE,
@@ -56,6 +56,14 @@ def test_requests_join_and_leave_at_their_steps(demo, trace):
 def test_steps_in_which_nobody_is_there_are_skipped(demo, trace):
     replay = run(demo, trace(request(steps=1), request(join_step=10**12, steps=1)))
     assert images(replay) == {0: [0], 10**12: [1]}
+
+
+def test_an_adapter_is_a_file_beside_the_trace_too(tmp_path, trace):
+    (tmp_path / "mine.safetensors").write_bytes((ADAPTERS_DIR / "outline.safetensors").read_bytes())
+    by_path, by_name = trace(*(request(adapters=[{"name": name}]) for name in ("mine.safetensors", "outline")))
+    (mine, scale), (bundled, _) = by_path.request.adapters[0], by_name.request.adapters[0]
+    assert (mine.sha256, scale) == (bundled.sha256, 1.0)
+    assert mine.matrices.keys() == bundled.matrices.keys()
 
 
 def test_equal_requests_are_images_of_their_own(demo, trace):
