@@ -61,7 +61,7 @@ class AdapterRef(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSlot(Message):
-    """Where one image of the job goes: PUT the file to `url` with `Content-Type: image/<output_format>`.
+    """Where one image goes: PUT it to `url` with `Content-Type: image/<output_format>` and `If-None-Match: *`.
 
     To each of `preview_urls` goes, likewise, what the image looks like on its way; one that can't be had is left out.
     """

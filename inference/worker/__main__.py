@@ -79,7 +79,8 @@ class Worker:
             worker=config.worker_name,
             gpu_class=self._gpu_class,
             model_versions=config.model_versions,
-            news=self._reporter.beat_now,
+            begins=self._reporter.beat_before,
+            news=self._reporter.beat_soon,
             finished=self._reporter.finished,
         )
 
@@ -155,7 +156,7 @@ class Worker:
 
     def _watch_stop(self) -> None:
         self._stopping.wait()
-        self._reporter.beat_now()
+        self._reporter.beat_soon()
         log.info("worker_stopping", attempts=len(self._attempts.progress()))
         time.sleep(self._config.stop_grace_seconds)
         self._attempts.stop()

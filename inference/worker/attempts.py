@@ -81,10 +81,14 @@ class Attempts:
         worker: str,
         gpu_class: str,
         model_versions: tuple[str, ...],
+        begins: Callable[[], None],
         news: Callable[[], None],
         finished: Callable[[AttemptFinished], None],
     ) -> None:
-        """`news` is told when an attempt begins or has a preview, `finished` how it ended. `clock` is the engine's."""
+        """`begins` is told before the work of an attempt, `news` of a preview, `finished` how it ended.
+
+        `clock` is the engine's.
+        """
         self._engine = engine
         self._adapters = adapters
         self._client = client
@@ -92,6 +96,7 @@ class Attempts:
         self._worker = worker
         self._gpu_class = gpu_class
         self._model_versions = model_versions
+        self._begins = begins
         self._news = news
         self._finished = finished
         self._lock = threading.Lock()
@@ -127,7 +132,7 @@ class Attempts:
                 log.warning("task_delivered_twice")
                 return
             log.info("attempt_began", outputs=len(task.outputs), adapters=len(task.adapters))
-            self._news()
+            self._begins()
             end = self._generate(attempt)
             self._finished(end)
             with self._lock:

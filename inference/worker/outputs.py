@@ -33,7 +33,7 @@ def store_output(
     output_format: OutputFormat,
     output_compression: int,
 ) -> StoredOutput:
-    """Put the picture of a slot at one of its URLs. Raises `TransferError`."""
+    """Put the picture of a slot at one of its URLs. Raises `TransferError`, also where another picture lies already."""
     data = encode_image(image, output_format, output_compression)
     upload(client, url, data, content_type=f"image/{output_format}")
     return StoredOutput(index=slot.index, seed=slot.seed, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))

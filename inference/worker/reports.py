@@ -1,5 +1,6 @@
 """What a worker tells the control plane: beats as well as it can, ends of attempts until Redis has them."""
 
+import contextlib
 import queue
 import threading
 import time
@@ -42,8 +43,16 @@ class Reporter:
         for loop in (self._beat_loop, self._end_loop):
             threading.Thread(target=loop, name=f"reports{loop.__name__}", daemon=True).start()
 
-    def beat_now(self) -> None:
+    def beat_soon(self) -> None:
         self._beat_due.set()
+
+    def beat_before(self) -> None:
+        """Send a beat, if Redis is there, before anything else happens.
+
+        An attempt whose work ends this process is known to have begun, and so to be the cause.
+        """
+        with contextlib.suppress(redis.RedisError):
+            self._send(self._make_beat())
 
     def finished(self, end: AttemptFinished) -> None:
         """Queue the end of an attempt: sent, and sent again, until Redis has taken it."""

@@ -31,10 +31,14 @@ def new_client() -> httpx.Client:
 
 
 def upload(client: httpx.Client, url: str, data: bytes, *, content_type: str) -> None:
-    """PUT `data`. Raises `TransferError`: at once when refused (4xx), else when patience ends."""
+    """PUT `data` where nothing lies yet. Raises `TransferError`: at once when refused (4xx), else when patience ends.
+
+    Of a task that was delivered to two workers the first to store is believed: what it reported has to stay (RFC 9110,
+    `If-None-Match`).
+    """
 
     def put() -> None:
-        _check(client.put(url, content=data, headers={"Content-Type": content_type}))
+        _check(client.put(url, content=data, headers={"Content-Type": content_type, "If-None-Match": "*"}))
 
     _persist("upload", put)
 

@@ -86,7 +86,12 @@ def _database(url: str) -> dict[str, object]:
         "HOST": query.pop("host", None) or parts.hostname or "",
         "PORT": str(parts.port or query.pop("port", "")),
         # A pool, since under ASGI each request runs on a thread of its own.
-        "OPTIONS": {**query, "pool": {"min_size": 1, "max_size": 16, "timeout": 5}},
+        "OPTIONS": {
+            # A process that hangs in a transaction must not keep a balance or a job locked.
+            "options": "-c idle_in_transaction_session_timeout=15s",
+            **query,
+            "pool": {"min_size": 1, "max_size": 16, "timeout": 5},
+        },
     }
 
 

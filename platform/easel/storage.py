@@ -4,6 +4,7 @@ Workers and tenants reach an object by a signed URL that allows one method on on
 holds a credential of the store.
 """
 
+import filecmp
 import hashlib
 import hmac
 import os
@@ -11,7 +12,8 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
@@ -49,6 +51,10 @@ class Store(Protocol):
         """Deletes everything under `folder/`, whatever its name; returns how many objects that were."""
         ...
 
+    def keys(self, folder: str) -> Iterator[str]:
+        """Of all objects below `folder`, in no order."""
+        ...
+
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         """A URL good for `seconds`; a PUT must send `content_type`. `base` is where the caller reaches the API."""
         ...
@@ -69,18 +75,18 @@ class FolderStore:
 
     def put(self, key: str, file: IO[bytes], content_type: str) -> None:
         path = self.path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Written aside and renamed, so that a reader, or a crash, never meets half a file.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as aside:
+        with _aside(path, file) as written:
+            os.replace(written, path)
+
+    def put_new(self, key: str, file: IO[bytes]) -> None:
+        """Raises `FileExistsError` when other content has this key; the same again changes nothing."""
+        path = self.path(key)
+        with _aside(path, file) as written:
             try:
-                while chunk := file.read(2**20):
-                    aside.write(chunk)
-                aside.flush()
-                os.fsync(aside.fileno())
-            except BaseException:
-                os.unlink(aside.name)
-                raise
-        os.replace(aside.name, path)
+                os.link(written, path)
+            except FileExistsError:
+                if not filecmp.cmp(written, path, shallow=False):
+                    raise
 
     def get(self, key: str) -> bytes:
         return self.path(key).read_bytes()
@@ -101,6 +107,11 @@ class FolderStore:
         if root.exists():
             shutil.rmtree(root)
         return files
+
+    def keys(self, folder: str) -> Iterator[str]:
+        for path in self.path(folder).rglob("*"):
+            if path.is_file():
+                yield path.relative_to(self.root).as_posix()
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         expires = int(time.time()) + seconds
@@ -124,6 +135,22 @@ class FolderStore:
     def _signature(self, method: str, key: str, expires: int, content_type: str) -> str:
         text = "\n".join((method, key, str(expires), content_type))
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
+
+
+@contextmanager
+def _aside(path: Path, file: IO[bytes]) -> Iterator[str]:
+    """The content beside `path`, to be moved there: a reader, or a crash, never meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A name that is a key, so that what a crash leaves is found among the keys.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix="part-", delete=False) as aside:
+        try:
+            while chunk := file.read(2**20):
+                aside.write(chunk)
+            aside.flush()
+            os.fsync(aside.fileno())
+            yield aside.name
+        finally:
+            Path(aside.name).unlink(missing_ok=True)
 
 
 class S3Store:
@@ -184,6 +211,12 @@ class S3Store:
             if errors := answer.get("Errors"):
                 raise OSError(f"the bucket keeps {errors[0]['Key']}: {errors[0].get('Message', errors[0]['Code'])}")
         return len(names)
+
+    def keys(self, folder: str) -> Iterator[str]:
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"):
+            for found in page.get("Contents", ()):
+                yield found["Key"].removeprefix(self._prefix)
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         params: dict[str, str] = self._name(key)

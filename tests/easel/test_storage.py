@@ -87,6 +87,16 @@ def test_an_object_is_read_piece_by_piece(any_store):
         any_store.open("acme/outputs/none")
 
 
+def test_a_folder_is_read_down_to_its_last_key_and_no_other_folder(any_store):
+    for key in ("t/outputs/2026-03-01/j/a/0.png", "t/outputs/2026-03-01/j/b/0.png", "t/outputs/2026-03-011/j/a/0.png"):
+        any_store.put(key, io.BytesIO(b"picture"), "image/png")
+    assert sorted(any_store.keys("t/outputs/2026-03-01")) == [
+        "t/outputs/2026-03-01/j/a/0.png",
+        "t/outputs/2026-03-01/j/b/0.png",
+    ]
+    assert list(any_store.keys("t/outputs/2026-03-02")) == []
+
+
 def test_a_bucket_takes_and_gives_objects_by_signed_urls(bucket):
     put = bucket.signed_url("PUT", KEY, seconds=60, content_type="image/png", base=BASE)
     assert httpx.put(put, content=b"picture", headers={"Content-Type": "image/png"}).status_code == 200
@@ -119,6 +129,14 @@ def signed(method, *, seconds=60, content_type="image/png", key=KEY):
 
 def put(path, content=b"picture", content_type="image/png"):
     return call("PUT", path, content=content, headers={"Content-Type": content_type})
+
+
+def test_an_upload_keeps_what_lies_there_and_may_be_repeated():
+    path = signed("PUT", key=f"t/outputs/{uuid.uuid4()}.png")
+    assert put(path).status_code == 204
+    assert put(path).status_code == 204
+    assert put(path, content=b"another picture").status_code == 412
+    assert put(path).status_code == 204
 
 
 def test_a_signed_url_of_the_folder_puts_and_gets():

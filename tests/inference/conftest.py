@@ -168,10 +168,11 @@ class Storage:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 storage.reached.set()
                 storage.gate.wait(60)
-                if not storage.failures:
+                taken = self.path in storage.objects and self.headers["If-None-Match"] == "*"
+                if not storage.failures and not taken:
                     storage.objects[self.path] = body
                     storage.content_types[self.path] = self.headers["Content-Type"]
-                self._answer(200, b"")
+                self._answer(412 if taken else 200, b"")
 
             def _answer(self, status: int, body: bytes) -> None:
                 storage.requests.append(f"{self.command} {self.path}")

@@ -50,6 +50,7 @@ class Bench:
             worker="w",
             gpu_class="cpu",
             model_versions=("tiny",),
+            begins=lambda: None,
             news=lambda: None,
             finished=self.ends.append,
         )

@@ -68,6 +68,13 @@ def test_a_refused_upload_is_not_repeated_and_its_url_not_told(storage, client, 
     assert len(storage.requests) == 1
 
 
+def test_an_upload_never_takes_the_place_of_another(storage, client):
+    storage.objects["/x"] = b"stored by the worker that was first"
+    with pytest.raises(TransferError):
+        transfer.upload(client, storage.url("/x"), b"data", content_type="image/png")
+    assert storage.objects["/x"] == b"stored by the worker that was first"
+
+
 def test_patience_ends(client):
     with pytest.raises(TransferError) as lost:
         transfer.upload(client, "http://127.0.0.1:1/x", b"data", content_type="image/png")

@@ -16,7 +16,9 @@ CHUNK_BYTES = 2**20
 
 
 async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
-    """GET and PUT of one key: 403 without a valid signature, 404 for what is not there (any more)."""
+    """GET and PUT of one key: 403 without a valid signature, 404 for what is not there (any more), 412 for a PUT where
+    something else lies.
+    """
     folder = store()
     if not isinstance(folder, FolderStore):
         return HttpResponse(status=404)
@@ -26,7 +28,10 @@ async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
     if method == "PUT":
         if request.headers.get("Content-Type", "") != request.GET["type"]:
             return HttpResponse("another Content-Type was signed", status=403, content_type="text/plain")
-        await in_thread(folder.put, key, request, request.GET["type"])
+        try:
+            await in_thread(folder.put_new, key, request)
+        except FileExistsError:
+            return HttpResponse("another object lies here", status=412, content_type="text/plain")
         return HttpResponse(status=204)
     try:
         file = await asyncio.to_thread(folder.path(key).open, "rb")

@@ -2,7 +2,7 @@
 
 Reports arrive at least once, late, and in any order. The attempt's token says which attempt is meant; only a live
 attempt can change anything, so the second copy of a report, or one of an attempt whose lease was lost, is
-recognised and dropped. Lock order everywhere: the job, then its attempt.
+recognised and dropped; what the latter took is kept as wasted. Lock order everywhere: the job, then its attempt.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Case, JSONField, PositiveIntegerField, Value, When
-from django.db.models.functions import Coalesce
+from django.db.models import Case, JSONField, PositiveIntegerField, Q, Value, When
+from django.db.models.functions import Coalesce, Greatest
 
 from billing import ledger
 from billing.models import Meter, StoredObject
@@ -48,37 +48,49 @@ class Applied(Enum):
     UNKNOWN = "unknown"
 
 
-def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -> None:
-    """Records a worker's beat, extends the leases of the attempts it names, and marks their jobs running."""
+def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -> list[UUID]:
+    """Records a worker's beat, extends the leases of the attempts it names, and marks their jobs running.
+
+    Returns the tokens of those that nobody waits for any more, for the worker to be told: their lease was lost while
+    it was away, or their job was canceled, of which Redis may have lost the word.
+    """
     worker_seen(pool=pool, report=report, now=now)
     progress = {UUID(attempt.attempt_token): attempt for attempt in report.attempts}
     if not progress:
-        return
+        return []
     # Of this pool alone: a dedicated pool's worker has no say in another pool's attempts.
-    live = Attempt.objects.filter(token__in=progress, state=Attempt.State.LIVE, job__pool=pool)
+    named = Attempt.objects.filter(token__in=progress, job__pool=pool)
+    live = named.filter(state=Attempt.State.LIVE)
     with transaction.atomic():
         # In order of id, as every writer of several jobs locks them.
         started = Job.objects.filter(attempts__in=live, state=State.DISPATCHED).order_by("id")
         ids = list(started.select_for_update(of=("self",)).values_list("id", flat=True))
         Job.objects.filter(id__in=ids, state=State.DISPATCHED).update(state=State.RUNNING)
+        steps = Case(
+            *(When(token=token, then=Value(now_at.steps_done)) for token, now_at in progress.items()),
+            output_field=PositiveIntegerField(),
+        )
         live.update(
-            lease_expires_at=now + timedelta(seconds=lease_seconds),
+            # A consumer that was paused applies an old beat after newer ones: nothing goes back.
+            lease_expires_at=Greatest("lease_expires_at", Value(now + timedelta(seconds=lease_seconds))),
             worker=report.worker,
             started_at=Coalesce("started_at", Value(now)),
-            steps_done=Case(
-                *(When(token=token, then=Value(now_at.steps_done)) for token, now_at in progress.items()),
-                output_field=PositiveIntegerField(),
-            ),
+            steps_done=Greatest("steps_done", steps),
             previews=Case(
                 *(When(token=token, then=Value(now_at.previews, JSONField())) for token, now_at in progress.items()),
                 output_field=JSONField(),
             ),
         )
+    unwanted = Q(state=Attempt.State.LOST) | Q(state=Attempt.State.LIVE, job__cancel_requested_at__isnull=False)
+    return list(named.filter(unwanted).values_list("token", flat=True))
 
 
 @transaction.atomic
 def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: int) -> Applied:
-    """Ends an attempt as its worker reports: job state, outputs, usage, charge and hold in one transaction."""
+    """Ends an attempt as its worker reports: job state, outputs, usage, charge and hold in one transaction.
+
+    Raises `ValueError` for a success that lacks an image, and then nothing is written.
+    """
     token = UUID(report.attempt_token)
     job = Job.objects.select_for_update(of=("self",)).filter(attempts__token=token, pool=pool).first()
     if job is None:
@@ -87,7 +99,8 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     if attempt.state != Attempt.State.LIVE:
         if attempt.state == Attempt.State.LOST and not attempt.gpu_seconds:
             attempt.gpu_seconds = _seconds(report)  # wasted time, of the pool and not of the tenant
-            attempt.save(update_fields=["gpu_seconds"])
+            attempt.worker, attempt.gpu_class = report.worker, report.gpu_class
+            attempt.save(update_fields=["gpu_seconds", "worker", "gpu_class"])
         return Applied.LATE
     attempt.state = Attempt.State(report.outcome)
     attempt.worker, attempt.gpu_class = report.worker, report.gpu_class
@@ -122,6 +135,8 @@ def lose(*, token: UUID, now: datetime, attempts_max: int) -> bool:
     attempt.state, attempt.finished_at = Attempt.State.LOST, now
     attempt.error_code, attempt.error_message = "worker_lost", "the worker stopped reporting"
     attempt.save()
+    if attempt.started_at is None:  # its message was lost: the tenant had nothing for its turn
+        dispatch.correct(attempt, job, measured_seconds=0, work_done=0)
     _fail(job, attempt, True, now, attempts_max)
     return True
 
@@ -152,6 +167,8 @@ def expire(*, job_id: UUID, now: datetime) -> bool:
 
 
 def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
+    if sorted(output.index for output in report.outputs) != list(range(job.n)):
+        raise ValueError(f"{len(report.outputs)} outputs are not the {job.n} images of job {job.id}")
     Output.objects.bulk_create(
         Output(
             job=job,

@@ -26,9 +26,16 @@ from tenants.models import Tenant
 
 WORKER_SILENCE_SECONDS = 10  # ten missed beats: no new work for this worker
 RELEASED_MAX = 64  # in one turn, so that its lock is short
+TURN_IDLE_MS_MAX = 2000  # of a dispatcher that stopped in its turn, until the others go on without it
 # GPU seconds of a pixel-step in a pool where nothing was measured: all that counts is that it is the same for all.
 _RATE_UNMEASURED = 1e-6
 _KEPT = 0.98  # of what was measured before, at each new measurement
+
+
+_LOCK = """
+SELECT set_config('idle_in_transaction_session_timeout', %(patience)s, true),
+    pg_advisory_xact_lock(hashtext('easel dispatch'), %(pool)s)
+"""
 
 
 class Waiting(NamedTuple):
@@ -80,11 +87,12 @@ def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> 
 def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     """Gives the pool's free slots to waiting jobs: each gets its next attempt, under a lease.
 
-    Any number of dispatchers may call this at once; the lock on the pool makes them take turns. The caller sends
-    the messages after the commit; one that dies before leaves attempts whose leases run out.
+    Any number of dispatchers may call this at once; the lock on the pool makes them take turns. One that dies in its
+    turn releases nothing and frees the lock; from one that hangs PostgreSQL takes it. The caller sends the messages
+    after the commit; one that dies before leaves attempts whose leases run out.
     """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('easel dispatch'), %s)", [pool.pk])
+        cursor.execute(_LOCK, {"pool": pool.pk, "patience": f"{TURN_IDLE_MS_MAX}ms"})
     room = min(RELEASED_MAX, free_slots(pool=pool, now=now))
     if room <= 0:
         return []

@@ -7,7 +7,7 @@ from typing import Any, cast
 import psycopg
 import structlog
 from django.conf import settings
-from django.db import OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
@@ -35,7 +35,7 @@ def run(stop: threading.Event) -> None:
                         continue  # there may be more than one turn gives out
                     for _ in listener.notifies(timeout=POLL_SECONDS, stop_after=1):
                         pass
-        except (psycopg.OperationalError, OperationalError, BrokerError, RedisError) as error:
+        except (psycopg.OperationalError, OperationalError, InterfaceError, BrokerError, RedisError) as error:
             # Leases make it safe to go on: what was released and not sent comes back to the queue.
             log.warning("dispatcher_waits", error=repr(error))
             close_old_connections()

@@ -1,6 +1,7 @@
 """Names of a job's objects in the store."""
 
 from collections.abc import Iterator
+from datetime import date
 from uuid import UUID
 
 from easel.generation.models import Job
@@ -23,5 +24,15 @@ def attempt_keys(job: Job, attempt_token: UUID) -> Iterator[str]:
             yield preview_key(job, attempt_token, index, number)
 
 
+def day_folder(tenant_slug: str, day: date) -> str:
+    """Of all objects of a tenant's jobs of a day (UTC)."""
+    return f"{tenant_slug}/outputs/{day:%Y-%m-%d}"
+
+
+def job_of_key(key: str) -> UUID:
+    """The job whose object this is."""
+    return UUID(key.split("/")[3])
+
+
 def _folder(job: Job, attempt_token: UUID) -> str:
-    return f"{job.tenant.slug}/outputs/{job.created_at:%Y-%m-%d}/{job.id}/{attempt_token}"
+    return f"{day_folder(job.tenant.slug, job.created_at)}/{job.id}/{attempt_token}"

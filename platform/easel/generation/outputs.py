@@ -1,17 +1,19 @@
 """Deletes images: their files, and with them the charge for storing them; and files that are no job's images."""
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from itertools import islice
 from uuid import UUID
 
 from django.db import transaction
 
 from billing.storage import objects_deleted
-from easel.generation.keys import attempt_keys
+from easel.generation.keys import attempt_keys, day_folder, job_of_key
 from easel.generation.models import Attempt, CachedResult, Job, Output
 from easel.generation.transport import CAPABILITY_SECONDS
 from easel.storage import store
 from tenants.audit_log import audit_record
+from tenants.models import Tenant
 
 
 @transaction.atomic
@@ -65,3 +67,22 @@ def attempts_sweep(*, now: datetime) -> int:
         attempt.swept_at = now
         attempt.save(update_fields=["swept_at"])
     return len(ended)
+
+
+def strays_sweep(*, day: date) -> int:
+    """Deletes objects of the jobs of a day (UTC) that nothing names; returns how many.
+
+    They are left by a crash: copies for an answer from the cache that was never committed, half an upload, an upload
+    that began before its URL expired and ended after the sweep. The storage itself is read, a day at a time.
+    """
+    swept = 0
+    for slug in Tenant.objects.values_list("slug", flat=True):
+        found = store().keys(day_folder(slug, day))
+        while keys := list(islice(found, 1000)):
+            images = Output.objects.filter(storage_key__in=keys, deleted_at=None)
+            unfinished = set(Job.objects.filter(id__in=set(map(job_of_key, keys)), finished_at=None).values_list("id"))
+            kept = set(images.values_list("storage_key", flat=True))
+            strays = [key for key in keys if key not in kept and (job_of_key(key),) not in unfinished]
+            store().delete_all(strays)
+            swept += len(strays)
+    return swept

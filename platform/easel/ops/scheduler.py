@@ -16,7 +16,7 @@ from easel.generation import completion
 from easel.generation.deletion import age_out
 from easel.generation.guardrail import rollouts_judge
 from easel.generation.models import Attempt, Job, JobAdapter, State
-from easel.generation.outputs import attempts_sweep
+from easel.generation.outputs import attempts_sweep, strays_sweep
 from easel.generation.result_cache import results_trim
 from easel.privacy.erasure import erase_advance
 from easel.registry.adapters import adapter_files_delete_retired
@@ -24,6 +24,7 @@ from tenants.models import IdempotentRequest, Tenant
 
 log = structlog.get_logger()
 IDEMPOTENCY_HOURS = 24
+STRAY_DAYS = (2, 3, 4)  # ago: a platform that was down for a day sweeps that one too
 
 
 def lose_silent_attempts(now: datetime) -> int:
@@ -81,6 +82,11 @@ def sweep_attempts(now: datetime) -> int:
     return attempts_sweep(now=now)
 
 
+def sweep_strays(now: datetime) -> int:
+    """What crashes left in the storage; days old enough that none of their jobs is under way."""
+    return sum(strays_sweep(day=(now - timedelta(days=ago)).date()) for ago in STRAY_DAYS)
+
+
 def trim_result_cache(_now: datetime) -> int:
     """What answers requests for the same again is kept up to EASEL_RESULT_CACHE_BYTES."""
     return results_trim(bytes_max=settings.EASEL.result_cache_bytes)
@@ -110,6 +116,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (60, delete_retired_adapters),
     (60, trim_result_cache),
     (60, sweep_attempts),
+    (6 * 3600, sweep_strays),
 )
 
 

@@ -125,6 +125,8 @@ def erased_name(row_id: UUID) -> str:
 def _lock(storage_key: str) -> None:
     """Until the end of the transaction, this file is neither written nor deleted by another one."""
     with connection.cursor() as cursor:
+        # PostgreSQL waits while the storage takes the file, for longer than it would for a process that hangs.
+        cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '10min'")
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('easel adapter file'), hashtext(%s))", [storage_key])
 
 

@@ -14,20 +14,26 @@ _TOTALS = ("busy_seconds", "attributed_seconds", "load_seconds")
 def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
     """Records a beat, and adds what the worker did since its last one to the day (UTC) of this one.
 
-    A beat repeated or overtaken adds nothing: totals of one process only grow.
+    A beat repeated or overtaken adds nothing: totals of one process only grow, and one that a process left behind
+    when it died is dropped once its successor has beaten.
     """
     started_at = datetime.fromtimestamp(report.started_at, UTC)
-    known = Worker.objects.select_for_update().filter(pool=pool, name=report.worker).first()
-    if known is None or known.started_at != started_at:
-        known = Worker(pk=known.pk if known else None, pool=pool, name=report.worker)
+    since = min(started_at, now)  # the worker's clock may be ahead of ours
+    workers = Worker.objects.select_for_update().filter(pool=pool, name=report.worker)
+    known = workers.first()
+    if known is None:  # as another consumer may find at the same moment
+        Worker.objects.bulk_create([_begun(pool, report, started_at, since)], ignore_conflicts=True)
+        known = workers.get()
+    if known.started_at > started_at:
+        return
+    if known.started_at < started_at:
         before = dict.fromkeys(_TOTALS, 0.0)
-        since = min(started_at, now)  # the worker's clock may be ahead of ours
     else:
         before = {name: getattr(known, name) for name in _TOTALS}
         since = min(known.beat_at, now)
     totals = {name: max(before[name], getattr(report, name)) for name in _TOTALS}
     known.gpu_class, known.slots, known.model_version = report.gpu_class, report.slots, report.model_version[:200]
-    known.started_at, known.beat_at = started_at, max(known.beat_at or now, now)
+    known.started_at, known.beat_at = started_at, max(known.beat_at, now)
     for name in _TOTALS:
         setattr(known, name, totals[name])
     known.save()
@@ -39,3 +45,16 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
     for name in _TOTALS:
         setattr(day, name, getattr(day, name) + totals[name] - before[name])
     day.save()
+
+
+def _begun(pool: Pool, report: WorkerBeat, started_at: datetime, beat_at: datetime) -> Worker:
+    """A worker that has done nothing yet."""
+    return Worker(
+        pool=pool,
+        name=report.worker,
+        gpu_class=report.gpu_class,
+        slots=report.slots,
+        started_at=started_at,
+        beat_at=beat_at,
+        **dict.fromkeys(_TOTALS, 0.0),
+    )

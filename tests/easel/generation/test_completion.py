@@ -10,6 +10,7 @@ from billing.price_books import price_book_seed
 from easel.generation import completion, dispatch
 from easel.generation.completion import Applied
 from easel.generation.models import Attempt, Job, State
+from easel.generation.queries import wasted_gpu_seconds
 from easel.ops.seed import PRICES
 from inference.contract import AttemptFinished, AttemptProgress, StoredOutput, WorkerBeat
 from tests.conftest import NOW
@@ -50,7 +51,7 @@ def beat(attempt, pool, now=SOON, steps_done=3):
         load_seconds=1,
         attempts=(progress,),
     )
-    completion.beat(pool=pool, report=message, now=now, lease_seconds=15)
+    return completion.beat(pool=pool, report=message, now=now, lease_seconds=15)
 
 
 def lose(attempt, now=LEASE_OVER):
@@ -154,6 +155,53 @@ def test_the_report_of_a_lost_attempt_is_wasted_time_and_not_billed(alice, attem
     assert (attempt.state, attempt.gpu_seconds) == (Attempt.State.LOST, Decimal("1.5"))
     assert job_of(attempt).state == State.QUEUED
     assert ledger.balances(alice.tenant)["revenue"] == 0
+
+
+def test_wasted_time_is_that_of_the_worker_that_wasted_it_and_counts_once(attempt, pool):
+    before = wasted_gpu_seconds()
+    lose(attempt)
+    finish(attempt, pool)
+    finish(attempt, pool, gpu_seconds=9.0)
+    attempt.refresh_from_db()
+    assert (attempt.worker, attempt.gpu_class) == ("w1", "cpu")
+    assert wasted_gpu_seconds() - before == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("indexes", [(), (1,), (0, 0), (0, 1)])
+def test_a_success_without_just_its_images_is_none(attempt, pool, indexes):
+    outputs = tuple(StoredOutput(index=index, seed=1, sha256="0" * 64, size_bytes=10) for index in indexes)
+    with pytest.raises(ValueError, match="not the 1 images"):
+        finish(attempt, pool, outputs=outputs)
+    attempt.refresh_from_db()
+    assert (attempt.state, job_of(attempt).state) == (Attempt.State.LIVE, State.DISPATCHED)
+
+
+def test_a_second_report_that_says_otherwise_changes_nothing(alice, attempt, pool):
+    finish(attempt, pool)
+    before = ledger.balances(alice.tenant)
+    assert finish(attempt, pool, outcome="failed", error_code="worker_error", retryable=True) == Applied.LATE
+    assert finish(attempt, pool, gpu_seconds=100.0) == Applied.LATE
+    assert (job_of(attempt).state, ledger.balances(alice.tenant)) == (State.SUCCEEDED, before)
+
+
+def test_an_old_beat_takes_nothing_back(attempt, pool):
+    beat(attempt, pool, now=SOON, steps_done=5)
+    beat(attempt, pool, now=NOW, steps_done=3)
+    attempt.refresh_from_db()
+    assert (attempt.lease_expires_at, attempt.steps_done) == (SOON + timedelta(seconds=15), 5)
+
+
+def test_a_worker_that_comes_back_is_told_that_its_lease_was_lost(attempt, pool):
+    assert beat(attempt, pool) == []
+    lose(attempt, now=SOON + timedelta(seconds=15))
+    assert beat(attempt, pool) == [attempt.token]
+
+
+def test_a_worker_is_told_of_a_cancellation_until_it_stops(attempt, pool):
+    completion.cancel(job=job_of(attempt), now=SOON)
+    assert beat(attempt, pool) == [attempt.token]
+    finish(attempt, pool, outcome="canceled")
+    assert beat(attempt, pool) == []
 
 
 def test_only_one_of_two_attempts_is_charged(alice, attempt, pool):

@@ -1,3 +1,6 @@
+import signal
+import subprocess
+import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -85,7 +88,7 @@ def test_a_burst_of_one_tenant_does_not_starve_another(alice, bob, pool, submit)
 
 def finish_all(pool):
     for attempt in Attempt.objects.filter(job__pool=pool, state="live"):
-        Attempt.objects.filter(pk=attempt.pk).update(lease_expires_at=NOW)
+        Attempt.objects.filter(pk=attempt.pk).update(started_at=NOW, lease_expires_at=NOW)
         completion.cancel(job=attempt.job, now=NOW)
         completion.lose(token=attempt.token, now=NOW, attempts_max=3)
 
@@ -101,6 +104,16 @@ def test_a_tenant_that_waits_is_not_passed_over_again_and_again(alice, bob, pool
         order += tenants_of(release(pool))
         finish_all(pool)
     assert all({a, b} == {alice.tenant, bob.tenant} for a, b in zip(order[::2], order[1::2], strict=True))
+
+
+def test_a_turn_whose_message_was_lost_is_given_back(alice, bob, pool, submit):
+    Worker.objects.filter(pool=pool).update(slots=1)
+    for _ in range(2):
+        submit(alice)
+        submit(bob)
+    (lost,) = release(pool)
+    completion.lose(token=lost.token, now=lost.lease_expires_at, attempts_max=3)
+    assert tenants_of(release(pool)) == [lost.job.tenant]
 
 
 def test_an_idle_past_is_no_credit_to_jump_ahead_with(alice, bob, pool, submit):
@@ -148,6 +161,44 @@ def test_several_dispatchers_release_a_job_once(alice, pool, submit):
     with ThreadPoolExecutor(4) as threads:
         released = [attempt.job_id for attempts in threads.map(turn, range(4)) for attempt in attempts]
     assert len(released) == len(set(released)) == 4
+
+
+def in_the_middle_of_a_turn(pool):
+    """Another process that has released jobs of the pool, holds its lock, and has not committed."""
+    code = f"""
+import django; django.setup()
+import sys
+from datetime import datetime
+from django.db import transaction
+from easel.generation import dispatch
+from easel.registry.models import Pool
+dispatch.TURN_IDLE_MS_MAX = 300
+with transaction.atomic():
+    now = datetime.fromisoformat({NOW.isoformat()!r})
+    print(len(dispatch.release(pool=Pool.objects.get(pk={pool.pk}), now=now, lease_seconds=15)), flush=True)
+    sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert process.stdout.readline() == b"4\n"
+    return process
+
+
+@pytest.mark.parametrize("struck", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_dispatcher_that_dies_or_hangs_in_its_turn_releases_nothing_and_leaves_it_to_the_next(
+    alice, pool, submit, struck
+):
+    for _ in range(4):
+        submit(alice)
+    other = in_the_middle_of_a_turn(pool)
+    try:
+        other.send_signal(struck)
+        assert len(release(pool)) == 4
+        assert Attempt.objects.filter(job__pool=pool).count() == 4
+    finally:
+        other.kill()
+        other.communicate()
 
 
 def test_within_a_tenant_the_highest_priority_goes_first(alice, pool, submit):

@@ -1,4 +1,7 @@
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+
+from django.db import connections
 
 from easel.registry.models import Worker, WorkerDay
 from easel.registry.workers import worker_seen
@@ -48,3 +51,24 @@ def test_a_new_day_is_a_row_of_its_own(pool):
 def test_a_worker_whose_clock_is_ahead_was_up_for_no_time_yet(pool):
     see(pool, after=0, started_at=STARTED + 60)
     assert days(pool) == [(0, 0, 0)]
+
+
+def test_what_a_process_that_is_gone_left_behind_counts_no_more(pool):
+    see(pool, after=10, busy_seconds=8)
+    see(pool, after=15, started_at=STARTED + 12, busy_seconds=1)
+    see(pool, after=16, busy_seconds=9)
+    see(pool, after=17, started_at=STARTED + 12, busy_seconds=2)
+    assert days(pool) == [(10 + 3 + 2, 10, 0)]
+    assert Worker.objects.get(pool=pool, name="w2").busy_seconds == 2
+
+
+def test_two_consumers_may_meet_a_new_worker_at_once(pool):
+    def first(_):
+        try:
+            see(pool, after=1, busy_seconds=0.5)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(first, range(4)))
+    assert days(pool) == [(1, 0.5, 0)]
