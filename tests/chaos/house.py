@@ -1,0 +1,160 @@
+"""A whole Easel with two of everything that may be doubled, each part of which can be struck."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Timer
+
+import httpx
+import psutil
+import psycopg
+
+from easel.ops.postgres import Postgres
+from easel.ops.process import Backoff, ProcessSpec
+from easel.ops.processes import worker
+from easel.ops.redis_server import RedisServer
+from easel.ops.stack import free_port
+from easel.ops.supervisor import Supervisor
+from tests.chaos.schedule import LEASE_SECONDS, SERVICES, WORKERS, Fault
+
+_START_SECONDS = 180
+_POLL_SECONDS = 0.1
+_SOON = Backoff(first_seconds=0.2, max_seconds=1.0)
+
+
+class House:
+    """Runs in `home` until stopped; whatever dies is started again within a second."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.postgres, self.redis = Postgres(home), RedisServer(home)
+        self.urls = {name: f"http://127.0.0.1:{free_port()}" for name in ("api-1", "api-2")}
+        self.log = home / "chaos.log"
+        self._supervisors: list[Supervisor] = []
+        self._paused: dict[str, list[psutil.Process]] = {}
+
+    def start(self) -> None:
+        self.postgres.prepare()
+        self.redis.prepare()
+        self._keep([self.postgres.spec(), self.redis.spec()])
+        self.wait_for(lambda: self.postgres.ensure_database() and self.redis.ready(), "the servers")
+        os.environ.update(
+            EASEL_HOME=str(self.home),
+            EASEL_SECRET_KEY="only for chaos",
+            EASEL_LEASE_SECONDS=str(LEASE_SECONDS),
+            EASEL_LOG_FORMAT="json",
+            EASEL_TORCH_THREADS="1",
+            EASEL_WORKER_SLOTS="4",
+            EASEL_STOP_GRACE_SECONDS="1",
+            DATABASE_URL=self.postgres.url,
+            REDIS_URL=self.redis.url,
+            DJANGO_SETTINGS_MODULE="easel.settings",
+        )
+        told = json.loads(_easel("migrate", "--json").splitlines()[-1])["workers"][0]["env"]
+        self._keep([*map(self._service, SERVICES), *(_worker(name, told) for name in WORKERS)])
+        self.wait_for(self.is_whole, "the stack")
+
+    def stop(self) -> None:
+        self.resume_all()
+        for supervisor in reversed(self._supervisors):
+            supervisor.stop()
+
+    def is_whole(self) -> bool:
+        """Every process runs, both APIs are ready, and both workers have beaten."""
+        try:
+            ready = all(httpx.get(f"{url}/healthz/ready", timeout=2).status_code == 200 for url in self.urls.values())
+        except httpx.TransportError:
+            return False
+        return ready and len(self.live_workers()) == len(WORKERS)
+
+    def live_workers(self) -> set[str]:
+        """Names, which end in the process's id, of the workers that run and have beaten just now."""
+        pids = {pid for name, pid in self.pids().items() if name in WORKERS}
+        beaten = self.rows("SELECT name FROM registry_worker WHERE beat_at > now() - interval '3 seconds'")
+        return {name for (name,) in beaten if int(name.rpartition("-")[2]) in pids}
+
+    def pids(self) -> dict[str, int]:
+        return {name: pid for supervisor in self._supervisors for name, pid in supervisor.pids().items()}
+
+    def rows(self, query: str, *values: object) -> list[tuple]:
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            return connection.execute(query, values).fetchall()
+
+    def strike(self, fault: Fault) -> bool:
+        """Kills or pauses a process; False when it is not there to be struck."""
+        pid = self.pids().get(fault.target)
+        if pid is None or (fault.kind == "pause" and fault.target in self._paused):
+            return False
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if fault.kind == "kill":
+                os.kill(pid, signal.SIGKILL)
+                return True
+            process = psutil.Process(pid)
+            # PostgreSQL is as many processes as it has connections.
+            stopped = self._paused[fault.target] = [process, *process.children(recursive=True)]
+            for each in stopped:
+                with suppress(psutil.NoSuchProcess):
+                    each.suspend()
+            timer = Timer(fault.seconds, self._resume, [fault.target])
+            timer.daemon = True
+            timer.start()
+            return True
+        return False
+
+    def resume_all(self) -> None:
+        for name in list(self._paused):
+            self._resume(name)
+
+    def wait_for(self, happened: Callable[[], object], what: str, *, seconds: float = _START_SECONDS) -> None:
+        """Raises `TimeoutError` when it has not happened in that time."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(psycopg.OperationalError):
+                if happened():
+                    return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {seconds} s for {what}; {self.log} says why")
+            time.sleep(_POLL_SECONDS)
+
+    def _resume(self, name: str) -> None:
+        for process in self._paused.pop(name, []):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
+
+    def _keep(self, specs: list[ProcessSpec]) -> None:
+        supervisor = Supervisor(specs, out=self.log.open("ab"), backoff=_SOON)
+        self._supervisors.append(supervisor)
+        supervisor.start()
+
+    def _service(self, name: str) -> ProcessSpec:
+        # The first of each kind hands out URLs of the first API, the second of the second.
+        api = name if name in self.urls else f"api-{name[-1]}" if name[-1].isdigit() else "api-1"
+        port = self.urls[api].rpartition(":")[2]
+        env = {**os.environ, "EASEL_PORT": port}
+        arguments = ["api", "--port", port] if name == api else [name.partition("-")[0]]
+        return ProcessSpec(name=name, argv=[sys.executable, "-m", "easel.ops.cli", *arguments], env=env)
+
+
+def _worker(name: str, told: dict[str, str]) -> ProcessSpec:
+    spec = worker({**os.environ, **told}, name=name, metrics_port=free_port())
+    # Without a name it takes that of its process, so that each of its lives is known apart.
+    env = {key: value for key, value in spec.env.items() if key != "EASEL_WORKER_NAME"}
+    return ProcessSpec(name=name, argv=spec.argv, env=env)
+
+
+def _easel(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "easel.ops.cli", *arguments], stdout=subprocess.PIPE, text=True)
+    return done.stdout
+
+
+def audit() -> str:
+    """What `easel audit --json` says when it isn't content."""
+    argv = [sys.executable, "-m", "easel.ops.cli", "audit", "--json"]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    return "" if done.returncode == 0 else done.stdout + done.stderr

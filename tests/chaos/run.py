@@ -1,0 +1,109 @@
+"""One seed: tenants at work while things break, then calm, then the verdict.
+
+Imports Django's models: only once the house has set the environment and `django.setup` was called.
+"""
+
+import random
+import time
+
+import redis
+
+from inference.contract import WorkerBeat, report_from_json
+from tests.chaos import verdict
+from tests.chaos.clients import Customer
+from tests.chaos.house import House
+from tests.chaos.messages import REPORTS, Meddler
+from tests.chaos.schedule import Fault, schedule
+
+TENANTS, PROGRAMS = 3, 3
+SETTLE_SECONDS = 240
+
+
+class Run:
+    """One seed on a house that is whole."""
+
+    def __init__(self, house: House, seed: int, *, faults: int, apart_seconds: float) -> None:
+        self.house, self.seed = house, seed
+        self.schedule = schedule(seed, faults=faults, apart_seconds=apart_seconds)
+        self.survived: list[Fault] = []
+        self.meddled = 0
+        self.accepted = 0
+
+    def violations(self) -> list[str]:
+        run = f"{time.time():.0f}"
+        customers = []
+        for number in range(TENANTS):
+            slug = f"chaos-{self.seed}-{number}-{run}"
+            customers.append(Customer(slug, verdict.tenant_made(slug), list(self.house.urls.values()), self.seed))
+        before = verdict.gpu_seconds_booked()
+        verdict.leave_database()
+        meddler = Meddler(self.house.redis.url, random.Random(self.seed))
+        for customer in customers:
+            customer.start(PROGRAMS)
+        try:
+            self._break(meddler)
+        finally:
+            for customer in customers:
+                customer.stop()
+            self.house.resume_all()
+            meddler.release()
+            meddler.close()
+        self.meddled = meddler.done.total() - meddler.done["pass"]
+        self.accepted = verdict.accepted(order for customer in customers for order in customer.orders)
+        slugs = [customer.slug for customer in customers]
+        try:
+            self.house.wait_for(self.house.is_whole, "every process to be back")
+            self.house.wait_for(lambda: self._unfinished(slugs) == 0, "every job to end", seconds=SETTLE_SECONDS)
+            live = self.house.live_workers()
+            self._await_idle(live)
+        except TimeoutError as error:
+            return [str(error), *verdict.violations(customers, set(), before)]
+        return list(verdict.violations(customers, live, before))
+
+    def _break(self, meddler: Meddler) -> None:
+        client = redis.Redis.from_url(self.house.redis.url, socket_timeout=2)
+        begun = time.monotonic()
+        for fault in self.schedule:
+            time.sleep(max(0.0, begun + fault.at_seconds - time.monotonic()))
+            if fault.kind == "meddle":
+                meddler.start(fault.target, fault.seconds)
+            elif fault.kind == "flush":
+                try:
+                    client.flushall()
+                except redis.RedisError:
+                    continue
+            elif not self.house.strike(fault):
+                continue
+            self.survived.append(fault)
+        over = max(fault.at_seconds + fault.seconds for fault in self.schedule)
+        time.sleep(max(0.0, begun + over - time.monotonic()))
+
+    def _unfinished(self, slugs: list[str]) -> int:
+        ((count,),) = self.house.rows(
+            "SELECT count(*) FROM generation_job JOIN tenants_tenant AS tenant ON tenant.id = tenant_id"
+            " WHERE finished_at IS NULL AND slug = ANY(%s)",
+            slugs,
+        )
+        return count
+
+    def _await_idle(self, live: set[str]) -> None:
+        """Until each worker has said that it holds no attempt, and that was read: zombies may still draw."""
+        client = redis.Redis.from_url(self.house.redis.url, socket_timeout=10)
+        busy, last = set(live), "$"
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while busy and time.monotonic() < deadline:
+            for _, entries in client.xread({REPORTS: last}, block=1000):
+                for entry_id, fields in entries:
+                    last = entry_id
+                    report = report_from_json(fields[b"report"])
+                    if isinstance(report, WorkerBeat) and not report.attempts:
+                        busy.discard(report.worker)
+        if busy:
+            raise TimeoutError(f"{busy} still hold attempts")
+        ((seen,),) = self.house.rows("SELECT now()")
+
+        def beaten() -> bool:
+            found = self.house.rows("SELECT name FROM registry_worker WHERE beat_at > %s", seen)
+            return live <= {name for (name,) in found}
+
+        self.house.wait_for(beaten, "the workers' totals", seconds=60)

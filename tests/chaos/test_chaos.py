@@ -1,0 +1,26 @@
+"""A short run of chaos; `make chaos` is the long one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+# A seed whose first faults are of every kind: workers and servers killed and paused, Redis flushed, messages doubled.
+SEED = 61
+
+
+def test_whatever_dies_hangs_or_is_told_twice_no_job_is_lost_and_none_is_charged_twice():
+    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.chaos"],
+        cwd=Path(__file__).resolve().parents[2],
+        env={**inherited, "SEED": str(SEED), "QUICK": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = dict(line.split() for line in done.stdout.splitlines() if line.startswith("chaos_"))
+    assert figures["chaos_violations"] == "0"
+    assert int(figures["chaos_faults_survived"]) >= 10
+    assert int(figures["chaos_messages_meddled"]) > 0
+    assert int(figures["chaos_jobs_accepted"]) > 0

@@ -1,0 +1,207 @@
+"""What has to hold once everything has settled, read from the database, the storage and the API.
+
+Imports Django's models: only once the house has set the environment and `django.setup` was called.
+"""
+
+import hashlib
+import json
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Sum
+
+from billing import ledger
+from billing.models import Charge, Transaction, UsageRecord
+from billing.money import to_micros
+from easel.generation.models import FINAL, Attempt, Job, Output, State
+from easel.generation.outputs import attempts_sweep, strays_sweep
+from easel.registry.adapters import adapter_add_version
+from easel.registry.models import Worker
+from inference.demo_model import ADAPTERS_DIR
+from tenants.accounts import tenant_create
+from tenants.keys import key_issue
+from tenants.models import Tenant
+from tests.chaos.clients import Customer, Order
+from tests.chaos.house import audit
+
+CREDIT_MICROS = to_micros(Decimal(100))
+DRIFT_MAX = Decimal("0.001")
+
+
+def tenant_made(slug: str) -> str:
+    """The secret of its key. It has credit, and an adapter."""
+    now = datetime.now(UTC)
+    tenant, project = tenant_create(slug=slug, now=now)
+    ledger.grant(tenant=tenant, amount_micros=CREDIT_MICROS, reference=uuid.uuid4(), at=now)
+    adapter_add_version(
+        project=project,
+        name="outline",
+        data=(ADAPTERS_DIR / "outline.safetensors").read_bytes(),
+        model_name=None,
+        bytes_max=2**30,
+        rank_max=128,
+        now=now,
+    )
+    return key_issue(project=project, pepper=settings.EASEL.secret_key, now=now)[1]
+
+
+def leave_database() -> None:
+    """Before it is killed."""
+    connection.close()
+    connection.close_pool()  # of PostgreSQL's wrapper
+
+
+def gpu_seconds_booked() -> dict[str, tuple[Decimal, Decimal]]:
+    """By life of a worker: what its attempts were attributed, and what it said that it attributed."""
+    booked = Attempt.objects.order_by().values_list("worker").annotate(sum=Sum("gpu_seconds"))
+    by_worker = dict(booked)
+    return {
+        worker.name: (by_worker.get(worker.name, Decimal(0)), Decimal(worker.attributed_seconds))
+        for worker in Worker.objects.all()
+    }
+
+
+def violations(customers: list[Customer], live: set[str], before: dict[str, tuple[Decimal, Decimal]]) -> Iterator[str]:
+    """What is broken, a line each; a line about a job names it by its id."""
+    slugs = [customer.slug for customer in customers]
+    jobs = {job.id: job for job in Job.objects.filter(tenant__slug__in=slugs).select_related("tenant")}
+    for customer in customers:
+        yield from _answers_kept(customer, {j: job for j, job in jobs.items() if job.tenant.slug == customer.slug})
+    for job in jobs.values():
+        yield from _settled_once(job)
+    for tenant in Tenant.objects.filter(slug__in=slugs):
+        yield from _money_adds_up(tenant)
+    for customer in customers:
+        yield from _images_are_there(customer, [job for job in jobs.values() if job.tenant.slug == customer.slug])
+    yield from _nothing_is_left_over(slugs)
+    yield from _gpu_seconds_are_booked(live, before)
+    if said := audit():
+        yield f"easel audit: {said}"
+
+
+def _answers_kept(customer: Customer, jobs: dict[uuid.UUID, Job]) -> Iterator[str]:
+    by_tag: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs.values():
+        by_tag[job.metadata["tag"]].append(job)
+    for order in customer.orders:
+        made = by_tag.pop(order.tag, [])
+        names = f"{order.tag} of {customer.slug}, jobs {[str(job.id) for job in made]}"
+        told = set(order.jobs)
+        if told - {str(job.id) for job in made}:
+            yield f"accepted and not there: {told} of {names}"
+        if order.key and len(made) > 1:
+            yield f"one Idempotency-Key, {len(made)} jobs: {names}"
+        if order.key and len(told) > 1:
+            yield f"one Idempotency-Key was answered with {told}: {names}"
+        if not order.key and not len(told) <= len(made) <= order.sent:
+            yield f"sent {order.sent} times, {len(told)} accepted, {len(made)} made: {names}"
+        if order.drawn and [job.state for job in made] != [State.SUCCEEDED]:
+            yield f"answered with images, and not a success: {names}"
+        yield from (f"refused with {why}: {names}" for why in order.refused if _is_wrong(why, made))
+    yield from (f"nobody asked for job {job.id}" for made in by_tag.values() for job in made)
+
+
+def _is_wrong(why: str, made: list[Job]) -> bool:
+    """A refusal is a broken connection, an absence, or what became of the job."""
+    status, _, code = why.partition(" ")
+    endings = {job.error_code for job in made if job.error_code} | {f"job_{job.state}" for job in made}
+    return status.isdigit() and status not in ("429", "503", "504") and code not in endings
+
+
+def _settled_once(job: Job) -> Iterator[str]:
+    if job.state not in FINAL:
+        yield f"job {job.id} is {job.state}"
+    kinds = Counter(Transaction.objects.filter(reference=job.id).values_list("kind", flat=True))
+    due = {"hold": 1, "post" if job.state == State.SUCCEEDED else "void": 1}
+    if kinds != due:
+        yield f"job {job.id} is {job.state}, and its transactions are {dict(kinds)}"
+    live = job.attempts.filter(state=Attempt.State.LIVE).count()
+    wins = list(job.attempts.filter(state=Attempt.State.SUCCEEDED))
+    if live or len(wins) != (job.state == State.SUCCEEDED and job.cached_from_id is None):
+        yield f"job {job.id} is {job.state} with {live} live attempts and {len(wins)} that succeeded"
+    used = {record.meter: record.quantity for record in UsageRecord.objects.filter(job_id=job.id)}
+    meters = UsageRecord.objects.filter(job_id=job.id).count()
+    if meters != len(used) or bool(used) != (job.state == State.SUCCEEDED):
+        yield f"job {job.id} is {job.state}, and its usage is {used}"
+    if wins and used.get("gpu_second") != wins[0].gpu_seconds:
+        yield f"job {job.id} was billed {used.get('gpu_second')} GPU seconds of {wins[0].gpu_seconds}"
+
+
+def _money_adds_up(tenant: Tenant) -> Iterator[str]:
+    balances = ledger.balances(tenant)
+    charged = Charge.objects.filter(usage_record__tenant=tenant).aggregate(sum=Sum("amount_micros"))["sum"] or 0
+    if balances["held"] or balances["revenue"] != charged or balances["credit"] + charged != CREDIT_MICROS:
+        yield f"{tenant.slug} has {balances} and was charged {charged} of {CREDIT_MICROS} micros"
+
+
+def _images_are_there(customer: Customer, jobs: Iterable[Job]) -> Iterator[str]:
+    """As the tenant gets them, by the links in the job."""
+    for job in jobs:
+        if job.state != State.SUCCEEDED:
+            continue
+        kept = list(Output.objects.filter(job=job).values_list("sha256", flat=True))
+        shown = customer.get(f"/v1/jobs/{job.id}").json()["images"]
+        read = [hashlib.sha256(customer.get(image["url"]).content).hexdigest() for image in shown]
+        if read != kept or len(read) != job.n:
+            yield f"job {job.id} should have {job.n} images {kept} and has {read}"
+
+
+def _nothing_is_left_over(slugs: list[str]) -> Iterator[str]:
+    """Once the links that workers were given are over, the storage has the images and nothing else."""
+    now = datetime.now(UTC)
+    while attempts_sweep(now=now + timedelta(hours=3)):
+        pass
+    for day in {now.date(), now.date() - timedelta(days=1)}:
+        strays_sweep(day=day)
+    root = Path(settings.EASEL.storage_url.removeprefix("file://"))
+    kept = set(Output.objects.filter(job__tenant__slug__in=slugs).values_list("storage_key", flat=True))
+    found = {
+        str(path.relative_to(root)) for slug in slugs for path in (root / slug / "outputs").rglob("*") if path.is_file()
+    }
+    yield from (f"left in the storage: {key}" for key in sorted(found - kept))
+    yield from (f"gone from the storage: {key}" for key in sorted(kept - found))
+
+
+def _gpu_seconds_are_booked(live: set[str], before: dict[str, tuple[Decimal, Decimal]]) -> Iterator[str]:
+    """A worker that lives has its seconds in attempts, billed or wasted, but for reports that Redis lost."""
+    lost = set(
+        Attempt.objects.filter(state=Attempt.State.LOST, gpu_seconds=0).values_list("worker", flat=True)
+    )  # and its worker may have said what it took: Redis was flushed
+    for name, (booked, said) in gpu_seconds_booked().items():
+        if name not in live:
+            continue
+        was_booked, was_said = before.get(name, (Decimal(0), Decimal(0)))
+        booked, said = booked - was_booked, said - was_said
+        if booked > said * (1 + DRIFT_MAX) or (booked < said * (1 - DRIFT_MAX) and not lost & {name, ""}):
+            yield f"worker {name} attributed {said:.6f} s, and its attempts have {booked:.6f} s"
+
+
+def story(job_id: str, log: Path) -> str:
+    """All that is known of a job."""
+    job = Job.objects.filter(id=job_id).first()
+    if job is None:
+        return f"no job {job_id}"
+    about = {
+        "job": _row(job),
+        "attempts": [_row(attempt) for attempt in job.attempts.all()],
+        "outputs": [_row(output) for output in job.outputs.all()],
+        "transactions": [_row(row) for row in Transaction.objects.filter(reference=job.id).order_by("created_at")],
+        "usage": [_row(record) for record in UsageRecord.objects.filter(job_id=job.id)],
+    }
+    names = [job_id, *(str(attempt.token) for attempt in job.attempts.all())]
+    lines = [line for line in log.read_text(errors="replace").splitlines() if any(name in line for name in names)]
+    return json.dumps(about, indent=1, default=str) + "\n" + "\n".join(lines)
+
+
+def _row(found: Job | Attempt | Output | Transaction | UsageRecord) -> dict[str, object]:
+    return {field.name: getattr(found, field.attname) for field in found._meta.concrete_fields}
+
+
+def accepted(orders: Iterable[Order]) -> int:
+    return len({job for order in orders for job in order.jobs})
