@@ -103,29 +103,31 @@ def budget_get(*, tenant: Tenant, budget_id: UUID) -> Budget:
     return found
 
 
+def budget_standing(*, tenant: Tenant, budget_id: UUID, at: datetime) -> BudgetStanding:
+    """How a budget stands in the month of an instant. Raises `BudgetNotFound`."""
+    budget = budget_get(tenant=tenant, budget_id=budget_id)
+    return next(standing for standing in budgets_of(tenant, at=at) if standing.budget == budget)
+
+
 def budgets_of(tenant: Tenant, *, at: datetime) -> list[BudgetStanding]:
     """The tenant's budgets and how they stand in the month of an instant: the account's own first."""
-    budgets = Budget.objects.filter(tenant=tenant).select_related("project", "api_key")
     zone = zone_of(tenant.pk)
-    months = {
-        month.budget_id: month
-        for month in BudgetMonth.objects.filter(budget__tenant=tenant, month=month_of(at, zone)).prefetch_related(
-            "crossings"
+    months = BudgetMonth.objects.filter(budget__tenant=tenant, month=month_of(at, zone)).prefetch_related("crossings")
+    by_budget = {month.budget_id: month for month in months}
+    order = (F("project__slug").asc(nulls_first=True), F("api_key__key_id").asc(nulls_first=True))
+    standings = []
+    for budget in Budget.objects.filter(tenant=tenant).select_related("project", "api_key").order_by(*order):
+        month = by_budget.get(budget.pk)
+        standings.append(
+            BudgetStanding(
+                budget=budget,
+                spent_micros=month.spent_micros if month else 0,
+                held_micros=month.held_micros if month else 0,
+                crossed=tuple(sorted(crossing.percent for crossing in month.crossings.all())) if month else (),
+                resets_at=month_end(at, zone),
+            )
         )
-    }
-    return [
-        BudgetStanding(
-            budget=budget,
-            spent_micros=month.spent_micros if month else 0,
-            held_micros=month.held_micros if month else 0,
-            crossed=tuple(sorted(crossing.percent for crossing in month.crossings.all())) if month else (),
-            resets_at=month_end(at, zone),
-        )
-        for budget in budgets.order_by(
-            F("project__slug").asc(nulls_first=True), F("api_key__key_id").asc(nulls_first=True)
-        )
-        for month in [months.get(budget.pk)]
-    ]
+    return standings
 
 
 def charged_micros(budget: Budget) -> int:

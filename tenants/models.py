@@ -91,6 +91,7 @@ class Scope(models.TextChoices):
     GENERATE = "generate", "create, read and cancel jobs"
     ADAPTERS = "adapters", "upload, read and retire adapters"
     USAGE = "usage", "read usage and cost"
+    BILLING = "billing", "set and remove budgets"
 
 
 class ApiKey(models.Model):

@@ -3,7 +3,7 @@
 import uuid
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 
 from billing.models.ledger import Transaction
 from tenants.models import ApiKey, Project, Tenant
@@ -56,6 +56,12 @@ class CreditGrant(models.Model):
             ),
         ]
 
+    @classmethod
+    def to_spend(cls, tenant: Tenant) -> "models.QuerySet[CreditGrant]":
+        """Those that are not used up, in the order in which they are spent."""
+        left = cls.objects.filter(tenant=tenant, currency=tenant.currency, remaining_micros__gt=0)
+        return left.order_by("priority", F("expires_at").asc(nulls_last=True), "created_at", "id")
+
 
 class CreditDraw(models.Model):
     """What a transaction took of a grant."""
@@ -95,6 +101,9 @@ class Budget(models.Model):
             ),
             models.CheckConstraint(condition=Q(amount_micros__gte=0), name="budget_not_negative"),
         ]
+
+    def __str__(self) -> str:
+        return str(self.project or self.api_key or self.tenant)
 
 
 class BudgetMonth(models.Model):

@@ -49,7 +49,10 @@ def test_a_key_of_one_scope_may_do_that_alone(easel):
     headers = {"Authorization": f"Bearer {made['api_key']}"}
     statuses = [httpx.get(f"{easel.url}/v1/{path}", headers=headers).status_code for path in ("usage", "jobs")]
     assert statuses == [200, 403]
-    assert [row["scopes"] for row in easel.json("key", "list", "scoped")] == ["adapters,generate,usage", "usage"]
+    assert [row["scopes"] for row in easel.json("key", "list", "scoped")] == [
+        "adapters,billing,generate,usage",
+        "usage",
+    ]
 
 
 def test_what_is_not_there_is_named(easel):

@@ -5,7 +5,7 @@ from typing import Any
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiResponse
 
-from billing.models import Statement
+from billing.models import CreditGrant, Statement
 from easel.generation.models import State
 from easel.registry.models import Experiment, Rollout, Tier
 from easel.registry.tiers import Quality
@@ -212,6 +212,36 @@ STATEMENT_CHARGES = _list_of(
     ),
     has_more={"type": "boolean"},
 )
+BALANCE = _object(
+    object=TEXT,
+    **dict.fromkeys(("available", "credit", "held", "owed", "credit_limit"), MONEY),
+    grants={
+        "type": "array",
+        "items": _object(
+            id=TEXT,
+            category={"type": "string", "enum": CreditGrant.Category.values},
+            priority=WHOLE,
+            amount=MONEY,
+            remaining=MONEY,
+            created_at=TIME,
+            expires_at=_or_null(TIME),
+        ),
+    },
+)
+BUDGET = _object(
+    id=TEXT,
+    object=TEXT,
+    project=_or_null(TEXT),
+    api_key=_or_null(TEXT),
+    amount=MONEY,
+    hard_stop={"type": "boolean"},
+    spent=MONEY,
+    held=MONEY,
+    remaining=MONEY,
+    thresholds_reached={"type": "array", "items": WHOLE},
+    resets_at=TIME,
+)
+BUDGETS = _list_of(BUDGET)
 FEEDBACK = _object(object=TEXT, job_id=TEXT, score=NUMBER, comment=TEXT, created_at=TIME)
 ROLLOUT = _object(
     id=TEXT,

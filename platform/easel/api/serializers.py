@@ -6,6 +6,7 @@ from typing import Any
 from rest_framework import serializers
 from rest_framework.exceptions import ErrorDetail
 
+from billing.money import AMOUNT_MICROS_MAX
 from easel.api.errors import UnsupportedParameter
 from easel.generation.admission import SEED_MAX, AdapterUse, Spec
 from easel.registry.experiments import ArmPlan
@@ -198,6 +199,16 @@ class UsageQuery(Strict):
     )
     start = serializers.DateField(required=False, help_text="First day (UTC), by default the month's first.")
     end = serializers.DateField(required=False, help_text="Last day (UTC), by default today.")
+
+
+class BudgetInput(Strict):
+    """Of a project or a key if one is named, else of the account."""
+
+    project = Text(required=False, max_length=40)
+    api_key = Text(required=False, max_length=16, help_text="Between `easel_sk_` and the next underscore.")
+    amount_micros = Whole(min_value=0, max_value=AMOUNT_MICROS_MAX, help_text="1000000 are 1 of your currency.")
+    currency = Text(required=False, max_length=3, help_text="Your account's; said, it is checked.")
+    hard_stop = serializers.BooleanField(default=False, help_text="Refuse what would go over it.")
 
 
 class PageQuery(Strict):

@@ -2,7 +2,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from easel.api import experiment_views, statement_views, views
+from easel.api import credit_views, experiment_views, statement_views, views
 from easel.api.threads import threaded
 
 
@@ -40,6 +40,9 @@ urlpatterns = [
     path("models/<name:name>", threaded(views.ModelDetail.as_view())),
     path("quota", threaded(views.QuotaView.as_view())),
     path("usage", threaded(views.Usage.as_view())),
+    path("balance", threaded(credit_views.Balance.as_view())),
+    path("budgets", threaded(credit_views.Budgets.as_view())),
+    path("budgets/<uuid:budget_id>", threaded(credit_views.BudgetDetail.as_view())),
     path("statements", threaded(statement_views.Statements.as_view())),
     path("statements/current", threaded(statement_views.StatementCurrent.as_view())),
     path("statements/<uuid:statement_id>", threaded(statement_views.StatementDetail.as_view())),

@@ -17,7 +17,7 @@ from easel.ops.tables import as_json_option, print_rows
 from easel.ops.tenant_data_command import tenant_erase, tenant_export, tenant_retention
 from tenants.errors import DomainError
 
-SCOPES = ("generate", "adapters", "usage")
+SCOPES = ("generate", "adapters", "usage", "billing")
 
 
 class RunningJobs(WholeLimit):

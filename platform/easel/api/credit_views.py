@@ -1,0 +1,150 @@
+"""What a tenant can spend, and the budgets that it sets itself."""
+
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from billing import ledger
+from billing.budgets import BudgetInvalid, BudgetStanding, budget_remove, budget_standing, budgets_of
+from billing.models import CreditGrant
+from easel.api import openapi
+from easel.api.authentication import caller
+from easel.api.clock import now
+from easel.api.openapi import answers
+from easel.api.rendering import money_json
+from easel.api.serializers import BudgetInput
+from easel.generation.budgets import budget_set
+from easel.generation.errors import ProjectNotFound
+from tenants.audit_log import audit_record
+from tenants.errors import NotFound
+from tenants.models import ApiKey, Scope, Tenant
+
+
+class Balance(APIView):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="balance_get", responses=answers(openapi.BALANCE))
+    def get(self, request: Request) -> Response:
+        """What you can spend, what is held for jobs in hand, what you owe, and the credit that makes it up."""
+        return Response(balance_json(caller(request).tenant))
+
+
+class Budgets(APIView):
+    """Reading takes the scope `usage`, changing `billing`: a hard stop should bind the keys that generate."""
+
+    @property
+    def scope(self) -> str:
+        return Scope.USAGE if self.request.method == "GET" else Scope.BILLING
+
+    @extend_schema(operation_id="budgets_list", responses=answers(openapi.BUDGETS))
+    def get(self, request: Request) -> Response:
+        """Your budgets and how they stand this month."""
+        found = budgets_of(caller(request).tenant, at=now())
+        return Response({"object": "list", "data": [budget_json(standing) for standing in found]})
+
+    @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(openapi.BUDGET))
+    def put(self, request: Request) -> Response:
+        """Makes the budget of your account, of a project or of a key, or changes it; it holds at once."""
+        fields = BudgetInput(data=request.data)
+        fields.is_valid(raise_exception=True)
+        given = fields.validated_data
+        tenant, at = caller(request).tenant, now()
+        if given.get("currency", tenant.currency) != tenant.currency:
+            raise BudgetInvalid(f"this account is billed in {tenant.currency}", param="currency")
+        with transaction.atomic():
+            budget = budget_set(
+                tenant=tenant,
+                **_owner(tenant, given),
+                amount_micros=given["amount_micros"],
+                hard_stop=given["hard_stop"],
+                now=at,
+            )
+            _record(
+                request, "budget.set", budget, {"amount_micros": budget.amount_micros, "hard_stop": budget.hard_stop}
+            )
+        return Response(budget_json(budget_standing(tenant=tenant, budget_id=budget.pk, at=at)))
+
+
+class BudgetDetail(APIView):
+    scope = Scope.BILLING
+
+    @extend_schema(operation_id="budgets_remove", responses=answers(openapi.BUDGET))
+    def delete(self, request: Request, budget_id: UUID) -> Response:
+        """Takes a budget away, with what it has counted."""
+        tenant = caller(request).tenant
+        with transaction.atomic():
+            before = budget_standing(tenant=tenant, budget_id=budget_id, at=now())
+            budget_remove(tenant=tenant, budget_id=budget_id)
+            _record(request, "budget.remove", before.budget, {})
+        return Response(budget_json(before))
+
+
+def balance_json(tenant: Tenant) -> dict[str, Any]:
+    """Amounts by `money_json`; grants in the order in which they are spent."""
+    standing = ledger.standing_of(tenant)
+    amounts = {
+        "available": standing.available,
+        "credit": standing.credit,
+        "held": standing.held,
+        "owed": standing.owed,
+        "credit_limit": standing.limit,
+    }
+    return {
+        "object": "balance",
+        **{name: money_json(micros, tenant.currency) for name, micros in amounts.items()},
+        "grants": [
+            {
+                "id": str(grant.pk),
+                "category": grant.category,
+                "priority": grant.priority,
+                "amount": money_json(grant.amount_micros, grant.currency),
+                "remaining": money_json(grant.remaining_micros, grant.currency),
+                "created_at": grant.created_at,
+                "expires_at": grant.expires_at,
+            }
+            for grant in CreditGrant.to_spend(tenant)
+        ],
+    }
+
+
+def budget_json(standing: BudgetStanding) -> dict[str, Any]:
+    budget = standing.budget
+    return {
+        "id": str(budget.pk),
+        "object": "budget",
+        "project": budget.project.slug if budget.project else None,
+        "api_key": budget.api_key.key_id if budget.api_key else None,
+        "amount": money_json(budget.amount_micros, budget.currency),
+        "hard_stop": budget.hard_stop,
+        "spent": money_json(standing.spent_micros, budget.currency),
+        "held": money_json(standing.held_micros, budget.currency),
+        "remaining": money_json(standing.left_micros, budget.currency),
+        "thresholds_reached": list(standing.crossed),
+        "resets_at": standing.resets_at,
+    }
+
+
+def _owner(tenant: Tenant, given: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ProjectNotFound`, `NotFound`: another tenant's are none."""
+    owner: dict[str, Any] = {}
+    if given.get("project") is not None:
+        owner["project"] = tenant.projects.filter(slug=given["project"]).first()
+        if owner["project"] is None:
+            raise ProjectNotFound(f"there is no project {given['project']!r} in this account", param="project")
+    if given.get("api_key") is not None:
+        owner["api_key"] = ApiKey.objects.filter(tenant=tenant, key_id=given["api_key"]).first()
+        if owner["api_key"] is None:
+            raise NotFound(f"there is no API key {given['api_key']!r} in this account", param="api_key")
+    return owner
+
+
+def _record(request: Request, action: str, budget: Any, details: dict[str, Any]) -> None:
+    key = caller(request)
+    audit_record(
+        actor=f"key:{key.key_id}", action=action, subject=str(budget), tenant=key.tenant, details=details, now=now()
+    )
