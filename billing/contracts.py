@@ -7,10 +7,9 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 
 from billing.models import Contract, PriceBook
+from billing.money import AMOUNT_MICROS_MAX, MICROS, from_micros
 from tenants.errors import DomainError
 from tenants.models import Tenant
-
-_MICROS_MAX = 10**15
 
 
 class ContractInvalid(DomainError):
@@ -56,7 +55,7 @@ def contract_make(
         raise ContractInvalid(
             f"a discount is a share from 0 to 1 with at most six places; {discount} is not", param="discount"
         )
-    if not 0 <= minimum_micros <= _MICROS_MAX:
+    if not 0 <= minimum_micros <= AMOUNT_MICROS_MAX:
         raise ContractInvalid("a month's minimum is 0 or more, and below a billion", param="minimum")
     if price_book is not None and (price_book.tenant_id, price_book.currency) != (tenant.pk, tenant.currency):
         raise ContractInvalid(f"{price_book} holds no prices of {tenant} in {tenant.currency}", param="price_book")
@@ -106,3 +105,23 @@ def contract_at(*, tenant: Tenant, at: datetime) -> Contract | None:
     """The one in force at an instant."""
     begun = Contract.objects.filter(tenant=tenant, starts_at__lte=at).order_by("-starts_at").first()
     return begun if begun and (begun.ends_at is None or at < begun.ends_at) else None
+
+
+def minimum_of(amount: Decimal) -> int:
+    """Micro-units of a month's minimum as people write it. Raises `ContractInvalid`."""
+    if not amount.is_finite() or not 0 <= amount <= from_micros(AMOUNT_MICROS_MAX) or amount != round(amount, 6):
+        raise ContractInvalid(
+            f"a month's minimum is 0 to a billion, with at most six places; {amount} is not", param="minimum"
+        )
+    return int(amount * MICROS)
+
+
+def terms_said(contract: Contract) -> dict[str, str]:
+    """For the audit log, and for people."""
+    return {
+        "starts_at": contract.starts_at.isoformat(),
+        "ends_at": contract.ends_at.isoformat() if contract.ends_at else "",
+        "discount": f"{contract.discount.normalize():f}",
+        "minimum": f"{from_micros(contract.minimum_micros):.6f} {contract.tenant.currency}",
+        "price_book": str(contract.price_book or ""),
+    }

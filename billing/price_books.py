@@ -210,5 +210,16 @@ def rates_of(book: PriceBook) -> QuerySet[Rate]:
     return book.rates.prefetch_related("tiers").order_by("meter", "model", "gpu_class", "tier")
 
 
+def list_at(*, currency: str, at: datetime) -> PriceBook | None:
+    """The list in force at an instant."""
+    books = PriceBook.objects.filter(tenant=None, currency=currency, effective_at__lte=at)
+    return books.order_by("-effective_at").first()
+
+
+def prices_said(rates: Iterable[RateTerms]) -> dict[str, str]:
+    """For the audit log: each rate's name with its prices."""
+    return {terms.name: terms.said for terms in rates}
+
+
 def _plain(number: Decimal) -> str:
     return f"{number.normalize():f}"

@@ -77,7 +77,8 @@ def job_costs(job_ids: Sequence[UUID]) -> dict[UUID, JobCost]:
     quantities: dict[UUID, dict[str, Decimal]] = {}
     for record in UsageRecord.objects.filter(job_id__in=job_ids):
         assert record.job_id is not None  # by the filter
-        quantities.setdefault(record.job_id, {})[record.meter] = record.quantity
+        of_job = quantities.setdefault(record.job_id, {})
+        of_job[record.meter] = of_job.get(record.meter, Decimal(0)) + record.quantity  # with its corrections
     charged = dict(
         Charge.objects.filter(usage_record__job_id__in=job_ids)
         .order_by()

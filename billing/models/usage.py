@@ -101,7 +101,7 @@ class Charge(models.Model):
 
     class Kind(models.TextChoices):
         USAGE = "usage", "quantity times price"
-        CAP = "cap", "what is let off because the job cost more than was held for it"
+        CAP = "cap", "what is let off because the job cost more than was held; of a correction, what no longer is"
         CORRECTION = "correction", "the difference that a correction of the usage makes"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -127,7 +127,7 @@ class Charge(models.Model):
             models.UniqueConstraint(fields=["usage_record", "kind"], name="usage_charged_once"),
             models.CheckConstraint(
                 condition=Q(kind="usage", amount_micros__gte=0)
-                | Q(kind="cap", amount_micros__lt=0)
+                | Q(kind="cap") & ~Q(amount_micros=0)
                 | Q(kind="correction"),
                 name="charge_sign",
             ),

@@ -22,18 +22,21 @@ _GRACEFUL_SECONDS = 10
 _ELSEWHERE = {
     "audit": Lazy("easel.ops.audit_command:audit", "Check the invariants on the live system."),
     "block-list": Lazy("easel.ops.limit_command:block_list", "What no prompt may hold."),
+    "contract": Lazy("easel.ops.price_command:contract", "What is agreed with tenants: prices, a discount, a minimum."),
     "demo": Lazy("easel.ops.demo:demo", "Start everything, generate, show what it cost, keep serving."),
     "generate": Lazy("easel.ops.generate_command:generate", "Generate an image."),
     "key": Lazy("easel.ops.tenant_command:key", "Create, list, rotate and revoke API keys."),
     "model": Lazy("easel.ops.model_command:model", "Add versions of models, and share their callers out."),
     "operator": Lazy("easel.ops.operator_command:operator", "Let people into the portal, and out of it."),
     "pool": Lazy("easel.ops.model_command:pool", "List pools of workers, and give a tenant its own."),
+    "price": Lazy("easel.ops.price_command:price", "Prices: list, publish, and quote what a request would cost."),
     "quality": Lazy("easel.ops.engine_command:quality", "See how far quantised weights drift."),
     "replay": Lazy("easel.ops.engine_command:replay", "Run a mixed batch from a trace file, step by step."),
     "reporting-login": Lazy("easel.ops.reporting_command:reporting_login", "Let Grafana read the reporting views."),
     "rollout": Lazy("easel.ops.rollout_command:rollout", "Canaries: start, watch, promote, roll back."),
     "statement": Lazy("easel.ops.statement_command:statement", "Tenants' months: draw up, look at, make final."),
     "tenant": Lazy("easel.ops.tenant_command:tenant", "Create tenants, list, limit and suspend them, add credit."),
+    "usage": Lazy("easel.ops.usage_command:usage", "What a job was measured to use, and corrections of it."),
 }
 
 

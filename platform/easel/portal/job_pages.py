@@ -17,6 +17,7 @@ from easel.generation.cancellation import job_cancel
 from easel.generation.models import FINAL, Attempt, Job
 from easel.portal import cells
 from easel.portal.adapter_pages import image_url
+from easel.portal.contract_pages import CORRECT_USAGE
 from easel.portal.filters import TenantFilter
 from easel.portal.pages import Act, Done, Operator, Page, Section
 from easel.portal.site import portal
@@ -57,6 +58,7 @@ class JobPage(Page):
             explain="Ends the job; nothing is charged.",
             danger=True,
         ),
+        CORRECT_USAGE,
     )
     fieldsets = (
         (

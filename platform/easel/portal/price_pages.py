@@ -9,7 +9,7 @@ from django import forms
 from django.contrib import admin
 
 from billing.models import PriceBook
-from billing.price_books import PRICE_MAX, RateTerms, price_book_publish, rates_of
+from billing.price_books import PRICE_MAX, RateTerms, price_book_publish, prices_said, rates_of
 from billing.price_files import rates_read
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
@@ -122,11 +122,6 @@ def _publish(
     details = {"effective_at": made.effective_at.isoformat(), "bills_stopped_work": bills_stopped_work}
     operator.record("price_book.publish", str(made), tenant=book.tenant, details={**details, **prices_said(rates)})
     return Done(f"{made} is published, in force from {cells.when(made.effective_at)}.", show=made)
-
-
-def prices_said(rates: Iterable[RateTerms]) -> dict[str, str]:
-    """For the audit log: each rate's name with its prices."""
-    return {terms.name: terms.said for terms in rates}
 
 
 def rates_section(book: PriceBook) -> Section:

@@ -14,7 +14,7 @@ from django.db.models import Q
 from tenants.errors import DomainError
 
 READ_APPS = ("tenants", "billing", "registry", "generation")
-FINANCE = ("billing.add_transaction", "billing.add_pricebook")
+FINANCE = ("billing.add_transaction", "billing.add_pricebook", "billing.add_contract", "billing.add_usagerecord")
 OPERATOR = (
     *FINANCE,
     "tenants.add_tenant",

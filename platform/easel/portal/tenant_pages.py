@@ -20,6 +20,7 @@ from billing.models import Account, Entry
 from billing.money import format_micros, to_micros
 from easel.generation.models import Job
 from easel.portal import cells
+from easel.portal.contract_pages import END_CONTRACT, MAKE_CONTRACT, contracts_section
 from easel.portal.limit_pages import SET_LIMITS, quotas_section
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
 from easel.portal.retention_pages import ERASE, SET_RETENTION, retention_section
@@ -201,6 +202,8 @@ class TenantPage(Page):
             explain="Adds to what the tenant can spend; what it owes is paid first.",
         ),
         SET_LIMITS,
+        MAKE_CONTRACT,
+        END_CONTRACT,
         SET_RETENTION,
         Act(name="add-key", label="New key", permission="tenants.add_apikey", perform=_add_key, form=KeyForm),
         Act(
@@ -290,6 +293,7 @@ class TenantPage(Page):
             ],
             "No project: add one.",
         )
+        yield contracts_section(row)
         yield quotas_section(row)
         yield retention_section(row)
         yield Section(

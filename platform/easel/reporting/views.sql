@@ -27,8 +27,8 @@ SELECT record.occurred_at                                  AS used_at,
        coalesce(record.dimensions ->> 'kind', '')          AS storage_kind,
        record.meter                                        AS meter,
        charge.kind                                         AS kind,
-       -- The quantity belongs to the charge of the usage, so that a sum counts it once.
-       CASE charge.kind WHEN 'usage' THEN record.quantity ELSE 0 END AS quantity,
+       -- The quantity belongs to the charge of the usage or its correction, so that a sum counts it once.
+       CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END AS quantity,
        charge.amount_micros                                AS amount_micros,
        charge.currency::text                               AS currency,
        coalesce(project.labels ->> 'history', '') = 'generated' AS is_history
@@ -62,7 +62,8 @@ COMMENT ON COLUMN reporting.charges.gpu_class IS 'The class of GPU whose seconds
 COMMENT ON COLUMN reporting.charges.storage_kind IS 'Of storage, what was kept: output or adapter; else empty.';
 COMMENT ON COLUMN reporting.charges.meter IS 'What was counted: gpu_second, image_unit, request or storage_gb_second.';
 COMMENT ON COLUMN reporting.charges.kind IS
-    'usage: quantity times price; cap: what was let off (below zero) since the job cost more than was quoted.';
+    'usage: quantity times price; cap: what was let off (below zero) since the job cost more than was quoted;
+     correction: the difference that a correction of the usage makes.';
 COMMENT ON COLUMN reporting.charges.quantity IS 'How much of the meter, in the meter''s unit; 0 for a cap.';
 COMMENT ON COLUMN reporting.charges.amount_micros IS 'The amount in micro-units of the currency.';
 COMMENT ON COLUMN reporting.charges.currency IS 'ISO 4217.';

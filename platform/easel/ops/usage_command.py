@@ -1,0 +1,99 @@
+"""`easel usage`: what a job was measured to use, and corrections of it."""
+
+import getpass
+import uuid
+from decimal import Decimal
+from typing import Any
+
+import click
+
+from easel.ops.committed import committed
+from easel.ops.environment import django_ready
+from easel.ops.tables import as_json_option, print_rows
+from tenants.errors import DomainError
+
+
+class RecordNotFound(DomainError):
+    """There is no such usage record: `easel usage list JOB` shows a job's."""
+
+    code, http_status = "usage_record_not_found", 404
+
+
+class Exact(click.ParamType[Decimal]):
+    """A number, kept as it is written."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Decimal:
+        try:
+            return Decimal(str(value))
+        except ArithmeticError:
+            self.fail(f"{value!r} is no number, for example 12.5", param, ctx)
+
+
+@click.group()
+def usage() -> None:
+    """What was measured, and corrections of it."""
+
+
+@usage.command("list")
+@click.argument("job_id", metavar="JOB", type=click.UUID)
+@as_json_option
+def usage_list(job_id: uuid.UUID, as_json: bool) -> None:
+    """List a job's usage records, corrections too, with what each was charged."""
+    with django_ready():
+        from billing.models import UsageRecord
+        from billing.money import from_micros
+
+        records = UsageRecord.objects.filter(job_id=job_id).order_by("meter", "corrects", "id")
+        rows = [
+            {
+                "record": str(record.id),
+                "meter": record.meter,
+                "quantity": f"{record.quantity.normalize():f}",
+                "charged": ", ".join(
+                    f"{charge.kind} {from_micros(charge.amount_micros):.6f} {charge.currency}"
+                    for charge in record.charges.order_by("kind")
+                )
+                or "unpriced",
+                "corrects": str(record.corrects_id or ""),
+                "reason": record.reason,
+            }
+            for record in records.prefetch_related("charges")
+        ]
+    print_rows(rows, as_json)
+
+
+@usage.command("correct")
+@click.argument("record_id", metavar="RECORD", type=click.UUID)
+@click.option("--quantity", type=Exact(), help="What is right.")
+@click.option("--by", "difference", type=Exact(), help="What to add to it; below zero, to take from it.")
+@click.option("--reason", required=True, help="Why, for the tenant's statement and the audit log.")
+@click.option("--key", help="Makes a repeat harmless: the same key corrects once.")
+def usage_correct(
+    record_id: uuid.UUID, quantity: Decimal | None, difference: Decimal | None, reason: str, key: str | None
+) -> None:
+    """Correct what was measured; the difference is charged, or given back, by the terms of the first charge."""
+    if (quantity is None) == (difference is None):
+        raise click.UsageError("give either --quantity or --by")
+    with committed() as act:
+        from billing import corrections
+        from billing.models import UsageRecord
+        from billing.money import format_micros
+
+        record = UsageRecord.objects.select_related("tenant", "project").filter(id=record_id).first()
+        if record is None:
+            raise RecordNotFound
+        made = corrections.usage_correct(
+            record=record,
+            key=key or str(uuid.uuid4()),
+            quantity=quantity,
+            difference=difference,
+            reason=reason,
+            author=f"command:{getpass.getuser()}",
+            now=act.now,
+        )
+        right = corrections.quantity_of(record)
+        charged = sum(charge.amount_micros for charge in made.charges.all())
+        money = format_micros(charged, record.tenant.currency)
+    click.echo(f"{record.meter} is {right.normalize():f}; {money} {'more' if charged >= 0 else '(given back)'}")
