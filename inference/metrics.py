@@ -10,11 +10,14 @@ from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pynvml
+import structlog
 from prometheus_client import Counter, Gauge, Histogram, MetricsHandler
 
 if TYPE_CHECKING:
     from inference.engine import Step
     from inference.rows import Row
+
+log = structlog.get_logger()
 
 BUSY_SECONDS = Counter("easel_gpu_busy_seconds", "Device time attributed to a tenant", ["tenant"])
 DEVICE_SECONDS = Counter("easel_gpu_device_seconds", "Device time measured as busy with rows")
@@ -75,10 +78,17 @@ def observe_end(row: "Row") -> None:
         IMAGE_SECONDS.observe(row.finished_at - row.submitted_at)
 
 
-def watch_device(index: int) -> None:
-    """Have the gauges of an NVIDIA device read NVML whenever they are scraped."""
-    pynvml.nvmlInit()
-    device = pynvml.nvmlDeviceGetHandleByIndex(index)
+def watch_device(uuid: str) -> None:
+    """Have the gauges of an NVIDIA device read NVML whenever they are scraped; without NVML there are none.
+
+    By its UUID, as NVML numbers devices without regard to CUDA_VISIBLE_DEVICES.
+    """
+    try:
+        pynvml.nvmlInit()
+        device = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError as error:
+        log.warning("nvml_unavailable", reason=str(error))
+        return
     DEVICE_MEMORY.labels("used").set_function(lambda: pynvml.nvmlDeviceGetMemoryInfo(device).used)
     DEVICE_MEMORY.labels("total").set_function(lambda: pynvml.nvmlDeviceGetMemoryInfo(device).total)
     DEVICE_UTILISATION.set_function(lambda: pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)

@@ -231,7 +231,7 @@ def main() -> None:
     room = Room(slots=config.adapter_slots, rank_max=config.adapter_rank_max, merged_bytes=config.merged_bytes)
     model = lent(lambda: _warm_model(config, room))
     if model.device.type == "cuda":
-        metrics.watch_device(model.device.index or 0)
+        metrics.watch_device(str(torch.cuda.get_device_properties(model.device).uuid))
     worker = Worker(config, model, load_seconds=time.monotonic() - begun, ready=ready)
     sys.exit(worker.serve())
 

@@ -16,8 +16,10 @@ import celery
 import httpx
 import pytest
 from PIL import Image
+from prometheus_client import REGISTRY
 from safetensors.torch import save
 
+from inference import metrics
 from inference.contract import (
     QUEUE,
     TASK_NAME,
@@ -316,6 +318,11 @@ def test_the_metrics_say_what_the_device_did_for_whom(worker, storage, new_task,
         *("easel_worker_adapter_slots_total", "easel_worker_row_steps_total", "easel_worker_adapter_loads_total"),
     }
     assert abs(float(values["easel_gpu_attribution_drift_ratio"])) < 1e-3
+
+
+def test_a_device_that_nvml_does_not_know_has_no_gauges_and_stops_nothing():
+    metrics.watch_device("00000000-0000-0000-0000-000000000000")
+    assert REGISTRY.get_sample_value("easel_gpu_memory_bytes", {"state": "used"}) is None
 
 
 def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(
