@@ -3,6 +3,7 @@
 import datetime
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,11 +12,21 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 @dataclass
 class Report:
-    """Named figures, with a target where there is one: (sign, value)."""
+    """Named figures, with a target where there is one, and how far they went where they were measured several times."""
 
     figures: list[tuple[str, float, str]] = field(default_factory=list)
+    spreads: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def add(self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        value: float,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        of: Sequence[float] = (),
+    ) -> None:
+        """`of` is what `value` is the middle of."""
         target = (
             "" if at_least is None and at_most is None else f">= {at_least}" if at_most is None else f"<= {at_most}"
         )
@@ -23,14 +34,25 @@ class Report:
             met = value >= at_least if at_least is not None else value <= (at_most or 0.0)
             target += ", met" if met else ", NOT met"
         self.figures.append((name, value, target))
+        if of:
+            self.spreads[name] = min(of), max(of)
         say(f"  {name} {value:.4g}  {target}")
 
     def lines(self) -> str:
-        return "\n".join(f"{name} {value:.4g}" for name, value, _ in self.figures)
+        lines = []
+        for name, value, _ in self.figures:
+            lines.append(f"{name} {value:.4g}")
+            if name in self.spreads:
+                lowest, highest = self.spreads[name]
+                lines += [f"{name}_lowest {lowest:.4g}", f"{name}_highest {highest:.4g}"]
+        return "\n".join(lines)
 
     def table(self) -> str:
-        rows = "\n".join(f"| `{name}` | {value:.4g} | {target} |" for name, value, target in self.figures)
-        return f"| figure | value | target |\n| --- | --- | --- |\n{rows}"
+        rows = []
+        for name, value, target in self.figures:
+            spread = "{:.4g} to {:.4g}".format(*self.spreads[name]) if name in self.spreads else ""
+            rows.append(f"| `{name}` | {value:.4g} | {spread} | {target} |")
+        return "\n".join(["| figure | value | from, to | target |", "| --- | --- | --- | --- |", *rows])
 
     def publish(self, title: str, command: str, device: str, *, seconds: float, quick: bool) -> None:
         """Prints what was found, and keeps it on top of RESULTS.md if asked to."""
