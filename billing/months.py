@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from django.db import connection
 
-from billing.models import Rate
+from billing.models import MonthlyQuantity, Rate
 from billing.money import EXACT
 from billing.profiles import month_of, zone_of
 from billing.rating import ZERO, Tariff
@@ -18,6 +18,13 @@ INSERT INTO billing_monthlyquantity AS month (tenant_id, rate_id, month, quantit
 ON CONFLICT (tenant_id, rate_id, month) DO UPDATE SET quantity = month.quantity + excluded.quantity
 RETURNING quantity
 """
+
+
+def month_so_far(*, tenant: Tenant, tariff: Tariff, at: datetime) -> Decimal:
+    """What was used of a rate in the month of an instant; 0 for a flat rate."""
+    month = month_of(at, zone_of(tenant.pk))
+    found = MonthlyQuantity.objects.filter(tenant=tenant, rate=tariff.rate_id, month=month)
+    return found.values_list("quantity", flat=True).first() or ZERO if tariff.mode != Rate.Mode.FLAT else ZERO
 
 
 def month_take(*, tenant: Tenant, tariff: Tariff, amount: Decimal, at: datetime) -> Decimal:

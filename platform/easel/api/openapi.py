@@ -88,6 +88,38 @@ IMAGES = _object(
     job_id=TEXT,
     seed=WHOLE,
 )
+QUOTE = _object(
+    object=TEXT,
+    model=TEXT,
+    model_version=WHOLE,
+    size=TEXT,
+    steps=WHOLE,
+    n=WHOLE,
+    tier={"type": "string", "enum": Tier.values},
+    cached={"type": "boolean"},
+    lines={
+        "type": "array",
+        "items": _object(
+            meter=TEXT,
+            quantity=TEXT,
+            quantity_most=TEXT,
+            price_book=TEXT,
+            mode=TEXT,
+            used_before=TEXT,
+            parts={"type": "array", "items": _object(quantity=TEXT, unit_price=TEXT)},
+            contract=_or_null(TEXT),
+            discount=TEXT,
+            amount=MONEY,
+            list_amount=MONEY,
+            most=MONEY,
+        ),
+    },
+    expected=MONEY,
+    most=MONEY,
+    available=MONEY,
+    admitted={"type": "boolean"},
+    refusal=_or_null(_object(code=TEXT, message=TEXT)),
+)
 ADAPTER = _object(
     id=TEXT,
     object=TEXT,

@@ -2,7 +2,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from easel.api import credit_views, experiment_views, statement_views, views
+from easel.api import credit_views, experiment_views, quote_views, statement_views, views
 from easel.api.threads import threaded
 
 
@@ -24,6 +24,7 @@ openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_c
 
 urlpatterns = [
     path("images/generations", views.images_generations),
+    path("images/quotes", threaded(quote_views.ImagesQuote.as_view())),
     path("jobs", threaded(views.Jobs.as_view())),
     path("jobs/<uuid:job_id>", threaded(views.JobDetail.as_view())),
     path("jobs/<uuid:job_id>/events", views.job_events),

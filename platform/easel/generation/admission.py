@@ -24,7 +24,7 @@ from easel.generation.prompt_policy import prompt_check, prompt_clean
 from easel.generation.result_cache import ASKED, Drawn, result_copy, result_find, result_key
 from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
-from easel.registry.models import Arm, ModelVersion, Pool, Tier
+from easel.registry.models import AdapterVersion, Arm, ModelVersion, Pool, Tier
 from easel.registry.tiers import Quality, steps_of, tier_of
 from tenants.models import ApiKey, Project, Quota, Tenant
 from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_of, tightest, units_take
@@ -78,11 +78,52 @@ class Limits:
     job_ttl_seconds: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a request that was checked would do: who draws it where, and what it can cost."""
+
+    spec: Spec
+    api_key: ApiKey
+    quotas: list[Quota]
+    project: Project
+    version: ModelVersion
+    arm: Arm | None
+    pool: Pool
+    tier: Tier
+    uses: list[AdapterVersion]
+    drawn: Drawn
+    lives_seconds: int
+    prices: Prices
+    key: str
+    source: Job | None  # whose images answer it
+    drawing: list[Quantity]  # at most
+
+    @property
+    def most(self) -> list[Quantity]:
+        """What it can be charged for at most."""
+        return _named(_HIT, self.version, self.tier) if self.source else self.drawing
+
+
 def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, request_id: str, now: datetime) -> Job:
     """Admits a request: checks it, holds what it may cost, and queues the job.
 
     Raises a `DomainError` that names the field at fault, and then nothing is written.
     """
+    plan = job_plan(api_key=api_key, spec=spec, limits=limits, job_id=job_id, now=now)
+    if plan.source is not None:
+        with contextlib.suppress(FileNotFoundError), transaction.atomic():  # deleted since it was found
+            job = job_admit(plan, job_id=job_id, request_id=request_id, now=now)
+            _answer(job, plan.source, plan.prices, now)
+            ASKED.labels("hit").inc()
+            return job
+    if plan.key:
+        ASKED.labels("miss").inc()
+    with transaction.atomic(savepoint=False):
+        return job_admit(replace(plan, source=None), job_id=job_id, request_id=request_id, now=now)
+
+
+def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: datetime) -> Plan:
+    """Checks a request and finds what it would do; writes nothing. Raises a `DomainError` as `job_submit`."""
     tenant = api_key.tenant
     spec = replace(spec, prompt=prompt_clean(spec.prompt))
     check_prompt(spec.prompt, chars_max=limits.prompt_chars_max)
@@ -101,15 +142,12 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
     pool = routing.pool_for(version, tenant=tenant, tier=tier)
     tier = Tier(pool.tier or tier)
-    most = cost_bound(version=version, pool=pool, tier=tier, width=width, height=height, steps=steps, n=spec.n)
-    prices = Prices.at(tenant=tenant, at=now)
-    seed = secrets.randbelow(2**31) if spec.seed is None else spec.seed
     drawn = Drawn(
         prompt=spec.prompt,
         width=width,
         height=height,
         steps=steps,
-        seed=seed,
+        seed=secrets.randbelow(2**31) if spec.seed is None else spec.seed,
         n=spec.n,
         output_format=spec.output_format,
         output_compression=spec.output_compression,
@@ -119,58 +157,64 @@ def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, req
     if spec.seed is not None and spec.cache and arm is None:
         used = [(adapter, asked.scale) for adapter, asked in zip(uses, spec.adapters, strict=True)]
         key = result_key(drawn, version=version, adapters=used)
+    return Plan(
+        spec=spec,
+        api_key=api_key,
+        quotas=quotas,
+        project=project,
+        version=version,
+        arm=arm,
+        pool=pool,
+        tier=tier,
+        uses=uses,
+        drawn=drawn,
+        lives_seconds=lives_seconds,
+        prices=Prices.at(tenant=tenant, at=now),
+        key=key,
+        source=result_find(tenant=tenant, key=key, now=now) if key else None,
+        drawing=cost_bound(version=version, pool=pool, tier=tier, width=width, height=height, steps=steps, n=spec.n),
+    )
 
-    def admit(source: Job | None) -> Job:
-        quantities = _named(_HIT, version, tier) if source else most
-        ledger.hold(
-            tenant=tenant,
-            project=project,
-            api_key=api_key,
-            amount_micros=prices.most_micros(quantities),
-            reference=job_id,
-            at=now,
-        )
-        _take_quota(api_key, quotas, image_units(width=width, height=height, n=spec.n), now)
-        job = Job.objects.create(
-            id=job_id,
-            tenant=tenant,
-            project=project,
-            api_key=api_key,
-            model_version=version,
-            pool=pool,
-            arm=arm,
-            quality=spec.quality,
-            tier=tier,
-            **asdict(drawn),
-            result_key=key,
-            cached_from=source,
-            partial_images=spec.partial_images,
-            priority=spec.priority,
-            user=spec.user,
-            metadata=spec.metadata,
-            request_id=request_id,
-            created_at=now,
-            expires_at=now + timedelta(seconds=lives_seconds),
-        )
-        if uses:
-            JobAdapter.objects.bulk_create(
-                JobAdapter(job=job, position=position, adapter_version=used, scale=asked.scale)
-                for position, (used, asked) in enumerate(zip(uses, spec.adapters, strict=True))
-            )
-        if source is not None:
-            _answer(job, source, prices, now)
-        return job
 
-    source = result_find(tenant=tenant, key=key, now=now) if key else None
-    if source is not None:
-        with contextlib.suppress(FileNotFoundError), transaction.atomic():  # deleted since it was found
-            job = admit(source)
-            ASKED.labels("hit").inc()
-            return job
-    if key:
-        ASKED.labels("miss").inc()
-    with transaction.atomic(savepoint=False):
-        return admit(None)
+def job_admit(plan: Plan, *, job_id: UUID, request_id: str, now: datetime) -> Job:
+    """Holds what a plan may cost, counts it, and writes its job; in the caller's transaction."""
+    spec, api_key, drawn, tenant = plan.spec, plan.api_key, plan.drawn, plan.api_key.tenant
+    ledger.hold(
+        tenant=tenant,
+        project=plan.project,
+        api_key=api_key,
+        amount_micros=plan.prices.most_micros(plan.most),
+        reference=job_id,
+        at=now,
+    )
+    _take_quota(api_key, plan.quotas, image_units(width=drawn.width, height=drawn.height, n=drawn.n), now)
+    job = Job.objects.create(
+        id=job_id,
+        tenant=tenant,
+        project=plan.project,
+        api_key=api_key,
+        model_version=plan.version,
+        pool=plan.pool,
+        arm=plan.arm,
+        quality=spec.quality,
+        tier=plan.tier,
+        **asdict(drawn),
+        result_key=plan.key,
+        cached_from=plan.source,
+        partial_images=spec.partial_images,
+        priority=spec.priority,
+        user=spec.user,
+        metadata=spec.metadata,
+        request_id=request_id,
+        created_at=now,
+        expires_at=now + timedelta(seconds=plan.lives_seconds),
+    )
+    if plan.uses:
+        JobAdapter.objects.bulk_create(
+            JobAdapter(job=job, position=position, adapter_version=used, scale=asked.scale)
+            for position, (used, asked) in enumerate(zip(plan.uses, spec.adapters, strict=True))
+        )
+    return job
 
 
 def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:

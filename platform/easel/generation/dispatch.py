@@ -250,9 +250,13 @@ def _load_jobs(
 
 
 def _rate(pool: Pool) -> float:
-    """GPU seconds of a pixel-step, of what was measured in the pool lately."""
+    return measured_rate(pool) or _RATE_UNMEASURED
+
+
+def measured_rate(pool: Pool) -> float | None:
+    """GPU seconds of a pixel-step, of what was measured in the pool lately; None before anything was."""
     sums = FairShare.objects.filter(pool=pool).aggregate(seconds=Sum("measured_seconds"), work=Sum("measured_work"))
-    return sums["seconds"] / sums["work"] if sums["work"] else _RATE_UNMEASURED
+    return sums["seconds"] / sums["work"] if sums["work"] else None
 
 
 # A step up and not a value: the end of an attempt may correct the same row meanwhile.

@@ -1,5 +1,6 @@
 """`easel price` and `easel contract`: what things cost, for everybody and for one tenant."""
 
+import json
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -88,6 +89,54 @@ def price_publish(file: Path, tenant_name: str | None) -> None:
 
         book = _published(act, _text(file), tenant_named(tenant_name) if tenant_name else None)
     click.echo(f"{book} is published, in force from {book.effective_at.isoformat()}")
+
+
+@price.command("quote")
+@click.option("--tenant", "tenant_name", required=True, help="Who would ask.")
+@click.option("--model", help="By default the default model.")
+@click.option("--size", default="auto", show_default=True)
+@click.option("--n", type=click.IntRange(1, 10), default=1, show_default=True)
+@click.option("--quality", default="auto", show_default=True)
+@click.option("--steps", type=click.IntRange(min=1))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, as the API answers.")
+def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
+    """Say what a request would cost, line by line, and whether it would be admitted; nothing is written."""
+    with django_ready():
+        from django.conf import settings
+
+        from easel.api.quote_views import quote_json
+        from easel.generation.admission import Limits, Spec
+        from easel.generation.quote import job_quote
+        from easel.ops.tenant_command import KeyNotFound, tenant_named
+
+        key = tenant_named(tenant_name).api_keys.filter(revoked_at=None).order_by("created_at").first()
+        if key is None:
+            raise KeyNotFound(f"{tenant_name} has no live key: `easel key create {tenant_name}` makes one")
+        limits = Limits(
+            prompt_chars_max=settings.EASEL.prompt_chars_max, job_ttl_seconds=settings.EASEL.job_ttl_seconds
+        )
+        spec = Spec(prompt="a quote", **asked)
+        said = quote_json(job_quote(api_key=key, spec=spec, limits=limits, now=datetime.now(UTC)))
+    if as_json:
+        click.echo(json.dumps(said))
+        return
+    rows = [
+        {
+            "meter": line["meter"],
+            "quantity": line["quantity"],
+            "at": " + ".join(f"{part['quantity']} x {part['unit_price']}" for part in line["parts"]),
+            "price_book": line["price_book"],
+            "discount": line["discount"],
+            "amount": line["amount"]["amount"],
+            "at most": line["most"]["amount"],
+        }
+        for line in said["lines"]
+    ]
+    print_rows(rows, as_json=False)
+    for name in ("expected", "most", "available"):
+        click.echo(f"{name:<10}{said[name]['amount']} {said[name]['currency']}")
+    refusal = said["refusal"]
+    click.echo("It would be admitted." if refusal is None else f"Refused now: {refusal['message']} ({refusal['code']})")
 
 
 @click.group()
