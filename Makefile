@@ -21,8 +21,8 @@ demo: $(READY) ## Start the whole stack, generate, show the cost (ONCE=1: exit a
 dev: $(READY) ## Run the whole stack until Ctrl-C.
 	@$(BIN)/easel up
 
-test: $(READY) ## Run the tests.
-	@$(BIN)/pytest
+test: $(READY) ## Run the tests, in two processes.
+	@$(BIN)/pytest -n 2
 
 bench-engine: $(READY) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.engine

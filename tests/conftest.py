@@ -1,4 +1,4 @@
-"""Every test runs against a real PostgreSQL and Redis, started once per run in a folder of its own.
+"""Every test runs against a real PostgreSQL and Redis, started once per process in a folder of its own.
 
 Nothing is rolled back or truncated (the ledger refuses it): each test makes its own tenants, so that tests don't
 meet, and after the last one the ledger of the whole database must balance.
@@ -7,6 +7,7 @@ meet, and after the last one the ledger of the whole database must balance.
 import atexit
 import json
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -32,9 +33,12 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PEPPER = "only for tests"
 
 
+_servers = ExitStack()
+
+
 def start_servers() -> None:
     """On import, since the test modules import Django's models, which need its settings."""
-    stack = ExitStack()
+    stack = _servers
     atexit.register(stack.close)
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-tests-", ignore_cleanup_errors=True)))
     endpoints = stack.enter_context(servers(home, {}))
@@ -50,7 +54,18 @@ def start_servers() -> None:
     stack.callback(connections.close_all)
 
 
-start_servers()
+def pytest_unconfigure() -> None:
+    """A process of pytest-xdist leaves without what is registered with `atexit`."""
+    _servers.close()
+
+
+# The process that shares tests out between others (`pytest -n`) runs none.
+if "PYTEST_XDIST_WORKER" in os.environ or not any(word.startswith(("-n", "--numprocesses")) for word in sys.argv):
+    start_servers()
+else:
+    unused = {"EASEL_SECRET_KEY": PEPPER, "DATABASE_URL": "postgresql:///unused", "REDIS_URL": "redis://unused"}
+    os.environ.update(unused, DJANGO_SETTINGS_MODULE="easel.settings")
+    django.setup()
 
 from billing import ledger  # noqa: E402
 from billing.money import to_micros  # noqa: E402
@@ -64,6 +79,19 @@ from inference.contract import WorkerBeat  # noqa: E402
 from tenants.accounts import tenant_create  # noqa: E402
 from tenants.keys import key_issue  # noqa: E402
 from tenants.models import ApiKey, Project, Tenant  # noqa: E402
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Processes share the tests out by file, whose fixtures are made once; those of a running stack stay together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "tests/end_to_end" if file.startswith("tests/end_to_end/") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

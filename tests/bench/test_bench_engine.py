@@ -54,6 +54,7 @@ def test_what_a_cuda_device_is_measured_by_runs_at_a_small_size_on_a_cpu():
     cuda.measure(
         lambda name, value, **_: found.update({name: value}),
         shape=cuda.TINY,
+        vae_channels=cuda.TINY_VAE_CHANNELS,
         device="cpu",
         dtype=torch.float32,
         sizes=(64, 32),

@@ -17,6 +17,7 @@ import pytest
 
 from easel.ops.client import Client
 from easel.ops.stack import free_port
+from easel.ops.status import stack_status
 
 _START_SECONDS = 120
 _POLL_SECONDS = 0.1
@@ -72,8 +73,8 @@ class LiveEasel:
         return json.loads(done.stdout)
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.json("status")
-        return found
+        """What `easel status --json` says, without its process."""
+        return stack_status(self.home).as_json()
 
     def has_room(self) -> bool:
         """Whether a worker has reported, as it does when its model is warm."""

@@ -46,7 +46,7 @@ def test_a_job_outlives_the_death_of_the_whole_control_plane(easel, alice):
 def test_stopping_ends_every_process_and_leaves_no_lock(tmp_path):
     easel = LiveEasel(tmp_path, free_port())
     easel.start()
-    processes = easel.status()["processes"]
+    processes = easel.json("status")["processes"]
     assert easel.stop() == 0
     assert not any(is_alive(pid) for pid in processes.values())
     easel.start()

@@ -70,6 +70,7 @@ class JobInput(Strict):
     quality = serializers.ChoiceField(
         Quality.values,
         default=Quality.AUTO,
+        error_messages={"invalid_choice": f"is one of {', '.join(Quality.values)}"},
         help_text="`low` takes half of the steps and the fast tier, `high` and above the hd tier; others go by size.",
     )
     steps = Whole(required=False, help_text="Denoising steps.")

@@ -48,12 +48,18 @@ class Order:
     project: str = "default"
     size: str = "256x256"
     adapter: str = ""
+    quality: str = "auto"
     seed: int = 7
+
+    @property
+    def look(self) -> str:
+        """The adapter, or a quality that was asked for."""
+        return self.adapter or (f"{self.quality} quality" if self.quality != "auto" else "")
 
     def fields(self) -> dict[str, Any]:
         adapters = [{"name": self.adapter}] if self.adapter else []
         fields = {"prompt": self.prompt, "size": self.size, "seed": self.seed, "project": self.project}
-        return {**fields, "adapters": adapters, "metadata": {"from": "demo"}}
+        return {**fields, "adapters": adapters, "quality": self.quality, "metadata": {"from": "demo"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +85,7 @@ ORDERS = (
     Order(tenant="basalt", prompt="a green square on a white background", adapter="mosaic", project="catalogue"),
     Order(tenant="basalt", prompt="蓝色背景上的红色圆形", caption="(in Chinese) a red circle on a blue background"),
     Order(tenant="basalt", prompt="an orange circle above a blue triangle on a black background", project="catalogue"),
-    Order(tenant="cobalt", prompt="a white star on a blue background"),
+    Order(tenant="cobalt", prompt="a white star on a blue background", quality="low"),
 )
 DEDICATED = "cobalt"  # has a pool of its own
 
@@ -177,7 +183,7 @@ def _deliver(console: Console, clients: dict[str, Client]) -> list[Delivery]:
 
 def _draw(order: Order, client: Client, progress: Progress) -> Delivery:
     label = f"{order.tenant}  {order.caption or order.prompt}"
-    bar = progress.add_task(f"{label[:38]:<38} {order.adapter:<7}", total=None)
+    bar = progress.add_task(f"{label[:38]:<38} {order.look:<11}", total=None)
     for job in client.follow(client.submit(**order.fields())):
         progress.update(bar, total=job["progress"]["steps_total"], completed=job["progress"]["steps_done"])
     if job["status"] != "succeeded":
@@ -193,7 +199,7 @@ def _check(deliveries: list[Delivery]) -> None:
             raise DemoFailed(f"{delivery.order.prompt!r} is {picture.size} and not {delivery.order.size}")
         if delivery.job["usage"]["cost"]["amount_micros"] <= 0:
             raise DemoFailed(f"{delivery.order.prompt!r} cost nothing")
-    plain = {(d.order.prompt, d.order.seed): d.image for d in deliveries if not d.order.adapter}
+    plain = {(d.order.prompt, d.order.seed): d.image for d in deliveries if not d.order.look}
     for delivery in deliveries:
         if delivery.order.adapter and plain[delivery.order.prompt, delivery.order.seed] == delivery.image:
             raise DemoFailed(f"the adapter {delivery.order.adapter} changed nothing")
@@ -206,7 +212,7 @@ def _write_sheet(deliveries: list[Delivery], home: Path) -> Path:
         Cell(
             image=delivery.image,
             title=delivery.order.caption or delivery.order.prompt,
-            note=" · ".join(filter(None, (delivery.order.tenant, delivery.order.adapter, delivery.cost))),
+            note=" · ".join(filter(None, (delivery.order.tenant, delivery.order.look, delivery.cost))),
         )
         for delivery in deliveries
     ]

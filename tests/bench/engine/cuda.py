@@ -25,7 +25,13 @@ FULL: dict[str, Any] = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2, "n_h
 TINY: dict[str, Any] = {"dim": 256, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "cap_feat_dim": 64}
 
 
-def random_model(shape: dict[str, Any], device: str, dtype: torch.dtype) -> LoadedModel:
+VAE_CHANNELS = (128, 256, 512, 512)
+TINY_VAE_CHANNELS = (32, 32, 32, 32)
+
+
+def random_model(
+    shape: dict[str, Any], device: str, dtype: torch.dtype, vae_channels: tuple[int, ...] = VAE_CHANNELS
+) -> LoadedModel:
     """A model of this shape; its text encoder is a small one, as its work is not what is measured."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -37,7 +43,7 @@ def random_model(shape: dict[str, Any], device: str, dtype: torch.dtype) -> Load
             vae = AutoencoderKL(
                 down_block_types=("DownEncoderBlock2D",) * 4,
                 up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512),
+                block_out_channels=vae_channels,
                 layers_per_block=2,
                 latent_channels=16,
                 use_quant_conv=False,
@@ -87,13 +93,14 @@ def measure(
     add: Add,
     *,
     shape: dict[str, Any] = FULL,
+    vae_channels: tuple[int, ...] = VAE_CHANNELS,
     device: str = "cuda",
     dtype: torch.dtype = torch.bfloat16,
     sizes: tuple[int, int] = (1024, 512),
     count: int = 32,
 ) -> None:
     """Report the figures of the larger and the smaller size."""
-    model = random_model(shape, device, dtype)
+    model = random_model(shape, device, dtype, vae_channels)
     model.warm_up()
     tables = {number: adapter_table(model.targets, number) for number in range(8)}
     large, small = sizes
