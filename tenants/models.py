@@ -92,6 +92,7 @@ class Scope(models.TextChoices):
     ADAPTERS = "adapters", "upload, read and retire adapters"
     USAGE = "usage", "read usage and cost"
     BILLING = "billing", "set and remove budgets"
+    WEBHOOKS = "webhooks", "make, change and read webhooks"
 
 
 class ApiKey(models.Model):

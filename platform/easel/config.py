@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 
@@ -38,6 +39,7 @@ class Config:
     output_days: int
     job_days: int
     result_cache_bytes: int
+    webhook_allow: tuple[IPv4Network | IPv6Network, ...]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
@@ -68,6 +70,8 @@ class Config:
             output_days=output_days,
             job_days=_job_days(env, output_days),
             result_cache_bytes=_count(env, "EASEL_RESULT_CACHE_BYTES", 10 * 2**30),
+            # Addresses that are not public and that tenants' webhooks may reach all the same, over plain HTTP too.
+            webhook_allow=_networks(env, "EASEL_WEBHOOK_ALLOW"),
         )
 
 
@@ -82,6 +86,14 @@ def _job_days(env: Mapping[str, str], output_days: int) -> int:
     if days < output_days:
         raise BadSetting("EASEL_JOB_DAYS", f"should be at least EASEL_OUTPUT_DAYS, {output_days}: images go first")
     return days
+
+
+def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    text = env.get(name, "")
+    try:
+        return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise BadSetting(name, f"should be networks, as 127.0.0.0/8,10.1.0.0/16: {error}") from error
 
 
 def _count(env: Mapping[str, str], name: str, default: int) -> int:

@@ -31,6 +31,7 @@ INSTALLED_APPS = [
     "tenants",
     "billing",
     "easel.registry",
+    "easel.webhooks",
     "easel.generation",
     "easel.reporting",
     "easel.api",

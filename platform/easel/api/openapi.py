@@ -9,6 +9,7 @@ from billing.models import CreditGrant, Statement
 from easel.generation.models import State
 from easel.registry.models import Experiment, Rollout, Tier
 from easel.registry.tiers import Quality
+from easel.webhooks.models import Event, WebhookDelivery
 from tenants.quotas import LIMITS
 
 Schema = dict[str, Any]
@@ -274,6 +275,36 @@ BUDGET = _object(
     resets_at=TIME,
 )
 BUDGETS = _list_of(BUDGET)
+_WEBHOOK: Schema = {
+    "id": TEXT,
+    "object": TEXT,
+    "url": TEXT,
+    "events": {"type": "array", "items": {"type": "string", "enum": Event.values}},
+    "enabled": {"type": "boolean"},
+    "disabled_reason": _or_null(TEXT),
+    "disabled_at": _or_null(TIME),
+    "delivered_at": _or_null(TIME),
+    "created_at": TIME,
+}
+WEBHOOK = _object(**_WEBHOOK)
+# A request that is repeated by its Idempotency-Key is answered without the secret.
+WEBHOOK_MADE = {**WEBHOOK, "properties": {**_WEBHOOK, "secret": TEXT}}
+WEBHOOKS = _list_of(WEBHOOK, has_more={"type": "boolean"})
+DELIVERY = _object(
+    id=TEXT,
+    object=TEXT,
+    message_id=TEXT,
+    event={"type": "string", "enum": Event.values},
+    status={"type": "string", "enum": WebhookDelivery.State.values},
+    created_at=TIME,
+    next_attempt_at=_or_null(TIME),
+    data={"type": "object", "additionalProperties": True},
+    attempts={
+        "type": "array",
+        "items": _object(at=TIME, status=_or_null(WHOLE), outcome=TEXT, seconds=NUMBER, response=TEXT),
+    },
+)
+DELIVERIES = _list_of(DELIVERY, has_more={"type": "boolean"})
 FEEDBACK = _object(object=TEXT, job_id=TEXT, score=NUMBER, comment=TEXT, created_at=TIME)
 ROLLOUT = _object(
     id=TEXT,

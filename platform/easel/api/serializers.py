@@ -11,6 +11,7 @@ from easel.api.errors import UnsupportedParameter
 from easel.generation.admission import SEED_MAX, AdapterUse, Spec
 from easel.registry.experiments import ArmPlan
 from easel.registry.tiers import Quality
+from easel.webhooks.models import WebhookDelivery
 
 
 class Text(serializers.CharField):
@@ -218,6 +219,21 @@ class PageQuery(Strict):
 
     def page(self) -> dict[str, Any]:
         return {"limit": self.validated_data["limit"], "after": self.validated_data.get("after")}
+
+
+class DeliveriesQuery(PageQuery):
+    status = serializers.ChoiceField(WebhookDelivery.State.values, required=False)
+
+
+class WebhookInput(Strict):
+    url = Text(max_length=2000, help_text="Where to POST, https.")
+    events = serializers.ListField(child=Text(max_length=40), default=list, max_length=20)
+
+
+class WebhookChangeInput(Strict):
+    url = Text(max_length=2000, required=False)
+    events = serializers.ListField(child=Text(max_length=40), required=False, max_length=20)
+    enabled = serializers.BooleanField(required=False)
 
 
 class DocumentQuery(Strict):

@@ -2,7 +2,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from easel.api import credit_views, experiment_views, quote_views, statement_views, views
+from easel.api import credit_views, experiment_views, quote_views, statement_views, views, webhook_views
 from easel.api.threads import threaded
 
 
@@ -51,6 +51,15 @@ urlpatterns = [
     path(
         "statements/<uuid:statement_id>/lines/<int:position>/charges",
         threaded(statement_views.StatementLineCharges.as_view()),
+    ),
+    path("webhooks", threaded(webhook_views.Webhooks.as_view())),
+    path("webhooks/<uuid:webhook_id>", threaded(webhook_views.WebhookDetail.as_view())),
+    path("webhooks/<uuid:webhook_id>/rotate", threaded(webhook_views.WebhookRotate.as_view())),
+    path("webhooks/<uuid:webhook_id>/test", threaded(webhook_views.WebhookTest.as_view())),
+    path("webhooks/<uuid:webhook_id>/deliveries", threaded(webhook_views.WebhookDeliveries.as_view())),
+    path(
+        "webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/replay",
+        threaded(webhook_views.WebhookReplay.as_view()),
     ),
     path("openapi.json", threaded(openapi)),
 ]

@@ -20,6 +20,7 @@ from billing.settlement import settle
 from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.errors import DeadlineInvalid, ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, JobAdapter, State
+from easel.generation.notices import job_told
 from easel.generation.prompt_policy import prompt_check, prompt_clean
 from easel.generation.result_cache import ASKED, Drawn, result_copy, result_find, result_key
 from easel.registry import adapters, routing
@@ -230,6 +231,7 @@ def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:
     )
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
+    job_told(job, now=now)
     log.info("job_answered_from_cache", **names_of(job), cached_from=str(source.id))
 
 

@@ -26,6 +26,7 @@ from easel.generation.admission import image_units
 from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.keys import output_key
 from easel.generation.models import Attempt, Job, Output, State
+from easel.generation.notices import job_told
 from easel.generation.result_cache import result_remember
 from easel.registry.models import Pool
 from easel.registry.workers import worker_seen
@@ -205,6 +206,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
     result_remember(job, now=now)
+    job_told(job, now=now)
     log.info("job_succeeded", **names_of(job), cost_micros=charged, gpu_seconds=report.gpu_seconds)
     return Applied.SETTLED
 
@@ -256,6 +258,7 @@ def _end(job: Job, state: State, now: datetime, error_code: str = "", error_mess
     job.state, job.finished_at = state, now
     job.error_code, job.error_message = error_code, error_message
     job.save(update_fields=["state", "finished_at", "error_code", "error_message"])
+    job_told(job, now=now)
     log.info(f"job_{state}", **names_of(job), error_code=error_code)
     return Applied.SETTLED
 

@@ -12,6 +12,7 @@ from easel.generation.dispatch import WORKER_SILENCE_SECONDS
 from easel.generation.models import FINAL
 from easel.generation.queries import jobs_by_pool, lost_attempts_by_pool, oldest_queued_by_pool, wasted_gpu_seconds
 from easel.registry.models import Pool, Worker
+from easel.webhooks.queries import pending as webhooks_pending
 
 REQUESTS = Counter("easel_http_requests_total", "Requests answered.", ["method", "route", "status"])
 WAITING_CLIENTS = Gauge("easel_waiting_clients", "Clients whose call waits for a job, streams among them.")
@@ -43,6 +44,9 @@ class DatabaseState(Collector):
         yield from _jobs(pools, now)
         yield from _money()
         yield from _workers(pools, now)
+        yield GaugeMetricFamily(
+            "easel_webhooks_pending", "Deliveries on their way to webhooks that are enabled.", value=webhooks_pending()
+        )
 
     def describe(self) -> list[Metric]:
         return []  # so that registering asks nothing of the database

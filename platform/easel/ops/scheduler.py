@@ -20,11 +20,14 @@ from easel.generation.outputs import attempts_sweep, strays_sweep
 from easel.generation.result_cache import results_trim
 from easel.privacy.erasure import erase_advance
 from easel.registry.adapters import adapter_files_delete_retired
+from easel.webhooks import deliverer
+from easel.webhooks.delivery import messages_forget
 from tenants.models import IdempotentRequest, Tenant
 
 log = structlog.get_logger()
 IDEMPOTENCY_HOURS = 24
 STRAY_DAYS = (2, 3, 4)  # ago: a platform that was down for a day sweeps that one too
+MESSAGE_DAYS = 30
 
 
 def lose_silent_attempts(now: datetime) -> int:
@@ -103,6 +106,11 @@ def judge_rollouts(now: datetime) -> int:
     return rollouts_judge(now=now)
 
 
+def forget_messages(now: datetime) -> int:
+    """What webhooks were told is kept for 30 days, to be looked at and sent again."""
+    return messages_forget(before=now - timedelta(days=MESSAGE_DAYS))
+
+
 PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
@@ -117,11 +125,22 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (60, trim_result_cache),
     (60, sweep_attempts),
     (6 * 3600, sweep_strays),
+    (600, forget_messages),
 )
 
 
 def run(stop: threading.Event) -> None:
-    """Until `stop`: calls each task whenever its seconds have passed."""
+    """Until `stop`: calls each task whenever its seconds have passed, and delivers webhooks beside that."""
+    delivering = threading.Thread(target=deliverer.run, args=(stop,), name="webhooks")
+    delivering.start()
+    try:
+        _tick(stop)
+    finally:
+        stop.set()
+        delivering.join()
+
+
+def _tick(stop: threading.Event) -> None:
     due = {task: 0.0 for _, task in PERIODIC}
     while not stop.is_set():
         for seconds, task in PERIODIC:

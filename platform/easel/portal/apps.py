@@ -13,6 +13,7 @@ PAGES = (
     "price_pages",
     "money_pages",
     "statement_pages",
+    "webhook_pages",
     "audit_pages",
 )
 

@@ -29,6 +29,7 @@ UNFOLD: dict[str, Any] = {
                     _item("API keys", "key", "tenants_apikey_changelist"),
                     _item("Adapters", "layers", "registry_adapter_changelist"),
                     _item("Experiments", "science", "registry_experiment_changelist"),
+                    _item("Webhooks", "webhook", "webhooks_webhookendpoint_changelist"),
                     _item("Block lists", "block", "tenants_blocklistentry_changelist"),
                 ],
             },

@@ -13,7 +13,7 @@ from django.db.models import Q
 
 from tenants.errors import DomainError
 
-READ_APPS = ("tenants", "billing", "registry", "generation")
+READ_APPS = ("tenants", "billing", "registry", "generation", "webhooks")
 FINANCE = ("billing.add_transaction", "billing.add_pricebook", "billing.add_contract", "billing.add_usagerecord")
 OPERATOR = (
     *FINANCE,
@@ -33,6 +33,7 @@ OPERATOR = (
     "registry.add_rollout",
     "registry.change_rollout",
     "generation.change_job",
+    "webhooks.change_webhookendpoint",
 )
 ROLES: dict[str, tuple[str, ...]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": ()}
 

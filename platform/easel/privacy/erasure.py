@@ -4,7 +4,8 @@ A request suspends the tenant and revokes its keys; then batches delete until no
 makes the row say so. Each batch leaves less to do: whoever calls `erase_advance` again, the scheduler or the command,
 goes on where a crash left it.
 
-    goes    images, adapters' files, prompts, metadata, users, error texts, comments, block list, idempotency keys;
+    goes    images, adapters' files, prompts, metadata, users, error texts, comments, block list, idempotency keys,
+            webhooks;
             the names of the tenant, its keys, adapters, experiments and arms
     stays   usage, charges, ledger, statements and who they are billed to; jobs as rows of numbers; the audit log; and
             what amounts are told apart by: the slug, projects with their labels, adapters' names on usage records
@@ -23,6 +24,7 @@ from easel.generation.models import Job, Output
 from easel.registry.adapters import adapters_erase
 from easel.registry.experiments import experiments_erase
 from easel.storage import store
+from easel.webhooks.endpoints import webhooks_erase
 from tenants.accounts import tenant_close, tenant_forget
 from tenants.audit_log import audit_record
 from tenants.errors import DomainError
@@ -67,6 +69,7 @@ def erase_advance(*, tenant: Tenant, default: KeptDays, actor: str, now: datetim
         return touched
     if not unfinished_jobs(tenant).exists():
         adapters_erase(tenant=tenant, now=now)
+        webhooks_erase(tenant=tenant)
         while store().clear(tenant.slug):  # also what crashes left, that no row names
             pass
         _finish(tenant, actor, now)

@@ -9,7 +9,7 @@ from django.db.models import Field, Model, QuerySet
 
 from tenants.models import Tenant
 
-_APPS = ("tenants", "billing", "registry", "generation")
+_APPS = ("tenants", "billing", "registry", "generation", "webhooks")
 # The platform's own, though they name a tenant: what serves it, and what only this database can use.
 _PLATFORMS = {
     "generation.CachedResult",

@@ -13,6 +13,7 @@ from easel.generation.models import Job
 from easel.registry.adapters import adapter_add_version
 from easel.registry.experiments import ArmPlan, experiment_start
 from easel.storage import S3Store, store
+from easel.webhooks.endpoints import endpoint_create
 from tenants.audit_log import audit_record
 from tenants.block_lists import block_list_add
 from tenants.idempotency import once
@@ -56,7 +57,7 @@ def any_store(request, tmp_path, monkeypatch, settings_of):
 
 @pytest.fixture
 def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[Job]]:  # noqa: F811 - the fixture
-    """Gives a tenant jobs of several ends, images, an adapter, an experiment, feedback, a block list, records."""
+    """Gives a tenant jobs of several ends, images, an adapter, a webhook, an experiment, a block list, records."""
 
     def make(customer: Customer) -> list[Job]:
         tenant, secret = customer.tenant, secret_of(customer)
@@ -70,6 +71,8 @@ def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[
             rank_max=64,
             now=NOW,
         )
+        url = f"https://{secret}.example/hook"
+        endpoint_create(tenant=tenant, url=url, events=(), endpoint_id=uuid.uuid4(), now=NOW)
         asked = {"prompt": f"a {secret}", "user": secret, "metadata": {secret: secret}}
         jobs = [
             end(submit(customer, adapters=[f"{secret}-style"], seed=7, **asked)),

@@ -208,6 +208,10 @@ def test_the_database_lets_no_tenant_be_erased_with_its_name_or_its_keys_in(alic
 DELETED = {
     "adapter", "adapter_version", "api_key", "arm", "attempt", "block_list_entry", "experiment", "feedback", "job",
     "job_adapter", "output", "stored_object", "tenant",
+    "webhook_attempt",
+    "webhook_delivery",
+    "webhook_endpoint",
+    "webhook_message",
 }  # fmt: skip
 KEPT = {
     "account", "adjustment", "audit_event", "billing_profile", "budget", "budget_crossing", "budget_hold",

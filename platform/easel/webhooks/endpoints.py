@@ -1,0 +1,89 @@
+"""What a tenant does to its webhooks: make, change, rotate, delete."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from easel.webhooks.addresses import url_check
+from easel.webhooks.errors import TooManyWebhooks, WebhookEventUnknown
+from easel.webhooks.models import Event, WebhookEndpoint, WebhookMessage
+from easel.webhooks.signing import secret_new, secret_seal
+from tenants.models import Tenant
+
+ENDPOINTS_MAX = 20
+# How long the secret before signs beside the new one: time to give the new one to every receiver.
+ROTATION = timedelta(hours=24)
+
+
+@transaction.atomic
+def endpoint_create(
+    *, tenant: Tenant, url: str, events: Sequence[str], endpoint_id: UUID, now: datetime
+) -> tuple[WebhookEndpoint, str]:
+    """Makes a webhook and returns it with its secret, which can't be shown again.
+
+    Raises `WebhookUrlInvalid`, `WebhookEventUnknown`, `TooManyWebhooks`.
+    """
+    Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)  # so that two at once don't pass the limit
+    if WebhookEndpoint.objects.filter(tenant=tenant).count() >= ENDPOINTS_MAX:
+        raise TooManyWebhooks(f"this account has {ENDPOINTS_MAX} webhooks, which is the most: delete one")
+    secret = secret_new()
+    made = WebhookEndpoint.objects.create(
+        id=endpoint_id,
+        tenant=tenant,
+        url=url_check(url, allowed=settings.EASEL.webhook_allow),
+        events=_known(events),
+        secret=secret_seal(secret, key=settings.EASEL.secret_key),
+        created_at=now,
+    )
+    return made, secret
+
+
+@transaction.atomic
+def endpoint_change(endpoint: WebhookEndpoint, *, changes: dict[str, Any], now: datetime) -> WebhookEndpoint:
+    """Sets `url`, `events`, `enabled`. What waited while it was disabled is sent when it is enabled again."""
+    row = WebhookEndpoint.objects.select_for_update().get(pk=endpoint.pk)
+    if "url" in changes:
+        row.url = url_check(changes["url"], allowed=settings.EASEL.webhook_allow)
+    if "events" in changes:
+        row.events = _known(changes["events"])
+    if changes.get("enabled") is True and row.disabled_at is not None:
+        row.disabled_at, row.disabled_reason = None, ""
+        row.deliveries.filter(state="pending").update(attempts=0, next_at=now, leased_until=None)
+    if changes.get("enabled") is False and row.disabled_at is None:
+        row.disabled_at, row.disabled_reason = now, "switched off"
+    row.save()
+    return row
+
+
+@transaction.atomic
+def secret_rotate(endpoint: WebhookEndpoint, *, now: datetime) -> tuple[WebhookEndpoint, str]:
+    """Gives a webhook a new secret, and returns it; the one before signs beside it for a day."""
+    row = WebhookEndpoint.objects.select_for_update().get(pk=endpoint.pk)
+    secret = secret_new()
+    row.previous_secret, row.previous_until = row.secret, now + ROTATION
+    row.secret = secret_seal(secret, key=settings.EASEL.secret_key)
+    row.save(update_fields=["secret", "previous_secret", "previous_until"])
+    return row, secret
+
+
+def endpoint_delete(endpoint: WebhookEndpoint) -> None:
+    """Ends a webhook, with what was on its way to it."""
+    endpoint.delete()
+
+
+@transaction.atomic
+def webhooks_erase(*, tenant: Tenant) -> int:
+    """Deletes all of a tenant's webhooks and what they were told; returns how many there were."""
+    WebhookMessage.objects.filter(tenant=tenant).delete()
+    return WebhookEndpoint.objects.filter(tenant=tenant).delete()[1].get("webhooks.WebhookEndpoint", 0)
+
+
+def _known(events: Sequence[str]) -> list[str]:
+    if unknown := [event for event in events if event not in Event.values]:
+        known = ", ".join(Event.values)
+        raise WebhookEventUnknown(f"there is no event {unknown[0]!r}; there are {known}", param="events")
+    return sorted(set(events))

@@ -1,0 +1,114 @@
+"""Webhooks: where a tenant wants to be told, what it is told, and how that went."""
+
+import uuid
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+
+from tenants.models import Tenant
+
+
+class Event(models.TextChoices):
+    """What a tenant can be told of."""
+
+    JOB_SUCCEEDED = "job.succeeded", "a job has its images"
+    JOB_FAILED = "job.failed", "a job failed"
+    JOB_CANCELED = "job.canceled", "a job was canceled"
+    JOB_EXPIRED = "job.expired", "a job's time was up"
+    BUDGET_CROSSED = "budget.threshold_reached", "a budget's month passed one of its thresholds"
+    TEST = "webhook.test", "somebody wants to see whether it works"
+
+
+class WebhookEndpoint(models.Model):
+    """A URL of a tenant's that is told of `events`, all of them if there are none; secrets are kept encrypted.
+
+    While a secret rotates, the one before it signs beside it until `previous_until`.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="webhooks")
+    url = models.CharField(max_length=2000)
+    events = ArrayField(models.CharField(max_length=40, choices=Event), default=list, blank=True)
+    secret = models.BinaryField(max_length=400)
+    previous_secret = models.BinaryField(max_length=400, null=True)
+    previous_until = models.DateTimeField(null=True)
+    disabled_at = models.DateTimeField(null=True, blank=True)
+    disabled_reason = models.CharField(max_length=200, blank=True)
+    delivered_at = models.DateTimeField(null=True, blank=True, help_text="The latest success.")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(disabled_at__isnull=True, disabled_reason="")
+                | (Q(disabled_at__isnull=False) & ~Q(disabled_reason="")),
+                name="webhook_disabled_with_a_reason",
+            ),
+            models.CheckConstraint(
+                condition=Q(previous_secret__isnull=True, previous_until__isnull=True)
+                | Q(previous_secret__isnull=False, previous_until__isnull=False),
+                name="webhook_previous_secret_ends",
+            ),
+        ]
+        indexes = [models.Index(fields=["tenant", "created_at"], name="webhook_by_tenant")]
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class WebhookMessage(models.Model):
+    """Something that happened, written in its transaction; its id is what receivers know a repeat by."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
+    event = models.CharField(max_length=40, choices=Event)
+    data = models.JSONField()
+    created_at = models.DateTimeField(db_index=True)
+
+
+class WebhookDelivery(models.Model):
+    """A message on its way to an endpoint: `attempts` were begun, the next is due at `next_at`.
+
+    A deliverer that takes it holds it until `leased_until`; whoever finds that passed may take it again.
+    """
+
+    class State(models.TextChoices):
+        PENDING = "pending", "on its way"
+        DELIVERED = "delivered", "answered with 2xx"
+        FAILED = "failed", "given up after a day"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries")
+    message = models.ForeignKey(WebhookMessage, on_delete=models.CASCADE, related_name="deliveries")
+    state = models.CharField(max_length=10, choices=State, default=State.PENDING)
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Since it was sent or replayed.")
+    next_at = models.DateTimeField()
+    leased_until = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["endpoint", "message"], name="webhook_delivery_once")]
+        indexes = [
+            models.Index(fields=["endpoint", "next_at"], condition=Q(state="pending"), name="webhook_delivery_due"),
+            models.Index(
+                fields=["endpoint"],
+                condition=Q(state="pending", leased_until__isnull=False),
+                name="webhook_delivery_in_hand",
+            ),
+            models.Index(fields=["endpoint", "-created_at", "-id"], name="webhook_delivery_by_time"),
+        ]
+
+
+class WebhookAttempt(models.Model):
+    """One request to an endpoint, and what came of it."""
+
+    delivery = models.ForeignKey(WebhookDelivery, on_delete=models.CASCADE, related_name="tries")
+    at = models.DateTimeField()
+    seconds = models.FloatField()
+    status = models.PositiveSmallIntegerField(null=True, help_text="None: no answer.")
+    outcome = models.CharField(max_length=200, help_text="`delivered`, or what went wrong.")
+    response = models.CharField(max_length=500, blank=True, help_text="How the answer began.")
+
+    class Meta:
+        ordering = [F("at").asc()]

@@ -1,0 +1,70 @@
+"""What is told is written in the transaction of what happened: a crash loses neither or both."""
+
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from django.db import connection, transaction
+from django.db.models import Q
+
+from easel.webhooks.errors import WebhookDisabled
+from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint, WebhookMessage
+from tenants.models import Tenant
+
+CHANNEL = "easel_webhooks"
+
+
+@transaction.atomic
+def webhook_emit(
+    *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], at: datetime
+) -> WebhookMessage | None:
+    """Sends a message to each of a tenant's webhooks that want this event; None, and no data asked, where none does."""
+    wanting = WebhookEndpoint.objects.filter(
+        Q(events=[]) | Q(events__contains=[event]), tenant=tenant, disabled_at=None
+    )
+    return _send(list(wanting), tenant=tenant, event=event, data=data, at=at)
+
+
+@transaction.atomic
+def webhook_test(endpoint: WebhookEndpoint, *, at: datetime) -> WebhookDelivery:
+    """Sends `webhook.test` to one webhook, whatever it wants. Raises `WebhookDisabled`."""
+    if endpoint.disabled_at is not None:
+        raise WebhookDisabled
+
+    def data() -> dict[str, Any]:
+        return {"webhook_id": str(endpoint.pk), "message": "This webhook works."}
+
+    message = _send([endpoint], tenant=endpoint.tenant, event=Event.TEST, data=data, at=at)
+    return WebhookDelivery.objects.get(message=message)
+
+
+@transaction.atomic
+def delivery_replay(delivery: WebhookDelivery, *, now: datetime) -> WebhookDelivery:
+    """Sends a message once more, under the same id. Raises `WebhookDisabled`."""
+    row = WebhookDelivery.objects.select_for_update(of=("self",)).select_related("endpoint").get(pk=delivery.pk)
+    if row.endpoint.disabled_at is not None:
+        raise WebhookDisabled
+    row.state, row.attempts, row.next_at, row.leased_until = WebhookDelivery.State.PENDING, 0, now, None
+    row.save(update_fields=["state", "attempts", "next_at", "leased_until"])
+    _wake()
+    return row
+
+
+def _send(
+    endpoints: list[WebhookEndpoint], *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], at: datetime
+) -> WebhookMessage | None:
+    if not endpoints:
+        return None
+    message = WebhookMessage.objects.create(id=uuid.uuid4(), tenant=tenant, event=event, data=data(), created_at=at)
+    WebhookDelivery.objects.bulk_create(
+        WebhookDelivery(id=uuid.uuid4(), endpoint=endpoint, message=message, next_at=at, created_at=at)
+        for endpoint in endpoints
+    )
+    _wake()
+    return message
+
+
+def _wake() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])

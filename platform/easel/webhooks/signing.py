@@ -1,0 +1,50 @@
+"""Signatures by the Standard Webhooks specification 1.0.0, and their secrets, which are kept encrypted."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cache
+
+from cryptography.fernet import Fernet
+
+_PREFIX = "whsec_"
+_SECRET_BYTES = 32
+
+
+def secret_new() -> str:
+    """`whsec_` and 32 random bytes in base64, as receivers' libraries take it."""
+    return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+
+
+def secret_seal(secret: str, *, key: str) -> bytes:
+    """A secret as it is stored; `key` is the platform's own (`EASEL_SECRET_KEY`)."""
+    return _box(key).encrypt(secret.encode())
+
+
+def secret_open(sealed: bytes | memoryview, *, key: str) -> str:
+    """Raises `cryptography.fernet.InvalidToken` where the platform's key is another than it was."""
+    return _box(key).decrypt(bytes(sealed)).decode()
+
+
+def signed_headers(*, message_id: str, at: datetime, body: bytes, secrets_in_use: Iterable[str]) -> dict[str, str]:
+    """The headers that prove a body: for each secret `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64."""
+    timestamp = str(int(at.timestamp()))
+    signed = b".".join((message_id.encode(), timestamp.encode(), body))
+    signatures = (
+        base64.b64encode(hmac.digest(base64.b64decode(secret.removeprefix(_PREFIX)), signed, hashlib.sha256)).decode()
+        for secret in secrets_in_use
+    )
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": " ".join(f"v1,{signature}" for signature in signatures),
+    }
+
+
+@cache
+def _box(key: str) -> Fernet:
+    # Of the platform's key, but for this alone: what is encrypted here says nothing about it.
+    return Fernet(base64.urlsafe_b64encode(hmac.digest(key.encode(), b"easel webhook secrets", hashlib.sha256)))

@@ -1,0 +1,271 @@
+import json
+import random
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+from django.db import connection, transaction
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from easel.generation import completion
+from easel.webhooks import deliverer
+from easel.webhooks.delivery import DELAYS, IN_HAND_MAX, LEASE, delivery_record, messages_forget
+from easel.webhooks.endpoints import ROTATION, endpoint_change, secret_rotate
+from easel.webhooks.errors import WebhookDisabled
+from easel.webhooks.models import Event, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
+from easel.webhooks.outbox import delivery_replay, webhook_emit, webhook_test
+from tenants.models import AuditEvent
+from tests.conftest import NOW
+from tests.easel.webhooks.conftest import claims_of, deliver, sent
+
+DAY = timedelta(days=1)
+
+
+def emit(customer, event=Event.JOB_FAILED, at=NOW):
+    return webhook_emit(tenant=customer.tenant, event=event, data=lambda: {"id": "é"}, at=at)
+
+
+def states(customer):
+    return list(WebhookDelivery.objects.filter(endpoint__tenant=customer.tenant).values_list("state", flat=True))
+
+
+def test_a_job_that_ends_is_told_with_its_cost(alice, endpoint, submit, end):
+    endpoint(alice)
+    job = end(submit(alice, prompt="a secret of alice"))
+    [message] = WebhookMessage.objects.filter(tenant=alice.tenant)
+    assert (message.event, message.data["id"]) == ("job.succeeded", str(job.id))
+    assert message.data["cost"] == {"amount_micros": 1150, "currency": "USD"}
+    assert "secret of alice" not in json.dumps(message.data)
+
+
+@pytest.mark.parametrize(("outcome", "event"), [("failed", "job.failed"), ("canceled", "job.canceled")])
+def test_every_end_of_a_job_has_its_event(alice, endpoint, submit, end, outcome, event):
+    endpoint(alice)
+    end(submit(alice), outcome=outcome)
+    assert WebhookMessage.objects.get(tenant=alice.tenant).event == event
+
+
+def test_a_job_that_is_canceled_before_it_began_is_told_too(alice, endpoint, submit):
+    endpoint(alice)
+    completion.cancel(job=submit(alice), now=NOW)
+    assert WebhookMessage.objects.get(tenant=alice.tenant).event == "job.canceled"
+
+
+def test_what_is_rolled_back_is_not_told(alice, endpoint):
+    endpoint(alice)
+    with transaction.atomic():
+        emit(alice)
+        transaction.set_rollback(True)
+    assert not WebhookMessage.objects.filter(tenant=alice.tenant).exists()
+
+
+def test_a_webhook_is_told_of_what_it_asked_for_alone(alice, bob, endpoint):
+    endpoint(alice, events=("job.succeeded",))
+    endpoint(bob)
+    assert emit(alice) is None
+    assert emit(alice, Event.JOB_SUCCEEDED) is not None
+
+
+def test_a_receivers_library_verifies_what_arrives(alice, endpoint, receiver):
+    made = endpoint(alice)
+    message = emit(alice)
+    deliver(alice, NOW)
+    [(headers, body)] = receiver.seen
+    # The library looks at the clock: the signature is of the tests' time.
+    with pytest.MonkeyPatch.context() as clock:
+        clock.setattr(time, "time", NOW.timestamp)
+        clock.setattr("standardwebhooks.webhooks.Webhook._Webhook__verify_timestamp", lambda self, header: NOW)
+        told = Webhook(made.plain_secret).verify(body, headers)
+        with pytest.raises(WebhookVerificationError):
+            Webhook(made.plain_secret).verify(body + b" ", headers)
+    assert told == {"type": "job.failed", "timestamp": NOW.isoformat(), "data": {"id": "é"}}
+    assert headers["webhook-id"] == f"msg_{message.pk.hex}"
+    assert states(alice) == ["delivered"]
+
+
+def test_while_a_secret_rotates_both_sign(alice, endpoint, receiver):
+    made = endpoint(alice)
+    _, new = secret_rotate(made, now=NOW)
+    for at in (NOW, NOW + ROTATION):
+        emit(alice, at=at)
+        deliver(alice, at)
+    during, after = (headers["webhook-signature"].split() for headers, _ in receiver.seen)
+    assert (len(during), len(after)) == (2, 1)
+    assert new != made.plain_secret
+
+
+@pytest.mark.parametrize("status", [500, 404, 301, 429])
+def test_what_is_not_a_success_is_tried_again_later(alice, endpoint, receiver, status):
+    endpoint(alice)
+    receiver.status, receiver.headers = status, {"Location": receiver.url}
+    emit(alice)
+    deliver(alice, NOW)
+    row = WebhookDelivery.objects.get(endpoint__tenant=alice.tenant)
+    assert (row.state, len(receiver.seen)) == ("pending", 1)
+    assert 0.8 * DELAYS[0] <= (row.next_at - NOW).total_seconds() <= 1.2 * DELAYS[0]
+    assert WebhookAttempt.objects.get(delivery=row).outcome == f"answered {status}"
+
+
+def test_a_repeat_has_the_same_id_and_bytes_and_a_time_of_its_own(alice, endpoint, receiver):
+    endpoint(alice)
+    receiver.status = 500
+    emit(alice)
+    deliver(alice, NOW)
+    deliver(alice, NOW + timedelta(minutes=1))
+    (first, body), (second, again) = receiver.seen
+    assert (first["webhook-id"], body) == (second["webhook-id"], again)
+    assert int(second["webhook-timestamp"]) - int(first["webhook-timestamp"]) == 60
+
+
+def test_a_receiver_that_asks_for_time_gets_it(alice, endpoint, receiver):
+    endpoint(alice)
+    receiver.status, receiver.headers = 429, {"Retry-After": "120"}
+    emit(alice)
+    deliver(alice, NOW)
+    assert WebhookDelivery.objects.get(endpoint__tenant=alice.tenant).next_at == NOW + timedelta(seconds=120)
+
+
+def test_a_day_of_failures_gives_up_and_disables_with_a_record(alice, endpoint, receiver):
+    made = endpoint(alice)
+    receiver.status = 500
+    emit(alice)
+    at = NOW
+    for _ in range(len(DELAYS) + 1):
+        deliver(alice, at)
+        at = WebhookDelivery.objects.get(endpoint=made).next_at
+    assert states(alice) == ["failed"]
+    assert timedelta(hours=16) < at - NOW < timedelta(hours=30)
+    made.refresh_from_db()
+    assert made.disabled_reason == "nothing was delivered for a day: answered 500"
+    record = AuditEvent.objects.get(tenant=alice.tenant, action="webhook.disable")
+    assert record.details["reason"] == made.disabled_reason
+
+
+def test_gone_disables_at_once(alice, endpoint, receiver):
+    made = endpoint(alice)
+    receiver.status = 410
+    emit(alice)
+    deliver(alice, NOW)
+    made.refresh_from_db()
+    assert (states(alice), made.disabled_reason) == (["failed"], "it answered 410 Gone")
+
+
+def test_what_waited_while_it_was_disabled_is_sent_when_it_is_enabled(alice, endpoint, receiver):
+    made = endpoint(alice)
+    emit(alice)
+    made = endpoint_change(made, changes={"enabled": False}, now=NOW)
+    assert deliver(alice, NOW) == []
+    endpoint_change(made, changes={"enabled": True}, now=NOW)
+    deliver(alice, NOW)
+    assert states(alice) == ["delivered"]
+
+
+def test_a_delivery_whose_deliverer_died_is_sent_again(alice, endpoint, receiver):
+    endpoint(alice)
+    emit(alice)
+    [claim] = claims_of(alice, NOW)
+    sent(claim)  # and then it is killed
+    assert claims_of(alice, NOW + LEASE / 2) == []
+    deliver(alice, NOW + LEASE)
+    assert len({headers["webhook-id"] for headers, _ in receiver.seen}) == 1
+    assert (len(receiver.seen), states(alice)) == (2, ["delivered"])
+
+
+def test_an_answer_that_comes_after_another_took_over_changes_nothing(alice, endpoint, receiver):
+    endpoint(alice)
+    emit(alice)
+    [claim] = claims_of(alice, NOW)
+    deliver(alice, NOW + LEASE)
+    receiver.status = 410
+    delivery_record(claim, sent(claim), now=NOW + LEASE, draw=random.Random(1))
+    assert states(alice) == ["delivered"]
+    assert WebhookAttempt.objects.filter(delivery__endpoint__tenant=alice.tenant).count() == 2
+
+
+def test_a_slow_receiver_has_a_few_requests_in_hand_and_the_others_wait(alice, bob, endpoint):
+    endpoint(alice)
+    for _ in range(3 * IN_HAND_MAX):
+        emit(alice)
+    assert len(claims_of(alice, NOW)) == IN_HAND_MAX
+    endpoint(bob)
+    emit(bob)
+    assert len(claims_of(bob, NOW)) == 1
+    assert claims_of(alice, NOW) == []
+
+
+def test_of_two_deliverers_each_takes_what_the_other_does_not(alice, endpoint):
+    endpoint(alice)
+    emit(alice)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        taken = claims_of(alice, NOW)
+        found = []
+        other = threading.Thread(target=lambda: (found.extend(claims_of(alice, NOW)), connection.close()))
+        other.start()
+        other.join()
+    assert (len(taken), found) == (1, [])
+
+
+@pytest.mark.parametrize(("body", "kept"), [(b"x" * 10_000_000, "x" * 500), (b"\xff\x00ok", "�ok")])
+def test_of_an_answer_its_beginning_is_kept(alice, endpoint, receiver, body, kept):
+    endpoint(alice)
+    receiver.body = body
+    emit(alice)
+    [answer] = deliver(alice, NOW)
+    assert answer.response == kept
+
+
+def test_a_name_without_an_address_is_a_failure_like_another(alice, endpoint):
+    endpoint(alice, url="http://no-such-host.invalid/hook")
+    emit(alice)
+    [answer] = deliver(alice, NOW)
+    assert answer.outcome == "no-such-host.invalid has no address"
+
+
+def test_a_message_is_sent_again_on_demand_under_its_id(alice, endpoint, receiver):
+    endpoint(alice)
+    emit(alice)
+    deliver(alice, NOW)
+    delivery_replay(WebhookDelivery.objects.get(endpoint__tenant=alice.tenant), now=NOW + DAY)
+    deliver(alice, NOW + DAY)
+    assert len({headers["webhook-id"] for headers, _ in receiver.seen}) == 1
+    assert len(receiver.seen) == 2
+
+
+def test_nothing_is_sent_to_one_that_is_disabled(alice, endpoint):
+    made = endpoint_change(endpoint(alice), changes={"enabled": False}, now=NOW)
+    with pytest.raises(WebhookDisabled):
+        webhook_test(made, at=NOW)
+
+
+def test_a_secret_sealed_under_another_key_disables_and_leaves_others_alone(alice, endpoint):
+    made = endpoint(alice)
+    WebhookEndpoint.objects.filter(pk=made.pk).update(secret=b"other")
+    emit(alice)
+    assert claims_of(alice, NOW) == []
+    made.refresh_from_db()
+    assert "rotate it" in made.disabled_reason
+
+
+def test_old_messages_are_forgotten_but_those_on_their_way(alice, endpoint, receiver):
+    endpoint(alice)
+    emit(alice)
+    deliver(alice, NOW)
+    waiting = emit(alice)
+    messages_forget(before=NOW + timedelta(microseconds=1))
+    assert list(WebhookMessage.objects.filter(tenant=alice.tenant)) == [waiting]
+
+
+def test_the_deliverer_wakes_for_a_message_and_ends_when_told(alice, endpoint, receiver):
+    endpoint(alice)
+    stop = threading.Event()
+    running = threading.Thread(target=deliverer.run, args=(stop,))
+    running.start()
+    try:
+        emit(alice)
+        assert receiver.arrived.wait(30)
+    finally:
+        stop.set()
+        running.join(30)
+    assert states(alice) == ["delivered"]
