@@ -20,6 +20,7 @@ from easel.generation.outputs import attempts_sweep, strays_sweep
 from easel.generation.result_cache import results_trim
 from easel.privacy.erasure import erase_advance
 from easel.registry.adapters import adapter_files_delete_retired
+from easel.registry.pool_metering import pool_day_meter, pool_days_due
 from easel.webhooks import deliverer
 from easel.webhooks.delivery import messages_forget
 from tenants.models import IdempotentRequest, Tenant
@@ -59,6 +60,11 @@ def meter_storage(now: datetime) -> int:
 def make_statements(now: datetime) -> int:
     """The months that are over are drawn up, and final three days later."""
     return statements_make(now=now)
+
+
+def meter_pools(now: datetime) -> int:
+    """Dedicated pools are charged for the days on which their workers were up."""
+    return sum(pool_day_meter(day_id=day_id, now=now) for day_id in pool_days_due(now=now))
 
 
 def expire_grants(now: datetime) -> int:
@@ -117,6 +123,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (5, judge_rollouts),
     (600, forget_idempotency_keys),
     (600, meter_storage),
+    (600, meter_pools),
     (60, expire_grants),
     (5, delete_what_aged_out),
     (5, erase_tenants),

@@ -93,6 +93,7 @@ class WorkerDay(models.Model):
     day = models.DateField()
     gpu_class = models.CharField(max_length=40)
     up_seconds = models.FloatField(default=0)
+    metered_seconds = models.FloatField(default=0, help_text="Of a dedicated pool's up_seconds, what is metered.")
     busy_seconds = models.FloatField(default=0)
     attributed_seconds = models.FloatField(default=0)
     load_seconds = models.FloatField(default=0)

@@ -1,6 +1,7 @@
 """What workers say of themselves: who lives, and what each did by day."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
 
 from django.db import transaction
 
@@ -12,7 +13,8 @@ _TOTALS = ("busy_seconds", "attributed_seconds", "load_seconds")
 
 @transaction.atomic
 def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
-    """Records a beat, and adds what the worker did since its last one to the day (UTC) of this one.
+    """Records a beat, adds what the worker did since its last one to the day (UTC) of this one, and to each day the
+    time that it was up in it.
 
     A beat repeated or overtaken adds nothing: totals of one process only grow, and one that a process left behind
     when it died is dropped once its successor has beaten.
@@ -37,14 +39,27 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
     for name in _TOTALS:
         setattr(known, name, totals[name])
     known.save()
-    day, _ = WorkerDay.objects.get_or_create(
-        pool=pool, worker=report.worker, day=now.astimezone(UTC).date(), defaults={"gpu_class": report.gpu_class}
-    )
-    day.gpu_class = report.gpu_class
-    day.up_seconds += (now - since).total_seconds()
-    for name in _TOTALS:
-        setattr(day, name, getattr(day, name) + totals[name] - before[name])
-    day.save()
+    for on, up in _by_day(since, now):
+        day, _ = WorkerDay.objects.get_or_create(
+            pool=pool, worker=report.worker, day=on, defaults={"gpu_class": report.gpu_class}
+        )
+        day.gpu_class = report.gpu_class
+        # Rounded at each step, so that what is charged by the microsecond stays exact.
+        day.up_seconds = round(day.up_seconds + up.total_seconds(), 6)
+        if on == now.astimezone(UTC).date():
+            for name in _TOTALS:
+                setattr(day, name, getattr(day, name) + totals[name] - before[name])
+        day.save()
+
+
+def _by_day(since: datetime, until: datetime) -> Iterator[tuple[date, timedelta]]:
+    """The days (UTC) of a time, with how much of it is in each."""
+    at = since.astimezone(UTC)
+    while at.date() < until.astimezone(UTC).date():
+        midnight = datetime.combine(at.date() + timedelta(days=1), time(), UTC)
+        yield at.date(), midnight - at
+        at = midnight
+    yield at.date(), until - at
 
 
 def _begun(pool: Pool, report: WorkerBeat, started_at: datetime, beat_at: datetime) -> Worker:

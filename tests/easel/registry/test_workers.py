@@ -42,10 +42,16 @@ def test_a_restarted_worker_begins_its_totals_anew_and_the_day_goes_on(pool):
     assert Worker.objects.get(pool=pool, name="w2").busy_seconds == 1
 
 
-def test_a_new_day_is_a_row_of_its_own(pool):
+def test_a_new_day_is_a_row_of_its_own_and_begins_at_midnight(pool):
     see(pool, after=3600, busy_seconds=100)
     see(pool, after=86_400, busy_seconds=150)
-    assert days(pool) == [(3600, 100, 0), (82_800, 50, 0)]
+    assert days(pool) == [(43_200, 100, 0), (43_200, 50, 0)]
+
+
+def test_the_time_up_is_exact_to_the_microsecond_however_many_beats_there_were(pool):
+    for beats in range(1, 300):
+        see(pool, after=beats * 0.1 + 0.000001)
+    assert days(pool)[0][0] == 29.900001
 
 
 def test_a_worker_whose_clock_is_ahead_was_up_for_no_time_yet(pool):
