@@ -27,6 +27,7 @@ class Order:
     sent: int = 0
     jobs: list[str] = field(default_factory=list)  # as answered by a 2xx, one for each
     drawn: bool = False  # answered with images
+    canceled: bool = False  # or so it asked
     refused: list[str] = field(default_factory=list)
 
 
@@ -53,6 +54,15 @@ class Customer:
         self._stop.set()
         for thread in self._threads:
             thread.join()
+
+    def order_once(self) -> None:
+        """One job that nothing shortens."""
+        chance = random.Random(f"{self._seed}/{self.slug}")
+        order = self._order(chance)
+        order.fields |= {"cache": False, "steps": 8}
+        order.fields.pop("expires_in_seconds", None)
+        self.orders.append(order)
+        self._send(order, "/v1/jobs", chance)
 
     def get(self, path: str, *, seconds: float = 60) -> httpx.Response:
         """The answer, once there is one."""
@@ -130,6 +140,7 @@ class Customer:
             time.sleep(chance.uniform(0.1, 0.5))
 
     def _cancel(self, order: Order, chance: random.Random) -> None:
+        order.canceled = True
         try:
             answer = self.client.post(f"{chance.choice(self.urls)}/v1/jobs/{order.jobs[0]}/cancel")
         except httpx.TransportError:

@@ -53,12 +53,14 @@ class Run:
         slugs = [customer.slug for customer in customers]
         try:
             self.house.wait_for(self.house.is_whole, "every process to be back")
-            self.house.wait_for(lambda: self._unfinished(slugs) == 0, "every job to end", seconds=SETTLE_SECONDS)
-            live = self.house.live_workers()
-            self._await_idle(live)
+            live = self._settle(slugs)
+            calm = verdict.gpu_seconds_booked()
+            for customer in customers:
+                customer.order_once()
+            self._settle(slugs)
         except TimeoutError as error:
-            return [str(error), *verdict.violations(customers, set(), before)]
-        return list(verdict.violations(customers, live, before))
+            return [str(error), *verdict.violations(customers)]
+        return [*verdict.gpu_seconds_astray(live, before, calm), *verdict.violations(customers)]
 
     def _break(self, meddler: Meddler) -> None:
         client = redis.Redis.from_url(self.house.redis.url, socket_timeout=2)
@@ -77,6 +79,13 @@ class Run:
             self.survived.append(fault)
         over = max(fault.at_seconds + fault.seconds for fault in self.schedule)
         time.sleep(max(0.0, begun + over - time.monotonic()))
+
+    def _settle(self, slugs: list[str]) -> set[str]:
+        """Until every job has ended and the workers hold nothing; who these are."""
+        self.house.wait_for(lambda: self._unfinished(slugs) == 0, "every job to end", seconds=SETTLE_SECONDS)
+        live = self.house.live_workers()
+        self._await_idle(live)
+        return live
 
     def _unfinished(self, slugs: list[str]) -> int:
         ((count,),) = self.house.rows(
