@@ -40,6 +40,7 @@ class Config:
     job_days: int
     result_cache_bytes: int
     webhook_allow: tuple[IPv4Network | IPv6Network, ...]
+    email_url: str
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
@@ -72,6 +73,8 @@ class Config:
             result_cache_bytes=_count(env, "EASEL_RESULT_CACHE_BYTES", 10 * 2**30),
             # Addresses that are not public and that tenants' webhooks may reach all the same, over plain HTTP too.
             webhook_allow=_networks(env, "EASEL_WEBHOOK_ALLOW"),
+            # The server that budget notices leave by; none: nobody is sent any.
+            email_url=env.get("EASEL_EMAIL_URL", ""),
         )
 
 

@@ -96,6 +96,28 @@ def _database(url: str) -> dict[str, object]:
     }
 
 
+def _email(url: str) -> dict[str, object]:
+    parts = urlsplit(url)
+    sender = parse_qs(parts.query).get("from", [""])[0]
+    if parts.scheme not in ("smtp", "smtps", "smtp+starttls") or not parts.hostname or "@" not in sender:
+        raise BadSetting(
+            "EASEL_EMAIL_URL", "should be as smtp+starttls://user:password@host:587?from=billing@example.com"
+        )
+    return {
+        "EMAIL_HOST": parts.hostname,
+        "EMAIL_PORT": parts.port or {"smtp": 25, "smtps": 465}.get(parts.scheme, 587),
+        "EMAIL_HOST_USER": unquote(parts.username or ""),
+        "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
+        "EMAIL_USE_SSL": parts.scheme == "smtps",
+        "EMAIL_USE_TLS": parts.scheme == "smtp+starttls",
+        "EMAIL_TIMEOUT": 5,  # seconds that the scheduler waits for a server that says nothing
+        "DEFAULT_FROM_EMAIL": sender,
+    }
+
+
+if EASEL.email_url:
+    globals().update(_email(EASEL.email_url))
+
 DATABASES = {"default": _database(EASEL.database_url)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 TIME_ZONE = "UTC"

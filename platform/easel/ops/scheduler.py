@@ -13,6 +13,7 @@ from billing.expiry import grants_expire
 from billing.statements import statements_make
 from billing.storage import storage_day_meter, storage_days_due
 from easel.generation import completion
+from easel.generation.budget_notices import crossings_mail, crossings_tell
 from easel.generation.deletion import age_out
 from easel.generation.guardrail import rollouts_judge
 from easel.generation.models import Attempt, Job, JobAdapter, State
@@ -72,6 +73,16 @@ def expire_grants(now: datetime) -> int:
     return grants_expire(now=now)
 
 
+def tell_of_budgets(now: datetime) -> int:
+    """Thresholds that budgets have reached are told."""
+    return crossings_tell(now=now)
+
+
+def mail_of_budgets(now: datetime) -> int:
+    """The same by e-mail."""
+    return crossings_mail(now=now)
+
+
 def delete_what_aged_out(now: datetime) -> int:
     """Images, and later what their jobs say, go when the days are over that their tenant has them kept."""
     return age_out(default=settings.EASEL, now=now)
@@ -125,6 +136,8 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (600, meter_storage),
     (600, meter_pools),
     (60, expire_grants),
+    (5, tell_of_budgets),
+    (60, mail_of_budgets),
     (5, delete_what_aged_out),
     (5, erase_tenants),
     (600, make_statements),

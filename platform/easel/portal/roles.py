@@ -14,7 +14,16 @@ from django.db.models import Q
 from tenants.errors import DomainError
 
 READ_APPS = ("tenants", "billing", "registry", "generation", "webhooks")
-FINANCE = ("billing.add_transaction", "billing.add_pricebook", "billing.add_contract", "billing.add_usagerecord")
+FINANCE = (
+    "billing.add_transaction",
+    "billing.add_adjustment",
+    "billing.change_account",
+    "billing.change_budget",
+    "billing.change_billingprofile",
+    "billing.add_pricebook",
+    "billing.add_contract",
+    "billing.add_usagerecord",
+)
 OPERATOR = (
     *FINANCE,
     "tenants.add_tenant",

@@ -15,12 +15,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from billing import ledger
 from billing.models import Account, Entry
-from billing.money import format_micros, to_micros
 from easel.generation.models import Job
 from easel.portal import cells
 from easel.portal.contract_pages import END_CONTRACT, MAKE_CONTRACT, contracts_section
+from easel.portal.credit_pages import CREDIT_ACTS, SET_BUDGET, credit_sections
 from easel.portal.limit_pages import SET_LIMITS, quotas_section
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
 from easel.portal.retention_pages import ERASE, SET_RETENTION, retention_section
@@ -44,19 +43,6 @@ class TenantForm(ActForm):
         max_length=40, help_text="Lower-case letters, digits and inner hyphens; it can't be changed later."
     )
     name = forms.CharField(max_length=200, required=False, help_text="As people call them.")
-
-
-class GrantForm(ActForm):
-    amount = forms.DecimalField(max_digits=15, decimal_places=6, min_value=0, help_text="In the tenant's currency.")
-    reason = forms.CharField(max_length=200, help_text="Kept with the transaction: an invoice's number, for example.")
-    # Made with the form: sending it twice grants once.
-    token = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
-
-    def clean_amount(self) -> Any:
-        amount = self.cleaned_data["amount"]
-        if not amount:
-            raise forms.ValidationError("An amount above zero.")
-        return amount
 
 
 class ProjectForm(ActForm):
@@ -104,17 +90,6 @@ def _resume(tenant: Tenant, operator: Operator) -> Done:
     if tenant_resume(tenant=tenant):
         operator.record("tenant.resume", tenant.slug, tenant=tenant)
     return Done(f"{tenant.slug} may call again.")
-
-
-def _grant(tenant: Tenant, operator: Operator, *, amount: Any, reason: str, token: uuid.UUID) -> Done:
-    shown = format_micros(to_micros(amount), tenant.currency)
-    granted = ledger.grant(
-        tenant=tenant, amount_micros=to_micros(amount), reference=token, at=operator.now, description=reason
-    )
-    if not granted:
-        return Done("This form was sent before: the credit was granted then, once.")
-    operator.record("credit.grant", tenant.slug, tenant=tenant, details={"amount": str(amount), "reason": reason})
-    return Done(f"{shown} granted to {tenant.slug}.")
 
 
 def _add_project(tenant: Tenant, operator: Operator, *, slug: str, labels: dict[str, str]) -> Done:
@@ -193,14 +168,7 @@ class TenantPage(Page):
         Act(name="create", label="New tenant", permission="tenants.add_tenant", perform=_create, form=TenantForm),
     )
     acts = (
-        Act(
-            name="grant",
-            label="Grant credit",
-            permission="billing.add_transaction",
-            perform=_grant,
-            form=GrantForm,
-            explain="Adds to what the tenant can spend; what it owes is paid first.",
-        ),
+        *CREDIT_ACTS,
         SET_LIMITS,
         MAKE_CONTRACT,
         END_CONTRACT,
@@ -294,6 +262,7 @@ class TenantPage(Page):
             "No project: add one.",
         )
         yield contracts_section(row)
+        yield from credit_sections(row)
         yield quotas_section(row)
         yield retention_section(row)
         yield Section(
@@ -352,6 +321,7 @@ class ApiKeyPage(Page):
     readonly_fields = ("project_slug", "shown_scopes", "shown_state")
     acts = (
         SET_LIMITS,
+        SET_BUDGET,
         Act(
             name="rotate",
             label="Rotate",
