@@ -159,10 +159,17 @@ class Prices:
     @classmethod
     def at(cls, *, tenant: Tenant, at: datetime) -> "Prices":
         """The list in force, and the tenant's contract if one is."""
-        book = next((book for book in _lists(tenant.currency) if book.effective_at <= at), None)
-        contract = next((one for one in _contracts(tenant.pk) if _runs(one, at)), None)
+        return cls.among(lists(tenant.currency), contracts(tenant.pk), currency=tenant.currency, at=at)
+
+    @classmethod
+    def among(
+        cls, books: Iterable[PriceBook], contracts: Iterable[Contract], *, currency: str, at: datetime
+    ) -> "Prices":
+        """Of these lists, the newest first, and of a tenant's contracts what is in force."""
+        book = next((book for book in books if book.effective_at <= at), None)
+        contract = next((one for one in contracts if _runs(one, at)), None)
         return cls(
-            tenant.currency,
+            currency,
             listed=_tariffs(book.pk) if book else {},
             own=_tariffs(contract.price_book_id) if contract and contract.price_book_id else {},
             contract_id=contract.pk if contract else None,
@@ -225,13 +232,13 @@ def _runs(contract: Contract, at: datetime) -> bool:
 
 
 @kept
-def _lists(currency: str) -> list[PriceBook]:
+def lists(currency: str) -> list[PriceBook]:
     """Newest first."""
     return list(PriceBook.objects.filter(currency=currency, tenant=None).order_by("-effective_at"))
 
 
 @kept
-def _contracts(tenant_id: UUID) -> list[Contract]:
+def contracts(tenant_id: UUID) -> list[Contract]:
     return list(Contract.objects.filter(tenant=tenant_id).order_by("-starts_at"))
 
 

@@ -10,7 +10,19 @@ from django.db.models import Count, DateField, F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce, Greatest, TruncMonth
 
 from billing.budgets import charged_micros
-from billing.models import Account, Budget, BudgetHold, BudgetMonth, Charge, CreditGrant, Entry, Transaction
+from billing.models import (
+    Account,
+    Budget,
+    BudgetHold,
+    BudgetMonth,
+    Charge,
+    CreditGrant,
+    Entry,
+    MonthlyQuantity,
+    Rate,
+    Transaction,
+)
+from billing.rerating import rerated
 from easel.generation.budgets import jobs_in_hand
 from easel.generation.models import Attempt, Job, State
 from easel.registry.models import Worker
@@ -18,6 +30,7 @@ from tenants.models import MonthlyUse
 
 ATTRIBUTION_DRIFT_MAX = 0.001
 OVERDUE = timedelta(minutes=5)
+RERATED = 10_000  # charges that are rated again each time: the latest
 
 # A job that was stopped is posted where the price book charges for the steps that it took.
 _SETTLED_BY: dict[str, tuple[str | None, ...]] = {
@@ -147,12 +160,36 @@ def months_match_jobs(now: datetime) -> Iterator[str]:
         yield f"tenant {tenant_id} has no count of image units in {month:%Y-%m} and its jobs {units}"
 
 
+def charges_match_rating(now: datetime, *, latest: int | None = RERATED) -> Iterator[str]:
+    """Rated again from its record and the prices of its time, a charge is the same: the `latest` ones, or all."""
+    charges = Charge.objects.order_by("-created_at", "-pk")
+    for difference in rerated(charges[:latest]):
+        yield str(difference)
+
+
+def months_match_charges(now: datetime) -> Iterator[str]:
+    """What a rate with tiers says was used of it is what its charges are for."""
+    used = dict[tuple[UUID, int], Decimal]()
+    charges = Charge.objects.exclude(rate__mode=Rate.Mode.FLAT).exclude(kind=Charge.Kind.CAP).order_by()
+    for *of, quantity in charges.values_list("usage_record__tenant", "rate").annotate(Sum("usage_record__quantity")):
+        used[of[0], of[1]] = quantity
+    months = MonthlyQuantity.objects.order_by().values_list("tenant", "rate").annotate(Sum("quantity"))
+    counted = {(tenant, rate): quantity for tenant, rate, quantity in months}
+    for tenant, rate in sorted({*used, *counted}, key=str):
+        if used.get((tenant, rate), 0) != counted.get((tenant, rate), 0):
+            yield f"tenant {tenant} was charged {used.get((tenant, rate), 0)} of rate {rate} and its months count " + (
+                f"{counted.get((tenant, rate), 0)}"
+            )
+
+
 CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
     ledger_balances,
     accounts_match_entries,
     grants_match_credit,
     charges_match_ledger,
     budgets_match_charges,
+    charges_match_rating,
+    months_match_charges,
     jobs_match_ledger,
     jobs_end,
     successes_have_outputs,
@@ -162,9 +199,10 @@ CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
 
 
 @transaction.atomic
-def audit(*, now: datetime) -> dict[str, list[str]]:
-    """What is broken, by check; every list is empty when all is well."""
+def audit(*, now: datetime, full: bool = False) -> dict[str, list[str]]:
+    """What is broken, by check; every list is empty when all is well. With `full`, every charge is rated again."""
     with connection.cursor() as cursor:
         # All of it at one instant: a job that ends between two queries would look broken.
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-    return {check.__name__: list(check(now)) for check in CHECKS}
+    found = {check.__name__: list(check(now)) for check in CHECKS}
+    return {**found, charges_match_rating.__name__: list(charges_match_rating(now, latest=None))} if full else found

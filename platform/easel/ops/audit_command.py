@@ -11,12 +11,13 @@ from easel.ops.environment import django_ready
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: what is broken, by check.")
-def audit(as_json: bool) -> None:
+@click.option("--full", is_flag=True, help="Rate every charge again, not the latest 10,000 alone.")
+def audit(as_json: bool, full: bool) -> None:
     """Check the ledger, holds, attribution and final states; exit 1 and name what is broken."""
     with django_ready():
         from easel.ops import audit as invariants
 
-        broken = invariants.audit(now=datetime.now(UTC))
+        broken = invariants.audit(now=datetime.now(UTC), full=full)
     healthy = not any(broken.values())
     if as_json:
         click.echo(json.dumps({"ok": healthy, "broken": {name: found for name, found in broken.items() if found}}))

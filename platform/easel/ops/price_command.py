@@ -12,22 +12,9 @@ import click
 from easel.ops.committed import committed
 from easel.ops.environment import django_ready
 from easel.ops.tables import as_json_option, print_rows
-from easel.ops.usage_command import Exact
+from easel.ops.usage_command import Exact, Instant
 
 _FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
-
-
-class Instant(click.ParamType[datetime]):
-    """A time of ISO 8601; without an offset, UTC."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        try:
-            at = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time, as 2027-01-01 or 2027-01-01T00:00:00Z", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 @click.group()

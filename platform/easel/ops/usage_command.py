@@ -1,7 +1,9 @@
 """`easel usage`: what a job was measured to use, and corrections of it."""
 
 import getpass
+import sys
 import uuid
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +13,19 @@ from easel.ops.committed import committed
 from easel.ops.environment import django_ready
 from easel.ops.tables import as_json_option, print_rows
 from tenants.errors import DomainError
+
+
+class Instant(click.ParamType[datetime]):
+    """A time of ISO 8601; without an offset, UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            at = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no time, as 2027-01-01 or 2027-01-01T00:00:00Z", param, ctx)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 class RecordNotFound(DomainError):
@@ -62,6 +77,25 @@ def usage_list(job_id: uuid.UUID, as_json: bool) -> None:
             for record in records.prefetch_related("charges")
         ]
     print_rows(rows, as_json)
+
+
+@usage.command("rerate")
+@click.argument("name", metavar="TENANT")
+@click.option("--from", "start", type=Instant(), help="Of charges written since then; by default all.")
+@click.option("--until", "end", type=Instant(), help="Exclusive.")
+def usage_rerate(name: str, start: datetime | None, end: datetime | None) -> None:
+    """Rate a tenant's charges again from its records and the prices of their time; exit 1 where one differs."""
+    with django_ready():
+        from billing.rerating import charges_between, rerated
+        from easel.ops.tenant_command import tenant_named
+
+        charges = charges_between(tenant=tenant_named(name), start=start, end=end)
+        differences = [str(difference) for difference in rerated(charges)]
+        count = charges.count()
+    for line in differences:
+        click.echo(line)
+    click.echo(f"{count} charges, {len(differences)} differ")
+    sys.exit(1 if differences else 0)
 
 
 @usage.command("correct")
