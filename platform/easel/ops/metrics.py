@@ -45,7 +45,7 @@ class DatabaseState(Collector):
         yield from _money()
         yield from _workers(pools, now)
         yield GaugeMetricFamily(
-            "easel_webhooks_pending", "Deliveries on their way to webhooks that are enabled.", value=webhooks_pending()
+            "easel_webhook_pending", "Deliveries on their way to webhooks that are enabled.", value=webhooks_pending()
         )
 
     def describe(self) -> list[Metric]:

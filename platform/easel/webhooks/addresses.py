@@ -6,8 +6,12 @@ that means another address a moment later, or one of ours, reaches nothing insid
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +21,16 @@ from easel.webhooks.errors import WebhookUrlInvalid
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# Prefixes under which IPv6 carries IPv4 addresses in its last 32 bits (RFC 6052, RFC 8215).
-_NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
+# What is given out of IPv6 (RFC 4291), less what is for documentation (RFC 9637).
+_IPV6_GIVEN, _IPV6_DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
+# The prefix under which IPv6 carries an IPv4 address in its last 32 bits (RFC 6052).
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Public by its number, and the inside of a cloud to its machines.
+_AZURE_HOST = ipaddress.IPv4Address("168.63.129.16")
+# As much of a host name as DNS can answer for.
+_HOST = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_-]{1,63}\.?")
+# Look-ups wait for other people's name servers: in threads of their own, which hold up nothing else.
+_lookups = ThreadPoolExecutor(32, thread_name_prefix="webhook-dns")
 
 
 class AddressRefused(httpcore.ConnectError):
@@ -27,15 +39,14 @@ class AddressRefused(httpcore.ConnectError):
 
 def is_public(address: Address) -> bool:
     """Whether an address is of the internet at large, whatever it is wrapped in."""
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = address.ipv4_mapped or address.sixtofour
-        if any(address in network for network in _NAT64):
-            carried = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        if carried is not None:
-            return is_public(carried)
-        if address.teredo is not None:
-            return False
-    return address.is_global and not address.is_multicast
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global and not address.is_multicast and address != _AZURE_HOST
+    if address in _NAT64:
+        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    if carried := address.ipv4_mapped or address.sixtofour:
+        return is_public(carried)
+    given = address in _IPV6_GIVEN and address not in _IPV6_DOCUMENTATION
+    return given and address.is_global and address.teredo is None
 
 
 def is_allowed(address: Address, allowed: Iterable[Network]) -> bool:
@@ -65,6 +76,8 @@ def url_check(url: str, *, allowed: Iterable[Network]) -> str:
     try:
         address = ipaddress.ip_address(parts.hostname)
     except ValueError:
+        if not _HOST.fullmatch(parts.hostname):
+            raise WebhookUrlInvalid(f"{parts.hostname!r} is no host name", param="url") from None
         return url
     if not is_public(address) and not is_allowed(address, allowed):
         raise WebhookUrlInvalid(f"{address} is not a public address", param="url")
@@ -73,16 +86,20 @@ def url_check(url: str, *, allowed: Iterable[Network]) -> str:
 
 async def resolve(host: str, port: int) -> list[Address]:
     """The addresses of a name. Raises `OSError` for one that has none."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_lookups, look_up)
     return [ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects to an address that was checked; TLS and `Host` go on naming the name."""
+    """Connects to addresses that were checked; TLS and `Host` go on naming the name.
 
-    def __init__(self, allowed: Iterable[Network]) -> None:
-        self._allowed = tuple(allowed)
-        self._plain = httpcore.AnyIOBackend()
+    A `plain` one is for HTTP without TLS: it reaches the allowed networks alone.
+    """
+
+    def __init__(self, allowed: Iterable[Network], *, plain: bool = False) -> None:
+        self._allowed, self._plain = tuple(allowed), plain
+        self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -97,9 +114,13 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         except OSError as error:
             raise httpcore.ConnectError(f"{host} has no address") from error
         for address in addresses:
-            if not is_public(address) and not is_allowed(address, self._allowed):
-                raise AddressRefused(f"{host} is {address}, which is not a public address")
-        return await self._plain.connect_tcp(str(addresses[0]), port, timeout, local_address, socket_options)
+            if not is_allowed(address, self._allowed) and (self._plain or not is_public(address)):
+                what = "takes TLS: write https://" if self._plain else "is not a public address"
+                raise AddressRefused(f"{host} is {address}, which {what}")
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._backend.connect_tcp(str(address), port, timeout, local_address, socket_options)
+        return await self._backend.connect_tcp(str(addresses[-1]), port, timeout, local_address, socket_options)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

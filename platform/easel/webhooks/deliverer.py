@@ -2,56 +2,53 @@
 
 import asyncio
 import random
-import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
-import httpcore
 import psycopg
 import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections
 
-from easel.webhooks.addresses import CheckedBackend
-from easel.webhooks.delivery import Claim, deliveries_claim, delivery_record, send
+from easel.webhooks.delivery import Claim, Ways, deliveries_claim, delivery_record, send
 from easel.webhooks.outbox import CHANNEL
 
 log = structlog.get_logger()
 T = TypeVar("T")
+# Of the scheduler's share of the database's connections.
+_database = ThreadPoolExecutor(4, thread_name_prefix="webhooks")
 IN_HAND_MAX = 64
 POLL_SECONDS = 1.0  # how long a wake-up that was lost can go unnoticed
 
 
 def run(stop: threading.Event) -> None:
-    """Until `stop`; then what is in hand is finished."""
+    """Until `stop`; then what is in hand is finished. What was in hand when it failed is sent again after its lease."""
     while not stop.is_set():
         try:
             asyncio.run(_deliver(stop))
         except* (psycopg.OperationalError, OperationalError, InterfaceError) as errors:
-            # What was in hand is sent again once its leases are over.
             log.warning("webhooks_wait", error=repr(errors.exceptions[0]))
+        except* Exception:
+            log.exception("webhooks_failed")
+        if not stop.is_set():
             stop.wait(1)
 
 
 async def _deliver(stop: threading.Event) -> None:
-    pool = httpcore.AsyncConnectionPool(
-        ssl_context=ssl.create_default_context(),
-        max_connections=IN_HAND_MAX,
-        keepalive_expiry=5,
-        network_backend=CheckedBackend(settings.EASEL.webhook_allow),
-    )
     in_hand: set[asyncio.Task[None]] = set()
     listener = await psycopg.AsyncConnection.connect(settings.EASEL.database_url, autocommit=True)
-    async with pool, listener, asyncio.TaskGroup() as tasks:
+    ways = Ways(settings.EASEL.webhook_allow, connections_max=IN_HAND_MAX)
+    async with ways, listener, asyncio.TaskGroup() as tasks:
         await listener.execute(f"LISTEN {CHANNEL}")
         while not stop.is_set():
             room = IN_HAND_MAX - len(in_hand)
             claims = await _in_thread(partial(deliveries_claim, room=room, now=datetime.now(UTC))) if room else []
             for claim in claims:
-                task = tasks.create_task(_one(pool, claim))
+                task = tasks.create_task(_one(ways, claim))
                 in_hand.add(task)
                 task.add_done_callback(in_hand.discard)
             if not claims:
@@ -59,8 +56,8 @@ async def _deliver(stop: threading.Event) -> None:
                     pass
 
 
-async def _one(pool: httpcore.AsyncConnectionPool, claim: Claim) -> None:
-    answer = await send(pool, claim)
+async def _one(ways: Ways, claim: Claim) -> None:
+    answer = await send(ways, claim)
     draw = random.Random()  # noqa: S311 - spreads attempts, protects nothing
     await _in_thread(partial(delivery_record, claim, answer, now=datetime.now(UTC), draw=draw))
     said = {"delivery": str(claim.delivery_id), "attempt": claim.attempt, "status": answer.status}
@@ -74,4 +71,4 @@ async def _in_thread(verb: Callable[[], T]) -> T:
         finally:
             connections.close_all()
 
-    return await asyncio.to_thread(then_return_connections)
+    return await asyncio.get_running_loop().run_in_executor(_database, then_return_connections)

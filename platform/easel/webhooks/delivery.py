@@ -7,6 +7,7 @@ nothing for a day is disabled, which is on record and to be seen in the API and 
 import asyncio
 import json
 import random
+import ssl
 import time
 import uuid
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from cryptography.fernet import InvalidToken
 from django.conf import settings
 from django.db import connection, transaction
 
+from easel.webhooks.addresses import CheckedBackend, Network
 from easel.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
 from easel.webhooks.signing import secret_open, signed_headers
 from tenants.audit_log import audit_record
@@ -27,8 +29,8 @@ from tenants.audit_log import audit_record
 State = WebhookDelivery.State
 TIMEOUT_SECONDS = 15
 LEASE = timedelta(seconds=2 * TIMEOUT_SECONDS)
-# Requests to one endpoint at a time: a slow receiver waits for itself.
-IN_HAND_MAX = 4
+# Requests in hand at a time: a slow receiver waits for itself, and a tenant with many of them for its own.
+OF_ENDPOINT_MAX, OF_TENANT_MAX = 4, 16
 # Seconds until the next attempt, after each that failed: a day in all.
 DELAYS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 28800)
 JITTER = 0.2
@@ -38,24 +40,35 @@ RETRY_AFTER_MAX = timedelta(hours=1)
 _RESPONSE_BYTES = 500
 _THROTTLED = (429, 502, 503, 504)
 
-# As many of each endpoint as may be in hand; what another deliverer is taking is passed over.
+# As many of each endpoint and of each tenant as may be in hand, tenants in turn. One deliverer takes at a time, so that
+# each sees what the others have in hand.
 _CLAIM = """
+WITH taken AS (
+    SELECT endpoint_id, count(*) AS in_hand FROM webhooks_webhookdelivery
+     WHERE state = 'pending' AND leased_until > %(now)s GROUP BY endpoint_id
+), busy AS (
+    SELECT endpoint.tenant_id, sum(taken.in_hand) AS in_hand
+      FROM taken JOIN webhooks_webhookendpoint AS endpoint ON endpoint.id = taken.endpoint_id GROUP BY 1
+), due AS (
+    SELECT waiting.id, endpoint.tenant_id,
+           row_number() OVER (PARTITION BY endpoint.tenant_id ORDER BY waiting.next_at, waiting.id) AS position
+      FROM webhooks_webhookendpoint AS endpoint LEFT JOIN taken ON taken.endpoint_id = endpoint.id
+     CROSS JOIN LATERAL (
+        SELECT id, next_at FROM webhooks_webhookdelivery
+         WHERE endpoint_id = endpoint.id AND state = 'pending' AND next_at <= %(now)s
+           AND (leased_until IS NULL OR leased_until <= %(now)s)
+         ORDER BY next_at LIMIT greatest(0, %(of_endpoint)s - coalesce(taken.in_hand, 0))
+     ) AS waiting
+     WHERE endpoint.disabled_at IS NULL
+), chosen AS (
+    SELECT due.id FROM due LEFT JOIN busy USING (tenant_id)
+     WHERE due.position + coalesce(busy.in_hand, 0) <= %(of_tenant)s ORDER BY due.position LIMIT %(room)s
+)
 UPDATE webhooks_webhookdelivery AS delivery SET attempts = attempts + 1, leased_until = %(leased_until)s
- WHERE id IN (
-    SELECT due.id FROM webhooks_webhookendpoint AS endpoint CROSS JOIN LATERAL (
-        SELECT waiting.id FROM webhooks_webhookdelivery AS waiting
-         WHERE waiting.endpoint_id = endpoint.id AND waiting.state = 'pending' AND waiting.next_at <= %(now)s
-           AND (waiting.leased_until IS NULL OR waiting.leased_until <= %(now)s)
-         ORDER BY waiting.next_at
-         LIMIT greatest(0, %(in_hand)s - (
-            SELECT count(*) FROM webhooks_webhookdelivery AS taken
-             WHERE taken.endpoint_id = endpoint.id AND taken.state = 'pending' AND taken.leased_until > %(now)s))
-           FOR UPDATE SKIP LOCKED
-    ) AS due
-     WHERE endpoint.disabled_at IS NULL LIMIT %(room)s
- )
-RETURNING id
+  FROM chosen WHERE delivery.id = chosen.id
+RETURNING delivery.id
 """
+_TAKING_LOCK = "SELECT pg_advisory_xact_lock(hashtext('easel webhooks'))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +78,7 @@ class Claim:
     delivery_id: uuid.UUID
     endpoint_id: uuid.UUID
     attempt: int
+    leased_until: datetime
     url: str
     body: bytes
     headers: dict[str, str]
@@ -90,11 +104,12 @@ class Answer:
 def deliveries_claim(*, room: int, now: datetime) -> list[Claim]:
     """Takes up to `room` deliveries that are due."""
     with connection.cursor() as cursor:
-        fields: dict[str, Any] = {"now": now, "leased_until": now + LEASE, "in_hand": IN_HAND_MAX, "room": room}
-        cursor.execute(_CLAIM, fields)
+        fields: dict[str, Any] = {"now": now, "leased_until": now + LEASE, "room": room}
+        cursor.execute(_TAKING_LOCK)
+        cursor.execute(_CLAIM, {**fields, "of_endpoint": OF_ENDPOINT_MAX, "of_tenant": OF_TENANT_MAX})
         ids = [found for (found,) in cursor.fetchall()]
     rows = WebhookDelivery.objects.filter(pk__in=ids).select_related("endpoint", "message")
-    claims = []
+    claims: list[Claim] = []
     for row in rows:
         try:
             claims.append(_claim(row, now))
@@ -115,6 +130,7 @@ def _claim(row: WebhookDelivery, now: datetime) -> Claim:
         delivery_id=row.pk,
         endpoint_id=endpoint.pk,
         attempt=row.attempts,
+        leased_until=now + LEASE,
         url=endpoint.url,
         body=body,
         headers={"content-type": "application/json", "user-agent": "Easel-Webhooks", **signature},
@@ -133,35 +149,68 @@ def message_body(message: WebhookMessage) -> bytes:
     return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-async def send(pool: httpcore.AsyncConnectionPool, claim: Claim) -> Answer:
-    """Sends a claim and says what came of it; redirects are not followed. Never raises for what a receiver does."""
-    began = time.monotonic()
-    timeouts = {"connect": 5, "read": TIMEOUT_SECONDS, "write": TIMEOUT_SECONDS, "pool": TIMEOUT_SECONDS}
-    headers = list(claim.headers.items())
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            request = pool.stream(
-                "POST", claim.url, headers=headers, content=claim.body, extensions={"timeout": timeouts}
+class Ways:
+    """The connections that messages go out by: over TLS to the public, without it to the allowed networks alone."""
+
+    def __init__(self, allowed: Iterable[Network], *, connections_max: int) -> None:
+        tls = ssl.create_default_context()
+        self._pools = {
+            scheme: httpcore.AsyncConnectionPool(
+                ssl_context=tls,
+                max_connections=connections_max,
+                keepalive_expiry=5,
+                network_backend=CheckedBackend(allowed, plain=scheme == "http"),
             )
-            async with request as response:
-                beginning = b""
-                async for chunk in response.aiter_stream():
-                    beginning += chunk
-                    if len(beginning) >= _RESPONSE_BYTES:  # the rest is nobody's business
-                        break
-    except TimeoutError:
-        return Answer(outcome=f"no answer within {TIMEOUT_SECONDS} s", seconds=time.monotonic() - began)
-    except (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
-        said = str(error) or type(error).__name__
-        return Answer(outcome=said[:200], seconds=time.monotonic() - began)
-    status = response.status
-    delivered = 200 <= status < 300
+            for scheme in ("https", "http")
+        }
+
+    def of(self, url: str) -> httpcore.AsyncConnectionPool:
+        return self._pools["http" if url.startswith("http://") else "https"]
+
+    async def __aenter__(self) -> "Ways":
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        for pool in self._pools.values():
+            await pool.aclose()
+
+
+async def send(ways: Ways, claim: Claim) -> Answer:
+    """Sends a claim and says what came of it; redirects are not followed. What a receiver does raises nothing."""
+    began = time.monotonic()
+    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
+    status, headers, beginning = None, [], b""
+    trouble = f"no answer within {TIMEOUT_SECONDS} s"
+    try:
+        async with (
+            asyncio.timeout(TIMEOUT_SECONDS),
+            ways.of(claim.url).stream(
+                "POST",
+                claim.url,
+                headers=list(claim.headers.items()),
+                content=claim.body,
+                extensions={"timeout": timeouts},
+            ) as response,
+        ):
+            status, headers = response.status, response.headers
+            async for chunk in response.aiter_stream():
+                beginning += chunk
+                if len(beginning) >= _RESPONSE_BYTES:  # the rest is nobody's business
+                    break
+    except (TimeoutError, httpcore.TimeoutException):
+        pass  # an answer that goes on for too long is an answer
+    except Exception as error:
+        # Anything, since a receiver has a say in it: one that is not foreseen must not stop the others' deliveries.
+        trouble = (str(error) or type(error).__name__)[:200]
+    seconds = time.monotonic() - began
+    if status is None:
+        return Answer(outcome=trouble, seconds=seconds)
     return Answer(
-        outcome="delivered" if delivered else f"answered {status}",
-        seconds=time.monotonic() - began,
+        outcome="delivered" if 200 <= status < 300 else f"answered {status}",
+        seconds=seconds,
         status=status,
         response=beginning[:_RESPONSE_BYTES].decode("utf-8", "replace").replace("\x00", ""),
-        retry_after=_retry_after(response.headers) if status in _THROTTLED else None,
+        retry_after=_retry_after(headers) if status in _THROTTLED else None,
     )
 
 
@@ -180,7 +229,7 @@ def delivery_record(claim: Claim, answer: Answer, *, now: datetime, draw: random
         outcome=answer.outcome,
         response=answer.response,
     )
-    if row.attempts != claim.attempt or row.state != State.PENDING:
+    if row.leased_until != claim.leased_until or row.state != State.PENDING:
         return
     row.leased_until = None
     if answer.delivered:
@@ -208,6 +257,8 @@ def messages_forget(*, before: datetime) -> int:
 
 
 def _disable(endpoint: WebhookEndpoint, reason: str, now: datetime) -> None:
+    if endpoint.disabled_at is not None:
+        return
     endpoint.disabled_at, endpoint.disabled_reason = now, reason
     endpoint.save(update_fields=["disabled_at", "disabled_reason"])
     details = {"url": endpoint.url, "reason": reason}

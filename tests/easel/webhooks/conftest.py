@@ -2,22 +2,20 @@
 
 import asyncio
 import random
-import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from typing import Any
 
-import httpcore
 import pytest
 from django.conf import settings as django_settings
 
-from easel.webhooks.addresses import CheckedBackend
-from easel.webhooks.delivery import Answer, Claim, deliveries_claim, delivery_record, send
+from easel.webhooks.delivery import Answer, Claim, Ways, deliveries_claim, delivery_record, send
 from easel.webhooks.endpoints import endpoint_create
 from easel.webhooks.models import WebhookEndpoint
 from tests.conftest import NOW
@@ -34,6 +32,7 @@ class Receiver:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b"thanks"
     hold: threading.Event | None = None
+    trickle: threading.Event | None = None  # the body's end comes when it is set
     seen: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     arrived: threading.Event = field(default_factory=threading.Event)
 
@@ -54,7 +53,12 @@ def receiver() -> Iterator[Receiver]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(told.body)))
             self.end_headers()
-            self.wfile.write(told.body)
+            self.wfile.write(told.body[:-1])
+            self.wfile.flush()
+            if told.trickle is not None:
+                told.trickle.wait(30)
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self.wfile.write(told.body[-1:])
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -64,8 +68,9 @@ def receiver() -> Iterator[Receiver]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     told.url = f"http://127.0.0.1:{server.server_port}/hook"
     yield told
-    if told.hold is not None:
-        told.hold.set()
+    for waiting in (told.hold, told.trickle):
+        if waiting is not None:
+            waiting.set()
     server.shutdown()
     server.server_close()
 
@@ -104,10 +109,8 @@ def claims_of(customer: Any, now: datetime) -> list[Claim]:
 
 def sent(claim: Claim, allowed: Any = LOOPBACK) -> Answer:
     async def one() -> Answer:
-        backend = CheckedBackend(allowed)
-        context = ssl.create_default_context()
-        async with httpcore.AsyncConnectionPool(ssl_context=context, network_backend=backend) as pool:
-            return await send(pool, claim)
+        async with Ways(allowed, connections_max=1) as ways:
+            return await send(ways, claim)
 
     return asyncio.run(one())
 

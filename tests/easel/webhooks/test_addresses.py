@@ -38,6 +38,13 @@ INSIDE = [
     "64:ff9b:1::a00:1",
     "2002:7f00:1::",
     "2001:0:7f00:1::",
+    "::10.0.0.1",
+    "::7f00:1",
+    "fec0::1",
+    "5f00::1",
+    "3fff::1",
+    "2001:db8::1",
+    "168.63.129.16",
 ]
 
 
@@ -116,6 +123,11 @@ def test_this_machine_is_refused_however_it_is_written(host):
         "https://[::1]/",
         "https://169.254.169.254/latest/meta-data",
         "https://" + "x" * 2000,
+        "https://" + "a" * 64 + ".example/",
+        "https://e..example/",
+        "https://.example/",
+        "https://ex%61mple.example/",
+        "https://ex ample/",
     ],
 )
 def test_a_url_that_cant_be_called_is_refused(url):
@@ -126,6 +138,37 @@ def test_a_url_that_cant_be_called_is_refused(url):
 @pytest.mark.parametrize("url", ["https://hooks.example/x?y=1", "https://hooks.example:8443/", "https://8.8.8.8/x"])
 def test_a_url_that_can_be_called_is_taken_as_it_is(url):
     assert url_check(url, allowed=()) == url
+
+
+@pytest.mark.parametrize("url", ["https://localhost:9/", "https://a_b.example/", "https://xn--e1afmkfd.example./"])
+def test_any_name_that_dns_answers_for_is_taken(url):
+    assert url_check(url, allowed=()) == url
+
+
+def test_without_tls_only_what_is_allowed_is_reached(monkeypatch):
+    async def resolve(_host, _port):
+        return [ipaddress.ip_address("8.8.8.8")]
+
+    monkeypatch.setattr(addresses, "resolve", resolve)
+    with pytest.raises(AddressRefused, match="write https://"):
+        asyncio.run(CheckedBackend(LOOPBACK, plain=True).connect_tcp("friendly.example", 1, timeout=0.2))
+
+
+def test_where_one_address_does_not_answer_the_next_is_tried(monkeypatch):
+    tried = []
+
+    async def resolve(_host, _port):
+        return [ipaddress.ip_address("2606:4700:4700::1111"), ipaddress.ip_address("8.8.8.8")]
+
+    async def connect_tcp(_self, host, *_, **__):
+        tried.append(host)
+        raise httpcore.ConnectError("far away")
+
+    monkeypatch.setattr(addresses, "resolve", resolve)
+    monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", connect_tcp)
+    with pytest.raises(httpcore.ConnectError):
+        connect("friendly.example")
+    assert tried == ["2606:4700:4700::1111", "8.8.8.8"]
 
 
 def test_an_installation_may_allow_networks_of_its_own():
