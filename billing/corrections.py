@@ -137,14 +137,19 @@ def _checked(number: Decimal) -> Decimal:
     return number
 
 
-def _check_statement(charge: Charge, credit_note: Statement | None) -> None:
-    final = Statement.objects.filter(
+def final_statement_of(charge: Charge) -> Statement | None:
+    """The final statement of the month in which a charge was written, if it is final."""
+    return Statement.objects.filter(
         tenant=charge.usage_record.tenant_id,
         kind=Statement.Kind.STATEMENT,
         state=Statement.State.FINAL,
         period_start__lte=charge.created_at,
         period_end__gt=charge.created_at,
     ).first()
+
+
+def _check_statement(charge: Charge, credit_note: Statement | None) -> None:
+    final = final_statement_of(charge)
     if credit_note is None and final is not None:
         raise StatementIsFinal(f"statement {final.number} is final: correct it by a credit note for it")
     if credit_note is not None and (

@@ -92,7 +92,7 @@ def statement_draft(tenant: Tenant, *, now: datetime) -> Statement:
             )
         draft = _begun(tenant, period, now)
         draft.save(force_insert=True)
-    return _draw_up(draft, now)
+    return draw_up(draft, now)
 
 
 @transaction.atomic
@@ -112,7 +112,7 @@ def statement_final(statement: Statement, *, now: datetime) -> Statement:
         raise StatementNotReady(f"{missing}: the statement can't be final yet")
     _settle_volume(statement, now)
     _settle_minimum(statement, now)
-    _draw_up(statement, now)
+    draw_up(statement, now)
     return number(statement, now=now)
 
 
@@ -179,7 +179,7 @@ def _begun(tenant: Tenant, period: Period, now: datetime) -> Statement:
     )
 
 
-def _draw_up(statement: Statement, now: datetime) -> Statement:
+def draw_up(statement: Statement, now: datetime) -> Statement:
     """Writes a draft's lines and totals anew."""
     statement.lines.all().delete()
     lines = lines_of(statement)

@@ -103,26 +103,33 @@ def usage_rerate(name: str, start: datetime | None, end: datetime | None) -> Non
 @click.option("--quantity", type=Exact(), help="What is right.")
 @click.option("--by", "difference", type=Exact(), help="What to add to it; below zero, to take from it.")
 @click.option("--reason", required=True, help="Why, for the tenant's statement and the audit log.")
-@click.option("--key", help="Makes a repeat harmless: the same key corrects once.")
+@click.option("--key", type=click.UUID, help="Makes a repeat harmless: the same key, a UUID, corrects once.")
 def usage_correct(
-    record_id: uuid.UUID, quantity: Decimal | None, difference: Decimal | None, reason: str, key: str | None
+    record_id: uuid.UUID, quantity: Decimal | None, difference: Decimal | None, reason: str, key: uuid.UUID | None
 ) -> None:
-    """Correct what was measured; the difference is charged, or given back, by the terms of the first charge."""
+    """Correct what was measured; the difference is charged, or given back, by the terms of the first charge.
+
+    What is on a final statement is told by a credit note.
+    """
     if (quantity is None) == (difference is None):
         raise click.UsageError("give either --quantity or --by")
     with committed() as act:
         from billing import corrections
+        from billing.credit_notes import usage_put_right
         from billing.models import UsageRecord
-        from billing.money import format_micros
+        from billing.money import EXACT, format_micros
+        from billing.statement_documents import title_of
 
         record = UsageRecord.objects.select_related("tenant", "project").filter(id=record_id).first()
         if record is None:
             raise RecordNotFound
-        made = corrections.usage_correct(
+        if difference is not None:
+            quantity = EXACT.add(corrections.quantity_of(record), difference)
+        assert quantity is not None  # by the first check
+        made, note = usage_put_right(
             record=record,
-            key=key or str(uuid.uuid4()),
+            key=key or uuid.uuid4(),
             quantity=quantity,
-            difference=difference,
             reason=reason,
             author=f"command:{getpass.getuser()}",
             now=act.now,
@@ -130,4 +137,5 @@ def usage_correct(
         right = corrections.quantity_of(record)
         charged = sum(charge.amount_micros for charge in made.charges.all())
         money = format_micros(charged, record.tenant.currency)
-    click.echo(f"{record.meter} is {right.normalize():f}; {money} {'more' if charged >= 0 else '(given back)'}")
+        told = f"; {title_of(note)} tells it" if note else ""
+    click.echo(f"{record.meter} is {right.normalize():f}; {money} {'more' if charged >= 0 else '(given back)'}{told}")

@@ -8,11 +8,13 @@ from typing import Any
 from django import forms
 
 from billing.contracts import contract_at, contract_end, contract_make, minimum_of, terms_said
-from billing.corrections import quantity_of, usage_correct
+from billing.corrections import quantity_of
+from billing.credit_notes import usage_put_right
 from billing.models import PriceBook, UsageRecord
 from billing.money import format_micros
 from billing.price_books import price_book_publish, prices_said
 from billing.price_files import rates_read
+from billing.statement_documents import title_of
 from easel.generation.models import Job
 from easel.portal import cells
 from easel.portal.pages import Act, ActForm, Done, Operator, Section
@@ -116,16 +118,14 @@ def _end(tenant: Tenant, operator: Operator, *, ends_at: datetime | None) -> Don
 def _correct(
     job: Job, operator: Operator, *, record: UsageRecord, quantity: Decimal, reason: str, token: uuid.UUID
 ) -> Done:
-    made = usage_correct(
-        record=record,
-        key=str(token),
-        quantity=quantity,
-        reason=reason,
-        author=f"operator:{operator.name}",
-        now=operator.now,
+    author = f"operator:{operator.name}"
+    made, note = usage_put_right(
+        record=record, key=token, quantity=quantity, reason=reason, author=author, now=operator.now
     )
     charged = sum(charge.amount_micros for charge in made.charges.all())
-    return Done(f"Corrected: {format_micros(charged, job.tenant.currency)} was charged, or given back if below zero.")
+    told = f" {title_of(note)} tells it, since the month's statement is final." if note else ""
+    amount = format_micros(charged, job.tenant.currency)
+    return Done(f"Corrected: {amount} was charged, or given back if below zero.{told}")
 
 
 MAKE_CONTRACT = Act(
