@@ -52,3 +52,19 @@ class IdempotencyKeyInvalid(DomainError):
     """An Idempotency-Key is 1 to 255 printable ASCII characters."""
 
     code = "idempotency_key_invalid"
+
+
+class OutcomeUnknown(DomainError):
+    """The database went away just as this was being written down, so that nobody knows whether it was."""
+
+    code, type, http_status = "outcome_unknown", "server_error", 503
+
+    def __init__(self, *, repeatable: bool) -> None:
+        advice = (
+            "send it again with the same Idempotency-Key"
+            if repeatable
+            else "look for it in GET /v1/jobs before sending it again, or send an Idempotency-Key next time"
+        )
+        super().__init__(f"the database went away just as this was being written down: {advice}")
+        self.retryable = repeatable
+        self.retry_after_seconds = 2 if repeatable else None

@@ -3,15 +3,16 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
-from tenants.errors import IdempotencyKeyInvalid, IdempotencyKeyReused
+from tenants.errors import IdempotencyKeyInvalid, IdempotencyKeyReused, OutcomeUnknown
 from tenants.models import IdempotentRequest, Tenant
 
 _KEY = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")
@@ -23,6 +24,21 @@ class Outcome:
 
     resource_id: UUID
     replayed: bool
+
+
+@contextmanager
+def _known_end(*, repeatable: bool) -> Iterator[None]:
+    """A transaction; when the database goes away in its commit, nobody can say whether it was, and it is not a failure
+    that a client may repeat as if nothing had happened. Raises `OutcomeUnknown`."""
+    committing = False
+    try:
+        with transaction.atomic():
+            yield
+            committing = True
+    except (OperationalError, InterfaceError) as error:
+        if committing:
+            raise OutcomeUnknown(repeatable=repeatable) from error
+        raise
 
 
 def fingerprint(body: object) -> bytes:
@@ -37,15 +53,15 @@ def once(
 
     A concurrent request with the same key waits on the unique index until the first has committed, then
     replays. A `make` that raises leaves no trace, so that a refused request can be mended and sent again.
-    Raises `IdempotencyKeyReused` when the key came with another body, `IdempotencyKeyInvalid`.
+    Raises `IdempotencyKeyReused` when the key came with another body, `IdempotencyKeyInvalid`, `OutcomeUnknown`.
     """
     if key is None:
-        with transaction.atomic():
+        with _known_end(repeatable=False):
             return Outcome(make(), replayed=False)
     if not _KEY.fullmatch(key):
         raise IdempotencyKeyInvalid
     mark = fingerprint(body)
-    with transaction.atomic():
+    with _known_end(repeatable=True):
         request, created = IdempotentRequest.objects.get_or_create(
             tenant=tenant, endpoint=endpoint, key=key, defaults={"fingerprint": mark, "created_at": now}
         )

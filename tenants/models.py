@@ -119,6 +119,9 @@ class Quota(models.Model):
     api_key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="quota")
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
     concurrent_jobs_max = models.PositiveIntegerField(null=True, blank=True)
+    queued_jobs_max = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Jobs that wait; empty for an account: as the platform has it."
+    )
     image_units_per_month = models.DecimalField(max_digits=14, decimal_places=4, null=True, blank=True)
     pixels_max = models.PositiveIntegerField(null=True, blank=True, help_text="Largest width x height of an image.")
     steps_max = models.PositiveSmallIntegerField(null=True, blank=True)

@@ -14,7 +14,14 @@ from tenants.configuration import kept
 from tenants.errors import DomainError
 from tenants.models import ApiKey, MonthlyUse, Quota, Tenant
 
-LIMITS = ("requests_per_minute", "concurrent_jobs_max", "image_units_per_month", "pixels_max", "steps_max")
+LIMITS = (
+    "requests_per_minute",
+    "concurrent_jobs_max",
+    "queued_jobs_max",
+    "image_units_per_month",
+    "pixels_max",
+    "steps_max",
+)
 INTEGER_MAX = 2**31 - 1
 HIGHEST: dict[str, int] = {"image_units_per_month": 10**9, "steps_max": 2**15 - 1}
 
@@ -42,6 +49,19 @@ class ConcurrencyExceeded(DomainError):
             return
         super().__init__(f"{limit} unfinished jobs are allowed at once ({owner}): wait for one to end")
         self.retryable, self.retry_after_seconds = True, 1
+
+
+class QueueFull(DomainError):
+    """As many jobs wait as may: send more as they are drawn."""
+
+    code, type, http_status = "queue_full", "rate_limit_error", 429
+
+    def __init__(self, *, limit: int, owner: str, retry_after_seconds: int) -> None:
+        if limit == 0:  # no end of a job will change that
+            super().__init__(f"no jobs may wait ({owner} of waiting jobs is 0)")
+            return
+        super().__init__(f"{limit} jobs may wait ({owner}), and as many do: try again in {retry_after_seconds} s")
+        self.retryable, self.retry_after_seconds = True, retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

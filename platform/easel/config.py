@@ -31,6 +31,7 @@ class Config:
     lease_seconds: int
     attempts_max: int
     job_ttl_seconds: int
+    queued_jobs_max: int
     request_wait_seconds: int
     body_bytes_max: int
     adapter_bytes_max: int
@@ -63,6 +64,7 @@ class Config:
             lease_seconds=_count(env, "EASEL_LEASE_SECONDS", 15),
             attempts_max=_count(env, "EASEL_ATTEMPTS_MAX", 3),
             job_ttl_seconds=_count(env, "EASEL_JOB_TTL_SECONDS", 3600),
+            queued_jobs_max=_count(env, "EASEL_QUEUED_JOBS_MAX", 10_000),
             request_wait_seconds=_count(env, "EASEL_REQUEST_WAIT_SECONDS", 300),
             body_bytes_max=_count(env, "EASEL_BODY_BYTES_MAX", 1_000_000),
             adapter_bytes_max=_count(env, "EASEL_ADAPTER_BYTES_MAX", 512 * 2**20),

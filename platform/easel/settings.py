@@ -4,6 +4,7 @@ import os
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
+from easel.ops.database_watch import WatchedConnection
 from easel.portal.look import UNFOLD  # noqa: F401 - a setting
 
 EASEL = Config.from_env(os.environ)
@@ -89,9 +90,16 @@ def _database(url: str) -> dict[str, object]:
         # A pool, since under ASGI each request runs on a thread of its own.
         "OPTIONS": {
             # A process that hangs in a transaction must not keep a balance or a job locked.
+            "connect_timeout": "2",
             "options": "-c idle_in_transaction_session_timeout=15s",
             **query,
-            "pool": {"min_size": 1, "max_size": 16, "timeout": 5},
+            "pool": {
+                "min_size": 1,
+                "max_size": 16,
+                "timeout": 1.5,
+                "reconnect_timeout": 2,  # then it begins anew, instead of waiting ever longer
+                "connection_class": WatchedConnection,
+            },
         },
     }
 

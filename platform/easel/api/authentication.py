@@ -8,6 +8,8 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from easel.api.errors import Unavailable
+from easel.ops.database_watch import database_is_away
 from tenants.configuration import configuration_begin
 from tenants.errors import InvalidApiKey, ScopeMissing
 from tenants.keys import key_authenticate
@@ -21,6 +23,8 @@ class ApiKeyAuthentication(BaseAuthentication):
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidApiKey
+        if database_is_away():  # before a pooled connection is waited for
+            raise Unavailable
         configuration_begin()
         key = key_authenticate(text.strip(), pepper=settings.EASEL.secret_key)
         structlog.contextvars.bind_contextvars(tenant=key.tenant.slug, api_key=key.key_id)

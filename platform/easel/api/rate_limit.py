@@ -5,6 +5,7 @@ A bucket holds as many tokens as its limit and gains `limit` of them a minute, e
 a token: reading is free.
 """
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +32,9 @@ from tenants.quotas import owner_of, quotas_of
 
 log = structlog.get_logger()
 SKIPPED = Counter("easel_rate_limit_skipped_total", "Requests let through uncounted while Redis was away.")
+REDIS_REST_SECONDS = 1.0  # without another try after it did not answer, so that a hanging one holds few threads
 REDIS_SECONDS_MAX = 0.25  # it answers within a millisecond; one that hangs must not hold the API's threads
+_rests_until: dict[str, float] = {}
 TOKEN = 60_000  # levels are in parts of a token; also the milliseconds in which an empty bucket fills
 _SCRIPT = """
 local now, token, cost, levels, denied = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), {}, false
@@ -142,8 +145,14 @@ def _ask(quotas: Sequence[Quota], *, at: datetime, cost: int) -> tuple[bool, lis
     keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.api_key_id or 'account'}" for quota in quotas]
     limits = [quota.requests_per_minute or 0 for quota in quotas]
     moment = int(at.timestamp() * 1000)
-    script = _script(settings.EASEL.redis_url)
-    denied, *levels = cast(list[int], script(keys=keys, args=[moment, TOKEN, cost, *limits]))
+    url = settings.EASEL.redis_url
+    if time.monotonic() < _rests_until.get(url, 0.0):
+        raise RedisError("it did not answer a moment ago")
+    try:
+        denied, *levels = cast(list[int], _script(url)(keys=keys, args=[moment, TOKEN, cost, *limits]))
+    except RedisError:
+        _rests_until[url] = time.monotonic() + REDIS_REST_SECONDS
+        raise
     return bool(denied), levels
 
 

@@ -245,6 +245,7 @@ def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
     """Each limit that is set, whose it is, and how much of it is used; and how long what was made is kept."""
     quotas, units = quotas_of(api_key), units_used(api_key, at=at)
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
+    queued = in_hand.filter(state=State.QUEUED)
     buckets = _buckets(quotas, at)
     rows = []
     for quota in quotas:
@@ -252,6 +253,7 @@ def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
         bucket = buckets.get(quota.api_key_id)
         used: dict[str, Decimal | int] = {
             "concurrent_jobs_max": (in_hand.filter(api_key=api_key) if own else in_hand).count(),
+            "queued_jobs_max": (queued.filter(api_key=api_key) if own else queued).count(),
             "image_units_per_month": units[quota.api_key_id],
             **({"requests_per_minute": bucket.limit - bucket.remaining} if bucket else {}),
         }

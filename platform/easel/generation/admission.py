@@ -22,6 +22,7 @@ from easel.generation.errors import DeadlineInvalid, ProjectNotFound, PromptInva
 from easel.generation.models import Job, JobAdapter, State
 from easel.generation.notices import job_told
 from easel.generation.prompt_policy import prompt_check, prompt_clean
+from easel.generation.queue_depth import queue_check
 from easel.generation.result_cache import ASKED, Drawn, result_copy, result_find, result_key
 from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
@@ -73,10 +74,11 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The platform's own: what no tenant may pass."""
+    """The platform's own: what no tenant may pass, and how many jobs may wait of one that has no limit of its own."""
 
     prompt_chars_max: int
     job_ttl_seconds: int
+    queued_jobs_max: int = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Plan:
     spec: Spec
     api_key: ApiKey
     quotas: list[Quota]
+    queued_jobs_max: int
     project: Project
     version: ModelVersion
     arm: Arm | None
@@ -162,6 +165,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
         spec=spec,
         api_key=api_key,
         quotas=quotas,
+        queued_jobs_max=limits.queued_jobs_max,
         project=project,
         version=version,
         arm=arm,
@@ -189,6 +193,8 @@ def job_admit(plan: Plan, *, job_id: UUID, request_id: str, now: datetime) -> Jo
         at=now,
     )
     _take_quota(api_key, plan.quotas, image_units(width=drawn.width, height=drawn.height, n=drawn.n), now)
+    if plan.source is None:  # an answer from the cache never waits
+        queue_check(api_key=api_key, quotas=plan.quotas, queued_jobs_max=plan.queued_jobs_max, now=now)
     job = Job.objects.create(
         id=job_id,
         tenant=tenant,

@@ -10,6 +10,8 @@ from functools import cache
 import redis
 from celery import Celery
 from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from easel.generation.keys import output_key, preview_key
 from easel.generation.models import Attempt, Job
@@ -87,7 +89,7 @@ def task_of(job: Job, attempt: Attempt) -> GenerationTask:
 def ask_to_cancel(pool: Pool, tokens: Iterable[str], *, now: datetime) -> None:
     """Leaves word for the worker, which looks at every beat; kept an hour, longer than any attempt."""
     for token in tokens:
-        redis_client().set(cancel_key(pool.namespace, token), now.isoformat(), ex=3600)
+        redis_asked_once().set(cancel_key(pool.namespace, token), now.isoformat(), ex=3600)
 
 
 @cache
@@ -104,6 +106,14 @@ def celery_for(namespace: str) -> Celery:
         task_ignore_result=True,
     )
     return app
+
+
+@cache
+def redis_asked_once() -> "redis.Redis":
+    """For whoever has a client waiting: a server that doesn't answer at once is away."""
+    return redis.Redis.from_url(
+        settings.EASEL.redis_url, socket_connect_timeout=0.5, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
+    )
 
 
 @cache

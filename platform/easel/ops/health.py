@@ -7,7 +7,7 @@ from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
 from easel.api.threads import in_thread
-from easel.generation.transport import redis_client
+from easel.generation.transport import redis_asked_once
 
 
 async def live(request: HttpRequest) -> HttpResponse:
@@ -32,7 +32,7 @@ def _away() -> list[str]:
     except (OperationalError, PoolTimeout):
         away.append("postgresql")
     try:
-        redis_client().ping()
+        redis_asked_once().ping()
     except RedisError:
         away.append("redis")
     return away

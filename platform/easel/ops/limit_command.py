@@ -56,6 +56,7 @@ KEY_HELP = "Of this key alone: the part between `easel_sk_` and the next undersc
 @click.option("--key", "key_id", help=KEY_HELP)
 @click.option("--requests-per-minute", type=WholeLimit())
 @click.option("--concurrent-jobs-max", type=WholeLimit())
+@click.option("--queued-jobs-max", type=WholeLimit(), help="Jobs that wait; without it, EASEL_QUEUED_JOBS_MAX.")
 @click.option("--image-units-per-month", type=Limit(), help="512x512 pixels are one.")
 @click.option("--pixels-max", type=WholeLimit(), help="Largest width x height.")
 @click.option("--steps-max", type=WholeLimit())

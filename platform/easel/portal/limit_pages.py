@@ -19,6 +19,13 @@ class QuotaForm(ActForm):
 
     requests_per_minute = forms.IntegerField(required=False, min_value=0, max_value=INTEGER_MAX)
     concurrent_jobs_max = forms.IntegerField(required=False, min_value=0, max_value=INTEGER_MAX, label="Jobs at once")
+    queued_jobs_max = forms.IntegerField(
+        required=False,
+        min_value=0,
+        max_value=INTEGER_MAX,
+        label="Waiting jobs",
+        help_text="Empty for an account: as the platform has it (EASEL_QUEUED_JOBS_MAX).",
+    )
     image_units_per_month = forms.DecimalField(
         required=False,
         min_value=0,

@@ -164,7 +164,7 @@ def test_a_body_over_the_limit_is_counted_and_logged(alice, logged):
 
 
 def test_ready_says_what_is_away(monkeypatch, database_away):
-    monkeypatch.setattr(health, "redis_client", lambda: redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
+    monkeypatch.setattr(health, "redis_asked_once", lambda: redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
     answer = call("GET", "/healthz/ready")
     assert (answer.status_code, answer.json()["away"]) == (503, ["postgresql", "redis"])
 

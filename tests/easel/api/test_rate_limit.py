@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from easel.api.rate_limit import look, spend
+from easel.generation import dispatch
+from easel.generation.queue_depth import wait_seconds
+from tenants.keys import key_issue
 from tenants.models import Quota
 from tenants.quotas import quota_set
-from tests.conftest import NOW
+from tests.conftest import NOW, PEPPER, Customer
 from tests.easel.api.conftest import call, end_job
 
 
@@ -206,6 +209,48 @@ def test_concurrent_requests_never_pass_the_jobs_at_once(limited, body):
     with ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: call("POST", "/v1/jobs", alice, json=body()).status_code, range(8)))
     assert sorted(answers) == [202] * 3 + [429] * 5
+
+
+def test_no_more_jobs_wait_than_may_until_one_is_taken_up(limited, body, pool):
+    alice = limited(queued_jobs_max=2)
+    for _ in range(2):
+        assert call("POST", "/v1/jobs", alice, json=body()).status_code == 202
+    refused = call("POST", "/v1/jobs", alice, json=body())
+    assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
+    assert (refused.headers["x-should-retry"], refused.headers["Retry-After"]) == ("true", "60")
+    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
+    assert call("POST", "/v1/jobs", alice, json=body()).status_code == 202
+
+
+def test_concurrent_requests_never_pass_the_waiting_jobs(limited, body):
+    alice = limited(queued_jobs_max=3)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: call("POST", "/v1/jobs", alice, json=body()).status_code, range(8)))
+    assert sorted(answers) == [202] * 3 + [429] * 5
+
+
+def test_an_account_without_a_limit_of_its_own_has_the_platforms(alice, body, settings_of):
+    settings_of(queued_jobs_max=1)
+    assert call("POST", "/v1/jobs", alice, json=body()).status_code == 202
+    refused = call("POST", "/v1/jobs", alice, json=body())
+    assert refused.json()["error"]["code"] == "queue_full"
+    assert "the platform's limit" in refused.json()["error"]["message"]
+
+
+def test_a_keys_limit_of_waiting_jobs_counts_its_own_alone(limited, body):
+    alice = limited(key=True, queued_jobs_max=1)
+    key, secret = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
+    other = Customer(alice.tenant, alice.project, key, secret)
+    assert [call("POST", "/v1/jobs", who, json=body()).status_code for who in (other, alice, other)] == [202] * 3
+    refused = call("POST", "/v1/jobs", alice, json=body())
+    assert "this API key's limit" in refused.json()["error"]["message"]
+
+
+def test_a_full_queue_says_when_to_come_back_by_the_pace_at_which_jobs_end(alice, submit, end):
+    for _ in range(4):
+        end(submit(alice), seconds=30)
+    assert wait_seconds(alice.key, now=NOW + timedelta(seconds=40)) == 15
+    assert wait_seconds(alice.key, now=NOW + timedelta(seconds=100)) == 60
 
 
 @pytest.mark.parametrize("outcome", ["failed", "canceled"])

@@ -1,0 +1,174 @@
+"""The API while PostgreSQL or Redis is stopped or hangs: real servers, struck for real.
+
+The clients' patience is 5 s, of which an answer needs a little over one: without a bound of ours it would take minutes.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import psycopg
+import pytest
+
+from easel.ops.postgres import Postgres
+from easel.ops.process import Backoff
+from easel.ops.redis_server import RedisServer
+from easel.ops.stack import free_port
+from easel.ops.supervisor import Supervisor
+
+PATIENCE_SECONDS = 5.0
+
+
+def eventually(happened, what, *, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"never happened: {what}"
+        time.sleep(0.05)
+
+
+class House:
+    """An API process beside a PostgreSQL and a Redis of its own."""
+
+    def __init__(self, home):
+        self.servers = {"postgres": Postgres(home), "redis": RedisServer(home)}
+        self.running = {}
+        self.log = (home / "servers.log").open("ab")
+        for name, server in self.servers.items():
+            server.prepare()
+            self.start(name)
+        eventually(self.servers["postgres"].ensure_database, "PostgreSQL")
+        eventually(self.servers["redis"].ready, "Redis")
+        self.env = {
+            **os.environ,
+            "EASEL_HOME": str(home),
+            "DATABASE_URL": self.servers["postgres"].url,
+            "REDIS_URL": self.servers["redis"].url,
+        }
+        self.easel("migrate", "--json")
+        told = json.loads(self.easel("tenant", "create", "alice", "--credit", "1000", "--json"))
+        self.easel("tenant", "limit", "alice", "--requests-per-minute", "100000")
+        self.url = f"http://127.0.0.1:{free_port()}"
+        port = self.url.rpartition(":")[2]
+        argv = [sys.executable, "-m", "easel.ops.cli", "api", "--port", port]
+        self.api = subprocess.Popen(argv, env=self.env, stdout=self.log, stderr=self.log)
+        headers = {"Authorization": f"Bearer {told['api_key']}"}
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS)
+        eventually(self.is_ready, "the API")
+
+    def easel(self, *arguments):
+        argv = [sys.executable, "-m", "easel.ops.cli", *arguments]
+        return subprocess.run(argv, env=self.env, check=True, capture_output=True, text=True).stdout
+
+    def start(self, name):
+        self.running[name] = Supervisor([self.servers[name].spec()], out=self.log, backoff=Backoff())
+        self.running[name].start()
+
+    @contextmanager
+    def stopped(self, name):
+        self.running[name].stop()
+        try:
+            yield
+        finally:
+            self.start(name)
+            eventually(self.is_ready, f"the return of {name}")
+
+    @contextmanager
+    def paused(self, name):
+        (pid,) = self.running[name].pids().values()
+        server = psutil.Process(pid)
+        # The server first, so that it makes no more of its children: PostgreSQL has one for each connection.
+        server.suspend()
+        children = server.children(recursive=True)
+        for child in children:
+            child.suspend()
+        try:
+            yield
+        finally:
+            for process in [*children, server]:
+                process.resume()
+
+    def is_ready(self):
+        try:
+            return self.client.get("/healthz/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def post(self, path="/v1/jobs", **headers):
+        body = {"prompt": "a red circle"} if path == "/v1/jobs" else None
+        return self.client.post(path, json=body, headers=headers)
+
+    def posts_again(self):
+        eventually(lambda: self.post().status_code == 202, "an admission after the outage")
+
+    def request_ids(self):
+        with psycopg.connect(self.servers["postgres"].url) as connection:
+            return {row[0] for row in connection.execute("SELECT request_id FROM generation_job")}
+
+    def close(self):
+        self.client.close()
+        self.api.send_signal(signal.SIGKILL)
+        self.api.wait()
+        for supervisor in self.running.values():
+            supervisor.stop()
+
+
+@pytest.fixture(scope="module")
+def house():
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-outage-", ignore_cleanup_errors=True))
+        made = House(Path(folder))
+        stack.callback(made.close)
+        made.posts_again()
+        yield made
+
+
+@pytest.mark.parametrize("away", ["stopped", "paused"])
+def test_without_postgresql_a_request_is_refused_soon_and_served_again_by_itself(house, away):
+    with getattr(house, away)("postgres"):
+        eventually(lambda: house.post().status_code == 503, "the first refusal")
+        answer = house.post()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
+        assert (answer.headers["Retry-After"], answer.headers["x-should-retry"]) == ("2", "true")
+    house.posts_again()
+
+
+def test_requests_that_a_pause_meets_on_their_way_are_all_answered_and_none_is_kept_that_was_refused(house):
+    def post(number):
+        if number == 20:
+            met.enter_context(house.paused("postgres"))
+        request_id = uuid.uuid4().hex
+        return request_id, house.post(**{"X-Request-Id": request_id})
+
+    with ThreadPoolExecutor(40) as threads:
+        with ExitStack() as met:
+            answers = list(threads.map(post, range(100)))
+            assert 503 in {answer.status_code for _, answer in answers}
+        house.posts_again()
+    kept = house.request_ids()
+    accepted = {request_id for request_id, answer in answers if answer.status_code == 202}
+    refused = {
+        request_id
+        for request_id, answer in answers
+        if answer.status_code == 503 and answer.json()["error"]["code"] == "unavailable"
+    }
+    assert accepted <= kept
+    assert not refused & kept
+
+
+@pytest.mark.parametrize("away", ["stopped", "paused"])
+def test_without_redis_jobs_are_admitted_and_canceled_as_they_are_durable_without_it(house, away):
+    with getattr(house, away)("redis"):
+        created = house.post()
+        assert created.status_code == 202
+        canceled = house.post(f"/v1/jobs/{created.json()['id']}/cancel")
+        assert (canceled.status_code, canceled.json()["status"]) == (200, "canceled")
