@@ -25,7 +25,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import QuerySet, Sum
 
 from billing.budget_months import budgets_hold, budgets_settle, budgets_spend
@@ -34,6 +34,7 @@ from billing.models import Account, CreditGrant, Entry, Transaction
 from billing.money import AMOUNT_MICROS_MAX, format_micros
 from tenants.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
+from tenants.round_trip import Statement, Steps, alone
 
 Kind = Account.Kind
 # An account of a tenant: its kind, and of revenue the meter.
@@ -120,6 +121,20 @@ def hold(
     project: Project | None = None,
     api_key: ApiKey | None = None,
 ) -> bool:
+    """`hold_take` on a round trip of its own."""
+    whose: dict[str, Any] = {"tenant": tenant, "project": project, "api_key": api_key}
+    return alone(hold_take(**whose, amount_micros=amount_micros, reference=reference, at=at))
+
+
+def hold_take(
+    *,
+    tenant: Tenant,
+    amount_micros: int,
+    reference: UUID,
+    at: datetime,
+    project: Project | None = None,
+    api_key: ApiKey | None = None,
+) -> Steps[bool]:
     """Reserves credit, and what the budgets of tenant, project and key have left. False when it was reserved before.
 
     Raises `InsufficientBalance`, `BudgetExceeded`; then the caller's transaction can't commit.
@@ -127,9 +142,9 @@ def hold(
     if amount_micros < 0:
         raise ValueError("a hold is not negative")
     fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
-    with connection.cursor() as cursor:
-        cursor.execute(_HOLD, {**fields, "amount": amount_micros, "at": at, "id": uuid.uuid4()})
-        made, available, budgeted = cursor.fetchone()
+    ((made, available, budgeted),) = yield Statement(
+        _HOLD, {**fields, "amount": amount_micros, "at": at, "id": uuid.uuid4()}
+    )
     if made:
         if budgeted and amount_micros:
             budgets_hold(

@@ -6,13 +6,13 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from uuid import UUID
 
-from django.db import connection
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 
 from tenants.configuration import kept
 from tenants.errors import DomainError
 from tenants.models import ApiKey, MonthlyUse, Quota, Tenant
+from tenants.round_trip import Statement, Steps
 
 LIMITS = (
     "requests_per_minute",
@@ -92,19 +92,20 @@ def quota_set(
     return quota
 
 
-def quotas_of(api_key: ApiKey, *, lock: bool = False) -> list[Quota]:
-    """The tenant's quota and the key's own, where there are any; locked, admissions take turns until the commit."""
-    quotas = _locked(api_key.tenant_id) if lock else _quotas(api_key.tenant_id)
-    return [quota for quota in quotas if quota.api_key_id in (None, api_key.pk)]
+def quotas_of(api_key: ApiKey) -> list[Quota]:
+    """The tenant's quota and the key's own, where there are any."""
+    return [quota for quota in _quotas(api_key.tenant_id) if quota.api_key_id in (None, api_key.pk)]
+
+
+def quotas_locked(api_key: ApiKey) -> list[Quota]:
+    """`quotas_of` just now; a tenant's admissions take turns from here to the commit."""
+    rows = Quota.objects.filter(tenant=api_key.tenant_id).order_by("id").select_for_update()
+    return [quota for quota in rows if quota.api_key_id in (None, api_key.pk)]
 
 
 @kept
 def _quotas(tenant_id: UUID) -> list[Quota]:
     return list(Quota.objects.filter(tenant=tenant_id).order_by("id"))
-
-
-def _locked(tenant_id: UUID) -> list[Quota]:
-    return list(Quota.objects.filter(tenant=tenant_id).order_by("id").select_for_update())
 
 
 def owner_of(quota: Quota) -> str:
@@ -119,12 +120,23 @@ def tightest(quotas: list[Quota], name: str) -> Bound | None:
     return min(bounds, key=lambda bound: bound.value, default=None)
 
 
-def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at: datetime) -> None:
+# Its row locks make a tenant's admissions take turns.
+_ADD = """
+INSERT INTO tenants_monthlyuse AS monthly (tenant_id, api_key_id, month, image_units)
+VALUES (%(tenant)s, NULL, %(month)s, %(units)s), (%(tenant)s, %(key)s, %(month)s, %(units)s)
+    ON CONFLICT (tenant_id, api_key_id, month)
+    DO UPDATE SET image_units = monthly.image_units + excluded.image_units
+RETURNING api_key_id, image_units
+"""
+
+
+def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at: datetime) -> Steps[None]:
     """Counts image units towards the month, for the tenant and for the key; in the caller's transaction.
 
     Raises `ImageQuotaExceeded`, after which the caller's transaction must not commit.
     """
-    used = _add(api_key, month_of(at), image_units)
+    fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_of(at), "units": image_units}
+    used: dict[UUID | None, Decimal] = dict((yield Statement(_ADD, fields)))
     for quota in quotas:
         limit = quota.image_units_per_month
         if limit is not None and used[quota.api_key_id] > limit:
@@ -166,19 +178,3 @@ def _is_amount(value: object, name: str) -> bool:
     if name == "image_units_per_month" and isinstance(value, Decimal):
         return value.is_finite() and value.adjusted() < 20 and value == round(value, 4)
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _add(api_key: ApiKey, month: date, image_units: Decimal) -> dict[UUID | None, Decimal]:
-    """One statement, whose row locks make a tenant's admissions take turns; returns the new counts by key id."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            INSERT INTO tenants_monthlyuse AS monthly (tenant_id, api_key_id, month, image_units)
-            VALUES (%(tenant)s, NULL, %(month)s, %(units)s), (%(tenant)s, %(key)s, %(month)s, %(units)s)
-                ON CONFLICT (tenant_id, api_key_id, month)
-                DO UPDATE SET image_units = monthly.image_units + excluded.image_units
-            RETURNING api_key_id, image_units
-            """,
-            {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month, "units": image_units},
-        )
-        return dict(cursor.fetchall())

@@ -91,6 +91,7 @@ def _database(url: str) -> dict[str, object]:
         "OPTIONS": {
             # A process that hangs in a transaction must not keep a balance or a job locked.
             "connect_timeout": "2",
+            "prepare_threshold": 5,  # where it is asked for (`tenants.round_trip`): Django binds at the client
             "options": "-c idle_in_transaction_session_timeout=15s",
             **query,
             "pool": {

@@ -1,7 +1,9 @@
 """The benchmark's parts at a tiny scale: that they run, and measure what they say."""
 
+from tenants.quotas import quota_set
 from tests.bench.gateway import dispatching, house
-from tests.bench.gateway.submissions import load, request, serving
+from tests.bench.gateway.submissions import load, request, round_trips, serving
+from tests.conftest import NOW
 
 
 def test_releases_are_timed_at_each_length_of_the_queue():
@@ -19,6 +21,12 @@ def test_a_flood_does_not_keep_others_waiting_for_its_end():
     alone = dispatching.trickle_waits(flood=0, others=3, each=1, slots=2)
     beside = dispatching.trickle_waits(flood=30, others=3, each=1, slots=2)
     assert max(beside) < 5 * max(alone)
+
+
+def test_a_job_costs_two_round_trips_to_postgresql_and_one_to_redis():
+    version, (owner,) = house.served_model(), house.customers(1)
+    quota_set(tenant=owner.tenant, api_key=None, limits={"requests_per_minute": 10**6}, now=NOW)
+    assert round_trips([request("/v1/jobs", model=version.model.name, secret=owner.secret)]) == (2, 1)
 
 
 def test_clients_are_answered_and_the_servers_time_is_counted():

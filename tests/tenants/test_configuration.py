@@ -5,9 +5,10 @@ import threading
 
 from django.db import connections, transaction
 
-from tenants.configuration import configuration_begin, kept
-from tenants.models import Configuration, Quota
+from tenants.configuration import assuming, configuration_begin, configuration_confirm, kept
+from tenants.models import Configuration, Quota, Tenant
 from tenants.quotas import quota_set, quotas_of
+from tenants.round_trip import alone
 from tests.conftest import NOW
 
 
@@ -78,3 +79,35 @@ def test_a_transaction_that_is_undone_changes_no_revision(alice):
         quota_set(tenant=alice.tenant, api_key=None, limits={"steps_max": 7}, now=NOW)
         transaction.set_rollback(True)
     assert Configuration.objects.get().revision == before
+
+
+def assumed(function, *, stands=lambda answer: False):
+    return contextvars.copy_context().run(assuming(function, stands=stands))
+
+
+def test_a_wrong_assumption_writes_nothing_and_is_followed_by_a_look(alice):
+    request(quotas_of, alice.key)
+    quota_set(tenant=alice.tenant, api_key=None, limits={"steps_max": 8}, now=NOW)
+    seen = []
+
+    def admit():
+        configuration_begin()
+        seen.append([quota.steps_max for quota in quotas_of(alice.key)])
+        with transaction.atomic():
+            alone(configuration_confirm())
+            Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=len(seen))
+        return len(seen)
+
+    assert assumed(admit) == 2
+    assert seen[1] == [8]
+
+
+def test_an_answer_of_a_wrong_assumption_is_not_given(alice):
+    request(quotas_of, alice.key)
+    quota_set(tenant=alice.tenant, api_key=None, limits={"steps_max": 9}, now=NOW)
+
+    def look():
+        configuration_begin()
+        return [quota.steps_max for quota in quotas_of(alice.key)]
+
+    assert assumed(look) == [9]

@@ -21,6 +21,7 @@ from tenants.quotas import (
     units_take,
     units_used,
 )
+from tenants.round_trip import alone
 from tests.conftest import NOW, PEPPER
 
 
@@ -30,7 +31,7 @@ def limit(customer, *, key=None, **limits):
 
 def take(customer, units, *, at=NOW):
     with transaction.atomic():
-        units_take(api_key=customer.key, quotas=quotas_of(customer.key), image_units=Decimal(units), at=at)
+        alone(units_take(api_key=customer.key, quotas=quotas_of(customer.key), image_units=Decimal(units), at=at))
 
 
 def used(customer, *, at=NOW):

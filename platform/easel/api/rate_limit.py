@@ -97,8 +97,10 @@ class RequestsPerMinute(BaseThrottle):
 
 def take(request: Request, quotas: Sequence[Quota], *, at: datetime) -> None:
     """Takes a token of every bucket, or of none."""
-    if not quotas:
-        return
+    asked = [(quota.pk, quota.requests_per_minute) for quota in quotas]
+    if not quotas or asked == getattr(request._request, "rate_limit_asked", None):
+        return  # the request began anew (`tenants.configuration.assuming`) and has its token
+    request._request.rate_limit_asked = asked  # type: ignore[attr-defined]
     try:
         denied, buckets = spend(quotas, at=at)
     except RedisError as error:
@@ -111,6 +113,7 @@ def take(request: Request, quotas: Sequence[Quota], *, at: datetime) -> None:
         quota, wait_seconds = denied
         limit = quota.requests_per_minute
         after = f": try again in {wait_seconds} s" if wait_seconds is not None else ""
+        del request._request.rate_limit_asked  # type: ignore[attr-defined]
         raise RateLimited(
             f"{limit} requests a minute are allowed ({owner_of(quota)}){after}", retry_after_seconds=wait_seconds
         )

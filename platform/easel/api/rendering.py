@@ -14,10 +14,11 @@ from redis.exceptions import RedisError
 from billing.money import from_micros
 from billing.queries import JobCost, job_costs
 from easel.api.rate_limit import Bucket, look
+from easel.generation.admission import Spec
 from easel.generation.errors import ImagesDeleted, JobFailed
 from easel.generation.experiment_report import ArmReport
 from easel.generation.keys import preview_key
-from easel.generation.models import Attempt, Job, Output, State
+from easel.generation.models import Attempt, Job, JobAdapter, Output, State
 from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
 from easel.registry.tiers import Quality, steps_of, tier_named
 from easel.storage import store
@@ -34,7 +35,13 @@ TOKEN_PIXELS = 16 * 16
 def jobs_json(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     costs = job_costs([job.id for job in jobs])
     return [
-        _job_json(job, costs.get(job.id), attempts=list(job.attempts.all()), outputs=list(job.outputs.all()))
+        _job_json(
+            job,
+            costs.get(job.id),
+            attempts=list(job.attempts.all()),
+            outputs=list(job.outputs.all()),
+            adapters=list(job.adapters.all()),
+        )
         for job in jobs
     ]
 
@@ -43,13 +50,20 @@ def job_json(job: Job) -> dict[str, Any]:
     return jobs_json([job])[0]
 
 
-def admitted_json(job: Job) -> dict[str, Any]:
-    """A job as it was admitted, without another look at the database: it has no attempts and no images yet."""
-    return _job_json(job, None, attempts=(), outputs=())
+def admitted_json(job: Job, spec: Spec) -> dict[str, Any]:
+    """A job as it was admitted: it has no attempts and no images yet, and what it has is known."""
+    may_have_adapters = bool(spec.adapters) or job.arm_id is not None
+    adapters = list(job.adapters.all()) if may_have_adapters else ()
+    return _job_json(job, None, attempts=(), outputs=(), adapters=adapters)
 
 
 def _job_json(
-    job: Job, cost: JobCost | None, *, attempts: Sequence[Attempt], outputs: Sequence[Output]
+    job: Job,
+    cost: JobCost | None,
+    *,
+    attempts: Sequence[Attempt],
+    outputs: Sequence[Output],
+    adapters: Sequence[JobAdapter],
 ) -> dict[str, Any]:
     path = f"{settings.EASEL.public_url}/v1/jobs/{job.id}"
     return {
@@ -76,7 +90,7 @@ def _job_json(
                 "version": used.adapter_version.number,
                 "scale": used.scale,
             }
-            for used in job.adapters.all()
+            for used in adapters
         ],
         "experiment": {"name": job.arm.experiment.name, "arm": job.arm.name} if job.arm else None,
         "project": job.project.slug,

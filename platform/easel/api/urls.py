@@ -25,7 +25,7 @@ openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_c
 urlpatterns = [
     path("images/generations", views.images_generations),
     path("images/quotes", threaded(quote_views.ImagesQuote.as_view())),
-    path("jobs", threaded(views.Jobs.as_view())),
+    path("jobs", threaded(views.by_assumption(views.Jobs.as_view()))),
     path("jobs/<uuid:job_id>", threaded(views.JobDetail.as_view())),
     path("jobs/<uuid:job_id>/events", views.job_events),
     path("jobs/<uuid:job_id>/cancel", threaded(views.JobCancel.as_view())),

@@ -19,7 +19,7 @@ from billing.rating import Prices, Quantity
 from billing.settlement import settle
 from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.errors import DeadlineInvalid, ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
-from easel.generation.models import Job, JobAdapter, State
+from easel.generation.models import Job, JobAdapter, State, job_insert
 from easel.generation.notices import job_told
 from easel.generation.prompt_policy import prompt_check, prompt_clean
 from easel.generation.queue_depth import queue_check
@@ -28,8 +28,10 @@ from easel.registry import adapters, routing
 from easel.registry.experiments import arm_for
 from easel.registry.models import AdapterVersion, Arm, ModelVersion, Pool, Tier
 from easel.registry.tiers import Quality, steps_of, tier_of
+from tenants.configuration import configuration_confirm
 from tenants.models import ApiKey, Project, Quota, Tenant
-from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_of, tightest, units_take
+from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_locked, quotas_of, tightest, units_take
+from tenants.round_trip import Steps, together
 
 log = structlog.get_logger()
 SIZE_MULTIPLE = 16  # a latent pixel is 8x8 pixels and a token 2x2 of those
@@ -182,20 +184,12 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
 
 
 def job_admit(plan: Plan, *, job_id: UUID, request_id: str, now: datetime) -> Job:
-    """Holds what a plan may cost, counts it, and writes its job; in the caller's transaction."""
+    """Holds what a plan may cost, counts it, and writes its job, on one round trip; in the caller's transaction.
+
+    Raises `ConfigurationChanged` where the plan was made by what isn't in force any more, and what the steps raise.
+    """
     spec, api_key, drawn, tenant = plan.spec, plan.api_key, plan.drawn, plan.api_key.tenant
-    ledger.hold(
-        tenant=tenant,
-        project=plan.project,
-        api_key=api_key,
-        amount_micros=plan.prices.most_micros(plan.most),
-        reference=job_id,
-        at=now,
-    )
-    _take_quota(api_key, plan.quotas, image_units(width=drawn.width, height=drawn.height, n=drawn.n), now)
-    if plan.source is None:  # an answer from the cache never waits
-        queue_check(api_key=api_key, quotas=plan.quotas, queued_jobs_max=plan.queued_jobs_max, now=now)
-    job = Job.objects.create(
+    job = Job(
         id=job_id,
         tenant=tenant,
         project=plan.project,
@@ -216,6 +210,21 @@ def job_admit(plan: Plan, *, job_id: UUID, request_id: str, now: datetime) -> Jo
         created_at=now,
         expires_at=now + timedelta(seconds=plan.lives_seconds),
     )
+    hold = ledger.hold_take(
+        tenant=tenant,
+        project=plan.project,
+        api_key=api_key,
+        amount_micros=plan.prices.most_micros(plan.most),
+        reference=job_id,
+        at=now,
+    )
+    # After the hold, as a job's end settles the hold before it gives units back: locks are taken in one order.
+    if any(quota.image_units_per_month is not None or quota.concurrent_jobs_max is not None for quota in plan.quotas):
+        together(configuration_confirm(), hold)
+        # Admissions take turns, so that none counts past the limit.
+        together(*_counted(plan, quotas_locked(api_key), now), job_insert(job))
+    else:
+        together(configuration_confirm(), hold, *_counted(plan, plan.quotas, now), job_insert(job))
     if plan.uses:
         JobAdapter.objects.bulk_create(
             JobAdapter(job=job, position=position, adapter_version=used, scale=asked.scale)
@@ -262,14 +271,9 @@ def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm
     return version, arm, spec
 
 
-def _take_quota(api_key: ApiKey, quotas: list[Quota], units: Decimal, now: datetime) -> None:
-    """Counts the request towards the month and the jobs at once. Raises `ImageQuotaExceeded`, `ConcurrencyExceeded`.
-
-    After the hold, as a job's end settles the hold before it gives units back: locks are taken in one order.
-    """
-    if any(quota.image_units_per_month is not None or quota.concurrent_jobs_max is not None for quota in quotas):
-        quotas = quotas_of(api_key, lock=True)  # admissions take turns, so that none counts past the limit
-    units_take(api_key=api_key, quotas=quotas, image_units=units, at=now)
+def _counted(plan: Plan, quotas: list[Quota], now: datetime) -> list[Steps[None]]:
+    """What counts a plan towards its quotas. Raises `ConcurrencyExceeded`."""
+    api_key = plan.api_key
     for quota in quotas:
         if quota.concurrent_jobs_max is None:
             continue
@@ -278,6 +282,11 @@ def _take_quota(api_key: ApiKey, quotas: list[Quota], units: Decimal, now: datet
             unfinished = unfinished.filter(api_key=api_key)
         if unfinished.count() >= quota.concurrent_jobs_max:
             raise ConcurrencyExceeded(limit=quota.concurrent_jobs_max, owner=owner_of(quota))
+    units = image_units(width=plan.drawn.width, height=plan.drawn.height, n=plan.drawn.n)
+    counts = [units_take(api_key=api_key, quotas=quotas, image_units=units, at=now)]
+    if plan.source is None:  # an answer from the cache never waits
+        counts.append(queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, now=now))
+    return counts
 
 
 def check_prompt(prompt: str, *, chars_max: int) -> None:

@@ -5,12 +5,14 @@ any change of a finished job's state, is refused whoever asks for it.
 """
 
 import uuid
+from functools import cache
 
-from django.db import models
+from django.db import connection, models
 from django.db.models import Q
 
 from easel.registry.models import AdapterVersion, Arm, ModelVersion, Pool, Tier
 from tenants.models import ApiKey, Project, Tenant
+from tenants.round_trip import Statement, Steps
 
 
 class State(models.TextChoices):
@@ -133,6 +135,20 @@ class Job(models.Model):
     def work(self) -> int:
         """Estimated work in pixel-steps, which fair dispatch counts."""
         return self.width * self.height * self.steps * self.n
+
+
+@cache
+def _job_insert() -> str:
+    columns = [str(f.column) for f in Job._meta.concrete_fields]
+    names, values = ", ".join(f'"{name}"' for name in columns), ", ".join(f"%({name})s" for name in columns)
+    return f"INSERT INTO {Job._meta.db_table} ({names}) VALUES ({values})"  # noqa: S608 - of the model's names alone
+
+
+def job_insert(job: Job) -> Steps[None]:
+    """Writes a new job."""
+    fields = {str(f.column): f.get_db_prep_save(getattr(job, f.attname), connection) for f in Job._meta.concrete_fields}
+    yield Statement(_job_insert(), fields)
+    job._state.adding, job._state.db = False, connection.alias
 
 
 class JobAdapter(models.Model):

@@ -4,11 +4,10 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection
-
 from easel.generation.models import Job
 from tenants.models import ApiKey, Quota
 from tenants.quotas import QueueFull, owner_of
+from tenants.round_trip import Statement, Steps
 
 DRAIN_SECONDS = 60  # how far back the pace is measured at which a tenant's jobs end
 WAIT_SECONDS_MAX = 60
@@ -22,7 +21,7 @@ SELECT count(*), count(*) FILTER (WHERE api_key_id = %(key)s) FROM (
 """
 
 
-def queue_check(*, api_key: ApiKey, quotas: list[Quota], queued_jobs_max: int, now: datetime) -> None:
+def queue_check(*, api_key: ApiKey, quotas: list[Quota], queued_jobs_max: int, now: datetime) -> Steps[None]:
     """Raises `QueueFull` where as many jobs wait as the account, or the key, may have waiting.
 
     An account without a limit of its own has the platform's, `queued_jobs_max`. In the transaction of an admission,
@@ -32,9 +31,7 @@ def queue_check(*, api_key: ApiKey, quotas: list[Quota], queued_jobs_max: int, n
     account = own[None].queued_jobs_max if None in own else queued_jobs_max
     of_key = own[api_key.pk].queued_jobs_max if api_key.pk in own else None
     fields: dict[str, Any] = {"tenant": api_key.tenant_id, "key": api_key.pk, "most": account}
-    with connection.cursor() as cursor:
-        cursor.execute(_QUEUED, fields)
-        of_account, with_key = cursor.fetchone()
+    ((of_account, with_key),) = yield Statement(_QUEUED, fields)
     if account is not None and of_account >= account:
         owner = owner_of(own[None]) if None in own else "the platform's limit"
         raise QueueFull(limit=account, owner=owner, retry_after_seconds=wait_seconds(api_key, now=now))

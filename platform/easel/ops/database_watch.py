@@ -15,6 +15,7 @@ import psycopg
 import structlog
 from django.conf import settings
 from django.db import connection as django_connection
+from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
 
 log = structlog.get_logger()
@@ -83,6 +84,16 @@ def database_is_away() -> bool:
 
 class WatchedConnection(psycopg.Connection[Any]):
     """A connection that stops waiting for a server which answers nobody. Its transaction is undone by the server."""
+
+    def _start_query(self) -> Generator[Any, Any, None]:
+        """In a pipeline BEGIN goes with what follows it; psycopg would wait for its answer, a round trip more.
+
+        An error in the same pipeline leaves a failed transaction, as it does after a BEGIN that was answered.
+        """
+        if self._pipeline is None:
+            yield from super()._start_query()
+        elif not self._autocommit and self.pgconn.transaction_status == TransactionStatus.IDLE:
+            yield from self._exec_command(self._get_tx_start_command())
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         return super().wait(self._watched(gen) if _watch is not None else gen, *args, **kwargs)

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import httpx
 import psutil
 
 from easel.ops.stack import free_port
+from tests.round_trips import counted
 
 SERVERS = {
     "easel": [sys.executable, "-m", "easel.ops.cli", "api", "--port"],
@@ -39,9 +41,11 @@ class Server:
 
 
 @contextmanager
-def serving(name: str) -> Iterator[Server]:
+def serving(name: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
     port = free_port()
-    process = subprocess.Popen([*SERVERS[name], str(port)], stdout=subprocess.DEVNULL, env=os.environ)
+    process = subprocess.Popen(
+        [*SERVERS[name], str(port)], stdout=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+    )
     try:
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
@@ -56,6 +60,18 @@ def serving(name: str) -> Iterator[Server]:
     finally:
         process.terminate()
         process.wait()
+
+
+def round_trips(requests: Sequence[bytes]) -> tuple[float, float]:
+    """(to PostgreSQL, to Redis) for each request, once connections and caches are warm."""
+    with (
+        counted(os.environ["DATABASE_URL"], os.environ["REDIS_URL"]) as (env, postgres, redis),
+        serving("easel", env) as server,
+    ):
+        load(server, requests, connections=1, count=20)
+        before = postgres.trips, redis.trips
+        load(server, requests, connections=1, count=20)
+        return (postgres.trips - before[0]) / 20, (redis.trips - before[1]) / 20
 
 
 @dataclass(slots=True)
@@ -96,11 +112,13 @@ def request(path: str, *, model: str, secret: str = "") -> bytes:
     return f"{head}Authorization: Bearer {secret}\r\n\r\n".encode() + body
 
 
-def load(server: Server, requests: Sequence[bytes], *, connections: int, seconds: float) -> Load:
-    """`connections` clients, each sending its next request when the last was answered."""
+def load(
+    server: Server, requests: Sequence[bytes], *, connections: int, seconds: float = math.inf, count: float = math.inf
+) -> Load:
+    """`connections` clients, each sending its next request when the last was answered, for so long or so often."""
     before, database = server.cpu_seconds, postgres_cpu_seconds()
     begun = time.perf_counter()
-    latencies = asyncio.run(_clients(server.port, requests, connections, begun + seconds))
+    latencies = asyncio.run(_clients(server.port, requests, connections, begun + seconds, count))
     took = time.perf_counter() - begun
     return Load(latencies, took, server.cpu_seconds - before, postgres_cpu_seconds() - database)
 
@@ -113,16 +131,18 @@ def postgres_cpu_seconds() -> float:
     return total
 
 
-async def _clients(port: int, requests: Sequence[bytes], connections: int, until: float) -> list[float]:
+async def _clients(port: int, requests: Sequence[bytes], connections: int, until: float, count: float) -> list[float]:
     latencies: list[float] = []
-    await asyncio.gather(*(_client(port, requests[i:] + requests[:i], until, latencies) for i in range(connections)))
+    await asyncio.gather(
+        *(_client(port, [*requests[i:], *requests[:i]], until, count, latencies) for i in range(connections))
+    )
     return latencies
 
 
-async def _client(port: int, requests: Sequence[bytes], until: float, latencies: list[float]) -> None:
+async def _client(port: int, requests: Sequence[bytes], until: float, count: float, latencies: list[float]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     turn = 0
-    while time.perf_counter() < until:
+    while turn < count and time.perf_counter() < until:
         begun = time.perf_counter()
         writer.write(requests[turn % len(requests)])
         turn += 1
