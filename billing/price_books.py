@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
 from billing.models import Meter, PriceBook, Rate, RateTier
+from billing.rating import REQUIRED
 from tenants.errors import DomainError
 from tenants.models import Tenant
 
@@ -94,6 +95,8 @@ def price_book_publish(
     """
     effective_at = now if effective_at is None else effective_at
     rates_check(rates)
+    if tenant is None:
+        _check_no_gap(rates)
     newest = PriceBook.objects.filter(tenant=tenant, currency=currency).order_by("-version").first()
     following = newest.version + 1 if newest else 1
     if version not in (None, following):
@@ -175,6 +178,13 @@ def rates_check(rates: Iterable[RateTerms]) -> None:
             before = above
     if not seen:
         raise PricesInvalid("there is no price in it")
+
+
+def _check_no_gap(rates: Iterable[RateTerms]) -> None:
+    """A list without these for any model would have requests refused that were admitted before."""
+    general = {terms.meter for terms in rates if not (terms.model or terms.gpu_class or terms.tier)}
+    if missing := sorted(REQUIRED - general):
+        raise PricesInvalid(f"a list has a price of {', '.join(missing)} for any model, GPU class and tier; 0 is one")
 
 
 def _check_number(terms: RateTerms, what: str, number: Decimal, *, most: Decimal) -> None:

@@ -94,6 +94,7 @@ def prices_of(dollars: str) -> list[RateTerms]:
             tiers=((Decimal(10), dear * Decimal("1.5")),),
         ),
         RateTerms(meter=Meter.REQUEST, unit_price=Decimal("0.000000333333333")),
+        RateTerms(meter=Meter.GPU_SECOND, unit_price=Decimal(0)),
         RateTerms(meter=Meter.STORAGE_GB_SECOND, unit_price=Decimal("0.5")),
     ]
 

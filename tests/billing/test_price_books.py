@@ -33,6 +33,9 @@ def terms(meter=Meter.IMAGE_UNIT, price="0.002", tiers=(), **more):
     return RateTerms(meter=meter, unit_price=Decimal(price), tiers=tiers, **more)
 
 
+LIST = [terms(meter) for meter in (Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST)]
+
+
 @pytest.mark.parametrize(
     ("rates", "why"),
     [
@@ -68,15 +71,21 @@ def test_a_book_refused_leaves_nothing(currency):
     assert not PriceBook.objects.filter(currency=currency).exists()
 
 
+def test_a_list_leaves_no_gap_that_would_have_every_request_refused(currency):
+    named = [terms(meter, model="m") for meter in (Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST)]
+    with pytest.raises(PricesInvalid, match="gpu_second, request for any model"):
+        price_book_publish(currency=currency, rates=[*named, terms()], now=NOW)
+
+
 def test_books_follow_each_other_without_overlap_or_gap_and_never_into_the_past(currency):
-    first = price_book_publish(currency=currency, rates=[terms()], now=NOW)
-    second = price_book_publish(currency=currency, rates=[terms()], effective_at=NOW + 2 * DAY, now=NOW)
+    first = price_book_publish(currency=currency, rates=LIST, now=NOW)
+    second = price_book_publish(currency=currency, rates=LIST, effective_at=NOW + 2 * DAY, now=NOW)
     assert (first.version, first.effective_at, second.version) == (1, NOW, 2)
     for effective_at in (NOW - DAY, NOW, NOW + DAY, NOW + 2 * DAY):
         with pytest.raises(PriceBookBackdated):
-            price_book_publish(currency=currency, rates=[terms()], effective_at=effective_at, now=NOW)
+            price_book_publish(currency=currency, rates=LIST, effective_at=effective_at, now=NOW)
     with pytest.raises(PriceBookOutdated):
-        price_book_publish(currency=currency, rates=[terms()], effective_at=NOW + 3 * DAY, version=2, now=NOW)
+        price_book_publish(currency=currency, rates=LIST, effective_at=NOW + 3 * DAY, version=2, now=NOW)
 
 
 def test_a_price_keeps_its_dimensions_and_tiers(currency):
@@ -84,9 +93,8 @@ def test_a_price_keeps_its_dimensions_and_tiers(currency):
         terms(mode="graduated", price="0", tiers=[(1000, "0.002"), (10**6, "0.0015")], model="m", tier="hd"),
         terms(Meter.GPU_SECOND, "0.000000000000001", gpu_class="h200"),
     ]
-    book = price_book_publish(currency=currency, rates=rates, now=NOW)
-    assert sorted(RateTerms.of(rate).name for rate in rates_of(book)) == ["gpu_second h200", "image_unit m hd"]
-    assert {RateTerms.of(rate) for rate in rates_of(book)} == set(rates)
+    book = price_book_publish(currency=currency, rates=[*LIST, *rates], now=NOW)
+    assert {RateTerms.of(rate) for rate in rates_of(book)} == {*LIST, *rates}
 
 
 FILE = """

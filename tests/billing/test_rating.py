@@ -10,7 +10,7 @@ from billing.contracts import contract_make
 from billing.models import Meter, Rate
 from billing.money import to_micros
 from billing.price_books import RateTerms, price_book_publish
-from billing.rating import Band, PriceMissing, Prices, Quantity, Tariff
+from billing.rating import REQUIRED, Band, PriceMissing, Prices, Quantity, Tariff
 from tests.conftest import NOW
 
 FLAT, GRADUATED, VOLUME = Rate.Mode.FLAT, Rate.Mode.GRADUATED, Rate.Mode.VOLUME
@@ -182,7 +182,7 @@ def test_corrections_lead_to_what_the_month_costs_with_the_right_sum(rate, total
 def test_a_later_price_book_leaves_earlier_instants_alone(customer):
     eve = customer(currency="EVE")
     for price, after in (("0.5", 0), ("1", 30)):
-        rates = [RateTerms(meter=Meter.REQUEST, unit_price=Decimal(price))]
+        rates = [RateTerms(meter=meter, unit_price=Decimal(price)) for meter in sorted(REQUIRED)]
         price_book_publish(currency="EVE", rates=rates, effective_at=NOW + timedelta(days=after), now=NOW)
     request = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
     days = (-1, 0, 29, 30)

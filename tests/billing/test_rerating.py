@@ -27,6 +27,7 @@ def rates(price):
     return [
         RateTerms(meter=Meter.IMAGE_UNIT, unit_price=Decimal(price), mode="graduated", tiers=tiers),
         RateTerms(meter=Meter.IMAGE_UNIT, model="m", tier="hd", unit_price=Decimal(3)),
+        *(RateTerms(meter=meter, unit_price=Decimal(0)) for meter in (Meter.GPU_SECOND, Meter.REQUEST)),
         RateTerms(meter=Meter.POOL_SECOND, gpu_class="h200", unit_price=Decimal("0.00000033")),
     ]
 
