@@ -42,7 +42,7 @@ def usage_meter(
         project=project,
         meter=quantity.meter,
         quantity=quantity.amount,
-        dimensions=dict(dimensions),
+        dimensions={**dimensions, "labels": project.labels},
         source=source,
         occurred_at=occurred_at,
     )

@@ -56,7 +56,8 @@ def settle(
             job_id=job_id,
             meter=quantity.meter,
             quantity=quantity.amount,
-            dimensions={**dimensions, "gpu_class": quantity.gpu_class},
+            # Labels as they are now: a report of this month stays as it is when projects move.
+            dimensions={**dimensions, "gpu_class": quantity.gpu_class, "labels": project.labels},
             occurred_at=at,
         )
         for quantity in used

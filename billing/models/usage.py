@@ -13,7 +13,8 @@ from tenants.models import Project, Tenant
 
 
 class UsageRecord(models.Model):
-    """One measured quantity of one meter; `dimensions` are what reports group by, as they were at the time.
+    """One measured quantity of one meter; `dimensions` are what reports group by, as they were at the time: names of
+    the model, its version, adapters, key and so on, and `labels`, the project's.
 
     What was measured wrongly stays; a later record that `corrects` it adds the difference, which may be below zero.
     """

@@ -25,6 +25,7 @@ class Config:
     storage_url: str
     public_url: str
     internal_url: str
+    provider_name: str
     model: str
     gpu_class: str
     debug: bool
@@ -58,6 +59,7 @@ class Config:
             # Where tenants and workers reach the API: the two differ behind an Ingress.
             public_url=env.get("EASEL_PUBLIC_URL", internal_url).rstrip("/"),
             internal_url=internal_url.rstrip("/"),
+            provider_name=env.get("EASEL_PROVIDER_NAME") or "Easel",
             model=env.get("EASEL_MODEL") or str(files("inference") / "demo_model" / "checkpoint"),
             gpu_class=env.get("EASEL_GPU_CLASS", "cpu"),
             debug=env.get("EASEL_DEBUG", "") == "1",

@@ -76,9 +76,10 @@ with django_ready():
     from billing.price_books import price_book_seed
     from billing.storage import objects_stored, storage_day_meter, storage_days_due
     from easel.ops.seed import PRICES
-    from easel.registry.models import Pool
+    from easel.registry.models import Pool, WorkerDay
     from tenants.models import Project
     Pool.objects.update(gpu_hour_cost=2)
+    WorkerDay.objects.update(cost=1)
     now = datetime.now(UTC)
     then = now - timedelta(days=3)
     price_book_seed(currency="USD", version=0, rates=PRICES, effective_at=then - timedelta(days=1), now=now)

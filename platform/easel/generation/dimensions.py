@@ -11,6 +11,7 @@ def names_of(job: Job) -> dict[str, str]:
 def dimensions_of(job: Job) -> dict[str, str]:
     """What its usage is grouped by."""
     return {
+        "pool": job.pool.slug,
         "model": job.model_version.model.name,
         "model_version": job.model_version.label,
         "adapter": "+".join(job.adapters.values_list("adapter_version__adapter__name", flat=True)),

@@ -79,6 +79,33 @@ def charges_match_ledger(now: datetime) -> Iterator[str]:
         yield f"{one.kind} {one.reference} was charged {one.charged} micros and {one.earned} were earned"
 
 
+def daily_costs_match_charges(now: datetime) -> Iterator[str]:
+    """What reports add up of a sealed day is what was charged on it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DAILY_COSTS)
+        for day, said, charged in cursor.fetchall():
+            yield f"the daily costs of {day} say {said} (charges, micros, list micros) and its charges {charged}"
+
+
+_DAILY_COSTS = """
+    WITH side AS (
+             SELECT (booked_at AT TIME ZONE 'UTC')::date AS day, charges AS said, amount_micros AS said_micros,
+                    list_micros AS said_list, 0 AS charged, 0 AS charged_micros, 0 AS charged_list
+               FROM billing_dailycost
+             UNION ALL
+             SELECT (created_at AT TIME ZONE 'UTC')::date, 0, 0, 0, 1, amount_micros,
+                    coalesce(list_micros, amount_micros)
+               FROM billing_charge
+              WHERE created_at < (SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' FROM billing_costday)
+         )
+    SELECT day, (sum(said), sum(said_micros), sum(said_list))::text,
+           (sum(charged), sum(charged_micros), sum(charged_list))::text
+      FROM side GROUP BY day
+    HAVING sum(said) <> sum(charged) OR sum(said_micros) <> sum(charged_micros) OR sum(said_list) <> sum(charged_list)
+     ORDER BY day
+"""
+
+
 def budgets_match_charges(now: datetime) -> Iterator[str]:
     """A budget's months have counted what its owner was charged, and hold what its jobs in hand hold."""
     held = Sum("holds__amount_micros")
@@ -187,6 +214,7 @@ CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
     accounts_match_entries,
     grants_match_credit,
     charges_match_ledger,
+    daily_costs_match_charges,
     budgets_match_charges,
     charges_match_rating,
     months_match_charges,

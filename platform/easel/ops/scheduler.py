@@ -9,6 +9,7 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 
+from billing.daily_costs import cost_day_seal, cost_days_due
 from billing.expiry import grants_expire
 from billing.statements import statements_make
 from billing.storage import storage_day_meter, storage_days_due
@@ -56,6 +57,11 @@ def forget_idempotency_keys(now: datetime) -> int:
 def meter_storage(now: datetime) -> int:
     """The days that are over are charged for what was kept on them."""
     return sum(storage_day_meter(day=day, now=now) for day in storage_days_due(now=now))
+
+
+def seal_cost_days(now: datetime) -> int:
+    """The charges of the days that are over are added up for reports."""
+    return sum(cost_day_seal(day=day, now=now) for day in cost_days_due(now=now))
 
 
 def make_statements(now: datetime) -> int:
@@ -140,6 +146,7 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (60, mail_of_budgets),
     (5, delete_what_aged_out),
     (5, erase_tenants),
+    (600, seal_cost_days),
     (600, make_statements),
     (60, delete_retired_adapters),
     (60, trim_result_cache),

@@ -363,6 +363,7 @@ class PoolPage(Page):
             up=Sum("up_seconds"),
             busy=Sum("busy_seconds"),
             load=Sum("load_seconds"),
+            paid=Sum("cost"),
             idle=F("up") - F("busy") - F("load"),
         )
         yield Section(
@@ -372,7 +373,7 @@ class PoolPage(Page):
                 (
                     day["day"].isoformat(),
                     *(cells.number(f"{max(0.0, day[name]) / 3600:.2f}") for name in ("up", "busy", "load", "idle")),
-                    cells.number(f"{day['up'] / 3600 * float(row.gpu_hour_cost):.6f} USD"),
+                    cells.number(f"{day['paid']:.6f} USD"),
                 )
                 for day in sums[:DAYS]
             ],

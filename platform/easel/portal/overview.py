@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django.db import connection
-from django.db.models import Count, F, FloatField, Q, Sum
+from django.db.models import Count, Q, Sum
 from django.db.models.functions import TruncDate
 
 from billing.models import Account, Charge, Entry
@@ -141,7 +141,7 @@ def _gpu(since: date) -> dict[date, dict[str, float]]:
             up=Sum("up_seconds"),
             busy=Sum("busy_seconds"),
             load=Sum("load_seconds"),
-            cost=Sum(F("up_seconds") * F("pool__gpu_hour_cost") / 3600.0, output_field=FloatField()),
+            paid=Sum("cost"),
         )
     )
     found = {}
@@ -152,7 +152,7 @@ def _gpu(since: date) -> dict[date, dict[str, float]]:
             "busy": row["busy"],
             "loading": row["load"],
             "idle": idle,
-            "cost": row["cost"],
+            "cost": float(row["paid"]),
         }
     return found
 

@@ -97,6 +97,12 @@ class WorkerDay(models.Model):
     busy_seconds = models.FloatField(default=0)
     attributed_seconds = models.FloatField(default=0)
     load_seconds = models.FloatField(default=0)
+    cost = models.DecimalField(
+        max_digits=24,
+        decimal_places=15,
+        default=0,
+        help_text="Of the time up, in USD, at what the pool cost while it passed.",
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["pool", "worker", "day"], name="worker_day_unique")]

@@ -89,5 +89,5 @@ def _created(pool: Pool, *, otherwise: str) -> Pool:
 
 
 def pool_cost_set(pool: Pool, *, gpu_hour_cost: Decimal) -> None:
-    """What an hour of one of its GPUs costs the platform from now on, in USD; reports apply it to past days too."""
+    """What an hour of one of its GPUs costs the platform from now on, in USD; what has passed keeps its cost."""
     Pool.objects.filter(pk=pool.pk).update(gpu_hour_cost=gpu_hour_cost)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 
 from django.db import transaction
 
 from easel.registry.models import Pool, Worker, WorkerDay
 from inference.contract import WorkerBeat
 
+_PLACES = Decimal("1e-15")
+_INSTANT = timedelta(microseconds=1)
 _TOTALS = ("busy_seconds", "attributed_seconds", "load_seconds")
 
 
@@ -39,6 +42,8 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
     for name in _TOTALS:
         setattr(known, name, totals[name])
     known.save()
+    # As it is now, not as the caller's pool remembers it.
+    hour_cost = Pool.objects.values_list("gpu_hour_cost", flat=True).get(pk=pool.pk)
     for on, up in _by_day(since, now):
         day, _ = WorkerDay.objects.get_or_create(
             pool=pool, worker=report.worker, day=on, defaults={"gpu_class": report.gpu_class}
@@ -46,6 +51,7 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
         day.gpu_class = report.gpu_class
         # Rounded at each step, so that what is charged by the microsecond stays exact.
         day.up_seconds = round(day.up_seconds + up.total_seconds(), 6)
+        day.cost += (Decimal(up // _INSTANT) * hour_cost / 3_600_000_000).quantize(_PLACES)
         if on == now.astimezone(UTC).date():
             for name in _TOTALS:
                 setattr(day, name, getattr(day, name) + totals[name] - before[name])

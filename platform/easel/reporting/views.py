@@ -1,6 +1,6 @@
 """The schema `reporting`: views for Grafana and other tools, and the role that may read them and nothing else.
 
-The views are no history but follow from the code, as `views.sql` says today. So they are no migration: PostgreSQL
+The views are no history but follow from the code, as the SQL files here say today. So they are no migration: PostgreSQL
 changes no column that a view reads, and a migration of long ago can't make the views of today. They go before
 migrations run, and come back when the last of them has.
 """
@@ -8,11 +8,13 @@ migrations run, and come back when the last of them has.
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import connections, transaction
 from django.db.migrations.executor import MigrationExecutor
+from psycopg import sql
 
-SQL = Path(__file__).with_name("views.sql")
-VIEWS = ("charges", "jobs", "storage", "pool_days", "balances")
+FILES = ("schema", "costs", "views", "focus", "access")
+VIEWS = ("charges", "costs", "unpriced", "jobs", "storage", "pool_days", "balances", "focus")
 # What somebody built on a view would go with it unasked: instead PostgreSQL refuses, and names it.
 DROP = "DROP VIEW IF EXISTS " + ", ".join(f"reporting.{view}" for view in VIEWS)
 
@@ -33,4 +35,7 @@ def views_make(*, using: str, **_: Any) -> None:
         # Two that migrate at once take turns.
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('easel reporting'))")
         cursor.execute(DROP)
-        cursor.execute(SQL.read_text())
+        provider = sql.Literal(settings.EASEL.provider_name).as_string(cursor.connection)
+        for name in FILES:
+            text = Path(__file__).with_name(f"{name}.sql").read_text()
+            cursor.execute(text.replace("{provider}", provider))

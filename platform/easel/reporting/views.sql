@@ -1,19 +1,11 @@
--- What Grafana and other tools may read: run as a whole after every migration, in one transaction (`views.py`).
--- Amounts are whole micro-units of `currency` (1,000,000 are one unit of it), days and times are UTC.
-
-CREATE SCHEMA IF NOT EXISTS reporting;
-COMMENT ON SCHEMA reporting IS
-    'Read-only views for reports. They are made anew by every migration: keep your own views in another schema.';
-
-
 CREATE VIEW reporting.charges AS
 SELECT record.occurred_at                                  AS used_at,
        charge.created_at                                   AS charged_at,
        (record.occurred_at AT TIME ZONE 'UTC')::date       AS day,
        tenant.slug                                         AS tenant,
        project.slug                                        AS project,
-       coalesce(project.labels ->> 'department', '')       AS department,
-       project.labels                                      AS labels,
+       coalesce(coalesce(record.dimensions -> 'labels', project.labels) ->> 'department', '') AS department,
+       coalesce(record.dimensions -> 'labels', project.labels) AS labels,
        record.job_id                                       AS job_id,
        coalesce(pool.slug, '')                             AS pool,
        coalesce(record.dimensions ->> 'model', '')         AS model,
@@ -47,8 +39,8 @@ COMMENT ON COLUMN reporting.charges.charged_at IS 'When the charge was written: 
 COMMENT ON COLUMN reporting.charges.day IS 'The day of used_at, which statements and the API count by.';
 COMMENT ON COLUMN reporting.charges.tenant IS 'Slug of the tenant that pays.';
 COMMENT ON COLUMN reporting.charges.project IS 'Slug of the project that the cost belongs to.';
-COMMENT ON COLUMN reporting.charges.department IS 'The project''s label department as it is now; empty without one.';
-COMMENT ON COLUMN reporting.charges.labels IS 'All labels of the project as they are now, as a JSON object.';
+COMMENT ON COLUMN reporting.charges.department IS 'The label department as it was at the time; empty without one.';
+COMMENT ON COLUMN reporting.charges.labels IS 'All labels of the project as they were at the time, as a JSON object.';
 COMMENT ON COLUMN reporting.charges.job_id IS 'The job that was charged; null for storage.';
 COMMENT ON COLUMN reporting.charges.pool IS 'The pool that drew it; empty for storage.';
 COMMENT ON COLUMN reporting.charges.model IS 'The model that was called; empty for storage.';
@@ -203,18 +195,18 @@ COMMENT ON COLUMN reporting.storage.is_today IS 'True for the row whose bytes an
 CREATE VIEW reporting.pool_days AS
 WITH side AS (
          SELECT worker.day, pool.slug AS pool, 1 AS workers,
-                up_seconds, worker.busy_seconds, worker.attributed_seconds, worker.load_seconds,
+                up_seconds, worker.cost, worker.busy_seconds, worker.attributed_seconds, worker.load_seconds,
                 0::numeric AS gpu_seconds, 0::numeric AS foreign_gpu_seconds, 0 AS revenue_micros, 0 AS job_revenue_micros
            FROM registry_workerday worker JOIN registry_pool pool ON pool.id = worker.pool_id
          UNION ALL
-         SELECT day, pool, 0, 0, 0, 0, 0,
+         SELECT day, pool, 0, 0, 0, 0, 0, 0,
                 CASE WHEN meter = 'gpu_second' THEN quantity ELSE 0 END,
                 CASE WHEN meter = 'gpu_second' AND currency <> 'USD' THEN quantity ELSE 0 END,
                 CASE WHEN meter = 'gpu_second' AND currency = 'USD' THEN amount_micros ELSE 0 END,
                 CASE WHEN currency = 'USD' THEN amount_micros ELSE 0 END
-           FROM reporting.charges WHERE pool <> ''
+           FROM reporting.costs WHERE pool <> ''
      ), total AS (
-         SELECT day, pool, sum(workers) AS workers, sum(up_seconds) AS up_seconds, sum(busy_seconds) AS busy_seconds,
+         SELECT day, pool, sum(workers) AS workers, sum(up_seconds) AS up_seconds, sum(cost) AS cost, sum(busy_seconds) AS busy_seconds,
                 sum(attributed_seconds) AS attributed_seconds, sum(load_seconds) AS load_seconds,
                 sum(gpu_seconds) AS gpu_seconds, sum(foreign_gpu_seconds) AS foreign_gpu_seconds,
                 sum(revenue_micros) AS revenue_micros, sum(job_revenue_micros) AS job_revenue_micros
@@ -232,7 +224,7 @@ SELECT total.day                         AS day,
        greatest(total.up_seconds - total.busy_seconds - total.load_seconds, 0) AS idle_seconds,
        total.gpu_seconds                 AS billed_gpu_seconds,
        total.foreign_gpu_seconds         AS foreign_gpu_seconds,
-       round(total.up_seconds::numeric / 3600 * pool.gpu_hour_cost * 1000000)::bigint AS cost_micros,
+       round(total.cost * 1000000)::bigint AS cost_micros,
        total.revenue_micros::bigint      AS revenue_micros,
        total.job_revenue_micros::bigint  AS job_revenue_micros,
        'USD'::text                       AS currency
@@ -257,7 +249,7 @@ COMMENT ON COLUMN reporting.pool_days.billed_gpu_seconds IS
 COMMENT ON COLUMN reporting.pool_days.foreign_gpu_seconds IS
     'Of those, what was charged in another currency than USD: its revenue is not in this row.';
 COMMENT ON COLUMN reporting.pool_days.cost_micros IS
-    'up_seconds at the pool''s cost of a GPU hour as it is set now, in micro-USD.';
+    'up_seconds at what a GPU hour of the pool cost while they passed, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.revenue_micros IS
     'What the GPU seconds were charged, less what was let off over the quote, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.job_revenue_micros IS
@@ -283,22 +275,3 @@ COMMENT ON COLUMN reporting.balances.credit_micros IS 'What it can still spend, 
 COMMENT ON COLUMN reporting.balances.held_micros IS 'Reserved for jobs that have not ended, in micro-units.';
 COMMENT ON COLUMN reporting.balances.owed_micros IS 'Charged beyond its credit and owed, in micro-units.';
 COMMENT ON COLUMN reporting.balances.charged_micros IS 'Charged since the beginning, in micro-units.';
-
-
--- A role belongs to the whole server: another database of it may have made this one, even at the same moment.
-DO $$ BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'easel_reporting') THEN
-        CREATE ROLE easel_reporting NOLOGIN;
-    END IF;
-EXCEPTION
-    WHEN duplicate_object OR unique_violation THEN NULL;
-    WHEN insufficient_privilege THEN
-        RAISE WARNING 'nobody can read the schema reporting yet: have one who may make roles CREATE ROLE easel_reporting NOLOGIN,'
-            ' then run easel migrate again';
-END $$;
-DO $$ BEGIN
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'easel_reporting') THEN
-        GRANT USAGE ON SCHEMA reporting TO easel_reporting;
-        GRANT SELECT ON ALL TABLES IN SCHEMA reporting TO easel_reporting;
-    END IF;
-END $$;

@@ -1,9 +1,11 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from decimal import Decimal
 
 from django.db import connections
 
 from easel.registry.models import Worker, WorkerDay
+from easel.registry.pools import pool_cost_set
 from easel.registry.workers import worker_seen
 from tests.conftest import NOW, worker_beat
 
@@ -78,3 +80,11 @@ def test_two_consumers_may_meet_a_new_worker_at_once(pool):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(first, range(4)))
     assert days(pool) == [(1, 0.5, 0)]
+
+
+def test_what_has_passed_keeps_its_cost_when_the_pool_has_a_new_one(pool):
+    pool_cost_set(pool, gpu_hour_cost=Decimal("3.60"))
+    see(pool, after=10)
+    pool_cost_set(pool, gpu_hour_cost=Decimal("36"))
+    see(pool, after=12)
+    assert WorkerDay.objects.get(pool=pool, worker="w2").cost == Decimal("0.03")

@@ -10,7 +10,9 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from billing import ledger
-from billing.models import StoredObject
+from billing.metering import usage_meter
+from billing.models import Meter, StoredObject
+from billing.rating import Quantity
 from billing.storage import gb_seconds, objects_deleted, objects_stored, storage_day_meter
 from easel.generation import completion, dispatch
 from easel.registry.models import WorkerDay
@@ -227,8 +229,6 @@ def test_a_charge_of_storage_is_of_the_day_that_was_kept(alice, keep, prices):
 
 
 def test_a_pools_day_shows_price_against_gpu_cost(alice, draw, pool):
-    pool.gpu_hour_cost = Decimal("3.60")
-    pool.save()
     WorkerDay.objects.filter(pool=pool).delete()
     for worker in ("w1", "w2"):
         WorkerDay.objects.create(
@@ -240,19 +240,18 @@ def test_a_pools_day_shows_price_against_gpu_cost(alice, draw, pool):
             busy_seconds=100,
             attributed_seconds=100,
             load_seconds=50,
+            cost=1,
         )
     draw(alice)
     [row] = select("pool_days", pool=pool.slug)
     assert (row["day"], row["workers"], row["up_seconds"], row["idle_seconds"]) == (TODAY, 2, 2000, 1700)
     assert (row["billed_gpu_seconds"], row["foreign_gpu_seconds"]) == (Decimal("1.5"), 0)
-    # 2000 seconds at 0.001 USD; 1.5 GPU seconds at 0.0001, and a quarter of an image unit and a request with it
+    # 1.5 GPU seconds at 0.0001, and a quarter of an image unit and a request with it
     assert (row["cost_micros"], row["revenue_micros"], row["job_revenue_micros"]) == (2_000_000, 150, 1150)
 
 
 def test_a_day_of_idle_workers_costs_without_revenue(pool):
-    WorkerDay.objects.create(pool=pool, worker="w9", day=date(2026, 2, 1), gpu_class="cpu", up_seconds=3600)
-    pool.gpu_hour_cost = 2
-    pool.save()
+    WorkerDay.objects.create(pool=pool, worker="w9", day=date(2026, 2, 1), gpu_class="cpu", up_seconds=3600, cost=2)
     [row] = select("pool_days", pool=pool.slug, day=date(2026, 2, 1))
     assert (row["cost_micros"], row["job_revenue_micros"], row["idle_seconds"]) == (2_000_000, 0, 3600)
 
@@ -264,3 +263,42 @@ def test_balances_show_what_is_left_held_and_charged(alice, draw, submit):
     held = ledger.balances(alice.tenant)["held"]
     assert (row["credit_micros"], row["held_micros"]) == (10_000_000 - 1150 - held, held)
     assert (row["charged_micros"], row["owed_micros"], row["currency"]) == (1150, 0, "USD")
+
+
+def test_costs_are_the_same_from_a_sealed_day_and_from_one_that_goes_on(alice, draw):
+    draw(alice)  # of a day that was sealed before
+    before = select("costs", tenant=alice.tenant.slug)
+    charges = select("charges", tenant=alice.tenant.slug)
+    for name in ("day", "project", "model", "resolution", "meter", "quantity", "amount_micros", "pool", "api_key"):
+        assert sorted(str(row[name]) for row in before) == sorted(str(row[name]) for row in charges)
+
+
+def test_a_reorganisation_leaves_the_past_as_it_was(alice, draw):
+    alice.project.labels = {"department": "design"}
+    alice.project.save()
+    draw(alice)
+    alice.project.labels = {"department": "sales"}
+    alice.project.save()
+    for view in ("costs", "charges"):
+        assert {row["department"] for row in select(view, tenant=alice.tenant.slug)} == {"design"}
+
+
+def test_what_nobody_prices_is_reported(alice):
+    usage_meter(
+        project=alice.project,
+        quantity=Quantity(meter=Meter.EGRESS_GB, amount=Decimal("1.5")),
+        dimensions={},
+        source="test",
+        key=f"egress/{alice.project.pk}",
+        occurred_at=NOW,
+        description="",
+        at=NOW,
+    )
+    [row] = select("unpriced", tenant=alice.tenant.slug)
+    assert (row["day"], row["meter"], row["quantity"], row["project"]) == (
+        TODAY,
+        "egress_gb",
+        Decimal("1.5"),
+        "default",
+    )
+    assert select("costs", tenant=alice.tenant.slug) == []

@@ -1,0 +1,130 @@
+-- What was charged, by the day: sums of the days that are sealed (`billing.models.costs`), and the charges since then.
+-- A union without grouping, so that conditions reach both sides; whoever reads it sums anyway.
+CREATE VIEW reporting.costs AS
+WITH sealed AS MATERIALIZED (
+         SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS until FROM billing_costday
+     ), cost AS (
+         SELECT day, booked_at, tenant_id, project_id, labels, pool, model, model_version, adapter, quality, tier,
+                resolution, api_key, gpu_class, storage_kind, meter, kind, rate_id, contract_id, discount, statement_id,
+                currency, quantity, amount_micros, list_micros, charges
+           FROM billing_dailycost
+         UNION ALL
+         SELECT (record.occurred_at AT TIME ZONE 'UTC')::date, charge.created_at, record.tenant_id, record.project_id,
+                record.dimensions -> 'labels', coalesce(record.dimensions ->> 'pool', ''),
+                coalesce(record.dimensions ->> 'model', ''), coalesce(record.dimensions ->> 'model_version', ''),
+                coalesce(record.dimensions ->> 'adapter', ''), coalesce(record.dimensions ->> 'quality', ''),
+                coalesce(record.dimensions ->> 'tier', ''), coalesce(record.dimensions ->> 'resolution', ''),
+                coalesce(record.dimensions ->> 'api_key', ''), coalesce(record.dimensions ->> 'gpu_class', ''),
+                coalesce(record.dimensions ->> 'kind', ''), record.meter, charge.kind, charge.rate_id,
+                charge.contract_id, charge.discount, charge.statement_id, charge.currency,
+                CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END, charge.amount_micros,
+                coalesce(charge.list_micros, charge.amount_micros), 1
+           FROM billing_charge charge
+           JOIN billing_usagerecord record ON record.id = charge.usage_record_id
+          WHERE charge.created_at >= (SELECT until FROM sealed)
+     )
+SELECT cost.day                                                                  AS day,
+       cost.booked_at                                                            AS booked_at,
+       tenant.slug                                                               AS tenant,
+       project.slug                                                              AS project,
+       coalesce(coalesce(cost.labels, project.labels) ->> 'department', '')      AS department,
+       coalesce(cost.labels, project.labels)                                     AS labels,
+       cost.pool::text                                                           AS pool,
+       cost.model::text                                                          AS model,
+       cost.model_version::text                                                  AS model_version,
+       cost.adapter                                                              AS adapter,
+       cost.quality::text                                                        AS quality,
+       cost.tier::text                                                           AS tier,
+       cost.resolution::text                                                     AS resolution,
+       cost.api_key::text                                                        AS api_key,
+       cost.gpu_class::text                                                      AS gpu_class,
+       cost.storage_kind::text                                                   AS storage_kind,
+       cost.meter::text                                                          AS meter,
+       cost.kind::text                                                           AS kind,
+       cost.quantity                                                             AS quantity,
+       cost.charges                                                              AS charges,
+       cost.amount_micros                                                        AS amount_micros,
+       cost.list_micros                                                          AS list_micros,
+       cost.currency::text                                                       AS currency,
+       coalesce(project.labels ->> 'history', '') = 'generated'                  AS is_history,
+       cost.tenant_id                                                            AS tenant_id,
+       cost.project_id                                                           AS project_id,
+       cost.rate_id                                                              AS rate_id,
+       cost.contract_id                                                          AS contract_id,
+       cost.discount                                                             AS discount,
+       cost.statement_id                                                         AS credit_note_id
+  FROM cost
+  JOIN tenants_tenant tenant ON tenant.id = cost.tenant_id
+  JOIN tenants_project project ON project.id = cost.project_id;
+
+COMMENT ON VIEW reporting.costs IS
+    'What was charged, in sums of charges that are alike; sum what you read. All of it is what the ledger earned. It is
+     the quick one: reporting.charges has each charge.';
+COMMENT ON COLUMN reporting.costs.day IS 'The day (UTC) on which it was used, which reports and the API count by.';
+COMMENT ON COLUMN reporting.costs.booked_at IS
+    'When it was charged, to the day; on the last and first day of a month to the quarter hour at least, so that it says
+     in which month of any time zone.';
+COMMENT ON COLUMN reporting.costs.tenant IS 'Slug of the tenant that pays.';
+COMMENT ON COLUMN reporting.costs.project IS 'Slug of the project that the cost belongs to.';
+COMMENT ON COLUMN reporting.costs.department IS 'The label department as it was at the time; empty without one.';
+COMMENT ON COLUMN reporting.costs.labels IS 'All labels of the project as they were at the time, as a JSON object.';
+COMMENT ON COLUMN reporting.costs.pool IS 'The pool that drew it; empty for storage, and before pools were kept.';
+COMMENT ON COLUMN reporting.costs.model IS 'The model that was called; empty for storage.';
+COMMENT ON COLUMN reporting.costs.model_version IS 'The version that served it, as model@number; empty for storage.';
+COMMENT ON COLUMN reporting.costs.adapter IS 'Names of the LoRA adapters, joined by +; empty without one.';
+COMMENT ON COLUMN reporting.costs.quality IS 'The quality that was asked for; empty for storage.';
+COMMENT ON COLUMN reporting.costs.tier IS 'The tier that drew it, fast or hd; empty for storage.';
+COMMENT ON COLUMN reporting.costs.resolution IS 'Width x height in pixels, as 1024x1024; empty for storage.';
+COMMENT ON COLUMN reporting.costs.api_key IS 'The readable part of the key that asked; empty for storage.';
+COMMENT ON COLUMN reporting.costs.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
+COMMENT ON COLUMN reporting.costs.storage_kind IS 'Of storage, what was kept: output or adapter; else empty.';
+COMMENT ON COLUMN reporting.costs.meter IS
+    'What was counted: gpu_second, pool_second, image_unit, request, cache_hit, storage_gb_second or egress_gb.';
+COMMENT ON COLUMN reporting.costs.kind IS 'usage, cap or correction, as in reporting.charges.';
+COMMENT ON COLUMN reporting.costs.quantity IS 'How much of the meter, in the meter''s unit; 0 for a cap.';
+COMMENT ON COLUMN reporting.costs.charges IS 'How many charges the row sums.';
+COMMENT ON COLUMN reporting.costs.amount_micros IS 'What was charged, in micro-units of the currency.';
+COMMENT ON COLUMN reporting.costs.list_micros IS
+    'What the list''s prices alone would have asked, without contract and discount, in micro-units.';
+COMMENT ON COLUMN reporting.costs.currency IS 'ISO 4217.';
+COMMENT ON COLUMN reporting.costs.is_history IS 'True for a project whose label history says that its use was generated, to look at.';
+COMMENT ON COLUMN reporting.costs.tenant_id IS 'The tenant''s id.';
+COMMENT ON COLUMN reporting.costs.project_id IS 'The project''s id.';
+COMMENT ON COLUMN reporting.costs.rate_id IS 'Which price: the rate of a price book.';
+COMMENT ON COLUMN reporting.costs.contract_id IS 'The contract it was charged by; null without one.';
+COMMENT ON COLUMN reporting.costs.discount IS 'The contract''s discount in it: 0.1 took a tenth off.';
+COMMENT ON COLUMN reporting.costs.credit_note_id IS 'The credit note that has it, for a correction of a final statement.';
+
+
+CREATE VIEW reporting.unpriced AS
+SELECT (record.occurred_at AT TIME ZONE 'UTC')::date       AS day,
+       record.occurred_at                                  AS used_at,
+       tenant.slug                                         AS tenant,
+       project.slug                                        AS project,
+       coalesce(coalesce(record.dimensions -> 'labels', project.labels) ->> 'department', '') AS department,
+       coalesce(record.dimensions -> 'labels', project.labels) AS labels,
+       record.job_id                                       AS job_id,
+       record.meter::text                                  AS meter,
+       record.quantity                                     AS quantity,
+       coalesce(record.dimensions ->> 'model', '')         AS model,
+       coalesce(record.dimensions ->> 'gpu_class', '')     AS gpu_class,
+       coalesce(record.dimensions ->> 'tier', '')          AS tier
+  FROM billing_usagerecord record
+  JOIN tenants_tenant tenant ON tenant.id = record.tenant_id
+  JOIN tenants_project project ON project.id = record.project_id
+ WHERE NOT EXISTS (SELECT FROM billing_charge charge WHERE charge.usage_record_id = record.id);
+
+COMMENT ON VIEW reporting.unpriced IS
+    'One row per measured quantity that was not charged, since no price book in force had a price for its meter.';
+COMMENT ON COLUMN reporting.unpriced.day IS 'The day (UTC) of used_at.';
+COMMENT ON COLUMN reporting.unpriced.used_at IS 'When it was used: ask for a range of this, which has an index.';
+COMMENT ON COLUMN reporting.unpriced.tenant IS 'Slug of the tenant that used it.';
+COMMENT ON COLUMN reporting.unpriced.project IS 'Slug of the project that used it.';
+COMMENT ON COLUMN reporting.unpriced.department IS 'The label department as it was at the time; empty without one.';
+COMMENT ON COLUMN reporting.unpriced.labels IS 'All labels of the project as they were at the time, as a JSON object.';
+COMMENT ON COLUMN reporting.unpriced.job_id IS 'The job; null for storage and pools.';
+COMMENT ON COLUMN reporting.unpriced.meter IS 'What was counted.';
+COMMENT ON COLUMN reporting.unpriced.quantity IS 'How much, in the meter''s unit; of a correction the difference.';
+COMMENT ON COLUMN reporting.unpriced.model IS 'The model that was called; empty for storage and pools.';
+COMMENT ON COLUMN reporting.unpriced.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
+COMMENT ON COLUMN reporting.unpriced.tier IS 'The tier that drew it; empty for storage and pools.';
