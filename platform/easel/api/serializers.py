@@ -1,6 +1,7 @@
 """What requests may hold. Unknown fields and wrong types are refused by name, never dropped or converted."""
 
 import math
+from datetime import date
 from typing import Any
 
 from rest_framework import serializers
@@ -201,6 +202,38 @@ class UsageQuery(Strict):
     )
     start = serializers.DateField(required=False, help_text="First day (UTC), by default the month's first.")
     end = serializers.DateField(required=False, help_text="Last day (UTC), by default today.")
+
+
+class SpanQuery(Strict):
+    start = serializers.DateField(
+        required=False, help_text="First day (UTC), by default the first of the last one's month."
+    )
+    end = serializers.DateField(required=False, help_text="Last day (UTC), by default today.")
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if "start" in fields and "end" in fields and fields["end"] < fields["start"]:
+            raise serializers.ValidationError({"end": f"is before start, {fields['start']}"})
+        return fields
+
+    def days(self, today: date) -> dict[str, date]:
+        end = self.validated_data.get("end") or max(today, self.validated_data.get("start", today))
+        return {"start": self.validated_data.get("start", end.replace(day=1)), "end": end}
+
+
+class FocusExportQuery(SpanQuery):
+    format = serializers.ChoiceField(("csv", "parquet"), default="csv")
+    invoice = serializers.IntegerField(
+        required=False, min_value=1, help_text="All that the statement or credit note of this number has, and no days."
+    )
+
+    def validate(self, fields: dict[str, Any]) -> dict[str, Any]:
+        if "invoice" in fields and ("start" in fields or "end" in fields):
+            raise serializers.ValidationError({"invoice": "has its own period: leave start and end out"})
+        return super().validate(fields)
+
+
+class CostsExportQuery(SpanQuery):
+    decimal = serializers.ChoiceField(("point", "comma"), default="point", help_text="How decimals are written.")
 
 
 class BudgetInput(Strict):

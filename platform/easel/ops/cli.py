@@ -24,6 +24,7 @@ _ELSEWHERE = {
     "block-list": Lazy("easel.ops.limit_command:block_list", "What no prompt may hold."),
     "contract": Lazy("easel.ops.price_command:contract", "What is agreed with tenants: prices, a discount, a minimum."),
     "demo": Lazy("easel.ops.demo:demo", "Start everything, generate, show what it cost, keep serving."),
+    "export": Lazy("easel.ops.export_command:export", "Costs and usage as files: FOCUS, CSV, CloudEvents."),
     "generate": Lazy("easel.ops.generate_command:generate", "Generate an image."),
     "key": Lazy("easel.ops.tenant_command:key", "Create, list, rotate and revoke API keys."),
     "model": Lazy("easel.ops.model_command:model", "Add versions of models, and share their callers out."),

@@ -128,3 +128,49 @@ COMMENT ON COLUMN reporting.unpriced.quantity IS 'How much, in the meter''s unit
 COMMENT ON COLUMN reporting.unpriced.model IS 'The model that was called; empty for storage and pools.';
 COMMENT ON COLUMN reporting.unpriced.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
 COMMENT ON COLUMN reporting.unpriced.tier IS 'The tier that drew it; empty for storage and pools.';
+
+
+CREATE VIEW reporting.usage_events AS
+SELECT tenant.slug                                         AS tenant,
+       record.occurred_at                                  AS used_at,
+       json_build_object(
+           'specversion', '1.0',
+           'id', record.id,
+           'source', '/easel/usage',
+           'type', 'easel.usage.' || record.meter,
+           'subject', tenant.slug,
+           'time', to_char(record.occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+           'datacontenttype', 'application/json',
+           'data', json_build_object(
+               'project', project.slug,
+               'labels', coalesce(record.dimensions -> 'labels', project.labels),
+               'job_id', record.job_id,
+               'quantity', trim_scale(record.quantity)::text,
+               'cost', trim_scale(cost.micros / 1e6)::text,
+               'currency', tenant.currency,
+               'corrects', record.corrects_id,
+               'model', coalesce(record.dimensions ->> 'model', ''),
+               'model_version', coalesce(record.dimensions ->> 'model_version', ''),
+               'adapter', coalesce(record.dimensions ->> 'adapter', ''),
+               'quality', coalesce(record.dimensions ->> 'quality', ''),
+               'tier', coalesce(record.dimensions ->> 'tier', ''),
+               'resolution', coalesce(record.dimensions ->> 'resolution', ''),
+               'api_key', coalesce(record.dimensions ->> 'api_key', ''),
+               'gpu_class', coalesce(record.dimensions ->> 'gpu_class', ''),
+               'storage_kind', coalesce(record.dimensions ->> 'kind', '')
+           )
+       )                                                   AS event
+  FROM billing_usagerecord record
+  JOIN tenants_tenant tenant ON tenant.id = record.tenant_id
+  JOIN tenants_project project ON project.id = record.project_id
+ CROSS JOIN LATERAL (
+        SELECT sum(charge.amount_micros) AS micros FROM billing_charge charge WHERE charge.usage_record_id = record.id
+       ) cost;
+
+COMMENT ON VIEW reporting.usage_events IS
+    'One row per measured quantity, as a CloudEvent 1.0 for meters such as OpenMeter''s: quantities and costs are strings
+     of decimals, as they are exact.';
+COMMENT ON COLUMN reporting.usage_events.tenant IS 'Slug of the tenant, the event''s subject.';
+COMMENT ON COLUMN reporting.usage_events.used_at IS 'When it was used, the event''s time.';
+COMMENT ON COLUMN reporting.usage_events.event IS
+    'The event. Its source and id never change, so that one sent twice counts once; cost is null where nobody prices it.';

@@ -85,7 +85,7 @@ WITH usage AS (
                            WHEN 'egress_gb' THEN 'GB' ELSE 'Requests' END AS unit,
                 usage.meter,
                 -- The price itself where there is one; of tiers, and of the list under a contract, what it came to.
-                CASE WHEN rate.mode = 'flat' OR usage.quantity = 0 THEN rate.unit_price * (1 - usage.discount)
+                CASE WHEN rate.mode = 'flat' OR usage.quantity = 0 THEN round(rate.unit_price * (1 - usage.discount), 15)
                      ELSE round(contracted / 1e6 / usage.quantity, 15) END AS contracted_price,
                 CASE WHEN rate.mode = 'flat' AND book.tenant_id IS NULL OR usage.quantity = 0 THEN rate.unit_price
                      ELSE round(list / 1e6 / usage.quantity, 15) END AS list_price,

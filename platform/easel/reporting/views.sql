@@ -253,7 +253,7 @@ COMMENT ON COLUMN reporting.pool_days.cost_micros IS
 COMMENT ON COLUMN reporting.pool_days.revenue_micros IS
     'What the GPU seconds were charged, less what was let off over the quote, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.job_revenue_micros IS
-    'What its jobs were charged in all, with image units and requests, in micro-USD.';
+    'What was charged for it in all: its jobs, and the time of a dedicated pool, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.currency IS 'Always USD, in which pools are paid for.';
 
 

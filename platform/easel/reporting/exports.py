@@ -1,0 +1,206 @@
+"""Exports: what was charged and used in a range of days, from one snapshot, at flat memory however many the rows.
+
+PostgreSQL writes CSV and JSON itself (COPY); Parquet is made of batches of rows. Each is an iterator of blocks of
+bytes, on a connection of its own, since a download outlives the thread that began it.
+"""
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from psycopg import sql
+
+from tenants.errors import DomainError
+
+# Each holds a connection for as long as its reader takes.
+AT_ONCE_MAX = 4
+_BATCH_ROWS = 10_000
+_NUMERIC, _TIMESTAMPTZ, _JSONB, _BIGINT = 1700, 1184, 3802, 20
+_running = threading.BoundedSemaphore(AT_ONCE_MAX)
+
+# A label that a spreadsheet would take for a formula begins with a quote.
+_COSTS = r"""
+    SELECT day, tenant, project, regexp_replace(department, '^[=+@\t\r-]', '''\&') AS department,
+           (SELECT coalesce(regexp_replace(string_agg(key || ': ' || value, ', ' ORDER BY key), '^[=+@\t\r-]', '''\&'),
+                            '') FROM jsonb_each_text(labels)) AS labels,
+           meter, model, model_version, adapter, quality, tier, resolution, api_key, gpu_class, storage_kind,
+           replace(trim_scale(sum(quantity))::text, '.', {mark}) AS quantity,
+           sum(charges) AS charges,
+           replace(trim_scale(sum(amount_micros) / 1e6)::text, '.', {mark}) AS amount,
+           replace(trim_scale(sum(list_micros) / 1e6)::text, '.', {mark}) AS list_amount,
+           currency
+      FROM reporting.costs
+     WHERE day BETWEEN {start} AND {end} AND {of_tenant}
+     GROUP BY day, tenant, project, reporting.costs.department, reporting.costs.labels, meter, model, model_version,
+              adapter, quality, tier, resolution, api_key, gpu_class, storage_kind, currency
+     ORDER BY day, tenant, project, meter, model, resolution
+"""
+
+
+class ExportsBusy(DomainError):
+    """Too many exports are running: try again in a minute."""
+
+    code, http_status, retryable = "exports_busy", 429, True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The days `start` to `end`, both included, in UTC; of one tenant by its slug, or of all."""
+
+    start: date
+    end: date
+    tenant: str | None = None
+
+    def condition(self, at: str, tenant: str) -> sql.Composed:
+        """SQL for the rows whose instant in the column `at` is in it, and whose tenant is that."""
+        days = sql.SQL(
+            "{at} >= {start}::date::timestamp AT TIME ZONE 'UTC'"
+            " AND {at} < ({end}::date + 1)::timestamp AT TIME ZONE 'UTC'"
+        ).format(at=sql.Identifier(at), start=sql.Literal(self.start), end=sql.Literal(self.end))
+        return sql.SQL("{} AND {}").format(days, self.of_tenant(tenant))
+
+    def of_tenant(self, column: str) -> sql.Composed:
+        if self.tenant is None:
+            return sql.SQL("true").format()
+        return sql.SQL("{} = {}").format(sql.Identifier(column), sql.Literal(self.tenant))
+
+
+def focus(span: Span, *, form: str, invoice: int | None = None) -> Iterator[bytes]:
+    """`reporting.focus` as `csv` or `parquet`: what was used on the days, or instead all that an invoice has."""
+    where = span.condition("ChargePeriodStart", "BillingAccountId")
+    if invoice is not None:
+        where = sql.SQL('"InvoiceId" = {} AND {}').format(sql.Literal(str(invoice)), span.of_tenant("BillingAccountId"))
+    with _snapshot() as database:
+        columns = _columns(database)
+        if form == "parquet":
+            yield from _parquet(database, columns, where)
+            return
+        rows = sql.SQL("SELECT {} FROM reporting.focus WHERE {}").format(
+            sql.SQL(", ").join(_as_text(name, oid) for name, oid in columns), where
+        )
+        yield from _copied(database, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(rows))
+
+
+def events(span: Span) -> Iterator[bytes]:
+    """`reporting.usage_events`, a CloudEvent a line: what was measured on the days."""
+    where = span.condition("used_at", "tenant")
+    rows = sql.SQL("SELECT event::text FROM reporting.usage_events WHERE {}").format(where)
+    # Plain lines: JSON holds neither of these two raw, and COPY's own text would double its backslashes.
+    lines = sql.SQL(r"COPY ({}) TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')").format(rows)
+    with _snapshot() as database:
+        yield from _copied(database, lines)
+
+
+def costs(span: Span, *, comma: bool) -> Iterator[bytes]:
+    """`reporting.costs` by day and all that it tells apart, as CSV for a spreadsheet, with decimal commas if asked."""
+    rows = sql.SQL(_COSTS).format(
+        start=sql.Literal(span.start),
+        end=sql.Literal(span.end),
+        mark=sql.Literal("," if comma else "."),
+        of_tenant=span.of_tenant("tenant"),
+    )
+    delimiter = sql.Literal(";" if comma else ",")
+    with _snapshot() as database:
+        yield from _copied(
+            database, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, DELIMITER {})").format(rows, delimiter)
+        )
+
+
+@contextmanager
+def _snapshot() -> Iterator[psycopg.Connection]:
+    if not _running.acquire(blocking=False):
+        raise ExportsBusy(f"{AT_ONCE_MAX} exports are running here: try again in a minute")
+    try:
+        with closing(psycopg.connect(settings.EASEL.database_url)) as database:
+            database.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            # A reader may be slow, but not forever.
+            database.execute("SET LOCAL idle_in_transaction_session_timeout = '5min'")
+            database.execute("SET LOCAL TimeZone = 'UTC'")
+            yield database
+    finally:
+        _running.release()
+
+
+def _copied(database: psycopg.Connection, statement: sql.Composed) -> Iterator[bytes]:
+    with database.cursor() as cursor, cursor.copy(statement) as copy:
+        waiting, size = [], 0
+        for block in copy:  # a row each
+            waiting.append(bytes(block))
+            size += len(block)
+            if size >= 2**16:
+                yield b"".join(waiting)
+                waiting, size = [], 0
+        yield b"".join(waiting)
+
+
+def _columns(database: psycopg.Connection) -> list[tuple[str, int]]:
+    """The view's columns with the types that PostgreSQL names by number."""
+    described = database.execute("SELECT * FROM reporting.focus LIMIT 0").description or []
+    return [(column.name, column.type_code) for column in described]
+
+
+def _as_text(name: str, oid: int) -> sql.Composed:
+    column = sql.Identifier(name)
+    if oid == _TIMESTAMPTZ:
+        return sql.SQL("to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS {0}").format(column)
+    if oid == _NUMERIC:
+        return sql.SQL("trim_scale({0}) AS {0}").format(column)
+    return sql.SQL("{}").format(column)
+
+
+def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where: sql.Composed) -> Iterator[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        _NUMERIC: pa.decimal128(38, 15),
+        _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"),
+        _BIGINT: pa.int64(),
+    }
+    schema = pa.schema([(name, types.get(oid, pa.string())) for name, oid in columns])
+    shown = [
+        sql.SQL("{0}::text AS {0}" if oid == _JSONB else "trim_scale({0}) AS {0}" if oid == _NUMERIC else "{0}").format(
+            sql.Identifier(name)
+        )
+        for name, oid in columns
+    ]
+    file = _Drained()
+    writer = pq.ParquetWriter(file, schema, compression="zstd")
+    with database.cursor("focus") as cursor:
+        cursor.execute(sql.SQL("SELECT {} FROM reporting.focus WHERE {}").format(sql.SQL(", ").join(shown), where))
+        while rows := cursor.fetchmany(_BATCH_ROWS):
+            by_column = zip(zip(*rows, strict=True), schema.types, strict=True)
+            arrays = [pa.array(values, kind) for values, kind in by_column]
+            writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
+            yield file.taken()
+    writer.close()
+    yield file.taken()
+
+
+class _Drained(io.RawIOBase):
+    """A file that is written and taken away piece by piece."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.pieces.append(bytes(data))
+        self.size += len(self.pieces[-1])
+        return len(self.pieces[-1])
+
+    def tell(self) -> int:
+        return self.size
+
+    def taken(self) -> bytes:
+        pieces, self.pieces = self.pieces, []
+        return b"".join(pieces)
