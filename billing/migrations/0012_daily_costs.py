@@ -12,7 +12,7 @@ _COLUMNS = """day, booked_at, tenant_id, project_id, labels, pool, model, model_
         quantity, amount_micros, list_micros, charges"""
 
 
-def _sums(charges, condition):
+def _sums(charges: str, condition: str) -> str:
     return f"""
         INSERT INTO billing_dailycost ({_COLUMNS})
         SELECT (record.occurred_at AT TIME ZONE 'UTC')::date,

@@ -2,7 +2,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from easel.api import credit_views, experiment_views, quote_views, statement_views, views, webhook_views
+from easel.api import credit_views, experiment_views, export_views, quote_views, statement_views, views, webhook_views
 from easel.api.threads import threaded
 
 
