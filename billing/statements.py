@@ -33,7 +33,7 @@ from billing.models import (
 )
 from billing.money import EXACT, format_micros, from_micros, to_micros
 from billing.profiles import month_begin, month_end, profile_of
-from billing.statement_lines import charges_of, lines_of, with_model
+from billing.statement_lines import charges_of, lines_of
 from billing.storage import storage_days_due
 from tenants.errors import DomainError
 from tenants.models import Tenant
@@ -199,8 +199,12 @@ def _total(statement: Statement, lines: Iterable[StatementLine]) -> None:
 
 def _settle_volume(statement: Statement, now: datetime) -> None:
     """What the tier that the month's sum reaches makes of all its units, less what was charged on the way."""
-    volume = with_model(charges_of(statement)).filter(rate__mode=Rate.Mode.VOLUME).exclude(kind=Charge.Kind.CAP)
-    sums = volume.values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
+    # A correction of a month before was charged by that month's sum, and is no part of this one's.
+    of_before = Q(kind=Charge.Kind.CORRECTION, usage_record__corrects__occurred_at__lt=statement.period_start)
+    volume = charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).exclude(Q(kind=Charge.Kind.CAP) | of_before)
+    sums = (
+        volume.order_by().values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
+    )
     of_rate: dict[int, list[tuple[Decimal, Decimal, int]]] = {}
     for rate_id, discount, quantity, amount in sums:
         of_rate.setdefault(rate_id, []).append((discount, quantity, amount))

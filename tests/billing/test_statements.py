@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from billing import ledger
 from billing.models import Adjustment, BillingProfile, Contract, Meter, Statement, StatementLine, StoredObject
+from billing.price_books import RateTerms, price_book_seed
 from billing.profiles import month_begin, month_end
 from billing.rating import Prices, Quantity
 from billing.settlement import settle
@@ -171,6 +172,20 @@ def test_a_contracts_minimum_is_made_up_for(alice):
     assert statement.total_micros == 5 * DOLLAR
     assert Adjustment.objects.get(statement=statement).amount_micros == 5 * DOLLAR - 20_000
     assert ledger.balances(alice.tenant)["credit"] == 5 * DOLLAR
+
+
+def test_a_months_volume_price_is_settled_when_it_is_final(customer, currency):
+    """2,000 micros a unit, above 100 of the month 1,000 for all: 60 at 2,000, 60 at 1,000; all are due at 1,000."""
+    terms = RateTerms(
+        meter=Meter.IMAGE_UNIT, unit_price=Decimal("0.002"), mode="volume", tiers=((Decimal(100), Decimal("0.001")),)
+    )
+    price_book_seed(currency=currency, version=1, rates=[terms], effective_at=NOW - timedelta(days=99), now=NOW)
+    dora = customer(currency=currency)
+    for _ in range(2):
+        use(dora, units="60")
+    statement = finalised(dora)
+    assert [line.amount_micros for line in statement.lines.all()] == [180_000, -60_000]
+    assert statement.total_micros == 120_000
 
 
 def test_a_change_of_zone_leaves_no_gap(alice):
