@@ -20,7 +20,7 @@ budgets (`billing.budget_months`) is counted here, in the same transaction and u
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -381,20 +381,27 @@ class Standing(NamedTuple):
 
 def locked(tenant: Tenant) -> Standing:
     """How a tenant stands; until the transaction ends nobody else moves it."""
-    return _standing(tenant, Account.objects.select_for_update())
+    found = _found(tenant, Account.objects.select_for_update())
+    if Kind.CREDIT not in found:  # the tenant's first: there was nothing to lock
+        _open(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])
+        found = _found(tenant, Account.objects.select_for_update())
+    return _standing(found)
 
 
 def standing_of(tenant: Tenant) -> Standing:
     """How a tenant stands just now."""
-    return _standing(tenant, Account.objects.all())
+    return _standing(_found(tenant, Account.objects.all()))
 
 
-def _standing(tenant: Tenant, accounts: "QuerySet[Account]") -> Standing:
+def _found(tenant: Tenant, accounts: "QuerySet[Account]") -> dict[str, Account]:
     kinds = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
     rows = accounts.filter(tenant=tenant, kind__in=kinds, currency=tenant.currency)
     # In the order in which entries move them: no deadlock.
-    found = {row.kind: row for row in rows.order_by("kind")}
-    credit, held, receivable = (found.get(kind, Account()) for kind in kinds)
+    return {row.kind: row for row in rows.order_by("kind")}
+
+
+def _standing(found: Mapping[str, Account]) -> Standing:
+    credit, held, receivable = (found.get(kind, Account()) for kind in (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE))
     return Standing(
         credit=credit.balance_micros,
         held=held.balance_micros,
@@ -440,9 +447,13 @@ def _accounts(tenant: Tenant, sides: list[Side]) -> dict[Side, Account]:
     if missing := [side for side in sides if side not in found]:
         # Its other accounts first, as whoever waits for a row that is being added may have them already: no deadlock.
         locked(tenant)
-        Account.objects.bulk_create(
-            (Account(tenant=tenant, kind=kind, meter=meter, currency=tenant.currency) for kind, meter in missing),
-            ignore_conflicts=True,
-        )
+        _open(tenant, missing)
         return _accounts(tenant, sides)
     return found
+
+
+def _open(tenant: Tenant, sides: Iterable[Side]) -> None:
+    Account.objects.bulk_create(
+        (Account(tenant=tenant, kind=kind, meter=meter, currency=tenant.currency) for kind, meter in sides),
+        ignore_conflicts=True,
+    )

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing import ledger
+from billing.adjustments import adjustment_make
 from billing.budget_months import BudgetExceeded
 from billing.budgets import BudgetInvalid, BudgetNotFound, budget_remove, budget_set, budgets_of, charged_micros
 from billing.models import BudgetCrossing, BudgetHold, BudgetMonth, Meter
@@ -324,3 +325,19 @@ def test_whatever_threads_ask_for_at_once_no_budget_is_overspent(customer, asked
     assert found.spent_micros + found.held_micros == used
     if not made_meanwhile:
         assert used <= room * DOLLAR
+
+
+def test_a_budget_made_beside_a_tenants_first_charge_counts_it(customer):
+    """There is no account yet that either could lock."""
+    for _ in range(5):
+        dora = customer(credit="0")
+
+        def work(number, dora=dora):
+            if number:
+                return budget(dora, 5)
+            terms = {"reason": "r", "author": "operator:ann", "reference": uuid.uuid4(), "now": NOW}
+            return adjustment_make(tenant=dora.tenant, amount_micros=DOLLAR, **terms)
+
+        _, made = together(2, work)
+        assert standing(dora) == [(1, 0)]
+        assert charged_micros(made) == DOLLAR
