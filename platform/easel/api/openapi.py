@@ -167,6 +167,31 @@ USAGE_ROW = {
     "additionalProperties": False,
 }
 USAGE = _list_of(USAGE_ROW, start=DAY, end=DAY, total=MONEY)
+COSTS = _list_of(
+    _object(
+        group={"type": "object", "additionalProperties": TEXT},
+        charges=WHOLE,
+        requests=NUMBER,
+        image_units=NUMBER,
+        gpu_seconds=NUMBER,
+        storage_gb_seconds=NUMBER,
+        cost=MONEY,
+        list_cost=MONEY,
+    ),
+    start=DAY,
+    end=DAY,
+    total=MONEY,
+)
+OUTLOOK = _object(
+    object=TEXT,
+    month=DAY,
+    so_far=MONEY,
+    expected=_or_null(MONEY),
+    low=_or_null(MONEY),
+    high=_or_null(MONEY),
+    confidence=NUMBER,
+    anomalies={"type": "array", "items": _object(day=DAY, cost=MONEY, usual=MONEY, score=NUMBER)},
+)
 QUOTA = _list_of(
     _object(
         limit={"type": "string", "enum": list(LIMITS)},

@@ -12,6 +12,7 @@ from easel.api.errors import UnsupportedParameter
 from easel.generation.admission import SEED_MAX, AdapterUse, Spec
 from easel.registry.experiments import ArmPlan
 from easel.registry.tiers import Quality
+from easel.reporting.costs import GROUPS_MAX
 from easel.webhooks.models import WebhookDelivery
 
 
@@ -218,6 +219,21 @@ class SpanQuery(Strict):
     def days(self, today: date) -> dict[str, date]:
         end = self.validated_data.get("end") or max(today, self.validated_data.get("start", today))
         return {"start": self.validated_data.get("start", end.replace(day=1)), "end": end}
+
+
+class CostsQuery(SpanQuery):
+    group_by = serializers.CharField(
+        default="project",
+        help_text="Comma-separated, at most four: day, project, model, version, adapter, quality, tier, resolution,"
+        " key, meter, label:NAME.",
+    )
+    sort = serializers.ChoiceField(("group", "amount"), default="group", help_text="amount: the highest first.")
+
+    def validate_group_by(self, value: str) -> list[str]:
+        groups = list(dict.fromkeys(value.split(",")))
+        if len(groups) > GROUPS_MAX:
+            raise serializers.ValidationError(f"names more than {GROUPS_MAX}")
+        return groups
 
 
 class FocusExportQuery(SpanQuery):

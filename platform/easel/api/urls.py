@@ -2,7 +2,16 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from easel.api import credit_views, experiment_views, export_views, quote_views, statement_views, views, webhook_views
+from easel.api import (
+    cost_views,
+    credit_views,
+    experiment_views,
+    export_views,
+    quote_views,
+    statement_views,
+    views,
+    webhook_views,
+)
 from easel.api.threads import threaded
 
 
@@ -41,6 +50,8 @@ urlpatterns = [
     path("models/<name:name>", threaded(views.ModelDetail.as_view())),
     path("quota", threaded(views.QuotaView.as_view())),
     path("usage", threaded(views.Usage.as_view())),
+    path("costs", threaded(cost_views.Costs.as_view())),
+    path("costs/outlook", threaded(cost_views.Outlook.as_view())),
     path("exports/focus", threaded(export_views.FocusExport.as_view())),
     path("exports/costs", threaded(export_views.CostsExport.as_view())),
     path("exports/events", threaded(export_views.EventsExport.as_view())),

@@ -46,6 +46,7 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Money",
                 "items": [
+                    _item("Costs", "payments", "costs"),
                     _item("Statements", "request_quote", "billing_statement_changelist"),
                     _item("Price books", "sell", "billing_pricebook_changelist"),
                     _item("Accounts", "account_balance", "billing_account_changelist"),

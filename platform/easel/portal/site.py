@@ -5,8 +5,10 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.template.response import TemplateResponse
+from django.urls import path
 from unfold.sites import UnfoldAdminSite
 
+from easel.portal.cost_pages import costs_page
 from easel.portal.overview import DAYS, overview
 from easel.portal.serving import serve_all
 from easel.portal.sign_in import SignInForm
@@ -18,7 +20,11 @@ class PortalSite(UnfoldAdminSite):
     enable_nav_sidebar = True
 
     def get_urls(self) -> list[Any]:
-        return serve_all(super().get_urls())
+        costs = path("costs/", self.admin_view(self.costs), name="costs")
+        return serve_all([costs, *super().get_urls()])
+
+    def costs(self, request: HttpRequest) -> TemplateResponse:
+        return costs_page(request, self.each_context(request), now=datetime.now(UTC))
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         asked = request.GET.get("days", "")

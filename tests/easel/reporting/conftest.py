@@ -96,15 +96,14 @@ def year(customer, prices) -> Year:
         now=NOW,
     )
     contract_make(tenant=tenant, discount=Decimal("0.07"), minimum_micros=10_000_000, price_book=book, now=NOW)
-    design = project_create(tenant=tenant, slug="design", labels={"department": "design", "=team": "ä"}, now=NOW)
+    design = project_create(
+        tenant=tenant, slug="design", labels={"department": f"design-{tenant.slug}", "=team": "ä"}, now=NOW
+    )
     for hours in (0, 1, 26, 27):
         draw(carol, at=NOW + hours * HOUR, gpu_seconds="1.234567891", project=design)
     draw(carol, at=NOW + HOUR, model="other", adapter="outline")
     draw(carol, at=NOW + HOUR, gpu_seconds="1000", held=50_000)  # a cap lets most of it off
     at_midnight = draw(carol, at=PERIOD[1] - timedelta(microseconds=1), project=design)
-    design.labels = {"department": "sales"}
-    design.save()
-    draw(carol, at=PERIOD[1], project=design)  # the first of April in Berlin
     for day in range(5):
         midnight = datetime(2026, 3, 2 + day, tzinfo=UTC)
         usage_meter(
@@ -117,6 +116,9 @@ def year(customer, prices) -> Year:
             description="",
             at=midnight,
         )
+    design.labels = {"department": f"sales-{tenant.slug}"}
+    design.save()
+    draw(carol, at=PERIOD[1], project=design)  # the first of April in Berlin
     adjustment_make(
         tenant=tenant,
         amount_micros=-12_345,

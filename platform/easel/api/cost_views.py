@@ -1,0 +1,95 @@
+"""What a tenant was charged, by whatever it asks."""
+
+from datetime import timedelta
+from typing import Any
+
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from easel.api import openapi
+from easel.api.authentication import caller
+from easel.api.clock import now
+from easel.api.openapi import answers
+from easel.api.rendering import money_json
+from easel.api.serializers import CostsQuery
+from easel.reporting.costs import costs
+from easel.reporting.exports import Span
+from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecast
+from tenants.models import Scope
+
+
+class Costs(APIView):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="costs_get", parameters=[CostsQuery], responses=answers(openapi.COSTS))
+    def get(self, request: Request) -> Response:
+        """What was charged by day, project, label, model and so on, beside what the list's prices would have asked."""
+        query = CostsQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        tenant = caller(request).tenant
+        days = query.days(now().date())
+        rows = costs(
+            Span(tenant=tenant.slug, **days),
+            group_by=query.validated_data["group_by"],
+            currency=tenant.currency,
+            order=query.validated_data["sort"],
+        )
+        return Response(
+            {
+                "object": "costs",
+                **days,
+                "data": [
+                    {
+                        "group": row.group,
+                        "charges": row.charges,
+                        "requests": float(row.requests),
+                        "image_units": float(row.image_units),
+                        "gpu_seconds": float(row.gpu_seconds),
+                        "storage_gb_seconds": float(row.storage_gb_seconds),
+                        "cost": money_json(row.amount_micros, tenant.currency),
+                        "list_cost": money_json(row.list_micros, tenant.currency),
+                    }
+                    for row in rows
+                ],
+                "total": money_json(sum(row.amount_micros for row in rows), tenant.currency),
+            }
+        )
+
+
+class Outlook(APIView):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="costs_outlook", responses=answers(openapi.OUTLOOK))
+    def get(self, request: Request) -> Response:
+        """What this month will come to by the weekdays of the last eight weeks, and its days that stand out."""
+        tenant, today = caller(request).tenant, now().date()
+        start = min(today - timedelta(weeks=WEEKS), today.replace(day=1) - timedelta(weeks=WEEKS))
+        found = daily(Span(start=start, end=today, tenant=tenant.slug), currency=tenant.currency)
+        month = forecast(found, today=today)
+
+        def money(amount: int | None) -> dict[str, Any] | None:
+            return None if amount is None else money_json(amount, tenant.currency)
+
+        return Response(
+            {
+                "object": "costs.outlook",
+                "month": today.replace(day=1),
+                "so_far": money(month.spent_micros),
+                "expected": money(month.expected_micros),
+                "low": money(month.low_micros),
+                "high": money(month.high_micros),
+                "confidence": CONFIDENCE,
+                "anomalies": [
+                    {
+                        "day": one.day,
+                        "cost": money(one.amount_micros),
+                        "usual": money(one.usual_micros),
+                        "score": one.score,
+                    }
+                    for one in anomalies(found, since=today.replace(day=1))
+                    if one.day < today
+                ],
+            }
+        )

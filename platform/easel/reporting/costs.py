@@ -1,0 +1,168 @@
+"""What was charged, by whatever finance asks, from the schema `reporting` and nothing else."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.db import connection
+from psycopg import sql
+
+from easel.reporting.exports import Span
+from tenants.errors import DomainError
+
+# What can be grouped by, as SQL; labels besides, as `label:department`.
+GROUPS = {
+    "day": "day::text",
+    "tenant": "tenant",
+    "project": "project",
+    "model": "model",
+    "version": "model_version",
+    "adapter": "adapter",
+    "quality": "quality",
+    "tier": "tier",
+    "resolution": "resolution",
+    "key": "api_key",
+    "meter": "meter",
+    "pool": "pool",
+}
+GROUPS_MAX = 4
+_LABEL = re.compile(r"label:([^\x00]{1,64})")
+
+
+class UnknownGroup(DomainError):
+    """Costs can't be grouped by that."""
+
+    code, type = "unknown_group", "invalid_request_error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostRow:
+    """What a group was charged; `group` has a value per name that was grouped by, empty where there is none."""
+
+    group: dict[str, str]
+    charges: int
+    requests: Decimal
+    image_units: Decimal
+    gpu_seconds: Decimal
+    storage_gb_seconds: Decimal
+    amount_micros: int
+    list_micros: int
+
+
+def costs(
+    span: Span, *, group_by: Sequence[str], currency: str, label: tuple[str, str] | None = None, order: str = "group"
+) -> list[CostRow]:
+    """Sums per group over the days of `span`, of the projects with a `label` (name, value) if one is given.
+
+    In the order of the groups, or of what they were charged, the highest first. The rows sum to what the ledger earned.
+    Raises `UnknownGroup`.
+    """
+    keys = [_key(name) for name in group_by]
+    numbers = [sql.SQL(str(place)) for place in range(1, len(keys) + 1)]
+    query = sql.SQL("""
+        SELECT {keys} coalesce(sum(charges), 0)::bigint,
+               coalesce(sum(quantity) FILTER (WHERE meter = 'request'), 0),
+               coalesce(sum(quantity) FILTER (WHERE meter = 'image_unit'), 0),
+               coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0),
+               coalesce(sum(quantity) FILTER (WHERE meter = 'storage_gb_second'), 0),
+               coalesce(sum(amount_micros), 0)::bigint AS amount, coalesce(sum(list_micros), 0)::bigint
+          FROM reporting.costs
+         WHERE day BETWEEN {start} AND {end} AND currency = {currency} AND {of_tenant} AND {of_label}
+        {grouped} ORDER BY {order}
+    """).format(
+        keys=sql.SQL("").join(sql.SQL("{}, ").format(key) for key in keys),
+        start=sql.Literal(span.start),
+        end=sql.Literal(span.end),
+        currency=sql.Literal(currency),
+        of_tenant=span.of_tenant("tenant"),
+        of_label=label_is(label),
+        grouped=sql.SQL("GROUP BY {}").format(sql.SQL(", ").join(numbers)) if keys else sql.SQL(""),
+        order=sql.SQL(", ").join([*([sql.SQL("amount DESC")] if order == "amount" else []), *numbers])
+        if keys
+        else sql.SQL("1"),
+    )
+    count = len(keys)
+    return [
+        CostRow(
+            group=dict(zip(group_by, row[:count], strict=True)),
+            charges=row[count],
+            requests=row[count + 1],
+            image_units=row[count + 2],
+            gpu_seconds=row[count + 3],
+            storage_gb_seconds=row[count + 4],
+            amount_micros=row[count + 5],
+            list_micros=row[count + 6],
+        )
+        for row in rows_of(query)
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceRow:
+    """What an invoice has of a cost; `number` is None for what no final statement has yet."""
+
+    number: str | None
+    amount_micros: int
+
+
+def invoices(span: Span, *, currency: str, label: tuple[str, str] | None = None) -> list[InvoiceRow]:
+    """Where what was used on the days was billed, from `reporting.focus`; taxes and adjustments left out."""
+    query = sql.SQL("""
+        SELECT "InvoiceId", round(sum("BilledCost") * 1000000)::bigint FROM reporting.focus
+         WHERE {days} AND "BillingCurrency" = {currency} AND "ChargeCategory" = 'Usage' AND {of_label}
+         GROUP BY 1 ORDER BY length("InvoiceId"), 1
+    """).format(
+        days=span.condition("ChargePeriodStart", "BillingAccountId"),
+        currency=sql.Literal(currency),
+        of_label=label_is(label, "Tags"),
+    )
+    return [InvoiceRow(number=number, amount_micros=amount) for number, amount in rows_of(query)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpricedRow:
+    """A quantity of a meter that nobody priced, and in how many records."""
+
+    meter: str
+    quantity: Decimal
+    records: int
+
+
+def unpriced(span: Span, *, label: tuple[str, str] | None = None) -> list[UnpricedRow]:
+    """What was measured on the days and not charged."""
+    query = sql.SQL("""
+        SELECT meter, sum(quantity), count(*) FROM reporting.unpriced WHERE {days} AND {of_label} GROUP BY 1 ORDER BY 1
+    """).format(days=span.condition("used_at", "tenant"), of_label=label_is(label))
+    return [UnpricedRow(meter=meter, quantity=quantity, records=n) for meter, quantity, n in rows_of(query)]
+
+
+def label_values(name: str) -> list[str]:
+    """The values that a label of projects has, or had."""
+    query = sql.SQL("SELECT DISTINCT labels ->> {0} FROM reporting.costs WHERE labels ? {0} ORDER BY 1")
+    return [value for (value,) in rows_of(query.format(sql.Literal(name)))]
+
+
+def label_is(label: tuple[str, str] | None, column: str = "labels") -> sql.Composed:
+    """SQL for rows with a label; an empty value is that of projects without it."""
+    if label is None:
+        return sql.SQL("true").format()
+    name, value = map(sql.Literal, label)
+    return sql.SQL("coalesce({} ->> {}, '') = {}").format(sql.Identifier(column), name, value)
+
+
+def rows_of(query: sql.Composable) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
+
+
+def _key(name: str) -> sql.Composable:
+    if label := _LABEL.fullmatch(name):
+        return sql.SQL("coalesce(labels ->> {}, '')").format(sql.Literal(label[1]))
+    if name not in GROUPS:
+        known = ", ".join([*GROUPS, "label:NAME"])
+        raise UnknownGroup(f"costs aren't grouped by {name!r}; known are {known}", param="group_by")
+    return sql.SQL(GROUPS[name])

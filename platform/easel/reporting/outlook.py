@@ -1,0 +1,109 @@
+"""What a month will come to, and which days stand out: statistics of costs by the day."""
+
+import calendar
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from django.db import connection
+from psycopg import sql
+from scipy.stats import t as student
+
+from easel.reporting.exports import Span
+
+WEEKS = 8
+CONFIDENCE = 0.8
+# Of the modified z-score of Iglewicz and Hoaglin (1993), who say 3.5.
+_Z_MAX = 3.5
+_DAYS_MIN, _WEEKS_MIN = 7, 4
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """The month's cost at its end, in micros, and between which two it is in four of five cases.
+
+    None of them before there are `_DAYS_MIN` days to go by.
+    """
+
+    spent_micros: int
+    expected_micros: int | None
+    low_micros: int | None
+    high_micros: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anomaly:
+    """A day that cost much more or less than the same weekday usually does; `score` is a modified z-score."""
+
+    day: date
+    amount_micros: int
+    usual_micros: int
+    score: float
+
+
+def daily(span: Span, *, currency: str) -> dict[date, int]:
+    """What each day was charged, in micros; a day without charges has 0, from the first that has any."""
+    query = sql.SQL("""
+        SELECT day, sum(amount_micros)::bigint FROM reporting.costs
+         WHERE day BETWEEN {} AND {} AND currency = {} AND {} GROUP BY day ORDER BY day
+    """).format(span.start, span.end, currency, span.of_tenant("tenant"))
+    with connection.cursor() as cursor:
+        cursor.execute(query)
+        found: dict[date, int] = dict(cursor.fetchall())
+    if not found:
+        return {}
+    first = min(found)
+    return {day: found.get(day, 0) for day in (first + DAY * n for n in range((span.end - first).days + 1))}
+
+
+def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
+    """The month of `today` by its weekdays: each day to come costs what its weekday did on average in `WEEKS` weeks.
+
+    The interval is Student's for a sum of that many days, with the scatter of the days around their weekday's mean; it
+    takes days for independent, so a trend makes it too narrow. Today counts as its weekday, or more if it cost more.
+    """
+    first = today.replace(day=1)
+    last = today.replace(day=calendar.monthrange(today.year, today.month)[1])
+    spent = sum(amount for day, amount in costs.items() if first <= day <= today)
+    past = {day: amount for day, amount in costs.items() if today - WEEKS * 7 * DAY <= day < today}
+    if len(past) < _DAYS_MIN:
+        return Forecast(spent_micros=spent, expected_micros=None, low_micros=None, high_micros=None)
+    by_weekday: dict[int, list[int]] = {}
+    for day, amount in past.items():
+        by_weekday.setdefault(day.weekday(), []).append(amount)
+    means = {weekday: statistics.fmean(amounts) for weekday, amounts in by_weekday.items()}
+    ahead = [today + DAY * number for number in range((last - today).days + 1)]
+    before = spent - costs.get(today, 0)
+    expected = before + max(means[today.weekday()], costs.get(today, 0)) + sum(means[d.weekday()] for d in ahead[1:])
+    freedom = len(past) - len(means)
+    if freedom < 1:
+        return Forecast(spent_micros=spent, expected_micros=round(expected), low_micros=None, high_micros=None)
+    variance = sum((amount - means[day.weekday()]) ** 2 for day, amount in past.items()) / freedom
+    # Of each day ahead its own scatter, and that of the mean it is taken for, which days of one weekday share.
+    of_weekday = [sum(day.weekday() == weekday for day in ahead) for weekday in range(7)]
+    shared = sum(count**2 / len(by_weekday[weekday]) for weekday, count in enumerate(of_weekday) if count)
+    half = student.ppf((1 + CONFIDENCE) / 2, freedom) * (variance * (len(ahead) + shared)) ** 0.5
+    return Forecast(
+        spent_micros=spent,
+        expected_micros=round(expected),
+        low_micros=max(spent, round(expected - half)),
+        high_micros=round(expected + half),
+    )
+
+
+def anomalies(costs: Mapping[date, int], *, since: date) -> list[Anomaly]:
+    """The days from `since` on that stand out from the same weekday of the `WEEKS` weeks before, at least four."""
+    found = []
+    for day, amount in costs.items():
+        before = [costs[day - 7 * DAY * n] for n in range(1, WEEKS + 1) if day - 7 * DAY * n in costs]
+        if day < since or len(before) < _WEEKS_MIN:
+            continue
+        usual = statistics.median(before)
+        scatter = statistics.median(abs(one - usual) for one in before)
+        # Where weeks were all alike, what differs by less than a fiftieth is no news.
+        score = 0.6745 * (amount - usual) / max(scatter, usual / 50, 1)
+        if abs(score) > _Z_MAX:
+            found.append(Anomaly(day=day, amount_micros=amount, usual_micros=round(usual), score=round(score, 1)))
+    return found
