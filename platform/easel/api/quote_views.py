@@ -27,12 +27,11 @@ class ImagesQuote(APIView):
     @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(openapi.QUOTE))
     def post(self, request: Request) -> Response:
         """What the same body would cost as a generation, line by line; nothing is made, held or written."""
-        fields = ImagesInput(data=request.data)
-        fields.is_valid(raise_exception=True)
+        spec = ImagesInput.spec(ImagesInput.read(request.data))
         limits = Limits(
             prompt_chars_max=settings.EASEL.prompt_chars_max, job_ttl_seconds=settings.EASEL.job_ttl_seconds
         )
-        return Response(quote_json(job_quote(api_key=caller(request), spec=fields.spec(), limits=limits, now=now())))
+        return Response(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=now())))
 
 
 def quote_json(quote: Quote) -> dict[str, Any]:

@@ -116,16 +116,15 @@ class ImagesSubmit(APIView):
         description="OpenAI's Images API: draws and answers with the images.",
     )
     def post(self, request: Request) -> Response:
-        fields = ImagesInput(data=request.data)
-        fields.is_valid(raise_exception=True)
-        outcome, _ = submit(request, fields.spec(), "images")
+        fields = ImagesInput.read(request.data)
+        outcome, _ = submit(request, ImagesInput.spec(fields), "images")
         accepted = Response(status=202, headers=replay_headers(outcome))
         accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
             caller(request).tenant,
             outcome.resource_id,
-            fields.validated_data["response_format"],
-            bool(fields.validated_data["stream"]),
-            fields.validated_data["cancel_on_disconnect"],
+            fields["response_format"],
+            bool(fields["stream"]),
+            fields["cancel_on_disconnect"],
         )
         return accepted
 
@@ -219,9 +218,7 @@ class Jobs(APIView):
 
     @extend_schema(operation_id="jobs_create", request=JobInput, responses=answers(openapi.JOB, status=202))
     def post(self, request: Request) -> Response:
-        fields = JobInput(data=request.data)
-        fields.is_valid(raise_exception=True)
-        spec = fields.spec()
+        spec = JobInput.spec(JobInput.read(request.data))
         outcome, job = submit(request, spec, "jobs")
         if job is not None and job.state == State.QUEUED:
             shown = admitted_json(job, spec)

@@ -9,6 +9,7 @@ from functools import cache
 
 from django.db import connection, models
 from django.db.models import Q
+from psycopg.types.json import Jsonb
 
 from easel.registry.models import AdapterVersion, Arm, ModelVersion, Pool, Tier
 from tenants.models import ApiKey, Project, Tenant
@@ -138,16 +139,17 @@ class Job(models.Model):
 
 
 @cache
-def _job_insert() -> str:
-    columns = [str(f.column) for f in Job._meta.concrete_fields]
-    names, values = ", ".join(f'"{name}"' for name in columns), ", ".join(f"%({name})s" for name in columns)
-    return f"INSERT INTO {Job._meta.db_table} ({names}) VALUES ({values})"  # noqa: S608 - of the model's names alone
+def _job_insert() -> tuple[str, list[str]]:
+    """The statement, whose parameters are named as the attributes are, and their names."""
+    names = [field.attname for field in Job._meta.concrete_fields]
+    columns, values = ", ".join(f'"{name}"' for name in names), ", ".join(f"%({name})s" for name in names)
+    return f"INSERT INTO {Job._meta.db_table} ({columns}) VALUES ({values})", names  # noqa: S608 - of names alone
 
 
 def job_insert(job: Job) -> Steps[None]:
     """Writes a new job."""
-    fields = {str(f.column): f.get_db_prep_save(getattr(job, f.attname), connection) for f in Job._meta.concrete_fields}
-    yield Statement(_job_insert(), fields)
+    sql, names = _job_insert()
+    yield Statement(sql, {name: getattr(job, name) for name in names} | {"metadata": Jsonb(job.metadata)})
     job._state.adding, job._state.db = False, connection.alias
 
 
