@@ -20,13 +20,17 @@ RECHECK_SECONDS = 10  # how long a notice lost with its connection can keep a cl
 # The end of a job wakes all who wait for it, its progress those who follow it.
 CHANNELS = ("easel_finished", "easel_progress")
 
+_ENDED = "SELECT id FROM generation_job WHERE id = ANY(%s) AND finished_at IS NOT NULL"
+
 _waiters: dict[str, dict[UUID, set[asyncio.Event]]] = {channel: defaultdict(set) for channel in CHANNELS}
 _listener: asyncio.Task[None] | None = None
 
 
 async def finished(job_id: UUID, *, timeout_seconds: float) -> bool:
     """True once the job has ended; False if it hasn't within the time."""
-    async with contextlib.aclosing(looks(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds)) as turns:
+    # Between notices it is the listener that looks, once for all who wait.
+    turns = looks(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds, idle_seconds=timeout_seconds)
+    async with contextlib.aclosing(turns):
         async for _ in turns:
             # A database that is away for a moment costs a later look: the job is admitted, and an error would have
             # it sent again.
@@ -92,8 +96,12 @@ async def _listen() -> None:
                     await connection.execute(f"LISTEN {channel}")
                 for events in [*_waiters[CHANNELS[0]].values()]:  # what ended while nobody listened
                     _set(events)
-                async for notice in connection.notifies():
-                    _set(_waiters[notice.channel].get(UUID(notice.payload), set()))
+                while True:
+                    async for notice in connection.notifies(timeout=RECHECK_SECONDS):
+                        _set(_waiters[notice.channel].get(UUID(notice.payload), set()))
+                    found = await connection.execute(_ENDED, [list(_waiters[CHANNELS[0]])])
+                    for (job_id,) in await found.fetchall():
+                        _set(_waiters[CHANNELS[0]].get(job_id, set()))
         except psycopg.OperationalError as error:
             log.warning("listener_waits", error=repr(error))
             await asyncio.sleep(1)

@@ -1,0 +1,62 @@
+"""Clients that wait for their images on one API process: what each costs while nothing happens."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.bench.gateway.submissions import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """`threads_more` and `kib_each` of the process over what it had before; CPU in percent of one core."""
+
+    threads_more: int
+    kib_each: float
+    cpu_percent: float
+
+
+def waiting(server: Server, requests: Sequence[bytes], *, clients: int, seconds: float) -> Waiting:
+    """Sends as many images calls, whose jobs nobody draws, and looks at the process once all wait."""
+    threads, memory = server.process.num_threads(), server.process.memory_info().rss
+    return asyncio.run(_wait(server, requests, clients, seconds, threads, memory))
+
+
+async def _wait(
+    server: Server, requests: Sequence[bytes], clients: int, seconds: float, threads: int, memory: int
+) -> Waiting:
+    turns = asyncio.Semaphore(32)  # at their own pace, as clients come
+
+    async def come(number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        async with turns:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(requests[number % len(requests)])
+            await writer.drain()
+            return reader, writer
+
+    came = await asyncio.gather(*(come(number) for number in range(clients)))
+    await _is_idle(server)
+    cpu, begun = server.cpu_seconds, time.perf_counter()
+    await asyncio.sleep(seconds)
+    found = Waiting(
+        threads_more=server.process.num_threads() - threads,
+        kib_each=(server.process.memory_info().rss - memory) / clients / 1024,
+        cpu_percent=100 * (server.cpu_seconds - cpu) / (time.perf_counter() - begun),
+    )
+    if left := sum(reader.at_eof() for reader, _ in came):
+        raise RuntimeError(f"{left} of {clients} clients do not wait any more")
+    for _, writer in came:
+        writer.close()
+    return found
+
+
+async def _is_idle(server: Server) -> None:
+    """Once the last was admitted, the process has little to do."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        before = server.cpu_seconds
+        await asyncio.sleep(2)
+        if server.cpu_seconds - before < 1.0:
+            return
+    raise RuntimeError("the process was never idle")
