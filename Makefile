@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.easel-ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench-engine bench-gateway chaos lint format dashboards lock clean
+.PHONY: help setup demo dev test bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ bench-engine: $(READY) ## Measure the engine against diffusers and other policie
 
 bench-gateway: $(READY) ## Measure admission, dispatch and fairness (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.gateway
+
+bench-billing: $(READY) ## Measure statements, dashboards and exports at up to a million jobs (QUICK=1, RECORD=1).
+	@$(BIN)/python -m tests.bench.billing
 
 chaos: $(READY) ## Kill, pause and confuse everything under load, and check the books (SEEDS=50, or SEED=17; RECORD=1).
 	@$(BIN)/python -m tests.chaos

@@ -8,7 +8,7 @@ from deploy.grafana.cost import CURRENCY, TENANT
 _NOW = "is_today AND tenant IN (${tenant:sqlstring})"
 _DAYS = "$__timeFilter(day) AND tenant IN (${tenant:sqlstring})"
 _CHARGED = (
-    "$__timeFilter(used_at) AND tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
+    "$__timeFilter(day) AND tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
     " AND meter = 'storage_gb_second'"
 )
 _DAY = "day::timestamp AT TIME ZONE 'UTC' AS time"
@@ -45,9 +45,7 @@ def dashboard() -> dict[str, Any]:
             number(
                 "Charged for storage, ${currency}",
                 "Charges of the days that are over.",
-                rows(
-                    f"SELECT coalesce(sum(amount_micros), 0) / 1e6 AS charged FROM reporting.charges WHERE {_CHARGED}"
-                ),
+                rows(f"SELECT coalesce(sum(amount_micros), 0) / 1e6 AS charged FROM reporting.costs WHERE {_CHARGED}"),
                 unit="none",
                 span=6,
                 decimals=6,
@@ -96,7 +94,7 @@ def dashboard() -> dict[str, Any]:
                 "What each day's storage was charged; today's comes after midnight.",
                 by_time(
                     f"""SELECT {_DAY}, tenant AS metric, sum(amount_micros) / 1e6 AS cost
-                    FROM reporting.charges WHERE {_CHARGED} GROUP BY 1, 2 ORDER BY 1, 2"""
+                    FROM reporting.costs WHERE {_CHARGED} GROUP BY 1, 2 ORDER BY 1, 2"""
                 ),
                 unit="none",
                 span=8,

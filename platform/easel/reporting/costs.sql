@@ -2,7 +2,8 @@
 -- A union without grouping, so that conditions reach both sides; whoever reads it sums anyway.
 CREATE VIEW reporting.costs AS
 WITH sealed AS MATERIALIZED (
-         SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS until FROM billing_costday
+         SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS until, timestamptz 'infinity' AS forever
+           FROM billing_costday
      ), cost AS (
          SELECT day, booked_at, tenant_id, project_id, labels, pool, model, model_version, adapter, quality, tier,
                 resolution, api_key, gpu_class, storage_kind, meter, kind, rate_id, contract_id, discount, statement_id,
@@ -21,7 +22,9 @@ WITH sealed AS MATERIALIZED (
                 coalesce(charge.list_micros, charge.amount_micros), 1
            FROM billing_charge charge
            JOIN billing_usagerecord record ON record.id = charge.usage_record_id
-          WHERE charge.created_at >= (SELECT until FROM sealed)
+          -- PostgreSQL takes a range of unknown ends for a small one, and what is above an unknown one for a third of
+          -- the table: it shall come by the index.
+          WHERE charge.created_at >= (SELECT until FROM sealed) AND charge.created_at < (SELECT forever FROM sealed)
      )
 SELECT cost.day                                                                  AS day,
        cost.booked_at                                                            AS booked_at,

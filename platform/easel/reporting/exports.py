@@ -20,7 +20,7 @@ from tenants.errors import DomainError
 
 # Each holds a connection for as long as its reader takes.
 AT_ONCE_MAX = 4
-_BATCH_ROWS = 10_000
+_BATCH_ROWS = 5_000
 _NUMERIC, _TIMESTAMPTZ, _JSONB, _BIGINT = 1700, 1184, 3802, 20
 _running = threading.BoundedSemaphore(AT_ONCE_MAX)
 

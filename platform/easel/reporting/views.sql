@@ -81,11 +81,17 @@ SELECT job.id                                        AS job_id,
        job.width || 'x' || job.height                AS resolution,
        job.n                                         AS n,
        job.steps                                     AS steps,
-       tried.attempts                                AS attempts,
-       extract(epoch FROM tried.began_at - job.created_at)    AS queue_seconds,
-       extract(epoch FROM job.finished_at - tried.began_at)   AS run_seconds,
-       tried.gpu_seconds                             AS gpu_seconds,
-       cost.amount_micros                            AS amount_micros,
+       -- Each asked for by itself, so that a report that leaves it out doesn't pay for it.
+       (SELECT count(*) FROM generation_attempt WHERE job_id = job.id) AS attempts,
+       extract(epoch FROM (SELECT min(started_at) FROM generation_attempt WHERE job_id = job.id) - job.created_at)
+                                                     AS queue_seconds,
+       extract(epoch FROM job.finished_at - (SELECT min(started_at) FROM generation_attempt WHERE job_id = job.id))
+                                                     AS run_seconds,
+       (SELECT coalesce(sum(attempt.gpu_seconds), 0) FROM generation_attempt attempt WHERE attempt.job_id = job.id)
+                                                     AS gpu_seconds,
+       (SELECT coalesce(sum(charge.amount_micros), 0)::bigint
+          FROM billing_usagerecord record JOIN billing_charge charge ON charge.usage_record_id = record.id
+         WHERE record.job_id = job.id)               AS amount_micros,
        tenant.currency::text                         AS currency
   FROM generation_job job
   JOIN tenants_tenant tenant ON tenant.id = job.tenant_id
@@ -94,16 +100,7 @@ SELECT job.id                                        AS job_id,
   JOIN registry_model model ON model.id = version.model_id
   JOIN registry_pool pool ON pool.id = job.pool_id
   LEFT JOIN registry_arm arm ON arm.id = job.arm_id
-  LEFT JOIN registry_experiment experiment ON experiment.id = arm.experiment_id
- CROSS JOIN LATERAL (
-        SELECT count(*) AS attempts, min(started_at) AS began_at, coalesce(sum(gpu_seconds), 0) AS gpu_seconds
-          FROM generation_attempt WHERE job_id = job.id
-       ) tried
- CROSS JOIN LATERAL (
-        SELECT coalesce(sum(charge.amount_micros), 0)::bigint AS amount_micros
-          FROM billing_usagerecord record JOIN billing_charge charge ON charge.usage_record_id = record.id
-         WHERE record.job_id = job.id
-       ) cost;
+  LEFT JOIN registry_experiment experiment ON experiment.id = arm.experiment_id;
 
 COMMENT ON VIEW reporting.jobs IS 'One row per job. What was asked for in words is not here: prompts stay with their tenant.';
 COMMENT ON COLUMN reporting.jobs.job_id IS 'The job''s id, as the API gives it.';

@@ -1,0 +1,24 @@
+"""The benchmark's parts at a tiny scale: that they run, and measure what they say."""
+
+from datetime import timedelta
+
+from easel.ops.audit import daily_costs_match_charges
+from tests.bench.billing import finance, months
+from tests.bench.gateway.house import served_model
+
+
+def test_a_month_of_copies_is_sealed_told_and_exported():
+    month = months.next_month()
+    owners, jobs = months.customers(2, served_model(), at=month)
+    months.fill(month, jobs, copies=5)
+    assert months.jobs_in(month) == len(jobs) * 6
+    assert months.seal_until(months.month_after(month.date())) >= 28
+    assert not list(daily_costs_match_charges(month))
+    seconds = finance.query_seconds(month)
+    assert len(seconds) > 20
+    assert finance.statements_seconds([owner.tenant for owner in owners], month) > 0
+    made = finance.export(month, form="csv")
+    assert made.rows > len(jobs)
+    assert made.peak_mib > 10
+    assert owners[0].tenant.statements.get().period_end == months.month_after(month.date())
+    assert month + timedelta(days=27) < months.month_after(month.date())
