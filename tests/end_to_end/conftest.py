@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,15 +119,23 @@ def _easel() -> list[str]:
     return [sys.executable, "-m", "easel.ops.cli"]
 
 
+@contextmanager
+def new_home() -> Iterator[Path]:
+    """Not in pytest's folder: under root, each run of pytest that starts shuts that to the user of PostgreSQL."""
+    with tempfile.TemporaryDirectory(prefix="easel-home-", ignore_cleanup_errors=True) as home:
+        yield Path(home)
+
+
 @pytest.fixture(scope="session")
-def easel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveEasel]:
+def easel() -> Iterator[LiveEasel]:
     """One stack for all tests that leave it whole; leases are short, for the tests that kill."""
-    live = LiveEasel(tmp_path_factory.mktemp("easel"), free_port(), {"EASEL_LEASE_SECONDS": "4"})
-    live.start()
-    try:
-        yield live
-    finally:
-        live.stop()
+    with new_home() as home:
+        live = LiveEasel(home, free_port(), {"EASEL_LEASE_SECONDS": "4"})
+        live.start()
+        try:
+            yield live
+        finally:
+            live.stop()
 
 
 @pytest.fixture

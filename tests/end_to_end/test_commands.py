@@ -5,7 +5,7 @@ import pytest
 
 from easel.ops.client import Client
 from easel.ops.stack import free_port
-from tests.end_to_end.conftest import LiveEasel
+from tests.end_to_end.conftest import LiveEasel, new_home
 
 
 def spendable(easel, name):
@@ -61,8 +61,9 @@ def test_what_is_not_there_is_named(easel):
     assert ["tenant_not_found" in refused[0].stderr, "key_not_found" in refused[1].stderr] == [True, True]
 
 
-def test_a_command_on_a_database_without_tables_says_what_makes_them(tmp_path):
-    refused = LiveEasel(tmp_path, free_port()).command("tenant", "list")
+def test_a_command_on_a_database_without_tables_says_what_makes_them():
+    with new_home() as home:
+        refused = LiveEasel(home, free_port()).command("tenant", "list")
     assert (refused.returncode, "easel migrate" in refused.stderr) == (1, True)
 
 
