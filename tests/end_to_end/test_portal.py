@@ -89,7 +89,7 @@ def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
     page.fill("input[name=amount]", "2.5")
     page.fill("input[name=reason]", "invoice 7")
     page.get_by_role("button", name="Grant credit").dblclick()
-    expect(page.get_by_text("12.500000 USD", exact=True)).to_be_visible()
+    expect(page.get_by_text("12.500000 USD", exact=True).first).to_be_visible()
 
 
 def test_the_cost_of_a_job_is_one_figure_in_the_portal_the_api_and_the_reports(easel, alice, page):
