@@ -121,6 +121,21 @@ def dashboard() -> dict[str, Any]:
                 unit="currencyUSD",
                 units={"time up": "s", "GPU time charged": "s", "in use": "percentunit"},
             ),
+            listing(
+                "Departments",
+                "What the pools cost to draw for each department, with its part of idle, loading and wasted time in"
+                " proportion to its GPU time, beside what it was charged. The view has other policies and labels.",
+                rows(
+                    f"""SELECT CASE department WHEN '' THEN 'none' ELSE department END AS department,
+                    sum(gpu_seconds) AS "GPU time", sum(direct_micros) / 1e6 AS "cost of its GPU time",
+                    sum(shared_micros) / 1e6 AS "share of the rest", sum(charged_micros) / 1e6 AS charged,
+                    sum(charged_micros - direct_micros - shared_micros) / 1e6 AS margin
+                    FROM reporting.cost_allocation WHERE policy = 'proportional' AND {_CHOSEN}
+                    GROUP BY 1 ORDER BY charged DESC"""
+                ),
+                unit="currencyUSD",
+                units={"GPU time": "s"},
+            ),
         ],
         variables=[
             choice(

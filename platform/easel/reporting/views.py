@@ -13,8 +13,19 @@ from django.db import connections, transaction
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import sql
 
-FILES = ("schema", "costs", "views", "focus", "access")
-VIEWS = ("charges", "costs", "unpriced", "usage_events", "jobs", "storage", "pool_days", "balances", "focus")
+FILES = ("schema", "costs", "views", "focus", "allocation", "access")
+VIEWS = (
+    "charges",
+    "costs",
+    "unpriced",
+    "usage_events",
+    "jobs",
+    "storage",
+    "pool_days",
+    "balances",
+    "focus",
+    "cost_allocation",
+)
 # What somebody built on a view would go with it unasked: instead PostgreSQL refuses, and names it.
 DROP = "DROP VIEW IF EXISTS " + ", ".join(f"reporting.{view}" for view in VIEWS)
 

@@ -1,0 +1,64 @@
+"""What pools cost, given to projects by each policy: nothing of it is lost, or given twice."""
+
+import uuid
+from decimal import Decimal
+
+import pytest
+
+from easel.registry.models import Pool, WorkerDay
+from tenants.accounts import project_create
+from tests.conftest import NOW
+from tests.easel.reporting.conftest import draw, select
+
+TODAY = NOW.date()
+COST = 3_600_000  # a day of 3,600 seconds at 3.60 USD an hour: 1,000 micros a second
+
+
+@pytest.fixture
+def slug(prices):
+    """A pool that was up for an hour."""
+    slug = f"pool-{uuid.uuid4().hex[:12]}"
+    pool = Pool.objects.create(slug=slug, namespace=f"easel-{slug}", gpu_class="h100", created_at=NOW)
+    WorkerDay.objects.create(
+        pool=pool, worker="w", day=TODAY, gpu_class="h100", up_seconds=3600, busy_seconds=400, cost=Decimal("3.6")
+    )
+    return slug
+
+
+def shares(slug, policy):
+    rows = select("cost_allocation", pool=slug, policy=policy)
+    assert round(sum(row["direct_micros"] + row["shared_micros"] for row in rows)) == COST
+    return {row["project"]: (round(row["direct_micros"]), round(row["shared_micros"])) for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("proportional", {"a": (300_000, 2_400_000), "b": (100_000, 800_000)}),
+        ("even", {"a": (300_000, 1_600_000), "b": (100_000, 1_600_000)}),
+        ("none", {"a": (300_000, 0), "b": (100_000, 0), "": (0, 3_200_000)}),
+    ],
+)
+def test_the_rest_of_a_day_is_shared_by_the_policy(alice, slug, policy, expected):
+    for name, seconds in (("a", "300"), ("b", "100")):
+        project = project_create(tenant=alice.tenant, slug=name, labels={"department": name}, now=NOW)
+        draw(alice, at=NOW, gpu_seconds=seconds, project=project, pool=slug)
+    assert shares(slug, policy) == expected
+
+
+@pytest.mark.parametrize("policy", ["proportional", "even", "none"])
+def test_a_day_of_nobody_is_nobodys(slug, policy):
+    assert shares(slug, policy) == {"": (0, COST)}
+
+
+@pytest.mark.parametrize("policy", ["proportional", "even", "none"])
+def test_a_day_with_more_seconds_than_it_was_up_gives_no_more_than_it_cost(alice, slug, policy):
+    draw(alice, at=NOW, gpu_seconds="4000", pool=slug)  # most of them before midnight
+    assert shares(slug, policy)["default"] == (COST, 0)
+
+
+def test_what_was_charged_stands_beside_what_it_cost(alice, slug):
+    draw(alice, at=NOW, gpu_seconds="300", pool=slug)
+    [row] = select("cost_allocation", pool=slug, policy="even")
+    assert row["charged_micros"] == sum(one["amount_micros"] for one in select("costs", tenant=alice.tenant.slug))
+    assert row["gpu_seconds"] == 300
