@@ -5,6 +5,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import httpx
+
 from tests.bench.gateway.submissions import Server
 
 
@@ -36,7 +38,7 @@ async def _wait(
             return reader, writer
 
     came = await asyncio.gather(*(come(number) for number in range(clients)))
-    await _is_idle(server)
+    await _all_wait(server, clients)
     cpu, begun = server.cpu_seconds, time.perf_counter()
     await asyncio.sleep(seconds)
     found = Waiting(
@@ -51,12 +53,11 @@ async def _wait(
     return found
 
 
-async def _is_idle(server: Server) -> None:
-    """Once the last was admitted, the process has little to do."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        before = server.cpu_seconds
-        await asyncio.sleep(2)
-        if server.cpu_seconds - before < 1.0:
-            return
-    raise RuntimeError("the process was never idle")
+async def _all_wait(server: Server, clients: int) -> None:
+    async with httpx.AsyncClient(timeout=60) as client:
+        for _ in range(600):
+            answer = await client.get(f"http://127.0.0.1:{server.port}/metrics")
+            if f"easel_waiting_clients {clients}.0" in answer.text:
+                return
+            await asyncio.sleep(1)
+    raise RuntimeError("they were never all admitted")
