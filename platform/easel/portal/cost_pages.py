@@ -69,7 +69,7 @@ def costs_page(request: HttpRequest, each: dict[str, Any], *, now: datetime) -> 
             (row.number or "not yet", format_micros(row.amount_micros, currency)) for row in billed if row.amount_micros
         ],
         "unpriced": [(row.meter, f"{row.quantity.normalize():f}", row.records) for row in unpriced(span, label=label)],
-        "anomalies": [] if label else _stood_out(span, currency),
+        "anomalies": [] if label else _stood_out(span, currency, today),
     }
     return TemplateResponse(request, "portal/costs.html", context)
 
@@ -102,7 +102,7 @@ def _outlook(span: Span, currency: str, today: date, *, whole: bool) -> list[tup
     return [("At the month's end", shown), ("In four of five cases", f"{low} to {high}")]
 
 
-def _stood_out(span: Span, currency: str) -> list[tuple[str, str, str]]:
+def _stood_out(span: Span, currency: str, today: date) -> list[tuple[str, str, str]]:
     found = daily(Span(start=span.start - timedelta(weeks=WEEKS), end=span.end), currency=currency)
     return [
         (
@@ -111,5 +111,5 @@ def _stood_out(span: Span, currency: str) -> list[tuple[str, str, str]]:
             format_micros(one.usual_micros, currency),
         )
         for one in anomalies(found, since=span.start)
-        if one.day < datetime.now(UTC).date()
+        if one.day < today
     ]
