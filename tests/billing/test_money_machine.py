@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from billing import ledger
 from billing.adjustments import NothingOwed, adjustment_make, write_off
 from billing.budget_months import BudgetExceeded
-from billing.budgets import budget_remove, budget_set, budgets_of, charged_micros
+from billing.budgets import BudgetNotFound, budget_remove, budget_set, budgets_of, charged_micros
 from billing.corrections import CorrectionInvalid, StatementIsFinal, usage_correct
 from billing.expiry import grants_expire
 from billing.ledger import CreditLimitBelowDebt, InsufficientBalance
@@ -64,6 +64,7 @@ UNITS = st.integers(0, 9)
 REFUSALS = (
     InsufficientBalance,
     BudgetExceeded,
+    BudgetNotFound,  # of two removals at once, one
     CorrectionInvalid,
     CreditLimitBelowDebt,
     NothingOwed,
