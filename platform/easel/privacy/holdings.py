@@ -52,14 +52,15 @@ def holdings() -> list[Holding]:
     reached: list[type[Model]] = [Tenant]
     while reached:  # nearest first, so that each table has its shortest path
         found = [
-            (model, field.name if parent is Tenant else f"{field.name}__{paths[parent]}")
+            (model, field.null, field.name if parent is Tenant else f"{field.name}__{paths[parent]}")
             for parent in reached
             for model in _models()
             if model not in paths
             for field in _links(model, parent)
         ]
         reached = []
-        for model, path in found:
+        # A link that may be empty leads to the tenant of some rows alone: only where there is no other.
+        for model, _, path in sorted(found, key=lambda candidate: candidate[1]):
             if model not in paths:
                 paths[model] = path
                 reached.append(model)
@@ -72,6 +73,5 @@ def _models() -> Iterator[type[Model]]:
 
 
 def _links(model: type[Model], parent: type[Model]) -> list[Any]:
-    """Foreign keys to the parent, those that are never empty first."""
-    fields: list[Any] = [field for field in model._meta.concrete_fields if field.related_model is parent]
-    return sorted(fields, key=lambda field: field.null)
+    """Foreign keys to the parent."""
+    return [field for field in model._meta.concrete_fields if field.related_model is parent]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from easel.generation import dispatch
 from easel.generation.completion import beat
 from easel.generation.dispatch import Contender, Waiting, choose
-from easel.generation.models import Job, State
+from easel.generation.models import Attempt, Job, State
 from easel.registry.models import Tier, Worker
 from easel.registry.pools import tier_pool_create
 from tenants.models import Tenant
@@ -55,7 +55,10 @@ def customers(customer):
     slots=st.integers(1, 6),
 )
 def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, submit, customers, jobs, caps, slots):
-    Job.objects.filter(pool=pool, finished_at=None).update(state=State.CANCELED, finished_at=NOW)  # of the last example
+    # What the last example left ends, with its attempts, which nobody shall find without their lease.
+    of_pool = Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE)
+    of_pool.update(state=Attempt.State.CANCELED, finished_at=NOW)
+    Job.objects.filter(pool=pool, finished_at=None).update(state=State.CANCELED, finished_at=NOW)
     Worker.objects.filter(pool=pool).update(slots=slots)
     for customer, cap in zip(customers, caps, strict=True):
         Tenant.objects.filter(pk=customer.tenant.pk).update(running_jobs_max=cap)

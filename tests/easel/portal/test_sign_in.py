@@ -1,6 +1,7 @@
 """Who gets into the portal, and what each role may do there."""
 
 import uuid
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
@@ -8,12 +9,15 @@ from django.core.exceptions import ValidationError
 
 from billing import ledger
 from billing.models import PriceBook
+from billing.statements import statement_draft
 from easel.portal.pages import Page
 from easel.portal.roles import OperatorExists, operator_create, operator_disable
 from easel.portal.sign_in import ATTEMPTS_MAX
 from easel.portal.site import portal
 from easel.registry.models import Adapter
 from easel.registry.rollouts import rollout_start
+from easel.webhooks.endpoints import endpoint_create
+from easel.webhooks.outbox import webhook_test
 from tenants.block_lists import block_list_add
 from tenants.models import AuditEvent
 from tests.conftest import NOW
@@ -130,7 +134,11 @@ def rows(alice, second, plan, submit):
     newest = PriceBook.objects.order_by("-version").first()
     entry = block_list_add(tenant=alice.tenant, kind="phrase", pattern="word", reason="", now=NOW)
     rolled = (second.pool, second.model, second, rollout)
-    found = (alice.tenant, alice.key, adapter, *rolled, submit(alice), newest, entry)
+    url = "https://hooks.example/easel"
+    hook, _ = endpoint_create(tenant=alice.tenant, url=url, events=(), endpoint_id=uuid.uuid4(), now=NOW)
+    told = webhook_test(hook, at=NOW)
+    month = statement_draft(alice.tenant, now=NOW + timedelta(days=40))
+    found = (alice.tenant, alice.key, adapter, *rolled, submit(alice), newest, entry, hook, told, month)
     return {row._meta.label_lower: row for row in found}
 
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("any_store")
 DAYS = Retention(output_days=30, job_days=90)
 LATER = NOW + timedelta(hours=1)
 # What amounts are attributed to stays on record, and so does what operators did.
-KEEPS_NAMES = {"billing_usagerecord"}
+KEEPS_NAMES = {"billing_usagerecord", "billing_dailycost"}
 
 
 def erase(customer, *, cancel_jobs: bool = False) -> None:
@@ -215,7 +215,8 @@ DELETED = {
 }  # fmt: skip
 KEPT = {
     "account", "adjustment", "audit_event", "billing_profile", "budget", "budget_crossing", "budget_hold",
-    "budget_month", "charge", "contract", "credit_draw", "credit_grant", "entry", "monthly_quantity", "monthly_use",
+    "budget_month", "charge", "contract", "credit_draw", "credit_grant", "daily_cost", "entry", "monthly_quantity",
+    "monthly_use",
     "price_book", "project", "quota", "rate", "rate_tier", "statement", "statement_line", "transaction",
     "usage_record",
 }  # fmt: skip

@@ -79,7 +79,10 @@ def test_nothing_of_another_tenant_and_no_secret_is_in_there(bob, exported):
 def test_every_table_of_the_platform_that_names_a_tenant_is_exported_or_the_platforms_own():
     names = {holding.model._meta.db_table for holding in holdings()}
     with connection.cursor() as cursor:
-        cursor.execute("SELECT table_name FROM information_schema.columns WHERE column_name = 'tenant_id'")
+        cursor.execute(
+            "SELECT table_name FROM information_schema.columns WHERE column_name = 'tenant_id'"
+            " AND table_schema = 'public'"
+        )
         with_tenant = {table for (table,) in cursor.fetchall()}
     platforms = {
         "generation_cachedresult",
