@@ -195,12 +195,16 @@ def machine(customer, currency) -> type[RuleBasedStateMachine]:
 
         def a_correction(self, draw):
             """Of what a charge was for, up or down; of what is on a final statement it is refused."""
-            found = UsageRecord.objects.filter(tenant=self.tenant, corrects=None).order_by("idempotency_key")
-            if not found:
-                return lambda: None
             terms = {"reason": "measured wrongly", "author": "operator:ann", "now": clock[0]}
-            record, right = draw(st.sampled_from(list(found))), Decimal(draw(UNITS))
-            return lambda: usage_correct(record=record, key=str(uuid.uuid4()), quantity=right, **terms)
+            which, right = draw(st.integers(0, 9)), Decimal(draw(UNITS))
+
+            def done():  # chosen only now: what is drawn follows from what was drawn before, not from who was faster
+                found = list(UsageRecord.objects.filter(tenant=self.tenant, corrects=None).order_by("idempotency_key"))
+                if found:
+                    record = found[which % len(found)]
+                    usage_correct(record=record, key=str(uuid.uuid4()), quantity=right, **terms)
+
+            return done
 
         def an_adjustment(self, draw):
             amount = draw(AMOUNTS) * draw(st.sampled_from([1, -1]))
