@@ -380,14 +380,14 @@ def machine(customer, currency) -> type[RuleBasedStateMachine]:
             return budget.project in (None, job.project) and budget.api_key in (None, job.api_key)
 
         def no_budget_is_over(self, moves):
-            """Unless something was charged that is never refused: then a job that was let in is let in too late."""
-            holds = self.held_for(self.jobs[-2:]) if MoneyMachine.a_hold in moves else {}
-            if any(move in self.UNREFUSED for move in moves):
+            """After a job was let in; unless something else was charged meanwhile, which is never refused."""
+            asked = moves.count(MoneyMachine.a_hold)
+            if not asked or any(move in self.UNREFUSED for move in moves):
                 return
+            holds = self.held_for(self.jobs[-asked:])
+            let_in = [job for job in self.jobs[-asked:] if holds.get(job.reference)]
             for standing in budgets_of(self.tenant, at=clock[0]):
-                mine = [job for job in self.jobs[-2:] if holds.get(job.reference) and job.at == clock[0]]
-                mine = mine[-moves.count(MoneyMachine.a_hold) :]
-                if standing.budget.hard_stop and any(self.counts(standing.budget, job) for job in mine):
+                if standing.budget.hard_stop and any(self.counts(standing.budget, job) for job in let_in):
                     assert standing.spent_micros + standing.held_micros <= standing.budget.amount_micros
 
         @invariant()
