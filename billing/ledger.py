@@ -39,6 +39,7 @@ from tenants.round_trip import Statement, Steps, alone
 Kind = Account.Kind
 # An account of a tenant: its kind, and of revenue the meter.
 Side = tuple[Account.Kind, str]
+_LOCKED = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
 
 
 class InsufficientBalance(DomainError):
@@ -382,8 +383,9 @@ class Standing(NamedTuple):
 def locked(tenant: Tenant) -> Standing:
     """How a tenant stands; until the transaction ends nobody else moves it."""
     found = _found(tenant, Account.objects.select_for_update())
-    if Kind.CREDIT not in found:  # the tenant's first: there was nothing to lock
-        _open(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])
+    if missing := [(kind, "") for kind in _LOCKED if kind not in found]:
+        # A row that somebody adds while the others are waited for would be neither seen nor locked.
+        _open(tenant, missing)
         found = _found(tenant, Account.objects.select_for_update())
     return _standing(found)
 
@@ -394,14 +396,13 @@ def standing_of(tenant: Tenant) -> Standing:
 
 
 def _found(tenant: Tenant, accounts: "QuerySet[Account]") -> dict[str, Account]:
-    kinds = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
-    rows = accounts.filter(tenant=tenant, kind__in=kinds, currency=tenant.currency)
+    rows = accounts.filter(tenant=tenant, kind__in=_LOCKED, currency=tenant.currency)
     # In the order in which entries move them: no deadlock.
     return {row.kind: row for row in rows.order_by("kind")}
 
 
 def _standing(found: Mapping[str, Account]) -> Standing:
-    credit, held, receivable = (found.get(kind, Account()) for kind in (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE))
+    credit, held, receivable = (found.get(kind, Account()) for kind in _LOCKED)
     return Standing(
         credit=credit.balance_micros,
         held=held.balance_micros,

@@ -1,8 +1,9 @@
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 
 from billing import ledger
 from billing.expiry import grants_expire
@@ -139,6 +140,35 @@ def test_a_debt_that_is_written_off_is_gone_and_stays_on_record(dora):
     ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), at=NOW)
     found = ledger.balances(dora.tenant)
     assert (found["credit"], found["receivable"], found["write_off"]) == (0, 0, -7 * DOLLAR)
+
+
+def test_a_first_debt_is_seen_by_whoever_waited_for_it(dora):
+    """The account of what is owed is added while the other waits for the tenant's credit."""
+    give(dora, 1)
+
+    def give_up():
+        try:
+            return ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), at=NOW)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+            given_up = threads.submit(give_up)
+            wait_until_somebody_waits_for(connection)
+        assert given_up.result() is not None
+    assert ledger.standing_of(dora.tenant).owed == 0
+
+
+def wait_until_somebody_waits_for(ours):
+    with ours.cursor() as cursor:
+        waiting = False
+        while not waiting:
+            cursor.execute(
+                "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            [waiting] = cursor.fetchone()
 
 
 def test_revenue_is_kept_by_meter(dora):
