@@ -171,6 +171,7 @@ def post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, at: dat
 
     Raises `HoldUnknown`, and `ValueError` for an amount below zero or a sum above the hold.
     """
+    locked(tenant)  # the accounts before the settlement that there is one of, as in every verb
     held, amount = held_micros(reference), sum(amounts.values())
     if amount > held or min(amounts.values(), default=0) < 0:
         raise ValueError(f"can't charge {dict(amounts)} of a hold of {held}")
@@ -186,6 +187,7 @@ def post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, at: dat
 @transaction.atomic
 def void(*, tenant: Tenant, reference: UUID, at: datetime) -> bool:
     """Returns a hold whole; False when it was settled before. Raises `HoldUnknown`."""
+    locked(tenant)
     held = held_micros(reference)
     movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held}
     if _record(tenant, Transaction.Kind.VOID, reference, movements, at) is None:

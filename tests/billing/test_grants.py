@@ -9,6 +9,7 @@ from billing import ledger
 from billing.expiry import grants_expire
 from billing.models import Contract, CreditDraw, CreditGrant
 from easel.ops.audit import grants_match_credit
+from tests.billing.conftest import wait_until_somebody_waits_for
 from tests.conftest import NOW
 
 DOLLAR = 1_000_000
@@ -159,16 +160,6 @@ def test_a_first_debt_is_seen_by_whoever_waited_for_it(dora):
             wait_until_somebody_waits_for(connection)
         assert given_up.result() is not None
     assert ledger.standing_of(dora.tenant).owed == 0
-
-
-def wait_until_somebody_waits_for(ours):
-    with ours.cursor() as cursor:
-        waiting = False
-        while not waiting:
-            cursor.execute(
-                "SELECT count(*) > 0 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-            )
-            [waiting] = cursor.fetchone()
 
 
 def test_revenue_is_kept_by_meter(dora):

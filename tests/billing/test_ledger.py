@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from billing import ledger
 from billing.models import Account, Charge, Entry, PriceBook, Rate, Transaction, UsageRecord
+from tests.billing.conftest import wait_until_somebody_waits_for
 from tests.conftest import NOW
 
 DOLLAR = 1_000_000
@@ -71,6 +72,26 @@ def test_a_hold_is_settled_once(alice, settle_first):
     (other,) = verbs.values()
     assert not other()
     assert balances(alice) == before
+
+
+def test_a_void_and_a_post_at_once_settle_a_hold_once_whoever_has_the_accounts(alice):
+    """The post takes the accounts first, as rating by the month does, while the void is on its way."""
+    reference = hold(alice, 3 * DOLLAR)
+
+    def void():
+        try:
+            return ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            ledger.locked(alice.tenant)
+            voided = threads.submit(void)
+            wait_until_somebody_waits_for(connections["default"])
+            assert ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW)
+        assert voided.result() is False
+    assert (balances(alice)["credit"], balances(alice)["held"]) == (9 * DOLLAR, 0)
 
 
 @pytest.mark.parametrize("amount", [-1, 3 * DOLLAR + 1])
