@@ -6,7 +6,8 @@ makes its own tenant wait and nobody else; when an attempt ends, the estimate ma
 (`correct`). A tenant that comes back after a pause starts from the least virtual time of those waiting or running,
 since an idle past is no credit to jump ahead with (virtual-time counters, Sheng et al., OSDI 2024).
 
-A turn reads as many jobs as it may release and one row for each waiting tenant, however long the queues are.
+A turn reads as many jobs as it may release and one row for each waiting tenant, however long the queues are. Whoever
+asks an idle system waits for one, so what a turn needs to know and to write goes on four round trips.
 """
 
 import uuid
@@ -14,15 +15,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from django.db import connection, transaction
-from django.db.models import Count, F, Max, Sum, Value
+from django.db import transaction
+from django.db.models import Count, F, Value
 from django.db.models.functions import Greatest
 
 from easel.generation.models import Attempt, FairShare, Job, State
-from easel.registry.models import Pool, Worker
+from easel.registry.models import Pool
 from tenants.models import Tenant
+from tenants.round_trip import Statement, Steps, alone, together
 
 WORKER_SILENCE_SECONDS = 10  # ten missed beats: no new work for this worker
 RELEASED_MAX = 64  # in one turn, so that its lock is short
@@ -91,18 +93,20 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     turn releases nothing and frees the lock; from one that hangs PostgreSQL takes it. The caller sends the messages
     after the commit; one that dies before leaves attempts whose leases run out.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(_LOCK, {"pool": pool.pk, "patience": f"{TURN_IDLE_MS_MAX}ms"})
-    room = min(RELEASED_MAX, free_slots(pool=pool, now=now))
+    _, stands = together(_turn_take(pool), _standing(pool, now))
+    room = min(RELEASED_MAX, stands.free_slots)
     if room <= 0:
         return []
-    present = _present(pool)
-    contenders, risen = _contenders(pool, present)
+    present = _under_caps(alone(_present(pool)))
+    contenders, risen = _contenders(present, stands.virtual_time)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
-    first = _first(pool, contenders, room, {tenant.tenant_id: tenant.able for tenant in present}, now)
-    chosen = choose(first, room=room, rate=_rate(pool))
-    _remember(pool, present, risen, {c.tenant_id: c.virtual_time - before[c.tenant_id] for c in first})
-    return attempts_lease(chosen, now=now, lease_seconds=lease_seconds)
+    able = {tenant.tenant_id: tenant.able for tenant in present}
+    queue = _Queue(pool, able=able, room=room, now=now, quarantine_is_full=stands.quarantine_is_full)
+    first = _first(queue, contenders)
+    chosen = choose(first, room=room, rate=stands.rate or _RATE_UNMEASURED)
+    charged = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
+    _, made = together(_remember(pool, present, risen, charged), _dispatched(chosen))
+    return _leased(chosen, made, now=now, lease_seconds=lease_seconds)
 
 
 def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: float) -> None:
@@ -115,12 +119,44 @@ def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: f
     )
 
 
-def free_slots(*, pool: Pool, now: datetime) -> int:
-    """Slots of the workers that beat, less the attempts that the pool has in hand."""
-    alive = now - timedelta(seconds=WORKER_SILENCE_SECONDS)
-    slots = Worker.objects.filter(pool=pool, beat_at__gte=alive).aggregate(sum=Sum("slots"))["sum"] or 0
-    in_hand = Job.objects.filter(pool=pool, state__in=(State.DISPATCHED, State.RUNNING)).count()
-    return int(slots) - in_hand
+def _turn_take(pool: Pool) -> Steps[None]:
+    yield Statement(_LOCK, {"pool": pool.pk, "patience": f"{TURN_IDLE_MS_MAX}ms"})
+
+
+class Standing(NamedTuple):
+    """How a pool stands.
+
+    `free_slots` are those of the workers that beat, less the attempts that the pool has in hand; `virtual_time` is the
+    most that it gave to anybody; `rate` the GPU seconds of a pixel-step, of what was measured lately, if anything was.
+    """
+
+    free_slots: int
+    quarantine_is_full: bool
+    virtual_time: float
+    rate: float | None
+
+
+def standing(*, pool: Pool, now: datetime) -> Standing:
+    return alone(_standing(pool, now))
+
+
+_STANDING = """
+SELECT coalesce(alive.slots, 0) - hand.jobs, hand.quarantined, coalesce(share.virtual_time, 0), share.rate
+FROM (SELECT sum(slots) FROM registry_worker WHERE pool_id = %(pool)s AND beat_at >= %(alive)s) AS alive (slots)
+CROSS JOIN (
+    SELECT count(*), coalesce(bool_or(quarantined), false) FROM generation_job
+    WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')
+) AS hand (jobs, quarantined)
+CROSS JOIN (
+    SELECT max(virtual_time), sum(measured_seconds) / nullif(sum(measured_work), 0)
+    FROM generation_fairshare WHERE pool_id = %(pool)s
+) AS share (virtual_time, rate)
+"""
+
+
+def _standing(pool: Pool, now: datetime) -> Steps[Standing]:
+    [row] = yield Statement(_STANDING, {"pool": pool.pk, "alive": now - timedelta(seconds=WORKER_SILENCE_SECONDS)})
+    return Standing(*row)
 
 
 class _Tenant(NamedTuple):
@@ -162,33 +198,33 @@ LEFT JOIN generation_fairshare AS share ON share.tenant_id = tenant.id AND share
 """
 
 
-def _present(pool: Pool) -> list[_Tenant]:
-    with connection.cursor() as cursor:
-        cursor.execute(_PRESENT, {"pool": pool.pk})
-        present = [_Tenant(*row) for row in cursor.fetchall()]
-    caps = {t.tenant_id: t.running_max for t in present if t.is_waiting and t.running_max is not None}
-    able = _under_caps(caps) if caps else {}
-    return [tenant._replace(able=able.get(tenant.tenant_id, RELEASED_MAX)) for tenant in present]
+def _present(pool: Pool) -> Steps[list[_Tenant]]:
+    rows = yield Statement(_PRESENT, {"pool": pool.pk})
+    return [_Tenant(*row) for row in rows]
 
 
-def _under_caps(caps: dict[uuid.UUID, int]) -> dict[uuid.UUID, int]:
-    """How many more jobs each tenant with a cap may have running, in all pools together.
+def _under_caps(present: list[_Tenant]) -> list[_Tenant]:
+    """With how many more jobs each tenant with a cap may have running, in all pools together.
 
     The tenants' rows are locked, so that pools take turns at a tenant and do not each fill its last place.
     """
+    caps = {t.tenant_id: t.running_max for t in present if t.is_waiting and t.running_max is not None}
+    if not caps:
+        return present
     list(Tenant.objects.select_for_update(no_key=True).filter(pk__in=caps).order_by("pk").values_list("pk"))
     pools = list(Pool.objects.values_list("pk", flat=True))  # named, since the index of what runs begins with the pool
     running = Job.objects.filter(pool__in=pools, state__in=(State.DISPATCHED, State.RUNNING), tenant__in=caps)
     counts = dict(running.order_by().values_list("tenant").annotate(count=Count("id")))
-    return {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
+    able = {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
+    return [tenant._replace(able=able.get(tenant.tenant_id, RELEASED_MAX)) for tenant in present]
 
 
-def _contenders(pool: Pool, present: Sequence[_Tenant]) -> tuple[list[Contender], dict[uuid.UUID, float]]:
-    """Who may be given a slot, its jobs still to be loaded; and to what virtual time those who came back rise."""
-    level = min((t.virtual_time for t in present if t.counts and t.virtual_time is not None), default=None)
-    if level is None:
-        past = FairShare.objects.filter(pool=pool).aggregate(most=Max("virtual_time"))
-        level = past["most"] or 0.0
+def _contenders(present: Sequence[_Tenant], most: float) -> tuple[list[Contender], dict[uuid.UUID, float]]:
+    """Who may be given a slot, its jobs still to be loaded; and to what virtual time those who came back rise.
+
+    With nobody here to start from, that is `most`, what the pool ever gave.
+    """
+    level = min((t.virtual_time for t in present if t.counts and t.virtual_time is not None), default=most)
     contenders, risen = [], {}
     for tenant in present:
         if not tenant.is_waiting:
@@ -201,17 +237,25 @@ def _contenders(pool: Pool, present: Sequence[_Tenant]) -> tuple[list[Contender]
     return contenders, risen
 
 
-def _first(
-    pool: Pool, contenders: Sequence[Contender], room: int, able: dict[uuid.UUID, int], now: datetime
-) -> list[Contender]:
+class _Queue(NamedTuple):
+    """A pool's waiting jobs, as far as they may go: of each tenant `able`, of all together `room`."""
+
+    pool: Pool
+    able: dict[uuid.UUID, int]
+    room: int
+    now: datetime
+    quarantine_is_full: bool
+
+
+def _first(queue: _Queue, contenders: Sequence[Contender]) -> list[Contender]:
     """As many as there is room of those with the least virtual time that have a job to give: no other's turn can come.
 
     One whose jobs are all in another's hands, past their time, or kept back by the quarantine leaves its place.
     """
     by_turn = iter(sorted(contenders, key=lambda contender: (contender.virtual_time, contender.tenant_id)))
     first: list[Contender] = []
-    while more := list(islice(by_turn, room - len(first))):
-        _load_jobs(pool, more, room, able, now)
+    while more := list(islice(by_turn, queue.room - len(first))):
+        alone(_load_jobs(queue, more))
         first += [contender for contender in more if contender.jobs]
     return first
 
@@ -230,71 +274,77 @@ CROSS JOIN LATERAL (
 """
 
 
-def _load_jobs(
-    pool: Pool, contenders: Sequence[Contender], room: int, able: dict[uuid.UUID, int], now: datetime
-) -> None:
-    in_hand = Job.objects.filter(pool=pool, state__in=(State.DISPATCHED, State.RUNNING))
-    fields: dict[str, Any] = {
-        "pool": pool.pk,
-        "tenants": [contender.tenant_id for contender in contenders],
-        "able": [min(room, able[contender.tenant_id]) for contender in contenders],
-        "now": now,
-        "quarantine_is_full": in_hand.filter(quarantined=True).exists(),
-    }
-    with connection.cursor() as cursor:
-        cursor.execute(_JOBS, fields)
-        rows = cursor.fetchall()
+def _load_jobs(queue: _Queue, contenders: Sequence[Contender]) -> Steps[None]:
+    rows = yield Statement(
+        _JOBS,
+        {
+            "pool": queue.pool.pk,
+            "tenants": [contender.tenant_id for contender in contenders],
+            "able": [min(queue.room, queue.able[contender.tenant_id]) for contender in contenders],
+            "now": queue.now,
+            "quarantine_is_full": queue.quarantine_is_full,
+        },
+    )
     jobs = {tenant: [Waiting(*row[1:]) for row in own] for tenant, own in groupby(rows, lambda row: row[0])}
     for contender in contenders:
         contender.jobs = jobs.get(contender.tenant_id, [])
 
 
-def _rate(pool: Pool) -> float:
-    return measured_rate(pool) or _RATE_UNMEASURED
-
-
-def measured_rate(pool: Pool) -> float | None:
-    """GPU seconds of a pixel-step, of what was measured in the pool lately; None before anything was."""
-    sums = FairShare.objects.filter(pool=pool).aggregate(seconds=Sum("measured_seconds"), work=Sum("measured_work"))
-    return sums["seconds"] / sums["work"] if sums["work"] else None
-
-
 # A step up and not a value: the end of an attempt may correct the same row meanwhile.
-_MOVE = """
+_REMEMBER = """
+WITH given AS (
+    SELECT * FROM unnest(%(tenants)s::uuid[], %(levels)s::float8[], %(charges)s::float8[]) AS given (id, level, charge)
+), gone AS (
+    UPDATE generation_fairshare SET waiting = false
+    WHERE pool_id = %(pool)s AND waiting AND tenant_id <> ALL(%(waiting)s::uuid[])
+), came AS (
+    INSERT INTO generation_fairshare (pool_id, tenant_id, virtual_time, waiting, measured_seconds, measured_work)
+    SELECT %(pool)s, id, level + charge, true, 0, 0 FROM given ON CONFLICT DO NOTHING
+)
 UPDATE generation_fairshare AS share SET waiting = true, virtual_time = greatest(virtual_time, level) + charge
-FROM unnest(%(tenants)s::uuid[], %(levels)s::float8[], %(charges)s::float8[]) AS given (tenant_id, level, charge)
-WHERE share.pool_id = %(pool)s AND share.tenant_id = given.tenant_id
+FROM given WHERE pool_id = %(pool)s AND tenant_id = given.id
 """
 
 
 def _remember(
     pool: Pool, present: Sequence[_Tenant], risen: dict[uuid.UUID, float], charged: dict[uuid.UUID, float]
-) -> None:
-    waiting = [tenant.tenant_id for tenant in present if tenant.is_waiting]
-    FairShare.objects.filter(pool=pool, waiting=True).exclude(tenant_id__in=waiting).update(waiting=False)
-    came = [
-        FairShare(pool=pool, tenant_id=tenant.tenant_id, virtual_time=risen.get(tenant.tenant_id, 0.0), waiting=True)
-        for tenant in present
-        if tenant.is_waiting and not tenant.was_waiting
-    ]
-    FairShare.objects.bulk_create(came, ignore_conflicts=True)
-    moved = {share.tenant_id for share in came} | {tenant_id for tenant_id, seconds in charged.items() if seconds}
-    with connection.cursor() as cursor:
-        cursor.execute(
-            _MOVE,
-            {
-                "pool": pool.pk,
-                "tenants": list(moved),
-                "levels": [risen.get(tenant_id, 0.0) for tenant_id in moved],
-                "charges": [charged.get(tenant_id, 0.0) for tenant_id in moved],
-            },
-        )
+) -> Steps[None]:
+    waiting = [tenant for tenant in present if tenant.is_waiting]
+    came = {tenant.tenant_id for tenant in waiting if not tenant.was_waiting}
+    moved = list(came | {tenant_id for tenant_id, seconds in charged.items() if seconds})
+    yield Statement(
+        _REMEMBER,
+        {
+            "pool": pool.pk,
+            "waiting": [tenant.tenant_id for tenant in waiting],
+            "tenants": moved,
+            "levels": [risen.get(tenant_id, 0.0) for tenant_id in moved],
+            "charges": [charged.get(tenant_id, 0.0) for tenant_id in moved],
+        },
+    )
 
 
+@transaction.atomic
 def attempts_lease(chosen: Sequence[Chosen], *, now: datetime, lease_seconds: int) -> list[Attempt]:
-    ids = [job.job_id for job in chosen]
-    made = dict(Job.objects.filter(id__in=ids).annotate(made=Count("attempts")).values_list("id", "made"))
-    Job.objects.filter(id__in=ids).update(state=State.DISPATCHED)
+    """Gives jobs their next attempts, whoever's turn it is."""
+    return _leased(chosen, alone(_dispatched(chosen)), now=now, lease_seconds=lease_seconds)
+
+
+_DISPATCHED = """
+UPDATE generation_job AS job SET state = 'dispatched' WHERE id = ANY(%(jobs)s::uuid[])
+RETURNING id, (SELECT count(*) FROM generation_attempt WHERE job_id = job.id)
+"""
+
+
+def _dispatched(chosen: Sequence[Chosen]) -> Steps[dict[uuid.UUID, int]]:
+    """How many attempts each job had before."""
+    rows = yield Statement(_DISPATCHED, {"jobs": [job.job_id for job in chosen]})
+    return dict(rows)
+
+
+def _leased(
+    chosen: Sequence[Chosen], made: dict[uuid.UUID, int], *, now: datetime, lease_seconds: int
+) -> list[Attempt]:
     return Attempt.objects.bulk_create(
         Attempt(
             token=uuid.uuid4(),

@@ -12,8 +12,8 @@ from billing import ledger
 from billing.models import Meter
 from billing.months import month_so_far
 from billing.rating import Quantity, RatedLine
+from easel.generation import dispatch
 from easel.generation.admission import Limits, Plan, Spec, job_admit, job_plan
-from easel.generation.dispatch import measured_rate
 from tenants.errors import DomainError
 from tenants.models import ApiKey
 
@@ -77,7 +77,9 @@ def job_quote(*, api_key: ApiKey, spec: Spec, limits: Limits, now: datetime) -> 
 
 def _lines(plan: Plan, now: datetime) -> Iterator[QuoteLine]:
     for most in plan.most:
-        quantity = replace(most, amount=_gpu_seconds(plan, most.amount)) if most.meter == Meter.GPU_SECOND else most
+        quantity = (
+            replace(most, amount=_gpu_seconds(plan, most.amount, now)) if most.meter == Meter.GPU_SECOND else most
+        )
         tariff = plan.prices.tariff(most)
         if tariff is None:
             continue  # what nobody prices is not charged
@@ -87,9 +89,9 @@ def _lines(plan: Plan, now: datetime) -> Iterator[QuoteLine]:
         yield QuoteLine(expected, most, plan.prices.most_micros([most]))
 
 
-def _gpu_seconds(plan: Plan, bound: Decimal) -> Decimal:
+def _gpu_seconds(plan: Plan, bound: Decimal, now: datetime) -> Decimal:
     """As long as the pool's work took lately; before any was measured, the bound."""
-    rate, drawn = measured_rate(plan.pool), plan.drawn
+    rate, drawn = dispatch.standing(pool=plan.pool, now=now).rate, plan.drawn
     if rate is None:
         return bound
     measured = Decimal(rate * drawn.width * drawn.height * drawn.steps * drawn.n)

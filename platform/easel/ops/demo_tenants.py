@@ -65,10 +65,10 @@ def dedicated_worker(slug: str) -> "PoolWorker":
 
 def worker_is_ready(pool: str) -> bool:
     """Whether a pool has room for a job."""
-    from easel.generation.dispatch import free_slots
+    from easel.generation.dispatch import standing
     from easel.registry.models import Pool
 
-    return free_slots(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)) > 0
+    return standing(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).free_slots > 0
 
 
 def broken_invariants() -> list[str]:
