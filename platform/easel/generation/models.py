@@ -138,6 +138,38 @@ class Job(models.Model):
         return self.width * self.height * self.steps * self.n
 
 
+class DailyJobs(models.Model):
+    """A sum of jobs that ended on one day and are alike, for reports. Rows are only added, so several may be alike.
+
+    A job is in it once its day is sealed with the charges' (`billing.models.CostDay`), by the same lock; one that ends
+    on a sealed day adds itself (`0014`). None of it changes after a job's end, deletion of its words included.
+    """
+
+    day = models.DateField(help_text="On which they ended, in UTC.")
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    pool = models.CharField(max_length=40)
+    model = models.CharField(max_length=100)
+    model_version = models.CharField(max_length=200)
+    quality = models.CharField(max_length=8)
+    tier = models.CharField(max_length=4, choices=Tier)
+    resolution = models.CharField(max_length=20)
+    state = models.CharField(max_length=10, choices=State)
+    seconds = models.DecimalField(
+        max_digits=15,
+        decimal_places=3,
+        help_text="From the request to the end, the nearest of ten steps in each power of ten: it is for percentiles.",
+    )
+    jobs = models.PositiveIntegerField(help_text="How many it sums.")
+    images = models.PositiveIntegerField(help_text="How many they asked for together.")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["day"], name="daily_jobs_by_day"),
+            models.Index(fields=["tenant", "day"], name="daily_jobs_by_tenant"),
+        ]
+
+
 @cache
 def _job_insert() -> tuple[str, list[str]]:
     """The statement, whose parameters are named as the attributes are, and their names."""

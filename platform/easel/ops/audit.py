@@ -106,6 +106,38 @@ _DAILY_COSTS = """
 """
 
 
+def daily_jobs_match_jobs(now: datetime) -> Iterator[str]:
+    """What reports add up of a sealed day is the jobs that ended on it."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DAILY_JOBS)
+        for day, tenant, state, said, ended in cursor.fetchall():
+            yield f"the daily jobs of {day} say {said} (jobs, images) of tenant {tenant} {state} and there are {ended}"
+
+
+_DAILY_JOBS = """
+    WITH side AS (
+             SELECT day, tenant_id, project_id, pool, model, model_version, quality, tier, resolution, state, seconds,
+                    jobs AS said, images AS said_images, 0 AS ended, 0 AS ended_images
+               FROM generation_dailyjobs
+             UNION ALL
+             SELECT (job.finished_at AT TIME ZONE 'UTC')::date, job.tenant_id, job.project_id, pool.slug, model.name,
+                    model.name || '@' || version.number, job.quality, job.tier, job.width || 'x' || job.height,
+                    job.state, generation_step_of_ten(extract(epoch FROM job.finished_at - job.created_at)),
+                    0, 0, 1, job.n
+               FROM generation_job job
+               JOIN registry_pool pool ON pool.id = job.pool_id
+               JOIN registry_modelversion version ON version.id = job.model_version_id
+               JOIN registry_model model ON model.id = version.model_id
+              WHERE job.finished_at < (SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' FROM billing_costday)
+         )
+    SELECT day, tenant_id, state, (sum(said), sum(said_images))::text, (sum(ended), sum(ended_images))::text
+      FROM side
+     GROUP BY day, tenant_id, project_id, pool, model, model_version, quality, tier, resolution, state, seconds
+    HAVING sum(said) <> sum(ended) OR sum(said_images) <> sum(ended_images)
+     ORDER BY day, tenant_id, state
+"""
+
+
 def budgets_match_charges(now: datetime) -> Iterator[str]:
     """A budget's months have counted what its owner was charged, and hold what its jobs in hand hold."""
     held = Sum("holds__amount_micros")
@@ -215,6 +247,7 @@ CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
     grants_match_credit,
     charges_match_ledger,
     daily_costs_match_charges,
+    daily_jobs_match_jobs,
     budgets_match_charges,
     charges_match_rating,
     months_match_charges,

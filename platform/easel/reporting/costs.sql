@@ -58,7 +58,8 @@ SELECT cost.day                                                                 
        cost.statement_id                                                         AS credit_note_id
   FROM cost
   JOIN tenants_tenant tenant ON tenant.id = cost.tenant_id
-  JOIN tenants_project project ON project.id = cost.project_id;
+  -- Each has one: said so that a report that doesn't ask for the project doesn't pay for it.
+  LEFT JOIN tenants_project project ON project.id = cost.project_id;
 
 COMMENT ON VIEW reporting.costs IS
     'What was charged, in sums of charges that are alike; sum what you read. All of it is what the ledger earned. It is

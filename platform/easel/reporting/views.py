@@ -20,6 +20,7 @@ VIEWS = (
     "unpriced",
     "usage_events",
     "jobs",
+    "job_days",
     "storage",
     "pool_days",
     "balances",

@@ -129,6 +129,70 @@ COMMENT ON COLUMN reporting.jobs.amount_micros IS 'What it was charged, in micro
 COMMENT ON COLUMN reporting.jobs.currency IS 'ISO 4217.';
 
 
+-- Jobs that ended, by the day: sums of the days that are sealed, and the jobs since then, as reporting.costs does it.
+CREATE VIEW reporting.job_days AS
+WITH sealed AS MATERIALIZED (
+         SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS until, timestamptz 'infinity' AS forever
+           FROM billing_costday
+     ), ended AS (
+         SELECT day, tenant_id, project_id, pool, model, model_version, quality, tier, resolution, state, seconds, jobs,
+                images
+           FROM generation_dailyjobs
+         UNION ALL
+         SELECT (job.finished_at AT TIME ZONE 'UTC')::date, job.tenant_id, job.project_id, pool.slug, model.name,
+                model.name || '@' || version.number, job.quality, job.tier, job.width || 'x' || job.height, job.state,
+                generation_step_of_ten(extract(epoch FROM job.finished_at - job.created_at)), 1, job.n
+           FROM generation_job job
+           JOIN registry_pool pool ON pool.id = job.pool_id
+           JOIN registry_modelversion version ON version.id = job.model_version_id
+           JOIN registry_model model ON model.id = version.model_id
+          -- As the index is: by version, then by the end.
+          WHERE job.model_version_id = ANY(ARRAY(SELECT id FROM registry_modelversion))
+            AND job.finished_at >= (SELECT until FROM sealed) AND job.finished_at < (SELECT forever FROM sealed)
+     )
+SELECT ended.day                                     AS day,
+       tenant.slug                                   AS tenant,
+       project.slug                                  AS project,
+       coalesce(project.labels ->> 'department', '') AS department,
+       ended.model::text                             AS model,
+       ended.model_version::text                     AS model_version,
+       ended.pool::text                              AS pool,
+       ended.state::text                             AS state,
+       ended.quality::text                           AS quality,
+       ended.tier::text                              AS tier,
+       ended.resolution::text                        AS resolution,
+       ended.seconds                                 AS seconds,
+       ended.jobs                                    AS jobs,
+       ended.images                                  AS images,
+       tenant.currency::text                         AS currency
+  FROM ended
+  JOIN tenants_tenant tenant ON tenant.id = ended.tenant_id
+  -- Each has one: said so that a report that doesn't ask for the project doesn't pay for it.
+  LEFT JOIN tenants_project project ON project.id = ended.project_id;
+
+COMMENT ON VIEW reporting.job_days IS
+    'Jobs that ended, in sums of jobs that are alike; sum what you read. It is the quick one: reporting.jobs has each job,
+     and those that go on.';
+COMMENT ON COLUMN reporting.job_days.day IS
+    'The day (UTC) on which they ended, which is when they are charged: one that was admitted on the day before counts here.';
+COMMENT ON COLUMN reporting.job_days.tenant IS 'Slug of the tenant that asked.';
+COMMENT ON COLUMN reporting.job_days.project IS 'Slug of the project that their cost belongs to.';
+COMMENT ON COLUMN reporting.job_days.department IS 'The project''s label department as it is now; empty without one.';
+COMMENT ON COLUMN reporting.job_days.model IS 'The model that was called.';
+COMMENT ON COLUMN reporting.job_days.model_version IS 'The version that served them, as model@number.';
+COMMENT ON COLUMN reporting.job_days.pool IS 'The pool of workers that they went to.';
+COMMENT ON COLUMN reporting.job_days.state IS 'How they ended: succeeded, failed, canceled or expired.';
+COMMENT ON COLUMN reporting.job_days.quality IS 'The quality that was asked for, in OpenAI''s words.';
+COMMENT ON COLUMN reporting.job_days.tier IS 'The tier that they went to: fast or hd.';
+COMMENT ON COLUMN reporting.job_days.resolution IS 'Width x height of each image in pixels, as 1024x1024.';
+COMMENT ON COLUMN reporting.job_days.seconds IS
+    'From the admission of each to its end, as the nearest of ten steps in each power of ten (1, 1.259, 1.585 ...: 13 % at
+     most off), and 0 below a hundredth: percentiles are made of it.';
+COMMENT ON COLUMN reporting.job_days.jobs IS 'How many jobs the row sums.';
+COMMENT ON COLUMN reporting.job_days.images IS 'How many images they asked for together.';
+COMMENT ON COLUMN reporting.job_days.currency IS 'ISO 4217: the tenant''s.';
+
+
 -- Exact without a look at every object on every day: bytes come and go by events, and what was there before a day
 -- was there for the whole of it. A day's events count from their instant to the day's end, which today is now.
 CREATE VIEW reporting.storage AS

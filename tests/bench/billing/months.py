@@ -35,7 +35,12 @@ _AT = "%(start)s::timestamptz + (abs(hashtext({0}::text || copy.number)::bigint)
 _COPIES = {
     "generation_job": (
         "row.id",
-        {"id": _ID.format("row.id"), "created_at": "at", "finished_at": "at + interval '4 s'"},
+        # It waited for 0 to 60 s, most not for long, so that as many times differ as do in a real month.
+        {
+            "id": _ID.format("row.id"),
+            "created_at": "at - 60 * random() ^ 3 * interval '1 s'",
+            "finished_at": "at + interval '4 s'",
+        },
     ),
     "generation_attempt": (
         "row.job_id",
@@ -177,7 +182,8 @@ def seal_until(end: datetime) -> int:
     for day in days:
         cost_day_seal(day=day, now=end + timedelta(hours=2))
     with connection.cursor() as cursor:
-        cursor.execute("ANALYZE billing_dailycost")
+        # As autovacuum would by itself.
+        cursor.execute("ANALYZE billing_dailycost, generation_dailyjobs, tenants_tenant, tenants_project")
     return len(days)
 
 

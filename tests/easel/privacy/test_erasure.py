@@ -215,8 +215,8 @@ DELETED = {
 }  # fmt: skip
 KEPT = {
     "account", "adjustment", "audit_event", "billing_profile", "budget", "budget_crossing", "budget_hold",
-    "budget_month", "charge", "contract", "credit_draw", "credit_grant", "daily_cost", "entry", "monthly_quantity",
-    "monthly_use",
+    "budget_month", "charge", "contract", "credit_draw", "credit_grant", "daily_cost", "daily_jobs", "entry",
+    "monthly_quantity", "monthly_use",
     "price_book", "project", "quota", "rate", "rate_tier", "statement", "statement_line", "transaction",
     "usage_record",
 }  # fmt: skip

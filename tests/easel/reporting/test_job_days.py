@@ -1,0 +1,148 @@
+"""Sums of jobs by the day: each that ended counts once, on the day of its end, whenever it commits."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import DatabaseError, connection, connections, transaction
+from django.db.models import Max, Sum
+
+from billing.daily_costs import cost_day_seal
+from billing.models import CostDay
+from easel.generation import completion
+from easel.generation.deletion import job_delete
+from easel.generation.models import DailyJobs, Job
+from easel.ops.audit import daily_jobs_match_jobs
+from tests.conftest import NOW
+from tests.easel.reporting.conftest import select
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def tomorrow():
+    """Noon of a day that nobody has sealed, the next in turn."""
+    with transaction.atomic():
+        newest = CostDay.objects.aggregate(newest=Max("day"))["newest"]
+        return datetime.combine(newest + DAY, time(12), UTC)
+
+
+def days_of(customer):
+    """(day, state, resolution, jobs, images) of a tenant's jobs."""
+    rows = select("job_days", tenant=customer.tenant.slug)
+    return sorted((row["day"], row["state"], row["resolution"], row["jobs"], row["images"]) for row in rows)
+
+
+def sums_of(customer):
+    return DailyJobs.objects.filter(tenant=customer.tenant).aggregate(jobs=Sum("jobs"))["jobs"]
+
+
+def expired(submit, customer, *, at, **spec):
+    """A job that expired at `at`."""
+    job = submit(customer, **spec)
+    assert completion.expire(job_id=job.id, now=max(at, job.expires_at))
+    return Job.objects.get(id=job.id)
+
+
+def test_a_job_counts_on_the_day_of_its_end_from_that_moment_on(alice, submit, tomorrow):
+    waiting = submit(alice)
+    assert days_of(alice) == []
+    expired(submit, alice, at=tomorrow)
+    assert days_of(alice) == [(tomorrow.date(), "expired", "256x256", 1, 1)]
+    assert sums_of(alice) is None
+    assert Job.objects.get(id=waiting.id).created_at.date() == NOW.date()
+
+
+def test_a_day_says_the_same_before_and_after_it_is_sealed(alice, submit, tomorrow):
+    for size, n in (("256x256", 1), ("256x256", 2), ("512x512", 1)):
+        expired(submit, alice, at=tomorrow, size=size, n=n)
+
+    def told():
+        found = {}
+        for row in select("job_days", tenant=alice.tenant.slug):
+            alike = tuple(value for name, value in row.items() if name not in ("jobs", "images"))
+            jobs, images = found.get(alike, (0, 0))
+            found[alike] = jobs + row["jobs"], images + row["images"]
+        return found
+
+    before = told()
+    assert cost_day_seal(day=tomorrow.date(), now=tomorrow + DAY)
+    assert told() == before
+    assert [(row[2], row[3], row[4]) for row in days_of(alice)] == [("256x256", 2, 3), ("512x512", 1, 1)]
+    assert not list(daily_jobs_match_jobs(NOW))
+
+
+def test_a_job_that_ends_on_a_sealed_day_adds_itself(alice, submit):
+    job = submit(alice)
+    completion.expire(job_id=job.id, now=job.expires_at)
+    assert sums_of(alice) == 1
+    assert len(days_of(alice)) == 1
+
+
+def test_a_job_whose_end_commits_while_its_day_is_sealed_is_in_it(customer, submit, tomorrow):
+    enders = [customer() for _ in range(4)]
+    jobs = [[submit(one) for _ in range(4)] for one in enders]
+    start = threading.Barrier(5)
+
+    def end(mine):
+        start.wait()
+        try:
+            for job in mine:
+                completion.expire(job_id=job.id, now=tomorrow)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as threads:
+        ending = [threads.submit(end, mine) for mine in jobs]
+        start.wait()
+        cost_day_seal(day=tomorrow.date(), now=tomorrow + DAY)
+        for one in ending:
+            one.result()
+    assert [sums_of(one) for one in enders] == [4] * 4
+    assert not list(daily_jobs_match_jobs(NOW))
+
+
+def test_an_end_that_is_undone_is_not_counted(alice, submit):
+    job = submit(alice)
+    with transaction.atomic():
+        completion.expire(job_id=job.id, now=job.expires_at)
+        transaction.set_rollback(True)
+    assert sums_of(alice) is None
+
+
+def test_a_job_whose_words_were_deleted_counts_as_before(alice, submit, tomorrow):
+    job = expired(submit, alice, at=NOW)
+    before = days_of(alice)
+    job_delete(job=job, actor="test", now=tomorrow)
+    assert days_of(alice) == before
+    assert not list(daily_jobs_match_jobs(NOW))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "kept"),
+    [(0.004, "0"), (0.0149, "0.016"), (0.996, "1"), (4.2, "3.981"), (50.2, "50.119"), (86_399, "79432.823")],
+)
+def test_seconds_are_kept_as_one_of_ten_steps_in_a_power_of_ten(seconds, kept):
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SELECT generation_step_of_ten(%s::numeric)", [seconds])
+        assert cursor.fetchone()[0] == Decimal(kept)
+
+
+def test_the_sums_are_append_only(alice, submit):
+    expired(submit, alice, at=NOW)
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        DailyJobs.objects.filter(tenant=alice.tenant).delete()
+
+
+def test_audit_names_a_day_whose_sums_are_not_its_jobs(alice, submit):
+    job = expired(submit, alice, at=NOW)
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL session_replication_role = replica")  # as one who would go round the triggers
+            cursor.execute("UPDATE generation_job SET state = 'canceled' WHERE id = %s", [job.id])
+        found = list(daily_jobs_match_jobs(NOW))
+        transaction.set_rollback(True)
+    day = job.finished_at.date()
+    assert [line for line in found if str(alice.tenant.pk) in line and line.startswith(f"the daily jobs of {day}")]
