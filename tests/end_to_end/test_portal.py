@@ -62,7 +62,7 @@ def test_the_overview_draws_its_charts(easel, alice, page):
     *_, job = alice.follow(alice.submit(prompt="a red circle", size="128x128"))
     assert job["status"] == "succeeded"
     page.reload()
-    expect(page.get_by_role("heading", name="Requests by day")).to_be_visible()
+    expect(page.get_by_role("heading", name="Requests by the day of their end")).to_be_visible()
     drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(byte => byte)"
     page.wait_for_function(f"[...document.querySelectorAll('canvas.chart')].some({drawn})")
 

@@ -19,7 +19,6 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing.queries import GROUPS, usage
 from easel.api import openapi, streaming, waiting
 from easel.api.authentication import caller
 from easel.api.clock import now
@@ -46,6 +45,8 @@ from easel.generation.deletion import job_delete
 from easel.generation.models import Job, State
 from easel.generation.outputs import outputs_delete
 from easel.registry import adapters, routing
+from easel.reporting.exports import Span
+from easel.reporting.usage import GROUPS, usage
 from tenants.configuration import assuming
 from tenants.idempotency import Outcome, once
 from tenants.models import Scope, Tenant
@@ -381,8 +382,8 @@ class Usage(APIView):
         start = query.validated_data.get("start", end.replace(day=1))
         if end < start:
             raise ValidationError({"end": f"is before start, {start}"})
-        rows = usage(tenant=caller(request).tenant, group_by=groups, start=start, end=end)
-        currency = caller(request).tenant.currency
+        tenant = caller(request).tenant
+        rows = usage(Span(tenant=tenant.slug, start=start, end=end), group_by=groups)
         return Response(
             {
                 "object": "usage",
@@ -395,10 +396,10 @@ class Usage(APIView):
                         "image_units": float(row.image_units),
                         "gpu_seconds": float(row.gpu_seconds),
                         "storage_gb_seconds": float(row.storage_gb_seconds),
-                        "cost": money_json(row.cost_micros, currency),
+                        "cost": money_json(row.cost_micros, tenant.currency),
                     }
                     for row in rows
                 ],
-                "total": money_json(sum(row.cost_micros for row in rows), currency),
+                "total": money_json(sum(row.cost_micros for row in rows), tenant.currency),
             }
         )

@@ -1,33 +1,52 @@
-"""The front page's figures, from the tables that bills are made of. Days are UTC."""
+"""The front page's figures, from the schema `reporting`; what waits just now, from the queue itself. Days are UTC."""
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, LiteralString
 
-from django.db import connection
-from django.db.models import Count, Q, Sum
-from django.db.models.functions import TruncDate
+from django.db.models import Count, Q
+from psycopg import sql
 
-from billing.models import Account, Charge, Entry
 from billing.money import format_micros
 from easel.generation.models import FINAL, Job, State
-from easel.registry.models import Pool, WorkerDay
+from easel.registry.models import Pool
+from easel.reporting.costs import rows_of
 
 DAYS = (7, 30)
 TOP = 10
 # The platform's own currency: pools' costs are in it, and the curve of revenue shows it.
 CURRENCY = "USD"
-_BY_DAY = """
-    SELECT (created_at AT TIME ZONE 'UTC')::date, count(*), count(*) FILTER (WHERE state = ANY(%s)),
-           percentile_cont(0.95) WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - created_at)::float)
-               FILTER (WHERE state = %s)
-      FROM generation_job WHERE created_at >= %s GROUP BY 1
+_JOBS = """
+    WITH timed AS (
+             SELECT day, state, seconds, sum(jobs) AS jobs FROM reporting.job_days WHERE day >= {since} GROUP BY 1, 2, 3
+         ), ranked AS (
+             SELECT *, sum(jobs) OVER (PARTITION BY day, state ORDER BY seconds) AS upto,
+                    sum(jobs) OVER (PARTITION BY day, state) AS total
+               FROM timed
+         )
+    SELECT day, sum(jobs)::bigint, coalesce(sum(jobs) FILTER (WHERE state IN ('failed', 'expired')), 0)::bigint,
+           min(seconds) FILTER (WHERE state = 'succeeded' AND upto >= 0.95 * total)::float
+      FROM ranked GROUP BY day
+"""
+_GPU = """
+    SELECT day, sum(up_seconds)::float, sum(busy_seconds)::float, sum(load_seconds)::float, sum(idle_seconds)::float,
+           (sum(cost_micros) / 1e6)::float
+      FROM reporting.pool_days WHERE day >= {since} GROUP BY day HAVING sum(workers) > 0
+"""
+_REVENUE = """
+    SELECT day, sum(amount_micros)::bigint FROM reporting.costs
+     WHERE day >= {since} AND currency = {currency} GROUP BY day
+"""
+_TOP = """
+    SELECT tenant, coalesce(sum(quantity) FILTER (WHERE meter = 'request'), 0)::bigint,
+           sum(amount_micros)::bigint, currency
+      FROM reporting.costs WHERE day >= {since} GROUP BY tenant, currency ORDER BY 3 DESC, 1 LIMIT {most}
 """
 _COLOURS = {
-    "succeeded or open": "#9333ea",
+    "succeeded or canceled": "#9333ea",
     "failed or expired": "#ef4444",
     "p95": "#9333ea",
     "busy": "#9333ea",
@@ -65,10 +84,9 @@ def overview(*, days: int, now: datetime) -> Overview:
     """The last `days` days, today included as far as it has come."""
     today = now.astimezone(UTC).date()
     span = [today - timedelta(days=back) for back in reversed(range(days))]
-    since = datetime.combine(span[0], time(), UTC)
-    jobs = _jobs(since)
+    jobs = _jobs(span[0])
     gpu = _gpu(span[0])
-    revenue = _revenue(since)
+    revenue = _revenue(span[0])
     costs = {day: found["cost"] for day, found in gpu.items()}
     requests, errors = sum(row[0] for row in jobs.values()), sum(row[1] for row in jobs.values())
     busy, up = (sum(found[name] for found in gpu.values()) for name in ("busy", "up"))
@@ -77,7 +95,7 @@ def overview(*, days: int, now: datetime) -> Overview:
         since=span[0],
         until=today,
         figures=(
-            ("Requests", f"{requests:,}"),
+            ("Requests that ended", f"{requests:,}"),
             ("Failed or expired", f"{errors:,}" + (f" ({errors / requests:.1%})" if requests else "")),
             ("Revenue", format_micros(sum(revenue.values()), CURRENCY)),
             ("Cost of GPUs", format_micros(round(sum(costs.values()) * 1e6), CURRENCY)),
@@ -86,14 +104,14 @@ def overview(*, days: int, now: datetime) -> Overview:
         ),
         charts=(
             _chart(
-                "Requests by day",
+                "Requests by the day of their end",
                 "bar",
                 span,
                 {
-                    "succeeded or open": {d: r[0] - r[1] for d, r in jobs.items()},
+                    "succeeded or canceled": {d: r[0] - r[1] for d, r in jobs.items()},
                     "failed or expired": {d: r[1] for d, r in jobs.items()},
                 },
-                "No request in these days: make a tenant, give it credit and a key, and call the API.",
+                "No request has ended in these days: make a tenant, give it credit and a key, and call the API.",
                 stacked=True,
             ),
             _chart(
@@ -119,61 +137,36 @@ def overview(*, days: int, now: datetime) -> Overview:
                 "Nothing was charged in these days. A pool's cost needs its price of a GPU hour.",
             ),
         ),
-        top=_top(since),
+        top=_top(span[0]),
         queue=queue,
     )
 
 
-def _jobs(since: datetime) -> dict[date, tuple[int, int, float | None]]:
-    """(requests, failed or expired, p95 seconds) by the day of the request."""
-    with connection.cursor() as cursor:
-        cursor.execute(_BY_DAY, [[State.FAILED, State.EXPIRED], State.SUCCEEDED, since])
-        return {day: (requests, errors, p95) for day, requests, errors, p95 in cursor.fetchall()}
+def _jobs(since: date) -> dict[date, tuple[int, int, float | None]]:
+    """(requests, failed or expired, p95 seconds of those that succeeded) by the day of the end."""
+    return {day: (requests, errors, p95) for day, requests, errors, p95 in _rows(_JOBS, since=since)}
 
 
 def _gpu(since: date) -> dict[date, dict[str, float]]:
-    """Seconds busy, loading, idle and up, and the cost of them all, by day."""
-    rows = (
-        WorkerDay.objects.filter(day__gte=since)
-        .order_by()
-        .values("day")
-        .annotate(
-            up=Sum("up_seconds"),
-            busy=Sum("busy_seconds"),
-            load=Sum("load_seconds"),
-            paid=Sum("cost"),
-        )
-    )
-    found = {}
-    for row in rows:
-        idle = max(0.0, row["up"] - row["busy"] - row["load"])
-        found[row["day"]] = {
-            "up": row["up"],
-            "busy": row["busy"],
-            "loading": row["load"],
-            "idle": idle,
-            "cost": float(row["paid"]),
-        }
-    return found
+    """Seconds up, busy, loading and idle, and the cost of them all, by day."""
+    names = ("up", "busy", "loading", "idle", "cost")
+    return {day: dict(zip(names, sums, strict=True)) for day, *sums in _rows(_GPU, since=since)}
 
 
-def _revenue(since: datetime) -> dict[date, int]:
-    earned = Entry.objects.filter(
-        account__kind=Account.Kind.REVENUE, account__currency=CURRENCY, transaction__created_at__gte=since
-    )
-    by_day = earned.order_by().values_list(TruncDate("transaction__created_at"))
-    return dict(by_day.annotate(Sum("amount_micros")))
+def _revenue(since: date) -> dict[date, int]:
+    return dict(_rows(_REVENUE, since=since, currency=CURRENCY))
 
 
-def _top(since: datetime) -> list[tuple[str, int, str]]:
-    """(tenant, charged jobs, charged) of those who were charged most, in each one's currency."""
-    charged = Charge.objects.filter(created_at__gte=since).order_by()
-    rows = charged.values_list("usage_record__tenant__slug", "currency").annotate(
-        micros=Sum("amount_micros"), jobs=Count("usage_record__job_id", distinct=True)
-    )
+def _top(since: date) -> list[tuple[str, int, str]]:
+    """(tenant, charged requests, charged) of those who were charged most, in each one's currency."""
     return [
-        (slug, jobs, format_micros(micros, currency)) for slug, currency, micros, jobs in rows.order_by("-micros")[:TOP]
+        (slug, requests, format_micros(micros, currency))
+        for slug, requests, micros, currency in _rows(_TOP, since=since, most=TOP)
     ]
+
+
+def _rows(query: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
+    return rows_of(sql.SQL(query).format(**{name: sql.Literal(value) for name, value in values.items()}))
 
 
 def _queue() -> list[tuple[Any, ...]]:

@@ -111,6 +111,7 @@ SELECT (record.occurred_at AT TIME ZONE 'UTC')::date       AS day,
        record.meter::text                                  AS meter,
        record.quantity                                     AS quantity,
        coalesce(record.dimensions ->> 'model', '')         AS model,
+       coalesce(record.dimensions ->> 'adapter', '')       AS adapter,
        coalesce(record.dimensions ->> 'gpu_class', '')     AS gpu_class,
        coalesce(record.dimensions ->> 'tier', '')          AS tier
   FROM billing_usagerecord record
@@ -130,6 +131,7 @@ COMMENT ON COLUMN reporting.unpriced.job_id IS 'The job; null for storage and po
 COMMENT ON COLUMN reporting.unpriced.meter IS 'What was counted.';
 COMMENT ON COLUMN reporting.unpriced.quantity IS 'How much, in the meter''s unit; of a correction the difference.';
 COMMENT ON COLUMN reporting.unpriced.model IS 'The model that was called; empty for storage and pools.';
+COMMENT ON COLUMN reporting.unpriced.adapter IS 'Names of the LoRA adapters, joined by +; empty without one.';
 COMMENT ON COLUMN reporting.unpriced.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
 COMMENT ON COLUMN reporting.unpriced.tier IS 'The tier that drew it; empty for storage and pools.';
 

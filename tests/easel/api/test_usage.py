@@ -1,8 +1,12 @@
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 import pytest
 
 from billing import ledger
+from billing.metering import usage_meter
+from billing.models import Meter
+from billing.rating import Quantity
 from tenants.accounts import project_create
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
@@ -66,3 +70,19 @@ def test_another_tenants_usage_is_not_seen(used, bob):
 def test_a_bad_query_is_named(alice, query, param):
     answer = call("GET", f"/v1/usage?{query}", alice)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_what_nobody_prices_is_shown_as_used(used):
+    usage_meter(
+        project=used.project,
+        quantity=Quantity(meter=Meter.EGRESS_GB, amount=Decimal("1.5")),
+        dimensions={"model": "unpriced"},
+        source="test",
+        key=f"egress/{used.project.pk}",
+        occurred_at=datetime.now(UTC),
+        description="",
+        at=datetime.now(UTC),
+    )
+    rows = {row["model"]: row for row in usage(used, "group_by=model")["data"]}
+    assert rows["unpriced"]["cost"]["amount_micros"] == 0
+    assert sum(row["cost"]["amount_micros"] for row in rows.values()) == ledger.balances(used.tenant)["revenue"]

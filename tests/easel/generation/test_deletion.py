@@ -7,7 +7,6 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from billing.models import Charge, StoredObject
-from billing.queries import usage
 from easel.generation import dispatch
 from easel.generation.deletion import age_out, job_delete
 from easel.generation.errors import JobDeleted, JobUnfinished
@@ -18,6 +17,8 @@ from easel.generation.models import Job, Output
 from easel.generation.outputs import attempts_sweep
 from easel.ops import audit
 from easel.registry.experiments import ArmPlan, experiment_start
+from easel.reporting.exports import Span
+from easel.reporting.usage import usage
 from easel.storage import store
 from tenants.models import AuditEvent
 from tenants.retention import Retention, RetentionInvalid, retention_of, retention_set
@@ -70,11 +71,12 @@ def told(customer) -> list[object]:
     """What finance and audits see of a tenant."""
     with connection.cursor() as cursor:
         seen: list[object] = []
-        for view in ("charges", "jobs", "balances"):
+        for view in ("charges", "jobs", "job_days", "balances"):
             cursor.execute(f"SELECT * FROM reporting.{view} WHERE tenant = %s ORDER BY 1, 2, 3", [customer.tenant.slug])
             seen.append(cursor.fetchall())
     day = NOW.date()
-    rows = usage(tenant=customer.tenant, group_by=("project", "model", "day"), start=day - timedelta(200), end=day)
+    span = Span(tenant=customer.tenant.slug, start=day - timedelta(200), end=day)
+    rows = usage(span, group_by=("project", "model", "day"))
     names = {customer.tenant.slug, str(customer.tenant.id)}
     names |= {f"job {job_id} " for job_id in customer.tenant.jobs.values_list("id", flat=True)}
     broken = [line for check in audit.CHECKS for line in check(NOW) if any(name in line for name in names)]
