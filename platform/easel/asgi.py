@@ -1,17 +1,25 @@
 """The ASGI application: Django behind a limit on bodies."""
 
 import os
-from typing import Any, cast
+from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "easel.settings")
 
-from django.core.asgi import get_asgi_application
+from django.core.handlers.asgi import ASGIHandler
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 
 from easel.api.middleware import BodyLimit
 
-application = BodyLimit(cast(Any, get_asgi_application()))
+
+class Handler(ASGIHandler):
+    """Without the thread that Django starts for each request: there is only the closing of answers left for it."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.handle(scope, receive, send)
+
+
+application = BodyLimit(Handler())
 
 # These receivers are synchronous, so that Django would keep a thread per request to call them; `in_thread` returns
 # connections instead.

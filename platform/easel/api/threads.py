@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from django.db import connections
 from django.http import HttpRequest, HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 
 T = TypeVar("T")
 THREADS = 16  # as many as the database pool has connections
@@ -42,6 +43,19 @@ def threaded(view: Callable[..., HttpResponseBase]) -> Callable[..., Coroutine[A
 
 def _then_return_connections(function: Callable[..., T], args: Any, kwargs: Any) -> T:
     try:
-        return function(*args, **kwargs)
+        answer = function(*args, **kwargs)
+        if isinstance(answer, SimpleTemplateResponse):
+            _render(answer)
+        return answer
     finally:
         connections.close_all()
+
+
+def _render(answer: SimpleTemplateResponse) -> None:
+    """Here, as Django would start a thread to do it; one that it can await it awaits."""
+    answer.render()
+
+    async def rendered() -> SimpleTemplateResponse:
+        return answer
+
+    answer.render = rendered  # type: ignore[method-assign, assignment]

@@ -1,5 +1,6 @@
 """The `easel` command. Everything heavy is imported by the command that needs it."""
 
+import gc
 import json
 import os
 import subprocess
@@ -78,8 +79,11 @@ def api(host: str, port: int) -> None:
     def serve(_stop: threading.Event) -> None:  # uvicorn handles the signals itself, then passes them on
         import uvicorn
 
+        from easel.asgi import application
+
+        gc.freeze()  # what was loaded stays: looking through it again held requests up for 50 ms and more
         uvicorn.run(
-            "easel.asgi:application",
+            application,
             host=host,
             port=port,
             lifespan="off",

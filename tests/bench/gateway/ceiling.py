@@ -3,6 +3,7 @@
 `/bare` parses a JSON body, checks it with a serializer and answers; `/row` writes one row in a transaction besides.
 """
 
+import gc
 import os
 import uuid
 from typing import Any
@@ -65,6 +66,7 @@ def _view(view: type[APIView]) -> Any:
 
 urlpatterns = [path("bare", _view(Bare)), path("row", _view(Row))]
 application = get_asgi_application()
+gc.freeze()  # as Easel does
 request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_old_connections)

@@ -62,7 +62,9 @@ class House:
         argv = [sys.executable, "-m", "easel.ops.cli", "api", "--port", port]
         self.api = subprocess.Popen(argv, env=self.env, stdout=self.log, stderr=self.log)
         headers = {"Authorization": f"Bearer {told['api_key']}"}
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS)
+        # As many as there are threads: the pool closes one too many even as another thread takes it up.
+        kept = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, limits=kept)
         eventually(self.is_ready, "the API")
 
     def easel(self, *arguments):
