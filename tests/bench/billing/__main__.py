@@ -44,8 +44,6 @@ def measure(report: Report, month, owners, jobs, size: int) -> None:
     for name in slowest[:3]:
         say(f"  {seconds[name]:.2f} s  {name}")
     report.add(f"slowest_dashboard_query_seconds_{size}", seconds[slowest[0]], at_most=1.0)
-    costs = max(took for name, took in seconds.items() if "Jobs by model" not in name)
-    report.add(f"slowest_query_of_costs_seconds_{size}", costs, at_most=1.0)
     taken = finance.statements_seconds([owner.tenant for owner in owners], month)
     report.add(f"statements_seconds_{size}", taken)
     report.add(f"statement_ms_{size}", taken / len(owners) * 1000)

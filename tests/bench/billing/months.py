@@ -150,6 +150,7 @@ def fill(month: datetime, jobs: Sequence[uuid.UUID], *, copies: int) -> None:
     given = {"jobs": list(jobs), "copies": copies, "start": month, "seconds": seconds, "salt": month.isoformat()}
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
+        indexes = _indexes_drop(cursor)
         for table, (job, changed) in _COPIES.items():
             cursor.execute(
                 "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND is_identity = 'NO'",
@@ -169,10 +170,37 @@ def fill(month: datetime, jobs: Sequence[uuid.UUID], *, copies: int) -> None:
                 """,
                 given,
             )
+        for made in indexes:
+            cursor.execute(made)
         cursor.execute("SET LOCAL session_replication_role = origin")
     with connection.cursor() as cursor:
         for table in _COPIES:
             cursor.execute(f"ANALYZE {table}")
+
+
+def _indexes_drop(cursor) -> list[str]:
+    """Drops the tables' indexes but those that foreign keys need; what makes them again, as a restored backup does.
+
+    To sort a million keys at the end takes a fraction of the time that finding a place for each of them takes.
+    """
+    cursor.execute("SET LOCAL maintenance_work_mem = '256MB'")
+    cursor.execute(
+        """
+        SELECT CASE WHEN own.oid IS NULL THEN format('DROP INDEX %%s', indexrelid::regclass)
+                    ELSE format('ALTER TABLE %%s DROP CONSTRAINT %%I', indrelid::regclass, own.conname) END,
+               CASE WHEN own.oid IS NULL THEN pg_get_indexdef(indexrelid)
+                    ELSE format('ALTER TABLE %%s ADD CONSTRAINT %%I %%s',
+                                indrelid::regclass, own.conname, pg_get_constraintdef(own.oid)) END
+          FROM pg_index LEFT JOIN pg_constraint own ON own.conindid = indexrelid AND own.conrelid = indrelid
+         WHERE indrelid::regclass::text = ANY(%s)
+           AND NOT EXISTS (SELECT FROM pg_constraint WHERE conindid = indexrelid AND contype = 'f')
+        """,
+        [list(_COPIES)],
+    )
+    found = cursor.fetchall()
+    for drop, _ in found:
+        cursor.execute(drop)
+    return [make for _, make in found]
 
 
 def seal_until(end: datetime) -> int:
