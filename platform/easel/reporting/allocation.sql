@@ -1,44 +1,43 @@
 -- What the pools cost the platform, to the projects that they drew for: chargeback and showback by any label.
+-- A union with sums over each day's pool, and each part read once, so that a condition on the day reaches all of it.
 CREATE VIEW reporting.cost_allocation AS
-WITH used AS (
-         SELECT day, pool, tenant, project, department, labels,
+WITH side AS (
+         SELECT day, pool, tenant, project, department, labels, false AS is_pool,
                 greatest(coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0), 0) AS gpu_seconds,
-                coalesce(sum(amount_micros) FILTER (WHERE currency = 'USD'), 0)             AS charged
+                coalesce(sum(amount_micros) FILTER (WHERE currency = 'USD'), 0)             AS charged,
+                0::numeric AS up_seconds, 0::numeric AS cost
            FROM reporting.costs WHERE pool <> ''
           GROUP BY day, pool, tenant, project, department, labels
-     ), paid AS (
-         SELECT worker.day, pool.slug::text AS pool, coalesce(tenant.slug, '')::text AS owner,
-                sum(worker.up_seconds)::numeric AS up_seconds, sum(worker.cost) * 1000000 AS cost
+         UNION ALL
+         SELECT worker.day, pool.slug::text, coalesce(tenant.slug, '')::text, '', '', '{}'::jsonb, true,
+                0, 0, sum(worker.up_seconds)::numeric, sum(worker.cost) * 1000000
            FROM registry_workerday worker
            JOIN registry_pool pool ON pool.id = worker.pool_id
            LEFT JOIN tenants_tenant tenant ON tenant.id = pool.tenant_id
           GROUP BY worker.day, pool.slug, tenant.slug
      ), pool_day AS (
-         SELECT paid.day, paid.pool, paid.owner, paid.cost,
-                coalesce(sum(used.gpu_seconds), 0)                     AS gpu_seconds,
-                count(*) FILTER (WHERE used.gpu_seconds > 0)           AS users,
+         SELECT side.*,
+                bool_or(is_pool) OVER whole                      AS is_paid,
+                sum(cost) OVER whole                             AS pool_cost,
+                sum(gpu_seconds) OVER whole                      AS pool_gpu_seconds,
+                count(*) FILTER (WHERE gpu_seconds > 0) OVER whole AS users,
                 -- A job that began yesterday is of the day that it ended on: no day gives away more than it cost.
-                paid.cost / nullif(greatest(paid.up_seconds, coalesce(sum(used.gpu_seconds), 0)), 0) AS second_cost
-           FROM paid LEFT JOIN used USING (day, pool)
-          GROUP BY paid.day, paid.pool, paid.owner, paid.cost, paid.up_seconds
-     ), share AS (
-         SELECT used.*, used.gpu_seconds * coalesce(pool_day.second_cost, 0) AS direct,
-                CASE WHEN used.gpu_seconds > 0 THEN used.gpu_seconds / pool_day.gpu_seconds ELSE 0 END AS proportion,
-                CASE WHEN used.gpu_seconds > 0 THEN 1.0 / pool_day.users ELSE 0 END                    AS even,
-                pool_day.cost - pool_day.gpu_seconds * coalesce(pool_day.second_cost, 0)               AS rest
-           FROM used JOIN pool_day USING (day, pool)
+                coalesce(sum(cost) OVER whole
+                         / nullif(greatest(sum(up_seconds) OVER whole, sum(gpu_seconds) OVER whole), 0), 0) AS second_cost
+           FROM side WINDOW whole AS (PARTITION BY day, pool)
      )
-SELECT policy.name AS policy, share.day, share.pool, share.tenant, share.project, share.department, share.labels,
-       share.gpu_seconds, share.direct AS direct_micros,
-       share.rest * CASE policy.name WHEN 'proportional' THEN share.proportion WHEN 'even' THEN share.even ELSE 0 END
-                   AS shared_micros,
-       share.charged AS charged_micros
-  FROM share CROSS JOIN (VALUES ('proportional'), ('even'), ('none')) AS policy (name)
-UNION ALL
-SELECT policy.name, pool_day.day, pool_day.pool, pool_day.owner, '', '', '{}'::jsonb, 0, 0,
-       pool_day.cost - pool_day.gpu_seconds * coalesce(pool_day.second_cost, 0), 0
+SELECT policy.name AS policy, day, pool, tenant, project, department, labels,
+       gpu_seconds, gpu_seconds * second_cost AS direct_micros,
+       (pool_cost - pool_gpu_seconds * second_cost)
+           * CASE WHEN is_pool THEN 1
+                  WHEN gpu_seconds = 0 THEN 0
+                  WHEN policy.name = 'proportional' THEN gpu_seconds / pool_gpu_seconds
+                  WHEN policy.name = 'even' THEN 1.0 / users
+                  ELSE 0 END AS shared_micros,
+       charged AS charged_micros
   FROM pool_day CROSS JOIN (VALUES ('proportional'), ('even'), ('none')) AS policy (name)
- WHERE policy.name = 'none' OR pool_day.users = 0;
+ -- The pool's own row has what nobody bears.
+ WHERE is_paid AND (NOT is_pool OR policy.name = 'none' OR users = 0);
 
 COMMENT ON VIEW reporting.cost_allocation IS
     'What each pool cost the platform on each day, to the projects that it drew for, once by each policy: always ask for
