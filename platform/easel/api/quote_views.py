@@ -26,10 +26,15 @@ class ImagesQuote(APIView):
 
     @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(openapi.QUOTE))
     def post(self, request: Request) -> Response:
-        """What the same body would cost as a generation, line by line; nothing is made, held or written."""
+        """What the same body would cost as a generation, line by line; nothing is made, held or written.
+
+        What would keep it from being admitted now, a full queue or a spent budget, is its `refusal`, beside the price.
+        """
         spec = ImagesInput.spec(ImagesInput.read(request.data))
         limits = Limits(
-            prompt_chars_max=settings.EASEL.prompt_chars_max, job_ttl_seconds=settings.EASEL.job_ttl_seconds
+            prompt_chars_max=settings.EASEL.prompt_chars_max,
+            job_ttl_seconds=settings.EASEL.job_ttl_seconds,
+            queued_jobs_max=settings.EASEL.queued_jobs_max,
         )
         return Response(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=now())))
 

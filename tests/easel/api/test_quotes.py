@@ -75,6 +75,13 @@ def test_what_would_keep_it_from_being_admitted_is_said_with_the_price(customer,
     assert quote(limited)["refusal"]["code"] == "image_quota_exceeded"
 
 
+def test_a_queue_as_full_as_the_platform_lets_it_be_is_said_with_the_price(alice, quote, submit, settings_of):
+    settings_of(queued_jobs_max=1)
+    submit(alice)
+    said = quote(alice)
+    assert (said["admitted"], said["refusal"]["code"], said["most"]["amount_micros"]) == (False, "queue_full", MOST)
+
+
 def test_what_could_be_answered_from_what_was_drawn_is_quoted_so(alice, quote, submit, end):
     end(submit(alice, seed=7))
     said = quote(alice, seed=7)
