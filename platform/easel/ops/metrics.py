@@ -12,6 +12,7 @@ from easel.generation.dispatch import WORKER_SILENCE_SECONDS
 from easel.generation.models import FINAL
 from easel.generation.queries import jobs_by_pool, lost_attempts_by_pool, oldest_queued_by_pool, wasted_gpu_seconds
 from easel.registry.models import Pool, Worker
+from easel.webhooks.queries import overdue_seconds as webhooks_overdue_seconds
 from easel.webhooks.queries import pending as webhooks_pending
 
 REQUESTS = Counter("easel_http_requests_total", "Requests answered.", ["method", "route", "status"])
@@ -46,6 +47,11 @@ class DatabaseState(Collector):
         yield from _workers(pools, now)
         yield GaugeMetricFamily(
             "easel_webhook_pending", "Deliveries on their way to webhooks that are enabled.", value=webhooks_pending()
+        )
+        yield GaugeMetricFamily(
+            "easel_webhook_overdue_seconds",
+            "How long the delivery that is due longest waits for its attempt; 0 when none is due.",
+            value=webhooks_overdue_seconds(now),
         )
 
     def describe(self) -> list[Metric]:

@@ -1,8 +1,9 @@
 """Reads of a tenant's webhooks; what is another's is not found."""
 
+from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Q
+from django.db.models import Min, Q, QuerySet
 
 from easel.webhooks.errors import DeliveryNotFound, WebhookNotFound
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
@@ -51,4 +52,14 @@ def delivery_get(*, endpoint: WebhookEndpoint, delivery_id: UUID) -> WebhookDeli
 
 def pending() -> int:
     """Deliveries that are on their way to webhooks which are enabled."""
-    return WebhookDelivery.objects.filter(state=WebhookDelivery.State.PENDING, endpoint__disabled_at=None).count()
+    return _pending().count()
+
+
+def overdue_seconds(now: datetime) -> float:
+    """How long the one of them that is due longest waits for its next attempt; 0 when none is due."""
+    due = _pending().aggregate(due=Min("next_at"))["due"]
+    return 0.0 if due is None else max(0.0, (now - due).total_seconds())
+
+
+def _pending() -> "QuerySet[WebhookDelivery]":
+    return WebhookDelivery.objects.filter(state=WebhookDelivery.State.PENDING, endpoint__disabled_at=None)

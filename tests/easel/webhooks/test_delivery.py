@@ -15,6 +15,7 @@ from easel.webhooks.endpoints import ROTATION, endpoint_change, secret_rotate
 from easel.webhooks.errors import WebhookDisabled
 from easel.webhooks.models import Event, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
 from easel.webhooks.outbox import delivery_replay, webhook_emit, webhook_test
+from easel.webhooks.queries import overdue_seconds
 from tenants.models import AuditEvent
 from tests.conftest import NOW
 from tests.easel.webhooks.conftest import claims_of, deliver, sent
@@ -79,6 +80,15 @@ def test_a_receivers_library_verifies_what_arrives(alice, endpoint, receiver):
     assert states(alice) == ["delivered"]
     with pytest.raises(WebhookVerificationError):
         Webhook(made.plain_secret).verify(body + b" ", headers)
+
+
+def test_operators_see_how_long_a_delivery_waits_for_its_turn(alice, endpoint, receiver):
+    waited = 5000 * DAY  # longer than any other's here
+    endpoint(alice)
+    emit(alice, at=NOW - waited)
+    assert overdue_seconds(NOW) == waited.total_seconds()
+    deliver(alice, NOW)
+    assert overdue_seconds(NOW) < waited.total_seconds()
 
 
 def test_while_a_secret_rotates_receivers_verify_by_either(alice, endpoint, receiver):
