@@ -1,29 +1,68 @@
-"""What a tenant was charged, by whatever it asks."""
+"""What a tenant used and was charged, by whatever it asks."""
 
 from datetime import timedelta
 from typing import Any
 
 from drf_spectacular.utils import extend_schema
+from rest_framework.exceptions import ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from easel.api import openapi
+from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rendering import money_json
-from easel.api.serializers import CostsQuery
+from easel.api.serializers import CostsQuery, UsageQuery
 from easel.reporting.costs import costs
 from easel.reporting.exports import Span
 from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecast
+from easel.reporting.usage import GROUPS, usage
 from tenants.models import Scope
+
+
+class Usage(APIView):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="usage_get", parameters=[UsageQuery], responses=answers(money_schemas.USAGE))
+    def get(self, request: Request) -> Response:
+        query = UsageQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        groups = list(dict.fromkeys(query.validated_data["group_by"].split(",")))
+        if unknown := [name for name in groups if name not in GROUPS]:
+            raise ValidationError({"group_by": f"doesn't know {unknown[0]!r}; known are {', '.join(GROUPS)}"})
+        end = query.validated_data.get("end", now().date())
+        start = query.validated_data.get("start", end.replace(day=1))
+        if end < start:
+            raise ValidationError({"end": f"is before start, {start}"})
+        tenant = caller(request).tenant
+        rows = usage(Span(tenant=tenant.slug, start=start, end=end), group_by=groups)
+        return Response(
+            {
+                "object": "usage",
+                "start": start,
+                "end": end,
+                "data": [
+                    {
+                        **row.group,
+                        "requests": row.requests,
+                        "image_units": float(row.image_units),
+                        "gpu_seconds": float(row.gpu_seconds),
+                        "storage_gb_seconds": float(row.storage_gb_seconds),
+                        "cost": money_json(row.cost_micros, tenant.currency),
+                    }
+                    for row in rows
+                ],
+                "total": money_json(sum(row.cost_micros for row in rows), tenant.currency),
+            }
+        )
 
 
 class Costs(APIView):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="costs_get", parameters=[CostsQuery], responses=answers(openapi.COSTS))
+    @extend_schema(operation_id="costs_get", parameters=[CostsQuery], responses=answers(money_schemas.COSTS))
     def get(self, request: Request) -> Response:
         """What was charged by day, project, label, model and so on, beside what the list's prices would have asked."""
         query = CostsQuery(data=request.query_params.dict())
@@ -61,7 +100,7 @@ class Costs(APIView):
 class Outlook(APIView):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="costs_outlook", responses=answers(openapi.OUTLOOK))
+    @extend_schema(operation_id="costs_outlook", responses=answers(money_schemas.OUTLOOK))
     def get(self, request: Request) -> Response:
         """What this month will come to by the weekdays of the last eight weeks, and its days that stand out."""
         tenant, today = caller(request).tenant, now().date()

@@ -1,4 +1,4 @@
-"""What a tenant can spend, and the budgets that it sets itself."""
+"""What a tenant may ask for and can spend, and the budgets that it sets itself."""
 
 from typing import Any
 from uuid import UUID
@@ -12,11 +12,11 @@ from rest_framework.views import APIView
 from billing import ledger
 from billing.budgets import BudgetInvalid, BudgetStanding, budget_remove, budget_standing, budgets_of
 from billing.models import CreditGrant
-from easel.api import openapi
+from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.openapi import answers
-from easel.api.rendering import money_json
+from easel.api.rendering import money_json, quota_json
 from easel.api.serializers import BudgetInput
 from easel.generation.budgets import budget_set
 from easel.generation.errors import ProjectNotFound
@@ -25,10 +25,17 @@ from tenants.errors import NotFound
 from tenants.models import ApiKey, Scope, Tenant
 
 
+class QuotaView(APIView):
+    @extend_schema(operation_id="quota_get", responses=answers(money_schemas.QUOTA))
+    def get(self, request: Request) -> Response:
+        """What your account and this key may ask for, and how much of it is used."""
+        return Response(quota_json(caller(request), at=now()))
+
+
 class Balance(APIView):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="balance_get", responses=answers(openapi.BALANCE))
+    @extend_schema(operation_id="balance_get", responses=answers(money_schemas.BALANCE))
     def get(self, request: Request) -> Response:
         """What you can spend, what is held for jobs in hand, what you owe, and the credit that makes it up."""
         return Response(balance_json(caller(request).tenant))
@@ -41,13 +48,13 @@ class Budgets(APIView):
     def scope(self) -> str:
         return Scope.USAGE if self.request.method == "GET" else Scope.BILLING
 
-    @extend_schema(operation_id="budgets_list", responses=answers(openapi.BUDGETS))
+    @extend_schema(operation_id="budgets_list", responses=answers(money_schemas.BUDGETS))
     def get(self, request: Request) -> Response:
         """Your budgets and how they stand this month."""
         found = budgets_of(caller(request).tenant, at=now())
         return Response({"object": "list", "data": [budget_json(standing) for standing in found]})
 
-    @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(openapi.BUDGET))
+    @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(money_schemas.BUDGET))
     def put(self, request: Request) -> Response:
         """Makes the budget of your account, of a project or of a key, or changes it; it holds at once."""
         fields = BudgetInput(data=request.data)
@@ -73,7 +80,7 @@ class Budgets(APIView):
 class BudgetDetail(APIView):
     scope = Scope.BILLING
 
-    @extend_schema(operation_id="budgets_remove", responses=answers(openapi.BUDGET))
+    @extend_schema(operation_id="budgets_remove", responses=answers(money_schemas.BUDGET))
     def delete(self, request: Request, budget_id: UUID) -> Response:
         """Takes a budget away, with what it has counted."""
         tenant = caller(request).tenant

@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from easel.api import openapi
+from easel.api import schemas
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.openapi import answers
@@ -24,7 +24,7 @@ from tenants.models import Scope
 class JobFeedback(APIView):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_feedback", request=FeedbackInput, responses=answers(openapi.FEEDBACK, status=201))
+    @extend_schema(operation_id="jobs_feedback", request=FeedbackInput, responses=answers(schemas.FEEDBACK, status=201))
     def post(self, request: Request, job_id: UUID) -> Response:
         """What your user thought of a job's images; given once."""
         fields = FeedbackInput(data=request.data)
@@ -47,7 +47,7 @@ class Experiments(APIView):
     scope = Scope.GENERATE
 
     @extend_schema(
-        operation_id="experiments_start", request=ExperimentInput, responses=answers(openapi.EXPERIMENT, status=201)
+        operation_id="experiments_start", request=ExperimentInput, responses=answers(schemas.EXPERIMENT, status=201)
     )
     def post(self, request: Request) -> Response:
         """Shares your requests to a model out between the arms, from now on."""
@@ -63,7 +63,7 @@ class Experiments(APIView):
         found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
         return Response(experiment_json(found), status=201)
 
-    @extend_schema(operation_id="experiments_list", responses=answers(openapi.EXPERIMENTS))
+    @extend_schema(operation_id="experiments_list", responses=answers(schemas.EXPERIMENTS))
     def get(self, request: Request) -> Response:
         rows = caller(request).tenant.experiments.select_related("model").prefetch_related("arms__version")
         return Response({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
@@ -72,7 +72,7 @@ class Experiments(APIView):
 class ExperimentDetail(APIView):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="experiments_get", responses=answers(openapi.EXPERIMENT_REPORT))
+    @extend_schema(operation_id="experiments_get", responses=answers(schemas.EXPERIMENT_REPORT))
     def get(self, request: Request, name: str) -> Response:
         """With its report: what each arm did, and which differences are more than chance."""
         experiment = experiment_get(tenant=caller(request).tenant, name=name)
@@ -82,13 +82,13 @@ class ExperimentDetail(APIView):
 class ExperimentStop(APIView):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="experiments_stop", request=None, responses=answers(openapi.EXPERIMENT))
+    @extend_schema(operation_id="experiments_stop", request=None, responses=answers(schemas.EXPERIMENT))
     def post(self, request: Request, name: str) -> Response:
         return Response(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=now())))
 
 
 class Rollouts(APIView):
-    @extend_schema(operation_id="rollouts_list", responses=answers(openapi.ROLLOUTS))
+    @extend_schema(operation_id="rollouts_list", responses=answers(schemas.ROLLOUTS))
     def get(self, request: Request) -> Response:
         """The latest canaries: another version may be drawing a share of your requests."""
         rows = Rollout.objects.select_related("model", "stable", "candidate").order_by("-started_at")[:20]

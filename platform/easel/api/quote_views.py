@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from easel.api import openapi
+from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.openapi import answers
@@ -24,7 +24,7 @@ class ImagesQuote(APIView):
     scope = Scope.GENERATE
     throttle_classes = [RequestsPerMinute]
 
-    @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(openapi.QUOTE))
+    @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(money_schemas.QUOTE))
     def post(self, request: Request) -> Response:
         """What the same body would cost as a generation, line by line; nothing is made, held or written.
 

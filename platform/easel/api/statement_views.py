@@ -14,7 +14,7 @@ from billing.statement_documents import statement_csv, statement_html, statement
 from billing.statement_lines import charges_of_line
 from billing.statement_queries import charges_page, line_get, statement_get, statements_page
 from billing.statements import statement_now
-from easel.api import openapi
+from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.openapi import answers
@@ -26,7 +26,7 @@ from tenants.models import Scope
 class Statements(APIView):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="statements_list", parameters=[PageQuery], responses=answers(openapi.STATEMENTS))
+    @extend_schema(operation_id="statements_list", parameters=[PageQuery], responses=answers(money_schemas.STATEMENTS))
     def get(self, request: Request) -> Response:
         """Statements and credit notes, the latest first."""
         query = PageQuery(data=request.query_params.dict())
@@ -38,7 +38,7 @@ class Statements(APIView):
 class StatementCurrent(APIView):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="statements_current", responses=answers(openapi.STATEMENT))
+    @extend_schema(operation_id="statements_current", responses=answers(money_schemas.STATEMENT))
     def get(self, request: Request) -> Response:
         """What this month's statement would say if it ended now."""
         return Response(statement_whole_json(*statement_now(caller(request).tenant, now=now())))
@@ -47,7 +47,7 @@ class StatementCurrent(APIView):
 class StatementDetail(APIView):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="statements_get", responses=answers(openapi.STATEMENT))
+    @extend_schema(operation_id="statements_get", responses=answers(money_schemas.STATEMENT))
     def get(self, request: Request, statement_id: UUID) -> Response:
         statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
         return Response(statement_whole_json(statement, list(statement.lines.all())))
@@ -93,7 +93,9 @@ class StatementLineCharges(APIView):
     scope = Scope.USAGE
 
     @extend_schema(
-        operation_id="statements_line_charges", parameters=[PageQuery], responses=answers(openapi.STATEMENT_CHARGES)
+        operation_id="statements_line_charges",
+        parameters=[PageQuery],
+        responses=answers(money_schemas.STATEMENT_CHARGES),
     )
     def get(self, request: Request, statement_id: UUID, position: int) -> Response:
         """What a line sums: each charge with its price, its job, and the attempts at that."""

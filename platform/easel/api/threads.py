@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
 from typing import Any, TypeVar
 
+from asgiref.sync import markcoroutinefunction
 from django.db import connections
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import SimpleTemplateResponse
+from rest_framework.views import APIView
 
 T = TypeVar("T")
 THREADS = 16  # as many as the database pool has connections
@@ -39,6 +41,12 @@ def threaded(view: Callable[..., HttpResponseBase]) -> Callable[..., Coroutine[A
         return await in_thread(view, request, *args, **kwargs)
 
     return wrapper
+
+
+def as_view_of(function: Any, view: type[APIView]) -> None:
+    """Marks a function as the way to a view, where Django and the OpenAPI generator look."""
+    function.cls, function.initkwargs, function.csrf_exempt = view, {}, True
+    markcoroutinefunction(function)
 
 
 def _then_return_connections(function: Callable[..., T], args: Any, kwargs: Any) -> T:

@@ -3,15 +3,19 @@ from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
 from easel.api import (
+    adapter_views,
     cost_views,
     credit_views,
     experiment_views,
     export_views,
+    image_views,
+    job_views,
+    model_views,
     quote_views,
     statement_views,
-    views,
     webhook_views,
 )
+from easel.api.submission import by_assumption
 from easel.api.threads import threaded
 
 
@@ -32,24 +36,24 @@ register_converter(DocumentConverter, "document")
 openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_classes=[])
 
 urlpatterns = [
-    path("images/generations", views.images_generations),
+    path("images/generations", image_views.images_generations),
     path("images/quotes", threaded(quote_views.ImagesQuote.as_view())),
-    path("jobs", threaded(views.by_assumption(views.Jobs.as_view()))),
-    path("jobs/<uuid:job_id>", threaded(views.JobDetail.as_view())),
-    path("jobs/<uuid:job_id>/events", views.job_events),
-    path("jobs/<uuid:job_id>/cancel", threaded(views.JobCancel.as_view())),
-    path("jobs/<uuid:job_id>/images", threaded(views.JobImages.as_view())),
+    path("jobs", threaded(by_assumption(job_views.Jobs.as_view()))),
+    path("jobs/<uuid:job_id>", threaded(job_views.JobDetail.as_view())),
+    path("jobs/<uuid:job_id>/events", job_views.job_events),
+    path("jobs/<uuid:job_id>/cancel", threaded(job_views.JobCancel.as_view())),
+    path("jobs/<uuid:job_id>/images", threaded(job_views.JobImages.as_view())),
     path("jobs/<uuid:job_id>/feedback", threaded(experiment_views.JobFeedback.as_view())),
     path("experiments", threaded(experiment_views.Experiments.as_view())),
     path("experiments/<name:name>", threaded(experiment_views.ExperimentDetail.as_view())),
     path("experiments/<name:name>/stop", threaded(experiment_views.ExperimentStop.as_view())),
     path("rollouts", threaded(experiment_views.Rollouts.as_view())),
-    path("adapters", threaded(views.Adapters.as_view())),
-    path("adapters/<name:name>", threaded(views.AdapterDetail.as_view())),
-    path("models", threaded(views.Models.as_view())),
-    path("models/<name:name>", threaded(views.ModelDetail.as_view())),
-    path("quota", threaded(views.QuotaView.as_view())),
-    path("usage", threaded(views.Usage.as_view())),
+    path("adapters", threaded(adapter_views.Adapters.as_view())),
+    path("adapters/<name:name>", threaded(adapter_views.AdapterDetail.as_view())),
+    path("models", threaded(model_views.Models.as_view())),
+    path("models/<name:name>", threaded(model_views.ModelDetail.as_view())),
+    path("quota", threaded(credit_views.QuotaView.as_view())),
+    path("usage", threaded(cost_views.Usage.as_view())),
     path("costs", threaded(cost_views.Costs.as_view())),
     path("costs/outlook", threaded(cost_views.Outlook.as_view())),
     path("exports/focus", threaded(export_views.FocusExport.as_view())),

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from easel.api import openapi
+from easel.api import schemas
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.openapi import answers
@@ -68,7 +68,7 @@ class Webhooks(APIView):
     scope = Scope.WEBHOOKS
 
     @extend_schema(
-        operation_id="webhooks_create", request=WebhookInput, responses=answers(openapi.WEBHOOK_MADE, status=201)
+        operation_id="webhooks_create", request=WebhookInput, responses=answers(schemas.WEBHOOK_MADE, status=201)
     )
     def post(self, request: Request) -> Response:
         """Makes a webhook; its secret is in this answer alone. Without `events` it is told of all."""
@@ -90,7 +90,7 @@ class Webhooks(APIView):
         headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
         return Response(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
 
-    @extend_schema(operation_id="webhooks_list", parameters=[PageQuery], responses=answers(openapi.WEBHOOKS))
+    @extend_schema(operation_id="webhooks_list", parameters=[PageQuery], responses=answers(schemas.WEBHOOKS))
     def get(self, request: Request) -> Response:
         query = PageQuery(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
@@ -101,11 +101,11 @@ class Webhooks(APIView):
 class WebhookDetail(APIView):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_get", responses=answers(openapi.WEBHOOK))
+    @extend_schema(operation_id="webhooks_get", responses=answers(schemas.WEBHOOK))
     def get(self, request: Request, webhook_id: UUID) -> Response:
         return Response(webhook_json(_endpoint(request, webhook_id)))
 
-    @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(openapi.WEBHOOK))
+    @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(schemas.WEBHOOK))
     def patch(self, request: Request, webhook_id: UUID) -> Response:
         """Sets the URL, the events, or `enabled`; what waited meanwhile is sent when it is enabled again."""
         fields = WebhookChangeInput(data=request.data)
@@ -122,7 +122,7 @@ class WebhookDetail(APIView):
 class WebhookRotate(APIView):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(openapi.WEBHOOK_MADE))
+    @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(schemas.WEBHOOK_MADE))
     def post(self, request: Request, webhook_id: UUID) -> Response:
         """Gives it a new secret, in this answer alone; for a day the one before signs beside it."""
         return Response(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=now())))
@@ -131,7 +131,7 @@ class WebhookRotate(APIView):
 class WebhookTest(APIView):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_test", request=None, responses=answers(openapi.DELIVERY, status=202))
+    @extend_schema(operation_id="webhooks_test", request=None, responses=answers(schemas.DELIVERY, status=202))
     def post(self, request: Request, webhook_id: UUID) -> Response:
         """Sends `webhook.test`; the delivery tells what came of it."""
         return Response(delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), at=now())), status=202)
@@ -141,7 +141,7 @@ class WebhookDeliveries(APIView):
     scope = Scope.WEBHOOKS
 
     @extend_schema(
-        operation_id="webhooks_deliveries", parameters=[DeliveriesQuery], responses=answers(openapi.DELIVERIES)
+        operation_id="webhooks_deliveries", parameters=[DeliveriesQuery], responses=answers(schemas.DELIVERIES)
     )
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """What was sent to it, the latest first, with every attempt."""
@@ -155,7 +155,7 @@ class WebhookDeliveries(APIView):
 class WebhookReplay(APIView):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(openapi.DELIVERY, status=202))
+    @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(schemas.DELIVERY, status=202))
     def post(self, request: Request, webhook_id: UUID, delivery_id: UUID) -> Response:
         """Sends it once more, under the same `webhook-id`."""
         found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)

@@ -7,7 +7,7 @@ import json
 import pytest
 import uvicorn
 
-from easel.api import views, waiting
+from easel.api import image_views, waiting
 from easel.api.threads import in_thread
 from easel.asgi import application
 from easel.generation import dispatch
@@ -86,7 +86,7 @@ def test_what_is_admitted_while_its_client_leaves_is_canceled_too(alice, body, m
             await left.wait()
             return answer
 
-        monkeypatch.setattr(views, "in_thread", slow)
+        monkeypatch.setattr(image_views, "in_thread", slow)
         async with served() as server:
             async with asking(server, alice, body(cancel_on_disconnect=True)):
                 await admitted.wait()

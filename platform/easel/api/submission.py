@@ -1,0 +1,61 @@
+"""How a request makes a job: once per Idempotency-Key, within the limits of the platform."""
+
+import uuid
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponseBase
+from rest_framework.request import Request
+
+from easel.api.authentication import caller
+from easel.api.clock import now
+from easel.generation.admission import Limits, Spec, job_submit
+from easel.generation.models import Job
+from tenants.configuration import assuming
+from tenants.idempotency import Outcome, once
+
+
+def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | None]:
+    """Admits a generation, once per Idempotency-Key; the job unless it was admitted before."""
+    limits = Limits(
+        prompt_chars_max=settings.EASEL.prompt_chars_max,
+        job_ttl_seconds=settings.EASEL.job_ttl_seconds,
+        queued_jobs_max=settings.EASEL.queued_jobs_max,
+    )
+    at = now()
+    job: Job | None = None
+
+    def make() -> UUID:
+        nonlocal job
+        job = job_submit(
+            api_key=caller(request),
+            spec=spec,
+            limits=limits,
+            job_id=uuid.uuid4(),
+            request_id=request._request.request_id,  # type: ignore[attr-defined]
+            now=at,
+        )
+        return job.id
+
+    key = request.headers.get("Idempotency-Key")
+    outcome = once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
+    return outcome, job
+
+
+def replay_headers(outcome: Outcome) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if outcome.replayed else {}
+
+
+def by_assumption(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """A view that makes jobs, by `tenants.configuration.assuming`. Failures of ours are no refusals to confirm."""
+    once_or_twice = assuming(view, stands=lambda answer: answer.status_code >= 500)
+
+    @wraps(view)
+    def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        _ = request.body  # kept by the request from here on
+        return once_or_twice(request, *args, **kwargs)
+
+    return wrapper
