@@ -22,15 +22,25 @@ Matrices = dict[str, tuple[Tensor, Tensor]]
 
 
 class AdapterTable:
-    """An adapter's matrices by module path, in memory: A [rank, in] and B [out, rank], `alpha / rank` folded in B."""
+    """An adapter's matrices by module path: A [rank, in] and B [out, rank], `alpha / rank` in B, all of one dtype."""
 
     def __init__(self, sha256: str, matrices: Matrices) -> None:
         self.sha256 = sha256
-        self.matrices = matrices
+        self._shapes = {path: (a.shape, b.shape) for path, (a, b) in matrices.items()}
+        values = torch.cat([matrix.flatten() for pair in matrices.values() for matrix in pair])
+        # In one piece and pinned: a copy to a GPU is then one, made by the GPU while the CPU goes on.
+        self._values = values.pin_memory() if torch.cuda.is_available() else values
 
     @property
     def size_bytes(self) -> int:
-        return sum(a.nbytes + b.nbytes for a, b in self.matrices.values())
+        return self._values.nbytes
+
+    def on(self, device: torch.device | str) -> Matrices:
+        """The matrices on a device; what is done with them there comes after the copy by itself."""
+        values = self._values.to(device, non_blocking=True)
+        sizes = [shape.numel() for pair in self._shapes.values() for shape in pair]
+        parts = iter(values.split(sizes))
+        return {path: (next(parts).view(a), next(parts).view(b)) for path, (a, b) in self._shapes.items()}
 
 
 @dataclass(frozen=True, slots=True)

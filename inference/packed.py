@@ -9,17 +9,20 @@ rows' boundaries instead of a mask; rotation is in real numbers, which compilers
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from functools import lru_cache, partial
+from itertools import accumulate, groupby, pairwise
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inference.graphs import LayerGraphs
 from inference.slots import Layout, RowAdapters, SlotLinear
 
 _FILL = 32  # the model was trained with captions and images each filled up to a multiple of this many tokens
 _PATCH = "2-1"  # 2 x 2 latents, one frame
+_BY_RUNS_TOKENS = 1024  # of 512 x 512 and larger: cuDNN's attention takes 0.6 of the time of the varlen kernel (H200)
 
 
 def filled(tokens: int) -> int:
@@ -31,7 +34,7 @@ def filled(tokens: int) -> int:
 class ImageSequence:
     """What all the steps of one image share. Its tokens are the image's, their fill, the caption's, their fill.
 
-    `caption` is [caption tokens, dim], refined. `rotation` is [2, tokens, 1, 1, head_dim]: cosines, and sines with
+    `caption` is [caption tokens, dim], refined. `rotation` is [tokens, 2, 1, 1, head_dim]: cosines, and sines with
     the sign that each half of a head takes.
     """
 
@@ -49,14 +52,25 @@ class Packing:
     """Rows end to end: where each begins and ends, (length, rows) of each run of equals, what adapters each takes."""
 
     def __init__(self, lengths: Sequence[int], adapters: Sequence[RowAdapters], device: torch.device) -> None:
-        stops = torch.tensor([0, *lengths]).cumsum(0).tolist()
+        self.stops, self.row_of = _places(tuple(lengths), device)
+        stops = [0, *accumulate(lengths)]
         self.spans = list(pairwise(stops))
         self.runs = [(length, len(list(rows))) for length, rows in groupby(lengths)]
-        self.layout = Layout(self.spans, adapters)
+        self.layout = Layout(self.spans, adapters, device)
         self.longest = max(lengths)
-        self.stops = torch.tensor(stops, dtype=torch.int32, device=device)
-        rows = torch.arange(len(lengths), device=device)
-        self.row_of = rows.repeat_interleave(self.stops.diff(), output_size=stops[-1])
+        # Kernels for long rows are faster than those for rows of any length, but made anew for each length and number.
+        self.by_runs = device.type != "cuda" or min(lengths) >= _BY_RUNS_TOKENS
+
+
+@lru_cache(maxsize=256)
+def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where rows of these lengths begin and end [rows + 1], and which row each token is of [tokens].
+
+    Remembered, as steps repeat: what they need first keeps a GPU waiting. Nobody writes to them.
+    """
+    stops = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
+    row_of = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    return stops.to(device), row_of.to(device)
 
 
 class Block(nn.Module):
@@ -82,7 +96,7 @@ class Block(nn.Module):
         self.modulation = linear("adaLN_modulation.0") if block.modulation else None
         products = (self.qkv, self.out, self.gate_up, self.down)
         self.weights_per_token = sum(product.in_features * product.out_features for product in products)
-        self.norms = [norm.weight.detach() for norm in (*norms, block.ffn_norm1, block.ffn_norm2)]
+        self.norms = torch.stack([norm.weight.detach() for norm in (*norms, block.ffn_norm1, block.ffn_norm2)])
         self.norm_qk = torch.stack([attention.norm_q.weight[halves], attention.norm_k.weight[halves]]).detach()[:, None]
         self.heads: int = attention.heads
         self.eps: float = norms[0].eps
@@ -90,21 +104,18 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, packing: Packing, rotation: Tensor, time: Tensor | None, times: Layout) -> Tensor:
         """`x` is [tokens, dim]; `time` is [rows, width of the embedding], laid out as `times` says."""
-        scale_1, gate_1, scale_2, gate_2 = self._modulated_norms(packing, time, times)
-        layout = packing.layout
-        attended = self._attended(self.parts.normed(x, scale_1, self.eps), packing, rotation)
-        x = self.parts.added(x, self.out(attended, layout), gate_1, self.eps)
-        up = self.gate_up(self.parts.normed(x, scale_2, self.eps), layout)
-        return self.parts.added(x, self.down(self.parts.gated(up), layout), gate_2, self.eps)
+        layout, row_of = packing.layout, packing.row_of
+        scale_1, gate_1, scale_2, gate_2 = self._modulated_norms(time, times)
+        attended = self._attended(self.parts.normed(x, scale_1, row_of, self.eps), packing, rotation)
+        x, normed = self.parts.added_normed(x, self.out(attended, layout), gate_1, scale_2, row_of, self.eps)
+        up = self.gate_up(normed, layout)
+        return self.parts.added(x, self.down(self.parts.gated(up), layout), gate_2, row_of, self.eps)
 
-    def _modulated_norms(self, packing: Packing, time: Tensor | None, times: Layout) -> list[Tensor]:
-        """The weights of the four norms, each times its row's modulation: [tokens, dim], or [dim] without `time`."""
+    def _modulated_norms(self, time: Tensor | None, times: Layout) -> Tensor:
+        """The weights of the four norms for each row, times its modulation: [4, rows, dim]; one row without `time`."""
         if self.modulation is None or time is None:
-            return self.norms
-        scale_1, gate_1, scale_2, gate_2 = self.modulation(time, times).chunk(4, dim=-1)
-        rows = (1 + scale_1, gate_1.tanh(), 1 + scale_2, gate_2.tanh())
-        # Ten times faster on a CPU than indexing.
-        return [(row * norm).index_select(0, packing.row_of) for row, norm in zip(rows, self.norms, strict=True)]
+            return self.norms[:, None]
+        return self.parts.modulated(self.modulation(time, times), self.norms)
 
     def _attended(self, x: Tensor, packing: Packing, rotation: Tensor) -> Tensor:
         qkv = self.qkv(x, packing.layout).unflatten(-1, (3, self.heads, -1))  # [tokens, 3, heads, head_dim]
@@ -149,7 +160,21 @@ class PackedTransformer(nn.Module):
         axes = transformer.rope_embedder.precompute_freqs_cis(
             transformer.axes_dims, transformer.axes_lens, theta=transformer.rope_theta
         )
+        self._graphs: LayerGraphs | None = None
         self._axes = [torch.view_as_real(axis).movedim(-1, 0).to(self.device) for axis in axes]
+
+    def _through_layers(self, x: Tensor, packing: Packing, rotation: Tensor, time: Tensor, rows: Layout) -> Tensor:
+        for block in self.layers:
+            x = block(x, packing, rotation, time, rows)
+        return x
+
+    @torch.inference_mode()
+    def record(self, image: ImageSequence) -> None:
+        """Record the layers for small steps, on a CUDA device; any image tells the shapes."""
+        x = torch.empty(0, self.image_in.out_features, dtype=self.dtype, device=self.device)
+        time = x.new_empty(0, self.time_out.out_features)
+        make = partial(Packing, device=self.device)
+        self._graphs = LayerGraphs(self._through_layers, make, x, image.rotation, time)
 
     def slot_linears(self) -> list[SlotLinear]:
         return [module for module in self.modules() if isinstance(module, SlotLinear)]
@@ -177,16 +202,15 @@ class PackedTransformer(nn.Module):
         # The fill of an image stays at position 0, as the model was trained.
         image[: len(cell)] = torch.stack([torch.full_like(cell, tokens + 1), cell // width, cell % width], dim=1)
         cosines, sines = torch.cat([axis[:, positions[:, i]] for i, axis in enumerate(self._axes)], dim=-1)
-        rotation = torch.stack([torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1)])[
-            :, :, None, None
-        ]
+        turns = torch.cat([cosines, cosines], dim=-1), torch.cat([-sines, sines], dim=-1)
+        rotation = torch.stack(turns, dim=1)[:, :, None, None]
 
-        layout = Layout([(0, len(embedding))], [adapters])
+        layout = Layout([(0, len(embedding))], [adapters], device)
         x = self.caption_fill.repeat(tokens, 1)
         x[: len(embedding)] = self.caption_in(self.caption_norm(embedding), layout)
         packing = Packing([tokens], [adapters], device)
         for block in self.context_refiner:
-            x = block(x, packing, rotation[:, -tokens:], None, packing.layout)
+            x = block(x, packing, rotation[-tokens:], None, packing.layout)
         return ImageSequence(height, width, x, rotation)
 
     @torch.inference_mode()
@@ -202,52 +226,48 @@ class PackedTransformer(nn.Module):
         `times` run from 0 (noise) to 1. Rows that take the same merged weights are best side by side.
         """
         device = self.device
-        rows = Layout([(row, row + 1) for row in range(len(images))], adapters)
+        rows = Layout([(row, row + 1) for row in range(len(images))], adapters, device)
+        # What is copied to a device comes first: each copy waits for all that the device was given before.
+        of_images = Packing([image.image_tokens for image in images], adapters, device)
+        of_all = Packing([len(image.rotation) for image in images], adapters, device)
         frequencies = self._embed_time(torch.tensor(times, device=device) * self._time_scale, self._time_frequencies)
         time = self.time_out(functional.silu(self.time_in(frequencies.to(self.dtype), rows)), rows)
 
-        packing = Packing([image.image_tokens for image in images], adapters, device)
         patches = [_patches(x.to(self.dtype), image) for x, image in zip(latents, images, strict=True)]
-        x = self.image_in(torch.cat(patches), packing.layout)
-        for (start, stop), image in zip(packing.spans, images, strict=True):
+        x = self.image_in(torch.cat(patches), of_images.layout)
+        for (start, stop), image in zip(of_images.spans, images, strict=True):
             x[start + image.height * image.width : stop] = self.image_fill
-        rotation = torch.cat([image.rotation[:, : image.image_tokens] for image in images], dim=1)
+        rotation = torch.cat([image.rotation[: image.image_tokens] for image in images])
         for block in self.noise_refiner:
-            x = block(x, packing, rotation, time, rows)
+            x = block(x, of_images, rotation, time, rows)
 
-        parts = [
-            part for span, image in zip(packing.spans, images, strict=True) for part in (x[slice(*span)], image.caption)
-        ]
-        x = torch.cat(parts)
-        packing = Packing([image.rotation.shape[1] for image in images], adapters, device)
-        rotation = torch.cat([image.rotation for image in images], dim=1)
-        for block in self.layers:
-            x = block(x, packing, rotation, time, rows)
+        spans = zip(of_images.spans, images, strict=True)
+        x = torch.cat([part for span, image in spans for part in (x[slice(*span)], image.caption)])
+        rotation = torch.cat([image.rotation for image in images])
+        graph = self._graphs.get(len(x), adapters) if self._graphs else None
+        x = graph(x, of_all, rotation, time) if graph else self._through_layers(x, of_all, rotation, time, rows)
 
-        spans = zip(packing.spans, images, strict=True)
-        x = torch.cat([x[start : start + image.height * image.width] for (start, _), image in spans])
-        packing = Packing([image.height * image.width for image in images], adapters, device)
         scale = 1 + self.final_modulation(functional.silu(time), rows)
-        x = functional.layer_norm(x, x.shape[-1:], eps=self.final_eps) * scale.index_select(0, packing.row_of)
-        x = self.final(x, packing.layout)
-        return [_unpatched(x[slice(*span)], image) for span, image in zip(packing.spans, images, strict=True)]
+        x = functional.layer_norm(x, x.shape[-1:], eps=self.final_eps) * scale.index_select(0, of_all.row_of)
+        x = self.final(x, of_all.layout)
+        return [_unpatched(x[start:stop], image) for (start, stop), image in zip(of_all.spans, images, strict=True)]
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing) -> Tensor:
     """Attention of each row's tokens to that row alone; all are [tokens, heads, head_dim]."""
-    if q.is_cuda:
+    if not packing.by_runs:
         from torch.nn.attention.varlen import varlen_attn
 
         stops, longest = packing.stops, packing.longest
-        packed = varlen_attn(q.contiguous(), k.contiguous(), v.contiguous(), stops, stops, longest, longest)
-        return cast(Tensor, packed)
+        return cast(Tensor, varlen_attn(q, k, v, stops, stops, longest, longest))
     sizes = [length * rows for length, rows in packing.runs]
     parts = zip(packing.runs, *(x.split(sizes) for x in (q, k, v)), strict=True)
     attended = [
         functional.scaled_dot_product_attention(*(x.unflatten(0, (rows, length)).transpose(1, 2) for x in qkv))
         for (length, rows), *qkv in parts
     ]
-    return torch.cat([x.transpose(1, 2).flatten(0, 1) for x in attended])
+    flat = [x.transpose(1, 2).flatten(0, 1) for x in attended]
+    return flat[0] if len(flat) == 1 else torch.cat(flat)
 
 
 def _halves(x: Tensor) -> Tensor:
@@ -260,13 +280,27 @@ def _rms(x: Tensor, eps: float) -> Tensor:
     return functional.rms_norm(x, x.shape[-1:], eps=eps)
 
 
-def _normed(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return _rms(x, eps).mul_(weight)
+def _modulated(modulation: Tensor, norms: Tensor) -> Tensor:
+    """Scale, gate, scale and gate of each row [rows, 4 * dim] as factors of the four norms' weights: [4, rows, dim]."""
+    scale_1, gate_1, scale_2, gate_2 = modulation.chunk(4, dim=-1)
+    return torch.stack([1 + scale_1, gate_1.tanh(), 1 + scale_2, gate_2.tanh()]).mul_(norms[:, None])
 
 
-def _added(x: Tensor, branch: Tensor, gate: Tensor, eps: float) -> Tensor:
-    """The residual `x` plus a branch's normed output times its gate, which has the norm's weight within."""
-    return torch.addcmul(x, _rms(branch, eps), gate)
+def _normed(x: Tensor, weights: Tensor, row_of: Tensor, eps: float) -> Tensor:
+    # Ten times faster on a CPU than indexing.
+    return _rms(x, eps).mul_(weights.index_select(0, row_of))
+
+
+def _added(x: Tensor, branch: Tensor, gates: Tensor, row_of: Tensor, eps: float) -> Tensor:
+    """The residual `x` plus a branch's normed output times its row's gate, which has the norm's weight within."""
+    return torch.addcmul(x, _rms(branch, eps), gates.index_select(0, row_of))
+
+
+def _added_normed(
+    x: Tensor, branch: Tensor, gates: Tensor, weights: Tensor, row_of: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    x = _added(x, branch, gates, row_of, eps)
+    return x, _normed(x, weights, row_of, eps)
 
 
 def _gated(x: Tensor) -> Tensor:
@@ -280,24 +314,57 @@ def _rotated(x: Tensor, weight: Tensor, rotation: Tensor, eps: float) -> Tensor:
     The two of a pair are half a head apart (queries and keys are made so): on neighbours this took seven times longer.
     """
     normed = _rms(x, eps).mul_(weight).float()
-    cosines, sines = rotation
+    cosines, sines = rotation.unbind(1)
     first, second = normed.chunk(2, dim=-1)
     # In place: each new tensor of this size costs a CPU more than the arithmetic.
     return torch.cat((second, first), dim=-1).mul_(sines).addcmul_(normed, cosines).type_as(x)
 
 
 class Parts(NamedTuple):
-    """What lies between the products of a block. `fused` has each in one kernel, for any number of tokens."""
+    """What lies between the products of a block. `fused` has each in one kernel, for any number of tokens and rows."""
 
-    normed: Callable[[Tensor, Tensor, float], Tensor] = _normed
-    added: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _added
+    modulated: Callable[[Tensor, Tensor], Tensor] = _modulated
+    normed: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _normed
+    added: Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor] = _added
+    added_normed: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]] = _added_normed
     gated: Callable[[Tensor], Tensor] = _gated
     rotated: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _rotated
 
     @classmethod
     def fused(cls) -> "Parts":
-        """Compiled at their first use, once for all sizes: `warm_up` is that use."""
-        return cls(*(torch.compile(part, dynamic=True) for part in cls()))
+        """Compiled at their first use: `warm_up` is that use."""
+        tokens = [(argument, 0) for argument in range(5)]
+        return cls(
+            modulated=compiled(_modulated, sizes=[], counts=[0]),
+            normed=compiled(_normed, sizes=[tokens[0], tokens[2]], counts=[1]),
+            added=compiled(_added, sizes=[tokens[0], tokens[1], tokens[3]], counts=[2]),
+            added_normed=compiled(_added_normed, sizes=[tokens[0], tokens[1], tokens[4]], counts=[2, 3]),
+            gated=compiled(_gated, sizes=tokens[:1]),
+            rotated=compiled(_rotated, sizes=[tokens[0], tokens[2]]),
+        )
+
+
+def compiled(
+    part: Callable[..., Any], *, sizes: Sequence[tuple[int, int]], counts: Sequence[int] = ()
+) -> Callable[..., Any]:
+    """`part` by a compiler, once for all `sizes`: (argument, dimension) of what varies, and is never 1.
+
+    `counts` are arguments with any number of rows, one too. A compiler that takes every size for one that varies makes
+    kernels that are three to six times slower (H200).
+    """
+    kernel = torch.compile(part)
+    told: set[int] = set()
+
+    def tell_first(*arguments: Any) -> Any:
+        if (width := arguments[0].shape[-1]) not in told:
+            told.add(width)
+            for argument, dimension in sizes:
+                torch._dynamo.mark_dynamic(arguments[argument], dimension)
+            for argument in counts:
+                torch._dynamo.decorators.mark_unbacked(arguments[argument], 0)
+        return kernel(*arguments)
+
+    return tell_first
 
 
 def _patches(latents: Tensor, image: ImageSequence) -> Tensor:
@@ -307,5 +374,7 @@ def _patches(latents: Tensor, image: ImageSequence) -> Tensor:
 
 
 def _unpatched(tokens: Tensor, image: ImageSequence) -> Tensor:
-    patches = tokens.view(image.height, image.width, 2, 2, -1).permute(4, 0, 2, 1, 3)
+    """The first tokens, which are the image's, as latents."""
+    cells = tokens[: image.height * image.width]
+    patches = cells.view(image.height, image.width, 2, 2, -1).permute(4, 0, 2, 1, 3)
     return patches.reshape(-1, 2 * image.height, 2 * image.width)

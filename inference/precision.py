@@ -8,8 +8,9 @@ they would be rounded away.
 from typing import Literal
 
 from torch import nn
+from torch.nn import functional
 
-from inference.packed import PackedTransformer
+from inference.packed import PackedTransformer, compiled
 from inference.slots import SlotLinear
 
 Precision = Literal["none", "int8", "fp8"]
@@ -28,6 +29,12 @@ def quantize(transformer: PackedTransformer, precision: Precision) -> None:
     else:
         config = {"int8": ao.Int8WeightOnlyConfig(), "fp8": ao.Float8WeightOnlyConfig()}[precision]
     ao.quantize_(transformer.layers, config, filter_fn=_is_large)
+    if transformer.device.type == "cuda":
+        # Rounding activations is many passes over them, or one kernel: uncompiled, fp8 was slower than bfloat16 (H200).
+        product = compiled(functional.linear, sizes=[(0, 0)])
+        for path, module in transformer.layers.named_modules():
+            if isinstance(module, SlotLinear) and _is_large(module, path):
+                module.product = product
 
 
 def _is_large(module: nn.Module, path: str) -> bool:

@@ -5,8 +5,7 @@ weights. A forward comes with a `Layout`, which says for each stretch of the inp
 takes. Low-rank form: y = W x + scale * alpha / rank * B (A x), Hu et al. 2021; adapters on the same stretch add up.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,12 +23,48 @@ class RowAdapters(NamedTuple):
     merged: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+class Group(NamedTuple):
+    """Rows side by side and of one length, and an adapter for each of them."""
+
+    start: int
+    stop: int
+    used: Sequence[tuple[int, float]]  # slot and scale of each row
+    slots: Tensor  # [rows]
+    scales: Tensor  # [rows, 1, 1]
+
+
 class Layout:
     """Which inputs of a forward belong to which row: `spans[i]` is (start, stop) of a row that takes `adapters[i]`."""
 
-    spans: Sequence[tuple[int, int]]
-    adapters: Sequence[RowAdapters]
+    def __init__(
+        self, spans: Sequence[tuple[int, int]], adapters: Sequence[RowAdapters], device: torch.device | None = None
+    ) -> None:
+        self.spans = spans
+        self.adapters = adapters
+        self.groups = [
+            Group(run[0][0], run[-1][1], used, *_on(device, used))
+            for nth in range(max((len(slots) for slots, _ in adapters), default=0))
+            for run, used in self._runs(nth)
+        ]
+
+    def _runs(self, nth: int) -> Iterator[tuple[list[tuple[int, int]], list[tuple[int, float]]]]:
+        """Rows side by side and of one length that have an `nth` adapter, with what that is."""
+        run: list[tuple[int, int]] = []
+        used: list[tuple[int, float]] = []
+        for (start, stop), (slots, _) in zip(self.spans, self.adapters, strict=True):
+            if run and (len(slots) <= nth or run[-1][1] != start or stop - start != run[0][1] - run[0][0]):
+                yield run, used
+                run, used = [], []
+            if len(slots) > nth:
+                run.append((start, stop))
+                used.append(slots[nth])
+        if run:
+            yield run, used
+
+
+def _on(device: torch.device | None, used: Sequence[tuple[int, float]]) -> tuple[Tensor, Tensor]:
+    slots, scales = zip(*used, strict=True)
+    return torch.tensor(slots, device=device), torch.tensor(scales, device=device)[:, None, None]
 
 
 class SlotLinear(nn.Linear):
@@ -56,21 +91,28 @@ class SlotLinear(nn.Linear):
         self.paths = list(layers)
         stops = torch.tensor([layer.out_features for layer in layers.values()]).cumsum(0).tolist()
         self._columns = list(pairwise([0, *stops]))  # of each layer in the output
-        # Not filled: a slot's values beyond the rank of what it holds are never read.
-        self._a = weight.new_empty(slots, len(layers) * rank_max, self.in_features)
-        self._b = weight.new_empty(slots, len(layers) * rank_max, self.out_features)  # zero but for each layer's block
+        self._a = weight.new_zeros(slots, len(layers) * rank_max, self.in_features)
+        # Zero but for each layer's block, beyond the rank of what a slot holds too: A may have anything there.
+        self._b = weight.new_zeros(slots, len(layers) * rank_max, self.out_features)
         self._ranks = [0] * slots
         self._merged: list[Tensor | None] = [None] * merged_max
+        self.product: Callable[..., Tensor] = functional.linear
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:  # type: ignore[override]
         y = self._multiplied(x, layout)
-        for (start, stop), (slots, _) in zip(layout.spans, layout.adapters, strict=True):
-            for slot, scale in slots:
-                if rank := self._ranks[slot]:
-                    # One product with A and one with B serve all the layers: for small rows the calls cost most.
-                    used = rank * len(self._columns)
-                    low = x[start:stop] @ self._a[slot, :used].T
-                    y[start:stop].addmm_(low, self._b[slot, :used], alpha=scale)
+        for start, stop, used, slots, scales in layout.groups:
+            # One product with A and one with B serve all the layers, and all the rows of a length: calls cost most.
+            width = max(self._ranks[slot] for slot, _ in used) * len(self._columns)
+            if not width:
+                continue
+            if len(used) == 1:
+                ((slot, scale),) = used
+                y[start:stop].addmm_(x[start:stop] @ self._a[slot, :width].T, self._b[slot, :width], alpha=scale)
+            else:
+                a = self._a[:, :width].index_select(0, slots)
+                b = self._b[:, :width].index_select(0, slots).mul_(scales)
+                rows = len(used), -1
+                y[start:stop].unflatten(0, rows).baddbmm_(x[start:stop].unflatten(0, rows) @ a.mT, b)
         return y
 
     def _multiplied(self, x: Tensor, layout: Layout) -> Tensor:
@@ -83,7 +125,7 @@ class SlotLinear(nn.Linear):
                 start = runs.pop()[1]
             runs.append((weight, start, stop))
         if len(runs) == 1:
-            return functional.linear(x, runs[0][0], self.bias)
+            return self.product(x, runs[0][0], self.bias)
         y = x.new_empty(len(x), self.out_features)
         for weight, start, stop in runs:
             if self.bias is None:
@@ -99,13 +141,12 @@ class SlotLinear(nn.Linear):
         """Fill a slot with an adapter's A [rank, in] and B [out, rank] by path; no row that runs may use the slot."""
         found = [matrices.get(path) for path in self.paths]
         rank = max((len(pair[0]) for pair in found if pair), default=0)
-        self._b[slot, : rank * len(found)].zero_()
+        self._b[slot].zero_()
         for path, pair, (a, b, _) in zip(self.paths, found, self._matrices(slot, rank), strict=True):
             own = len(pair[0]) if pair else 0
             if pair:
-                a[:own].copy_(pair[0], non_blocking=True)
-                b[:own].copy_(self._ordered(path, pair[1]).T, non_blocking=True)
-            a[own:].zero_()
+                a[:own].copy_(pair[0])
+                b[:own].copy_(self._ordered(path, pair[1]).T)
         self._ranks[slot] = rank
 
     def merge(self, place: int, used: Used) -> None:

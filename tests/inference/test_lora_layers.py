@@ -83,7 +83,7 @@ def test_scale_zero_is_no_adapter(model, load, forward, lora_tensors):
 def test_every_common_precision_loads(load, dtype, alpha_shape):
     tensors = one_module(dtype=dtype)
     tensors[f"{MODULE}.alpha"] = torch.full(alpha_shape, 2.0)
-    ((a, b),) = load(tensors).matrices.values()
+    ((a, b),) = load(tensors).on("cpu").values()
     assert (a.dtype, b.dtype) == (torch.float32, torch.float32)
     assert b.unique().tolist() == [0.5]  # ones, times alpha / rank
 

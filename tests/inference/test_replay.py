@@ -63,7 +63,7 @@ def test_an_adapter_is_a_file_beside_the_trace_too(tmp_path, trace):
     by_path, by_name = trace(*(request(adapters=[{"name": name}]) for name in ("mine.safetensors", "outline")))
     (mine, scale), (bundled, _) = by_path.request.adapters[0], by_name.request.adapters[0]
     assert (mine.sha256, scale) == (bundled.sha256, 1.0)
-    assert mine.matrices.keys() == bundled.matrices.keys()
+    assert mine.on("cpu").keys() == bundled.on("cpu").keys()
 
 
 def test_equal_requests_are_images_of_their_own(demo, trace):

@@ -71,8 +71,9 @@ def random_model(
         tokenizer=tokenizer,
         transformer=transformer.eval().requires_grad_(False),
     )
-    # Eight copies of the full-size weights fit beside them on a card of 140 GB.
-    room = Room(slots=8, rank_max=32, merged_bytes=(100 if device == "cuda" else 1) * 1024**3)
+    # Copies of the weights in half of the card, which leaves the other half to the model and its steps.
+    merged_bytes = torch.cuda.mem_get_info()[1] // 2 if device == "cuda" else 1024**3
+    room = Room(slots=8, rank_max=32, merged_bytes=merged_bytes)
     return LoadedModel(pipe, "random", room=room)
 
 
@@ -107,7 +108,7 @@ def measure(
     rate = matmul_rate(device, dtype, 8192 if device == "cuda" else 512)
 
     def run(px: int, count: int) -> float:
-        asks = [Ask(0.0, "acme", "a red circle", px, seed, 0) for seed in range(count)]
+        asks = [Ask(0.0, "acme", "a red circle", px, seed, adapter=None) for seed in range(count)]
         return Ours(model).run(asks, tables).seconds
 
     run(large, 1)

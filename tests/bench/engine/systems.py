@@ -122,7 +122,7 @@ def request_of(ask: Ask, tables: Tables) -> ImageRequest:
         height=ask.px,
         steps=STEPS,
         seed=ask.seed,
-        adapters=((tables[ask.adapter], 1.0),),
+        adapters=() if ask.adapter is None else ((tables[ask.adapter], 1.0),),
         tenant=ask.tenant,
     )
 
@@ -163,7 +163,7 @@ class Diffusers:
 
 def _state(table: AdapterTable) -> dict[str, torch.Tensor]:
     state = {}
-    for path, (a, b) in table.matrices.items():
+    for path, (a, b) in table.on("cpu").items():
         state[f"transformer.{path}.lora_A.weight"] = a
         state[f"transformer.{path}.lora_B.weight"] = b
     return state

@@ -21,14 +21,14 @@ _PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One image; it arrives `at` seconds after the first."""
+    """One image, with an adapter or without; it arrives `at` seconds after the first."""
 
     at: float
     tenant: str
     prompt: str
     px: int
     seed: int
-    adapter: int
+    adapter: int | None
 
 
 def asks(count: int, *, adapters: int, per_second: float = float("inf"), seed: int = 0) -> list[Ask]:
