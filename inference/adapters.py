@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch._utils import _unflatten_dense_tensors
 
 from inference.errors import AdapterRejected
 
@@ -26,10 +27,12 @@ class AdapterTable:
 
     def __init__(self, sha256: str, matrices: Matrices) -> None:
         self.sha256 = sha256
-        self._shapes = {path: (a.shape, b.shape) for path, (a, b) in matrices.items()}
-        values = torch.cat([matrix.flatten() for pair in matrices.values() for matrix in pair])
+        self._paths = list(matrices)
+        tensors = [matrix for pair in matrices.values() for matrix in pair]
+        values = torch.cat([matrix.flatten() for matrix in tensors])
         # In one piece and pinned: a copy to a GPU is then one, made by the GPU while the CPU goes on.
         self._values = values.pin_memory() if torch.cuda.is_available() else values
+        self._like = [torch.empty(matrix.shape, dtype=matrix.dtype, device="meta") for matrix in tensors]
 
     @property
     def size_bytes(self) -> int:
@@ -37,10 +40,8 @@ class AdapterTable:
 
     def on(self, device: torch.device | str) -> Matrices:
         """The matrices on a device; what is done with them there comes after the copy by itself."""
-        values = self._values.to(device, non_blocking=True)
-        sizes = [shape.numel() for pair in self._shapes.values() for shape in pair]
-        parts = iter(values.split(sizes))
-        return {path: (next(parts).view(a), next(parts).view(b)) for path, (a, b) in self._shapes.items()}
+        parts = iter(_unflatten_dense_tensors(self._values.to(device, non_blocking=True), self._like))
+        return {path: (next(parts), next(parts)) for path in self._paths}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The engine: one loop that advances every image in flight, many of them together, each by one step at a time."""
 
 import math
+import sys
 import threading
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
@@ -90,6 +91,8 @@ class Engine:
 
     def start(self) -> None:
         if self._model.concurrent:
+            # The loop launches kernels without a pause, and the stage needs its turn at Python within a step.
+            sys.setswitchinterval(0.0005)
             self._stage.start()
         self._thread.start()
 

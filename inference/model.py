@@ -259,7 +259,7 @@ class LoadedModel:
         self.synchronize()
 
     def _measure(self, caption: Tensor) -> None:
-        """Time a step of two rows without adapters, with unmerged and with merged ones: what policies decide by."""
+        """Time a step of rows without adapters, with unmerged and with merged ones: what policies decide by."""
         layers = {path: shape for path, shape in self.targets.shapes.items() if path.startswith("layers.")}
         zeros = {
             path: (
@@ -269,31 +269,33 @@ class LoadedModel:
             for path, (height, width) in layers.items()
         }
         self.load(0, AdapterTable("", zeros))
-        # On a GPU large enough to keep it busy: otherwise its launches would be taken for what work costs.
-        px = 2 * _WARM_UP_PX if self.device.type == "cuda" else _WARM_UP_PX
-        latents = [self.initial_latents(seed, px, px) for seed in range(2)]
-        sequences = [self.sequence(caption, px, px, RowAdapters())] * 2
-        tokens = 2 * self.step_tokens(px, px, len(caption))
+        # On a GPU enough to keep it busy: its launches would be taken for the costs of the work otherwise.
+        rows, px = (4, 2 * _WARM_UP_PX) if self.device.type == "cuda" else (2, _WARM_UP_PX)
+        latents = [self.initial_latents(seed, px, px) for seed in range(rows)]
+        sequences = [self.sequence(caption, px, px, RowAdapters())] * rows
+        tokens = rows * self.step_tokens(px, px, len(caption))
 
         def step(*adapters: RowAdapters) -> Callable[[], Any]:
-            return lambda: self.velocity(latents, [1.0, 0.5], sequences, adapters)
+            """Rows that take these in turn."""
+            taken = [adapters[row % len(adapters)] for row in range(rows)]
+            return lambda: self.velocity(latents, [0.5] * rows, sequences, taken)
 
         memory_free, memory_before = self._memory()
-        base = self._seconds(step(RowAdapters(), RowAdapters()))
+        base = self._seconds(step(RowAdapters()))
         if memory_free:
             memory_used = torch.cuda.max_memory_allocated(self.device) - memory_before
             self.tokens_max = int(_MEMORY_SHARE * memory_free / memory_used * tokens)
-        self.work_per_second = 2 * self.step_work(px, px, len(caption)) / base
+        self.work_per_second = rows * self.step_work(px, px, len(caption)) / base
         if self.merged_max > 1:
             used = ((0, 1.0),)
             self.merge(0, used)
             merge = self._seconds(lambda: self.merge(1, used))
-            unmerged = self._seconds(step(RowAdapters(used), RowAdapters(used)))
+            unmerged = self._seconds(step(RowAdapters(used)))
             merged = self._seconds(step(RowAdapters(merged=0), RowAdapters(merged=1)))
             self.costs = AdapterCosts(
                 unmerged_per_token=max(0.0, unmerged - base) / tokens,
                 merge=merge,
-                merged_per_step=max(0.0, merged - base) / 2,
+                merged_per_step=max(0.0, merged - base) / rows,
             )
         log.info(
             "model_measured",

@@ -5,6 +5,7 @@ weights. A forward comes with a `Layout`, which says for each stretch of the inp
 takes. Low-rank form: y = W x + scale * alpha / rank * B (A x), Hu et al. 2021; adapters on the same stretch add up.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -141,12 +142,17 @@ class SlotLinear(nn.Linear):
         """Fill a slot with an adapter's A [rank, in] and B [out, rank] by path; no row that runs may use the slot."""
         found = [matrices.get(path) for path in self.paths]
         rank = max((len(pair[0]) for pair in found if pair), default=0)
-        self._b[slot].zero_()
+        if rank != self._ranks[slot]:
+            self._b[slot].zero_()
         for path, pair, (a, b, _) in zip(self.paths, found, self._matrices(slot, rank), strict=True):
-            own = len(pair[0]) if pair else 0
-            if pair:
-                a[:own].copy_(pair[0])
-                b[:own].copy_(self._ordered(path, pair[1]).T)
+            if pair is None:
+                b.zero_()
+                continue
+            if len(pair[0]) < rank:
+                b.zero_()
+                a, b = a[: len(pair[0])], b[: len(pair[0])]
+            a.copy_(pair[0])
+            b.copy_(self._ordered(path, pair[1]).T)
         self._ranks[slot] = rank
 
     def merge(self, place: int, used: Used) -> None:
@@ -168,6 +174,8 @@ class SlotLinear(nn.Linear):
 
     def _matrices(self, slot: int, rank: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, int]]]:
         """Of each layer, its A [rank, in] and B [rank, out] in a slot, and its columns of the output."""
-        for i, (left, right) in enumerate(self._columns):
-            block = slice(i * rank, (i + 1) * rank)
-            yield self._a[slot, block], self._b[slot, block, left:right], (left, right)
+        layers = len(self._columns), rank
+        blocks_a = self._a[slot, : math.prod(layers)].unflatten(0, layers)
+        blocks_b = self._b[slot, : math.prod(layers)].unflatten(0, layers)
+        for a, b, (left, right) in zip(blocks_a, blocks_b, self._columns, strict=True):
+            yield a, b[:, left:right], (left, right)

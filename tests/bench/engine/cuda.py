@@ -10,9 +10,12 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
 
 from inference.demo_model import CHECKPOINT_DIR
 from inference.model import LoadedModel, Room
-from tests.bench.engine.measures import adapter_tax, join_delay, slot_load
+from inference.precision import quantize
+from inference.slots import RowAdapters
+from tests.bench.engine.measures import adapter_tax, join_delay, slot_load, small_behind_large
 from tests.bench.engine.systems import Ours
 from tests.bench.engine.workload import STEPS, Ask, adapter_table
+from tests.bench.report import Report
 
 
 class Add(Protocol):
@@ -21,6 +24,7 @@ class Add(Protocol):
     ) -> None: ...
 
 
+_PROMPT = "a red circle"
 FULL: dict[str, Any] = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2, "n_heads": 30, "cap_feat_dim": 2560}
 TINY: dict[str, Any] = {"dim": 256, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "cap_feat_dim": 64}
 
@@ -29,10 +33,10 @@ VAE_CHANNELS = (128, 256, 512, 512)
 TINY_VAE_CHANNELS = (32, 32, 32, 32)
 
 
-def random_model(
+def random_pipeline(
     shape: dict[str, Any], device: str, dtype: torch.dtype, vae_channels: tuple[int, ...] = VAE_CHANNELS
-) -> LoadedModel:
-    """A model of this shape; its text encoder is a small one, as its work is not what is measured."""
+) -> ZImagePipeline:
+    """A pipeline of this shape; its text encoder is a small one, as its work is not what is measured."""
     torch.manual_seed(0)
     with torch.device(device):
         torch.set_default_dtype(dtype)
@@ -64,17 +68,26 @@ def random_model(
             text_encoder = Qwen3Model(text)
         finally:
             torch.set_default_dtype(torch.float32)
-    pipe = ZImagePipeline(
+    return ZImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae,
         text_encoder=text_encoder.eval(),
         tokenizer=tokenizer,
         transformer=transformer.eval().requires_grad_(False),
     )
-    # Copies of the weights in half of the card, which leaves the other half to the model and its steps.
-    merged_bytes = torch.cuda.mem_get_info()[1] // 2 if device == "cuda" else 1024**3
-    room = Room(slots=8, rank_max=32, merged_bytes=merged_bytes)
-    return LoadedModel(pipe, "random", room=room)
+
+
+def pipeline_seconds(pipe: ZImagePipeline, px: int) -> float:
+    """Of one image by diffusers, the median of three after one that isn't counted."""
+    times = []
+    for seed in range(4):
+        begun = time.perf_counter()
+        generator = torch.Generator("cpu").manual_seed(seed)
+        pipe(
+            _PROMPT, width=px, height=px, num_inference_steps=STEPS, guidance_scale=0.0, generator=generator
+        )  # ends with the picture in the memory of the host
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[1:])
 
 
 def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
@@ -90,6 +103,20 @@ def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
     return 2 * size**3 / best
 
 
+def step_seconds(model: LoadedModel, px: int) -> float:
+    """Of one row without adapters, the least of seven."""
+    latents = [model.initial_latents(0, px, px)]
+    (caption,) = model.encode([model.prompt_ids(_PROMPT)])
+    sequences = [model.sequence(caption, px, px, RowAdapters())]
+    times = []
+    for _ in range(8):
+        begun = time.perf_counter()
+        model.velocity(latents, [0.5], sequences, [RowAdapters()])
+        model.synchronize()
+        times.append(time.perf_counter() - begun)
+    return min(times[1:])
+
+
 def measure(
     add: Add,
     *,
@@ -101,26 +128,75 @@ def measure(
     count: int = 32,
 ) -> None:
     """Report the figures of the larger and the smaller size."""
-    model = random_model(shape, device, dtype, vae_channels)
-    model.warm_up()
-    tables = {number: adapter_table(model.targets, number) for number in range(8)}
     large, small = sizes
+    pipe = random_pipeline(shape, device, dtype, vae_channels)
+    pipe.set_progress_bar_config(disable=True)
+    diffusers = {px: pipeline_seconds(pipe, px) for px in sizes}
+    # Copies of the weights in half of the card, which leaves the other half to the model and its steps.
+    merged_bytes = torch.cuda.mem_get_info()[1] // 2 if device == "cuda" else 1024**3
+    model = LoadedModel(pipe, "random", room=Room(slots=8, rank_max=32, merged_bytes=merged_bytes))
+    begun = time.perf_counter()
+    model.warm_up()
+    add("cuda_warm_up_s", time.perf_counter() - begun)
+    tables = {number: adapter_table(model.targets, number) for number in range(8)}
     rate = matmul_rate(device, dtype, 8192 if device == "cuda" else 512)
+    add("cuda_matmul_tflops", rate / 1e12)
 
     def run(px: int, count: int) -> float:
-        asks = [Ask(0.0, "acme", "a red circle", px, seed, adapter=None) for seed in range(count)]
+        asks = [Ask(0.0, "acme", _PROMPT, px, seed, adapter=None) for seed in range(count)]
         return Ours(model).run(asks, tables).seconds
 
-    run(large, 1)
-    alone = statistics.median(run(large, 1) for _ in range(5))
-    add(f"cuda_{large}_alone_s", alone, at_most=0.8)
+    for px, target in ((large, 0.8), (small, None)):
+        run(px, 1)
+        alone = statistics.median(run(px, 1) for _ in range(5))
+        add(f"cuda_{px}_alone_s", alone, at_most=target)
+        add(f"cuda_{px}_alone_vs_diffusers", diffusers[px] / alone)
     for px, target in ((large, 1.25), (small, 4.5)):
         seconds = run(px, count)
         add(f"cuda_{px}_images_per_s", count / seconds, at_least=target)
+        add(f"cuda_{px}_images_per_s_vs_diffusers", count / seconds * diffusers[px])
         add(f"cuda_{px}_flop_utilisation", count * STEPS * model.step_work(px, px, 20) / seconds / rate)
-    add("cuda_matmul_tflops", rate / 1e12)
     unmerged, chosen = adapter_tax(model, tables, rows=8, px=small, rounds=9)
     add("cuda_adapter_tax_8", chosen, at_most=15)
     add("cuda_adapter_tax_8_unmerged", unmerged, at_most=15)
+    slot_load(model, tables)
     add("cuda_adapter_to_slot_ms", slot_load(model, tables), at_most=10)
-    add("cuda_join_delay_steps", join_delay(model, tables, trials=5), at_most=1.2)
+    add("cuda_join_delay_steps", join_delay(model, tables, trials=7), at_most=1.2)
+    fifo, ours = small_behind_large(model, tables, trials=3, large_px=large, small_px=small)
+    add("cuda_small_behind_large_p95_speedup", fifo / ours, at_least=5)
+    if device == "cuda":
+        compare_kernels(add, model, px=small)
+
+
+def compare_kernels(add: Add, model: LoadedModel, *, px: int) -> None:
+    """What CUDA graphs and eight bits are worth, in the time of a step."""
+    quarter = step_seconds(model, px // 2)
+    packed, graphs = model._packed, model._packed._graphs
+    packed._graphs = None
+    add("cuda_step_without_graphs_vs_with", step_seconds(model, px // 2) / quarter)
+    packed._graphs = graphs
+    full = step_seconds(model, 2 * px)
+    weights = [linear.weight for linear in packed.slot_linears()]
+    for precision in ("fp8", "int8"):
+        quantize(packed, precision)
+        add(f"cuda_step_vs_{precision}", full / step_seconds(model, 2 * px))
+        for linear, weight in zip(packed.slot_linears(), weights, strict=True):
+            linear.weight, linear.product = weight, torch.nn.functional.linear
+
+
+def main() -> None:
+    """The device alone, without what `make bench-engine` measures on the demo model."""
+    begun = time.monotonic()
+    report = Report()
+    measure(report.add)
+    report.publish(
+        "Engine",
+        "python -m tests.bench.engine.cuda",
+        torch.cuda.get_device_name(),
+        seconds=time.monotonic() - begun,
+        quick=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
