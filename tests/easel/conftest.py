@@ -20,7 +20,7 @@ from easel.registry.versions import version_register
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer, worker_beat
 
-LIMITS = Limits(prompt_chars_max=100, job_ttl_seconds=3600)
+LIMITS = Limits(prompt_chars_max=100, job_ttl_seconds=3600, queued_jobs_max=10_000)
 
 
 @pytest.fixture

@@ -31,11 +31,7 @@ class ImagesQuote(APIView):
         What would keep it from being admitted now, a full queue or a spent budget, is its `refusal`, beside the price.
         """
         spec = ImagesInput.spec(ImagesInput.read(request.data))
-        limits = Limits(
-            prompt_chars_max=settings.EASEL.prompt_chars_max,
-            job_ttl_seconds=settings.EASEL.job_ttl_seconds,
-            queued_jobs_max=settings.EASEL.queued_jobs_max,
-        )
+        limits = Limits.of(settings.EASEL)
         return Response(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=now())))
 
 

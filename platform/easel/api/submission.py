@@ -20,11 +20,7 @@ from tenants.idempotency import Outcome, once
 
 def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | None]:
     """Admits a generation, once per Idempotency-Key; the job unless it was admitted before."""
-    limits = Limits(
-        prompt_chars_max=settings.EASEL.prompt_chars_max,
-        job_ttl_seconds=settings.EASEL.job_ttl_seconds,
-        queued_jobs_max=settings.EASEL.queued_jobs_max,
-    )
+    limits = Limits.of(settings.EASEL)
     at = now()
     job: Job | None = None
 

@@ -17,6 +17,7 @@ from billing import ledger
 from billing.models import Meter
 from billing.rating import Prices, Quantity
 from billing.settlement import settle
+from easel.config import Config
 from easel.generation.dimensions import dimensions_of, names_of
 from easel.generation.errors import DeadlineInvalid, ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.generation.models import Job, JobAdapter, State, job_insert
@@ -80,7 +81,15 @@ class Limits:
 
     prompt_chars_max: int
     job_ttl_seconds: int
-    queued_jobs_max: int = 10_000
+    queued_jobs_max: int
+
+    @classmethod
+    def of(cls, config: Config) -> "Limits":
+        return cls(
+            prompt_chars_max=config.prompt_chars_max,
+            job_ttl_seconds=config.job_ttl_seconds,
+            queued_jobs_max=config.queued_jobs_max,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

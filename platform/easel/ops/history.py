@@ -162,7 +162,7 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, at: datetime, dice: random
             user=f"user-{dice.randrange(20)}",
             metadata={"history": "generated"},
         ),
-        limits=Limits(prompt_chars_max=1000, job_ttl_seconds=3600),
+        limits=Limits.of(settings.EASEL),
         job_id=uuid.UUID(int=dice.getrandbits(128), version=4),
         request_id="history",
         now=at,

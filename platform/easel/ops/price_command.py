@@ -99,11 +99,7 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
         key = tenant_named(tenant_name).api_keys.filter(revoked_at=None).order_by("created_at").first()
         if key is None:
             raise KeyNotFound(f"{tenant_name} has no live key: `easel key create {tenant_name}` makes one")
-        limits = Limits(
-            prompt_chars_max=settings.EASEL.prompt_chars_max,
-            job_ttl_seconds=settings.EASEL.job_ttl_seconds,
-            queued_jobs_max=settings.EASEL.queued_jobs_max,
-        )
+        limits = Limits.of(settings.EASEL)
         spec = Spec(prompt="a quote", **asked)
         said = quote_json(job_quote(api_key=key, spec=spec, limits=limits, now=datetime.now(UTC)))
     if as_json:

@@ -28,7 +28,7 @@ from tenants.keys import key_issue
 from tests.conftest import PEPPER, Customer
 
 SIZES = ("256x256", "512x512")
-_LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8)
+_LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
 # Of every row of a job, by the copy's number and the job's id.
 _ID = "md5({0}::text || copy.number || %(salt)s)::uuid"
 _AT = "%(start)s::timestamptz + (abs(hashtext({0}::text || copy.number)::bigint) %% %(seconds)s) * interval '1 second'"

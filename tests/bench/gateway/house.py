@@ -21,7 +21,7 @@ from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import NOW, PEPPER, TRANSFORMER, Customer
 
-LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8)
+LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
 
 # A job like the tenant's first, a second later each; the rest of the row is the same.
 _CLONE = """
