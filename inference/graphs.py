@@ -5,7 +5,7 @@ reads. Rows with adapters take other kernels and go without.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class _Graph:
     """The layers, recorded for this many tokens of `_ROWS_MAX` rows at most and one of fill."""
 
     def __init__(
-        self, tokens: int, through: Through, make: MakePacking, x: Tensor, rotation: Tensor, time: Tensor, pool: object
+        self, tokens: int, through: Through, make: MakePacking, x: Tensor, rotation: Tensor, time: Tensor, pool: Any
     ) -> None:
         """The tensors tell the shapes of what comes in, for any number of tokens and rows."""
         rows = _ROWS_MAX + 1
