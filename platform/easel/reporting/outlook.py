@@ -8,7 +8,6 @@ from datetime import date, timedelta
 
 from django.db import connection
 from psycopg import sql
-from scipy.stats import t as student
 
 from easel.reporting.exports import Span
 
@@ -64,6 +63,8 @@ def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
     The interval is Student's for a sum of that many days, with the scatter of the days around their weekday's mean; it
     takes days for independent, so a trend makes it too narrow. Today counts as its weekday, or more if it cost more.
     """
+    from scipy.special import stdtrit  # takes a while to import, which every process would wait for
+
     first = today.replace(day=1)
     last = today.replace(day=calendar.monthrange(today.year, today.month)[1])
     spent = sum(amount for day, amount in costs.items() if first <= day <= today)
@@ -84,7 +85,7 @@ def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
     # Of each day ahead its own scatter, and that of the mean it is taken for, which days of one weekday share.
     of_weekday = [sum(day.weekday() == weekday for day in ahead) for weekday in range(7)]
     shared = sum(count**2 / len(by_weekday[weekday]) for weekday, count in enumerate(of_weekday) if count)
-    half = student.ppf((1 + CONFIDENCE) / 2, freedom) * (variance * (len(ahead) + shared)) ** 0.5
+    half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * (variance * (len(ahead) + shared)) ** 0.5
     return Forecast(
         spent_micros=spent,
         expected_micros=round(expected),
