@@ -129,6 +129,15 @@ def dashboard() -> dict[str, Any]:
                 unit="none",
                 span=8,
             ),
+            lines(
+                "Webhooks told",
+                "Attempts in a second to tell tenants' webhooks: delivered, to be made again, or given up.",
+                series(
+                    "max by (outcome) (rate(easel_webhook_attempts_total[$__rate_interval]))",
+                    "{{outcome}}",
+                ),
+                unit="ops",
+            ),
         ],
         since="now-1h",
         refresh="30s",

@@ -12,6 +12,7 @@ from easel.generation.dispatch import WORKER_SILENCE_SECONDS
 from easel.generation.models import FINAL
 from easel.generation.queries import jobs_by_pool, lost_attempts_by_pool, oldest_queued_by_pool, wasted_gpu_seconds
 from easel.registry.models import Pool, Worker
+from easel.webhooks.queries import attempts_by_outcome as webhook_attempts_by_outcome
 from easel.webhooks.queries import overdue_seconds as webhooks_overdue_seconds
 from easel.webhooks.queries import pending as webhooks_pending
 
@@ -45,14 +46,7 @@ class DatabaseState(Collector):
         yield from _jobs(pools, now)
         yield from _money()
         yield from _workers(pools, now)
-        yield GaugeMetricFamily(
-            "easel_webhook_pending", "Deliveries on their way to webhooks that are enabled.", value=webhooks_pending()
-        )
-        yield GaugeMetricFamily(
-            "easel_webhook_overdue_seconds",
-            "How long the delivery that is due longest waits for its attempt; 0 when none is due.",
-            value=webhooks_overdue_seconds(now),
-        )
+        yield from _webhooks(now)
 
     def describe(self) -> list[Metric]:
         return []  # so that registering asks nothing of the database
@@ -121,6 +115,23 @@ def _workers(pools: list[str], now: datetime) -> Iterator[Metric]:
         away = abs(worker.attributed_seconds - worker.busy_seconds)
         drift.add_metric(names, away / worker.busy_seconds if worker.busy_seconds else 0.0)
     yield from (alive, busy, load, drift)
+
+
+def _webhooks(now: datetime) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "easel_webhook_pending", "Deliveries on their way to webhooks that are enabled.", value=webhooks_pending()
+    )
+    yield GaugeMetricFamily(
+        "easel_webhook_overdue_seconds",
+        "How long the delivery that is due longest waits for its attempt; 0 when none is due.",
+        value=webhooks_overdue_seconds(now),
+    )
+    attempts = CounterMetricFamily(
+        "easel_webhook_attempts", "Attempts to deliver to webhooks, by what came of them.", labels=["outcome"]
+    )
+    for outcome, count in webhook_attempts_by_outcome().items():
+        attempts.add_metric([outcome], count)
+    yield attempts
 
 
 REGISTRY.register(DatabaseState())

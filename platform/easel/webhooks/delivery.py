@@ -22,11 +22,12 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from easel.webhooks.addresses import CheckedBackend, Network
-from easel.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
+from easel.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage, WebhookTotal
 from easel.webhooks.signing import secret_open, signed_headers
 from tenants.audit_log import audit_record
 
 State = WebhookDelivery.State
+Outcome = WebhookTotal.Outcome
 TIMEOUT_SECONDS = 15
 LEASE = timedelta(seconds=2 * TIMEOUT_SECONDS)
 # Requests in hand at a time: a slow receiver waits for itself, and a tenant with many of them for its own.
@@ -67,6 +68,11 @@ WITH taken AS (
 UPDATE webhooks_webhookdelivery AS delivery SET attempts = attempts + 1, leased_until = %(leased_until)s
   FROM chosen WHERE delivery.id = chosen.id
 RETURNING delivery.id
+"""
+# Last in its transaction: everybody's totals are in the same rows.
+_COUNT = """
+INSERT INTO webhooks_webhooktotal AS total (outcome, attempts) VALUES (%s, 1)
+ON CONFLICT (outcome) DO UPDATE SET attempts = total.attempts + 1
 """
 _TAKING_LOCK = "SELECT pg_advisory_xact_lock(hashtext('easel webhooks'))"
 
@@ -246,6 +252,9 @@ def delivery_record(claim: Claim, answer: Answer, *, now: datetime, draw: random
         delay = timedelta(seconds=DELAYS[row.attempts - 1] * draw.uniform(1 - JITTER, 1 + JITTER))
         row.next_at = now + max(delay, min(answer.retry_after or delay, RETRY_AFTER_MAX))
     row.save(update_fields=["state", "next_at", "leased_until"])
+    came_of_it = {State.DELIVERED: Outcome.DELIVERED, State.FAILED: Outcome.GIVEN_UP, State.PENDING: Outcome.RETRIED}
+    with connection.cursor() as cursor:
+        cursor.execute(_COUNT, [came_of_it[State(row.state)]])
 
 
 def messages_forget(*, before: datetime) -> int:

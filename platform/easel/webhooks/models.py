@@ -112,3 +112,15 @@ class WebhookAttempt(models.Model):
 
     class Meta:
         ordering = [F("at").asc()]
+
+
+class WebhookTotal(models.Model):
+    """How many attempts there ever were with this outcome; attempts themselves are forgotten in time."""
+
+    class Outcome(models.TextChoices):
+        DELIVERED = "delivered", "answered with 2xx"
+        RETRIED = "retried", "failed, and will be made again"
+        GIVEN_UP = "given_up", "failed, and was the last"
+
+    outcome = models.CharField(max_length=10, choices=Outcome, primary_key=True)
+    attempts = models.BigIntegerField()

@@ -6,7 +6,7 @@ from uuid import UUID
 from django.db.models import Min, Q, QuerySet
 
 from easel.webhooks.errors import DeliveryNotFound, WebhookNotFound
-from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
+from easel.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookTotal
 from tenants.models import Tenant
 
 
@@ -59,6 +59,12 @@ def overdue_seconds(now: datetime) -> float:
     """How long the one of them that is due longest waits for its next attempt; 0 when none is due."""
     due = _pending().aggregate(due=Min("next_at"))["due"]
     return 0.0 if due is None else max(0.0, (now - due).total_seconds())
+
+
+def attempts_by_outcome() -> dict[str, int]:
+    """How many attempts there ever were, by what came of them."""
+    counted = dict(WebhookTotal.objects.values_list("outcome", "attempts"))
+    return {outcome: counted.get(outcome, 0) for outcome in WebhookTotal.Outcome.values}
 
 
 def _pending() -> "QuerySet[WebhookDelivery]":

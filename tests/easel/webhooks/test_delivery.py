@@ -9,9 +9,10 @@ from django.db import connections, transaction
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from easel.generation import completion
+from easel.ops.metrics import DatabaseState
 from easel.webhooks import deliverer, delivery
 from easel.webhooks.delivery import DELAYS, LEASE, OF_ENDPOINT_MAX, OF_TENANT_MAX, delivery_record, messages_forget
-from easel.webhooks.endpoints import ROTATION, endpoint_change, secret_rotate
+from easel.webhooks.endpoints import ROTATION, endpoint_change, secret_rotate, webhooks_erase
 from easel.webhooks.errors import WebhookDisabled
 from easel.webhooks.models import Event, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
 from easel.webhooks.outbox import delivery_replay, webhook_emit, webhook_test
@@ -159,6 +160,24 @@ def test_a_day_of_failures_gives_up_and_disables_with_a_record(alice, endpoint, 
     assert made.disabled_reason == "nothing was delivered for a day: answered 500"
     record = AuditEvent.objects.get(tenant=alice.tenant, action="webhook.disable")
     assert record.details["reason"] == made.disabled_reason
+
+
+def test_operators_see_what_attempts_came_to_for_good(alice, endpoint, receiver):
+    """Prometheus takes a counter that falls for one that began anew, and would count all of it again."""
+
+    def totals():
+        [attempts] = [family for family in DatabaseState().collect() if family.name == "easel_webhook_attempts"]
+        return {sample.labels["outcome"]: sample.value for sample in attempts.samples}
+
+    before = totals()
+    endpoint(alice)
+    for at, status in ((NOW, 200), (NOW + DAY, 503), (NOW + 2 * DAY, 410)):
+        receiver.status = status
+        emit(alice, at=at)
+        deliver(alice, at)
+    webhooks_erase(tenant=alice.tenant)
+    came = {outcome: count - before[outcome] for outcome, count in totals().items()}
+    assert came == {"delivered": 1, "retried": 1, "given_up": 2}  # what was retried came with the last
 
 
 def test_gone_disables_at_once(alice, endpoint, receiver):
