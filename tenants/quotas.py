@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from math import ceil
 from uuid import UUID
 
 from django.db.models import F, Q, Value
@@ -36,6 +37,10 @@ class ImageQuotaExceeded(DomainError):
     """The image units of this month are used up."""
 
     code, type, http_status = "image_quota_exceeded", "insufficient_quota", 429
+
+    def __init__(self, message: str, *, retry_after_seconds: int | None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class ConcurrencyExceeded(DomainError):
@@ -144,7 +149,9 @@ def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at
             raise ImageQuotaExceeded(
                 f"this request is {image_units.normalize():f} image units, and {before.normalize():f} of"
                 f" {limit.normalize():f} are used this month ({owner_of(quota)}); the next month begins at"
-                f" {next_month(at).isoformat()}"
+                f" {next_month(at).isoformat()}",
+                # No month has room for more than the limit.
+                retry_after_seconds=ceil((next_month(at) - at).total_seconds()) if image_units <= limit else None,
             )
 
 

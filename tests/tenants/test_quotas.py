@@ -116,6 +116,19 @@ def test_a_limit_of_zero_gives_nothing(alice):
         take(alice, "0.25")
 
 
+@pytest.mark.parametrize(
+    ("units", "seconds"),
+    [(2, (next_month(NOW) - NOW).total_seconds()), (5, None)],  # of 4 a month
+    ids=["what the next month has room for", "what no month has"],
+)
+def test_a_refusal_says_when_the_month_is_over_where_that_helps(alice, units, seconds):
+    limit(alice, image_units_per_month=Decimal(4))
+    take(alice, 3)
+    with pytest.raises(ImageQuotaExceeded) as refused:
+        take(alice, units)
+    assert refused.value.retry_after_seconds == seconds
+
+
 def test_a_keys_limit_holds_for_the_key_and_the_accounts_for_all_keys_together(alice):
     other, _ = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
     limit(alice, image_units_per_month=Decimal(5))
