@@ -22,7 +22,8 @@ def _switch(enabled: bool) -> Act:
         endpoint_change(endpoint, changes={"enabled": enabled}, now=operator.now)
         action = "webhook.enable" if enabled else "webhook.disable"
         operator.record(action, str(endpoint.pk), tenant=endpoint.tenant, details={"url": endpoint.url})
-        return Done("On: what waited is sent now." if enabled else "Off: what happens waits until it is on again.")
+        off = "Off: what was on its way waits until it is on again; what happens meanwhile is not told."
+        return Done("On: what waited is sent now." if enabled else off)
 
     return Act(
         name="enable" if enabled else "disable",

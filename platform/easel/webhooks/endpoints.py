@@ -44,7 +44,10 @@ def endpoint_create(
 
 @transaction.atomic
 def endpoint_change(endpoint: WebhookEndpoint, *, changes: dict[str, Any], now: datetime) -> WebhookEndpoint:
-    """Sets `url`, `events`, `enabled`. What waited while it was disabled is sent when it is enabled again."""
+    """Sets `url`, `events`, `enabled`.
+
+    What was on its way when it was disabled is sent when it is enabled again; what happened meanwhile is not told.
+    """
     row = WebhookEndpoint.objects.select_for_update().get(pk=endpoint.pk)
     if "url" in changes:
         row.url = url_check(changes["url"], allowed=settings.EASEL.webhook_allow)

@@ -189,10 +189,11 @@ def test_gone_disables_at_once(alice, endpoint, receiver):
     assert (states(alice), made.disabled_reason) == (["failed"], "it answered 410 Gone")
 
 
-def test_what_waited_while_it_was_disabled_is_sent_when_it_is_enabled(alice, endpoint, receiver):
+def test_what_was_on_its_way_when_it_was_disabled_is_sent_when_it_is_enabled(alice, endpoint, receiver):
     made = endpoint(alice)
     emit(alice)
     made = endpoint_change(made, changes={"enabled": False}, now=NOW)
+    assert emit(alice) is None
     assert deliver(alice, NOW) == []
     endpoint_change(made, changes={"enabled": True}, now=NOW)
     deliver(alice, NOW)
