@@ -60,6 +60,15 @@ def key_authenticate(text: str, *, pepper: str) -> ApiKey:
     return key
 
 
+def key_confirm(key: ApiKey) -> None:
+    """For what goes on long after its request was let in. Raises `InvalidApiKey`, `TenantSuspended` as of now."""
+    row = ApiKey.objects.select_related("tenant").filter(pk=key.pk, revoked_at=None).first()
+    if row is None:
+        raise InvalidApiKey
+    if row.tenant.suspended_at is not None:
+        raise TenantSuspended
+
+
 def key_revoke(*, key_id: str, now: datetime) -> bool:
     """Ends a key for good; False when there is no such live key."""
     return ApiKey.objects.filter(key_id=key_id, revoked_at=None).update(revoked_at=now) == 1

@@ -23,9 +23,9 @@ from easel.api.threads import as_view_of, in_thread
 from easel.generation import queries
 from easel.generation.cancellation import job_cancel
 from easel.generation.deletion import job_delete
-from easel.generation.models import Job, State
+from easel.generation.models import State
 from easel.generation.outputs import outputs_delete
-from tenants.models import Scope
+from tenants.models import ApiKey, Scope
 
 
 def actor_of(request: Request) -> str:
@@ -86,7 +86,8 @@ class JobEvents(APIView):
     def get(self, request: Request, job_id: UUID) -> Response:
         """The job at each change, until it has ended; `Last-Event-ID` leaves out what was seen before."""
         found = Response()
-        found.job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)  # type: ignore[attr-defined]
+        queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        found.key = caller(request)  # type: ignore[attr-defined]
         return found
 
 
@@ -96,11 +97,11 @@ _find_job = JobEvents.as_view()
 async def job_events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """A thread finds the job, none follows it."""
     found = await in_thread(_find_job, request, job_id=job_id)
-    job: Job | None = getattr(found, "job", None)
-    if job is None:
+    key: ApiKey | None = getattr(found, "key", None)
+    if key is None:
         return found
     seen, seconds = request.headers.get("Last-Event-ID", ""), settings.EASEL.job_ttl_seconds
-    return streamed(streaming.job_events(job.tenant, job.id, seen=seen, timeout_seconds=seconds))
+    return streamed(streaming.job_events(key, job_id, seen=seen, timeout_seconds=seconds))
 
 
 as_view_of(job_events, JobEvents)

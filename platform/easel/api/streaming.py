@@ -22,7 +22,8 @@ from easel.api.threads import in_thread
 from easel.generation import queries
 from easel.generation.models import Job
 from tenants.errors import DomainError
-from tenants.models import Tenant
+from tenants.keys import key_confirm
+from tenants.models import ApiKey, Tenant
 
 KEEPALIVE_SECONDS = 15  # proxies end connections that say nothing for a minute
 
@@ -41,11 +42,15 @@ def event(kind: str, data: Any, *, event_id: str = "") -> bytes:
     return f"{head}event: {kind}\ndata: {json.dumps(data, cls=JSONEncoder)}\n\n".encode()
 
 
-async def job_events(tenant: Tenant, job_id: UUID, *, seen: str, timeout_seconds: float) -> AsyncIterator[bytes]:
-    """`job.<status>` at every change, until the job has ended. `seen` is the id of the last event a client had."""
+async def job_events(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) -> AsyncIterator[bytes]:
+    """`job.<status>` at every change, until the job has ended. `seen` is the id of the last event a client had.
+
+    A key that is revoked meanwhile is told nothing more: an `error` ends its stream.
+    """
 
     def look() -> tuple[str, Job, dict[str, Any]]:
-        job = queries.job_get(tenant=tenant, job_id=job_id)
+        key_confirm(key)
+        job = queries.job_get(tenant=key.tenant, job_id=job_id)
         shown = job_json(job)
         return f"{shown['attempts']}-{shown['progress']['steps_done']}-{job.state}", job, shown
 
@@ -54,7 +59,11 @@ async def job_events(tenant: Tenant, job_id: UUID, *, seen: str, timeout_seconds
             if not noticed:
                 yield _KEEPALIVE
             with contextlib.suppress(OperationalError, InterfaceError):
-                event_id, job, shown = await in_thread(look)
+                try:
+                    event_id, job, shown = await in_thread(look)
+                except DomainError as error:
+                    yield _failure(error)
+                    return
                 if event_id != seen:
                     yield event(f"job.{job.state}", shown, event_id=event_id)
                     seen = event_id

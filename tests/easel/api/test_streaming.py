@@ -17,6 +17,8 @@ from easel.generation.keys import preview_key
 from easel.generation.models import Job
 from easel.storage import store
 from inference.contract import AttemptProgress
+from tenants.accounts import tenant_suspend
+from tenants.keys import key_revoke
 from tests.conftest import NOW, worker_beat
 from tests.easel.api.conftest import PNG, ask, call, end_job
 
@@ -135,6 +137,27 @@ def test_a_client_that_comes_back_gets_what_is_newer_than_it_saw(alice, create):
     assert again.text == ""
 
 
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        (lambda alice: key_revoke(key_id=alice.key.key_id, now=NOW), "invalid_api_key"),
+        (lambda alice: tenant_suspend(tenant=alice.tenant, now=NOW), "account_suspended"),
+    ],
+    ids=["revoked", "suspended"],
+)
+def test_a_stream_tells_nothing_more_to_a_key_that_was_revoked_meanwhile(alice, create, end, code):
+    job_id = create(alice)["id"]
+
+    def then_it_goes_on(job):
+        end(alice)
+        end_job(job_id)
+
+    answer = streamed(alice, f"/v1/jobs/{job_id}/events", then_it_goes_on, method="GET")
+    *before, (kind, told) = events_of(answer)
+    assert (kind, told["error"]["code"]) == ("error", code)
+    assert "job.succeeded" not in dict(before)
+
+
 def test_another_tenants_job_has_no_events(alice, bob, create):
     job_id = create(alice)["id"]
     assert call("GET", f"/v1/jobs/{job_id}/events", bob).status_code == 404
@@ -181,7 +204,7 @@ def test_a_quiet_stream_says_that_it_is_alive(alice, create, monkeypatch):
     job_id = create(alice)["id"]
 
     async def second():
-        events = streaming.job_events(alice.tenant, uuid.UUID(job_id), seen="", timeout_seconds=10)
+        events = streaming.job_events(alice.key, uuid.UUID(job_id), seen="", timeout_seconds=10)
         found = [await anext(events), await anext(events)]
         await events.aclose()
         return found
