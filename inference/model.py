@@ -84,6 +84,9 @@ class LoadedModel:
         if self.device.type == "cuda":
             # Its norms alone take three times as long as its convolutions otherwise (H200).
             pipe.vae.decoder.forward = compiled(pipe.vae.decoder.forward, sizes=[(0, 2), (0, 3)])
+        # First in line for the device: what an image needs before its first step is little, and others' steps are long.
+        # One for good: what a stream gave back of the device's memory is lent again to itself alone.
+        self._stream = torch.cuda.Stream(self.device, priority=-1) if self.device.type == "cuda" else None
         self._linears = self._packed.slot_linears()
         quantize(self._packed, precision)
         self._tokenizing = threading.Lock()  # a tokenizer changes itself while it works
@@ -236,9 +239,7 @@ class LoadedModel:
     @contextmanager
     def stream(self) -> Iterator[None]:
         """Everything inside runs beside what other threads give the device."""
-        # First in line for the device: what an image needs before its first step is little, and others' steps are long.
-        stream = torch.cuda.Stream(self.device, priority=-1) if self.device.type == "cuda" else None
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(self._stream):
             yield
 
     def synchronize(self) -> None:
@@ -248,10 +249,12 @@ class LoadedModel:
 
     def warm_up(self) -> None:
         """One small image, so that the first real one doesn't pay for lazy initialisation, and what steps cost."""
-        (caption,) = self.encode([self.prompt_ids("warm up")])
-        # Not square: a compiler would take it that all are.
-        latents = self.initial_latents(0, _WARM_UP_PX + self._token_px, _WARM_UP_PX)
-        self.decode([latents])
+        with self.stream():
+            (caption,) = self.encode([self.prompt_ids("warm up")])
+            # Not square: a compiler would take it that all are.
+            latents = self.initial_latents(0, _WARM_UP_PX + self._token_px, _WARM_UP_PX)
+            self.decode([latents])
+            self.synchronize()
         self.preview(latents)
         if self.device.type == "cuda":
             self._packed.record(self.sequence(caption, _WARM_UP_PX, _WARM_UP_PX, RowAdapters()))

@@ -12,6 +12,9 @@ COPY . .
 RUN /opt/venv/bin/pip install --constraint requirements.lock '.[worker]'
 
 FROM python:3.11-slim-bookworm
+# The compiler of the model's kernels calls a C compiler for what starts them. Debian keeps its newest version alone.
+# hadolint ignore=DL3008
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin easel
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp EASEL_HOME=/var/lib/easel \
