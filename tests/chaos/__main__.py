@@ -12,8 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import django
-
 from tests.bench.report import Report, say
 from tests.chaos.house import House
 
@@ -30,7 +28,6 @@ def main() -> int:
     survived = accepted = meddled = wrong = 0
     try:
         house.start()
-        django.setup()
         from tests.chaos.run import Run
         from tests.chaos.verdict import story
 

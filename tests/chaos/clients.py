@@ -51,7 +51,10 @@ class Customer:
             self._threads[-1].start()
 
     def stop(self) -> None:
+        """What is begun is brought to its end; `join` waits for it."""
         self._stop.set()
+
+    def join(self) -> None:
         for thread in self._threads:
             thread.join()
 

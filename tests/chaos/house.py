@@ -1,6 +1,5 @@
 """A whole Easel with two of everything that may be doubled, each part of which can be struck."""
 
-import json
 import os
 import signal
 import subprocess
@@ -11,9 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 from threading import Timer
 
+import django
 import httpx
 import psutil
 import psycopg
+from django.core.management import call_command
 
 from easel.ops.postgres import Postgres
 from easel.ops.process import Backoff, ProcessSpec
@@ -42,7 +43,7 @@ class House:
     def start(self) -> None:
         self.postgres.prepare()
         self.redis.prepare()
-        self._keep([self.postgres.spec(), self.redis.spec()])
+        self._keep([self.postgres.spec(), self.redis.spec()], grace_seconds=15)
         self.wait_for(lambda: self.postgres.ensure_database() and self.redis.ready(), "the servers")
         os.environ.update(
             EASEL_HOME=str(self.home),
@@ -56,8 +57,9 @@ class House:
             REDIS_URL=self.redis.url,
             DJANGO_SETTINGS_MODULE="easel.settings",
         )
-        told = json.loads(_easel("migrate", "--json").splitlines()[-1])["workers"][0]["env"]
-        self._keep([*map(self._service, SERVICES), *(_worker(name, told) for name in WORKERS)])
+        told = _workers_told()
+        # At the end all has been looked at, and there is nothing that they could still bring to a good end.
+        self._keep([*map(self._service, SERVICES), *(_worker(name, told) for name in WORKERS)], grace_seconds=0.5)
         self.wait_for(self.is_whole, "the stack")
 
     def stop(self) -> None:
@@ -127,8 +129,8 @@ class House:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def _keep(self, specs: list[ProcessSpec]) -> None:
-        supervisor = Supervisor(specs, out=self.log.open("ab"), backoff=_SOON)
+    def _keep(self, specs: list[ProcessSpec], *, grace_seconds: float) -> None:
+        supervisor = Supervisor(specs, out=self.log.open("ab"), backoff=_SOON, grace_seconds=grace_seconds)
         self._supervisors.append(supervisor)
         supervisor.start()
 
@@ -148,9 +150,15 @@ def _worker(name: str, told: dict[str, str]) -> ProcessSpec:
     return ProcessSpec(name=name, argv=spec.argv, env=env)
 
 
-def _easel(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "easel.ops.cli", *arguments], stdout=subprocess.PIPE, text=True)
-    return done.stdout
+def _workers_told() -> dict[str, str]:
+    """Makes the database as `easel migrate` does, in this process, which needs Django all the same."""
+    django.setup()
+    from easel.ops.pool_workers import local_workers
+    from easel.ops.seed import seed
+
+    call_command("migrate", interactive=False, verbosity=0)
+    seed()
+    return local_workers()[0]["env"]
 
 
 def audit() -> str:

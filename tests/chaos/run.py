@@ -45,6 +45,8 @@ class Run:
         finally:
             for customer in customers:
                 customer.stop()
+            for customer in customers:
+                customer.join()
             self.house.resume_all()
             meddler.release()
             meddler.close()
