@@ -165,15 +165,24 @@ def test_merging_again_begins_from_the_weights_as_they_were_loaded(packed, trans
     assert torch.equal(before, forward(packed, [row])[0])
 
 
+def test_rows_of_one_length_share_products_whatever_the_ranks_of_their_adapters(packed, peft):
+    used = [((0, 1.0),), ((2, -0.5),), ((1, 1.0), (3, 0.5)), (), ((3, 1.0),), ((2, 2.0),)]
+    batch = [{"height": 4, "width": 6, "caption": 9, "time": 0.3, "used": one, "seed": i} for i, one in enumerate(used)]
+    for ours, row in zip(forward(packed, batch), batch, strict=True):
+        latents, embedding = drawn(row)
+        assert_close(ours, alone(peft, latents, row["time"], embedding, row["used"]))
+
+
 def test_a_slot_filled_again_holds_nothing_of_what_it_held(transformer):
     row = {"height": 4, "width": 4, "caption": 5, "time": 0.5, "used": ((0, 1.0),), "seed": 1}
+    beside = {**row, "used": ((1, 1.0),)}  # of a higher rank
 
-    def through(*slots: int) -> torch.Tensor:
-        packed = PackedTransformer(copy.deepcopy(transformer), slots=1, rank_max=8, merged_max=0)
-        for slot in slots:
+    def through(*fillings: int) -> torch.Tensor:
+        packed = PackedTransformer(copy.deepcopy(transformer), slots=2, rank_max=8, merged_max=0)
+        for slot, filling in ((1, 2), *((0, filling) for filling in fillings)):
             for linear in packed.slot_linears():
-                linear.load(0, matrices(transformer, slot))
-        return forward(packed, [row])[0]
+                linear.load(slot, matrices(transformer, filling))
+        return torch.cat([forward(packed, [row])[0], forward(packed, [row, beside])[0]])
 
     assert torch.equal(through(3, 2, 1), through(1))
 
