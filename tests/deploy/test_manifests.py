@@ -10,9 +10,13 @@ from pathlib import Path
 import httpx
 import kubernetes_validate
 import pytest
+import redis
 import yaml
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from easel.config import Config
+from easel.ops import health
 from inference import metrics
 from inference.worker.config import WorkerConfig
 from tests.deploy.conftest import (
@@ -27,6 +31,7 @@ from tests.deploy.conftest import (
     tenant_yaml,
     workloads,
 )
+from tests.easel.api.conftest import call
 
 VERSION = "1.32"
 CUSTOM_GROUPS = ("cert-manager.io/", "keda.sh/", "monitoring.coreos.com/")
@@ -390,6 +395,14 @@ def test_the_control_planes_pods_wait_until_the_database_is_migrated(overlay):
 def run(command, **env):
     argv = [sys.executable if command[0] == "python" else command[0], *command[1:]]
     return subprocess.run(argv, env={**os.environ, **env}, capture_output=True, check=False).returncode
+
+
+def test_an_api_starts_once_its_servers_are_there_and_goes_on_answering_when_one_is_away(overlay, monkeypatch):
+    container = pod_of(named(overlay("production"), "Deployment", "easel-api"))["spec"]["containers"][0]
+    probes = [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
+    assert [call("GET", path).status_code for path in probes] == [200, 200, 200]
+    monkeypatch.setattr(health, "redis_asked_once", lambda: redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
+    assert [call("GET", path).status_code for path in probes] == [503, 200, 200]
 
 
 def test_a_worker_is_started_and_ready_when_it_says_so(objects):
