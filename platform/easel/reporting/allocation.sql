@@ -1,13 +1,18 @@
 -- What the pools cost the platform, to the projects that they drew for: chargeback and showback by any label.
 -- A union with sums over each day's pool, and each part read once, so that a condition on the day reaches all of it.
+-- Costs are summed before they get their names: those are compared and joined once for each project and day.
 CREATE VIEW reporting.cost_allocation AS
 WITH side AS (
-         SELECT day, pool, tenant, project, department, labels, false AS is_pool,
-                greatest(coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0), 0) AS gpu_seconds,
-                coalesce(sum(amount_micros) FILTER (WHERE currency = 'USD'), 0)             AS charged,
-                0::numeric AS up_seconds, 0::numeric AS cost
-           FROM reporting.costs WHERE pool <> ''
-          GROUP BY day, pool, tenant, project, department, labels
+         SELECT day, pool, tenant.slug::text AS tenant, project.slug::text AS project,
+                coalesce(used.labels ->> 'department', '') AS department, used.labels, false AS is_pool,
+                gpu_seconds, charged, 0::numeric AS up_seconds, 0::numeric AS cost
+           FROM (SELECT day, pool, tenant_id, project_id, labels,
+                        greatest(coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0), 0) AS gpu_seconds,
+                        coalesce(sum(amount_micros) FILTER (WHERE currency = 'USD'), 0)             AS charged
+                   FROM reporting.costs WHERE pool <> ''
+                  GROUP BY day, pool, tenant_id, project_id, labels) used
+           JOIN tenants_tenant tenant ON tenant.id = used.tenant_id
+           JOIN tenants_project project ON project.id = used.project_id
          UNION ALL
          SELECT worker.day, pool.slug::text, coalesce(tenant.slug, '')::text, '', '', '{}'::jsonb, true,
                 0, 0, sum(worker.up_seconds)::numeric, sum(worker.cost) * 1000000

@@ -1,13 +1,15 @@
 -- What was charged, by the day: sums of the days that are sealed (`billing.models.costs`), and the charges since then.
--- A union without grouping, so that conditions reach both sides; whoever reads it sums anyway.
+-- A union without grouping, and of the same types, so that conditions reach both sides (PostgreSQL pushes none down to a
+-- column that is text on one side and varchar on the other); whoever reads it sums anyway.
 CREATE VIEW reporting.costs AS
 WITH sealed AS MATERIALIZED (
          SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS until, timestamptz 'infinity' AS forever
            FROM billing_costday
      ), cost AS (
-         SELECT day, booked_at, tenant_id, project_id, labels, pool, model, model_version, adapter, quality, tier,
-                resolution, api_key, gpu_class, storage_kind, meter, kind, rate_id, contract_id, discount, statement_id,
-                currency, quantity, amount_micros, list_micros, charges
+         SELECT day, booked_at, tenant_id, project_id, labels, pool::text, model::text, model_version::text, adapter,
+                quality::text, tier::text, resolution::text, api_key::text, gpu_class::text, storage_kind::text, meter,
+                kind, rate_id, contract_id, discount, statement_id, currency, quantity, amount_micros,
+                list_micros, charges
            FROM billing_dailycost
          UNION ALL
          SELECT (record.occurred_at AT TIME ZONE 'UTC')::date, charge.created_at, record.tenant_id, record.project_id,
@@ -57,8 +59,8 @@ SELECT cost.day                                                                 
        cost.discount                                                             AS discount,
        cost.statement_id                                                         AS credit_note_id
   FROM cost
-  JOIN tenants_tenant tenant ON tenant.id = cost.tenant_id
-  -- Each has one: said so that a report that doesn't ask for the project doesn't pay for it.
+  -- Each has both: said so that a report that doesn't ask for one doesn't pay for it.
+  LEFT JOIN tenants_tenant tenant ON tenant.id = cost.tenant_id
   LEFT JOIN tenants_project project ON project.id = cost.project_id;
 
 COMMENT ON VIEW reporting.costs IS
