@@ -1,8 +1,8 @@
 """Statements: what a tenant was charged in a month of its own time zone; drafts, and final ones with a number.
 
 A tenant's periods follow each other without gap: the first begins with the month in which the tenant was made, the
-next where the last one ended, and each ends at the next first of a month, at midnight, in the zone of the tenant's
-profile as it is then. So a change of zone makes one month longer or shorter, and nothing is told twice or left out.
+next where the last one ended, and each ends at a first of a month, at midnight, in the zone of the tenant's profile as
+it is then. So a change of zone makes one month some hours longer or shorter, and nothing is told twice or left out.
 
 A statement has the charges that were written in its period, by project, meter, model and price, and the adjustments
 that were made in it or for it. A correction that is written later belongs to the month in which it is written; one of a
@@ -40,6 +40,8 @@ from tenants.models import Tenant
 
 # What was begun before midnight may commit after it, and the storage of a day is metered an hour after it.
 SETTLING = timedelta(hours=2)
+# The clocks of two zones are at most 26 hours apart: what a change of zone leaves of a month is no month of its own.
+_ZONES_APART = timedelta(days=2)
 # How long a draft waits for somebody to look at it before it is made final by itself.
 REVIEW = timedelta(days=3)
 # Names what a statement moves for its ledger transactions; never to be changed, as it makes a repeat harmless.
@@ -68,7 +70,7 @@ def period_next(tenant: Tenant) -> Period:
     told = Statement.objects.filter(tenant=tenant, kind=Statement.Kind.STATEMENT)
     last = told.order_by("-period_start").first()
     start = last.period_end if last else month_begin(tenant.created_at, zone)
-    return Period(start, month_end(start, zone), zone)
+    return Period(start, month_end(start + _ZONES_APART, zone), zone)
 
 
 def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[StatementLine]]:

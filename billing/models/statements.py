@@ -1,7 +1,9 @@
 """What tenants are told: statements, their lines, and credit notes."""
 
 import uuid
+from datetime import timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 from django.db import models
 from django.db.models import F, Q
@@ -93,7 +95,10 @@ class Statement(models.Model):
         indexes = [models.Index(fields=["tenant", "-period_start"], name="statement_by_tenant")]
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.number}" if self.number else f"draft of {self.period_start:%Y-%m}"
+        if self.number:
+            return f"{self.kind} {self.number}"
+        last = self.period_end - timedelta(microseconds=1)
+        return f"draft of {last.astimezone(ZoneInfo(self.time_zone)):%Y-%m}"
 
 
 class StatementLine(models.Model):

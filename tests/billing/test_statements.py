@@ -199,6 +199,20 @@ def test_a_change_of_zone_leaves_no_gap(alice):
     assert statement_now(alice.tenant, now=datetime(2026, 5, 2, tzinfo=UTC))[0].total_micros == 20_000
 
 
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_a_draft_is_named_by_its_month_in_its_own_zone(alice, zone):
+    BillingProfile.objects.create(tenant=alice.tenant, time_zone=zone, updated_at=NOW)
+    assert str(statement_draft(alice.tenant, now=APRIL + 9 * HOUR)) == "draft of 2026-03"
+
+
+def test_a_change_of_zone_to_the_west_makes_the_next_month_longer_and_no_month_of_its_hours(alice):
+    """A month of four hours would be charged a month's minimum."""
+    finalised(alice)
+    BillingProfile.objects.create(tenant=alice.tenant, time_zone="America/New_York", updated_at=NOW)
+    april = period_next(alice.tenant)
+    assert (april.start, april.end) == (APRIL, datetime(2026, 5, 1, 4, tzinfo=UTC))
+
+
 def test_the_scheduler_draws_up_what_is_over_and_makes_final_what_was_looked_at(alice):
     use(alice)
     statements_make(now=APRIL + HOUR)
