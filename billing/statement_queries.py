@@ -46,6 +46,16 @@ def statement_with_id(statement_id: uuid.UUID) -> Statement:
     return found
 
 
+def statement_numbered(number: int, *, tenant: str | None) -> Statement:
+    """The final statement or credit note of this number, of the tenant with this slug or of any. Raises
+    `StatementNotFound`.
+    """
+    found = Statement.objects.filter(number=number, **({"tenant__slug": tenant} if tenant else {})).first()
+    if found is None:
+        raise StatementNotFound(f"there is no final statement or credit note {number}", param="invoice")
+    return found
+
+
 def line_get(statement: Statement, *, position: int) -> StatementLine:
     """Raises `StatementNotFound`."""
     found = statement.lines.filter(position=position).first()

@@ -9,6 +9,7 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from billing.statement_queries import statement_numbered
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.downloads import download
@@ -36,6 +37,8 @@ class FocusExport(APIView):
         query.is_valid(raise_exception=True)
         form, invoice = query.validated_data["format"], query.validated_data.get("invoice")
         span = _span(request, query)
+        if invoice is not None:
+            statement_numbered(invoice, tenant=span.tenant)
         return download(
             exports.focus(span, form=form, invoice=invoice),
             name=f"focus-{span.tenant}-{f'invoice-{invoice}' if invoice else _days(span)}.{form}",

@@ -43,9 +43,13 @@ def export_focus(
         raise click.BadParameter(f"{output.name} is not named .csv or .parquet", param_hint="--output")
     form = output.suffix[1:] if output else "csv"
     with django_ready():
+        from billing.statement_queries import statement_numbered
         from easel.reporting import exports
 
-        _write(exports.focus(_span(start, end, tenant), form=form, invoice=invoice), output)
+        span = _span(start, end, tenant)
+        if invoice is not None:
+            statement_numbered(invoice, tenant=span.tenant)
+        _write(exports.focus(span, form=form, invoice=invoice), output)
 
 
 @export.command("costs")

@@ -1,7 +1,7 @@
 import csv
 import io
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pyarrow.parquet as pq
@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
 from billing import ledger
+from billing.statements import statement_draft, statement_final
 from easel.ops.cli import cli
 from tests.easel.api.conftest import call, end_job
 
@@ -85,6 +86,19 @@ def test_another_tenant_is_in_no_export(used, bob, what):
 def test_what_makes_no_sense_is_refused_by_name(alice, query, param):
     answer = call("GET", f"/v1/exports/{query}", alice)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+def test_an_invoice_that_is_not_there_is_no_empty_file(alice, bob, tmp_path):
+    """Which would say that nothing was charged."""
+    april = datetime(2026, 4, 1, 3, tzinfo=UTC)
+    bobs = statement_final(statement_draft(bob.tenant, now=april), now=april).number
+    assert call("GET", f"/v1/exports/focus?invoice={bobs}", bob).status_code == 200
+    for number in (bobs, 10**30):
+        answer = call("GET", f"/v1/exports/focus?invoice={number}", alice)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "statement_not_found")
+    file = tmp_path / "f.csv"
+    done = CliRunner().invoke(cli, ["export", "focus", "--invoice", "999999", "-o", str(file)])
+    assert (done.exception.code, file.exists()) == ("statement_not_found", False)
 
 
 def test_an_end_of_all_days_is_no_error(alice):
