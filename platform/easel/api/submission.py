@@ -6,16 +6,21 @@ from functools import wraps
 from typing import Any
 from uuid import UUID
 
+import structlog
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.request import Request
 
 from easel.api.authentication import caller
 from easel.api.clock import now
+from easel.api.errors import Unavailable, refusal_json
 from easel.generation.admission import Limits, Spec, job_submit
 from easel.generation.models import Job
 from tenants.configuration import assuming
 from tenants.idempotency import Outcome, once
+
+log = structlog.get_logger()
 
 
 def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | None]:
@@ -52,6 +57,11 @@ def by_assumption(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
     @wraps(view)
     def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         _ = request.body  # kept by the request from here on
-        return once_or_twice(request, *args, **kwargs)
+        try:
+            return once_or_twice(request, *args, **kwargs)
+        except (OperationalError, InterfaceError) as error:
+            # A refusal was to be confirmed, and that is outside of what the framework handles.
+            log.warning("dependency_away", error=repr(error))
+            return refusal_json(Unavailable())
 
     return wrapper

@@ -4,6 +4,7 @@ import json
 import uuid
 
 import pytest
+from django.db import OperationalError
 
 from billing import ledger
 from easel.generation.models import Job
@@ -237,6 +238,18 @@ def test_what_is_not_there_is_404_in_the_same_body(alice, path):
     answer = call("GET", path.format(id=uuid.uuid4()), alice)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] in {"not_found", "job_not_found", "model_not_found"}
+
+
+def test_a_refusal_that_the_database_goes_away_from_is_no_refusal_but_503(alice, create, body, monkeypatch):
+    create(alice)
+
+    def away():
+        raise OperationalError("terminating connection due to unexpected postmaster exit")
+
+    monkeypatch.setattr("tenants.configuration._read", away)
+    answer = call("POST", "/v1/jobs", alice, json=body(width=48))
+    refused(answer, 503, "unavailable")
+    assert answer.headers["Retry-After"]
 
 
 def test_another_method_is_405_in_the_same_body(alice):
