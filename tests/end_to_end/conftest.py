@@ -128,9 +128,9 @@ def new_home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def easel() -> Iterator[LiveEasel]:
-    """One stack for all tests that leave it whole; leases are short, for the tests that kill."""
+    """One stack for all tests that leave it whole. Leases are short, for tests that kill; webhooks may come here."""
     with new_home() as home:
-        live = LiveEasel(home, free_port(), {"EASEL_LEASE_SECONDS": "4"})
+        live = LiveEasel(home, free_port(), {"EASEL_LEASE_SECONDS": "4", "EASEL_WEBHOOK_ALLOW": "127.0.0.0/8"})
         live.start()
         try:
             yield live

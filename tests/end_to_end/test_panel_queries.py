@@ -28,6 +28,7 @@ from easel.ops.postgres import Postgres
 from easel.ops.stack import free_port
 from inference.demo_model import ADAPTERS_DIR
 from tests.end_to_end.conftest import LiveEasel
+from tests.receiver import receiving
 from tests.tools import tool
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -117,12 +118,16 @@ def sources(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Itera
         scraped = 'sum(up{job=~"easel-.*"})'
         easel.wait_for(lambda: prometheus_value(url, scraped) == len(targets))
         client = easel.tenant()
-        # Twice, with a scrape between: a counter that appears has not grown yet.
-        for _ in range(2):
-            client.upload_adapter("pale", new_adapter(tmp_path_factory.mktemp("adapter")))
-            draw_something(client)
-            done_at = time.time()
-            easel.wait_for(lambda: (prometheus_value(url, "min(timestamp(up))") or 0) > done_at)  # noqa: B023
+        with receiving() as receiver:
+            add_webhook(client, receiver.url)
+            # Twice, with a scrape between: a counter that appears has not grown yet.
+            for _ in range(2):
+                client.upload_adapter("pale", new_adapter(tmp_path_factory.mktemp("adapter")))
+                receiver.arrived.clear()
+                draw_something(client)
+                assert receiver.arrived.wait(ANSWER_SECONDS)
+                done_at = time.time()
+                easel.wait_for(lambda: (prometheus_value(url, "min(timestamp(up))") or 0) > done_at)  # noqa: B023
         easel.run(SOME_DAYS_AGO)
         login = easel.json("reporting-login", "panels")
         address = make_conninfo(Postgres(easel.home).url, user=login["user"], password=login["password"])
@@ -174,6 +179,11 @@ def new_adapter(folder: Path) -> Path:
     file = folder / "pale.safetensors"
     save_file({name: (weight * strength).astype(weight.dtype) for name, weight in weights.items()}, file)
     return file
+
+
+def add_webhook(client: Client, url: str) -> None:
+    headers = {"Authorization": f"Bearer {client.api_key}"}
+    httpx.post(f"{client.url}/v1/webhooks", json={"url": url}, headers=headers).raise_for_status()
 
 
 def draw_something(client: Client) -> None:

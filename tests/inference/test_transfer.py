@@ -6,6 +6,7 @@ import threading
 
 import httpx
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save
 
@@ -101,7 +102,7 @@ class Shelf:
 
 class SizedTable(AdapterTable):
     def __init__(self, sha256: str, size_bytes: int) -> None:
-        super().__init__(sha256, {})
+        super().__init__(sha256, {"layer": (torch.zeros(1, 1), torch.zeros(1, 1))})
         self._size = size_bytes
 
     @property

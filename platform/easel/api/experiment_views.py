@@ -12,12 +12,12 @@ from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rendering import experiment_json, report_json, rollout_json
-from easel.api.serializers import ExperimentInput, FeedbackInput
+from easel.api.serializers import ExperimentInput, FeedbackInput, RolloutsQuery
 from easel.generation import queries
 from easel.generation.experiment_report import experiment_report
 from easel.generation.feedback import feedback_give
 from easel.registry.experiments import experiment_get, experiment_start, experiment_stop
-from easel.registry.models import Rollout
+from easel.registry.rollouts import rollouts_page
 from tenants.models import Scope
 
 
@@ -88,8 +88,10 @@ class ExperimentStop(APIView):
 
 
 class Rollouts(APIView):
-    @extend_schema(operation_id="rollouts_list", responses=answers(schemas.ROLLOUTS))
+    @extend_schema(operation_id="rollouts_list", parameters=[RolloutsQuery], responses=answers(schemas.ROLLOUTS))
     def get(self, request: Request) -> Response:
-        """The latest canaries: another version may be drawing a share of your requests."""
-        rows = Rollout.objects.select_related("model", "stable", "candidate").order_by("-started_at")[:20]
-        return Response({"object": "list", "data": [rollout_json(row) for row in rows]})
+        """Canaries, the latest first: another version may be drawing a share of your requests."""
+        query = RolloutsQuery(data=request.query_params.dict())
+        query.is_valid(raise_exception=True)
+        found, more = rollouts_page(model_name=query.validated_data.get("model"), **query.page())
+        return Response({"object": "list", "data": [rollout_json(one) for one in found], "has_more": more})

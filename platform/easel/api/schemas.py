@@ -137,7 +137,7 @@ ROLLOUT = object_of(
     started_at=TIME,
     ended_at=or_null(TIME),
 )
-ROLLOUTS = list_of(ROLLOUT)
+ROLLOUTS = list_of(ROLLOUT, has_more={"type": "boolean"})
 EXPERIMENT = object_of(
     id=TEXT,
     object=TEXT,

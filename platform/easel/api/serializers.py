@@ -291,6 +291,10 @@ class DeliveriesQuery(PageQuery):
     status = serializers.ChoiceField(WebhookDelivery.State.values, required=False)
 
 
+class RolloutsQuery(PageQuery):
+    model = Text(required=False, max_length=64)
+
+
 class WebhookInput(Strict):
     url = Text(max_length=2000, help_text="Where to POST, https.")
     events = serializers.ListField(child=Text(max_length=40), default=list, max_length=20)

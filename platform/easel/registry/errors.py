@@ -73,6 +73,12 @@ class RolloutEnded(DomainError):
     code, http_status = "rollout_ended", 409
 
 
+class RolloutNotFound(NotFound):
+    """No such rollout: `GET /v1/rollouts` lists them."""
+
+    code = "rollout_not_found"
+
+
 class RolloutInvalid(DomainError):
     """The rollout can't be started like this."""
 

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import Q
 
-from easel.registry.errors import RolloutEnded, RolloutInvalid, RolloutRunning
+from easel.registry.errors import RolloutEnded, RolloutInvalid, RolloutNotFound, RolloutRunning
 from easel.registry.models import Model, ModelVersion, Rollout, Route
 from easel.registry.routing import routes_replace
 
@@ -87,6 +88,23 @@ def rollout_promote(rollout: Rollout, *, verdict: str, now: datetime) -> Rollout
 def rollout_roll_back(rollout: Rollout, *, verdict: str, now: datetime) -> Rollout:
     """The stable version serves all again; `verdict` says why. Raises `RolloutEnded`."""
     return _end(_locked(rollout), Rollout.State.ROLLED_BACK, verdict, now)
+
+
+def rollouts_page(*, model_name: str | None, limit: int, after: uuid.UUID | None) -> tuple[list[Rollout], bool]:
+    """Of all models or of one, the newest first, those after the one named `after`; and whether there are more.
+
+    Raises `RolloutNotFound`.
+    """
+    rows = Rollout.objects.select_related("model", "stable", "candidate").order_by("-started_at", "-id")
+    if model_name is not None:
+        rows = rows.filter(model__name=model_name)
+    if after is not None:
+        last = Rollout.objects.filter(pk=after).first()
+        if last is None:
+            raise RolloutNotFound
+        rows = rows.filter(Q(started_at__lt=last.started_at) | Q(started_at=last.started_at, id__lt=last.id))
+    found = list(rows[: limit + 1])
+    return found[:limit], len(found) > limit
 
 
 def _check(plan: RolloutPlan) -> None:

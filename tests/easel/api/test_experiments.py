@@ -1,7 +1,11 @@
+import uuid
+from datetime import timedelta
+from urllib.parse import urlencode
+
 import pytest
 
 from easel.registry.models import Experiment
-from easel.registry.rollouts import rollout_start
+from easel.registry.rollouts import rollout_roll_back, rollout_start
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 
@@ -92,9 +96,27 @@ def test_another_tenants_job_and_experiment_are_not_there(alice, bob, start, cre
     assert call("POST", "/v1/experiments/steps/stop", bob).status_code == 404
 
 
+def rollouts(customer, **query):
+    return call("GET", f"/v1/rollouts?{urlencode(query)}", customer)
+
+
 def test_a_rollout_is_seen_by_those_whose_requests_it_touches(alice, second, plan):
     rollout_start(candidate=second, plan=plan, now=NOW)
-    found = [row for row in call("GET", "/v1/rollouts", alice).json()["data"] if row["model"] == second.model.name]
-    assert [(row["status"], row["candidate_version"], row["candidate_percent"]) for row in found] == [
-        ("running", 2, 20)
-    ]
+    [found] = rollouts(alice, model=second.model.name).json()["data"]
+    assert (found["status"], found["candidate_version"], found["candidate_percent"]) == ("running", 2, 20)
+
+
+def test_rollouts_come_in_pages_the_newest_first(alice, second, plan):
+    for hours in range(3):
+        rollout = rollout_start(candidate=second, plan=plan, now=NOW + timedelta(hours=hours))
+        rollout_roll_back(rollout, verdict="a test", now=NOW + timedelta(hours=hours, minutes=1))
+    first = rollouts(alice, model=second.model.name, limit=2).json()
+    rest = rollouts(alice, model=second.model.name, limit=2, after=first["data"][-1]["id"]).json()
+    assert (len(first["data"]), first["has_more"], len(rest["data"]), rest["has_more"]) == (2, True, 1, False)
+    started = [row["started_at"] for row in first["data"] + rest["data"]]
+    assert started == sorted(started, reverse=True)
+
+
+def test_a_page_after_no_rollout_is_refused(alice):
+    answer = rollouts(alice, after=uuid.uuid4())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "rollout_not_found")
