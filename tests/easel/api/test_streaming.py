@@ -214,6 +214,7 @@ def test_a_quiet_stream_says_that_it_is_alive(alice, create, monkeypatch):
 
 def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
     job_id = uuid.UUID(create(alice)["id"])
+    before = threading.active_count()
 
     async def crowd():
         waiters = [asyncio.create_task(waiting.finished(job_id, timeout_seconds=60)) for _ in range(2000)]
@@ -225,4 +226,4 @@ def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
 
     held, ended = asyncio.run(crowd())
     assert all(ended)
-    assert held < 3 * THREADS
+    assert held - before <= THREADS + 1  # those of the pool, and the one that listens
