@@ -20,7 +20,7 @@ class ApiKeyAuthentication(BaseAuthentication):
     """Puts the tenant in `request.user` and the key in `request.auth`. Raises `InvalidApiKey`, `TenantSuspended`."""
 
     def authenticate(self, request: Request) -> tuple[Tenant, ApiKey]:
-        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "bearer":
             raise InvalidApiKey
         if database_is_away():  # before a pooled connection is waited for

@@ -23,7 +23,7 @@ from easel.api.rate_limit import RequestsPerMinute
 from easel.api.rendering import images_json
 from easel.api.serializers import ImagesInput
 from easel.api.streaming import ImageStream, streamed
-from easel.api.submission import by_assumption, replay_headers, submit
+from easel.api.submission import replay_headers, submit, submitting
 from easel.api.threads import as_view_of, in_thread
 from easel.generation import queries
 from easel.generation.cancellation import job_cancel
@@ -80,13 +80,13 @@ class ImagesAnswer(APIView):
         return Response(images_json(job, response_format=waits_for.response_format))
 
 
-_submit_images = by_assumption(ImagesSubmit.as_view())
+_submit_images = submitting(ImagesSubmit.as_view())
 _answer_images = ImagesAnswer.as_view()
 
 
 async def images_generations(request: HttpRequest) -> HttpResponseBase:
     """A thread admits, none waits, a thread answers. Django cancels this when the client goes away."""
-    submission = asyncio.create_task(in_thread(_submit_images, request))
+    submission = asyncio.create_task(_submit_images(request))
     try:
         return await _images_answer(request, await asyncio.shield(submission))
     except asyncio.CancelledError:

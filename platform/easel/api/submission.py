@@ -1,7 +1,7 @@
 """How a request makes a job: once per Idempotency-Key, within the limits of the platform."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from rest_framework.request import Request
 from easel.api.authentication import caller
 from easel.api.clock import now
 from easel.api.errors import Unavailable, refusal_json
+from easel.api.threads import SHORT, threaded
 from easel.generation.admission import Limits, Spec, job_submit
 from easel.generation.models import Job
 from tenants.configuration import assuming
@@ -41,7 +42,7 @@ def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | 
         )
         return job.id
 
-    key = request.headers.get("Idempotency-Key")
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     outcome = once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
     return outcome, job
 
@@ -50,8 +51,11 @@ def replay_headers(outcome: Outcome) -> dict[str, str]:
     return {"Idempotent-Replayed": "true"} if outcome.replayed else {}
 
 
-def by_assumption(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
-    """A view that makes jobs, by `tenants.configuration.assuming`. Failures of ours are no refusals to confirm."""
+def submitting(view: Callable[..., HttpResponseBase]) -> Callable[..., Coroutine[Any, Any, HttpResponseBase]]:
+    """A view that makes jobs, as an asynchronous one; by `tenants.configuration.assuming`.
+
+    Failures of ours are no refusals to confirm.
+    """
     once_or_twice = assuming(view, stands=lambda answer: answer.status_code >= 500)
 
     @wraps(view)
@@ -64,4 +68,4 @@ def by_assumption(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpRe
             log.warning("dependency_away", error=repr(error))
             return refusal_json(Unavailable())
 
-    return wrapper
+    return threaded(wrapper, SHORT)

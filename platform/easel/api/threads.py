@@ -20,6 +20,9 @@ from rest_framework.views import APIView
 T = TypeVar("T")
 THREADS = 16  # as many as the database pool has connections
 _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
+# For what is over in a moment: as many as keep the interpreter at work while PostgreSQL commits. With 16, which take it
+# from one another, a job took 2.8 CPU ms, and 1.4 of PostgreSQL's; with 4, 2.3 and 1.1.
+SHORT = ThreadPoolExecutor(4, thread_name_prefix="short")
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -33,12 +36,14 @@ async def in_thread_of(executor: ThreadPoolExecutor, function: Callable[..., T],
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
 
-def threaded(view: Callable[..., HttpResponseBase]) -> Callable[..., Coroutine[Any, Any, HttpResponseBase]]:
+def threaded(
+    view: Callable[..., HttpResponseBase], executor: ThreadPoolExecutor = _executor
+) -> Callable[..., Coroutine[Any, Any, HttpResponseBase]]:
     """A synchronous view as an asynchronous one."""
 
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return await in_thread(view, request, *args, **kwargs)
+        return await in_thread_of(executor, view, request, *args, **kwargs)
 
     return wrapper
 

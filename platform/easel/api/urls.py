@@ -15,7 +15,7 @@ from easel.api import (
     statement_views,
     webhook_views,
 )
-from easel.api.submission import by_assumption
+from easel.api.submission import submitting
 from easel.api.threads import threaded
 
 
@@ -38,7 +38,7 @@ openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_c
 urlpatterns = [
     path("images/generations", image_views.images_generations),
     path("images/quotes", threaded(quote_views.ImagesQuote.as_view())),
-    path("jobs", threaded(by_assumption(job_views.Jobs.as_view()))),
+    path("jobs", submitting(job_views.Jobs.as_view())),
     path("jobs/<uuid:job_id>", threaded(job_views.JobDetail.as_view())),
     path("jobs/<uuid:job_id>/events", job_views.job_events),
     path("jobs/<uuid:job_id>/cancel", threaded(job_views.JobCancel.as_view())),

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from itertools import groupby, islice
 from typing import NamedTuple
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Count, F, Value
 from django.db.models.functions import Greatest
 
@@ -105,8 +105,9 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     first = _first(queue, contenders)
     chosen = choose(first, room=room, rate=stands.rate or _RATE_UNMEASURED)
     charged = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
-    _, made = together(_remember(pool, present, risen, charged), _dispatched(chosen))
-    return _leased(chosen, made, now=now, lease_seconds=lease_seconds)
+    attempts: list[Attempt]
+    _, attempts = together(_remember(pool, present, risen, charged), _dispatched(chosen, now, lease_seconds))
+    return attempts
 
 
 def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: float) -> None:
@@ -327,32 +328,48 @@ def _remember(
 @transaction.atomic
 def attempts_lease(chosen: Sequence[Chosen], *, now: datetime, lease_seconds: int) -> list[Attempt]:
     """Gives jobs their next attempts, whoever's turn it is."""
-    return _leased(chosen, alone(_dispatched(chosen)), now=now, lease_seconds=lease_seconds)
+    return alone(_dispatched(chosen, now, lease_seconds))
 
 
 _DISPATCHED = """
-UPDATE generation_job AS job SET state = 'dispatched' WHERE id = ANY(%(jobs)s::uuid[])
-RETURNING id, (SELECT count(*) FROM generation_attempt WHERE job_id = job.id)
+WITH chosen AS (
+    SELECT * FROM unnest(%(tokens)s::uuid[], %(jobs)s::uuid[], %(seconds)s::float8[]) AS chosen (token, job_id, seconds)
+), dispatched AS (
+    UPDATE generation_job AS job SET state = 'dispatched' FROM chosen WHERE job.id = chosen.job_id
+)
+INSERT INTO generation_attempt (
+    token, job_id, number, estimated_seconds, dispatched_at, lease_expires_at,
+    state, worker, gpu_class, steps_done, previews, gpu_seconds, prompt_tokens, error_code, error_message
+)
+SELECT token, job_id, 1 + (SELECT count(*) FROM generation_attempt WHERE job_id = chosen.job_id), seconds,
+    %(now)s, %(until)s, 'live', '', '', 0, '[]', 0, 0, '', ''
+FROM chosen RETURNING token, number
 """
 
 
-def _dispatched(chosen: Sequence[Chosen]) -> Steps[dict[uuid.UUID, int]]:
-    """How many attempts each job had before."""
-    rows = yield Statement(_DISPATCHED, {"jobs": [job.job_id for job in chosen]})
-    return dict(rows)
-
-
-def _leased(
-    chosen: Sequence[Chosen], made: dict[uuid.UUID, int], *, now: datetime, lease_seconds: int
-) -> list[Attempt]:
-    return Attempt.objects.bulk_create(
+def _dispatched(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> Steps[list[Attempt]]:
+    attempts = [
         Attempt(
             token=uuid.uuid4(),
             job_id=job.job_id,
-            number=made[job.job_id] + 1,
             estimated_seconds=job.seconds,
             dispatched_at=now,
             lease_expires_at=now + timedelta(seconds=lease_seconds),
         )
         for job in chosen
+    ]
+    rows = yield Statement(
+        _DISPATCHED,
+        {
+            "tokens": [attempt.token for attempt in attempts],
+            "jobs": [attempt.job_id for attempt in attempts],
+            "seconds": [attempt.estimated_seconds for attempt in attempts],
+            "now": now,
+            "until": now + timedelta(seconds=lease_seconds),
+        },
     )
+    numbers: dict[uuid.UUID, int] = dict(rows)
+    for attempt in attempts:
+        attempt.number = numbers[attempt.token]
+        attempt._state.adding, attempt._state.db = False, connection.alias
+    return attempts

@@ -133,6 +133,10 @@ class Job(models.Model):
         return str(self.id)
 
     @property
+    def tenant_slug(self) -> str:
+        return self.tenant.slug
+
+    @property
     def work(self) -> int:
         """Estimated work in pixel-steps, which fair dispatch counts."""
         return self.width * self.height * self.steps * self.n

@@ -3,9 +3,12 @@
 Everything of a pool lies under its namespace's prefix, so that a dedicated pool's Redis user needs no more.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import redis
 from celery import Celery
@@ -14,25 +17,69 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from easel.generation.keys import output_key, preview_key
-from easel.generation.models import Attempt, Job
-from easel.registry.models import Pool
+from easel.generation.models import Attempt
+from easel.registry.models import Pool, version_label
 from easel.storage import store
 from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, OutputSlot, cancel_key
+from tenants.round_trip import Statement, Steps, alone
 
 CAPABILITY_SECONDS = 3600
 
 
+class Released(NamedTuple):
+    """What a worker has to be told of a job, in the order of `_RELEASED`."""
+
+    id: UUID
+    request_id: str
+    tenant_slug: str
+    namespace: str
+    model_name: str
+    version_number: int
+    prompt: str
+    width: int
+    height: int
+    steps: int
+    seed: int
+    n: int
+    output_format: Any
+    output_compression: int
+    partial_images: int
+    created_at: datetime
+    expires_at: datetime
+    adapters: list[tuple[str, str, int, float, str]]  # name, sha256, bytes, scale, key in the store
+
+
+_RELEASED = """
+SELECT job.id, job.request_id, tenant.slug, pool.namespace, model.name, version.number, job.prompt, job.width,
+    job.height, job.steps, job.seed, job.n, job.output_format, job.output_compression, job.partial_images,
+    job.created_at, job.expires_at, (
+        SELECT coalesce(jsonb_agg(
+            jsonb_build_array(adapter.name, of.sha256, of.size_bytes, used.scale, of.storage_key) ORDER BY used.position
+        ), '[]')
+        FROM generation_jobadapter AS used
+        JOIN registry_adapterversion AS of ON of.id = used.adapter_version_id
+        JOIN registry_adapter AS adapter ON adapter.id = of.adapter_id
+        WHERE used.job_id = job.id
+    )
+FROM generation_job AS job
+JOIN tenants_tenant AS tenant ON tenant.id = job.tenant_id
+JOIN registry_pool AS pool ON pool.id = job.pool_id
+JOIN registry_modelversion AS version ON version.id = job.model_version_id
+JOIN registry_model AS model ON model.id = version.model_id
+WHERE job.id = ANY(%(jobs)s::uuid[])
+"""
+
+
 def send(attempts: Sequence[Attempt]) -> None:
     """Sends each attempt to its job's pool. Raises `OperationalError` of kombu when Redis is away."""
-    jobs = Job.objects.select_related("tenant", "pool", "model_version__model").prefetch_related(
-        "adapters__adapter_version__adapter"
-    )
-    found = jobs.in_bulk([attempt.job_id for attempt in attempts])
+    if not attempts:
+        return
+    found = {job.id: job for job in alone(_released(attempts))}
     for attempt in attempts:
         job = found[attempt.job_id]
-        celery_for(job.pool.namespace).send_task(
+        celery_for(job.namespace).send_task(
             TASK_NAME,
-            args=[task_of(job, attempt).to_dict()],
+            args=[_task(job, attempt).to_dict()],
             queue=QUEUE,
             task_id=str(attempt.token),
             expires=attempt.lease_expires_at,
@@ -40,8 +87,12 @@ def send(attempts: Sequence[Attempt]) -> None:
         )
 
 
-def task_of(job: Job, attempt: Attempt) -> GenerationTask:
-    """All that a worker is told of a job."""
+def _released(attempts: Sequence[Attempt]) -> Steps[list[Released]]:
+    rows = yield Statement(_RELEASED, {"jobs": [attempt.job_id for attempt in attempts]})
+    return [Released._make((*row[:-1], json.loads(row[-1]))) for row in rows]
+
+
+def _task(job: Released, attempt: Attempt) -> GenerationTask:
     base = settings.EASEL.internal_url
 
     def put_url(key: str) -> str:
@@ -52,23 +103,23 @@ def task_of(job: Job, attempt: Attempt) -> GenerationTask:
         attempt_token=str(attempt.token),
         job_id=str(job.id),
         request_id=job.request_id,
-        tenant=job.tenant.slug,
-        model_version=job.model_version.label,
+        tenant=job.tenant_slug,
+        model_version=version_label(job.model_name, job.version_number),
         prompt=job.prompt,
         width=job.width,
         height=job.height,
         steps=job.steps,
-        output_format=job.output_format,  # type: ignore[arg-type]
+        output_format=job.output_format,
         output_compression=job.output_compression,
         adapters=tuple(
             AdapterRef(
-                name=used.adapter_version.adapter.name,
-                sha256=used.adapter_version.sha256,
-                size_bytes=used.adapter_version.size_bytes,
-                scale=used.scale,
-                url=store().signed_url("GET", used.adapter_version.storage_key, seconds=CAPABILITY_SECONDS, base=base),
+                name=name,
+                sha256=sha256,
+                size_bytes=size_bytes,
+                scale=scale,
+                url=store().signed_url("GET", key, seconds=CAPABILITY_SECONDS, base=base),
             )
-            for used in job.adapters.all()
+            for name, sha256, size_bytes, scale, key in job.adapters
         ),
         outputs=tuple(
             OutputSlot(

@@ -124,6 +124,10 @@ class Model(models.Model):
         return self.name
 
 
+def version_label(model_name: str, number: int) -> str:
+    return f"{model_name}@{number}"
+
+
 class ModelVersion(models.Model):
     """A checkpoint with its precision, limits and defaults, served by one pool."""
 
@@ -166,7 +170,7 @@ class ModelVersion(models.Model):
     @property
     def label(self) -> str:
         """`name@number`, as logs and usage records name it."""
-        return f"{self.model.name}@{self.number}"
+        return version_label(self.model.name, self.number)
 
 
 class Route(models.Model):

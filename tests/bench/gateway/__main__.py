@@ -24,7 +24,8 @@ from tests.bench.report import Report, say
 from tests.conftest import NOW
 
 # LiteLLM 1.106 with its database, 2 workers, 64 connections, on a machine like that of RESULTS.md: 21.4 ms, and 1.6 ms
-# in its query engine. It answers before its spend is durable.
+# in its query engine; what PostgreSQL takes for it is not known and not in it, while ours is counted with it as well as
+# without. It answers before its spend is durable.
 PEER_CPU_MS = 21.4 + 1.6
 
 
@@ -94,6 +95,8 @@ def admitted(report: Report, connections: int, found: dict[str, list[Load]]) -> 
     if connections == 64:
         both = statistics.median(one.cpu_ms + one.database_cpu_ms for one in ours)
         report.add("requests_per_cpu_second_vs_peer", PEER_CPU_MS / both, at_least=6)
+        alike = statistics.median(one.cpu_ms for one in ours)
+        report.add("requests_per_cpu_second_vs_peer_both_without_postgresql", PEER_CPU_MS / alike)
 
 
 def dispatch(report: Report, *, quick: bool) -> None:

@@ -26,7 +26,7 @@ from rest_framework.request import Request  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
 from rest_framework.views import APIView  # noqa: E402
 
-from easel.api.threads import threaded  # noqa: E402
+from easel.api.threads import SHORT, threaded  # noqa: E402
 
 
 class Body(serializers.Serializer[Any]):
@@ -58,7 +58,7 @@ class Row(Bare):
 
 
 def _view(view: type[APIView]) -> Any:
-    function = threaded(view.as_view())
+    function = threaded(view.as_view(), SHORT)
     function.csrf_exempt = True  # type: ignore[attr-defined]
     markcoroutinefunction(function)
     return function

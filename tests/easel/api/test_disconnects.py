@@ -80,13 +80,15 @@ def test_what_is_admitted_while_its_client_leaves_is_canceled_too(alice, body, m
     async def leave():
         admitted, left = asyncio.Event(), asyncio.Event()
 
-        async def slow(function, *args, **kwargs):
-            answer = await in_thread(function, *args, **kwargs)
+        submit = image_views._submit_images
+
+        async def slow(request):
+            answer = await submit(request)
             admitted.set()
             await left.wait()
             return answer
 
-        monkeypatch.setattr(image_views, "in_thread", slow)
+        monkeypatch.setattr(image_views, "_submit_images", slow)
         async with served() as server:
             async with asking(server, alice, body(cancel_on_disconnect=True)):
                 await admitted.wait()
