@@ -18,7 +18,7 @@ from easel.registry.models import ModelVersion
 from tenants.quotas import quota_set
 from tests.bench.gateway import dispatching, house
 from tests.bench.gateway.idle_start import start_ms
-from tests.bench.gateway.submissions import Load, load, request, round_trips, serving
+from tests.bench.gateway.submissions import Load, listing, load, request, round_trips, serving
 from tests.bench.gateway.waiting_clients import waiting
 from tests.bench.report import Report, say
 from tests.conftest import NOW
@@ -65,9 +65,11 @@ def idle_clients(report: Report, *, clients: int, seconds: float) -> None:
     version = house.served_model()
     owners = house.customers(50)
     ours = [request("/v1/images/generations", model=version.model.name, secret=owner.secret) for owner in owners]
-    warm = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in owners]
+    jobs = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in owners]
+    models = [listing("/v1/models", secret=owner.secret) for owner in owners]
     with serving("easel") as server:
-        load(server, warm, connections=32, count=5)  # starts the threads that it has anyway
+        for warm in (jobs, models):  # starts the threads that it has anyway
+            load(server, warm, connections=32, count=5)
         found = waiting(server, ours, clients=clients, seconds=seconds)
     report.add(f"threads_more_for_{clients}_waiting_clients", found.threads_more, at_most=4)
     report.add("kib_per_waiting_client", found.kib_each)

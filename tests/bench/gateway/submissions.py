@@ -114,6 +114,10 @@ def request(path: str, *, model: str, secret: str = "") -> bytes:
     return f"{head}Authorization: Bearer {secret}\r\n\r\n".encode() + body
 
 
+def listing(path: str, *, secret: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {secret}\r\n\r\n".encode()
+
+
 def load(
     server: Server, requests: Sequence[bytes], *, connections: int, seconds: float = math.inf, count: float = math.inf
 ) -> Load:
@@ -153,7 +157,7 @@ async def _client(port: int, requests: Sequence[bytes], until: float, count: flo
         turn += 1
         head = await reader.readuntil(b"\r\n\r\n")
         body = await reader.readuntil(b"\r\n0\r\n\r\n")  # in chunks, as both servers send it
-        if not head.startswith(b"HTTP/1.1 202"):
+        if not head.startswith(b"HTTP/1.1 20"):
             raise RuntimeError(f"{head.decode()}{body.decode()}")
         latencies.append(time.perf_counter() - begun)
     writer.close()
