@@ -136,6 +136,7 @@ class Worker:
         )
 
     def _beat(self) -> WorkerBeat:
+        attempts = self._attempts.progress()  # first: the time of those that are in it no more is in the totals
         meter = self._engine.meter
         return WorkerBeat(
             worker=self._config.worker_name,
@@ -147,7 +148,7 @@ class Worker:
             busy_seconds=meter.busy_seconds,
             attributed_seconds=meter.attributed_seconds,
             load_seconds=meter.load_seconds,
-            attempts=self._attempts.progress(),
+            attempts=attempts,
         )
 
     def _stop(self) -> None:

@@ -98,23 +98,26 @@ class Run:
         return count
 
     def _await_idle(self, live: set[str]) -> None:
-        """Until each worker has said that it holds no attempt, and that was read: zombies may still draw."""
+        """Until each worker has said that it holds no attempt, and its totals of then are read: zombies may still draw.
+
+        Not until any beat of it was read: one from before, that was held back, may be the next.
+        """
         client = redis.Redis.from_url(self.house.redis.url, socket_timeout=10)
-        busy, last = set(live), "$"
+        totals: dict[str, float] = {}
+        last = "$"
         deadline = time.monotonic() + SETTLE_SECONDS
-        while busy and time.monotonic() < deadline:
+        while not live <= totals.keys() and time.monotonic() < deadline:
             for _, entries in client.xread({REPORTS: last}, block=1000):
                 for entry_id, fields in entries:
                     last = entry_id
                     report = report_from_json(fields[b"report"])
                     if isinstance(report, WorkerBeat) and not report.attempts:
-                        busy.discard(report.worker)
-        if busy:
+                        totals[report.worker] = report.attributed_seconds
+        if busy := live - totals.keys():
             raise TimeoutError(f"{busy} still hold attempts")
-        ((seen,),) = self.house.rows("SELECT now()")
 
-        def beaten() -> bool:
-            found = self.house.rows("SELECT name FROM registry_worker WHERE beat_at > %s", seen)
-            return live <= {name for (name,) in found}
+        def read() -> bool:
+            found = dict(self.house.rows("SELECT name, attributed_seconds FROM registry_worker"))
+            return all(found.get(name, 0.0) >= totals[name] for name in live)
 
-        self.house.wait_for(beaten, "the workers' totals", seconds=60)
+        self.house.wait_for(read, "the workers' totals", seconds=60)
