@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, available_timezones
 from django.core.exceptions import ValidationError
 
 from billing.models import BillingProfile
-from tenants.configuration import kept
-from tenants.errors import DomainError
+from core.errors import DomainError
+from core.revision import cached_by_revision
 from tenants.models import Tenant
 
 FIELDS = ("legal_name", "address", "email", "tax_id", "tax_name", "tax_rate", "time_zone")
@@ -72,7 +72,7 @@ def _unusable(text: str) -> bool:
     return "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)
 
 
-@kept
+@cached_by_revision
 def zone_of(tenant_id: UUID) -> str:
     """The zone of a tenant's months."""
     return BillingProfile.objects.filter(tenant=tenant_id).values_list("time_zone", flat=True).first() or "UTC"

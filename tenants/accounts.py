@@ -6,8 +6,16 @@ from datetime import datetime
 
 from django.db import transaction
 
-from tenants.errors import DomainError
-from tenants.models import SLUG, ApiKey, BlockListEntry, IdempotentRequest, Project, Quota, Tenant
+from core.errors import DomainError
+from core.models import IdempotentRequest
+from tenants.models import (
+    SLUG,
+    ApiKey,
+    BlockListEntry,
+    Project,
+    Quota,
+    Tenant,
+)
 
 PIXELS_MAX = 1024 * 1024  # what a new tenant may ask for
 

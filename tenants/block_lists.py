@@ -8,7 +8,7 @@ from typing import Any
 import re2
 from django.db import IntegrityError, transaction
 
-from tenants.errors import DomainError
+from core.errors import DomainError
 from tenants.models import BlockListEntry, Tenant
 
 PATTERN_CHARS_MAX = 500

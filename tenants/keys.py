@@ -15,7 +15,7 @@ from datetime import datetime
 
 from django.db import transaction
 
-from tenants.configuration import kept
+from core.revision import cached_by_revision
 from tenants.errors import InvalidApiKey, TenantSuspended
 from tenants.models import ApiKey, Project, Scope
 
@@ -82,7 +82,7 @@ def key_rotate(*, key: ApiKey, pepper: str, now: datetime) -> tuple[ApiKey, str]
     return key_issue(project=key.project, pepper=pepper, now=now, scopes=key.scopes, name=key.name)
 
 
-@kept
+@cached_by_revision
 def _key(key_id: str) -> ApiKey | None:
     return ApiKey.objects.select_related("tenant", "project").filter(key_id=key_id).first()
 

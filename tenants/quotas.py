@@ -10,10 +10,10 @@ from uuid import UUID
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 
-from tenants.configuration import kept
-from tenants.errors import DomainError
+from core.errors import DomainError
+from core.pipeline import PipelinedQuery, Query
+from core.revision import cached_by_revision
 from tenants.models import ApiKey, MonthlyUse, Quota, Tenant
-from tenants.round_trip import Statement, Steps
 
 LIMITS = (
     "requests_per_minute",
@@ -108,7 +108,7 @@ def quotas_locked(api_key: ApiKey) -> list[Quota]:
     return [quota for quota in rows if quota.api_key_id in (None, api_key.pk)]
 
 
-@kept
+@cached_by_revision
 def _quotas(tenant_id: UUID) -> list[Quota]:
     return list(Quota.objects.filter(tenant=tenant_id).order_by("id"))
 
@@ -135,13 +135,13 @@ RETURNING api_key_id, image_units
 """
 
 
-def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at: datetime) -> Steps[None]:
+def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at: datetime) -> PipelinedQuery[None]:
     """Counts image units towards the month, for the tenant and for the key; in the caller's transaction.
 
     Raises `ImageQuotaExceeded`, after which the caller's transaction must not commit.
     """
     fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_of(at), "units": image_units}
-    used: dict[UUID | None, Decimal] = dict((yield Statement(_ADD, fields)))
+    used: dict[UUID | None, Decimal] = dict((yield Query(_ADD, fields)))
     for quota in quotas:
         limit = quota.image_units_per_month
         if limit is not None and used[quota.api_key_id] > limit:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from tenants.errors import DomainError
+from core.errors import DomainError
 from tenants.models import KEPT_DAYS_MAX, Tenant
 
 

@@ -20,11 +20,10 @@ from typing import Any
 
 import django
 import pytest
-from django.core.management import call_command
 from django.db import connections
 from hypothesis import HealthCheck, settings
 
-from easel.ops.embedded import servers
+from easel_local.embedded import servers
 
 settings.register_profile("easel", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("easel")
@@ -50,7 +49,9 @@ def start_servers() -> None:
         DJANGO_SETTINGS_MODULE="easel.settings",
     )
     django.setup()
-    call_command("migrate", verbosity=0)
+    from core.schema import schema_migrate
+
+    schema_migrate(provider_name="Easel")
     stack.callback(connections.close_all)
 
 
@@ -67,14 +68,14 @@ else:
     os.environ.update(unused, DJANGO_SETTINGS_MODULE="easel.settings")
     django.setup()
 
-from billing import ledger  # noqa: E402
+from billing.ledger import ledger  # noqa: E402
 from billing.money import to_micros  # noqa: E402
-from billing.price_books import price_book_seed  # noqa: E402
-from easel.generation.completion import beat  # noqa: E402
-from easel.ops.audit import accounts_match_entries, ledger_balances  # noqa: E402
-from easel.ops.seed import DEMO_LIMITS, PRICES  # noqa: E402
-from easel.registry.models import ModelVersion, Pool  # noqa: E402
-from easel.registry.versions import version_register  # noqa: E402
+from billing.pricing.price_books import price_book_seed  # noqa: E402
+from easel.catalog.models import ModelVersion, Pool  # noqa: E402
+from easel.catalog.versions import version_register  # noqa: E402
+from easel.jobs.lifecycle import beat  # noqa: E402
+from easel.observability.audit import accounts_match_entries, ledger_balances  # noqa: E402
+from easel.seed import DEMO_LIMITS, PRICES  # noqa: E402
 from inference.contract import WorkerBeat  # noqa: E402
 from tenants.accounts import tenant_create  # noqa: E402
 from tenants.keys import key_issue  # noqa: E402

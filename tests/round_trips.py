@@ -60,7 +60,7 @@ def counted(database_url: str, redis_url: str) -> Iterator[tuple[dict[str, str],
     base, redis = urlsplit(database_url), urlsplit(redis_url)
     folder = unquote(parse_qs(base.query).get("host", [""])[0])
     path = f"{folder}/.s.PGSQL.{parse_qs(base.query).get('port', ['5432'])[0]}"
-    postgres = Proxy(lambda: _unix(path) if folder else _tcp(base.hostname, base.port or 5432), b"generation_job")
+    postgres = Proxy(lambda: _unix(path) if folder else _tcp(base.hostname, base.port or 5432), b"jobs_job")
     limits = Proxy(lambda: _tcp(redis.hostname, redis.port or 6379), b"ratelimit")
     login = f"{base.username}:{base.password or ''}@" if base.username else ""
     redis_login = f"{redis.username or ''}:{redis.password}@" if redis.password else ""

@@ -4,7 +4,7 @@ import os
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
-from easel.ops.database_watch import WatchedConnection
+from easel.observability.database_watch import WatchedConnection
 from easel.portal.look import UNFOLD  # noqa: F401 - a setting
 
 EASEL = Config.from_env(os.environ)
@@ -29,11 +29,13 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
+    "core",
     "tenants",
     "billing",
-    "easel.registry",
+    "easel.catalog",
+    "easel.serving",
     "easel.webhooks",
-    "easel.generation",
+    "easel.jobs",
     "easel.reporting",
     "easel.api",
     "easel.portal",
@@ -91,7 +93,7 @@ def _database(url: str) -> dict[str, object]:
         "OPTIONS": {
             # A process that hangs in a transaction must not keep a balance or a job locked.
             "connect_timeout": "2",
-            "prepare_threshold": 5,  # where it is asked for (`tenants.round_trip`): Django binds at the client
+            "prepare_threshold": 5,  # where it is asked for (`core.pipeline`): Django binds at the client
             "options": "-c idle_in_transaction_session_timeout=15s",
             **query,
             "pool": {
@@ -152,4 +154,4 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Text-to-image generation for many tenants. Compatible with OpenAI's Images API.",
     "SERVE_INCLUDE_SCHEMA": False,
 }
-LOGGING_CONFIG = None  # easel.ops.logs configures logging once per process
+LOGGING_CONFIG = None  # easel.observability.logs configures logging once per process

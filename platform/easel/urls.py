@@ -2,7 +2,7 @@ from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import include, path
 
 from easel.api import storage_views
-from easel.ops import health
+from easel.observability import health
 from easel.portal.serving import static_file
 from easel.portal.site import portal
 

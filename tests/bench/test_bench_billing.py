@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from easel.ops.audit import daily_costs_match_charges
+from easel.observability.audit import daily_costs_match_charges
 from tests.bench.billing import finance, months
 from tests.bench.gateway.house import served_model
 

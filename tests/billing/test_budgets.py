@@ -9,10 +9,17 @@ from django.db import connections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing import ledger
-from billing.adjustments import adjustment_make
-from billing.budget_months import BudgetExceeded
-from billing.budgets import BudgetInvalid, BudgetNotFound, budget_remove, budget_set, budgets_of, charged_micros
+from billing.budgets.budgets import (
+    BudgetInvalid,
+    BudgetNotFound,
+    budget_remove,
+    budget_set,
+    budgets_of,
+    charged_micros,
+)
+from billing.ledger import ledger
+from billing.ledger.adjustments import adjustment_make
+from billing.ledger.budget_months import BudgetExceeded
 from billing.models import BudgetCrossing, BudgetHold, BudgetMonth, Meter
 from billing.profiles import profile_set
 from tenants.accounts import project_create
@@ -173,8 +180,8 @@ def test_a_budget_made_in_mid_month_counts_what_is_held_and_was_charged(alice, p
 @pytest.fixture
 def charged(prices):
     """Draws an image of some hundred units for a customer and returns what it was charged."""
-    from billing.rating import Prices, Quantity
-    from billing.settlement import settle
+    from billing.pricing.rating import Prices, Quantity
+    from billing.usage.settlement import settle
 
     def make(customer, *, at, ended=None, project=None):
         job_id, project = uuid.uuid4(), project or customer.project

@@ -10,13 +10,13 @@ import pytest
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Max, Sum
 
-from billing import ledger
-from billing.corrections import usage_correct
-from billing.daily_costs import cost_day_seal, cost_days_due
+from billing.ledger import ledger
 from billing.models import Charge, CostDay, DailyCost, Meter, UsageRecord
-from billing.rating import Prices, Quantity
-from billing.settlement import settle
-from easel.ops.audit import daily_costs_match_charges
+from billing.pricing.rating import Prices, Quantity
+from billing.usage.corrections import usage_correct
+from billing.usage.daily_costs import cost_day_seal, cost_days_due
+from billing.usage.settlement import settle
+from easel.observability.audit import daily_costs_match_charges
 from tests.conftest import NOW
 
 DAY = timedelta(days=1)

@@ -34,15 +34,15 @@ from decimal import Decimal
 
 import pytest
 
-from billing import ledger
-from billing.credit_notes import CreditNoteInvalid, credit_note_issue, usage_put_right
-from billing.expiry import grants_expire
+from billing.invoices.credit_notes import CreditNoteInvalid, credit_note_issue, usage_put_right
+from billing.invoices.statements import statement_draft, statement_final, statement_now
+from billing.ledger import ledger
+from billing.ledger.expiry import grants_expire
 from billing.models import BillingProfile, Meter, Statement, UsageRecord
-from billing.price_books import RateTerms, price_book_seed
-from billing.rating import Prices, Quantity
-from billing.rerating import charges_between, rerated
-from billing.settlement import settle
-from billing.statements import statement_draft, statement_final, statement_now
+from billing.pricing.price_books import RateTerms, price_book_seed
+from billing.pricing.rating import Prices, Quantity
+from billing.usage.rerating import charges_between, rerated
+from billing.usage.settlement import settle
 from tenants.accounts import tenant_create
 
 ZONE = "Europe/Berlin"

@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 
-from billing import ledger
-from billing.expiry import grants_expire
+from billing.ledger import ledger
+from billing.ledger.expiry import grants_expire
 from billing.models import Contract, CreditDraw, CreditGrant
-from easel.ops.audit import grants_match_credit
+from easel.observability.audit import grants_match_credit
 from tests.billing.conftest import wait_until_somebody_waits_for
 from tests.conftest import NOW
 

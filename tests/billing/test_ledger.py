@@ -7,7 +7,7 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import Account, Charge, Entry, PriceBook, Rate, Transaction, UsageRecord
 from tests.billing.conftest import wait_until_somebody_waits_for
 from tests.conftest import NOW

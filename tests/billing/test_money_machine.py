@@ -26,9 +26,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from billing import ledger
-from billing.budgets import budget_set, budgets_of, charged_micros
-from billing.expiry import grants_expire
+from billing.budgets.budgets import budget_set, budgets_of, charged_micros
+from billing.invoices.lines import adjustments_of, charges_of, lines_of
+from billing.invoices.statements import period_next, statement_draft, statement_final
+from billing.ledger import ledger
+from billing.ledger.expiry import grants_expire
 from billing.models import (
     Account,
     Adjustment,
@@ -41,11 +43,9 @@ from billing.models import (
     StatementLine,
     Transaction,
 )
-from billing.price_books import price_book_publish
+from billing.pricing.price_books import price_book_publish
 from billing.profiles import profile_set
-from billing.statement_lines import adjustments_of, charges_of, lines_of
-from billing.statements import period_next, statement_draft, statement_final
-from easel.ops.audit import charges_match_ledger, grants_match_credit, ledger_balances
+from easel.observability.audit import charges_match_ledger, grants_match_credit, ledger_balances
 from tenants.accounts import project_create, tenant_create
 from tenants.keys import key_issue
 from tests.billing.money_moves import DOLLAR, REFUSALS, Moves, prices_of

@@ -3,7 +3,8 @@ from decimal import Decimal
 
 import pytest
 
-from billing.contracts import (
+from billing.models import Meter, PriceBook
+from billing.pricing.contracts import (
     ContractBackdated,
     ContractInvalid,
     ContractNotFound,
@@ -12,8 +13,7 @@ from billing.contracts import (
     contract_end,
     contract_make,
 )
-from billing.models import Meter, PriceBook
-from billing.price_books import (
+from billing.pricing.price_books import (
     PriceBookBackdated,
     PriceBookOutdated,
     PricesInvalid,
@@ -22,7 +22,7 @@ from billing.price_books import (
     rates_check,
     rates_of,
 )
-from billing.price_files import price_file_read
+from billing.pricing.price_files import price_file_read
 from tests.conftest import NOW
 
 DAY = timedelta(days=1)

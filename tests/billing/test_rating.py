@@ -6,11 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.contracts import contract_make
 from billing.models import Meter, Rate
 from billing.money import to_micros
-from billing.price_books import RateTerms, price_book_publish
-from billing.rating import REQUIRED, Band, PriceMissing, Prices, Quantity, Tariff
+from billing.pricing.contracts import contract_make
+from billing.pricing.price_books import RateTerms, price_book_publish
+from billing.pricing.rating import (
+    REQUIRED,
+    Band,
+    PriceMissing,
+    Prices,
+    Quantity,
+    Tariff,
+)
 from tests.conftest import NOW
 
 FLAT, GRADUATED, VOLUME = Rate.Mode.FLAT, Rate.Mode.GRADUATED, Rate.Mode.VOLUME

@@ -7,16 +7,16 @@ from decimal import Decimal
 import pytest
 from django.db import connection, transaction
 
-from billing import ledger
-from billing.contracts import contract_make
-from billing.corrections import usage_correct
-from billing.metering import usage_meter
+from billing.ledger import ledger
 from billing.models import Charge, Meter, MonthlyQuantity, UsageRecord
-from billing.price_books import RateTerms, price_book_publish, price_book_seed
-from billing.rating import Prices, Quantity
-from billing.rerating import charges_between, rerated
-from billing.settlement import settle
-from easel.ops.audit import months_match_charges
+from billing.pricing.contracts import contract_make
+from billing.pricing.price_books import RateTerms, price_book_publish, price_book_seed
+from billing.pricing.rating import Prices, Quantity
+from billing.usage.corrections import usage_correct
+from billing.usage.metering import usage_meter
+from billing.usage.rerating import charges_between, rerated
+from billing.usage.settlement import settle
+from easel.observability.audit import months_match_charges
 from tests.conftest import NOW
 
 HOUR = timedelta(hours=1)

@@ -11,13 +11,13 @@ from itertools import pairwise
 import pytest
 from django.db import connections
 
-from billing import ledger
-from billing.contracts import contract_make
-from billing.metering import usage_meter
+from billing.ledger import ledger
 from billing.models import BillingProfile, Charge, Meter, MonthlyQuantity, UsageRecord
-from billing.price_books import RateTerms, price_book_publish, price_book_seed
-from billing.rating import Prices, Quantity, Tariff
-from billing.settlement import settle
+from billing.pricing.contracts import contract_make
+from billing.pricing.price_books import RateTerms, price_book_publish, price_book_seed
+from billing.pricing.rating import Prices, Quantity, Tariff
+from billing.usage.metering import usage_meter
+from billing.usage.settlement import settle
 from tests.conftest import NOW
 
 UNIT, REQUEST = Meter.IMAGE_UNIT, Meter.REQUEST

@@ -10,15 +10,9 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import ledger
-from billing.models import Adjustment, BillingProfile, Contract, Meter, Statement, StatementLine, StoredObject
-from billing.price_books import RateTerms, price_book_seed
-from billing.profiles import month_begin, month_end
-from billing.rating import Prices, Quantity
-from billing.settlement import settle
-from billing.statement_documents import statement_csv, statement_html, statement_pdf
-from billing.statement_lines import charges_of_line
-from billing.statements import (
+from billing.invoices.documents import statement_csv, statement_html, statement_pdf
+from billing.invoices.lines import charges_of_line
+from billing.invoices.statements import (
     REVIEW,
     StatementNotReady,
     period_next,
@@ -27,7 +21,13 @@ from billing.statements import (
     statement_now,
     statements_make,
 )
-from billing.storage import objects_stored
+from billing.ledger import ledger
+from billing.models import Adjustment, BillingProfile, Contract, Meter, Statement, StatementLine, StoredObject
+from billing.pricing.price_books import RateTerms, price_book_seed
+from billing.pricing.rating import Prices, Quantity
+from billing.profiles import month_begin, month_end
+from billing.usage.settlement import settle
+from billing.usage.storage import objects_stored
 from tenants.accounts import project_create
 from tests.conftest import NOW
 

@@ -5,9 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import Charge, Meter, StoredObject, UsageRecord
-from billing.storage import gb_seconds, objects_deleted, objects_stored, storage_day_meter, storage_days_due
+from billing.usage.storage import (
+    gb_seconds,
+    objects_deleted,
+    objects_stored,
+    storage_day_meter,
+    storage_days_due,
+)
 from tests.conftest import NOW
 
 OUTPUT = StoredObject.Kind.OUTPUT

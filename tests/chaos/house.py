@@ -14,14 +14,14 @@ import django
 import httpx
 import psutil
 import psycopg
-from django.core.management import call_command
 
-from easel.ops.postgres import Postgres
-from easel.ops.process import Backoff, ProcessSpec
-from easel.ops.processes import worker
-from easel.ops.redis_server import RedisServer
-from easel.ops.stack import free_port
-from easel.ops.supervisor import Supervisor
+from core.schema import schema_migrate
+from easel_local.postgres import Postgres
+from easel_local.process import Backoff, ProcessSpec
+from easel_local.processes import worker
+from easel_local.redis_server import RedisServer
+from easel_local.stack import free_port
+from easel_local.supervisor import Supervisor
 from tests.chaos.schedule import LEASE_SECONDS, SERVICES, WORKERS, Fault
 
 _START_SECONDS = 180
@@ -78,7 +78,7 @@ class House:
     def live_workers(self) -> set[str]:
         """Names, which end in the process's id, of the workers that run and have beaten just now."""
         pids = {pid for name, pid in self.pids().items() if name in WORKERS}
-        beaten = self.rows("SELECT name FROM registry_worker WHERE beat_at > now() - interval '3 seconds'")
+        beaten = self.rows("SELECT name FROM catalog_worker WHERE beat_at > now() - interval '3 seconds'")
         return {name for (name,) in beaten if int(name.rpartition("-")[2]) in pids}
 
     def pids(self) -> dict[str, int]:
@@ -140,7 +140,7 @@ class House:
         port = self.urls[api].rpartition(":")[2]
         env = {**os.environ, "EASEL_PORT": port}
         arguments = ["api", "--port", port] if name == api else [name.partition("-")[0]]
-        return ProcessSpec(name=name, argv=[sys.executable, "-m", "easel.ops.cli", *arguments], env=env)
+        return ProcessSpec(name=name, argv=[sys.executable, "-m", "easel.cli.main", *arguments], env=env)
 
 
 def _worker(name: str, told: dict[str, str]) -> ProcessSpec:
@@ -153,16 +153,16 @@ def _worker(name: str, told: dict[str, str]) -> ProcessSpec:
 def _workers_told() -> dict[str, str]:
     """Makes the database as `easel migrate` does, in this process, which needs Django all the same."""
     django.setup()
-    from easel.ops.pool_workers import local_workers
-    from easel.ops.seed import seed
+    from easel.catalog.pool_workers import local_workers
+    from easel.seed import seed
 
-    call_command("migrate", interactive=False, verbosity=0)
+    schema_migrate(provider_name="Easel")
     seed()
     return local_workers()[0]["env"]
 
 
 def audit() -> str:
     """What `easel audit --json` says when it isn't content."""
-    argv = [sys.executable, "-m", "easel.ops.cli", "audit", "--json"]
+    argv = [sys.executable, "-m", "easel.cli.main", "audit", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True)
     return "" if done.returncode == 0 else done.stdout + done.stderr

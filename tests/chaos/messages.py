@@ -13,8 +13,8 @@ from typing import Any
 
 import redis
 
-from easel.generation.completion_consumer import GROUP
-from easel.ops.seed import SHARED_NAMESPACE
+from easel.processes.consumer import GROUP
+from easel.seed import SHARED_NAMESPACE
 from inference.contract import QUEUE, reports_key
 from tests.chaos.schedule import LEASE_SECONDS
 

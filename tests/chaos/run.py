@@ -91,7 +91,7 @@ class Run:
 
     def _unfinished(self, slugs: list[str]) -> int:
         ((count,),) = self.house.rows(
-            "SELECT count(*) FROM generation_job JOIN tenants_tenant AS tenant ON tenant.id = tenant_id"
+            "SELECT count(*) FROM jobs_job JOIN tenants_tenant AS tenant ON tenant.id = tenant_id"
             " WHERE finished_at IS NULL AND slug = ANY(%s)",
             slugs,
         )
@@ -117,7 +117,7 @@ class Run:
             raise TimeoutError(f"{busy} still hold attempts")
 
         def read() -> bool:
-            found = dict(self.house.rows("SELECT name, attributed_seconds FROM registry_worker"))
+            found = dict(self.house.rows("SELECT name, attributed_seconds FROM catalog_worker"))
             return all(found.get(name, 0.0) >= totals[name] for name in live)
 
         self.house.wait_for(read, "the workers' totals", seconds=60)

@@ -17,13 +17,19 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Sum
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import Charge, Transaction, UsageRecord
 from billing.money import to_micros
-from easel.generation.models import FINAL, Attempt, Job, Output, State
-from easel.generation.outputs import attempts_sweep, strays_sweep
-from easel.registry.adapters import adapter_add_version
-from easel.registry.models import Worker
+from easel.catalog.adapters import adapter_add_version
+from easel.catalog.models import Worker
+from easel.jobs.models import (
+    FINAL,
+    Attempt,
+    Job,
+    Output,
+    State,
+)
+from easel.jobs.outputs import attempts_sweep, strays_sweep
 from inference.demo_model import ADAPTERS_DIR
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue

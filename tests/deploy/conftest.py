@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from easel.ops.tenant_manifests import tenant_manifests
-from easel.registry.models import Pool
+from easel.catalog.models import Pool
+from easel.cli.tenant_manifests import tenant_manifests
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"

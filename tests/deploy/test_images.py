@@ -29,7 +29,7 @@ count = 0
 for package in ("easel", "billing", "tenants"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         # The embedded PostgreSQL's module is imported where there is no DATABASE_URL.
-        if ".migrations." not in module.name and module.name != "easel.ops.postgres":
+        if ".migrations." not in module.name and module.name != "easel_local.postgres":
             importlib.import_module(module.name)
             count += 1
 assert count > 50, count
@@ -57,7 +57,7 @@ def test_the_control_plane_imports_without_what_is_the_workers():
 
 def test_the_control_planes_commands_explain_themselves_without_what_is_the_workers():
     absent = IMPORT_ALL.partition("import django")[0]
-    code = absent + "from easel.ops.cli import main; sys.argv = ['easel', '--help']; main()"
+    code = absent + "from easel.cli.main import main; sys.argv = ['easel', '--help']; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "dispatcher" in done.stdout

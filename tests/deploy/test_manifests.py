@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from easel.config import Config
-from easel.ops import health
+from easel.observability import health
 from inference import metrics
 from inference.worker.config import WorkerConfig
 from tests.deploy.conftest import (

@@ -7,10 +7,10 @@ import yaml
 from click.testing import CliRunner
 from django.db import DatabaseError, transaction
 
-from easel.ops.model_command import pool as pool_command
-from easel.ops.tenant_command import tenant as tenant_command
-from easel.ops.tenant_manifests import CheckpointNotMounted
-from easel.registry.models import Pool
+from easel.catalog.models import Pool
+from easel.cli.models import pool as pool_command
+from easel.cli.tenant_manifests import CheckpointNotMounted
+from easel.cli.tenants import tenant as tenant_command
 from tenants.models import Tenant
 from tests.conftest import NOW
 from tests.deploy.conftest import KUBERNETES, TENANT_ENV, kustomized, named, of_kind, pod_of, tenant_yaml

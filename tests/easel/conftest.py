@@ -9,14 +9,19 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from easel.generation import completion, dispatch
-from easel.generation.admission import AdapterUse, Limits, Spec, job_submit
-from easel.generation.completion import beat
-from easel.generation.models import Job
-from easel.ops.seed import DEMO_LIMITS
-from easel.registry.models import ModelVersion
-from easel.registry.rollouts import RolloutPlan
-from easel.registry.versions import version_register
+from easel.catalog.models import ModelVersion
+from easel.catalog.versions import version_register
+from easel.jobs import lifecycle, queue
+from easel.jobs.admission import (
+    AdapterUse,
+    Limits,
+    Spec,
+    job_submit,
+)
+from easel.jobs.lifecycle import beat
+from easel.jobs.models import Job
+from easel.seed import DEMO_LIMITS
+from easel.serving.rollouts import RolloutPlan
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer, worker_beat
 
@@ -51,7 +56,7 @@ def end(pool) -> Callable[..., Job]:
         taken_at = job.created_at
         if not job.attempts.exists():
             beat(pool=job.pool, report=worker_beat(slots=1000), now=taken_at, lease_seconds=15)
-            dispatch.release(pool=job.pool, now=taken_at, lease_seconds=15)
+            queue.release(pool=job.pool, now=taken_at, lease_seconds=15)
         attempt = job.attempts.get()
         images = range(job.n if outcome == "succeeded" else 0)
         report = AttemptFinished(
@@ -63,7 +68,7 @@ def end(pool) -> Callable[..., Job]:
             outputs=tuple(StoredOutput(index=i, seed=job.seed + i, sha256="0" * 64, size_bytes=10) for i in images),
             **{**({"error_code": "worker_error"} if outcome == "failed" else {}), **fields},
         )
-        completion.finish(pool=job.pool, report=report, now=taken_at + timedelta(seconds=seconds), attempts_max=1)
+        lifecycle.finish(pool=job.pool, report=report, now=taken_at + timedelta(seconds=seconds), attempts_max=1)
         return Job.objects.get(id=job.id)
 
     return make

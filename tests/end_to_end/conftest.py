@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from easel.ops.client import Client
-from easel.ops.stack import free_port
-from easel.ops.status import stack_status
+from easel.cli.client import Client
+from easel_local.stack import free_port
+from easel_local.status import stack_status
 
 _START_SECONDS = 120
 _POLL_SECONDS = 0.1
@@ -116,7 +116,7 @@ class LiveEasel:
 
 
 def _easel() -> list[str]:
-    return [sys.executable, "-m", "easel.ops.cli"]
+    return [sys.executable, "-m", "easel.cli.main"]
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from easel.ops.client import Client
-from easel.ops.stack import free_port
+from easel.cli.client import Client
+from easel_local.stack import free_port
 from tests.end_to_end.conftest import LiveEasel, new_home
 
 

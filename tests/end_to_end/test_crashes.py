@@ -3,8 +3,8 @@
 import os
 import signal
 
-from easel.ops.client import Client
-from easel.ops.stack import free_port
+from easel.cli.client import Client
+from easel_local.stack import free_port
 from tests.end_to_end.conftest import LiveEasel, new_home
 
 LONG = {"prompt": "a green square on a white background", "size": "256x256", "steps": 50, "n": 4}

@@ -11,7 +11,7 @@ import pytest
 import redis
 from PIL import Image
 
-from easel.ops.client import Client
+from easel.cli.client import Client
 from inference.contract import cancel_key, reports_key
 from inference.demo_model import ADAPTERS_DIR
 from tests.end_to_end.conftest import LiveEasel

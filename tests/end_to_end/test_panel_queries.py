@@ -23,9 +23,9 @@ import yaml
 from psycopg.conninfo import make_conninfo
 from safetensors.numpy import load_file, save_file
 
-from easel.ops.client import Client
-from easel.ops.postgres import Postgres
-from easel.ops.stack import free_port
+from easel.cli.client import Client
+from easel_local.postgres import Postgres
+from easel_local.stack import free_port
 from inference.demo_model import ADAPTERS_DIR
 from tests.end_to_end.conftest import LiveEasel
 from tests.receiver import receiving
@@ -71,13 +71,13 @@ MAY_BE_ZERO = {
 # And a GPU has a cost once an operator has set it.
 SOME_DAYS_AGO = """
 from datetime import UTC, datetime, timedelta
-from easel.ops.environment import django_ready
+from easel.cli.django_ready import django_ready
 with django_ready():
     from billing.models import StoredObject
     from billing.price_books import price_book_seed
     from billing.storage import objects_stored, storage_day_meter, storage_days_due
-    from easel.ops.seed import PRICES
-    from easel.registry.models import Pool, WorkerDay
+    from easel.seed import PRICES
+    from easel.catalog.models import Pool, WorkerDay
     from tenants.models import Project
     Pool.objects.update(gpu_hour_cost=2)
     WorkerDay.objects.update(cost=1)

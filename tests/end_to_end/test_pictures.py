@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from easel.ops.client import Client, Refused
+from easel.cli.client import Client, Refused
 from inference.demo_model import ADAPTERS_DIR
 from inference.demo_model.draw import Thing
 from inference.demo_model.measure import describe

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from easel.ops.client import Client, Refused
+from easel.cli.client import Client, Refused
 from tests.end_to_end.conftest import LiveEasel
 
 PASSWORD = "correct horse battery"
@@ -95,7 +95,7 @@ def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
 def test_the_cost_of_a_job_is_one_figure_in_the_portal_the_api_and_the_reports(easel, alice, page):
     *_, job = alice.follow(alice.submit(prompt="a blue square", size="128x128"))
     told = job["usage"]["cost"]
-    page.goto(f"{easel.url}/admin/generation/job/?q={job['id']}")
+    page.goto(f"{easel.url}/admin/jobs/job/?q={job['id']}")
     page.locator("#result_list a[href*='/change/']").first.click()
     charges = page.locator("section", has=page.get_by_role("heading", name="Charges"))
     expect(charges.locator("tbody tr").last).to_contain_text(f"{told['amount']} {told['currency']}")
@@ -108,7 +108,7 @@ def test_the_cost_of_a_job_is_one_figure_in_the_portal_the_api_and_the_reports(e
 def test_a_canary_is_rolled_back_by_one_click(easel, page):
     started = easel.command("rollout", "start", "z-image-demo@2")
     assert started.returncode == 0, started.stderr
-    page.goto(f"{easel.url}/admin/registry/rollout/?state__exact=running")
+    page.goto(f"{easel.url}/admin/serving/rollout/?state__exact=running")
     page.get_by_role("link", name="z-image-demo@2").click()
     page.get_by_role("button", name="Roll back").click()
     expect(page.get_by_text("z-image-demo@1 serves all of z-image-demo again")).to_be_visible()

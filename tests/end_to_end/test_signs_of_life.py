@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-EASEL = [sys.executable, "-m", "easel.ops.cli"]
+EASEL = [sys.executable, "-m", "easel.cli.main"]
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from core.clock import now
 from easel.api import schemas
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rendering import adapter_json
 from easel.api.serializers import AdapterUploadInput
-from easel.registry import adapters
+from easel.catalog import adapters
 from tenants.models import Scope
 
 

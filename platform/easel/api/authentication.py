@@ -8,9 +8,9 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from core.revision import revision_begin
 from easel.api.errors import Unavailable
-from easel.ops.database_watch import database_is_away
-from tenants.configuration import configuration_begin
+from easel.observability.database_watch import database_is_away
 from tenants.errors import InvalidApiKey, ScopeMissing
 from tenants.keys import key_authenticate
 from tenants.models import ApiKey, Tenant
@@ -25,7 +25,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             raise InvalidApiKey
         if database_is_away():  # before a pooled connection is waited for
             raise Unavailable
-        configuration_begin()
+        revision_begin()
         key = key_authenticate(text.strip(), pepper=settings.EASEL.secret_key)
         structlog.contextvars.bind_contextvars(tenant=key.tenant.slug, api_key=key.key_id)
         return key.tenant, key

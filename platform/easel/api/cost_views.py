@@ -9,9 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from core.clock import now
 from easel.api import money_schemas
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rendering import money_json
 from easel.api.serializers import CostsQuery, UsageQuery

@@ -9,19 +9,25 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing import ledger
-from billing.budgets import BudgetInvalid, BudgetStanding, budget_remove, budget_standing, budgets_of
+from billing.budgets.budgets import (
+    BudgetInvalid,
+    BudgetStanding,
+    budget_remove,
+    budget_standing,
+    budgets_of,
+)
+from billing.ledger import ledger
 from billing.models import CreditGrant
+from core.audit import audit_record
+from core.clock import now
+from core.errors import NotFound
 from easel.api import money_schemas
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rendering import money_json, quota_json
 from easel.api.serializers import BudgetInput
-from easel.generation.budgets import budget_set
-from easel.generation.errors import ProjectNotFound
-from tenants.audit_log import audit_record
-from tenants.errors import NotFound
+from easel.jobs.budgets import budget_set
+from easel.jobs.errors import ProjectNotFound
 from tenants.models import ApiKey, Scope, Tenant
 
 

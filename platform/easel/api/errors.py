@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from tenants.errors import DomainError
+from core.errors import DomainError
 
 log = structlog.get_logger()
 

@@ -7,17 +7,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from core.clock import now
 from easel.api import schemas
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rendering import experiment_json, report_json, rollout_json
 from easel.api.serializers import ExperimentInput, FeedbackInput, RolloutsQuery
-from easel.generation import queries
-from easel.generation.experiment_report import experiment_report
-from easel.generation.feedback import feedback_give
-from easel.registry.experiments import experiment_get, experiment_start, experiment_stop
-from easel.registry.rollouts import rollouts_page
+from easel.jobs import queries
+from easel.jobs.feedback import feedback_give
+from easel.serving.experiment_report import experiment_report
+from easel.serving.experiments import experiment_get, experiment_start, experiment_stop
+from easel.serving.rollouts import rollouts_page
 from tenants.models import Scope
 
 

@@ -9,9 +9,9 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from billing.statement_queries import statement_numbered
+from billing.invoices.queries import statement_numbered
+from core.clock import now
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.downloads import download
 from easel.api.serializers import CostsExportQuery, FocusExportQuery, SpanQuery
 from easel.reporting import exports

@@ -14,9 +14,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from core.clock import now
+from core.threads import as_view_of, in_thread
 from easel.api import openapi, schemas, waiting
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.errors import StillRunning
 from easel.api.openapi import answers
 from easel.api.rate_limit import RequestsPerMinute
@@ -24,10 +25,9 @@ from easel.api.rendering import images_json
 from easel.api.serializers import ImagesInput
 from easel.api.streaming import ImageStream, streamed
 from easel.api.submission import replay_headers, submit, submitting
-from easel.api.threads import as_view_of, in_thread
-from easel.generation import queries
-from easel.generation.cancellation import job_cancel
-from easel.generation.models import Job
+from easel.jobs import queries
+from easel.jobs.cancellation import job_cancel
+from easel.jobs.models import Job
 from tenants.models import Scope, Tenant
 
 

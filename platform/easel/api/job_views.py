@@ -10,21 +10,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from core.clock import now
+from core.threads import as_view_of, in_thread
 from easel.api import openapi, schemas, streaming
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rate_limit import RequestsPerMinute
 from easel.api.rendering import admitted_json, job_json, jobs_json
 from easel.api.serializers import JobInput, ListQuery
 from easel.api.streaming import streamed
 from easel.api.submission import replay_headers, submit
-from easel.api.threads import as_view_of, in_thread
-from easel.generation import queries
-from easel.generation.cancellation import job_cancel
-from easel.generation.deletion import job_delete
-from easel.generation.models import State
-from easel.generation.outputs import outputs_delete
+from easel.jobs import queries
+from easel.jobs.cancellation import job_cancel
+from easel.jobs.deletion import job_delete
+from easel.jobs.models import State
+from easel.jobs.outputs import outputs_delete
 from tenants.models import ApiKey, Scope
 
 

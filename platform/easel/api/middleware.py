@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.decorators import async_only_middleware
 
 from easel.api.errors import BodyTooLarge, refusal_json
-from easel.ops import metrics
+from easel.observability import metrics
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")

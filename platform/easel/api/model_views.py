@@ -8,7 +8,7 @@ from rest_framework.views import APIView
 from easel.api import schemas
 from easel.api.openapi import answers
 from easel.api.rendering import model_json
-from easel.registry import routing
+from easel.serving import routing
 
 
 class Models(APIView):

@@ -2,7 +2,7 @@
 
 from billing.models import CreditGrant, Statement
 from easel.api.openapi import DAY, MONEY, NUMBER, TEXT, TIME, WHOLE, Schema, list_of, object_of, or_null
-from easel.registry.models import Tier
+from easel.catalog.models import Tier
 from tenants.quotas import LIMITS
 
 QUOTE = object_of(

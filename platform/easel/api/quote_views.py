@@ -8,15 +8,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from core.clock import now
 from easel.api import money_schemas
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.rate_limit import RequestsPerMinute
 from easel.api.rendering import money_json
 from easel.api.serializers import ImagesInput
-from easel.generation.admission import Limits
-from easel.generation.quote import Quote, QuoteLine, job_quote
+from easel.jobs.admission import Limits
+from easel.jobs.quote import Quote, QuoteLine, job_quote
 from tenants.models import Scope
 
 

@@ -24,9 +24,9 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
+from core.clock import now
+from core.errors import DomainError
 from easel.api.authentication import caller
-from easel.api.clock import now
-from tenants.errors import DomainError
 from tenants.models import Quota
 from tenants.quotas import owner_of, quotas_of
 
@@ -99,7 +99,7 @@ def take(request: Request, quotas: Sequence[Quota], *, at: datetime) -> None:
     """Takes a token of every bucket, or of none."""
     asked = [(quota.pk, quota.requests_per_minute) for quota in quotas]
     if not quotas or asked == getattr(request._request, "rate_limit_asked", None):
-        return  # the request began anew (`tenants.configuration.assuming`) and has its token
+        return  # the request began anew (`core.configuration.assuming`) and has its token
     request._request.rate_limit_asked = asked  # type: ignore[attr-defined]
     try:
         denied, buckets = spend(quotas, at=at)

@@ -12,15 +12,22 @@ from django.conf import settings
 from redis.exceptions import RedisError
 
 from billing.money import from_micros
-from billing.queries import JobCost, job_costs
+from billing.usage.queries import JobCost, job_costs
 from easel.api.rate_limit import Bucket, look
-from easel.generation.admission import Spec
-from easel.generation.errors import ImagesDeleted, JobFailed
-from easel.generation.experiment_report import ArmReport
-from easel.generation.keys import preview_key
-from easel.generation.models import Attempt, Job, JobAdapter, Output, State
-from easel.registry.models import Adapter, Arm, Experiment, ModelVersion, Rollout
-from easel.registry.tiers import Quality, steps_of, tier_named
+from easel.catalog.models import Adapter, ModelVersion
+from easel.jobs.admission import Spec
+from easel.jobs.errors import ImagesDeleted, JobFailed
+from easel.jobs.models import (
+    Attempt,
+    Job,
+    JobAdapter,
+    Output,
+    State,
+)
+from easel.jobs.storage_keys import preview_key
+from easel.serving.experiment_report import ArmReport
+from easel.serving.models import Arm, Experiment, Rollout
+from easel.serving.tiers import Quality, steps_of, tier_named
 from easel.storage import store
 from tenants.models import ApiKey, Quota
 from tenants.quotas import LIMITS, next_month, quotas_of, units_used

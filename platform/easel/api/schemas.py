@@ -1,9 +1,10 @@
 """What answers about work look like. The tests hold the API's real answers against it."""
 
 from easel.api.openapi import MONEY, NUMBER, TEXT, TIME, WHOLE, Schema, list_of, object_of, or_null
-from easel.generation.models import State
-from easel.registry.models import Experiment, Rollout, Tier
-from easel.registry.tiers import Quality
+from easel.catalog.models import Tier
+from easel.jobs.models import State
+from easel.serving.models import Experiment, Rollout
+from easel.serving.tiers import Quality
 from easel.webhooks.models import Event, WebhookDelivery
 
 USAGE_OF_JOB = object_of(

@@ -11,10 +11,10 @@ from rest_framework.exceptions import ErrorDetail
 
 from billing.money import AMOUNT_MICROS_MAX
 from easel.api.errors import UnsupportedParameter
-from easel.generation.admission import SEED_MAX, AdapterUse, Spec
-from easel.registry.experiments import ArmPlan
-from easel.registry.tiers import Quality
+from easel.jobs.admission import SEED_MAX, AdapterUse, Spec
 from easel.reporting.costs import GROUPS_MAX
+from easel.serving.experiments import ArmPlan
+from easel.serving.tiers import Quality
 from easel.webhooks.models import WebhookDelivery
 
 

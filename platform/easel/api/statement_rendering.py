@@ -7,11 +7,11 @@ from uuid import UUID
 
 from django.conf import settings
 
+from billing.invoices.documents import title_of
+from billing.invoices.lines import projects_of
 from billing.models import Charge, Statement, StatementLine
-from billing.statement_documents import title_of
-from billing.statement_lines import projects_of
 from easel.api.rendering import money_json
-from easel.generation.models import Attempt
+from easel.jobs.models import Attempt
 
 
 def statement_json(statement: Statement) -> dict[str, Any]:

@@ -9,14 +9,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing.invoices.documents import statement_csv, statement_html, statement_pdf
+from billing.invoices.lines import charges_of_line
+from billing.invoices.queries import (
+    charges_page,
+    line_get,
+    statement_get,
+    statements_page,
+)
+from billing.invoices.statements import statement_now
 from billing.models import Statement, StatementLine
-from billing.statement_documents import statement_csv, statement_html, statement_pdf
-from billing.statement_lines import charges_of_line
-from billing.statement_queries import charges_page, line_get, statement_get, statements_page
-from billing.statements import statement_now
+from core.clock import now
 from easel.api import money_schemas
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.serializers import DocumentQuery, PageQuery
 from easel.api.statement_rendering import charges_json, statement_json, statement_whole_json

@@ -9,7 +9,7 @@ from typing import IO
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from easel.api.threads import in_thread
+from core.threads import in_thread
 from easel.storage import FolderStore, store
 
 CHUNK_BYTES = 2**20

@@ -15,13 +15,13 @@ from django.db import InterfaceError, OperationalError
 from django.http import StreamingHttpResponse
 from rest_framework.utils.encoders import JSONEncoder
 
+from core.errors import DomainError
+from core.threads import in_thread
 from easel.api import waiting
 from easel.api.errors import StillRunning, error_body
 from easel.api.rendering import job_json, stream_completed_json, stream_partial_json
-from easel.api.threads import in_thread
-from easel.generation import queries
-from easel.generation.models import Job
-from tenants.errors import DomainError
+from easel.jobs import queries
+from easel.jobs.models import Job
 from tenants.keys import key_confirm
 from tenants.models import ApiKey, Tenant
 

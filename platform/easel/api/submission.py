@@ -12,14 +12,14 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.request import Request
 
+from core.clock import now
+from core.idempotency import Outcome, once
+from core.revision import optimistic
+from core.threads import SHORT, threaded
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.errors import Unavailable, refusal_json
-from easel.api.threads import SHORT, threaded
-from easel.generation.admission import Limits, Spec, job_submit
-from easel.generation.models import Job
-from tenants.configuration import assuming
-from tenants.idempotency import Outcome, once
+from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.models import Job
 
 log = structlog.get_logger()
 
@@ -52,11 +52,11 @@ def replay_headers(outcome: Outcome) -> dict[str, str]:
 
 
 def submitting(view: Callable[..., HttpResponseBase]) -> Callable[..., Coroutine[Any, Any, HttpResponseBase]]:
-    """A view that makes jobs, as an asynchronous one; by `tenants.configuration.assuming`.
+    """A view that makes jobs, as an asynchronous one; by `core.configuration.optimistic`.
 
     Failures of ours are no refusals to confirm.
     """
-    once_or_twice = assuming(view, stands=lambda answer: answer.status_code >= 500)
+    once_or_twice = optimistic(view, is_final=lambda answer: answer.status_code >= 500)
 
     @wraps(view)
     def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:

@@ -2,6 +2,7 @@ from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
+from core.threads import threaded
 from easel.api import (
     adapter_views,
     cost_views,
@@ -16,7 +17,6 @@ from easel.api import (
     webhook_views,
 )
 from easel.api.submission import submitting
-from easel.api.threads import threaded
 
 
 class NameConverter(StringConverter):

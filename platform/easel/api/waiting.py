@@ -11,16 +11,16 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from easel.api.threads import in_thread
-from easel.generation.models import Job
-from easel.ops import metrics
+from core.threads import in_thread
+from easel.jobs.models import Job
+from easel.observability import metrics
 
 log = structlog.get_logger()
 RECHECK_SECONDS = 10  # how long a notice lost with its connection can keep a client waiting
 # The end of a job wakes all who wait for it, its progress those who follow it.
 CHANNELS = ("easel_finished", "easel_progress")
 
-_ENDED = "SELECT id FROM generation_job WHERE id = ANY(%s) AND finished_at IS NOT NULL"
+_ENDED = "SELECT id FROM jobs_job WHERE id = ANY(%s) AND finished_at IS NOT NULL"
 
 _waiters: dict[str, dict[UUID, set[asyncio.Event]]] = {channel: defaultdict(set) for channel in CHANNELS}
 _listener: asyncio.Task[None] | None = None

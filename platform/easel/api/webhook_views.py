@@ -9,15 +9,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from core.clock import now
+from core.idempotency import once
 from easel.api import schemas
 from easel.api.authentication import caller
-from easel.api.clock import now
 from easel.api.openapi import answers
 from easel.api.serializers import DeliveriesQuery, PageQuery, WebhookChangeInput, WebhookInput
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
-from tenants.idempotency import once
 from tenants.models import Scope
 
 

@@ -7,12 +7,12 @@ from django.contrib import admin
 from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 
-from easel.generation.models import Output, State
+from easel.catalog.adapters import adapter_retire
+from easel.catalog.models import Adapter
+from easel.jobs.models import Output, State
 from easel.portal import cells
 from easel.portal.pages import Act, Done, Operator, Page, Section
 from easel.portal.site import portal
-from easel.registry.adapters import adapter_retire
-from easel.registry.models import Adapter
 from easel.storage import store
 
 URL_SECONDS = 3600
@@ -42,7 +42,7 @@ class AdapterPage(Page):
         Act(
             name="retire",
             label="Retire",
-            permission="registry.change_adapter",
+            permission="catalog.change_adapter",
             perform=_retire,
             applies=lambda adapter: adapter.retired_at is None,
             explain="Ends its use in new requests; it comes back with its next upload.",

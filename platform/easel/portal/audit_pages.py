@@ -3,11 +3,11 @@
 from django.contrib import admin
 from unfold.contrib.filters.admin import RangeDateFilter
 
+from core.models import AuditEvent
 from easel.portal import cells
 from easel.portal.filters import ActionFilter, ActorFilter, TenantFilter
 from easel.portal.pages import Page
 from easel.portal.site import portal
-from tenants.models import AuditEvent
 
 
 @admin.register(AuditEvent, site=portal)

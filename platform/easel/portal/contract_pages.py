@@ -7,18 +7,24 @@ from typing import Any
 
 from django import forms
 
-from billing.contracts import contract_at, contract_end, contract_make, minimum_of, terms_said
-from billing.corrections import quantity_of
-from billing.credit_notes import usage_put_right
+from billing.invoices.credit_notes import usage_put_right
+from billing.invoices.documents import title_of
 from billing.models import PriceBook, UsageRecord
 from billing.money import format_micros
-from billing.price_books import price_book_publish, prices_said
-from billing.price_files import rates_read
-from billing.statement_documents import title_of
-from easel.generation.models import Job
+from billing.pricing.contracts import (
+    contract_at,
+    contract_end,
+    contract_make,
+    minimum_of,
+    terms_said,
+)
+from billing.pricing.price_books import price_book_publish, prices_said
+from billing.pricing.price_files import rates_read
+from billing.usage.corrections import quantity_of
+from core.errors import DomainError
+from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.pages import Act, ActForm, Done, Operator, Section
-from tenants.errors import DomainError
 from tenants.models import Tenant
 
 

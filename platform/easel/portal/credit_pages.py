@@ -9,13 +9,13 @@ from zoneinfo import ZoneInfo
 
 from django import forms
 
-from billing import ledger
-from billing.adjustments import adjustment_make, write_off
-from billing.budgets import budget_remove, budgets_of
+from billing.budgets.budgets import budget_remove, budgets_of
+from billing.ledger import ledger
+from billing.ledger.adjustments import adjustment_make, write_off
 from billing.models import Adjustment, BillingProfile, CreditGrant
 from billing.money import AMOUNT_MICROS_MAX, format_micros, from_micros, to_micros
 from billing.profiles import FIELDS, profile_of, profile_set, zone_of
-from easel.generation.budgets import budget_set
+from easel.jobs.budgets import budget_set
 from easel.portal import cells
 from easel.portal.pages import Act, ActForm, Done, Operator, Section
 from tenants.models import ApiKey, Project, Tenant

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from django.contrib import admin
 
 from billing.money import format_micros
-from easel.generation.experiment_report import Comparison, experiment_report
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
 from easel.portal.pages import Page, Section
 from easel.portal.site import portal
-from easel.registry.models import Arm, Experiment
+from easel.serving.experiment_report import Comparison, experiment_report
+from easel.serving.models import Arm, Experiment
 
 
 @admin.register(Experiment, site=portal)

@@ -12,9 +12,9 @@ from django.utils.html import format_html
 from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Charge, Entry, UsageRecord
-from billing.queries import job_costs
-from easel.generation.cancellation import job_cancel
-from easel.generation.models import FINAL, Attempt, Job
+from billing.usage.queries import job_costs
+from easel.jobs.cancellation import job_cancel
+from easel.jobs.models import FINAL, Attempt, Job
 from easel.portal import cells
 from easel.portal.adapter_pages import image_url
 from easel.portal.contract_pages import CORRECT_USAGE
@@ -52,7 +52,7 @@ class JobPage(Page):
         Act(
             name="cancel",
             label="Cancel",
-            permission="generation.change_job",
+            permission="jobs.change_job",
             perform=_cancel,
             applies=lambda job: job.state not in FINAL and job.cancel_requested_at is None,
             explain="Ends the job; nothing is charged.",

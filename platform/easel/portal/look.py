@@ -27,8 +27,8 @@ UNFOLD: dict[str, Any] = {
                 "items": [
                     _item("Tenants", "apartment", "tenants_tenant_changelist"),
                     _item("API keys", "key", "tenants_apikey_changelist"),
-                    _item("Adapters", "layers", "registry_adapter_changelist"),
-                    _item("Experiments", "science", "registry_experiment_changelist"),
+                    _item("Adapters", "layers", "catalog_adapter_changelist"),
+                    _item("Experiments", "science", "serving_experiment_changelist"),
                     _item("Webhooks", "webhook", "webhooks_webhookendpoint_changelist"),
                     _item("Block lists", "block", "tenants_blocklistentry_changelist"),
                 ],
@@ -36,11 +36,11 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Serving",
                 "items": [
-                    _item("Jobs", "image", "generation_job_changelist"),
-                    _item("Models", "deployed_code", "registry_model_changelist"),
-                    _item("Versions", "history", "registry_modelversion_changelist"),
-                    _item("Canaries", "alt_route", "registry_rollout_changelist"),
-                    _item("Pools", "memory", "registry_pool_changelist"),
+                    _item("Jobs", "image", "jobs_job_changelist"),
+                    _item("Models", "deployed_code", "catalog_model_changelist"),
+                    _item("Versions", "history", "catalog_modelversion_changelist"),
+                    _item("Canaries", "alt_route", "serving_rollout_changelist"),
+                    _item("Pools", "memory", "catalog_pool_changelist"),
                 ],
             },
             {

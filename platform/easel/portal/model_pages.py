@@ -10,15 +10,21 @@ from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
-from easel.generation.models import FINAL, Job
+from easel.catalog.models import Model, ModelVersion, Pool
+from easel.catalog.pools import pool_cost_set
+from easel.catalog.versions import model_make_default, version_retire
+from easel.jobs.models import FINAL, Job
 from easel.portal import cells
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
 from easel.portal.site import portal
-from easel.registry.models import Model, ModelVersion, Pool, Rollout, Route
-from easel.registry.pools import pool_cost_set
-from easel.registry.rollouts import RolloutPlan, rollout_promote, rollout_roll_back, rollout_start
-from easel.registry.routing import routes_set
-from easel.registry.versions import model_make_default, version_retire
+from easel.serving.models import Rollout, Route
+from easel.serving.rollouts import (
+    RolloutPlan,
+    rollout_promote,
+    rollout_roll_back,
+    rollout_start,
+)
+from easel.serving.routing import routes_set
 
 DAYS = 14
 _PLAN = RolloutPlan()
@@ -132,7 +138,7 @@ class ModelPage(Page):
         Act(
             name="routes",
             label="Share out callers",
-            permission="registry.change_model",
+            permission="catalog.change_model",
             perform=_set_routes,
             form=RoutesForm,
             explain="Percents of the callers by version; they sum to 100. Not while a canary runs.",
@@ -140,7 +146,7 @@ class ModelPage(Page):
         Act(
             name="make-default",
             label="Make default",
-            permission="registry.change_model",
+            permission="catalog.change_model",
             perform=_make_default,
             applies=lambda model: not model.is_default and model.routes.exists(),
             explain="Requests that name no model go here.",
@@ -208,7 +214,7 @@ class ModelVersionPage(Page):
         Act(
             name="roll-out",
             label="Start a canary",
-            permission="registry.add_rollout",
+            permission="serving.add_rollout",
             perform=_start,
             form=PlanForm,
             applies=lambda version: version.retired_at is None,
@@ -217,7 +223,7 @@ class ModelVersionPage(Page):
         Act(
             name="retire",
             label="Retire",
-            permission="registry.change_modelversion",
+            permission="catalog.change_modelversion",
             perform=_retire,
             applies=lambda version: version.retired_at is None,
             explain="Only a version that nobody is routed to.",
@@ -257,7 +263,7 @@ class RolloutPage(Page):
         Act(
             name="promote",
             label="Promote",
-            permission="registry.change_rollout",
+            permission="serving.change_rollout",
             perform=_promote,
             applies=_is_running,
             explain="The candidate serves all, from now on.",
@@ -265,7 +271,7 @@ class RolloutPage(Page):
         Act(
             name="roll-back",
             label="Roll back",
-            permission="registry.change_rollout",
+            permission="serving.change_rollout",
             perform=_roll_back,
             applies=_is_running,
             explain="The stable version serves all again, from now on.",
@@ -309,7 +315,7 @@ class PoolPage(Page):
         Act(
             name="cost",
             label="Set cost",
-            permission="registry.change_pool",
+            permission="catalog.change_pool",
             perform=_set_cost,
             form=CostForm,
             explain="What the provider asks for an hour of one GPU; the overview's costs are made of it.",

@@ -11,8 +11,8 @@ from django.db.models import Count, Q
 from psycopg import sql
 
 from billing.money import format_micros
-from easel.generation.models import FINAL, Job, State
-from easel.registry.models import Pool
+from easel.catalog.models import Pool
+from easel.jobs.models import FINAL, Job, State
 from easel.reporting.costs import rows_of
 
 DAYS = (7, 30)

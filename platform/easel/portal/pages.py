@@ -19,8 +19,8 @@ from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import INPUT_CLASSES, SELECT_CLASSES, TEXTAREA_CLASSES
 
-from tenants.audit_log import audit_record
-from tenants.errors import DomainError
+from core.audit import audit_record
+from core.errors import DomainError
 from tenants.models import Tenant
 
 

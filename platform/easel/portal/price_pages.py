@@ -9,13 +9,19 @@ from django import forms
 from django.contrib import admin
 
 from billing.models import PriceBook
-from billing.price_books import PRICE_MAX, RateTerms, price_book_publish, prices_said, rates_of
-from billing.price_files import rates_read
+from billing.pricing.price_books import (
+    PRICE_MAX,
+    RateTerms,
+    price_book_publish,
+    prices_said,
+    rates_of,
+)
+from billing.pricing.price_files import rates_read
+from core.errors import DomainError
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
 from easel.portal.site import portal
-from tenants.errors import DomainError
 
 
 def price_field(*, label: str, help_text: str, initial: Any) -> forms.DecimalField:

@@ -11,7 +11,7 @@ from django.contrib.auth.models import Group, Permission, User
 from django.db import transaction
 from django.db.models import Q
 
-from tenants.errors import DomainError
+from core.errors import DomainError
 
 READ_APPS = ("tenants", "billing", "registry", "generation", "webhooks")
 FINANCE = (
@@ -35,13 +35,13 @@ OPERATOR = (
     "tenants.change_quota",
     "tenants.add_blocklistentry",
     "tenants.delete_blocklistentry",
-    "registry.change_adapter",
-    "registry.change_model",
-    "registry.change_modelversion",
-    "registry.change_pool",
-    "registry.add_rollout",
-    "registry.change_rollout",
-    "generation.change_job",
+    "catalog.change_adapter",
+    "catalog.change_model",
+    "catalog.change_modelversion",
+    "catalog.change_pool",
+    "serving.add_rollout",
+    "serving.change_rollout",
+    "jobs.change_job",
     "webhooks.change_webhookendpoint",
 )
 ROLES: dict[str, tuple[str, ...]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": ()}

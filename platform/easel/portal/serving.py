@@ -24,7 +24,7 @@ from django.urls import URLPattern, URLResolver
 from django.utils.cache import get_conditional_response
 from django.utils.decorators import decorator_from_middleware
 
-from easel.api.threads import in_thread_of
+from core.threads import in_thread_of
 
 View = Callable[..., HttpResponseBase]
 THREADS = 4

@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from redis.exceptions import RedisError
 from unfold.forms import AuthenticationForm
 
-from tenants.audit_log import audit_record
+from core.audit import audit_record
 
 log = structlog.get_logger()
 ATTEMPTS_MAX = 10

@@ -9,13 +9,13 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path
 from django.utils.html import format_html_join
 
+from billing.invoices.documents import period_of, title_of
+from billing.invoices.lines import charges_of_line, projects_of
+from billing.invoices.queries import charges_page
+from billing.invoices.statements import statement_draft, statement_final
 from billing.models import Statement, StatementLine
-from billing.statement_documents import period_of, title_of
-from billing.statement_lines import charges_of_line, projects_of
-from billing.statement_queries import charges_page
-from billing.statements import statement_draft, statement_final
 from easel.api.statement_views import document
-from easel.generation.models import Job
+from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
 from easel.portal.pages import Act, Done, Operator, Page, Section

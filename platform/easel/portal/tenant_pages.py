@@ -16,7 +16,9 @@ from django.utils import timezone
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from billing.models import Account, Entry
-from easel.generation.models import Job
+from core.errors import DomainError
+from core.models import AuditEvent
+from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.contract_pages import END_CONTRACT, MAKE_CONTRACT, contracts_section
 from easel.portal.credit_pages import CREDIT_ACTS, SET_BUDGET, credit_sections
@@ -25,9 +27,13 @@ from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
 from easel.portal.retention_pages import ERASE, SET_RETENTION, retention_section
 from easel.portal.site import portal
 from tenants.accounts import project_create, tenant_create, tenant_resume, tenant_suspend
-from tenants.errors import DomainError
 from tenants.keys import key_issue, key_revoke, key_rotate
-from tenants.models import ApiKey, AuditEvent, Project, Scope, Tenant
+from tenants.models import (
+    ApiKey,
+    Project,
+    Scope,
+    Tenant,
+)
 
 MOVEMENTS = 20
 

@@ -17,17 +17,17 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from billing.models import StoredObject
-from billing.storage import objects_deleted
-from easel.generation.cancellation import job_cancel
-from easel.generation.deletion import age_out
-from easel.generation.models import Job, Output
-from easel.registry.adapters import adapters_erase
-from easel.registry.experiments import experiments_erase
+from billing.usage.storage import objects_deleted
+from core.audit import audit_record
+from core.errors import DomainError
+from easel.catalog.adapters import adapters_erase
+from easel.jobs.cancellation import job_cancel
+from easel.jobs.deletion import age_out
+from easel.jobs.models import Job, Output
+from easel.serving.experiments import experiments_erase
 from easel.storage import store
 from easel.webhooks.endpoints import webhooks_erase
 from tenants.accounts import tenant_close, tenant_forget
-from tenants.audit_log import audit_record
-from tenants.errors import DomainError
 from tenants.models import Tenant
 from tenants.retention import KeptDays
 

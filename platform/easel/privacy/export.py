@@ -22,9 +22,9 @@ from typing import IO, Any, Protocol
 from django.db import connection, transaction
 
 from billing.models import StoredObject
+from core.errors import DomainError
 from easel.privacy.holdings import holdings
 from easel.storage import store
-from tenants.errors import DomainError
 from tenants.models import Tenant
 
 FORMAT = 1

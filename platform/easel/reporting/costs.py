@@ -9,8 +9,8 @@ from typing import Any
 from django.db import connection
 from psycopg import sql
 
+from core.errors import DomainError
 from easel.reporting.exports import Span
-from tenants.errors import DomainError
 
 # What can be grouped by, as SQL; labels besides, as `label:department`.
 GROUPS = {

@@ -16,7 +16,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from tenants.errors import DomainError
+from core.errors import DomainError
 
 # Each holds a connection for as long as its reader takes.
 AT_ONCE_MAX = 4

@@ -5,7 +5,7 @@ import re
 from django.db import ProgrammingError, connection, transaction
 from psycopg import errors, sql
 
-from tenants.errors import DomainError
+from core.errors import DomainError
 
 GROUP = "easel_reporting"
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")

@@ -21,10 +21,10 @@ from cryptography.fernet import InvalidToken
 from django.conf import settings
 from django.db import connection, transaction
 
+from core.audit import audit_record
 from easel.webhooks.addresses import CheckedBackend, Network
 from easel.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage, WebhookTotal
 from easel.webhooks.signing import secret_open, signed_headers
-from tenants.audit_log import audit_record
 
 State = WebhookDelivery.State
 Outcome = WebhookTotal.Outcome

@@ -1,4 +1,4 @@
-from tenants.errors import DomainError, NotFound
+from core.errors import DomainError, NotFound
 
 
 class WebhookNotFound(NotFound):

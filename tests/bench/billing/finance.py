@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from django.db import connection
 
-from billing.statements import statement_draft, statement_final
+from billing.invoices.statements import statement_draft, statement_final
 from deploy.grafana.__main__ import dashboards
 from tenants.models import Tenant
 from tests.bench.billing.months import month_after

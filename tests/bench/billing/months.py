@@ -13,16 +13,16 @@ from decimal import Decimal
 from django.db import connection, transaction
 from django.db.models import Max
 
-from billing import ledger
-from billing.daily_costs import cost_day_seal
+from billing.ledger import ledger
 from billing.models import CostDay, Meter
-from billing.rating import Prices, Quantity
-from billing.settlement import settle
-from billing.storage import DAY
-from easel.generation.admission import Limits, Spec, job_submit
-from easel.generation.dimensions import dimensions_of
-from easel.generation.models import Attempt, Job
-from easel.registry.models import ModelVersion
+from billing.pricing.rating import Prices, Quantity
+from billing.usage.daily_costs import cost_day_seal
+from billing.usage.settlement import settle
+from billing.usage.storage import DAY
+from easel.catalog.models import ModelVersion
+from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.dimensions import dimensions_of
+from easel.jobs.models import Attempt, Job
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import PEPPER, Customer
@@ -33,7 +33,7 @@ _LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=1
 _ID = "md5({0}::text || copy.number || %(salt)s)::uuid"
 _AT = "%(start)s::timestamptz + (abs(hashtext({0}::text || copy.number)::bigint) %% %(seconds)s) * interval '1 second'"
 _COPIES = {
-    "generation_job": (
+    "jobs_job": (
         "row.id",
         # It waited for 0 to 60 s, most not for long, so that as many times differ as do in a real month.
         {
@@ -42,7 +42,7 @@ _COPIES = {
             "finished_at": "at + interval '4 s'",
         },
     ),
-    "generation_attempt": (
+    "jobs_attempt": (
         "row.job_id",
         {
             "token": _ID.format("row.token"),
@@ -138,7 +138,7 @@ def _settled(customer: Customer, version: ModelVersion, size: str, at: datetime)
     )
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
-        cursor.execute("UPDATE generation_job SET state = 'succeeded', finished_at = %s WHERE id = %s", [at, job.id])
+        cursor.execute("UPDATE jobs_job SET state = 'succeeded', finished_at = %s WHERE id = %s", [at, job.id])
         cursor.execute("SET LOCAL session_replication_role = origin")
     return job.id
 
@@ -211,7 +211,7 @@ def seal_until(end: datetime) -> int:
         cost_day_seal(day=day, now=end + timedelta(hours=2))
     with connection.cursor() as cursor:
         # As autovacuum would by itself.
-        cursor.execute("ANALYZE billing_dailycost, generation_dailyjobs, tenants_tenant, tenants_project")
+        cursor.execute("ANALYZE billing_dailycost, jobs_dailyjobs, tenants_tenant, tenants_project")
     return len(days)
 
 

@@ -14,7 +14,7 @@ import tests.conftest  # noqa: F401  PostgreSQL, Redis and Django, before any mo
 # isort: split
 from django.db import connection
 
-from easel.registry.models import ModelVersion
+from easel.catalog.models import ModelVersion
 from tenants.quotas import quota_set
 from tests.bench.gateway import dispatching, house
 from tests.bench.gateway.idle_start import start_ms

@@ -26,7 +26,7 @@ from rest_framework.request import Request  # noqa: E402
 from rest_framework.response import Response  # noqa: E402
 from rest_framework.views import APIView  # noqa: E402
 
-from easel.api.threads import SHORT, threaded  # noqa: E402
+from core.threads import SHORT, threaded  # noqa: E402
 
 
 class Body(serializers.Serializer[Any]):

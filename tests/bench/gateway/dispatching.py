@@ -10,9 +10,9 @@ from datetime import timedelta
 from random import Random
 from uuid import UUID
 
-from easel.generation import completion, dispatch
-from easel.generation.models import Attempt, Job
-from easel.registry.models import Pool
+from easel.catalog.models import Pool
+from easel.jobs import lifecycle, queue
+from easel.jobs.models import Attempt, Job
 from inference.contract import AttemptFinished
 from tests.bench.gateway import house
 from tests.bench.report import say
@@ -35,9 +35,9 @@ def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int =
     for turn in range(rounds + 1):
         for pool, found in zip(pools, seconds, strict=True):
             slots = room * (turn + 1)  # what was released before is still in hand
-            completion.beat(pool=pool, report=worker_beat(slots=slots), now=NOW, lease_seconds=LEASE_SECONDS)
+            lifecycle.beat(pool=pool, report=worker_beat(slots=slots), now=NOW, lease_seconds=LEASE_SECONDS)
             begun = time.perf_counter()
-            released = dispatch.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
+            released = queue.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
             took = time.perf_counter() - begun
             if len(released) != room:
                 raise RuntimeError(f"{len(released)} jobs were released, not {room}")
@@ -63,8 +63,8 @@ class Shift:
     def turn(self, *, until: float = math.inf) -> None:
         """Fills the free slots, then goes on to the next end of an attempt, or `until` then."""
         now = NOW + timedelta(seconds=self.seconds)
-        completion.beat(pool=self.pool, report=worker_beat(slots=self.slots), now=now, lease_seconds=LEASE_SECONDS)
-        released = dispatch.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
+        lifecycle.beat(pool=self.pool, report=worker_beat(slots=self.slots), now=now, lease_seconds=LEASE_SECONDS)
+        released = queue.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
         jobs = Job.objects.in_bulk([attempt.job_id for attempt in released])
         for attempt in released:
             job = jobs[attempt.job_id]
@@ -87,7 +87,7 @@ class Shift:
             error_code="worker_error",
             steps_done=8,
         )
-        completion.finish(pool=self.pool, report=report, now=NOW + timedelta(seconds=at), attempts_max=1)
+        lifecycle.finish(pool=self.pool, report=report, now=NOW + timedelta(seconds=at), attempts_max=1)
         tenant_id = Job.objects.values_list("tenant_id", flat=True).get(id=attempt.job_id)
         self.served[tenant_id] += took
         self.finished_at[attempt.job_id] = at

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from django.db import connection
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import PriceBook
 from billing.money import to_micros
-from billing.price_books import price_book_seed
-from easel.generation.admission import Limits, Spec, job_submit
-from easel.ops.seed import DEMO_LIMITS, PRICES
-from easel.registry.models import ModelVersion, Pool
-from easel.registry.versions import version_register
+from billing.pricing.price_books import price_book_seed
+from easel.catalog.models import ModelVersion, Pool
+from easel.catalog.versions import version_register
+from easel.jobs.admission import Limits, Spec, job_submit
+from easel.seed import DEMO_LIMITS, PRICES
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import NOW, PEPPER, TRANSFORMER, Customer
@@ -25,8 +25,8 @@ LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10
 
 # A job like the tenant's first, a second later each; the rest of the row is the same.
 _CLONE = """
-INSERT INTO generation_job ({names})
-SELECT {values} FROM generation_job AS job CROSS JOIN generate_series(1, %(copies)s) AS copy
+INSERT INTO jobs_job ({names})
+SELECT {values} FROM jobs_job AS job CROSS JOIN generate_series(1, %(copies)s) AS copy
 WHERE job.pool_id = %(pool)s AND job.state = 'queued'
 """
 
@@ -69,7 +69,7 @@ def queue(owners: list[Customer], version: ModelVersion, jobs: int) -> None:
     copies = jobs // len(owners) - 1
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT column_name FROM information_schema.columns WHERE table_name = 'generation_job' "
+            "SELECT column_name FROM information_schema.columns WHERE table_name = 'jobs_job' "
             "AND column_name NOT IN ('id', 'created_at')"
         )
         names = ", ".join(f'"{name}"' for (name,) in cursor.fetchall())
@@ -78,4 +78,4 @@ def queue(owners: list[Customer], version: ModelVersion, jobs: int) -> None:
             values=f"{names}, gen_random_uuid(), job.created_at + copy * interval '1 millisecond'",
         )
         cursor.execute(sql, {"copies": copies, "pool": version.pool_id})
-        cursor.execute("ANALYZE generation_job")
+        cursor.execute("ANALYZE jobs_job")

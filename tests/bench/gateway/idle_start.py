@@ -13,9 +13,10 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from django.db import connections
 
-from easel.generation import completion, dispatcher
-from easel.generation.transport import celery_for
-from easel.registry.models import Pool
+from easel.catalog.models import Pool
+from easel.jobs import lifecycle
+from easel.jobs.transport import celery_for
+from easel.processes import dispatcher
 from inference.contract import QUEUE, TASK_NAME
 from tests.bench.gateway import house
 from tests.bench.gateway.submissions import Server
@@ -58,7 +59,7 @@ def start_ms(server: Server, *, rounds: int) -> tuple[list[float], list[float]]:
 
 def _beat(pool: Pool) -> None:
     report = worker_beat(slots=10_000)
-    completion.beat(pool=pool, report=report, now=datetime.now(UTC), lease_seconds=3600)
+    lifecycle.beat(pool=pool, report=report, now=datetime.now(UTC), lease_seconds=3600)
 
 
 @contextmanager

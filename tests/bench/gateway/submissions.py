@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx
 import psutil
 
-from easel.ops.stack import free_port
+from easel_local.stack import free_port
 from tests.round_trips import counted
 
 SERVERS = {
-    "easel": [sys.executable, "-m", "easel.ops.cli", "api", "--port"],
+    "easel": [sys.executable, "-m", "easel.cli.main", "api", "--port"],
     "framework": [
         *(sys.executable, "-m", "uvicorn", "tests.bench.gateway.ceiling:application"),
         *("--lifespan", "off", "--no-access-log", "--log-level", "error", "--port"),

@@ -12,9 +12,9 @@ from django.db import connection
 from psycopg_pool import ConnectionPool
 
 from easel.asgi import application
-from easel.generation import completion, dispatch
-from easel.generation.keys import output_key
-from easel.generation.models import Job
+from easel.jobs import lifecycle, queue
+from easel.jobs.models import Job
+from easel.jobs.storage_keys import output_key
 from easel.storage import store
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer
@@ -62,7 +62,7 @@ def create(body) -> Callable[..., dict[str, Any]]:
 def end_job(job_id: str, *, outcome: str = "succeeded", gpu_seconds: float = 1.5, **fields: Any) -> None:
     """What a worker does: takes the job, stores its images, and reports."""
     job = Job.objects.get(id=job_id)
-    dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600)
+    queue.release(pool=job.pool, now=NOW, lease_seconds=3600)
     attempt = job.attempts.get()
     outputs = []
     for index in range(job.n if outcome == "succeeded" else 0):
@@ -77,7 +77,7 @@ def end_job(job_id: str, *, outcome: str = "succeeded", gpu_seconds: float = 1.5
         outputs=tuple(outputs),
         **fields,
     )
-    completion.finish(pool=job.pool, report=report, now=datetime.now(UTC), attempts_max=1)
+    lifecycle.finish(pool=job.pool, report=report, now=datetime.now(UTC), attempts_max=1)
 
 
 @pytest.fixture

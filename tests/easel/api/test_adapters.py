@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from easel.registry.checkpoint import zimage_targets
-from easel.registry.models import Adapter
+from easel.catalog.checkpoint import zimage_targets
+from easel.catalog.models import Adapter
 from tests.conftest import TRANSFORMER
 from tests.easel.api.conftest import call
 

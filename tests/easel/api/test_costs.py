@@ -1,7 +1,7 @@
 import pytest
 from openapi_schema_validator import OAS30Validator
 
-from billing import ledger
+from billing.ledger import ledger
 from tests.easel.api.conftest import call, end_job
 
 

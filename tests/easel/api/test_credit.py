@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from openapi_schema_validator import OAS30Validator
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import Budget
-from easel.generation.models import Job
-from tenants.models import AuditEvent
+from core.models import AuditEvent
+from easel.jobs.models import Job
 from tests.easel.api.conftest import call
 from tests.easel.api.test_openapi import answer_schema
 

@@ -7,11 +7,11 @@ import json
 import pytest
 import uvicorn
 
+from core.threads import in_thread
 from easel.api import image_views, waiting
-from easel.api.threads import in_thread
 from easel.asgi import application
-from easel.generation import dispatch
-from easel.generation.models import Job
+from easel.jobs import queue
+from easel.jobs.models import Job
 from tests.conftest import NOW
 from tests.easel.api.test_images import PATH, job_of
 
@@ -50,7 +50,7 @@ def gone(customer, content, *, taken=False):
         async with served() as server, asking(server, customer, content):
             job = await job_of(customer)
             if taken:
-                await in_thread(lambda: dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600))
+                await in_thread(lambda: queue.release(pool=job.pool, now=NOW, lease_seconds=3600))
             async with asyncio.timeout(30):
                 while job.id not in waiting.followed():
                     await asyncio.sleep(0.01)

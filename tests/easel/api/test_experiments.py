@@ -4,8 +4,8 @@ from urllib.parse import urlencode
 
 import pytest
 
-from easel.registry.models import Experiment
-from easel.registry.rollouts import rollout_roll_back, rollout_start
+from easel.serving.models import Experiment
+from easel.serving.rollouts import rollout_roll_back, rollout_start
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 

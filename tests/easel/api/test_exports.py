@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
-from billing import ledger
-from billing.statements import statement_draft, statement_final
-from easel.ops.cli import cli
+from billing.invoices.statements import statement_draft, statement_final
+from billing.ledger import ledger
+from easel.cli.main import cli
 from tests.easel.api.conftest import call, end_job
 
 

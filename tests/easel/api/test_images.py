@@ -8,12 +8,12 @@ import pytest
 from django.db import OperationalError
 from openai import AsyncOpenAI
 
-from billing import ledger
+from billing.ledger import ledger
+from core.threads import THREADS, in_thread
 from easel.api import waiting
-from easel.api.threads import THREADS, in_thread
 from easel.asgi import application
-from easel.generation.models import Job
-from easel.ops import scheduler
+from easel.jobs.models import Job
+from easel.processes import scheduler
 from easel.storage import store
 from tests.easel.api.conftest import PNG, ask, call, end_job
 

@@ -4,11 +4,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import StoredObject
-from easel.generation import completion, dispatch
-from easel.generation.models import Job
-from tenants.models import AuditEvent
+from core.models import AuditEvent
+from easel.jobs import lifecycle, queue
+from easel.jobs.models import Job
 from tests.conftest import NOW
 from tests.easel.api.conftest import ask, call, end_job
 
@@ -88,7 +88,7 @@ def test_canceling_again_changes_nothing(alice, create):
 
 def test_a_job_in_a_workers_hands_is_canceled_when_the_worker_stops(alice, pool, create):
     job_id = create(alice)["id"]
-    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
+    queue.release(pool=pool, now=NOW, lease_seconds=3600)
     assert call("POST", f"/v1/jobs/{job_id}/cancel", alice).json()["status"] == "dispatched"
     end_job(job_id, outcome="canceled")
     assert call("GET", f"/v1/jobs/{job_id}", alice).json()["status"] == "canceled"
@@ -160,7 +160,7 @@ def test_requests_at_once_never_hold_more_than_the_balance(customer, body):
 def test_a_job_that_nobody_took_expires(alice, create):
     job_id = create(alice)["id"]
     Job.objects.filter(id=job_id).update(expires_at=NOW)
-    completion.expire(job_id=uuid.UUID(job_id), now=Job.objects.get(id=job_id).created_at)
+    lifecycle.expire(job_id=uuid.UUID(job_id), now=Job.objects.get(id=job_id).created_at)
     job = call("GET", f"/v1/jobs/{job_id}", alice).json()
     assert (job["status"], job["error"]["code"]) == ("expired", "job_expired")
 

@@ -5,7 +5,7 @@ from drf_spectacular.drainage import GENERATOR_STATS
 from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 
-from easel.registry.rollouts import rollout_start
+from easel.serving.rollouts import rollout_start
 from easel.urls import urlpatterns
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job

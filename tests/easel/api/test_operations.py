@@ -15,10 +15,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from easel.asgi import application
-from easel.generation import completion, dispatch
-from easel.ops import health, logs
-from easel.registry import routing
-from easel.registry.models import Worker
+from easel.catalog.models import Worker
+from easel.jobs import lifecycle, queue
+from easel.observability import health, logs
+from easel.serving import routing
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 
@@ -101,9 +101,9 @@ def test_the_age_of_the_oldest_waiting_job_is_shown_by_pool(alice, pool, submit)
 
 def test_lost_attempts_are_counted_by_pool(alice, pool, submit):
     submit(alice)
-    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
     assert value("easel_lost_attempts_total", pool=pool.slug) == 0
-    completion.lose(token=attempt.token, now=NOW + timedelta(seconds=16), attempts_max=3)
+    lifecycle.lose(token=attempt.token, now=NOW + timedelta(seconds=16), attempts_max=3)
     assert value("easel_lost_attempts_total", pool=pool.slug) == 1
 
 

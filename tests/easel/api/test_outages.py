@@ -20,11 +20,11 @@ import psutil
 import psycopg
 import pytest
 
-from easel.ops.postgres import Postgres
-from easel.ops.process import Backoff
-from easel.ops.redis_server import RedisServer
-from easel.ops.stack import free_port
-from easel.ops.supervisor import Supervisor
+from easel_local.postgres import Postgres
+from easel_local.process import Backoff
+from easel_local.redis_server import RedisServer
+from easel_local.stack import free_port
+from easel_local.supervisor import Supervisor
 
 PATIENCE_SECONDS = 5.0
 
@@ -59,7 +59,7 @@ class House:
         self.easel("tenant", "limit", "alice", "--requests-per-minute", "100000")
         self.url = f"http://127.0.0.1:{free_port()}"
         port = self.url.rpartition(":")[2]
-        argv = [sys.executable, "-m", "easel.ops.cli", "api", "--port", port]
+        argv = [sys.executable, "-m", "easel.cli.main", "api", "--port", port]
         self.api = subprocess.Popen(argv, env=self.env, stdout=self.log, stderr=self.log)
         headers = {"Authorization": f"Bearer {told['api_key']}"}
         # As many as there are threads: the pool closes one too many even as another thread takes it up.
@@ -68,7 +68,7 @@ class House:
         eventually(self.is_ready, "the API")
 
     def easel(self, *arguments):
-        argv = [sys.executable, "-m", "easel.ops.cli", *arguments]
+        argv = [sys.executable, "-m", "easel.cli.main", *arguments]
         return subprocess.run(argv, env=self.env, check=True, capture_output=True, text=True).stdout
 
     def start(self, name):
@@ -114,7 +114,7 @@ class House:
 
     def request_ids(self):
         with psycopg.connect(self.servers["postgres"].url) as connection:
-            return {row[0] for row in connection.execute("SELECT request_id FROM generation_job")}
+            return {row[0] for row in connection.execute("SELECT request_id FROM jobs_job")}
 
     def close(self):
         self.client.close()

@@ -6,10 +6,10 @@ from decimal import Decimal
 
 import pytest
 
-from billing import ledger
-from billing.contracts import contract_make
+from billing.ledger import ledger
 from billing.models import Transaction, UsageRecord
-from easel.generation.models import Job
+from billing.pricing.contracts import contract_make
+from easel.jobs.models import Job
 from tenants.models import MonthlyUse
 from tenants.quotas import quota_set
 from tests.conftest import NOW

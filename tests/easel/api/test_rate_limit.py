@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from easel.api.rate_limit import look, spend
-from easel.generation import dispatch
-from easel.generation.queue_depth import wait_seconds
+from easel.jobs import queue
+from easel.jobs.queue_depth import wait_seconds
 from tenants.keys import key_issue
 from tenants.models import Quota
 from tenants.quotas import quota_set
@@ -218,7 +218,7 @@ def test_no_more_jobs_wait_than_may_until_one_is_taken_up(limited, body, pool):
     refused = call("POST", "/v1/jobs", alice, json=body())
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
     assert (refused.headers["x-should-retry"], refused.headers["Retry-After"]) == ("true", "60")
-    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
+    queue.release(pool=pool, now=NOW, lease_seconds=3600)
     assert call("POST", "/v1/jobs", alice, json=body()).status_code == 202
 
 

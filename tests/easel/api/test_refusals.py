@@ -6,9 +6,9 @@ import uuid
 import pytest
 from django.db import OperationalError
 
-from billing import ledger
-from easel.generation.models import Job
-from easel.registry.models import Adapter
+from billing.ledger import ledger
+from easel.catalog.models import Adapter
+from easel.jobs.models import Job
 from tenants.keys import key_revoke
 from tenants.models import Quota, Tenant
 from tests.conftest import NOW
@@ -246,7 +246,7 @@ def test_a_refusal_that_the_database_goes_away_from_is_no_refusal_but_503(alice,
     def away():
         raise OperationalError("terminating connection due to unexpected postmaster exit")
 
-    monkeypatch.setattr("tenants.configuration._read", away)
+    monkeypatch.setattr("core.configuration._read", away)
     answer = call("POST", "/v1/jobs", alice, json=body(width=48))
     refused(answer, 503, "unavailable")
     assert answer.headers["Retry-After"]

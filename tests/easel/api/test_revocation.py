@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from easel.generation.models import Job
+from easel.jobs.models import Job
 from tenants.accounts import tenant_suspend
 from tenants.keys import key_issue, key_revoke
 from tenants.quotas import quota_set

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 import pytest
 from openapi_schema_validator import OAS30Validator
 
-from billing import ledger
-from billing.statements import statement_draft, statement_final
+from billing.invoices.statements import statement_draft, statement_final
+from billing.ledger import ledger
 from tests.easel.api.conftest import call, end_job
 
 # Jobs are made by the clock: their month is over by then.

@@ -9,12 +9,12 @@ import uuid
 import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 
+from core.threads import THREADS, in_thread
 from easel.api import streaming, waiting
-from easel.api.threads import THREADS, in_thread
 from easel.asgi import application
-from easel.generation import completion, dispatch
-from easel.generation.keys import preview_key
-from easel.generation.models import Job
+from easel.jobs import lifecycle, queue
+from easel.jobs.models import Job
+from easel.jobs.storage_keys import preview_key
 from easel.storage import store
 from inference.contract import AttemptProgress
 from tenants.accounts import tenant_suspend
@@ -50,12 +50,12 @@ async def followed_job(customer, answer: asyncio.Task) -> Job:
 def beat(job: Job, *, steps_done: int, previews: tuple[tuple[int, int], ...] = ()) -> None:
     """The worker's beat of a job that it has taken, its previews stored."""
     if not job.attempts.exists():
-        dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600)
+        queue.release(pool=job.pool, now=NOW, lease_seconds=3600)
     token = job.attempts.get().token
     for index, number in previews:
         store().put(preview_key(job, token, index, number), io.BytesIO(PNG), "image/png")
     progress = AttemptProgress(attempt_token=str(token), steps_done=steps_done, steps_total=8, previews=previews)
-    completion.beat(pool=job.pool, report=worker_beat(attempts=(progress,)), now=NOW, lease_seconds=3600)
+    lifecycle.beat(pool=job.pool, report=worker_beat(attempts=(progress,)), now=NOW, lease_seconds=3600)
 
 
 def streamed(customer, path, *acts, method="POST", headers=None, **options):

@@ -3,10 +3,10 @@ from decimal import Decimal
 
 import pytest
 
-from billing import ledger
-from billing.metering import usage_meter
+from billing.ledger import ledger
 from billing.models import Meter
-from billing.rating import Quantity
+from billing.pricing.rating import Quantity
+from billing.usage.metering import usage_meter
 from tenants.accounts import project_create
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job

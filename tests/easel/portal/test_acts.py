@@ -8,16 +8,18 @@ from decimal import Decimal
 
 import pytest
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import Entry, PriceBook, Transaction
-from billing.price_books import price_book_seed
-from easel.generation.models import State
-from easel.ops.seed import PRICES
-from easel.registry.models import Adapter, Rollout, Route
-from easel.registry.rollouts import rollout_start
-from tenants.errors import DomainError
+from billing.pricing.price_books import price_book_seed
+from core.errors import DomainError
+from core.models import AuditEvent
+from easel.catalog.models import Adapter
+from easel.jobs.models import State
+from easel.seed import PRICES
+from easel.serving.models import Rollout, Route
+from easel.serving.rollouts import rollout_start
 from tenants.keys import key_authenticate
-from tenants.models import ApiKey, AuditEvent, Tenant
+from tenants.models import ApiKey, Tenant
 from tests.conftest import NOW, PEPPER
 from tests.easel.portal.conftest import hidden_fields
 
@@ -182,7 +184,7 @@ def test_a_canary_is_started_with_a_plan(operator, second):
         act(second, "roll-out"), stages="10, 100", stage_seconds=60, jobs_min=3, error_rate_max="0.1", p95_ratio_max="2"
     )
     rollout = Rollout.objects.get(candidate=second)
-    assert answer.headers["location"] == f"/admin/registry/rollout/{rollout.pk}/change/"
+    assert answer.headers["location"] == f"/admin/serving/rollout/{rollout.pk}/change/"
     assert (rollout.stages, rollout.jobs_min) == ([10, 100], 3)
 
 
@@ -215,7 +217,7 @@ def test_a_pools_cost_is_set(operator, pool):
 
 def test_a_model_that_nothing_serves_is_not_offered_as_the_default(operator, version):
     path = act(version.model, "make-default")
-    page = f"/admin/registry/model/{version.model.pk}/change/"
+    page = f"/admin/catalog/model/{version.model.pk}/change/"
     assert path in operator.get(page).text
     Route.objects.filter(model=version.model).delete()
     assert path not in operator.get(page).text

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from billing import ledger
-from billing.contracts import contract_at
+from billing.ledger import ledger
 from billing.models import PriceBook, UsageRecord
-from billing.price_books import RateTerms, rates_of
+from billing.pricing.contracts import contract_at
+from billing.pricing.price_books import RateTerms, rates_of
 from tests.easel.portal.conftest import hidden_fields
 from tests.easel.portal.test_acts import act, events
 
@@ -47,7 +47,7 @@ def test_a_form_sent_twice_corrects_once(finance, alice, submit, end):
     assert ledger.balances(alice.tenant)["revenue"] - before == -500
     [event] = events(alice.tenant, "usage.correct")
     assert (event.actor, event.details["reason"]) == (f"operator:{finance.name}", "a blank image")
-    assert "a correction of the usage" in finance.get(f"/admin/generation/job/{job.pk}/change/").text
+    assert "a correction of the usage" in finance.get(f"/admin/jobs/job/{job.pk}/change/").text
 
 
 def test_who_only_looks_corrects_nothing_and_agrees_on_nothing(viewer, alice, submit, end):

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import Adjustment, Budget, CreditGrant
 from billing.profiles import profile_of
 from tests.easel.portal.conftest import hidden_fields

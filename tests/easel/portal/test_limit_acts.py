@@ -5,7 +5,8 @@ from decimal import Decimal
 
 import pytest
 
-from tenants.models import AuditEvent, BlockListEntry, Quota
+from core.models import AuditEvent
+from tenants.models import BlockListEntry, Quota
 from tests.easel.portal.test_acts import act
 
 

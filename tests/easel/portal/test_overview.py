@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from billing import ledger
+from billing.ledger import ledger
+from easel.catalog.models import WorkerDay
 from easel.portal.overview import overview
-from easel.registry.models import WorkerDay
 from tests.conftest import NOW
 
 

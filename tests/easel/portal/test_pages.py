@@ -11,11 +11,11 @@ from django.test.utils import CaptureQueriesContext
 
 from billing.models import Account, PriceBook, Transaction
 from billing.money import format_micros
-from billing.queries import job_costs
+from billing.usage.queries import job_costs
+from core.audit import audit_record
 from easel.portal.site import portal
-from easel.registry.rollouts import rollout_start
+from easel.serving.rollouts import rollout_start
 from tenants.accounts import project_create
-from tenants.audit_log import audit_record
 from tests.conftest import NOW
 
 LISTS = [f"/admin/{model._meta.app_label}/{model._meta.model_name}/" for model in portal._registry]
@@ -29,7 +29,7 @@ def test_a_viewer_reads_every_list(viewer, path):
 
 def test_a_job_shows_its_story_and_its_cost(viewer, alice, submit, end):
     job = end(submit(alice, prompt="a red circle"))
-    page = viewer.get(f"/admin/generation/job/{job.id}/change/").text
+    page = viewer.get(f"/admin/jobs/job/{job.id}/change/").text
     cost = format_micros(job_costs([job.id])[job.id].cost_micros, "USD")
     assert "a red circle" in page
     assert "attempt 1 dispatched" in page
@@ -40,7 +40,7 @@ def test_a_job_shows_its_story_and_its_cost(viewer, alice, submit, end):
 
 def test_a_failed_job_shows_why(viewer, alice, submit, end):
     job = end(submit(alice), outcome="failed", error_message="the worker fell over")
-    page = viewer.get(f"/admin/generation/job/{job.id}/change/").text
+    page = viewer.get(f"/admin/jobs/job/{job.id}/change/").text
     assert "worker_error: the worker fell over" in page
     assert "Nothing charged." in page
 
@@ -49,14 +49,14 @@ def test_a_failed_job_shows_why(viewer, alice, submit, end):
 def test_a_job_is_found_by_its_whole_id(viewer, alice, submit, what):
     job = submit(alice)
     other = submit(alice)
-    page = viewer.get(f"/admin/generation/job/?q={getattr(job, what)}&tenant={alice.tenant.slug}").text
+    page = viewer.get(f"/admin/jobs/job/?q={getattr(job, what)}&tenant={alice.tenant.slug}").text
     assert str(job.id) in page
     assert (str(other.id) in page) == (what == "request_id")
 
 
 def test_the_list_of_jobs_is_of_the_tenant_that_was_typed(viewer, alice, bob, submit):
     hers, his = submit(alice), submit(bob)
-    page = viewer.get(f"/admin/generation/job/?tenant={alice.tenant.slug}").text
+    page = viewer.get(f"/admin/jobs/job/?tenant={alice.tenant.slug}").text
     assert (str(hers.id) in page, str(his.id) in page) == (True, False)
 
 
@@ -71,10 +71,10 @@ def test_what_tenants_wrote_is_shown_as_text(viewer, alice, submit):
     for path in (
         f"/admin/tenants/tenant/{alice.tenant.pk}/change/",
         f"/admin/tenants/tenant/?q={alice.tenant.slug}",
-        f"/admin/generation/job/{job.id}/change/",
-        f"/admin/generation/job/?tenant={alice.tenant.slug}",
-        f"/admin/tenants/auditevent/?tenant={alice.tenant.slug}",
-        "/admin/generation/job/?tenant=<script>alert(1)</script>",
+        f"/admin/jobs/job/{job.id}/change/",
+        f"/admin/jobs/job/?tenant={alice.tenant.slug}",
+        f"/admin/core/auditevent/?tenant={alice.tenant.slug}",
+        "/admin/jobs/job/?tenant=<script>alert(1)</script>",
     ):
         page = viewer.get(path).text
         assert "&lt;script&gt;alert(1)" in page, path
@@ -121,7 +121,7 @@ def _queries(path: str) -> int:
 
 
 def test_an_unknown_row_sends_back_to_the_overview(viewer):
-    assert viewer.get(f"/admin/generation/job/{uuid.uuid4()}/change/").status_code == 302
+    assert viewer.get(f"/admin/jobs/job/{uuid.uuid4()}/change/").status_code == 302
 
 
 def test_an_unknown_page_is_a_page_that_says_so(viewer):

@@ -7,19 +7,19 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
-from billing import ledger
+from billing.invoices.statements import statement_draft
+from billing.ledger import ledger
 from billing.models import PriceBook
-from billing.statements import statement_draft
+from core.models import AuditEvent
+from easel.catalog.models import Adapter
 from easel.portal.pages import Page
 from easel.portal.roles import OperatorExists, operator_create, operator_disable
 from easel.portal.sign_in import ATTEMPTS_MAX
 from easel.portal.site import portal
-from easel.registry.models import Adapter
-from easel.registry.rollouts import rollout_start
+from easel.serving.rollouts import rollout_start
 from easel.webhooks.endpoints import endpoint_create
 from easel.webhooks.outbox import webhook_test
 from tenants.block_lists import block_list_add
-from tenants.models import AuditEvent
 from tests.conftest import NOW
 from tests.easel.portal.conftest import PASSWORD, Browser
 from tests.easel.portal.test_pages import LISTS
@@ -40,9 +40,9 @@ def test_signing_in_leads_to_where_one_wanted_to_go(browser):
     name = new_user()
     assert browser.sign_in(name).headers["location"] == "/admin/"
     other = Browser()
-    asked = other.get("/admin/generation/job/").headers["location"]
+    asked = other.get("/admin/jobs/job/").headers["location"]
     other.get(asked)
-    assert other.post(asked, username=name, password=PASSWORD).headers["location"] == "/admin/generation/job/"
+    assert other.post(asked, username=name, password=PASSWORD).headers["location"] == "/admin/jobs/job/"
     assert (
         other.post("/admin/login/?next=https://evil.test/", username=name, password=PASSWORD)
         .headers["location"]

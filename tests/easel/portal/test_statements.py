@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from billing.invoices.statements import statement_draft, statement_final
 from billing.models import Statement
-from billing.statements import statement_draft, statement_final
 
 # The jobs of these tests end by the tests' clock: their month is over.
 LATER = datetime(2026, 4, 2, tzinfo=UTC)
@@ -47,7 +47,7 @@ def test_a_final_statement_offers_nothing_more_to_do(finance, empty):
 
 def test_a_line_leads_to_the_job_behind_it(viewer, draft, alice):
     found = re.search(r'href="(/admin/billing/statementline/\d+/change/)"', viewer.get(page(draft)).text)
-    assert f"/admin/generation/job/{alice.tenant.jobs.get().pk}/change/" in viewer.get(found[1]).text
+    assert f"/admin/jobs/job/{alice.tenant.jobs.get().pk}/change/" in viewer.get(found[1]).text
 
 
 @pytest.mark.parametrize("form", ["html", "pdf", "csv", "csv?decimal=comma"])

@@ -2,10 +2,10 @@ import uuid
 
 import pytest
 
+from core.models import AuditEvent
 from easel.webhooks.endpoints import endpoint_change, endpoint_create
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
 from easel.webhooks.outbox import webhook_test
-from tenants.models import AuditEvent
 from tests.conftest import NOW
 
 

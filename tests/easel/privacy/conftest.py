@@ -8,18 +8,18 @@ import pytest
 from moto.server import ThreadedMotoServer
 from safetensors.numpy import save
 
-from easel.generation.feedback import feedback_give
-from easel.generation.models import Job
-from easel.registry.adapters import adapter_add_version
-from easel.registry.experiments import ArmPlan, experiment_start
+from core.audit import audit_record
+from core.idempotency import once
+from easel.catalog.adapters import adapter_add_version
+from easel.jobs.feedback import feedback_give
+from easel.jobs.models import Job
+from easel.serving.experiments import ArmPlan, experiment_start
 from easel.storage import S3Store, store
 from easel.webhooks.endpoints import endpoint_create
-from tenants.audit_log import audit_record
 from tenants.block_lists import block_list_add
-from tenants.idempotency import once
 from tenants.models import BlockListEntry, Tenant
 from tests.conftest import NOW, Customer
-from tests.easel.registry.conftest import weights  # noqa: F401 - a fixture
+from tests.easel.catalog.conftest import weights  # noqa: F401 - a fixture
 
 IN_BOTH_STORES = pytest.mark.parametrize("any_store", ["folder", "bucket"], indirect=True)
 

@@ -9,22 +9,23 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from billing.models import StoredObject
-from easel.generation import dispatch
-from easel.generation.experiment_report import experiment_report
-from easel.generation.models import Job, State
-from easel.ops import scheduler
+from core.errors import DomainError
+from core.models import AuditEvent
+from easel.jobs import queue
+from easel.jobs.models import Job, State
 from easel.privacy import erasure
 from easel.privacy.erasure import JobsUnfinished, erase_advance, erase_request
 from easel.privacy.holdings import holdings
-from easel.registry.models import Experiment
+from easel.processes import scheduler
+from easel.serving.experiment_report import experiment_report
+from easel.serving.models import Experiment
 from easel.storage import store
 from tenants.accounts import TenantClosed, tenant_resume
-from tenants.errors import DomainError
 from tenants.keys import key_authenticate
-from tenants.models import AuditEvent, Tenant
+from tenants.models import Tenant
 from tenants.retention import Retention
 from tests.conftest import NOW, PEPPER
-from tests.easel.generation.test_deletion import tables_that_hold, told
+from tests.easel.jobs.test_deletion import tables_that_hold, told
 from tests.easel.privacy.conftest import IN_BOTH_STORES, secret_of
 
 pytestmark = pytest.mark.usefixtures("any_store")
@@ -114,7 +115,7 @@ def test_unfinished_jobs_refuse_it_and_nothing_is_changed(alice, furnish, submit
 
 def test_waiting_jobs_are_canceled_and_one_in_a_workers_hands_is_waited_for(alice, pool, submit, end):
     waiting = submit(alice)
-    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
+    queue.release(pool=pool, now=NOW, lease_seconds=3600)
     also = submit(alice)
     erase(alice, cancel_jobs=True)
     assert Job.objects.get(pk=also.pk).state == State.CANCELED
@@ -137,10 +138,10 @@ def test_it_is_on_record_from_request_to_end_and_twice_is_once(alice, furnish):
 
 
 STEPS = (
-    "easel.generation.outputs.objects_deleted",
-    "easel.generation.deletion.leftovers_delete",
-    "easel.generation.deletion.audit_record",
-    "easel.registry.adapters.objects_deleted",
+    "easel.jobs.outputs.objects_deleted",
+    "easel.jobs.deletion.leftovers_delete",
+    "easel.jobs.deletion.audit_record",
+    "easel.catalog.adapters.objects_deleted",
     "easel.privacy.erasure.experiments_erase",
     "easel.privacy.erasure.tenant_forget",
     "easel.privacy.erasure.audit_record",
@@ -153,7 +154,7 @@ def test_a_crash_at_any_step_is_mended_by_going_on(alice, bob, furnish, monkeypa
     charges, _, *sums, _ = told(alice)
     theirs = rows_of(bob)
     erase_request(tenant=alice.tenant, cancel_jobs=False, actor="test", now=LATER)
-    monkeypatch.setattr("easel.generation.deletion.BATCH_JOBS", 2)
+    monkeypatch.setattr("easel.jobs.deletion.BATCH_JOBS", 2)
 
     module, _, name = step.rpartition(".")
     real = getattr(import_module(module), name)
@@ -228,7 +229,7 @@ def test_every_table_of_tenants_is_erased_or_kept_for_the_books():
 
 
 def test_progress_is_the_jobs_that_are_left(alice, furnish, monkeypatch):
-    monkeypatch.setattr("easel.generation.deletion.BATCH_JOBS", 4)
+    monkeypatch.setattr("easel.jobs.deletion.BATCH_JOBS", 4)
     furnish(alice)
     erase_request(tenant=alice.tenant, cancel_jobs=False, actor="test", now=LATER)
     left = []

@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 
 from billing.models import Charge, UsageRecord
-from easel.generation.models import Job, Output
+from easel.jobs.models import Job, Output
 from easel.privacy.export import ExportExists, tenant_export
 from easel.privacy.holdings import holdings
 from easel.storage import store
@@ -85,11 +85,11 @@ def test_every_table_of_the_platform_that_names_a_tenant_is_exported_or_the_plat
         )
         with_tenant = {table for (table,) in cursor.fetchall()}
     platforms = {
-        "generation_cachedresult",
-        "generation_fairshare",
-        "registry_pool",
+        "jobs_cachedresult",
+        "jobs_fairshare",
+        "catalog_pool",
         "tenants_blocklistrevision",
-        "tenants_idempotentrequest",
+        "core_idempotentrequest",
     }
     assert with_tenant - names == platforms
 

@@ -11,19 +11,33 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from billing import ledger
-from billing.adjustments import adjustment_make
-from billing.contracts import contract_make
-from billing.corrections import usage_correct
-from billing.metering import usage_meter
+from billing.invoices.lines import lines_of
+from billing.invoices.statements import number, statement_draft, statement_final
+from billing.ledger import ledger
+from billing.ledger.adjustments import adjustment_make
 from billing.models import BillingProfile, Meter, Rate, Statement, UsageRecord
-from billing.price_books import RateTerms, price_book_publish
-from billing.rating import Prices, Quantity
-from billing.settlement import settle
-from billing.statement_lines import lines_of
-from billing.statements import number, statement_draft, statement_final
+from billing.pricing.contracts import contract_make
+from billing.pricing.price_books import RateTerms, price_book_publish
+from billing.pricing.rating import Prices, Quantity
+from billing.usage.corrections import usage_correct
+from billing.usage.metering import usage_meter
+from billing.usage.settlement import settle
 from tenants.accounts import project_create
 from tests.conftest import NOW, Customer
+
+VIEWS = (
+    "charges",
+    "costs",
+    "unpriced",
+    "usage_events",
+    "jobs",
+    "job_days",
+    "storage",
+    "pool_days",
+    "balances",
+    "focus",
+    "cost_allocation",
+)
 
 HOUR = timedelta(hours=1)
 # A month of Berlin, in which tenants of the tests are made: from the end of February to the end of March, in UTC.

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 
-from easel.registry.models import Pool, WorkerDay
+from easel.catalog.models import Pool, WorkerDay
 from tenants.accounts import project_create
 from tests.conftest import NOW
 from tests.easel.reporting.conftest import draw, select

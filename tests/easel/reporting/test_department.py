@@ -8,8 +8,8 @@ from collections import defaultdict
 from datetime import date
 from decimal import Decimal
 
+from billing.invoices.lines import charges_of
 from billing.money import format_micros
-from billing.statement_lines import charges_of
 from easel.portal.roles import operator_create
 from easel.reporting import exports
 from easel.reporting.exports import Span

@@ -11,7 +11,7 @@ from decimal import Decimal
 import pyarrow.parquet as pq
 import pytest
 
-from billing import ledger
+from billing.ledger import ledger
 from billing.models import Statement
 from easel.reporting import exports
 from easel.reporting.exports import Span

@@ -9,12 +9,12 @@ import pytest
 from django.db import DatabaseError, connection, connections, transaction
 from django.db.models import Max, Sum
 
-from billing.daily_costs import cost_day_seal
 from billing.models import CostDay
-from easel.generation import completion
-from easel.generation.deletion import job_delete
-from easel.generation.models import DailyJobs, Job
-from easel.ops.audit import daily_jobs_match_jobs
+from billing.usage.daily_costs import cost_day_seal
+from easel.jobs import lifecycle
+from easel.jobs.deletion import job_delete
+from easel.jobs.models import DailyJobs, Job
+from easel.observability.audit import daily_jobs_match_jobs
 from tests.conftest import NOW
 from tests.easel.reporting.conftest import select
 
@@ -42,7 +42,7 @@ def sums_of(customer):
 def expired(submit, customer, *, at, **spec):
     """A job that expired at `at`."""
     job = submit(customer, **spec)
-    assert completion.expire(job_id=job.id, now=max(at, job.expires_at))
+    assert lifecycle.expire(job_id=job.id, now=max(at, job.expires_at))
     return Job.objects.get(id=job.id)
 
 
@@ -76,7 +76,7 @@ def test_a_day_says_the_same_before_and_after_it_is_sealed(alice, submit, tomorr
 
 def test_a_job_that_ends_on_a_sealed_day_adds_itself(alice, submit):
     job = submit(alice)
-    completion.expire(job_id=job.id, now=job.expires_at)
+    lifecycle.expire(job_id=job.id, now=job.expires_at)
     assert sums_of(alice) == 1
     assert len(days_of(alice)) == 1
 
@@ -90,7 +90,7 @@ def test_a_job_whose_end_commits_while_its_day_is_sealed_is_in_it(customer, subm
         start.wait()
         try:
             for job in mine:
-                completion.expire(job_id=job.id, now=tomorrow)
+                lifecycle.expire(job_id=job.id, now=tomorrow)
         finally:
             connections.close_all()
 
@@ -107,7 +107,7 @@ def test_a_job_whose_end_commits_while_its_day_is_sealed_is_in_it(customer, subm
 def test_an_end_that_is_undone_is_not_counted(alice, submit):
     job = submit(alice)
     with transaction.atomic():
-        completion.expire(job_id=job.id, now=job.expires_at)
+        lifecycle.expire(job_id=job.id, now=job.expires_at)
         transaction.set_rollback(True)
     assert sums_of(alice) is None
 
@@ -126,7 +126,7 @@ def test_a_job_whose_words_were_deleted_counts_as_before(alice, submit, tomorrow
 )
 def test_seconds_are_kept_as_one_of_ten_steps_in_a_power_of_ten(seconds, kept):
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT generation_step_of_ten(%s::numeric)", [seconds])
+        cursor.execute("SELECT jobs_step_of_ten(%s::numeric)", [seconds])
         assert cursor.fetchone()[0] == Decimal(kept)
 
 
@@ -141,7 +141,7 @@ def test_audit_names_a_day_whose_sums_are_not_its_jobs(alice, submit):
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")  # as one who would go round the triggers
-            cursor.execute("UPDATE generation_job SET state = 'canceled' WHERE id = %s", [job.id])
+            cursor.execute("UPDATE jobs_job SET state = 'canceled' WHERE id = %s", [job.id])
         found = list(daily_jobs_match_jobs(NOW))
         transaction.set_rollback(True)
     day = job.finished_at.date()

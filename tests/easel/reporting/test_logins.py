@@ -8,7 +8,7 @@ from django.db import connection
 from psycopg import sql
 
 from easel.reporting.logins import LoginRefused, login_set
-from easel.reporting.views import VIEWS
+from tests.easel.reporting.conftest import VIEWS
 
 
 @pytest.fixture

@@ -4,21 +4,23 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import pytest
-from django.core.management import call_command
-from django.db import connection, transaction
-from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.recorder import MigrationRecorder
+from django.db import connection
 
-from billing import ledger
-from billing.metering import usage_meter
+from billing.ledger import ledger
 from billing.models import Meter, StoredObject
-from billing.rating import Quantity
-from billing.storage import gb_seconds, objects_deleted, objects_stored, storage_day_meter
-from easel.generation import completion, dispatch
-from easel.registry.models import WorkerDay
-from easel.reporting.views import VIEWS, views_drop, views_make
+from billing.pricing.rating import Quantity
+from billing.usage.metering import usage_meter
+from billing.usage.storage import (
+    gb_seconds,
+    objects_deleted,
+    objects_stored,
+    storage_day_meter,
+)
+from easel.catalog.models import WorkerDay
+from easel.jobs import lifecycle, queue
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW
+from tests.easel.reporting.conftest import VIEWS
 
 TODAY = NOW.date()
 
@@ -38,7 +40,7 @@ def draw(pool, submit):
 
     def make(customer, *, gpu_seconds=1.5, outcome="succeeded", **spec):
         job = submit(customer, **spec)
-        (attempt,) = dispatch.release(pool=pool, now=NOW + timedelta(seconds=2), lease_seconds=15)
+        (attempt,) = queue.release(pool=pool, now=NOW + timedelta(seconds=2), lease_seconds=15)
         outputs = (StoredOutput(index=0, seed=1, sha256="0" * 64, size_bytes=10),) if outcome == "succeeded" else ()
         report = AttemptFinished(
             attempt_token=str(attempt.token),
@@ -49,7 +51,7 @@ def draw(pool, submit):
             gpu_seconds=gpu_seconds,
             outputs=outputs,
         )
-        completion.finish(pool=pool, report=report, now=NOW + timedelta(seconds=5), attempts_max=1)
+        lifecycle.finish(pool=pool, report=report, now=NOW + timedelta(seconds=5), attempts_max=1)
         return job
 
     return make
@@ -80,48 +82,6 @@ def test_a_prompt_is_in_no_view(alice, draw):
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT count(*) FROM reporting.{view} AS seen WHERE seen::text LIKE '%%secret of alice%%'")
             assert cursor.fetchone() == (0,)
-
-
-def test_migrating_again_leaves_the_views_as_they_are(alice, draw):
-    draw(alice)
-    before = select("charges", tenant=alice.tenant.slug)
-    call_command("migrate", verbosity=0)
-    assert select("charges", tenant=alice.tenant.slug) == before
-
-
-def views_there():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_views WHERE schemaname = 'reporting'")
-        return cursor.fetchone()[0]
-
-
-def test_the_views_give_way_to_a_migration_and_come_back_after_it():
-    with transaction.atomic():
-        views_drop(using="default", plan=["a migration"])
-        gone = views_there()
-        views_make(using="default")
-        back = views_there()
-        transaction.set_rollback(True)
-    assert (gone, back) == (0, len(VIEWS))
-
-
-def test_they_stay_where_no_migration_runs():
-    with transaction.atomic():
-        views_drop(using="default", plan=[])
-        left = views_there()
-        transaction.set_rollback(True)
-    assert left == len(VIEWS)
-
-
-def test_tables_of_an_older_version_get_no_views():
-    with transaction.atomic():
-        views_drop(using="default", plan=["a migration"])
-        [newest] = MigrationLoader(connection).graph.leaf_nodes("generation")
-        MigrationRecorder(connection).record_unapplied(*newest)
-        views_make(using="default")
-        left = views_there()
-        transaction.set_rollback(True)
-    assert left == 0
 
 
 def test_charges_add_up_to_what_the_ledger_earned(alice, draw):

@@ -8,16 +8,17 @@ import pytest
 from django.db import connections, transaction
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from easel.generation import completion
-from easel.ops.metrics import DatabaseState
-from easel.webhooks import deliverer, delivery
+from core.models import AuditEvent
+from easel.jobs import lifecycle
+from easel.observability.metrics import DatabaseState
+from easel.processes import deliverer
+from easel.webhooks import delivery
 from easel.webhooks.delivery import DELAYS, LEASE, OF_ENDPOINT_MAX, OF_TENANT_MAX, delivery_record, messages_forget
 from easel.webhooks.endpoints import ROTATION, endpoint_change, secret_rotate, webhooks_erase
 from easel.webhooks.errors import WebhookDisabled
 from easel.webhooks.models import Event, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
 from easel.webhooks.outbox import delivery_replay, webhook_emit, webhook_test
 from easel.webhooks.queries import overdue_seconds
-from tenants.models import AuditEvent
 from tests.conftest import NOW
 from tests.easel.webhooks.conftest import claims_of, deliver, sent
 
@@ -50,7 +51,7 @@ def test_every_end_of_a_job_has_its_event(alice, endpoint, submit, end, outcome,
 
 def test_a_job_that_is_canceled_before_it_began_is_told_too(alice, endpoint, submit):
     endpoint(alice)
-    completion.cancel(job=submit(alice), now=NOW)
+    lifecycle.cancel(job=submit(alice), now=NOW)
     assert WebhookMessage.objects.get(tenant=alice.tenant).event == "job.canceled"
 
 

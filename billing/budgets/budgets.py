@@ -1,0 +1,173 @@
+"""Budgets: what a tenant, a project or a key means to spend in a month, set, removed and shown."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F, OuterRef, Q, Subquery, Sum
+
+from billing.ledger import ledger
+from billing.ledger.budget_months import crossings_find
+from billing.models import Account, Adjustment, Budget, BudgetCrossing, BudgetHold, BudgetMonth, Charge, Entry
+from billing.models import Transaction as Movement
+from billing.money import AMOUNT_MICROS_MAX
+from billing.profiles import month_begin, month_end, month_of, zone_of
+from core.errors import DomainError
+from tenants.models import ApiKey, Project, Tenant
+
+
+class BudgetInvalid(DomainError):
+    """A budget is of an account, of one of its projects or of one of its keys, in the account's currency."""
+
+    code = "budget_invalid"
+
+
+class BudgetNotFound(DomainError):
+    """There is no such budget."""
+
+    code, http_status = "budget_not_found", 404
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetStanding:
+    """A budget with the counts of the month that ends at `resets_at`, in micro-units; `crossed` in percent."""
+
+    budget: Budget
+    spent_micros: int
+    held_micros: int
+    crossed: tuple[int, ...]
+    resets_at: datetime
+
+    @property
+    def left_micros(self) -> int:
+        return max(0, self.budget.amount_micros - self.spent_micros - self.held_micros)
+
+
+@transaction.atomic
+def budget_set(
+    *,
+    tenant: Tenant,
+    project: Project | None = None,
+    api_key: ApiKey | None = None,
+    amount_micros: int,
+    hard_stop: bool,
+    unfinished: Callable[[], Iterable[UUID]],
+    now: datetime,
+) -> Budget:
+    """Makes the budget of a tenant, a project or a key, or changes it; it holds for what is admitted from now on.
+
+    A new one counts what its month was charged so far, and what is held for the jobs that `unfinished` names: those of
+    its owner that have not ended, asked for once the tenant's money stands still. A changed amount has the thresholds
+    that it hasn't reached told again. Raises `BudgetInvalid`.
+    """
+    if not 0 <= amount_micros <= AMOUNT_MICROS_MAX:
+        raise BudgetInvalid(f"a budget is 0 to {AMOUNT_MICROS_MAX} micros", param="amount_micros")
+    if project is not None and api_key is not None:
+        raise BudgetInvalid("a budget is of a project or of a key, not of both", param="api_key")
+    if any(owner is not None and owner.tenant_id != tenant.pk for owner in (project, api_key)):
+        raise BudgetInvalid("the project or the key is of another account")
+    ledger.budgeted_set(tenant=tenant, budgeted=True)  # and nobody else moves the tenant's money until the commit
+    zone = zone_of(tenant.pk)
+    changed = {"amount_micros": amount_micros, "hard_stop": hard_stop, "updated_at": now}
+    made = {**changed, "currency": tenant.currency, "counts_from": month_begin(now, zone), "created_at": now}
+    budget, created = Budget.objects.update_or_create(
+        tenant=tenant, project=project, api_key=api_key, defaults=changed, create_defaults=made
+    )
+    month, _ = BudgetMonth.objects.get_or_create(budget=budget, month=month_of(now, zone))
+    if created:
+        _count(month, unfinished())
+    reached = month.spent_micros * 100 // amount_micros if amount_micros and month.spent_micros > 0 else 0
+    BudgetCrossing.objects.filter(budget_month=month, percent__gt=reached).delete()
+    crossings_find(budget, at=now)
+    return budget
+
+
+@transaction.atomic
+def budget_remove(*, tenant: Tenant, budget_id: UUID) -> Budget:
+    """Takes a budget away, with its counts. Raises `BudgetNotFound`."""
+    ledger.budgeted_set(tenant=tenant, budgeted=True)
+    budget = budget_get(tenant=tenant, budget_id=budget_id)
+    Budget.objects.filter(pk=budget_id).delete()
+    ledger.budgeted_set(tenant=tenant, budgeted=Budget.objects.filter(tenant=tenant).exists())
+    return budget
+
+
+def budget_get(*, tenant: Tenant, budget_id: UUID) -> Budget:
+    """Raises `BudgetNotFound`."""
+    found = Budget.objects.filter(tenant=tenant, pk=budget_id).select_related("project", "api_key").first()
+    if found is None:
+        raise BudgetNotFound
+    return found
+
+
+def budget_standing(*, tenant: Tenant, budget_id: UUID, at: datetime) -> BudgetStanding:
+    """How a budget stands in the month of an instant. Raises `BudgetNotFound`."""
+    budget = budget_get(tenant=tenant, budget_id=budget_id)
+    return next(standing for standing in budgets_of(tenant, at=at) if standing.budget == budget)
+
+
+def budgets_of(tenant: Tenant, *, at: datetime) -> list[BudgetStanding]:
+    """The tenant's budgets and how they stand in the month of an instant: the account's own first."""
+    zone = zone_of(tenant.pk)
+    months = BudgetMonth.objects.filter(budget__tenant=tenant, month=month_of(at, zone)).prefetch_related("crossings")
+    by_budget = {month.budget_id: month for month in months}
+    order = (F("project__slug").asc(nulls_first=True), F("api_key__key_id").asc(nulls_first=True))
+    standings = []
+    for budget in Budget.objects.filter(tenant=tenant).select_related("project", "api_key").order_by(*order):
+        month = by_budget.get(budget.pk)
+        standings.append(
+            BudgetStanding(
+                budget=budget,
+                spent_micros=month.spent_micros if month else 0,
+                held_micros=month.held_micros if month else 0,
+                crossed=tuple(sorted(crossing.percent for crossing in month.crossings.all())) if month else (),
+                resets_at=month_end(at, zone),
+            )
+        )
+    return standings
+
+
+def charged_micros(budget: Budget) -> int:
+    """What a budget's owner was charged from `counts_from` on, taxes apart: what its months have counted together."""
+    admitted = Movement.objects.filter(kind=Movement.Kind.HOLD, reference=OuterRef("transaction__reference"))
+    charges = Charge.objects.filter(
+        transaction__tenant=budget.tenant_id, transaction__created_at__gte=budget.counts_from, currency=budget.currency
+    ).alias(admitted_at=Subquery(admitted.values("created_at")))
+    # A job belongs to the month in which it was admitted, whatever month it ended in.
+    charges = charges.filter(Q(admitted_at=None) | Q(admitted_at__gte=budget.counts_from)).order_by()
+    adjustments = Adjustment.objects.filter(
+        tenant=budget.tenant_id, transaction__created_at__gte=budget.counts_from, currency=budget.currency
+    ).exclude(kind=Adjustment.Kind.WRITE_OFF)
+    if budget.api_key is not None:
+        own = charges.filter(
+            transaction__kind=Movement.Kind.POST, usage_record__dimensions__api_key=budget.api_key.key_id
+        )
+        return _sum(own)
+    if budget.project_id is not None:
+        charges = charges.filter(usage_record__project=budget.project_id)
+        adjustments = adjustments.filter(project=budget.project_id)
+    return _sum(charges) + _sum(adjustments)
+
+
+def _sum(rows: Any) -> int:
+    return rows.aggregate(sum=Sum("amount_micros"))["sum"] or 0
+
+
+def _count(month: BudgetMonth, unfinished: Iterable[UUID]) -> None:
+    """Has a new budget's first month count what was charged and is held already."""
+    holds = Entry.objects.filter(
+        transaction__reference__in=list(unfinished),
+        transaction__kind=Movement.Kind.HOLD,
+        transaction__created_at__gte=month.budget.counts_from,
+        account__kind=Account.Kind.HELD,
+    )
+    BudgetHold.objects.bulk_create(
+        BudgetHold(budget_month=month, reference=reference, amount_micros=amount)
+        for reference, amount in holds.values_list("transaction__reference", "amount_micros")
+    )
+    month.held_micros = _sum(BudgetHold.objects.filter(budget_month=month))
+    month.spent_micros = charged_micros(month.budget)
+    month.save(update_fields=["spent_micros", "held_micros"])

@@ -1,0 +1,84 @@
+"""Credit and its limits: grants that expire, and budgets."""
+
+import uuid
+
+from django.db import models
+from django.db.models import Q
+
+from tenants.models import ApiKey, Project, Tenant
+
+
+class Budget(models.Model):
+    """What a tenant, one of its projects or keys means to spend in a month; with `hard_stop` it can spend no more."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="budgets")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, null=True, blank=True, related_name="budgets")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="budgets")
+    amount_micros = models.BigIntegerField()
+    currency = models.CharField(max_length=3)
+    hard_stop = models.BooleanField(default=False, help_text="Refuse what would go over it.")
+    counts_from = models.DateTimeField(help_text="The beginning of the month in which it was made.")
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["tenant", "project", "api_key"], nulls_distinct=False, name="budget_one_per_holder"
+            ),
+            models.CheckConstraint(
+                condition=Q(project__isnull=True) | Q(api_key__isnull=True), name="budget_of_a_project_or_a_key"
+            ),
+            models.CheckConstraint(condition=Q(amount_micros__gte=0), name="budget_not_negative"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.project or self.api_key or self.tenant)
+
+
+class BudgetMonth(models.Model):
+    """What was charged to a budget in a month of its tenant's time zone, and what is held of it."""
+
+    budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="months")
+    month = models.DateField(help_text="Its first day.")
+    spent_micros = models.BigIntegerField(default=0)
+    held_micros = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["budget", "month"], name="budget_month_unique"),
+            models.CheckConstraint(condition=Q(held_micros__gte=0), name="budget_held_not_negative"),
+        ]
+
+
+class BudgetHold(models.Model):
+    """What a job that has not ended may still cost a budget, of the month in which it was admitted."""
+
+    budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="holds")
+    reference = models.UUIDField(db_index=True, help_text="The job's id.")
+    amount_micros = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["reference", "budget_month"], name="budget_hold_once"),
+        ]
+
+
+class BudgetCrossing(models.Model):
+    """A threshold that a budget's month has reached: told once, by a webhook and by e-mail."""
+
+    budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="crossings")
+    percent = models.PositiveSmallIntegerField()
+    spent_micros = models.BigIntegerField()
+    at = models.DateTimeField()
+    told_at = models.DateTimeField(null=True, blank=True)
+    mailed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["budget_month", "percent"], name="budget_crossing_once")]
+        indexes = [
+            models.Index(
+                fields=["at"], condition=Q(told_at__isnull=True) | Q(mailed_at__isnull=True), name="budget_crossing_due"
+            )
+        ]

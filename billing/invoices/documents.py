@@ -1,0 +1,252 @@
+"""What a statement looks like: as a page that prints well, as PDF, and as CSV for a spreadsheet."""
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from xml.sax.saxutils import escape
+from zoneinfo import ZoneInfo
+
+from django.template.loader import render_to_string
+
+from billing.invoices.lines import projects_of
+from billing.models import Statement, StatementLine
+from billing.money import amount_text, from_micros, places_of
+
+_OTHER_FONT = "STSong-Light"
+_COLUMNS = (
+    "statement",
+    "period_start",
+    "period_end",
+    "project",
+    "labels",
+    "meter",
+    "model",
+    "description",
+    "quantity",
+    "amount",
+    "currency",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownLine:
+    description: str
+    model: str
+    quantity: str
+    amount: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The lines of a project with their sum; those of none are the account's."""
+
+    name: str
+    labels: str
+    lines: list[ShownLine]
+    amount: str
+
+
+def title_of(statement: Statement) -> str:
+    """`Statement 42`, `Credit note 43`; of a draft without a number."""
+    name = "Credit note" if statement.kind == Statement.Kind.CREDIT_NOTE else "Statement"
+    return f"{name} {statement.number}" if statement.number else name
+
+
+def period_of(statement: Statement) -> str:
+    """First and last day, in the statement's zone: `1 October 2026 to 31 October 2026`."""
+    zone = ZoneInfo(statement.time_zone)
+    last = statement.period_end - timedelta(microseconds=1)
+    return f"{_day(statement.period_start, zone)} to {_day(last, zone)}"
+
+
+def statement_html(statement: Statement, lines: Sequence[StatementLine]) -> str:
+    return render_to_string("billing/statement.html", _context(statement, lines))
+
+
+def statement_csv(statement: Statement, lines: Sequence[StatementLine], *, comma: bool = False) -> Iterator[str]:
+    """Row by row. With `comma` decimals have a comma and columns a semicolon, as many spreadsheets want."""
+    file = io.StringIO()
+    rows = csv.writer(file, delimiter=";" if comma else ",", lineterminator="\r\n")
+    rows.writerow(_COLUMNS)
+    projects = projects_of(lines)
+    for line in lines:
+        project = projects.get(line.project_id) if line.project_id else None
+        rows.writerow(
+            (
+                statement.number or "draft",
+                statement.period_start.isoformat(),
+                statement.period_end.isoformat(),
+                _cell(project.slug) if project else "",
+                _cell(_labels(project.labels)) if project else "",
+                line.meter,
+                _cell(line.model),
+                _cell(line.description),
+                _decimal(line.quantity, comma),
+                _decimal(from_micros(line.amount_micros), comma),
+                statement.currency,
+            )
+        )
+        yield _taken(file)
+    if not lines:
+        yield _taken(file)
+
+
+def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes:
+    from reportlab.lib import colors
+    from reportlab.lib.pagesizes import A4
+    from reportlab.lib.styles import ParagraphStyle
+    from reportlab.lib.units import mm
+    from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
+
+    shown = _context(statement, lines)
+    plain = ParagraphStyle("plain", fontName="Helvetica", fontSize=8.5, leading=11)
+    right = ParagraphStyle("right", parent=plain, alignment=2)
+    soft = ParagraphStyle("soft", parent=plain, textColor=colors.HexColor("#6b6880"))
+    bold = ParagraphStyle("bold", parent=plain, fontName="Helvetica-Bold")
+    bold_right = ParagraphStyle("bold right", parent=bold, alignment=2)
+    big = ParagraphStyle("big", parent=bold, fontSize=16, leading=20)
+
+    def text(words: str, style: ParagraphStyle) -> Paragraph:
+        return Paragraph(_marked(words), style)
+
+    draft = " (draft)" if statement.state == Statement.State.DRAFT else ""
+    to = statement.billed_to
+    head = Table(
+        [
+            [
+                [text(shown["title"] + draft, big), text(shown["period"], soft), text(_corrects(statement), soft)],
+                [text(part, right) for part in (to["name"], *to["address"].splitlines(), to["tax_id"]) if part],
+            ]
+        ],
+        colWidths=[100 * mm, 80 * mm],
+    )
+    head.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP")]))
+    story: list[Any] = [head, Spacer(0, 6 * mm)]
+    rule = ("LINEBELOW", (0, 0), (-1, -2), 0.4, colors.HexColor("#dcdae6"))
+    for group in shown["groups"]:
+        name = f"{group.name}  {group.labels}".strip()
+        rows = [[text(name, bold), text("Model", soft), text("Quantity", right), text(statement.currency, right)]]
+        rows += [
+            [text(one.description, plain), text(one.model, plain), text(one.quantity, right), text(one.amount, right)]
+            for one in group.lines
+        ]
+        rows.append([text(group.name, bold), "", "", text(group.amount, bold_right)])
+        table = Table(rows, colWidths=[98 * mm, 28 * mm, 24 * mm, 30 * mm], repeatRows=1)
+        table.setStyle(TableStyle([rule, ("VALIGN", (0, 0), (-1, -1), "TOP")]))
+        story += [table, Spacer(0, 5 * mm)]
+    if not shown["groups"]:
+        story.append(text("Nothing was charged in this month.", plain))
+    totals = [
+        [text("Sum", plain), text(f"{shown['subtotal']} {statement.currency}", right)],
+        [
+            text(f"{statement.tax_name}, {shown['tax_percent']} %", plain),
+            text(f"{shown['tax']} {statement.currency}", right),
+        ],
+        [text("Total", bold), text(f"{shown['total']} {statement.currency}", bold_right)],
+    ]
+    story.append(Table(totals, colWidths=[40 * mm, 44 * mm], hAlign="RIGHT"))
+    file = io.BytesIO()
+    document = SimpleDocTemplate(
+        file,
+        pagesize=A4,
+        title=f"{shown['title']} – {to['name']}",
+        author="Easel",
+        leftMargin=15 * mm,
+        rightMargin=15 * mm,
+        topMargin=15 * mm,
+        bottomMargin=15 * mm,
+        # The same statement is the same file, byte for byte.
+        invariant=1,
+    )
+    document.build(story, onFirstPage=_page_number, onLaterPages=_page_number)
+    return file.getvalue()
+
+
+def _page_number(canvas: Any, _document: Any) -> None:
+    canvas.setFont("Helvetica", 7)
+    canvas.drawRightString(195 * 72 / 25.4, 8 * 72 / 25.4, str(canvas.getPageNumber()))
+
+
+def _marked(words: str) -> str:
+    """Text for the PDF: what its own fonts lack is set in a font that readers have for Chinese, Greek and Cyrillic."""
+    from reportlab.pdfbase import pdfmetrics
+    from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+
+    if _OTHER_FONT not in pdfmetrics.getRegisteredFontNames():
+        pdfmetrics.registerFont(UnicodeCIDFont(_OTHER_FONT))
+    runs = itertools.groupby(words, key=lambda letter: letter.encode("cp1252", "ignore") == b"")
+    return "".join(
+        f'<font name="{_OTHER_FONT}">{escape("".join(letters))}</font>' if other else escape("".join(letters))
+        for other, letters in runs
+    )
+
+
+def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, Any]:
+    projects = projects_of(lines)
+    amounts = [line.amount_micros for line in lines]
+    places = places_of([*amounts, statement.tax_micros])
+    by_project: dict[Any, list[StatementLine]] = {}
+    for line in lines:
+        by_project.setdefault(line.project_id, []).append(line)
+    zone = ZoneInfo(statement.time_zone)
+    return {
+        "statement": statement,
+        "title": title_of(statement),
+        "period": period_of(statement),
+        "finalised": _day(statement.finalised_at, zone) if statement.finalised_at else "",
+        "groups": [
+            Group(
+                name=projects[project_id].slug if project_id else "Account",
+                labels=_labels(projects[project_id].labels) if project_id else "",
+                lines=[_shown(line, places) for line in found],
+                amount=amount_text(sum(line.amount_micros for line in found), places=places),
+            )
+            for project_id, found in by_project.items()
+        ],
+        "subtotal": amount_text(statement.subtotal_micros, places=places),
+        "tax": amount_text(statement.tax_micros, places=places),
+        "tax_percent": f"{(statement.tax_rate * 100).normalize():f}",
+        "total": amount_text(statement.total_micros, places=places),
+    }
+
+
+def _shown(line: StatementLine, places: int) -> ShownLine:
+    quantity = "" if line.quantity is None else f"{line.quantity.normalize():f}"
+    return ShownLine(line.description, line.model, quantity, amount_text(line.amount_micros, places=places))
+
+
+def _corrects(statement: Statement) -> str:
+    return f"corrects statement {statement.corrects.number}" if statement.corrects else ""
+
+
+def _day(at: datetime, zone: ZoneInfo) -> str:
+    local = at.astimezone(zone)
+    return f"{local.day} {local:%B %Y}"
+
+
+def _labels(labels: dict[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in sorted(labels.items()))
+
+
+def _decimal(value: Decimal | None, comma: bool) -> str:
+    if value is None:
+        return ""
+    text = f"{value.normalize():f}"
+    return text.replace(".", ",") if comma else text
+
+
+def _cell(text: str) -> str:
+    """A spreadsheet takes what begins with one of these for a formula: a tenant's name shall be none."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _taken(file: io.StringIO) -> str:
+    text = file.getvalue()
+    file.seek(0)
+    file.truncate()
+    return text

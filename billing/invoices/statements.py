@@ -1,0 +1,264 @@
+"""Statements: what a tenant was charged in a month of its own time zone; drafts, and final ones with a number.
+
+A tenant's periods follow each other without gap: the first begins with the month in which the tenant was made, the
+next where the last one ended, and each ends at a first of a month, at midnight, in the zone of the tenant's profile as
+it is then. So a change of zone makes one month some hours longer or shorter, and nothing is told twice or left out.
+
+A statement has the charges that were written in its period, by project, meter, model and price, and the adjustments
+that were made in it or for it. A correction that is written later belongs to the month in which it is written; one of a
+final statement is told by a credit note, which never stands on another statement.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, time, timedelta
+from decimal import Decimal
+
+from django.db import transaction
+from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
+
+from billing.invoices.lines import charges_of, lines_of
+from billing.ledger import ledger
+from billing.ledger.adjustments import adjustment_record
+from billing.models import (
+    Adjustment,
+    Charge,
+    Contract,
+    Meter,
+    Rate,
+    Statement,
+    StatementLine,
+    StatementSequence,
+)
+from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.profiles import month_begin, month_end, profile_of
+from billing.usage.storage import storage_days_due
+from core.errors import DomainError
+from tenants.models import Tenant
+
+# What was begun before midnight may commit after it, and the storage of a day is metered an hour after it.
+SETTLING = timedelta(hours=2)
+# The clocks of two zones are at most 26 hours apart: what a change of zone leaves of a month is no month of its own.
+_ZONES_APART = timedelta(days=2)
+# How long a draft waits for somebody to look at it before it is made final by itself.
+REVIEW = timedelta(days=3)
+# Names what a statement moves for its ledger transactions; never to be changed, as it makes a repeat harmless.
+_NAMESPACE = uuid.UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
+_PLATFORM = "platform"
+
+
+class StatementNotReady(DomainError):
+    """The month is not over, or not all of it is metered: wait until it is."""
+
+    code, http_status, retryable = "statement_not_ready", 409, True
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """From `start` until before `end`, a month of `zone`."""
+
+    start: datetime
+    end: datetime
+    zone: str
+
+
+def period_next(tenant: Tenant) -> Period:
+    """The period after the tenant's last statement: the one that goes on, or one that is over and not drawn up yet."""
+    zone = profile_of(tenant).time_zone
+    told = Statement.objects.filter(tenant=tenant, kind=Statement.Kind.STATEMENT)
+    last = told.order_by("-period_start").first()
+    start = last.period_end if last else month_begin(tenant.created_at, zone)
+    return Period(start, month_end(start + _ZONES_APART, zone), zone)
+
+
+def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[StatementLine]]:
+    """What the statement of the period that goes on would say if it ended now; nothing is kept of it."""
+    statement = _begun(tenant, period_next(tenant), now)
+    lines = lines_of(statement)
+    _total(statement, lines)
+    return statement, lines
+
+
+@transaction.atomic
+def statement_draft(tenant: Tenant, *, now: datetime) -> Statement:
+    """Draws up the oldest period that is over and not final, or draws it up anew. Raises `StatementNotReady`."""
+    _lock(tenant)
+    draft = _drafts(tenant).order_by("period_start").first()
+    if draft is None:
+        period = period_next(tenant)
+        if period.end + SETTLING > now:
+            raise StatementNotReady(
+                f"the month of {tenant} ends at {period.end.isoformat()}; it is settled two hours on"
+            )
+        draft = _begun(tenant, period, now)
+        draft.save(force_insert=True)
+    return draw_up(draft, now)
+
+
+@transaction.atomic
+def statement_final(statement: Statement, *, now: datetime) -> Statement:
+    """Makes a draft final: its minimum and volume prices, its tax, its number. A final one stays as it is.
+
+    All of it in one transaction, so that after a crash there is a draft or all of it. Raises `StatementNotReady`.
+    """
+    _lock(statement.tenant)
+    statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
+    if statement.state == Statement.State.FINAL:
+        return statement
+    due = storage_days_due(now=now, tenant=statement.tenant)
+    unmetered = [day for day in due if datetime.combine(day, time(), UTC) < statement.period_end]
+    if statement.period_end + SETTLING > now or unmetered:
+        missing = f"the storage of {unmetered[0]} is not metered" if unmetered else "the month is not settled"
+        raise StatementNotReady(f"{missing}: the statement can't be final yet")
+    _settle_volume(statement, now)
+    _settle_minimum(statement, now)
+    draw_up(statement, now)
+    return number(statement, now=now)
+
+
+def number(statement: Statement, *, now: datetime) -> Statement:
+    """Charges the tax of a document that is drawn up and gives it its number; in the caller's transaction."""
+    ledger.tax(
+        tenant=statement.tenant,
+        amount_micros=statement.tax_micros,
+        reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/tax"),
+        at=now,
+        description=f"{statement.tax_name} of {statement}",
+    )
+    sequence = StatementSequence.objects.select_for_update().get()
+    sequence.last += 1
+    sequence.save(update_fields=["last"])
+    statement.state, statement.number, statement.finalised_at = Statement.State.FINAL, sequence.last, now
+    statement.save(update_fields=["state", "number", "finalised_at"])
+    return statement
+
+
+def statements_make(*, now: datetime) -> int:
+    """Draws up the months that are over, and makes final what was looked at long enough; returns how many of both."""
+    made = 0
+    told = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")
+    tenants = Tenant.objects.annotate(told_until=Subquery(told.values("period_end")[:1]))
+    for tenant in tenants.filter(Q(told_until=None) | Q(told_until__lt=now - timedelta(days=27))).iterator():
+        if period_next(tenant).end + SETTLING <= now and not _drafts(tenant).exists():
+            statement_draft(tenant, now=now)
+            made += 1
+    waiting = Statement.objects.filter(state=Statement.State.DRAFT, period_end__lte=now - SETTLING - REVIEW)
+    for statement in waiting.select_related("tenant").order_by("period_start"):
+        with contextlib.suppress(StatementNotReady):  # its storage will be metered
+            statement_final(statement, now=now)
+            made += 1
+    return made
+
+
+def _drafts(tenant: Tenant) -> QuerySet[Statement]:
+    return Statement.objects.filter(tenant=tenant, state=Statement.State.DRAFT)
+
+
+def _lock(tenant: Tenant) -> None:
+    """A tenant's statements are made one at a time."""
+    Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
+
+
+def _begun(tenant: Tenant, period: Period, now: datetime) -> Statement:
+    profile = profile_of(tenant)
+    return Statement(
+        id=uuid.uuid4(),
+        tenant=tenant,
+        currency=tenant.currency,
+        time_zone=period.zone,
+        period_start=period.start,
+        period_end=period.end,
+        billed_to={
+            "name": profile.legal_name or tenant.name or tenant.slug,
+            "address": profile.address,
+            "tax_id": profile.tax_id,
+        },
+        tax_name=profile.tax_name,
+        tax_rate=profile.tax_rate,
+        made_at=now,
+    )
+
+
+def draw_up(statement: Statement, now: datetime) -> Statement:
+    """Writes a draft's lines and totals anew."""
+    statement.lines.all().delete()
+    lines = lines_of(statement)
+    StatementLine.objects.bulk_create(lines)
+    _total(statement, lines)
+    statement.made_at = now
+    statement.save()
+    return statement
+
+
+def _total(statement: Statement, lines: Iterable[StatementLine]) -> None:
+    statement.subtotal_micros = sum(line.amount_micros for line in lines)
+    taxed = EXACT.multiply(from_micros(statement.subtotal_micros), statement.tax_rate)
+    statement.tax_micros = to_micros(taxed)
+    statement.total_micros = statement.subtotal_micros + statement.tax_micros
+
+
+def _settle_volume(statement: Statement, now: datetime) -> None:
+    """What the tier that the month's sum reaches makes of all its units, less what was charged on the way."""
+    # A correction of a month before was charged by that month's sum, and is no part of this one's.
+    of_before = Q(kind=Charge.Kind.CORRECTION, usage_record__corrects__occurred_at__lt=statement.period_start)
+    volume = charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).exclude(Q(kind=Charge.Kind.CAP) | of_before)
+    sums = (
+        volume.order_by().values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
+    )
+    of_rate: dict[int, list[tuple[Decimal, Decimal, int]]] = {}
+    for rate_id, discount, quantity, amount in sums:
+        of_rate.setdefault(rate_id, []).append((discount, quantity, amount))
+    for rate in Rate.objects.filter(pk__in=of_rate).prefetch_related("tiers").order_by("pk"):
+        parts = of_rate[rate.pk]
+        total = sum((quantity for _, quantity, _ in parts), Decimal(0))
+        reached = [tier.unit_price for tier in rate.tiers.all() if total > tier.above]
+        price = reached[-1] if reached else rate.unit_price
+        due = sum(
+            to_micros(EXACT.multiply(EXACT.multiply(quantity, price), 1 - discount)) for discount, quantity, _ in parts
+        )
+        _adjust(
+            statement,
+            Adjustment.Kind.VOLUME,
+            due - sum(amount for *_, amount in parts),
+            f"{rate.pk}",
+            f"{Meter(rate.meter).label}: all {total.normalize():f} at {price.normalize():f} {statement.currency}",
+            now,
+        )
+
+
+def _settle_minimum(statement: Statement, now: datetime) -> None:
+    at = statement.period_end - timedelta(microseconds=1)
+    running = Q(starts_at__lte=at) & (Q(ends_at=None) | Q(ends_at__gt=at))
+    contract = Contract.objects.filter(running, tenant=statement.tenant_id).first()
+    if contract is None:
+        return
+    charged = sum(
+        line.amount_micros for line in lines_of(statement) if line.meter or line.kind == Adjustment.Kind.VOLUME
+    )
+    agreed = format_micros(contract.minimum_micros, statement.currency)
+    short = max(0, contract.minimum_micros - charged)
+    _adjust(statement, Adjustment.Kind.MINIMUM, short, "minimum", f"up to the month's minimum of {agreed}", now)
+
+
+def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str, reason: str, now: datetime) -> None:
+    if not amount:
+        return
+    made = ledger.adjust(
+        tenant=statement.tenant,
+        amount_micros=amount,
+        reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"),
+        at=now,
+        description=reason[:200],
+    )
+    if made is not None:
+        adjustment_record(
+            made,
+            kind=kind,
+            amount_micros=amount,
+            reason=reason[:200],
+            author=_PLATFORM,
+            project=None,
+            statement=statement,
+        )

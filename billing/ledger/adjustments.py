@@ -1,0 +1,125 @@
+"""What people move by hand, each with its reason and its author."""
+
+import uuid
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from billing.ledger import ledger
+from billing.models import Adjustment, Charge, Statement, Transaction
+from billing.money import AMOUNT_MICROS_MAX, format_micros
+from core.errors import DomainError
+from tenants.models import Project, Tenant
+
+_REASON_CHARS_MAX = 200
+
+
+class AdjustmentInvalid(DomainError):
+    """An adjustment is of an amount that isn't zero, and has a reason."""
+
+    code = "adjustment_invalid"
+
+
+class ChargeNotFound(DomainError):
+    """There is no such charge of this tenant."""
+
+    code, http_status = "charge_not_found", 404
+
+
+class NothingOwed(DomainError):
+    """The tenant owes nothing that could be given up."""
+
+    code, http_status = "nothing_owed", 409
+
+
+@transaction.atomic
+def adjustment_make(
+    *,
+    tenant: Tenant,
+    amount_micros: int,
+    reason: str,
+    author: str,
+    reference: UUID,
+    now: datetime,
+    project: Project | None = None,
+    charge: Charge | None = None,
+) -> Adjustment | None:
+    """Charges a tenant an amount, or gives it back if it is below zero; `charge` is the one that was disputed.
+
+    None when this was done before. Raises `AdjustmentInvalid`.
+    """
+    if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
+        most = format_micros(AMOUNT_MICROS_MAX, tenant.currency)
+        raise AdjustmentInvalid(f"an amount is not zero, and at most {most}", param="amount")
+    if charge is not None:
+        project = charge.usage_record.project
+    reason = checked_reason(reason)
+    made = ledger.adjust(
+        tenant=tenant, amount_micros=amount_micros, reference=reference, at=now, description=reason, project=project
+    )
+    if made is None:
+        return None
+    kind = Adjustment.Kind.DEBIT if amount_micros > 0 else Adjustment.Kind.CREDIT
+    return adjustment_record(
+        made, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
+    )
+
+
+@transaction.atomic
+def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now: datetime) -> Adjustment | None:
+    """Gives up all that a tenant owes. None when this was done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
+    reason = checked_reason(reason)
+    owed = ledger.locked(tenant).owed
+    made = ledger.write_off(tenant=tenant, reference=reference, at=now, description=reason)
+    if made is None:
+        if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF).exists():
+            return None
+        raise NothingOwed(f"{tenant} owes nothing")
+    return adjustment_record(
+        made, kind=Adjustment.Kind.WRITE_OFF, amount_micros=-owed, reason=reason, author=author, project=None
+    )
+
+
+def adjustment_record(
+    made: Transaction,
+    *,
+    kind: Adjustment.Kind,
+    amount_micros: int,
+    reason: str,
+    author: str,
+    project: Project | None,
+    charge: Charge | None = None,
+    statement: Statement | None = None,
+) -> Adjustment:
+    """Writes down who moved what and why, beside the ledger's transaction."""
+    return Adjustment.objects.create(
+        id=uuid.uuid4(),
+        tenant=made.tenant,
+        project=project,
+        transaction=made,
+        kind=kind,
+        amount_micros=amount_micros,
+        currency=made.currency,
+        reason=reason,
+        author=author[:200],
+        charge=charge,
+        statement=statement,
+        created_at=made.created_at,
+    )
+
+
+def charge_get(*, tenant: Tenant, charge_id: UUID) -> Charge:
+    """Raises `ChargeNotFound`."""
+    found = Charge.objects.select_related("usage_record__project").filter(pk=charge_id, usage_record__tenant=tenant)
+    if (charge := found.first()) is None:
+        raise ChargeNotFound
+    return charge
+
+
+def checked_reason(reason: str) -> str:
+    """Raises `AdjustmentInvalid`."""
+    reason = reason.strip()
+    if not reason or len(reason) > _REASON_CHARS_MAX:
+        raise AdjustmentInvalid(f"a reason has 1 to {_REASON_CHARS_MAX} characters", param="reason")
+    return reason

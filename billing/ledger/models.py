@@ -1,0 +1,217 @@
+"""Where the money is: accounts, the transactions whose entries move them, and adjustments by people."""
+
+import uuid
+
+from django.db import models
+from django.db.models import F, Q
+
+from tenants.models import Project, Tenant
+
+
+class Account(models.Model):
+    """One of a tenant's accounts; `balance_micros` equals the sum of its entries."""
+
+    class Kind(models.TextChoices):
+        FUNDING = "funding", "where credit comes from"
+        CREDIT = "credit", "what the tenant can spend; below zero, down to its limit, what it owes on account"
+        HELD = "held", "what is reserved for jobs not settled yet"
+        REVENUE = "revenue", "what was earned, by meter"
+        RECEIVABLE = "receivable", "what the tenant owes beyond its limit, below zero: the next grant pays it first"
+        ADJUSTMENTS = "adjustments", "what was given or taken by hand"
+        EXPIRED = "expired", "credit that ran out unspent"
+        TAX = "tax", "taxes on final statements"
+        WRITE_OFF = "write_off", "debts given up"
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="accounts")
+    kind = models.CharField(max_length=20, choices=Kind)
+    meter = models.CharField(max_length=20, blank=True, help_text="Of revenue; empty before it was kept by meter.")
+    currency = models.CharField(max_length=3)
+    balance_micros = models.BigIntegerField(default=0)
+    credit_limit_micros = models.BigIntegerField(default=0, help_text="How far `credit` may go below zero.")
+    budgeted = models.BooleanField(default=False, help_text="Of `credit`: whether its tenant has budgets.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "kind", "meter", "currency"], name="account_unique"),
+            models.CheckConstraint(
+                condition=~Q(kind__in=["held", "expired"]) | Q(balance_micros__gte=0), name="account_not_overdrawn"
+            ),
+            models.CheckConstraint(
+                condition=~Q(kind="credit") | Q(balance_micros__gte=-F("credit_limit_micros")),
+                name="credit_within_its_limit",
+            ),
+            models.CheckConstraint(
+                condition=Q(credit_limit_micros=0) | Q(kind="credit", credit_limit_micros__gt=0),
+                name="account_limit_of_credit_only",
+            ),
+            models.CheckConstraint(condition=Q(meter="") | Q(kind="revenue"), name="account_meter_of_revenue_only"),
+            models.CheckConstraint(
+                condition=~Q(kind__in=["receivable", "write_off"]) | Q(balance_micros__lte=0), name="receivable_is_owed"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tenant} {self.kind}" + (f" {self.meter}" if self.meter else "")
+
+
+class Transaction(models.Model):
+    """A movement of money; its entries sum to zero."""
+
+    class Kind(models.TextChoices):
+        GRANT = "grant", "credit given"
+        HOLD = "hold", "credit reserved"
+        POST = "post", "a hold settled: charged, and the rest returned"
+        VOID = "void", "a hold returned whole"
+        CHARGE = "charge", "charged without a hold: from credit as far as it goes, the rest is owed"
+        CORRECT = "correct", "the difference that a correction of usage makes"
+        ADJUST = "adjust", "given or taken by hand"
+        EXPIRE = "expire", "credit that ran out unspent"
+        TAX = "tax", "the tax of a final statement"
+        WRITE_OFF = "write_off", "a debt given up"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    kind = models.CharField(max_length=10, choices=Kind)
+    currency = models.CharField(max_length=3)
+    reference = models.UUIDField(help_text="The caller's id: of the grant, or of the job whose hold this is.")
+    description = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            # What makes every verb of `billing.ledger.ledger` harmless to repeat.
+            models.UniqueConstraint(fields=["reference", "kind"], name="transaction_once"),
+            models.UniqueConstraint(
+                fields=["reference"], condition=Q(kind__in=["post", "void"]), name="hold_settled_once"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["tenant", "created_at"], name="transaction_by_tenant"),
+            models.Index(fields=["-created_at", "-id"], name="transaction_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.id}"
+
+
+class Entry(models.Model):
+    """One side of a transaction: `amount_micros` is added to the account's balance."""
+
+    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="entries")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="entries")
+    amount_micros = models.BigIntegerField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=~Q(amount_micros=0), name="entry_not_empty")]
+
+
+class Adjustment(models.Model):
+    """Who moved money by hand, and why; what a month's minimum or volume price adds is one of the platform's own."""
+
+    class Kind(models.TextChoices):
+        CREDIT = "credit", "given to the tenant"
+        DEBIT = "debit", "taken from the tenant"
+        WRITE_OFF = "write_off", "a debt given up"
+        MINIMUM = "minimum", "what a month's charges fell short of the contract's minimum"
+        VOLUME = "volume", "what a month's volume price differs from what was charged"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="adjustments")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    transaction = models.OneToOneField(Transaction, on_delete=models.PROTECT, related_name="adjustment")
+    kind = models.CharField(max_length=10, choices=Kind)
+    amount_micros = models.BigIntegerField(help_text="Above zero: the tenant pays more.")
+    currency = models.CharField(max_length=3)
+    reason = models.CharField(max_length=200)
+    author = models.CharField(max_length=200, help_text="As in the audit log: `operator:ann`.")
+    charge = models.ForeignKey(
+        "billing.Charge",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="adjustments",
+        help_text="Disputed.",
+    )
+    statement = models.ForeignKey(
+        "billing.Statement",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The one that it was made for; without one, that of the month in which it was made.",
+    )
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=~Q(amount_micros=0) & ~Q(reason=""), name="adjustment_says_why")
+        ]
+        indexes = [models.Index(fields=["tenant", "created_at"], name="adjustment_by_tenant")]
+
+
+class CreditGrant(models.Model):
+    """Credit given at once, and what is left of it: the lowest priority is spent first, of those what expires first.
+
+    All that is left of a tenant's grants together is its credit and what is held of it (unless it is in debt).
+    """
+
+    class Category(models.TextChoices):
+        PAID = "paid", "bought"
+        PROMOTIONAL = "promotional", "given away"
+        REFUND = "refund", "given back: a correction or an adjustment"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="credit_grants")
+    transaction = models.OneToOneField(Transaction, on_delete=models.PROTECT, related_name="credit_grant")
+    category = models.CharField(max_length=12, choices=Category, default=Category.PAID)
+    priority = models.SmallIntegerField(default=50, help_text="0 is spent first, 100 last.")
+    currency = models.CharField(max_length=3)
+    amount_micros = models.BigIntegerField()
+    remaining_micros = models.BigIntegerField()
+    expires_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(
+                    amount_micros__gt=0, remaining_micros__gte=0, remaining_micros__lte=models.F("amount_micros")
+                ),
+                name="credit_grant_in_range",
+            ),
+            models.CheckConstraint(
+                condition=Q(priority__gte=0, priority__lte=100), name="credit_grant_priority_in_range"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["tenant", "priority", "expires_at", "created_at"],
+                condition=Q(remaining_micros__gt=0),
+                name="credit_grant_to_spend",
+            ),
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(remaining_micros__gt=0, expires_at__isnull=False),
+                name="credit_grant_to_expire",
+            ),
+        ]
+
+    @classmethod
+    def to_spend(cls, tenant: Tenant) -> "models.QuerySet[CreditGrant]":
+        """Those that are not used up, in the order in which they are spent."""
+        left = cls.objects.filter(tenant=tenant, currency=tenant.currency, remaining_micros__gt=0)
+        return left.order_by("priority", F("expires_at").asc(nulls_last=True), "created_at", "id")
+
+
+class CreditDraw(models.Model):
+    """What a transaction took of a grant."""
+
+    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="draws")
+    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="draws")
+    amount_micros = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["transaction", "grant"], name="credit_draw_once"),
+            models.CheckConstraint(condition=Q(amount_micros__gt=0), name="credit_draw_not_empty"),
+        ]

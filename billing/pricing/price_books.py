@@ -1,0 +1,235 @@
+"""Publishes prices. A book never changes; a change of price is the next book, and what was rated stays rated."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+
+from billing.models import Meter, PriceBook, Rate, RateTier
+from billing.pricing.rating import REQUIRED
+from core.errors import DomainError
+from tenants.models import Tenant
+
+PLACES = 15
+PRICE_MAX = Decimal(10) ** 9  # so that no request's cost comes near what an account can hold
+ABOVE_MAX = Decimal(10) ** 23
+_GPU_METERS = (Meter.GPU_SECOND, Meter.POOL_SECOND)
+_OF_NO_JOB = (Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND)
+
+
+class PricesInvalid(DomainError):
+    """A price is not one: say which rate, and what it may be."""
+
+    code = "prices_invalid"
+
+
+class PriceBookBackdated(DomainError):
+    """Prices begin later than the newest ones and not in the past: what was used since then has its prices."""
+
+    code, http_status = "price_book_backdated", 409
+
+
+class PriceBookOutdated(DomainError):
+    """Another version was published meanwhile: begin again from its prices."""
+
+    code, http_status = "price_book_outdated", 409
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateTerms:
+    """A rate to be published: the price of one unit of a meter, in units of the currency.
+
+    `tiers` are (units of the month, price above them), of a graduated or a volume price. An empty dimension is any.
+    """
+
+    meter: Meter
+    unit_price: Decimal
+    gpu_class: str = ""
+    model: str = ""
+    tier: str = ""
+    mode: Rate.Mode = Rate.Mode.FLAT
+    tiers: tuple[tuple[Decimal, Decimal], ...] = ()
+
+    @classmethod
+    def of(cls, rate: Rate) -> "RateTerms":
+        """A rate of a book as it would be published again."""
+        return cls(
+            meter=Meter(rate.meter),
+            unit_price=rate.unit_price,
+            gpu_class=rate.gpu_class,
+            model=rate.model,
+            tier=rate.tier,
+            mode=Rate.Mode(rate.mode),
+            tiers=tuple((tier.above, tier.unit_price) for tier in rate.tiers.all()),
+        )
+
+    @property
+    def name(self) -> str:
+        return " ".join(part for part in (self.meter, self.model, self.gpu_class, self.tier) if part)
+
+    @property
+    def said(self) -> str:
+        """`0.002`, `0.002, above 1000: 0.0015 (graduated)`."""
+        prices = [_plain(self.unit_price), *(f"above {_plain(above)}: {_plain(price)}" for above, price in self.tiers)]
+        return ", ".join(prices) + ("" if self.mode == Rate.Mode.FLAT else f" ({self.mode})")
+
+
+@transaction.atomic
+def price_book_publish(
+    *,
+    currency: str,
+    rates: Sequence[RateTerms],
+    effective_at: datetime | None = None,
+    version: int | None = None,
+    bills_stopped_work: bool = False,
+    tenant: Tenant | None = None,
+    now: datetime,
+) -> PriceBook:
+    """Adds the next price book of a currency, in force from `effective_at` (now, if None) until a later one's.
+
+    One of a `tenant` is in force by its contract alone. `version` is what the caller takes for the next one. Raises
+    `PricesInvalid`, `PriceBookBackdated`, and `PriceBookOutdated` if that is not the next one.
+    """
+    effective_at = now if effective_at is None else effective_at
+    rates_check(rates)
+    if tenant is None:
+        _check_no_gap(rates)
+    newest = PriceBook.objects.filter(tenant=tenant, currency=currency).order_by("-version").first()
+    following = newest.version + 1 if newest else 1
+    if version not in (None, following):
+        raise PriceBookOutdated
+    if effective_at < now:
+        raise PriceBookBackdated(
+            f"{effective_at.isoformat()} is past: what was used since then has its prices already", param="effective_at"
+        )
+    latest = PriceBook.objects.filter(tenant=tenant, currency=currency).order_by("-effective_at").first()
+    if latest is not None and effective_at <= latest.effective_at:
+        raise PriceBookBackdated(
+            f"{latest} begins {latest.effective_at.isoformat()}: the next one begins later", param="effective_at"
+        )
+    try:
+        with transaction.atomic():
+            book = PriceBook.objects.create(
+                tenant=tenant,
+                currency=currency,
+                version=following,
+                effective_at=effective_at,
+                bills_stopped_work=bills_stopped_work,
+                created_at=now,
+            )
+    except IntegrityError as error:  # two at once
+        raise PriceBookOutdated from error
+    _add(book, rates)
+    return book
+
+
+@transaction.atomic
+def price_book_seed(
+    *,
+    currency: str,
+    version: int,
+    rates: Sequence[RateTerms],
+    effective_at: datetime,
+    bills_stopped_work: bool = False,
+    now: datetime,
+) -> PriceBook:
+    """Adds a list that an installation begins with, of a time gone by too; one that is there already stays as it is."""
+    rates_check(rates)
+    book, created = PriceBook.objects.get_or_create(
+        tenant=None,
+        currency=currency,
+        version=version,
+        defaults={"effective_at": effective_at, "bills_stopped_work": bills_stopped_work, "created_at": now},
+    )
+    if created:
+        _add(book, rates)
+    return book
+
+
+def rates_check(rates: Iterable[RateTerms]) -> None:
+    """Raises `PricesInvalid` with the first rate that can't be published."""
+    seen: set[tuple[str, str, str, str]] = set()
+    for terms in rates:
+        key = (terms.meter, terms.model, terms.gpu_class, terms.tier)
+        if key in seen:
+            raise PricesInvalid(f"{terms.name} is priced twice")
+        seen.add(key)
+        if terms.gpu_class and terms.meter not in _GPU_METERS:
+            raise PricesInvalid(f"{terms.name}: only {' and '.join(_GPU_METERS)} have a price by GPU class")
+        if (terms.model or terms.tier) and terms.meter in _OF_NO_JOB:
+            raise PricesInvalid(f"{terms.name}: {terms.meter} has no price by model or tier")
+        for value, length in ((terms.gpu_class, 40), (terms.model, 100), (terms.tier, 10)):
+            if len(value) > length or not value.isprintable():
+                raise PricesInvalid(f"{terms.name[:100]!r}: a name of at most {length} printable characters")
+        _check_number(terms, "price", terms.unit_price, most=PRICE_MAX)
+        if bool(terms.tiers) != (terms.mode != Rate.Mode.FLAT):
+            raise PricesInvalid(
+                f"{terms.name}: a {terms.mode} price has {'no tiers' if terms.tiers else 'one tier at least'}"
+            )
+        before = Decimal(0)
+        for above, unit_price in terms.tiers:
+            _check_number(terms, "beginning of a tier", above, most=ABOVE_MAX)
+            _check_number(terms, "price", unit_price, most=PRICE_MAX)
+            if above <= before:
+                raise PricesInvalid(f"{terms.name}: tiers begin above 0, each above the one before; {above} does not")
+            before = above
+    if not seen:
+        raise PricesInvalid("there is no price in it")
+
+
+def _check_no_gap(rates: Iterable[RateTerms]) -> None:
+    """A list without these for any model would have requests refused that were admitted before."""
+    general = {terms.meter for terms in rates if not (terms.model or terms.gpu_class or terms.tier)}
+    if missing := sorted(REQUIRED - general):
+        raise PricesInvalid(f"a list has a price of {', '.join(missing)} for any model, GPU class and tier; 0 is one")
+
+
+def _check_number(terms: RateTerms, what: str, number: Decimal, *, most: Decimal) -> None:
+    if not number.is_finite() or number < 0 or number >= most:
+        raise PricesInvalid(f"{terms.name}: a {what} is 0 or more and below {most:f}; {number} is not")
+    exponent = number.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -PLACES:
+        raise PricesInvalid(f"{terms.name}: a {what} has at most {PLACES} places; {number} has more")
+
+
+def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
+    made = Rate.objects.bulk_create(
+        Rate(
+            price_book=book,
+            meter=terms.meter,
+            gpu_class=terms.gpu_class,
+            model=terms.model,
+            tier=terms.tier,
+            mode=terms.mode,
+            unit_price=terms.unit_price,
+        )
+        for terms in rates
+    )
+    RateTier.objects.bulk_create(
+        RateTier(rate=rate, above=above, unit_price=unit_price)
+        for rate, terms in zip(made, rates, strict=True)
+        for above, unit_price in terms.tiers
+    )
+
+
+def rates_of(book: PriceBook) -> QuerySet[Rate]:
+    """A book's rates, in the order in which they are shown."""
+    return book.rates.prefetch_related("tiers").order_by("meter", "model", "gpu_class", "tier")
+
+
+def list_at(*, currency: str, at: datetime) -> PriceBook | None:
+    """The list in force at an instant."""
+    books = PriceBook.objects.filter(tenant=None, currency=currency, effective_at__lte=at)
+    return books.order_by("-effective_at").first()
+
+
+def prices_said(rates: Iterable[RateTerms]) -> dict[str, str]:
+    """For the audit log: each rate's name with its prices."""
+    return {terms.name: terms.said for terms in rates}
+
+
+def _plain(number: Decimal) -> str:
+    return f"{number.normalize():f}"

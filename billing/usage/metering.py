@@ -1,0 +1,68 @@
+"""Meters and charges what no hold was placed for: storage, dedicated pools."""
+
+import uuid
+from collections.abc import Mapping
+from datetime import datetime
+
+from django.db import transaction
+
+from billing.ledger import ledger
+from billing.models import Charge, UsageRecord
+from billing.pricing.rating import ZERO, Prices, Quantity
+from billing.usage.months import month_take
+from billing.usage.settlement import charge_of
+from tenants.models import Project
+
+# Names a record's charge for its ledger transaction; never to be changed, since it is what makes a repeat harmless.
+_NAMESPACE = uuid.UUID("5a1c4bb0-6d1c-4e55-9f5e-1d0f7a3f2c11")
+
+
+@transaction.atomic
+def usage_meter(
+    *,
+    project: Project,
+    quantity: Quantity,
+    dimensions: Mapping[str, str],
+    source: str,
+    key: str,
+    occurred_at: datetime,
+    description: str,
+    at: datetime,
+) -> bool:
+    """Records a quantity and charges it at `at`, by the prices of `occurred_at`; False when `key` was metered before.
+
+    What credit doesn't cover is owed. What nobody prices is recorded and not charged.
+    """
+    tenant = project.tenant
+    ledger.locked(tenant)
+    record = UsageRecord(
+        id=uuid.uuid4(),
+        idempotency_key=key,
+        tenant=tenant,
+        project=project,
+        meter=quantity.meter,
+        quantity=quantity.amount,
+        dimensions={**dimensions, "labels": project.labels},
+        source=source,
+        occurred_at=occurred_at,
+    )
+    UsageRecord.objects.bulk_create([record], ignore_conflicts=True)
+    if not UsageRecord.objects.filter(id=record.id).exists():
+        return False
+    prices = Prices.at(tenant=tenant, at=occurred_at)
+    tariff = prices.tariff(quantity)
+    used_before = month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, at=at) if tariff else ZERO
+    line = prices.line(quantity, used_before=used_before)
+    if line is None:
+        return True
+    made = ledger.charge(
+        project=project,
+        meter=quantity.meter,
+        amount_micros=line.amount_micros,
+        reference=uuid.uuid5(_NAMESPACE, key),
+        at=at,
+        description=description,
+    )
+    assert made is not None  # the record is new, and its key names the transaction
+    Charge.objects.bulk_create([charge_of(record, line, made)])
+    return True

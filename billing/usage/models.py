@@ -1,0 +1,137 @@
+"""What was used: usage records, the objects that storage is metered from, and what each record cost."""
+
+import uuid
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import F, Q
+
+from billing.invoices.models import Statement
+from billing.ledger.models import Transaction
+from billing.pricing.models import Contract, Meter, Rate
+from tenants.models import Project, Tenant
+
+
+class UsageRecord(models.Model):
+    """One measured quantity of one meter; `dimensions` are what reports group by, as they were at the time: names of
+    the model, its version, adapters, key and so on, and `labels`, the project's.
+
+    What was measured wrongly stays; a later record that `corrects` it adds the difference, which may be below zero.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    idempotency_key = models.CharField(max_length=100, unique=True)
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    job_id = models.UUIDField(null=True, db_index=True, help_text="None for storage and pools.")
+    meter = models.CharField(max_length=20, choices=Meter)
+    # 15 places hold bytes times microseconds, in GB-seconds, exactly.
+    quantity = models.DecimalField(max_digits=38, decimal_places=15)
+    dimensions = models.JSONField()
+    source = models.CharField(max_length=40, default="completion", help_text="What measured it.")
+    corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="corrections")
+    reason = models.CharField(max_length=200, blank=True, help_text="Of a correction.")
+    occurred_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["tenant", "occurred_at"], name="usage_by_tenant_and_time"),
+            models.Index(fields=["occurred_at"], name="usage_by_time"),
+        ]
+        constraints = [
+            models.CheckConstraint(condition=Q(quantity__gte=0) | Q(corrects__isnull=False), name="usage_not_negative"),
+            models.CheckConstraint(
+                condition=Q(corrects__isnull=True) | ~Q(reason=""), name="usage_correction_has_a_reason"
+            ),
+        ]
+
+
+class StoredObject(models.Model):
+    """Bytes that a project keeps, from `created_at` to `deleted_at`; what storage is metered from."""
+
+    class Kind(models.TextChoices):
+        OUTPUT = "output"
+        ADAPTER = "adapter"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="stored_objects")
+    kind = models.CharField(max_length=10, choices=Kind)
+    storage_key = models.CharField(max_length=300)
+    size_bytes = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField()
+    deleted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["storage_key"], condition=Q(deleted_at__isnull=True), name="stored_object_once"
+            ),
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=True) | Q(deleted_at__gte=F("created_at")),
+                name="stored_object_deleted_after_created",
+            ),
+        ]
+        indexes = [models.Index(fields=["project", "kind", "created_at"], name="stored_object_by_project")]
+
+
+class StorageDay(models.Model):
+    """A day (UTC) whose storage is metered and charged for every project."""
+
+    day = models.DateField(primary_key=True)
+    metered_at = models.DateTimeField()
+
+
+class MonthlyQuantity(models.Model):
+    """How much of a rate with tiers a tenant has used in a month, of its own time zone: where the next unit stands."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
+    month = models.DateField(help_text="Its first day.")
+    quantity = models.DecimalField(max_digits=38, decimal_places=15, default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "rate", "month"], name="monthly_quantity_unique")]
+
+
+class Charge(models.Model):
+    """What a usage record cost, by which rate. The charges of a job sum to its `post` transaction.
+
+    `amount_micros` follows from the record's quantity, the rate, `used_before` and `discount` alone, so that it can be
+    rated again. A statement of a month has the charges that were written in it and name no statement.
+    """
+
+    class Kind(models.TextChoices):
+        USAGE = "usage", "quantity times price"
+        CAP = "cap", "what is let off because the job cost more than was held; of a correction, what no longer is"
+        CORRECTION = "correction", "the difference that a correction of the usage makes"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    usage_record = models.ForeignKey(UsageRecord, on_delete=models.PROTECT, related_name="charges")
+    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="charges")
+    kind = models.CharField(max_length=10, choices=Kind, default=Kind.USAGE)
+    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
+    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    used_before = models.DecimalField(
+        max_digits=38, decimal_places=15, default=0, help_text="Of the rate in the month, where it has tiers."
+    )
+    discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
+    amount_micros = models.BigIntegerField()
+    list_micros = models.BigIntegerField(null=True, help_text="By the list's prices; None before they were kept.")
+    currency = models.CharField(max_length=3)
+    statement = models.ForeignKey(
+        Statement, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="A credit note."
+    )
+    created_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["usage_record", "kind"], name="usage_charged_once"),
+            models.CheckConstraint(
+                condition=Q(kind="usage", amount_micros__gte=0)
+                | Q(kind="cap") & ~Q(amount_micros=0)
+                | Q(kind="correction"),
+                name="charge_sign",
+            ),
+        ]
+        ordering = [F("created_at").asc()]
+        indexes = [models.Index(fields=["created_at"], name="charge_by_time")]

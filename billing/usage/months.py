@@ -1,0 +1,40 @@
+"""How much of a rate with tiers a tenant has used in a month of its own time zone."""
+
+from datetime import datetime
+from decimal import Decimal
+
+from django.db import connection
+
+from billing.models import MonthlyQuantity, Rate
+from billing.money import EXACT
+from billing.pricing.rating import ZERO, Tariff
+from billing.profiles import month_of, zone_of
+from tenants.models import Tenant
+
+# One statement, so that of two that end at once the second begins where the first ended; the row stays locked until the
+# transaction ends.
+_TAKE = """
+INSERT INTO billing_monthlyquantity AS month (tenant_id, rate_id, month, quantity) VALUES (%s, %s, %s, %s)
+ON CONFLICT (tenant_id, rate_id, month) DO UPDATE SET quantity = month.quantity + excluded.quantity
+RETURNING quantity
+"""
+
+
+def month_so_far(*, tenant: Tenant, tariff: Tariff, at: datetime) -> Decimal:
+    """What was used of a rate in the month of an instant; 0 for a flat rate."""
+    month = month_of(at, zone_of(tenant.pk))
+    found = MonthlyQuantity.objects.filter(tenant=tenant, rate=tariff.rate_id, month=month)
+    return found.values_list("quantity", flat=True).first() or ZERO if tariff.mode != Rate.Mode.FLAT else ZERO
+
+
+def month_take(*, tenant: Tenant, tariff: Tariff, amount: Decimal, at: datetime) -> Decimal:
+    """Adds to the month; returns what was used of the rate before. 0 for a flat rate, of which nothing is kept.
+
+    The caller holds the tenant's accounts (`ledger.locked`): locks are taken in one order, accounts before months.
+    """
+    if tariff.mode == Rate.Mode.FLAT:
+        return ZERO
+    with connection.cursor() as cursor:
+        cursor.execute(_TAKE, [tenant.pk, tariff.rate_id, month_of(at, zone_of(tenant.pk)), amount])
+        after: Decimal = cursor.fetchone()[0]
+    return EXACT.subtract(after, amount)

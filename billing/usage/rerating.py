@@ -1,0 +1,96 @@
+"""Rates charges again, from usage records and price books alone, and tells what differs from what was charged.
+
+An amount follows from the record's quantity and what its charge keeps; which rate, contract and discount it has, from
+the record's dimensions and the prices of its time: of a job those of its admission, which is when its hold was placed.
+What was let off has no price: that a job costs its hold at most is for the ledger to say.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+from django.db.models import QuerySet
+
+from billing.models import Charge, Contract, Meter, PriceBook, Transaction
+from billing.pricing.rating import (
+    Prices,
+    Quantity,
+    Tariff,
+    contracts,
+    lists,
+)
+from tenants.models import Tenant
+
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A charge that rating makes otherwise."""
+
+    charge_id: UUID
+    what: str
+    charged: Any
+    rated: Any
+
+    def __str__(self) -> str:
+        return f"charge {self.charge_id} has {self.what} {self.charged}, and rated again {self.rated}"
+
+
+def charges_between(*, tenant: Tenant, start: datetime | None, end: datetime | None) -> QuerySet[Charge]:
+    """A tenant's charges, written from `start` until before `end`."""
+    charges = Charge.objects.filter(usage_record__tenant=tenant).order_by("created_at", "pk")
+    charges = charges.filter(created_at__gte=start) if start else charges
+    return charges.filter(created_at__lt=end) if end else charges
+
+
+def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
+    """What differs, of any number of charges at flat memory."""
+    books: dict[str, list[PriceBook]] = {}
+    agreed: dict[UUID, list[Contract]] = {}
+    tariffs: dict[int, Tariff] = {}
+    related = charges.select_related("usage_record__tenant", "rate__price_book__tenant")
+    rows = related.iterator(chunk_size=_BATCH)
+    while batch := list(islice(rows, _BATCH)):
+        jobs = {charge.usage_record.job_id for charge in batch if charge.usage_record.job_id is not None}
+        holds = Transaction.objects.filter(kind=Transaction.Kind.HOLD, reference__in=jobs)
+        admitted = dict(holds.values_list("reference", "created_at"))
+        for charge in batch:
+            record = charge.usage_record
+            if charge.rate_id not in tariffs:
+                tariffs[charge.rate_id] = Tariff.of(charge.rate)
+            yield from _amounts(charge, tariffs[charge.rate_id])
+            if charge.kind != Charge.Kind.USAGE:
+                continue
+            if charge.currency not in books:
+                books[charge.currency] = lists(charge.currency)
+            if record.tenant_id not in agreed:
+                agreed[record.tenant_id] = contracts(record.tenant_id)
+            at = admitted.get(record.job_id, record.occurred_at) if record.job_id else record.occurred_at
+            prices = Prices.among(books[charge.currency], agreed[record.tenant_id], currency=charge.currency, at=at)
+            yield from _terms(charge, prices)
+
+
+def _amounts(charge: Charge, tariff: Tariff) -> Iterator[Difference]:
+    if charge.kind == Charge.Kind.CAP:
+        return
+    rate = tariff.micros if charge.kind == Charge.Kind.USAGE else tariff.correction_micros
+    amount = rate(charge.usage_record.quantity, used_before=charge.used_before, discount=charge.discount)
+    if amount != charge.amount_micros:
+        yield Difference(charge.pk, "amount_micros", charge.amount_micros, amount)
+
+
+def _terms(charge: Charge, prices: Prices) -> Iterator[Difference]:
+    record = charge.usage_record
+    named = {name: str(record.dimensions.get(name, "")) for name in ("gpu_class", "model", "tier")}
+    tariff = prices.tariff(Quantity(meter=Meter(record.meter), amount=record.quantity, **named))
+    for what, charged, rated in (
+        ("rate", charge.rate_id, tariff.rate_id if tariff else None),
+        ("contract", charge.contract_id, prices.contract_id),
+        ("discount", charge.discount, prices.discount),
+    ):
+        if charged != rated:
+            yield Difference(charge.pk, what, charged, rated)

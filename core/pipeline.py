@@ -1,0 +1,60 @@
+"""Sends the queries of several functions to PostgreSQL in one round trip, in libpq's pipeline mode.
+
+A function whose query can share a round trip is a generator: it yields one `Query`, is sent the rows, and then returns
+or raises as any function does. A further query that it runs after its rows came takes a round trip of its own. So each
+function keeps its query, its checks and its errors, and a caller of several pays for the network once:
+
+    hold_id, _, waiting = run_pipelined(hold_take(…), units_take(…), queue_check(…))
+"""
+
+from collections.abc import Generator, Mapping
+from typing import Any, NamedTuple, TypeVar
+
+import psycopg
+from django.db import connection
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+
+
+class Query(NamedTuple):
+    """SQL with named parameters. Each connection prepares it, so that PostgreSQL plans it once."""
+
+    sql: str
+    parameters: Mapping[str, Any]
+
+
+PipelinedQuery = Generator[Query, Rows, T]
+
+
+def run_pipelined(*functions: PipelinedQuery[Any]) -> list[Any]:
+    """Return what each function returns. Every query is executed, in order, before the first function sees its rows.
+
+    The queries run in the caller's transaction: when a function raises, none of them may be committed.
+    """
+    queries = [next(function) for function in functions]
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        raw: psycopg.Connection[Any] = connection.connection
+        # The server binds the parameters, unlike with Django's own cursors: the text stays the same and is planned once.
+        cursors = [psycopg.Cursor(raw) for _ in queries]
+        with raw.pipeline():
+            for cursor, query in zip(cursors, queries, strict=True):
+                cursor.execute(query.sql, query.parameters, prepare=True)
+        rows = [cursor.fetchall() if cursor.description else [] for cursor in cursors]
+    return [_finish(function, its_rows) for function, its_rows in zip(functions, rows, strict=True)]
+
+
+def run_query(function: PipelinedQuery[T]) -> T:
+    """Run one function alone, on a round trip of its own."""
+    (answer,) = run_pipelined(function)
+    return answer  # type: ignore[no-any-return]
+
+
+def _finish(function: PipelinedQuery[T], rows: Rows) -> T:
+    try:
+        function.send(rows)
+    except StopIteration as end:
+        answer: T = end.value
+        return answer
+    raise TypeError("a function that shares a round trip has one query")

@@ -1,0 +1,72 @@
+"""Brings the database to this version's schema: Django's migrations, then the SQL files of each app.
+
+Functions, triggers and views follow from the code, so they are no migrations: each app keeps them in `sql/`, and all of
+them are applied again, idempotently, after every migration. Views go before the migrations run, since PostgreSQL changes
+no column that a view reads.
+"""
+
+from pathlib import Path
+
+from django.apps import apps
+from django.core.management import call_command
+from django.db import connection, transaction
+from psycopg import sql
+
+from core.errors import DomainError
+
+_LOCK = "hashtext('easel schema')"
+
+
+class SchemaTooOld(DomainError):
+    """This database was made by a version of Easel before 0.2 and can't be upgraded: start with an empty database."""
+
+    code = "schema_too_old"
+
+
+def schema_migrate(*, provider_name: str) -> None:
+    """Run what is missing and apply the SQL files; processes that do so at once take turns. Raises `SchemaTooOld`."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_advisory_lock({_LOCK})")
+        try:
+            _refuse_old_schema()
+            with transaction.atomic():
+                _drop_views()
+            call_command("migrate", interactive=False, verbosity=0)
+            schema_apply(provider_name=provider_name)
+        finally:
+            cursor.execute(f"SELECT pg_advisory_unlock({_LOCK})")
+
+
+@transaction.atomic
+def schema_apply(*, provider_name: str) -> None:
+    """Apply the SQL files of all apps, in the apps' order. `{provider}` stands for the name of who bills, quoted."""
+    _drop_views()
+    with connection.cursor() as cursor:
+        provider = sql.Literal(provider_name).as_string(cursor.connection)
+        for file in schema_files():
+            cursor.execute(file.read_text().replace("{provider}", provider))
+
+
+def schema_files() -> list[Path]:
+    """Every app's `sql/*.sql`, in the order in which they are applied."""
+    return [file for app in apps.get_app_configs() for file in sorted(Path(app.path, "sql").glob("*.sql"))]
+
+
+def _drop_views() -> None:
+    """Without CASCADE: PostgreSQL refuses and names a view of somebody else's that is built on one of ours."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT string_agg(format('%I.%I', schemaname, viewname), ', ') FROM pg_views"
+            " WHERE schemaname = 'reporting'"
+        )
+        ((views,),) = cursor.fetchall()
+        if views:
+            cursor.execute(f"DROP VIEW {views}")
+
+
+def _refuse_old_schema() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('public.generation_job') IS NOT NULL")
+        ((is_old,),) = cursor.fetchall()
+    if is_old:
+        raise SchemaTooOld

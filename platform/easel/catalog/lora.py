@@ -1,0 +1,270 @@
+"""Reads a LoRA file of any known format into one canonical table, or refuses it with the reason.
+
+A serving library that meets keys it doesn't know tends to load the rest and say so in a log line; the tenant then
+pays for a wrong image. Here every key of the file is understood or the file is refused, away from the serving
+model. The canonical file holds, for each module it changes:
+
+    <module>.lora_A.weight  [rank, in]
+    <module>.lora_B.weight  [out, rank]
+    <module>.alpha          float32 []        the change of the weight is  alpha / rank * B @ A
+
+Weights keep their type and bits. Formats: diffusers (`transformer.`), ai-toolkit and ComfyUI (`diffusion_model.`),
+PEFT (`base_model.model.`), DiffSynth and bare module names, kohya and musubi (`lora_unet_`, underscores for dots),
+with `lora_A/lora_B`, `lora_down/lora_up` or `lora.down/lora.up`, attention split or fused as `qkv` and `out`.
+"""
+
+import json
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from core.errors import DomainError
+
+ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
+PREFIXES = ("base_model.model.transformer.", "base_model.model.", "transformer.", "diffusion_model.")
+FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
+SUFFIXES = {
+    ".lora_A.weight": "A",
+    ".lora_A.default.weight": "A",
+    ".lora_down.weight": "A",
+    ".lora.down.weight": "A",
+    ".lora_B.weight": "B",
+    ".lora_B.default.weight": "B",
+    ".lora_up.weight": "B",
+    ".lora.up.weight": "B",
+    ".alpha": "alpha",
+}
+UNSUPPORTED = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_": "LoKr", "hada_": "LoHa"}
+
+
+class AdapterRefused(DomainError):
+    """The adapter file can't be used."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message, param="file")
+        self.code = code
+
+
+@dataclass(slots=True)
+class Tensor:
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+    def is_finite(self) -> bool:
+        if self.dtype == "BF16":  # numpy has no bfloat16: all exponent bits set means infinite or not a number
+            return not bool(np.any((np.frombuffer(self.data, np.uint16) & 0x7F80) == 0x7F80))
+        dtype = np.float16 if self.dtype == "F16" else np.float32
+        return bool(np.isfinite(np.frombuffer(self.data, dtype)).all())
+
+    def rows(self, start: int, stop: int) -> "Tensor":
+        width = len(self.data) // self.shape[0]
+        return Tensor(self.dtype, (stop - start, *self.shape[1:]), self.data[start * width : stop * width])
+
+    def scalar(self) -> float:
+        if self.dtype == "BF16":
+            return float(struct.unpack("<f", b"\0\0" + self.data)[0])
+        return float(np.frombuffer(self.data, np.float16 if self.dtype == "F16" else np.float32)[0])
+
+
+@dataclass(slots=True)
+class CanonicalAdapter:
+    """What an adapter changes: module -> (A, B, alpha)."""
+
+    modules: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)
+
+    @property
+    def rank_max(self) -> int:
+        return max(a.shape[0] for a, _, _ in self.modules.values())
+
+    def to_safetensors(self) -> bytes:
+        """The canonical file; equal adapters give equal bytes."""
+        tensors: dict[str, Tensor] = {}
+        for module, (a, b, alpha) in sorted(self.modules.items()):
+            tensors[f"{module}.lora_A.weight"] = a
+            tensors[f"{module}.lora_B.weight"] = b
+            tensors[f"{module}.alpha"] = Tensor("F32", (), struct.pack("<f", alpha))
+        return _write(tensors)
+
+
+def canonical(data: bytes, *, targets: Mapping[str, list[int]], rank_max: int) -> CanonicalAdapter:
+    """Converts an uploaded file for a model whose modules `targets` gives as name -> [out, in].
+
+    Raises `AdapterRefused` with one of the codes `adapter_is_pickle`, `adapter_file_invalid`,
+    `adapter_kind_unsupported`, `adapter_wrong_base`, `adapter_keys_not_understood`, `adapter_incomplete`,
+    `adapter_wrong_shape`, `adapter_rank_too_large`, `adapter_not_finite`.
+    """
+    tensors, metadata = _read(data)
+    parts = _by_module(tensors, targets)
+    alpha_default = _metadata_alpha(metadata)
+    adapter = CanonicalAdapter()
+    for module, found in sorted(parts.items()):
+        if not {"A", "B"} <= found.keys():
+            missing = "lora_A" if "A" not in found else "lora_B"
+            raise AdapterRefused("adapter_incomplete", f"{module} has no {missing} weight")
+        a, b = found["A"], found["B"]
+        _check(module, a, b, targets[module], rank_max)
+        if "alpha" in found:
+            if prod(found["alpha"].shape) != 1:
+                raise AdapterRefused("adapter_wrong_shape", f"{module}: alpha is one number")
+            alpha = found["alpha"].scalar()
+        else:
+            alpha = alpha_default if alpha_default is not None else float(a.shape[0])
+        if not np.isfinite(alpha):
+            raise AdapterRefused("adapter_not_finite", f"{module} has an alpha that is not a finite number")
+        adapter.modules[module] = (a, b, alpha)
+    return adapter
+
+
+def _read(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04":
+        raise AdapterRefused(
+            "adapter_is_pickle", "this is a pickled checkpoint, which can run code: save it as safetensors"
+        )
+    if len(data) < 8:
+        raise AdapterRefused("adapter_file_invalid", "the file is empty or cut off: upload a safetensors file")
+    try:
+        raw = deserialize(data)  # type: ignore[no-untyped-call]
+        header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
+    except (SafetensorError, ValueError) as error:
+        raise AdapterRefused(
+            "adapter_file_invalid", f"not a whole safetensors file (cut off or damaged): {error}"
+        ) from error
+    tensors = {}
+    for name, info in raw:
+        if info["dtype"] not in ITEM_BYTES:
+            raise AdapterRefused(
+                "adapter_keys_not_understood", f"{_quoted(name)} is {info['dtype']}, not F16, BF16 or F32"
+            )
+        tensors[name] = Tensor(info["dtype"], tuple(info["shape"]), bytes(info["data"]))
+    if not tensors:
+        raise AdapterRefused("adapter_incomplete", "the file holds no weights")
+    return tensors, header.get("__metadata__") or {}
+
+
+def _write(tensors: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file (an eight-byte length, a JSON header, the data), which the library writes from numpy or
+    torch only, and numpy has no bfloat16."""
+    header, offset = {}, 0
+    for name, tensor in tensors.items():
+        end = offset + len(tensor.data)
+        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data begins at a multiple of eight
+    return b"".join((struct.pack("<Q", len(text)), text, *(tensor.data for tensor in tensors.values())))
+
+
+def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) -> dict[str, dict[str, Tensor]]:
+    """Groups every tensor under the module it changes as `A`, `B` or `alpha`."""
+    flat = {name.replace(".", "_"): name for name in _with_fused(targets)}
+    parts: dict[str, dict[str, Tensor]] = {}
+    unknown: list[str] = []
+    for key, tensor in tensors.items():
+        for mark, kind in UNSUPPORTED.items():
+            if mark in key:
+                raise AdapterRefused("adapter_kind_unsupported", f"{kind} adapters are not supported, only LoRA")
+        module, part = _split(key, flat)
+        if module not in _with_fused(targets) or part is None:
+            unknown.append(key)
+            continue
+        for target, piece in _unfuse(module, part, tensor, targets).items():
+            if part in parts.setdefault(target, {}):
+                raise AdapterRefused("adapter_keys_not_understood", f"{_quoted(key)} is given twice")
+            parts[target][part] = piece
+    if not parts:
+        raise AdapterRefused(
+            "adapter_wrong_base",
+            f"no weight belongs to this model (the first is {_quoted(unknown[0])}): it was made for another base",
+        )
+    if unknown:
+        named = ", ".join(_quoted(key) for key in unknown[:5])
+        raise AdapterRefused(
+            "adapter_keys_not_understood",
+            f"{len(unknown)} of {len(tensors)} keys were not understood: {named}",
+        )
+    return parts
+
+
+def _with_fused(targets: Mapping[str, list[int]]) -> set[str]:
+    names = set(targets)
+    for name in targets:
+        if name.endswith(".attention.to_q"):
+            stem = name.removesuffix("to_q")
+            names |= {f"{stem}qkv", f"{stem}out"}
+    return names
+
+
+def _split(key: str, flat: Mapping[str, str]) -> tuple[str, str | None]:
+    for suffix, part in SUFFIXES.items():
+        if key.endswith(suffix):
+            name = key.removesuffix(suffix)
+            for prefix in FLAT_PREFIXES:
+                if name.startswith(prefix):
+                    return flat.get(name.removeprefix(prefix), name), part
+            for prefix in PREFIXES:
+                if name.startswith(prefix):
+                    return name.removeprefix(prefix), part
+            return name, part
+    return key, None
+
+
+def _unfuse(module: str, part: str, tensor: Tensor, targets: Mapping[str, list[int]]) -> dict[str, Tensor]:
+    """The separate modules of a fused `qkv` or of `out`; A and alpha are shared, B is cut by rows."""
+    if module in targets:
+        return {module: tensor}
+    stem = module.rpartition(".")[0]
+    if module.endswith(".out"):
+        return {f"{stem}.to_out.0": tensor}
+    names = [f"{stem}.{name}" for name in ("to_q", "to_k", "to_v")]
+    if part != "B":
+        return dict.fromkeys(names, tensor)
+    heights = [targets[name][0] for name in names]
+    if not tensor.shape or tensor.shape[0] != sum(heights):
+        raise AdapterRefused("adapter_wrong_shape", f"{module}: B has {tensor.shape}, not {sum(heights)} rows")
+    ends = np.cumsum(heights).tolist()
+    return {name: tensor.rows(end - height, end) for name, end, height in zip(names, ends, heights, strict=True)}
+
+
+def _check(module: str, a: Tensor, b: Tensor, target: list[int], rank_max: int) -> None:
+    height, width = target
+    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != width or b.shape[0] != height:
+        raise AdapterRefused(
+            "adapter_wrong_shape",
+            f"{module}: A is {list(a.shape)} and B is {list(b.shape)}, where this model needs "
+            f"[rank, {width}] and [{height}, rank]",
+        )
+    if a.shape[0] != b.shape[1] or a.shape[0] == 0:
+        raise AdapterRefused("adapter_wrong_shape", f"{module}: A has rank {a.shape[0]} and B {b.shape[1]}")
+    if a.shape[0] > rank_max:
+        raise AdapterRefused("adapter_rank_too_large", f"{module} has rank {a.shape[0]}; the limit is {rank_max}")
+    if not (a.is_finite() and b.is_finite()):
+        raise AdapterRefused("adapter_not_finite", f"{module} has weights that are not finite numbers")
+
+
+def _metadata_alpha(metadata: Mapping[str, str]) -> float | None:
+    """`lora_alpha` of the PEFT configuration that diffusers writes beside the weights, if it is there."""
+    try:
+        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise AdapterRefused("adapter_file_invalid", "lora_adapter_metadata is not a JSON object")
+    for name, kind in {
+        "use_dora": "DoRA",
+        "use_rslora": "rank-stabilised",
+        "alpha_pattern": "alpha_pattern",
+    }.items():
+        if config.get(f"transformer.{name}"):
+            raise AdapterRefused("adapter_kind_unsupported", f"{kind} adapters are not supported, only plain LoRA")
+    alpha = config.get("transformer.lora_alpha")
+    return float(alpha) if isinstance(alpha, int | float) else None
+
+
+def _quoted(key: str) -> str:
+    return repr(re.sub(r"[^\x20-\x7e]", "?", key)[:120])

@@ -1,0 +1,43 @@
+"""Sets Django up for a command or a process, on the servers of the environment."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.errors import DomainError
+from easel_local.environment import environment
+
+
+class SchemaMissing(DomainError):
+    """The database is not of this version: `easel migrate` brings it there, and `easel up` does so by itself."""
+
+    code = "schema_missing"
+
+
+@contextmanager
+def django_ready(*, service: str | None = None) -> Iterator[None]:
+    """Inside, Django is set up on the servers of `environment`, with the logs of `service` on stdout.
+
+    Without a service this is a command, whose stdout is its answer: what it logs goes to stderr.
+    """
+    with environment():
+        import django
+        from django.db import ProgrammingError, connections
+
+        from easel.observability import logs
+
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "easel.settings")
+        logs.configure(service=service or "easel", out=sys.stdout if service else sys.stderr)
+        django.setup()
+        try:
+            yield
+        except ProgrammingError as error:
+            if "does not exist" not in str(error):
+                raise
+            raise SchemaMissing from error
+        finally:
+            # Before the server goes, where it is ours: the pool would log that it lost its connections.
+            for connection in connections.all(initialized_only=True):
+                connection.close()
+                connection.close_pool()  # type: ignore[attr-defined]  # of PostgreSQL's wrapper

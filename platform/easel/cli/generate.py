@@ -1,0 +1,122 @@
+"""`easel generate`: a picture from the command line."""
+
+import os
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from easel.cli.client import Client, Refused
+from easel.cli.django_ready import django_ready
+
+_LOCAL_TENANT = "local"
+_LOCAL_CREDIT_MICROS = 10_000_000
+
+
+@click.command()
+@click.argument("prompt")
+@click.option("-o", "--output", type=click.Path(path_type=Path), default="easel.png", show_default=True)
+@click.option("--model", help="By default the platform's.")
+@click.option("--size", default="auto", show_default=True, help="WIDTHxHEIGHT.")
+@click.option("--n", default=1, show_default=True, help="How many pictures; they are numbered out-1.png, out-2.png.")
+@click.option("--steps", type=int, help="Denoising steps; by default the model's.")
+@click.option("--seed", type=int, help="For the same picture again.")
+@click.option("--adapter", "adapters", multiple=True, help="NAME or NAME:SCALE; may be repeated.")
+@click.option("--url", envvar="EASEL_URL", help="By default the stack of EASEL_HOME.")
+@click.option("--api-key", envvar="EASEL_API_KEY", help=f"By default one of the tenant `{_LOCAL_TENANT}`, made here.")
+def generate(
+    prompt: str,
+    output: Path,
+    model: str | None,
+    size: str,
+    n: int,
+    steps: int | None,
+    seed: int | None,
+    adapters: tuple[str, ...],
+    url: str | None,
+    api_key: str | None,
+) -> None:
+    """Draw PROMPT into a file and say what it cost."""
+    if not output.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {output.absolute().parent}", param_hint="--output")
+    given = {"prompt": prompt, "size": size, "n": n, "model": model, "steps": steps, "seed": seed}
+    fields = {name: value for name, value in given.items() if value is not None}
+    fields["adapters"] = [_adapter(text) for text in adapters]
+    fields["output_format"] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}.get(output.suffix.lower(), "png")
+    with _key(api_key) as key:
+        client = Client(url or _local_url(), key)
+        job = _follow(client, client.submit(**fields))
+        if job["status"] != "succeeded":
+            error = job["error"] or {"code": f"job_{job['status']}", "message": f"the job was {job['status']}"}
+            raise Refused(error["code"], error["message"])
+        for number, image in enumerate(job["images"], start=1):
+            path = output if n == 1 else output.with_stem(f"{output.stem}-{number}")
+            path.write_bytes(client.image(image["url"]))
+            click.echo(f"{path}  seed {image['seed']}")
+    usage = job["usage"]
+    cost = usage["cost"]
+    click.echo(f"{cost['amount']} {cost['currency']} for {usage['gpu_seconds']:.3f} GPU s, job {job['id']}")
+
+
+def _follow(client: Client, job: dict) -> dict:  # type: ignore[type-arg]
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<11}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        bar = progress.add_task(job["status"], total=job["progress"]["steps_total"])
+        for job in client.follow(job):  # noqa: B020 - the same job, later
+            progress.update(bar, description=job["status"], completed=job["progress"]["steps_done"])
+    return job
+
+
+def _adapter(text: str) -> dict[str, object]:
+    name, _, scale = text.partition(":")
+    try:
+        return {"name": name, "scale": float(scale or 1)}
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not NAME or NAME:SCALE", param_hint="--adapter") from error
+
+
+def _local_url() -> str:
+    from easel_local.home import home_of
+    from easel_local.status import stack_status
+
+    url = stack_status(home_of(os.environ)).url
+    if not url:
+        raise Refused("not_running", "Easel is not running here: start it with `easel up`, or give --url")
+    return url
+
+
+@contextmanager
+def _key(given: str | None) -> Iterator[str]:
+    """The given key, or one for the length of this command."""
+    if given:
+        yield given
+        return
+    _local_url()  # before anything is started or written
+    with django_ready():
+        from django.conf import settings
+        from django.db import transaction
+
+        from billing.ledger import ledger
+        from tenants import accounts, keys
+        from tenants.models import Project
+
+        now = datetime.now(UTC)
+        with transaction.atomic():
+            project = Project.objects.filter(tenant__slug=_LOCAL_TENANT, slug="default").first()
+            if project is None:
+                tenant, project = accounts.tenant_create(slug=_LOCAL_TENANT, now=now)
+                ledger.grant(tenant=tenant, amount_micros=_LOCAL_CREDIT_MICROS, reference=uuid.uuid4(), at=now)
+            key, secret = keys.key_issue(
+                project=project, pepper=settings.EASEL.secret_key, now=now, name="easel generate", scopes=["generate"]
+            )
+        try:
+            yield secret
+        finally:
+            keys.key_revoke(key_id=key.key_id, now=datetime.now(UTC))

@@ -1,0 +1,230 @@
+"""The `easel` command. Everything heavy is imported by the command that needs it."""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from core.errors import DomainError
+from easel.cli.lazy_group import Lazy, LazyGroup
+from easel_local.embedded import ServersUnavailable
+
+# How long open requests may go on after a SIGTERM; below the supervisor's grace.
+_GRACEFUL_SECONDS = 10
+
+# Commands of other modules: one line each.
+_ELSEWHERE = {
+    "audit": Lazy("easel.cli.audit:audit", "Check the invariants on the live system."),
+    "block-list": Lazy("easel.cli.limits:block_list", "What no prompt may hold."),
+    "contract": Lazy("easel.cli.prices:contract", "What is agreed with tenants: prices, a discount, a minimum."),
+    "demo": Lazy("easel.demo.command:demo", "Start everything, generate, show what it cost, keep serving."),
+    "export": Lazy("easel.cli.export:export", "Costs and usage as files: FOCUS, CSV, CloudEvents."),
+    "generate": Lazy("easel.cli.generate:generate", "Generate an image."),
+    "key": Lazy("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
+    "model": Lazy("easel.cli.models:model", "Add versions of models, and share their callers out."),
+    "operator": Lazy("easel.cli.operators:operator", "Let people into the portal, and out of it."),
+    "pool": Lazy("easel.cli.models:pool", "List pools of workers, and give a tenant its own."),
+    "price": Lazy("easel.cli.prices:price", "Prices: list, publish, and quote what a request would cost."),
+    "quality": Lazy("easel.cli.engine:quality", "See how far quantised weights drift."),
+    "replay": Lazy("easel.cli.engine:replay", "Run a mixed batch from a trace file, step by step."),
+    "reporting-login": Lazy("easel.cli.reporting:reporting_login", "Let Grafana read the reporting views."),
+    "rollout": Lazy("easel.cli.rollouts:rollout", "Canaries: start, watch, promote, roll back."),
+    "statement": Lazy("easel.cli.statements:statement", "Tenants' months: draw up, look at, make final."),
+    "tenant": Lazy("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
+    "usage": Lazy("easel.cli.usage:usage", "What a job was measured to use, and corrections of it."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=_ELSEWHERE, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="easel")
+def cli() -> None:
+    """Text-to-image for many tenants. Everything is written under EASEL_HOME (default ./var)."""
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(1, 65535), envvar="EASEL_PORT", default=8000, show_default=True)
+@click.option("--no-worker", is_flag=True, help="Leave generating to workers started elsewhere.")
+def up(port: int, no_worker: bool) -> None:
+    """Run everything on this machine until Ctrl-C."""
+    from easel_local.stack import StackUnavailable, serve
+
+    try:
+        serve(port=port, with_worker=not no_worker, on_ready=_announce)
+    except StackUnavailable as error:
+        click.echo(f"easel up: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:  # before everything was started
+        sys.exit(130)
+
+
+def _announce(url: str) -> None:
+    # To stderr, since stdout carries the services' log lines.
+    click.echo(f"Easel listens on {url} (Ctrl-C stops it)", err=True)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), envvar="EASEL_PORT", default=8000, show_default=True)
+def api(host: str, port: int) -> None:
+    """Run the HTTP API alone."""
+    os.environ["EASEL_PORT"] = str(port)
+
+    def serve(_stop: threading.Event) -> None:  # uvicorn handles the signals itself, then passes them on
+        import uvicorn
+
+        from easel.asgi import application
+
+        gc.freeze()  # what was loaded stays: looking through it again held requests up for 50 ms and more
+        uvicorn.run(
+            application,
+            host=host,
+            port=port,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
+        )
+
+    _run_service("api", serve)
+
+
+@cli.command()
+def dispatcher() -> None:
+    """Run the dispatcher alone: it hands queued jobs to workers."""
+    _run_service("dispatcher", _verb("easel.processes.dispatcher"))
+
+
+@cli.command()
+def completion() -> None:
+    """Run the completion consumer alone: it books what workers report."""
+    _run_service("completion", _verb("easel.processes.consumer"))
+
+
+@cli.command()
+def scheduler() -> None:
+    """Run the periodic tasks alone."""
+    _run_service("scheduler", _verb("easel.processes.scheduler"))
+
+
+def _verb(module: str) -> Callable[[threading.Event], None]:
+    def run(stop: threading.Event) -> None:
+        import_module(module).run(stop)
+
+    return run
+
+
+def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
+    """Run until a signal sets `stop`; exit code 0 then."""
+    from easel.cli.django_ready import django_ready
+    from easel.processes.pulse import Pulse
+    from easel_local.supervisor import signals_call
+
+    alive_file = os.environ.get("EASEL_ALIVE_FILE")
+    stop = Pulse(Path(alive_file)) if alive_file else threading.Event()
+    with django_ready(service=service), signals_call(stop.set):
+        run(stop)
+
+
+@cli.command()
+@click.option("--seed/--no-seed", default=True, help="Also add the default model, pool and prices where missing.")
+@click.option("--json", "as_json", is_flag=True, help="Print what the workers of this machine are to be told.")
+def migrate(seed: bool, as_json: bool) -> None:
+    """Bring the database to this version's schema."""
+    from easel.cli.django_ready import django_ready
+
+    with django_ready():
+        from django.conf import settings
+
+        from core.schema import schema_migrate
+
+        schema_migrate(provider_name=settings.EASEL.provider_name)
+        if seed:
+            import_module("easel.seed").seed()
+        if as_json:
+            from easel.catalog.pool_workers import local_workers
+
+            click.echo(json.dumps({"workers": local_workers()}))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(as_json: bool) -> None:
+    """Say whether the stack of EASEL_HOME is up; exit 1 when not."""
+    from easel_local.home import home_of
+    from easel_local.status import stack_status
+
+    found = stack_status(home_of(os.environ))
+    if as_json:
+        click.echo(json.dumps(found.as_json()))
+    else:
+        click.echo(found.as_text())
+    sys.exit(0 if found.up else 1)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def psql(arguments: tuple[str, ...]) -> None:
+    """Open psql on Easel's database; arguments are psql's own."""
+    from easel_local.environment import environment
+    from easel_local.supervisor import signals_call
+
+    with environment():
+        try:
+            from easel_local.postgres import psql_binary
+
+            binary = str(psql_binary())
+        except ModuleNotFoundError:  # on real servers the wheel isn't installed
+            binary = "psql"
+        # A child rather than an exec, for the servers may be ours to stop; Ctrl-C is psql's, to cancel a query.
+        with signals_call(lambda: None):
+            done = subprocess.run([binary, "-d", os.environ["DATABASE_URL"], *arguments], check=False)  # noqa: S603
+    sys.exit(done.returncode)
+
+
+@cli.command()
+@click.option("--pool", help="The pool to work for; by default that of the default model.")
+def worker(pool: str | None) -> None:
+    """Run a worker alone: of a pool, or as EASEL_MODEL_VERSIONS and its like say."""
+    from easel.cli.django_ready import django_ready
+    from easel_local.home import home_of
+    from easel_local.processes import worker_argv, worker_environment
+    from easel_local.supervisor import signals_call
+
+    argv = worker_argv()
+    if os.environ.get("REDIS_URL") and os.environ.get("EASEL_MODEL_VERSIONS"):  # told all it needs: no database
+        env = worker_environment({**os.environ, "EASEL_HOME": str(home_of(os.environ))})
+        os.execve(argv[0], argv, env)  # noqa: S606
+    with django_ready(service="worker"):
+        from django.db import connections
+
+        from easel.catalog.pool_workers import worker_named
+
+        env = worker_environment({**os.environ, **worker_named(pool)["env"]})
+        connections.close_all()
+        child = subprocess.Popen(argv, env=env)  # noqa: S603
+        with signals_call(child.terminate):
+            exit_code = child.wait()
+    sys.exit(exit_code)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        cli()
+    except DomainError as error:
+        click.echo(f"easel: {error} ({error.code})", err=True)
+        sys.exit(1)
+    except ServersUnavailable as error:
+        click.echo(f"easel: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""A month of plausible use, for looking at reports: made by the code that serves real requests, at times gone by.
+
+Its tenants, projects, model and pool say that they are generated: their names begin with `history`, and every project
+has the label `history: generated`. No picture was drawn: what is stored is a small image that says so.
+"""
+
+import hashlib
+import io
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import cache
+
+import numpy as np
+from django.conf import settings
+from django.db import transaction
+from PIL import Image, ImageDraw
+
+from billing.ledger import ledger
+from billing.models import Meter
+from billing.pricing.price_books import RateTerms, price_book_seed
+from billing.usage.storage import storage_day_meter
+from easel.catalog.models import ModelVersion, Pool
+from easel.catalog.versions import version_register, version_retire
+from easel.catalog.workers import worker_seen
+from easel.jobs import lifecycle, queue
+from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.models import Attempt, Job
+from easel.jobs.storage_keys import output_key
+from easel.seed import DEMO_LIMITS, PRICES
+from easel.serving.models import Route
+from easel.serving.routing import main_version
+from easel.storage import store
+from inference.contract import AttemptFinished, StoredOutput, WorkerBeat
+from tenants.accounts import project_create, tenant_create
+from tenants.keys import key_issue
+from tenants.models import ApiKey, Tenant
+
+DAYS = 30
+MODEL = POOL = WORKER = "history"
+GPU_CLASS = "generated-gpu"
+_CREDIT_MICROS = 200_000_000
+# A GPU hour, in USD: what the provider asks, and what is charged for one that is busy.
+_HOUR_COST, _HOUR_PRICE = Decimal("2.10"), Decimal("4.50")
+_FAILURES = 0.02
+_LOAD_SECONDS = 12.0
+_SUBJECTS = ("a poster of a lighthouse", "a catalogue picture of a chair", "a map of an island", "a logo with a fox")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Customer:
+    """A made-up tenant: its projects with their departments, its jobs on a working day, and the sizes it likes."""
+
+    slug: str
+    projects: dict[str, str]
+    jobs_a_day: int
+    sizes: tuple[str, ...]
+
+
+CUSTOMERS = (
+    Customer(
+        slug="history-northwind",
+        projects={"catalogue": "merchandising", "campaign": "marketing"},
+        jobs_a_day=14,
+        sizes=("512x512", "512x384", "256x256"),
+    ),
+    Customer(
+        slug="history-harbour",
+        projects={"newsroom": "editorial", "social": "marketing"},
+        jobs_a_day=8,
+        sizes=("512x384", "256x256"),
+    ),
+    Customer(slug="history-meadow", projects={"game-art": "studio"}, jobs_a_day=5, sizes=("256x256", "512x512")),
+)
+
+
+@transaction.atomic
+def history_make(*, now: datetime, progress: Callable[[int, int], None]) -> int:
+    """Makes the month before `now`, once: a second call makes nothing. Returns how many jobs there were.
+
+    `progress` is called with the days done and the days in all. All or nothing: until it is complete, nobody
+    meters a day of it or counts a job.
+    """
+    if Tenant.objects.filter(slug=CUSTOMERS[0].slug).exists():
+        return 0
+    start = (now - timedelta(days=DAYS)).replace(hour=0, minute=0, second=0, microsecond=0)
+    prices = (*PRICES, RateTerms(meter=Meter.GPU_SECOND, gpu_class=GPU_CLASS, unit_price=_HOUR_PRICE / 3600))
+    price_book_seed(currency="USD", version=1, rates=prices, effective_at=start, now=now)
+    pool, version = _model(start)
+    keys = {customer.slug: _tenant(customer, start) for customer in CUSTOMERS}
+    dice = random.Random(7)  # noqa: S311 - the same month every time
+    jobs = 0
+    for number in range(DAYS):
+        day = start + timedelta(days=number)
+        busy = 0.0
+        for customer in CUSTOMERS:
+            for at in _times(customer, day, number, dice):
+                if at + timedelta(minutes=5) < now:
+                    busy += _job(dice.choice(keys[customer.slug]), customer, pool, at, dice)
+                    jobs += 1
+        _beats(pool, day, busy, now)
+        progress(number + 1, DAYS)
+    # From now on nobody can call it, since nobody would draw.
+    Route.objects.filter(version=version).delete()
+    version_retire(version, now=now)
+    for number in range(DAYS):
+        storage_day_meter(day=(start + timedelta(days=number)).date(), now=now)
+    return jobs
+
+
+@transaction.atomic
+def _model(at: datetime) -> tuple[Pool, ModelVersion]:
+    """A model and a pool of the history alone, so that its jobs meet no worker of today."""
+    pool = Pool.objects.create(
+        slug=POOL, namespace=f"easel-{POOL}", gpu_class=GPU_CLASS, gpu_hour_cost=_HOUR_COST, created_at=at
+    )
+    checkpoint = main_version(None).checkpoint
+    return pool, version_register(model_name=MODEL, checkpoint=checkpoint, pool=pool, limits=DEMO_LIMITS, now=at)
+
+
+@transaction.atomic
+def _tenant(customer: Customer, at: datetime) -> list[ApiKey]:
+    """The tenant with a key for each of its projects."""
+    tenant, _ = tenant_create(slug=customer.slug, name=f"{customer.slug} (generated history)", now=at)
+    ledger.grant(tenant=tenant, amount_micros=_CREDIT_MICROS, reference=uuid.uuid4(), at=at, description="history")
+    keys = []
+    for slug, department in customer.projects.items():
+        labels = {"department": department, "history": "generated"}
+        project = project_create(tenant=tenant, slug=slug, labels=labels, now=at)
+        keys.append(key_issue(project=project, pepper=settings.EASEL.secret_key, name="history", now=at)[0])
+    return keys
+
+
+def _times(customer: Customer, day: datetime, number: int, dice: random.Random) -> list[datetime]:
+    """When a customer asks on a day: less at weekends, more as the month goes on, most in the early afternoon."""
+    weekend = day.weekday() >= 5
+    wanted = customer.jobs_a_day * (0.25 if weekend else 1) * (1 + number / DAYS) * dice.uniform(0.7, 1.3)
+    return sorted(day + timedelta(hours=min(23.9, max(0.1, dice.gauss(14, 3)))) for _ in range(round(wanted)))
+
+
+def _beats(pool: Pool, day: datetime, busy_seconds: float, now: datetime) -> None:
+    """The pool's worker was started when there was work: half as long again as it was busy, and the time to load."""
+    opened = day + timedelta(hours=8)
+    up = timedelta(seconds=_LOAD_SECONDS + 1.5 * busy_seconds)
+    for at, done in ((opened + timedelta(seconds=_LOAD_SECONDS), 0.0), (opened + up, busy_seconds)):
+        if at < now:
+            worker_seen(pool=pool, report=_beat(opened, done), now=at)
+
+
+@transaction.atomic
+def _job(key: ApiKey, customer: Customer, pool: Pool, at: datetime, dice: random.Random) -> float:
+    """Admits, leases and ends a job, in one transaction, so that no dispatcher of today sees it; its GPU seconds."""
+    job = job_submit(
+        api_key=key,
+        spec=Spec(
+            model=MODEL,
+            prompt=dice.choice(_SUBJECTS),
+            size=dice.choice(customer.sizes),
+            n=dice.choice((1, 1, 1, 2, 4)),
+            user=f"user-{dice.randrange(20)}",
+            metadata={"history": "generated"},
+        ),
+        limits=Limits.of(settings.EASEL),
+        job_id=uuid.UUID(int=dice.getrandbits(128), version=4),
+        request_id="history",
+        now=at,
+    )
+    [attempt] = queue.attempts_lease(
+        [queue.Chosen(job.id, 0.0)], now=at + timedelta(seconds=dice.expovariate(1)), lease_seconds=15
+    )
+    units = job.width * job.height * job.n / 512**2
+    gpu_seconds = round(units * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
+    failed = dice.random() < _FAILURES
+    report = AttemptFinished(
+        attempt_token=str(attempt.token),
+        worker=WORKER,
+        gpu_class=GPU_CLASS,
+        outcome="failed" if failed else "succeeded",
+        error_code="out_of_memory" if failed else "",
+        gpu_seconds=gpu_seconds,
+        prompt_tokens=len(job.prompt.split()),
+        outputs=() if failed else _outputs(job, attempt),
+    )
+    ended_at = attempt.dispatched_at + timedelta(seconds=gpu_seconds * dice.uniform(1.0, 1.6) + 0.3)
+    Attempt.objects.filter(token=attempt.token).update(started_at=attempt.dispatched_at)
+    lifecycle.finish(pool=pool, report=report, now=ended_at, attempts_max=1)
+    return gpu_seconds
+
+
+def _outputs(job: Job, attempt: Attempt) -> tuple[StoredOutput, ...]:
+    content = _picture(job.width, job.height)
+    for index in range(job.n):
+        store().put(output_key(job, attempt.token, index), io.BytesIO(content), "image/png")
+    sha256 = hashlib.sha256(content).hexdigest()
+    return tuple(
+        StoredOutput(index=index, seed=job.seed + index, sha256=sha256, size_bytes=len(content))
+        for index in range(job.n)
+    )
+
+
+@cache
+def _picture(width: int, height: int) -> bytes:
+    """Says what it is, on as much noise as makes a file of a plausible size."""
+    noise = np.random.default_rng(7).integers(224, 226, (height, width, 1), np.uint8)
+    image = Image.fromarray(np.repeat(noise, 3, axis=2))
+    ImageDraw.Draw(image).text((12, 12), "generated history", fill="#55506b")
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def _beat(started_at: datetime, busy_seconds: float) -> WorkerBeat:
+    return WorkerBeat(
+        worker=WORKER,
+        gpu_class=GPU_CLASS,
+        slots=0,  # nobody is to send it work
+        model_version="",
+        started_at=started_at.astimezone(UTC).timestamp(),
+        busy_seconds=busy_seconds,
+        attributed_seconds=busy_seconds,
+        load_seconds=_LOAD_SECONDS,
+    )

@@ -1,0 +1,78 @@
+"""The demo's side of the database: two tenants with credit and a key, and whether all is in order.
+
+To be called inside `django_ready`.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from easel.catalog.pool_workers import PoolWorker
+
+_CREDIT_MICROS = 10_000_000
+_KEY_NAME = "demo"
+
+
+def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """A new key for each tenant; the tenants, their projects and their credit are made where missing.
+
+    The key of an earlier demo is revoked, since its text is lost.
+    """
+    from django.conf import settings
+    from django.db import transaction
+
+    from billing.ledger import ledger
+    from tenants import accounts, keys
+    from tenants.models import Project, Tenant
+
+    now = datetime.now(UTC)
+    secrets = {}
+    with transaction.atomic():
+        for slug, names in projects.items():
+            tenant = Tenant.objects.filter(slug=slug).first() or accounts.tenant_create(slug=slug, now=now)[0]
+            known = set(Project.objects.filter(tenant=tenant).values_list("slug", flat=True))
+            for name in sorted(set(names) - known):
+                accounts.project_create(tenant=tenant, slug=name, now=now)
+            missing = _CREDIT_MICROS - ledger.balances(tenant)["credit"]
+            if missing > _CREDIT_MICROS // 2:
+                ledger.grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), at=now)
+            tenant.api_keys.filter(name=_KEY_NAME, revoked_at=None).update(revoked_at=now)
+            project = Project.objects.get(tenant=tenant, slug="default")
+            _, secrets[slug] = keys.key_issue(
+                project=project, pepper=settings.EASEL.secret_key, now=now, name=_KEY_NAME
+            )
+    return secrets
+
+
+def dedicated_worker(slug: str) -> "PoolWorker":
+    """What a worker of the tenant's own pool is to be told; the pool is made where missing."""
+    from django.conf import settings
+
+    from easel.catalog.models import Pool
+    from easel.catalog.pool_workers import pool_worker
+    from easel.catalog.pools import dedicated_pool_create
+    from easel.serving.routing import main_version
+    from tenants.models import Tenant
+
+    tenant = Tenant.objects.get(slug=slug)
+    pool = Pool.objects.filter(tenant=tenant).first() or dedicated_pool_create(
+        tenant=tenant, version=main_version(None), gpu_class=settings.EASEL.gpu_class, now=datetime.now(UTC)
+    )
+    return pool_worker(pool)
+
+
+def worker_is_ready(pool: str) -> bool:
+    """Whether a pool has room for a job."""
+    from easel.catalog.models import Pool
+    from easel.jobs.queue import standing
+
+    return standing(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).free_slots > 0
+
+
+def broken_invariants() -> list[str]:
+    """What `easel audit` would complain of."""
+    from easel.observability.audit import audit
+
+    return [line for lines in audit(now=datetime.now(UTC)).values() for line in lines]

@@ -1,0 +1,134 @@
+"""The demo's second half: a canary under its guardrail, and an experiment judged by looking at the pictures.
+
+To be called inside `django_ready`.
+"""
+
+import io
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from easel.cli.client import Client
+
+# As the demo model paints them.
+COLOURS = {
+    "red": (220, 40, 45),
+    "green": (50, 165, 75),
+    "blue": (40, 80, 205),
+    "yellow": (250, 222, 60),
+    "purple": (130, 55, 175),
+    "pink": (250, 150, 195),
+}
+WHITE = (245, 245, 245)
+CALLERS = 24
+_SIZE = "128x128"
+_VERDICT_SECONDS = 60
+
+
+def canary(console: Console, client: Client) -> None:
+    """Rolls version 2 of the demo model out and shows what the guardrail makes of real traffic."""
+    from easel.catalog.models import ModelVersion
+    from easel.seed import DEMO_MODEL
+    from easel.serving.models import Rollout
+    from easel.serving.rollouts import RolloutPlan, rollout_start
+
+    running = Rollout.objects.filter(model__name=DEMO_MODEL, state=Rollout.State.RUNNING).first()
+    if running is None:
+        candidate = ModelVersion.objects.filter(model__name=DEMO_MODEL, route=None, retired_at=None).first()
+        if candidate is None:
+            console.print("    every version of the model serves it already")
+            return
+        # Half of the callers, and no further: an operator decides, in the portal or by `easel rollout`.
+        plan = RolloutPlan(stages=(50, 100), stage_seconds=86_400, jobs_min=5, error_rate_max=0.2, p95_ratio_max=3)
+        running = rollout_start(candidate=candidate, plan=plan, now=datetime.now(UTC))
+    draw_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
+    verdict = _verdict(running.pk)
+    share = f"{running.stages[running.stage]} %"
+    console.print(f"    {running.candidate.label} serves {share} of the callers; the guardrail says: {verdict}")
+
+
+def experiment(console: Console, client: Client) -> None:
+    """Compares eight steps with one: the visitors' scores are what a look at each picture gives."""
+    name = f"steps-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    for row in client.experiments():
+        if row["status"] == "running":
+            client.stop_experiment(row["name"])
+    client.start_experiment(
+        name=name, arms=[{"name": "eight", "weight": 50, "steps": 8}, {"name": "one", "weight": 50, "steps": 1}]
+    )
+    jobs = draw_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
+    for number, job in enumerate(jobs):
+        image = client.image(job["images"][0]["url"])
+        client.give_feedback(job["id"], score=likeness(image, _colour(number)))
+    _print_report(console, client.experiment(name))
+
+
+def draw_all(client: Client, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Draws the orders at once. Raises `ClickException` for one that fails."""
+
+    def draw(order: dict[str, Any]) -> dict[str, Any]:
+        *_, job = client.follow(client.submit(size=_SIZE, seed=7, cache=False, **order))
+        if job["status"] != "succeeded":
+            raise click.ClickException(f"{order['prompt']!r} {job['status']}: {job['error']}")
+        return job
+
+    with ThreadPoolExecutor(8) as threads:
+        return list(threads.map(draw, orders))
+
+
+def likeness(image: bytes, colour: str) -> float:
+    """How near a picture is to a disc of a colour on white, from 0 to 1: by the means of its middle and its corners."""
+    picture = Image.open(io.BytesIO(image)).convert("RGB").resize((8, 8), Image.Resampling.BOX)
+    wanted = {(3, 3): COLOURS[colour], **dict.fromkeys(((0, 0), (7, 0), (0, 7), (7, 7)), WHITE)}
+    off = 0
+    for place, asked in wanted.items():
+        seen: Any = picture.getpixel(place)
+        off += sum(abs(have - want) for have, want in zip(seen, asked, strict=True))
+    return round(1 - off / (3 * 255 * len(wanted)), 4)
+
+
+def _prompt(number: int) -> str:
+    return f"a {_colour(number)} circle on a white background"
+
+
+def _colour(number: int) -> str:
+    return list(COLOURS)[number % len(COLOURS)]
+
+
+def _verdict(rollout_id: Any) -> str:
+    """What the guardrail says once it has seen enough jobs; what it says by then otherwise."""
+    from easel.serving.models import Rollout
+
+    deadline = time.monotonic() + _VERDICT_SECONDS
+    while True:
+        verdict = Rollout.objects.values_list("verdict", flat=True).get(pk=rollout_id)
+        if "jobs failed" in verdict or time.monotonic() > deadline:
+            return verdict
+        time.sleep(0.5)
+
+
+def _print_report(console: Console, found: dict[str, Any]) -> None:
+    table = Table("arm", "jobs", "score", "95 % interval", "p", "cost per job", title=f"Experiment {found['name']}")
+    for arm in found["report"]:
+        score = arm["score"]
+        table.add_row(
+            arm["arm"],
+            str(arm["jobs"]),
+            _number(score["mean"], 3),
+            f"{_number(score['low'], 3)} to {_number(score['high'], 3)}",
+            _number(score["p_value"], 4),
+            f"{_number((arm['job_cost_micros']['mean'] or 0) / 1e6, 6)} USD",
+        )
+    console.print()
+    console.print(table)
+
+
+def _number(value: float | None, places: int = 2) -> str:
+    return "–" if value is None else f"{value:.{places}f}"

@@ -1,0 +1,44 @@
+"""Budgets, told of the jobs that have not ended."""
+
+from datetime import datetime
+from uuid import UUID
+
+from billing.budgets import budgets
+from billing.models import Budget
+from easel.jobs.models import Job
+from tenants.models import ApiKey, Project, Tenant
+
+
+def budget_set(
+    *,
+    tenant: Tenant,
+    project: Project | None = None,
+    api_key: ApiKey | None = None,
+    amount_micros: int,
+    hard_stop: bool,
+    now: datetime,
+) -> Budget:
+    """`billing.budgets.budgets.budget_set`: a new budget counts what is held for its owner's jobs in hand."""
+
+    def unfinished() -> list[UUID]:
+        return jobs_in_hand(tenant=tenant, project=project, api_key=api_key)
+
+    return budgets.budget_set(
+        tenant=tenant,
+        project=project,
+        api_key=api_key,
+        amount_micros=amount_micros,
+        hard_stop=hard_stop,
+        unfinished=unfinished,
+        now=now,
+    )
+
+
+def jobs_in_hand(*, tenant: Tenant, project: Project | None, api_key: ApiKey | None) -> list[UUID]:
+    """The jobs that have not ended, of a tenant, or of its project or key alone."""
+    jobs = Job.objects.filter(tenant=tenant, finished_at=None)
+    if project is not None:
+        jobs = jobs.filter(project=project)
+    if api_key is not None:
+        jobs = jobs.filter(api_key=api_key)
+    return list(jobs.values_list("id", flat=True))

@@ -1,0 +1,29 @@
+"""What webhooks are told of a job that ended: what it was and what it cost, not what it said or drew."""
+
+from datetime import datetime
+from typing import Any
+
+from billing.usage.settlement import charged_micros
+from easel.jobs.models import Job
+from easel.webhooks.models import Event
+from easel.webhooks.outbox import webhook_emit
+
+
+def job_told(job: Job, *, now: datetime) -> None:
+    """Writes the message of a job's end, in the transaction that ends it."""
+
+    def data() -> dict[str, Any]:
+        return {
+            "id": str(job.id),
+            "status": job.state,
+            "project": job.project.slug,
+            "model": job.model_version.model.name,
+            "n": job.n,
+            "size": f"{job.width}x{job.height}",
+            "created_at": job.created_at.isoformat(),
+            "finished_at": now.isoformat(),
+            "error_code": job.error_code or None,
+            "cost": {"amount_micros": charged_micros(job.id), "currency": job.tenant.currency},
+        }
+
+    webhook_emit(tenant=job.tenant, event=Event(f"job.{job.state}"), data=data, at=now)

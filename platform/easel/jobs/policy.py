@@ -1,0 +1,188 @@
+"""What a prompt may hold: one form of Unicode, none of the block lists' entries, no markers meant for the machine.
+
+The prompt that is stored and drawn is cleaned (NFC, without characters that no reader sees). It is matched in forms
+that undo how words are disguised: compatibility forms and case folded, look-alike letters mapped to Latin ones,
+everything between words one blank. Patterns are RE2's, whose time is linear in the text.
+"""
+
+import re
+import threading
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db.models import Q
+from prometheus_client import Counter
+
+from core.revision import cached_by_revision
+from easel.jobs.errors import PromptBlocked
+from tenants.block_lists import compiled
+from tenants.models import BlockListEntry, BlockListRevision, Tenant
+
+log = structlog.get_logger()
+BLOCKED = Counter("easel_prompts_blocked_total", "Prompts refused by policy.", ["reason"])
+
+# Joiners, direction marks, soft hyphens, tag characters, variation selectors: nothing to draw, much to hide behind.
+# The zero-width joiner and U+FE0F stay where emoji need them: `_IGNORED` goes from what is matched, not from what is
+# drawn.
+_INVISIBLE = re.compile(r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
+_IGNORED = re.compile(
+    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+# Letters of other scripts that look like Latin ones, and what digits and signs stand for inside of words.
+_LOOK_ALIKE = str.maketrans("аеорсухіјѕԁһкмтвнгӏαοριντυχκβεηζμߋ", "aeopcyxijsdhkmtbhrlaopivtuxkbehzmo")
+_LEET = str.maketrans("0134578@$!|", "oieastbasii")
+_SIGN_IN_WORD = re.compile(r"[0134578@$!|]+(?=[a-z])")
+_BETWEEN_WORDS = re.compile(r"[\W_]+")
+# Scripts that put no blanks between words: a phrase in them is found anywhere.
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_TOKEN = re.compile(f"[{_UNSPACED}]|[^ {_UNSPACED}]+")
+
+# A text-to-image model has no instructions to override; what reaches its text encoder can still carry the encoder's
+# control tokens, or the directives that common front ends act on (loading a LoRA, a file or an address), and prompts
+# that address a rewriting model in front of this one. Each has its rule, matched on the folded text, and on its words
+# for what is said in words. A role is one after the start alone: "System: a poster of the planets" is a caption.
+INJECTIONS = {
+    "control_token": r"<\|[a-z0-9_]{1,40}\|>|</?(think|tool_call|tool_response|pad|unk)>"
+    r"|\[/?inst\]|<</?sys>>|<start_of_turn>|<end_of_turn>",
+    "chat_role": r"\n\s*#{0,3}\s*(system|assistant|developer)\s*(prompt|message)?\s*:",
+    "override": r"\b(ignore|disregard|forget|override|bypass)\s+(all\s+|any\s+|the\s+|your\s+|my\s+|of\s+)*"
+    r"(previous|prior|above|earlier|preceding|system|safety|content)\s+"
+    r"(instruction|prompt|rule|polic|filter|guideline|message|restriction)",
+    "jailbreak": r"\b(jailbreak|dan)\s+mode\b|\bdo anything now\b"
+    r"|\b(disable|remove|turn off)\s+(the\s+|any\s+|all\s+|your\s+)*"
+    r"(safety|content|nsfw)\s+(filter|check|polic|restriction)"
+    r"|\b(without|no)\s+(any\s+)?nsfw\s+(filter|check|polic|restriction)",
+    "directive": r"<(lora|lyco|hypernet|embedding):[^>]*>|\b(file|ftp|data|javascript)://?\S|\{\{.*\}\}|\$\{[^}]*\}",
+}
+SAID_IN_WORDS = ("override", "jailbreak")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The rule that a prompt broke: an entry's id, or the name of an injection pattern."""
+
+    reason: str
+    rule: str
+
+
+def prompt_clean(prompt: str) -> str:
+    """The prompt as it is stored and drawn: NFC, without invisible characters."""
+    return unicodedata.normalize("NFC", _INVISIBLE.sub("", prompt))
+
+
+def prompt_check(prompt: str, *, tenant: Tenant) -> None:
+    """Raises `PromptBlocked` for what policy refuses. Logs which rule it was and never the prompt."""
+    found = _injection(prompt) or _listed(prompt, tenant)
+    if found is None:
+        return
+    BLOCKED.labels(found.reason).inc()
+    log.info("prompt_blocked", tenant=tenant.slug, reason=found.reason, rule=found.rule)
+    raise PromptBlocked(param="prompt")
+
+
+def folded(prompt: str) -> str:
+    """Compatibility forms, case and ignorable characters undone."""
+    return _IGNORED.sub("", unicodedata.normalize("NFKC", prompt_clean(prompt)).casefold())
+
+
+def words(prompt: str) -> str:
+    """The folded words with look-alikes and accents undone, each between two blanks."""
+    # Accents go before look-alikes are mapped: ё is е with an accent, and е looks like e.
+    text = unicodedata.normalize("NFD", folded(prompt))
+    text = "".join(char for char in text if not unicodedata.combining(char)).translate(_LOOK_ALIKE)
+    text = _SIGN_IN_WORD.sub(lambda sign: sign[0].translate(_LEET), text)
+    return f" {_BETWEEN_WORDS.sub(' ', text).strip()} "
+
+
+def tokens(prompt: str) -> list[str]:
+    """The words, and each character of a script that puts no blanks between words."""
+    return _TOKEN.findall(words(prompt))
+
+
+class BlockList:
+    """Entries, compiled: of a phrase its tokens as `tokens` gives them, of a regex the folded text.
+
+    A phrase is looked up, not searched for: at a token that begins one, as many tokens as it has. So a list needs
+    no more memory than its text, and has no size at which it stops working. Ten thousand phrases take 0.1 s to
+    compile, then 0.05 ms for a prompt of 100 characters, 0.4 ms for 1,000 and 1 ms for the longest, of 4,000.
+    """
+
+    def __init__(self, entries: Iterable[BlockListEntry]) -> None:
+        self._phrases: dict[str, UUID] = {}
+        self._lengths: dict[str, set[int]] = {}
+        self._regexes: list[tuple[UUID, Any]] = []
+        for entry in entries:
+            if entry.kind == BlockListEntry.Kind.REGEX:
+                self._regexes.append((entry.pk, compiled(entry.pattern)))
+            elif found := tokens(entry.pattern):
+                self._phrases[" ".join(found)] = entry.pk
+                self._lengths.setdefault(found[0], set()).add(len(found))
+
+    def find(self, prompt: str) -> UUID | None:
+        """The id of an entry that the prompt holds."""
+        held = tokens(prompt) if self._phrases else []
+        text = " ".join(held)
+        ends = list(accumulate(len(token) + 1 for token in held))
+        for start, token in enumerate(held):
+            for length in self._lengths.get(token, ()):
+                if start + length > len(held):
+                    continue
+                phrase = text[ends[start] - len(token) - 1 : ends[start + length - 1] - 1]
+                if entry := self._phrases.get(phrase):
+                    return entry
+        form = folded(prompt)
+        hits = (entry for entry, regex in self._regexes if regex.search(form))
+        return next(hits, None)
+
+
+def _injection(prompt: str) -> Match | None:
+    text, said = folded(prompt), words(prompt)
+    for name, regex in _injections().items():
+        if regex.search(text) or (name in SAID_IN_WORDS and regex.search(said)):
+            return Match("injection", name)
+    return None
+
+
+@lru_cache(maxsize=1)
+def _injections() -> dict[str, Any]:
+    return {name: compiled(pattern) for name, pattern in INJECTIONS.items()}
+
+
+def _listed(prompt: str, tenant: Tenant) -> Match | None:
+    """The revisions say whether the lists that were compiled are still those in force."""
+    for owner, revision in _revisions(tenant):
+        entry = _compiled(owner, revision).find(prompt)
+        if entry is not None:
+            return Match("block_list" if owner is None else "tenant_block_list", str(entry))
+    return None
+
+
+@cached_by_revision
+def _revisions(tenant: Tenant) -> list[tuple[UUID | None, int]]:
+    both = BlockListRevision.objects.filter(Q(tenant=None) | Q(tenant=tenant))
+    return list(both.values_list("tenant_id", "revision"))
+
+
+_lists: dict[UUID | None, tuple[int, BlockList]] = {}
+_lists_lock = threading.Lock()
+_LISTS_MAX = 1000
+
+
+def _compiled(owner: UUID | None, revision: int) -> BlockList:
+    """The list of the platform (None) or of a tenant, compiled once for each change of it.
+
+    The revision was read before the entries are: a change between the two is at worst compiled twice.
+    """
+    with _lists_lock:
+        known = _lists.get(owner)
+        if known is None or known[0] != revision:
+            if len(_lists) >= _LISTS_MAX:
+                _lists.clear()
+            known = _lists[owner] = (revision, BlockList(BlockListEntry.objects.filter(tenant=owner)))
+        return known[1]

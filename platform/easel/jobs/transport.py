@@ -1,0 +1,174 @@
+"""The way to the workers and back: one Celery message per attempt out, a Redis stream of reports in.
+
+Everything of a pool lies under its namespace's prefix, so that a dedicated pool's Redis user needs no more.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import redis
+from celery import Celery
+from django.conf import settings
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from core.pipeline import PipelinedQuery, Query, run_query
+from easel.catalog.models import Pool, version_label
+from easel.jobs.models import Attempt
+from easel.jobs.storage_keys import output_key, preview_key
+from easel.storage import store
+from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, OutputSlot, cancel_key
+
+CAPABILITY_SECONDS = 3600
+
+
+class Released(NamedTuple):
+    """What a worker has to be told of a job, in the order of `_RELEASED`."""
+
+    id: UUID
+    request_id: str
+    tenant_slug: str
+    namespace: str
+    model_name: str
+    version_number: int
+    prompt: str
+    width: int
+    height: int
+    steps: int
+    seed: int
+    n: int
+    output_format: Any
+    output_compression: int
+    partial_images: int
+    created_at: datetime
+    expires_at: datetime
+    adapters: list[tuple[str, str, int, float, str]]  # name, sha256, bytes, scale, key in the store
+
+
+_RELEASED = """
+SELECT job.id, job.request_id, tenant.slug, pool.namespace, model.name, version.number, job.prompt, job.width,
+    job.height, job.steps, job.seed, job.n, job.output_format, job.output_compression, job.partial_images,
+    job.created_at, job.expires_at, (
+        SELECT coalesce(jsonb_agg(
+            jsonb_build_array(adapter.name, of.sha256, of.size_bytes, used.scale, of.storage_key) ORDER BY used.position
+        ), '[]')
+        FROM jobs_jobadapter AS used
+        JOIN catalog_adapterversion AS of ON of.id = used.adapter_version_id
+        JOIN catalog_adapter AS adapter ON adapter.id = of.adapter_id
+        WHERE used.job_id = job.id
+    )
+FROM jobs_job AS job
+JOIN tenants_tenant AS tenant ON tenant.id = job.tenant_id
+JOIN catalog_pool AS pool ON pool.id = job.pool_id
+JOIN catalog_modelversion AS version ON version.id = job.model_version_id
+JOIN catalog_model AS model ON model.id = version.model_id
+WHERE job.id = ANY(%(jobs)s::uuid[])
+"""
+
+
+def send(attempts: Sequence[Attempt]) -> None:
+    """Sends each attempt to its job's pool. Raises `OperationalError` of kombu when Redis is away."""
+    if not attempts:
+        return
+    found = {job.id: job for job in run_query(_released(attempts))}
+    for attempt in attempts:
+        job = found[attempt.job_id]
+        celery_for(job.namespace).send_task(
+            TASK_NAME,
+            args=[_task(job, attempt).to_dict()],
+            queue=QUEUE,
+            task_id=str(attempt.token),
+            expires=attempt.lease_expires_at,
+            ignore_result=True,
+        )
+
+
+def _released(attempts: Sequence[Attempt]) -> PipelinedQuery[list[Released]]:
+    rows = yield Query(_RELEASED, {"jobs": [attempt.job_id for attempt in attempts]})
+    return [Released._make((*row[:-1], json.loads(row[-1]))) for row in rows]
+
+
+def _task(job: Released, attempt: Attempt) -> GenerationTask:
+    base = settings.EASEL.internal_url
+
+    def put_url(key: str) -> str:
+        content_type = f"image/{job.output_format}"
+        return store().signed_url("PUT", key, seconds=CAPABILITY_SECONDS, content_type=content_type, base=base)
+
+    return GenerationTask(
+        attempt_token=str(attempt.token),
+        job_id=str(job.id),
+        request_id=job.request_id,
+        tenant=job.tenant_slug,
+        model_version=version_label(job.model_name, job.version_number),
+        prompt=job.prompt,
+        width=job.width,
+        height=job.height,
+        steps=job.steps,
+        output_format=job.output_format,
+        output_compression=job.output_compression,
+        adapters=tuple(
+            AdapterRef(
+                name=name,
+                sha256=sha256,
+                size_bytes=size_bytes,
+                scale=scale,
+                url=store().signed_url("GET", key, seconds=CAPABILITY_SECONDS, base=base),
+            )
+            for name, sha256, size_bytes, scale, key in job.adapters
+        ),
+        outputs=tuple(
+            OutputSlot(
+                index=index,
+                seed=job.seed + index,
+                url=put_url(output_key(job, attempt.token, index)),
+                preview_urls=tuple(
+                    put_url(preview_key(job, attempt.token, index, number)) for number in range(job.partial_images)
+                ),
+            )
+            for index in range(job.n)
+        ),
+        expires_at=attempt.lease_expires_at.timestamp(),
+        deadline_at=job.expires_at.timestamp(),
+    )
+
+
+def ask_to_cancel(pool: Pool, tokens: Iterable[str], *, now: datetime) -> None:
+    """Leaves word for the worker, which looks at every beat; kept an hour, longer than any attempt."""
+    for token in tokens:
+        redis_asked_once().set(cancel_key(pool.namespace, token), now.isoformat(), ex=3600)
+
+
+@cache
+def celery_for(namespace: str) -> Celery:
+    app = Celery(f"easel-{namespace}", broker=settings.EASEL.redis_url, set_as_current=False)
+    app.conf.update(
+        broker_transport_options={
+            "global_keyprefix": f"{namespace}:",
+            "socket_connect_timeout": 2,
+            "max_retries": 1,
+        },
+        broker_connection_timeout=2,
+        task_publish_retry=False,  # the lease runs out and the job is tried again
+        task_ignore_result=True,
+    )
+    return app
+
+
+@cache
+def redis_asked_once() -> "redis.Redis":
+    """For whoever has a client waiting: a server that doesn't answer at once is away."""
+    return redis.Redis.from_url(
+        settings.EASEL.redis_url, socket_connect_timeout=0.5, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
+    )
+
+
+@cache
+def redis_client() -> "redis.Redis":
+    return redis.Redis.from_url(
+        settings.EASEL.redis_url, socket_connect_timeout=2, socket_timeout=10, health_check_interval=30
+    )

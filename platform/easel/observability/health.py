@@ -1,0 +1,38 @@
+"""Health and metrics for operators."""
+
+from django.db import OperationalError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from psycopg_pool import PoolTimeout
+from redis.exceptions import RedisError
+
+from core.threads import in_thread
+from easel.jobs.transport import redis_asked_once
+
+
+async def live(request: HttpRequest) -> HttpResponse:
+    """200 while the process serves."""
+    return JsonResponse({"status": "ok"})
+
+
+async def ready(request: HttpRequest) -> HttpResponse:
+    """200 when PostgreSQL and Redis answer, else 503 with what doesn't."""
+    away = await in_thread(_away)
+    return JsonResponse({"status": "away" if away else "ok", "away": away}, status=503 if away else 200)
+
+
+async def metrics(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(await in_thread(generate_latest), content_type=CONTENT_TYPE_LATEST)
+
+
+def _away() -> list[str]:
+    away = []
+    try:
+        connection.cursor().execute("SELECT 1")
+    except (OperationalError, PoolTimeout):
+        away.append("postgresql")
+    try:
+        redis_asked_once().ping()
+    except RedisError:
+        away.append("redis")
+    return away

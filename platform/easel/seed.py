@@ -1,0 +1,83 @@
+"""What a fresh installation begins with: a shared pool, the configured model, and a price book."""
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+from django.conf import settings
+
+from billing.models import Meter
+from billing.pricing.price_books import RateTerms, price_book_seed
+from easel.catalog.models import Pool
+from easel.catalog.versions import VersionLimits, model_make_default, version_register
+from easel.serving.errors import RolloutRunning
+from easel.serving.routing import routes_set
+
+SHARED_POOL = "shared"
+SHARED_NAMESPACE = "easel-shared"
+DEMO_MODEL = "z-image-demo"
+
+# The demo model on a CPU; Z-Image-Turbo as its authors describe it, on one GPU. The bounds of GPU seconds are
+# several times what was measured, since a hold must cover a busy machine; nobody is charged more than is measured.
+DEMO_LIMITS = VersionLimits(
+    side_min=128,
+    side_max=512,
+    size_default="256x256",
+    fast_image_units_max=Decimal("0.25"),
+    steps_default=8,
+    steps_max=50,
+    gpu_seconds_bound=Decimal(4),
+)
+LIMITS = VersionLimits(
+    side_min=256,
+    side_max=2048,
+    size_default="1024x1024",
+    fast_image_units_max=Decimal(1),
+    steps_default=8,
+    steps_max=50,
+    gpu_seconds_bound=Decimal("0.5"),
+)
+# In USD: a GPU hour at 4.50, a CPU hour at 0.36, 512x512 pixels at 0.002, a GB kept for 30 days at 0.0259.
+PRICES = (
+    RateTerms(meter=Meter.GPU_SECOND, unit_price=Decimal("0.00125")),
+    RateTerms(meter=Meter.GPU_SECOND, gpu_class="cpu", unit_price=Decimal("0.0001")),
+    RateTerms(meter=Meter.IMAGE_UNIT, unit_price=Decimal("0.002")),
+    RateTerms(meter=Meter.REQUEST, unit_price=Decimal("0.0005")),
+    RateTerms(meter=Meter.CACHE_HIT, unit_price=Decimal(0)),
+    RateTerms(meter=Meter.STORAGE_GB_SECOND, unit_price=Decimal("0.00000001")),
+)
+
+
+def seed() -> None:
+    """Makes what is missing; changes nothing that an operator has made."""
+    now = datetime.now(UTC)
+    pool, _ = Pool.objects.get_or_create(
+        slug=SHARED_POOL,
+        defaults={"namespace": SHARED_NAMESPACE, "gpu_class": settings.EASEL.gpu_class, "created_at": now},
+    )
+    checkpoint = settings.EASEL.model
+    is_demo = Path(checkpoint).parts[-2:] == ("demo_model", "checkpoint")
+    version = version_register(
+        model_name=DEMO_MODEL if is_demo else Path(checkpoint).name.lower(),
+        checkpoint=checkpoint,
+        pool=pool,
+        limits=DEMO_LIMITS if is_demo else LIMITS,
+        now=now,
+    )
+    if version.created_at == now:  # EASEL_MODEL names another checkpoint than before
+        with suppress(RolloutRunning):
+            routes_set(model=version.model, weights={version.number: 100})
+    if is_demo:
+        # A second one to roll out and to compare: half the steps, so half the time and the cost.
+        version_register(
+            model_name=DEMO_MODEL,
+            checkpoint=checkpoint,
+            pool=pool,
+            limits=replace(DEMO_LIMITS, steps_default=4),
+            now=now,
+        )
+    model_make_default(version.model)
+    # Version 1 knew no storage.
+    price_book_seed(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)

@@ -1,0 +1,194 @@
+"""The report of an experiment: what each arm did, and which differences are more than chance.
+
+Callers are what was shared out, so callers are what is compared: a caller with a hundred jobs is one observation,
+the mean of its jobs. A metric's test is Welch's t-test (scipy.stats, without equal variances) of an arm's
+callers against the first arm's; its interval is Student's t for the mean of the callers.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import mean, stdev
+
+from django.db import connection
+
+from easel.serving.models import Arm, Experiment
+
+CONFIDENCE = 0.95
+# A caller by another name, which stands in the job once what it says is deleted: the report stays what it was.
+CALLER = """encode(sha256(convert_to({salt}::text || "user", 'UTF8')), 'hex')"""
+# A row per caller: a job without a user is a caller of its own, as in assignment.
+_CALLERS = f"""
+    WITH cost AS (
+        SELECT record.job_id, sum(charge.amount_micros) AS micros
+          FROM billing_usagerecord AS record
+          JOIN billing_charge AS charge ON charge.usage_record_id = record.id
+          JOIN jobs_job AS job ON job.id = record.job_id
+          JOIN serving_arm AS arm ON arm.id = job.arm_id AND arm.experiment_id = %(experiment)s
+         GROUP BY record.job_id
+    )
+    SELECT job.arm_id,
+           count(*), count(*) FILTER (WHERE job.state = 'succeeded'), count(*) FILTER (WHERE job.state = 'failed'),
+           avg(CASE job.state WHEN 'failed' THEN 1.0 WHEN 'succeeded' THEN 0.0 END)::float,
+           avg(extract(epoch FROM job.finished_at - job.created_at)) FILTER (WHERE job.state = 'succeeded')::float,
+           coalesce(sum(cost.micros), 0)::bigint, avg(cost.micros)::float,
+           count(feedback.score), avg(feedback.score)
+      FROM jobs_job AS job
+      JOIN tenants_tenant AS tenant ON tenant.id = job.tenant_id
+      JOIN serving_arm AS arm ON arm.id = job.arm_id AND arm.experiment_id = %(experiment)s
+      LEFT JOIN cost ON cost.job_id = job.id
+      LEFT JOIN jobs_feedback AS feedback ON feedback.job_id = job.id
+     GROUP BY job.arm_id, CASE WHEN job.user = '' THEN job.id::text
+                               WHEN job.deleted_at IS NOT NULL THEN job.user
+                               ELSE {CALLER.format(salt="tenant.caller_salt")} END
+"""  # noqa: S608 - of constants
+_P95 = """
+    SELECT arm_id, percentile_cont(ARRAY[0.5, 0.95])
+                   WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - created_at)::float)
+      FROM jobs_job WHERE state = 'succeeded' AND arm_id IN (SELECT id FROM serving_arm WHERE experiment_id = %s)
+     GROUP BY arm_id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A metric of an arm: the callers' mean with its 95 % interval, and how it differs from the first arm's.
+
+    None where there are too few callers to tell, or where none of them differs from another.
+    """
+
+    callers: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    difference: float | None = None
+    p_value: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmReport:
+    """What an arm did; durations in seconds from request to image, costs in micro-units per job."""
+
+    arm: Arm
+    jobs: int
+    succeeded: int
+    failed: int
+    feedback: int
+    cost_micros: int
+    seconds_p50: float | None
+    seconds_p95: float | None
+    score: Comparison
+    error_rate: Comparison
+    seconds: Comparison
+    job_cost_micros: Comparison
+
+
+@dataclass(slots=True)
+class _Callers:
+    """An arm's callers: totals, and each caller's means."""
+
+    jobs: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    feedback: int = 0
+    cost_micros: int = 0
+    error_rate: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    job_cost_micros: list[float] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+
+
+def experiment_report(experiment: Experiment) -> list[ArmReport]:
+    """One report per arm, in the arms' order; the first arm is what the others are tested against."""
+    callers = _callers(experiment)
+    with connection.cursor() as cursor:
+        cursor.execute(_P95, [experiment.pk])
+        percentiles = dict(cursor.fetchall())
+    arms = list(experiment.arms.select_related("version"))
+    first = callers[arms[0].pk]
+    nobody = _Callers()
+    reports = []
+    for arm in arms:
+        own = callers[arm.pk]
+        base = nobody if arm is arms[0] else first
+        p50, p95 = percentiles.get(arm.pk, (None, None))
+        reports.append(
+            ArmReport(
+                arm=arm,
+                jobs=own.jobs,
+                succeeded=own.succeeded,
+                failed=own.failed,
+                feedback=own.feedback,
+                cost_micros=own.cost_micros,
+                seconds_p50=p50,
+                seconds_p95=p95,
+                score=compare(own.score, base.score),
+                error_rate=compare(own.error_rate, base.error_rate),
+                seconds=compare(own.seconds, base.seconds),
+                job_cost_micros=compare(own.job_cost_micros, base.job_cost_micros),
+            )
+        )
+    return reports
+
+
+def compare(values: Sequence[float], against: Sequence[float] = ()) -> Comparison:
+    """The mean of `values` with its interval, tested against those of another arm where they are given."""
+    low, high = _interval(values)
+    own = mean(values) if values else None
+    if own is None or not against:
+        return Comparison(callers=len(values), mean=own, low=low, high=high)
+    return Comparison(
+        callers=len(values),
+        mean=own,
+        low=low,
+        high=high,
+        difference=own - mean(against),
+        p_value=_p_value(values, against),
+    )
+
+
+def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
+    if not _varies(values):
+        return None, None
+    from scipy import stats  # takes most of a second to import, which every command would wait for
+
+    error = stdev(values) / math.sqrt(len(values))
+    low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean(values), scale=error)
+    return float(low), float(high)
+
+
+def _p_value(values: Sequence[float], against: Sequence[float]) -> float | None:
+    if min(len(values), len(against)) < 2 or not (_varies(values) or _varies(against)):
+        return None
+    from scipy import stats
+
+    # From the moments, by exact sums: arms whose callers all agree are usual here, and no loss of precision.
+    moments = [(mean(sample), stdev(sample), len(sample)) for sample in (values, against)]
+    return float(stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue)
+
+
+def _varies(values: Sequence[float]) -> bool:
+    return len(values) > 1 and max(values) > min(values)
+
+
+def _callers(experiment: Experiment) -> dict[int, _Callers]:
+    arms: dict[int, _Callers] = defaultdict(_Callers)
+    with connection.cursor() as cursor:
+        cursor.execute(_CALLERS, {"experiment": experiment.pk})
+        for arm_id, jobs, succeeded, failed, error_rate, seconds, micros, job_micros, given, score in cursor:
+            own = arms[arm_id]
+            own.jobs += jobs
+            own.succeeded += succeeded
+            own.failed += failed
+            own.cost_micros += micros
+            own.feedback += given
+            for values, value in (
+                (own.error_rate, error_rate),
+                (own.seconds, seconds),
+                (own.job_cost_micros, job_micros),
+                (own.score, score),
+            ):
+                if value is not None:
+                    values.append(value)
+    return arms

@@ -1,0 +1,109 @@
+"""Tells of thresholds that budgets have reached: by webhooks and in the audit log once, by e-mail at least once."""
+
+from datetime import datetime, timedelta
+from functools import partial
+from smtplib import SMTPException
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.core.mail import EmailMessage, get_connection
+from django.db import transaction
+
+from billing.models import BudgetCrossing
+from billing.money import format_micros
+from billing.profiles import profile_of
+from core.audit import audit_record
+from easel.webhooks.models import Event
+from easel.webhooks.outbox import webhook_emit
+
+log = structlog.get_logger()
+BATCH = 100
+MAIL_RETRIES = timedelta(days=1)
+
+
+@transaction.atomic
+def crossings_tell(*, now: datetime) -> int:
+    """Sends each crossing that isn't told yet to its tenant's webhooks and into the audit log; returns how many."""
+    due = _of_budgets().filter(told_at=None).select_for_update(of=("self",), skip_locked=True)
+    crossings = list(due.order_by("at", "id")[:BATCH])
+    for crossing in crossings:
+        budget = crossing.budget_month.budget
+        audit_record(
+            actor="platform",
+            action="budget.threshold_reached",
+            subject=str(budget),
+            tenant=budget.tenant,
+            details=crossing_json(crossing),
+            now=now,
+        )
+        data = partial(crossing_json, crossing)
+        webhook_emit(tenant=budget.tenant, event=Event.BUDGET_CROSSED, data=data, at=crossing.at)
+        crossing.told_at = now
+        crossing.save(update_fields=["told_at"])
+    return len(crossings)
+
+
+def crossings_mail(*, now: datetime) -> int:
+    """Sends an e-mail for each crossing to its tenant's billing address; returns how many were sent.
+
+    Without a server, or without an address, there is none. What a server doesn't take is tried again for a day, one
+    connection a call, so that a server that is away is waited for once.
+    """
+    sent = 0
+    connection = get_connection() if settings.EASEL.email_url else None
+    due = _of_budgets().filter(mailed_at=None, at__gt=now - MAIL_RETRIES).order_by("at", "id")
+    for crossing in due[:BATCH]:
+        address = profile_of(crossing.budget_month.budget.tenant).email
+        if connection is not None and address:
+            try:
+                connection.open()
+                _mail(crossing, address, connection).send()
+            except (SMTPException, OSError) as error:
+                log.warning("budget_mail_waits", budget=str(crossing.budget_month.budget_id), error=repr(error))
+                break
+            sent += 1
+        else:
+            missing = "the tenant has no address" if connection is not None else "EASEL_EMAIL_URL is not set"
+            log.info("budget_mail_skipped", budget=str(crossing.budget_month.budget_id), reason=missing)
+        BudgetCrossing.objects.filter(pk=crossing.pk).update(mailed_at=now)
+    if connection is not None:
+        connection.close()
+    return sent
+
+
+def crossing_json(crossing: BudgetCrossing) -> dict[str, Any]:
+    """What an event says of a crossing."""
+    month = crossing.budget_month
+    budget = month.budget
+    return {
+        "budget_id": str(budget.pk),
+        "project": budget.project.slug if budget.project else None,
+        "api_key": budget.api_key.key_id if budget.api_key else None,
+        "month": month.month.isoformat(),
+        "threshold_percent": crossing.percent,
+        "amount_micros": budget.amount_micros,
+        "spent_micros": crossing.spent_micros,
+        "currency": budget.currency,
+        "hard_stop": budget.hard_stop,
+        "reached_at": crossing.at.isoformat(),
+    }
+
+
+def _of_budgets() -> Any:
+    return BudgetCrossing.objects.select_related(
+        "budget_month__budget__tenant", "budget_month__budget__project", "budget_month__budget__api_key"
+    )
+
+
+def _mail(crossing: BudgetCrossing, address: str, connection: Any) -> EmailMessage:
+    month, budget = crossing.budget_month, crossing.budget_month.budget
+    spent = format_micros(crossing.spent_micros, budget.currency)
+    amount = format_micros(budget.amount_micros, budget.currency)
+    stop = "Requests that would go over the budget are refused." if budget.hard_stop else "No request is refused."
+    return EmailMessage(
+        subject=f"{crossing.percent} % of the budget of {budget} for {month.month:%Y-%m} is spent",
+        body=f"{spent} of the {amount} that {budget} has for {month.month:%Y-%m} are spent.\n{stop}\n",
+        to=[address],
+        connection=connection,
+    )

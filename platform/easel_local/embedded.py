@@ -1,0 +1,157 @@
+"""Real PostgreSQL and Redis without installing either: started when nobody runs them, shared when somebody does."""
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from easel_local.home import run_dir, write_private
+from easel_local.supervisor import Supervisor
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+_DEATHS_MAX = 3  # a server that died this often before it was ever ready won't get better
+_LOG_TAIL_LINES = 20
+
+
+class ServersUnavailable(Exception):
+    """The servers can't be had; the message says why, and ends with the log of the one that failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Where the servers are; both URLs hold what is needed to log in."""
+
+    database_url: str
+    redis_url: str
+
+
+@contextmanager
+def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterator[Endpoints]:
+    """The servers of `home`, for the length of the `with`.
+
+    One whose URL is in `env` is taken from there. The others are started here and stopped at the end, unless another
+    process has them running: then they are used as they are. A long-running caller says `own=True`: it waits for
+    short ones to let go rather than use servers that end with them. Raises `ServersUnavailable`.
+    """
+    given = {name: env.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
+    if all(given.values()):
+        yield Endpoints(database_url=given["DATABASE_URL"], redis_url=given["REDIS_URL"])
+        return
+    home = home.resolve()
+    with ExitStack() as stack:
+        lock = stack.enter_context(_open(run_dir(home) / "servers.lock"))
+        users = stack.enter_context(_open(run_dir(home) / "servers.users"))
+        found = _join_or_own(home, lock, users, own=own)
+        if found is not None:
+            yield _merged(given, found)
+            return
+        started = stack.enter_context(_started(home, given))
+        if not own:
+            # Nobody finds the servers any more by then; those that already use them may finish.
+            stack.callback(fcntl.flock, users, fcntl.LOCK_EX)
+        stack.callback(_endpoints_file(home).unlink, missing_ok=True)
+        _publish(home, started)
+        yield _merged(given, started)
+
+
+def _join_or_own(home: Path, lock: IO[str], users: IO[str], *, own: bool) -> Mapping[str, str] | None:
+    """The endpoints of a running owner; None when we are the owner now."""
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _endpoints_file(home).unlink(missing_ok=True)  # of an owner that was killed
+            return None
+        if not own:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            found = _published(home)
+            if found is not None:
+                return found
+            fcntl.flock(users, fcntl.LOCK_UN)
+        time.sleep(_POLL_SECONDS)
+    raise ServersUnavailable(f"another process holds {lock.name} but its servers didn't come up")
+
+
+@contextmanager
+def _started(home: Path, given: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    # Imported here: with both URLs given, on Kubernetes, neither wheel is installed.
+    from easel_local.postgres import Postgres, PostgresUnusable
+    from easel_local.redis_server import RedisServer
+
+    endpoints: dict[str, str] = {}
+    specs, checks = [], []
+    if not given["DATABASE_URL"]:
+        postgres = Postgres(home)
+        try:
+            postgres.prepare()
+        except PostgresUnusable as error:
+            raise ServersUnavailable(str(error)) from error
+        endpoints["database_url"] = postgres.url
+        specs.append(postgres.spec())
+        checks.append((postgres.name, postgres.log, postgres.ensure_database))
+    if not given["REDIS_URL"]:
+        redis = RedisServer(home)
+        redis.prepare()
+        endpoints["redis_url"] = redis.url
+        specs.append(redis.spec())
+        checks.append((redis.name, redis.log, redis.ready))
+    # To stderr, for stdout may carry a command's JSON.
+    supervisor = Supervisor(specs, grace_seconds=_STOP_SECONDS, out=sys.stderr.buffer)
+    try:
+        supervisor.start()
+        for name, log, is_ready in checks:
+            _await_ready(supervisor, name, log, is_ready)
+        yield endpoints
+    finally:
+        supervisor.stop()
+
+
+def _await_ready(supervisor: Supervisor, name: str, log: Path, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not is_ready():
+        if time.monotonic() > deadline or supervisor.deaths()[name] >= _DEATHS_MAX:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+            raise ServersUnavailable(f"{name} did not start; {log} ends with:\n{tail}")
+        time.sleep(_POLL_SECONDS)
+
+
+def _merged(given: Mapping[str, str], endpoints: Mapping[str, str]) -> Endpoints:
+    database_url = given["DATABASE_URL"] or endpoints.get("database_url", "")
+    redis_url = given["REDIS_URL"] or endpoints.get("redis_url", "")
+    if not database_url or not redis_url:
+        missing = "REDIS_URL" if database_url else "DATABASE_URL"
+        raise ServersUnavailable(f"the running stack was given its {missing}: set the same here")
+    return Endpoints(database_url=database_url, redis_url=redis_url)
+
+
+def _open(path: Path) -> IO[str]:
+    # The lock is on the open file, and the kernel drops it with the process: nothing stale after a crash.
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
+
+
+def _endpoints_file(home: Path) -> Path:
+    return run_dir(home) / "endpoints.json"
+
+
+def _publish(home: Path, endpoints: Mapping[str, str]) -> None:
+    write_private(_endpoints_file(home), json.dumps({"owner_pid": os.getpid(), **endpoints}))
+
+
+def _published(home: Path) -> Mapping[str, str] | None:
+    """What a living owner wrote; None when there is none yet."""
+    try:
+        found = json.loads(_endpoints_file(home).read_text())
+        os.kill(found["owner_pid"], 0)
+    except PermissionError:
+        pass  # alive, another user's
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return {name: value for name, value in found.items() if name != "owner_pid"}

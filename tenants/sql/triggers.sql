@@ -1,0 +1,35 @@
+-- A quota of a key belongs to the key's tenant.
+CREATE OR REPLACE FUNCTION tenants_check_quota_key() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM tenants_apikey WHERE id = NEW.api_key_id AND tenant_id = NEW.tenant_id) THEN
+        RAISE EXCEPTION 'the key is of another tenant than its quota' USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER tenants_quota_key_checked BEFORE INSERT OR UPDATE ON tenants_quota
+    FOR EACH ROW WHEN (NEW.api_key_id IS NOT NULL) EXECUTE FUNCTION tenants_check_quota_key();
+
+-- Each block list has a revision, raised at every change of its entries; the platform's own list has no tenant.
+INSERT INTO tenants_blocklistrevision (tenant_id, revision)
+SELECT NULL, 0 WHERE NOT EXISTS (SELECT FROM tenants_blocklistrevision WHERE tenant_id IS NULL);
+
+CREATE OR REPLACE FUNCTION tenants_count_block_list_change() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    owner uuid;
+BEGIN
+    FOR owner IN
+        SELECT OLD.tenant_id WHERE TG_OP <> 'INSERT' UNION SELECT NEW.tenant_id WHERE TG_OP <> 'DELETE' ORDER BY 1
+    LOOP
+        IF owner IS NULL THEN
+            UPDATE tenants_blocklistrevision SET revision = revision + 1 WHERE tenant_id IS NULL;
+        ELSE
+            INSERT INTO tenants_blocklistrevision AS list (tenant_id, revision) VALUES (owner, 1)
+                ON CONFLICT (tenant_id) DO UPDATE SET revision = list.revision + 1;
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER tenants_blocklistentry_revision AFTER INSERT OR DELETE OR UPDATE ON tenants_blocklistentry
+    FOR EACH ROW EXECUTE FUNCTION tenants_count_block_list_change();
+
+CALL core_configured('tenants_tenant', 'tenants_project', 'tenants_apikey', 'tenants_quota', 'tenants_blocklistrevision');

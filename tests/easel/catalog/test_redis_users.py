@@ -1,0 +1,191 @@
+"""Held against the real Redis: what a pool's worker may touch there, and what it is refused."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+
+import celery
+import pytest
+import redis
+from django.conf import settings
+
+from easel.catalog.errors import NamespaceUnsafe
+from easel.catalog.models import Pool
+from easel.catalog.redis_users import redis_user_set, worker_redis_url
+from easel.jobs.transport import redis_client
+from easel.processes import dispatcher
+from inference.contract import QUEUE, TASK_NAME, AttemptFinished, cancel_key, report_from_json, reports_key
+from tests.conftest import NOW
+
+SECRET = "only for tests"
+
+
+@pytest.fixture
+def pool_of():
+    """Makes pools with their users."""
+
+    def make(name):
+        slug = f"{name}-{uuid.uuid4().hex[:8]}"
+        pool = Pool.objects.create(slug=slug, namespace=f"easel-t-{slug}", gpu_class="cpu", created_at=NOW)
+        redis_user_set(redis_client(), pool, secret=SECRET)
+        return pool
+
+    return make
+
+
+@pytest.fixture
+def acme(pool_of):
+    return pool_of("acme")
+
+
+@pytest.fixture
+def neighbour(pool_of):
+    return pool_of("neighbour")
+
+
+def url_of(pool):
+    return worker_redis_url(settings.EASEL.redis_url, pool, secret=SECRET)
+
+
+@pytest.fixture
+def worker(acme):
+    """The connection of acme's worker."""
+    return redis.Redis.from_url(url_of(acme))
+
+
+def app_of(pool, url):
+    app = celery.Celery(broker=url, set_as_current=False)
+    app.conf.update(broker_transport_options={"global_keyprefix": f"{pool.namespace}:"}, task_publish_retry=False)
+    return app
+
+
+def test_a_worker_takes_its_pools_tasks(acme):
+    app_of(acme, settings.EASEL.redis_url).send_task("generate", args=[1], queue=QUEUE)
+    with app_of(acme, url_of(acme)).connection() as connection:
+        message = connection.SimpleQueue(QUEUE).get(timeout=5)
+        message.ack()
+    assert message.headers["task"] == "generate"
+
+
+def test_a_worker_process_does_its_work_as_its_pools_user(acme, tmp_path):
+    env = {
+        "PATH": os.environ["PATH"],
+        "REDIS_URL": url_of(acme),
+        "EASEL_POOL_NAMESPACE": acme.namespace,
+        "EASEL_HOME": str(tmp_path),
+        "EASEL_TORCH_THREADS": "1",
+        "EASEL_STOP_GRACE_SECONDS": "0",
+        "HF_HUB_OFFLINE": "1",
+    }
+    app_of(acme, settings.EASEL.redis_url).send_task(TASK_NAME, args=[{"attempt_token": "t"}], queue=QUEUE)
+    log = tmp_path / "worker.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([sys.executable, "-m", "inference.worker"], env=env, stdout=out, stderr=out)
+    try:
+        deadline = time.monotonic() + 120
+        while not (ends := ends_of(acme)):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert [(end.attempt_token, end.error_code) for end in ends] == [("t", "task_malformed")]
+
+
+def ends_of(pool):
+    reports = [report_from_json(fields[b"report"]) for _, fields in redis_client().xrange(reports_key(pool.namespace))]
+    return [report for report in reports if isinstance(report, AttemptFinished)]
+
+
+def test_a_worker_reports_and_looks_for_cancellations_in_its_namespace(acme, worker):
+    worker.xadd(reports_key(acme.namespace), {"report": "{}"})
+    assert worker.exists(cancel_key(acme.namespace, "token")) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("XADD", "{neighbour}:reports", "*", "report", "forged"),
+        ("XRANGE", "{neighbour}:reports", "-", "+"),
+        ("BRPOP", "{neighbour}:generations", "1"),
+        ("LRANGE", "{neighbour}:generations", "0", "-1"),
+        ("GET", "easel-shared:anything"),
+        ("SET", "{neighbour}:cancel:token", "1"),
+        ("SET", "{acme}", "a key beside the namespace"),
+        ("SET", "{acme}-two:key", "a namespace that begins alike"),
+        ("RENAME", "{acme}:mine", "{neighbour}:theirs"),
+        ("EVAL", "return redis.call('GET', KEYS[1])", "1", "{neighbour}:key"),
+        ("SUBSCRIBE", "{neighbour}:channel"),
+        ("PSUBSCRIBE", "*"),
+        ("PUBLISH", "{neighbour}:channel", "hello"),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("RANDOMKEY",),
+        ("FLUSHALL",),
+        ("FLUSHDB",),
+        ("CONFIG", "GET", "requirepass"),
+        ("ACL", "LIST"),
+        ("ACL", "SETUSER", "default", "nopass"),
+        ("MONITOR",),
+        ("SHUTDOWN",),
+        ("DEBUG", "SLEEP", "0"),
+        ("SWAPDB", "0", "1"),
+        ("INFO", "clients"),
+        ("CLIENT", "LIST"),
+        ("CLIENT", "KILL", "TYPE", "normal"),
+        ("PUBSUB", "CHANNELS"),
+        ("DBSIZE",),
+        ("SCRIPT", "FLUSH"),
+        ("SCRIPT", "KILL"),
+        ("MIGRATE", "127.0.0.1", "1", "{acme}:key", "0", "1"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_a_worker_is_refused_what_is_not_its_own(acme, neighbour, worker, command):
+    words = [word.format(acme=acme.namespace, neighbour=neighbour.namespace) for word in command]
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        worker.execute_command(*words)
+
+
+def test_a_users_password_opens_no_other_users_door(acme, neighbour):
+    stolen = url_of(acme).replace(acme.namespace, neighbour.namespace, 1)
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        redis.Redis.from_url(stolen).ping()
+
+
+def test_a_user_set_again_takes_back_what_was_added_by_hand(acme, neighbour, worker):
+    redis_client().execute_command("ACL", "SETUSER", acme.namespace, "allkeys", ">second")
+    redis_user_set(redis_client(), acme, secret=SECRET)
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        worker.get(f"{neighbour.namespace}:secret")
+    with pytest.raises(redis.exceptions.AuthenticationError):
+        redis.Redis.from_url(settings.EASEL.redis_url, username=acme.namespace, password="second").ping()
+
+
+def test_a_user_set_again_keeps_a_worker_logged_in(acme):
+    with redis.Redis.from_url(url_of(acme), single_connection_client=True) as client:
+        before = client.ping() and client.connection._sock
+        redis_user_set(redis_client(), acme, secret=SECRET)
+        assert client.exists(f"{acme.namespace}:x") == 0
+        assert client.connection._sock is before
+
+
+@pytest.mark.parametrize("namespace", ["", "*", "a*", "a?b", "a[b]", "a b", "a\n", "a:b", "A", "ü"])
+def test_a_namespace_that_a_pattern_would_widen_is_refused(namespace):
+    with pytest.raises(NamespaceUnsafe):
+        redis_user_set(redis_client(), Pool(namespace=namespace), secret=SECRET)
+
+
+def test_a_pool_that_can_have_no_user_holds_up_no_other(acme):
+    slug = f"odd-{uuid.uuid4().hex[:8]}"
+    odd = Pool.objects.create(slug=slug, namespace=f"*{slug}", gpu_class="cpu", created_at=NOW)
+    redis_client().execute_command("ACL", "DELUSER", acme.namespace)
+    dispatcher._welcomed.clear()
+    try:
+        dispatcher.turn()
+    finally:
+        odd.delete()
+    assert acme.namespace in redis_client().acl_users()

@@ -1,0 +1,85 @@
+import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from django.db import connections
+
+from billing.budgets.budgets import budgets_of
+from billing.ledger import ledger
+from billing.ledger.budget_months import BudgetExceeded
+from billing.models import BudgetHold, BudgetMonth
+from easel.jobs.budgets import budget_set
+from easel.jobs.models import Job
+from easel.observability.audit import budgets_match_charges
+from easel.storage import store
+from tests.conftest import NOW
+
+
+@pytest.fixture(autouse=True)
+def what_budgets_counted_is_what_was_charged_and_is_held(alice):
+    yield
+    own = [str(budget.pk) for budget in alice.tenant.budgets.all()]
+    assert not [line for line in budgets_match_charges(NOW) if any(pk in line for pk in own)]
+
+
+def test_a_refused_job_leaves_nothing(alice, submit):
+    budget_set(tenant=alice.tenant, amount_micros=1, hard_stop=True, now=NOW)
+    with pytest.raises(BudgetExceeded):
+        submit(alice)
+    assert not Job.objects.filter(tenant=alice.tenant).exists()
+    assert ledger.balances(alice.tenant)["held"] == 0
+    assert BudgetMonth.objects.get(budget__tenant=alice.tenant).held_micros == 0
+
+
+def test_a_job_that_ends_gives_back_what_it_did_not_cost(alice, submit, end):
+    budget_set(tenant=alice.tenant, project=alice.project, amount_micros=10**6, hard_stop=True, now=NOW)
+    end(submit(alice))
+    end(submit(alice), outcome="failed")
+    [found] = budgets_of(alice.tenant, at=NOW)
+    assert (found.spent_micros, found.held_micros) == (ledger.balances(alice.tenant)["revenue"], 0)
+
+
+def test_an_answer_from_the_cache_counts_what_it_costs(alice, submit, end):
+    budget_set(tenant=alice.tenant, amount_micros=10**6, hard_stop=True, now=NOW)
+    for output in end(submit(alice, seed=5)).outputs.all():
+        store().put(output.storage_key, io.BytesIO(b"an image"), "image/png")
+    before = budgets_of(alice.tenant, at=NOW)[0].spent_micros
+    submit(alice, seed=5)
+    [found] = budgets_of(alice.tenant, at=NOW)
+    assert (found.spent_micros > before, found.held_micros) == (True, 0)
+
+
+def test_a_budget_made_while_jobs_come_and_go_counts_every_one_of_them(alice, submit, end):
+    """Threads admit and end jobs; in the middle of it the budgets are made."""
+    start = threading.Barrier(5)
+
+    def work(number):
+        start.wait()
+        try:
+            if number == 0:
+                for of in ({}, {"project": alice.project}, {"api_key": alice.key}):
+                    budget_set(tenant=alice.tenant, amount_micros=10**9, hard_stop=True, now=NOW, **of)
+                return
+            for turn in range(6):
+                job = submit(alice)
+                if turn % 3:
+                    ledger.void(tenant=alice.tenant, reference=job.id, at=NOW)
+                    Job.objects.filter(id=job.id).update(state="canceled", finished_at=NOW)
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(5) as threads:
+        list(threads.map(work, range(5)))
+    held = ledger.balances(alice.tenant)["held"]
+    assert {found.held_micros for found in budgets_of(alice.tenant, at=NOW)} == {held}
+    assert held > 0
+
+
+def test_a_job_of_last_month_is_none_of_a_new_budgets(alice, submit, end):
+    job = submit(alice, now=NOW - timedelta(days=1))
+    budget_set(tenant=alice.tenant, amount_micros=10**6, hard_stop=True, now=NOW)
+    assert not BudgetHold.objects.filter(reference=job.id).exists()
+    end(job, seconds=86400)
+    assert budgets_of(alice.tenant, at=NOW)[0].spent_micros == 0

@@ -1,0 +1,144 @@
+"""The same request again is answered by the images that are there, for the price of a request."""
+
+import io
+from datetime import timedelta
+
+import pytest
+from prometheus_client import REGISTRY
+
+from billing.ledger import ledger
+from billing.models import StoredObject, UsageRecord
+from easel.jobs.models import CachedResult, Job, State
+from easel.jobs.outputs import outputs_delete
+from easel.jobs.result_cache import results_trim
+from easel.observability.audit import successes_have_outputs
+from easel.storage import store
+from tests.conftest import NOW
+
+LATER = NOW + timedelta(minutes=1)
+
+
+@pytest.fixture
+def draw(submit, end):
+    """Submits a request and plays the worker: images of bytes that tell the job."""
+
+    def draw(customer, **spec) -> Job:
+        job = end(submit(customer, **{"seed": 7, **spec}))
+        for output in job.outputs.all():
+            store().put(output.storage_key, io.BytesIO(f"{job.id}/{output.index}".encode()), "image/png")
+        return job
+
+    return draw
+
+
+def images(job: Job) -> list[bytes]:
+    return [store().get(output.storage_key) for output in job.outputs.order_by("index")]
+
+
+def test_the_same_request_again_has_the_same_images_at_once(alice, draw, submit):
+    drawn = draw(alice, n=2)
+    again = submit(alice, seed=7, n=2, now=LATER)
+    assert (again.state, again.cached_from, again.finished_at) == (State.SUCCEEDED, drawn, LATER)
+    assert images(again) == images(drawn)
+    assert not again.attempts.exists()
+    assert list(successes_have_outputs(LATER)) == []
+
+
+def test_it_costs_the_request_and_is_counted_as_a_hit_and_leaves_no_hold(alice, draw, submit):
+    draw(alice)
+    before = ledger.balances(alice.tenant)
+    again = submit(alice, seed=7, now=LATER)
+    after = ledger.balances(alice.tenant)
+    assert (after["revenue"] - before["revenue"], after["held"]) == (500, 0)
+    records = UsageRecord.objects.filter(job_id=again.id).order_by("meter")
+    assert [(record.meter, record.quantity) for record in records] == [("cache_hit", 1), ("request", 1)]
+    assert {record.dimensions["cached"] for record in records} == {"yes"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 8},
+        {"seed": None},
+        {"prompt": "a red circle."},
+        {"size": "256x512"},
+        {"steps": 3},
+        {"n": 2},
+        {"output_format": "webp"},
+        {"output_compression": 50},
+        {"cache": False},
+    ],
+)
+def test_another_request_is_drawn(alice, draw, submit, other):
+    draw(alice)
+    assert submit(alice, now=LATER, **{"seed": 7, **other}).state == State.QUEUED
+
+
+def test_another_version_draws_anew(alice, draw, submit, version, second):
+    draw(alice)
+    version.model.routes.update(version=second)
+    assert submit(alice, seed=7, steps=8, now=LATER).state == State.QUEUED
+
+
+def test_another_tenants_images_answer_nobody(alice, bob, draw, submit):
+    draw(alice)
+    assert submit(bob, seed=7, now=LATER).state == State.QUEUED
+
+
+def test_a_random_seed_is_never_remembered(alice, draw):
+    job = draw(alice, seed=None)
+    assert (job.result_key, CachedResult.objects.filter(tenant=alice.tenant).count()) == ("", 0)
+
+
+def test_a_failure_answers_nobody(alice, submit, end):
+    end(submit(alice, seed=7), outcome="failed")
+    assert submit(alice, seed=7, now=LATER).state == State.QUEUED
+
+
+def test_the_images_of_an_answered_job_are_its_own(alice, draw, submit):
+    drawn = draw(alice)
+    again = submit(alice, seed=7, now=LATER)
+    outputs_delete(job=drawn, actor="test", now=LATER)
+    assert images(again) == [f"{drawn.id}/0".encode()]
+    stored = StoredObject.objects.filter(storage_key__in=again.outputs.values("storage_key"))
+    assert [(found.created_at, found.deleted_at) for found in stored] == [(LATER, None)]
+
+
+def asked(outcome: str) -> float:
+    return REGISTRY.get_sample_value("easel_result_cache_requests_total", {"outcome": outcome})
+
+
+def test_hits_and_misses_are_counted_and_what_was_not_looked_up_is_neither(alice, draw, submit):
+    hits, misses = asked("hit"), asked("miss")
+    gone = draw(alice, seed=8)
+    draw(alice)
+    submit(alice, seed=7, now=LATER)
+    submit(alice, seed=7, cache=False, now=LATER)
+    submit(alice, seed=None, now=LATER)
+    for output in gone.outputs.all():
+        store().delete(output.storage_key)
+    submit(alice, seed=8, now=LATER)
+    assert (asked("hit") - hits, asked("miss") - misses) == (1, 3)
+
+
+def test_deleted_images_answer_nobody(alice, draw, submit):
+    outputs_delete(job=draw(alice), actor="test", now=LATER)
+    assert submit(alice, seed=7, now=LATER).state == State.QUEUED
+
+
+def test_images_that_are_gone_unseen_are_drawn_anew_and_nothing_is_left_of_the_try(alice, draw, submit):
+    for output in draw(alice).outputs.all():
+        store().delete(output.storage_key)
+    again = submit(alice, seed=7, now=LATER)
+    assert (again.state, again.cached_from) == (State.QUEUED, None)
+    assert again.outputs.count() == 0
+
+
+def test_what_was_used_longest_ago_is_forgotten_first_beyond_the_limit(alice, draw, submit):
+    CachedResult.objects.all().delete()
+    for seed in (1, 2, 3):
+        draw(alice, seed=seed)
+    submit(alice, seed=1, now=LATER)
+    assert results_trim(bytes_max=20) == 1
+    assert [submit(alice, seed=seed, now=LATER).state for seed in (1, 2, 3)] == ["succeeded", "queued", "succeeded"]
+    assert results_trim(bytes_max=0) == 2

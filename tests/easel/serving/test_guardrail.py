@@ -1,0 +1,118 @@
+from datetime import timedelta
+
+import pytest
+
+from core.models import AuditEvent
+from easel.jobs.models import Job
+from easel.serving.guardrail import (
+    Move,
+    Sample,
+    judge,
+    rollouts_judge,
+)
+from easel.serving.models import Rollout
+from easel.serving.rollouts import rollout_start
+from easel.serving.routing import routes_set
+from tests.conftest import NOW
+
+MINUTE = timedelta(seconds=60)
+STABLE = Sample(ended=100, failed=1, p95_seconds=2.0)
+
+
+@pytest.fixture
+def rollout(second, plan):
+    return rollout_start(candidate=second, plan=plan, now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "after", "move", "says"),
+    [
+        (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE, Move.ADVANCE, "healthy"),
+        (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE / 2, Move.WAIT, "this stage lasts 60 s"),
+        (Sample(ended=0, failed=0, p95_seconds=None), 10 * MINUTE, Move.WAIT, "has 0 of the 5 jobs needed"),
+        (Sample(ended=4, failed=0, p95_seconds=2.0), 10 * MINUTE, Move.WAIT, "has 4 of the 5 jobs needed"),
+        (Sample(ended=5, failed=1, p95_seconds=2.0), MINUTE, Move.ADVANCE, "1 of 5 jobs failed"),  # a fifth: allowed
+        (Sample(ended=5, failed=2, p95_seconds=2.0), MINUTE, Move.ROLL_BACK, "2 of 5 jobs failed"),
+        (Sample(ended=2, failed=2, p95_seconds=None), MINUTE / 9, Move.ROLL_BACK, "2 of 2"),  # of 5, whatever comes
+        (Sample(ended=1, failed=1, p95_seconds=None), MINUTE, Move.WAIT, "has 1 of the 5"),
+        (Sample(ended=5, failed=0, p95_seconds=4.0), MINUTE, Move.ADVANCE, "p95 4.00 s"),  # twice: allowed
+        (Sample(ended=5, failed=0, p95_seconds=4.1), MINUTE / 9, Move.ROLL_BACK, "2.05 times"),
+    ],
+)
+def test_a_stage_is_judged_by_errors_p95_and_time(rollout, candidate, after, move, says):
+    found, why = judge(rollout, candidate=candidate, stable=STABLE, now=NOW + after)
+    assert found is move
+    assert says in why
+
+
+def test_without_jobs_of_the_stable_version_there_is_nothing_to_compare_with(rollout):
+    stable = Sample(ended=2, failed=0, p95_seconds=1.0)
+    found, why = judge(rollout, candidate=STABLE, stable=stable, now=NOW + MINUTE)
+    assert (found, why) == (Move.WAIT, "waits for data: the stable version has 2 of the 5 jobs needed")
+
+
+@pytest.fixture
+def traffic(alice, submit, end):
+    """Ended jobs of both versions: `traffic(candidate_seconds=9)`."""
+
+    def make(*, candidate_seconds=1.0, candidate_outcome="succeeded"):
+        for number in range(60):
+            job = submit(alice, user=f"user {number}", now=NOW + timedelta(seconds=1))
+            candidate = job.model_version.number == 2
+            end(
+                job,
+                seconds=candidate_seconds if candidate else 1.0,
+                outcome=candidate_outcome if candidate else "succeeded",
+            )
+        assert Job.objects.filter(tenant=alice.tenant, model_version__number=2).count() >= 5
+
+    return make
+
+
+def state_of(rollout):
+    found = Rollout.objects.get(pk=rollout.pk)
+    return found.state, found.stage
+
+
+def test_a_healthy_canary_goes_on_to_the_next_stage(rollout, traffic):
+    traffic()
+    rollouts_judge(now=NOW + MINUTE)
+    assert state_of(rollout) == ("running", 1)
+
+
+def test_a_failing_canary_rolls_back_by_itself_and_leaves_a_record(rollout, traffic):
+    traffic(candidate_outcome="failed")
+    rollouts_judge(now=NOW + MINUTE / 2)
+    assert state_of(rollout) == ("rolled_back", 0)
+    event = AuditEvent.objects.get(subject=rollout.candidate.label)
+    assert (event.actor, event.action) == ("platform", "rollout.roll_back")
+    assert "jobs failed" in event.details["verdict"]
+
+
+def test_a_slow_canary_rolls_back_by_itself(rollout, traffic):
+    traffic(candidate_seconds=9.0)
+    rollouts_judge(now=NOW + MINUTE / 2)
+    assert state_of(rollout) == ("rolled_back", 0)
+
+
+def test_a_canary_without_traffic_waits_and_says_so(rollout):
+    rollouts_judge(now=NOW + 100 * MINUTE)
+    assert state_of(rollout) == ("running", 0)
+    assert "waits for data" in Rollout.objects.get(pk=rollout.pk).verdict
+
+
+def test_jobs_from_before_a_stage_say_nothing_of_it(rollout, traffic, version, second):
+    traffic()
+    Rollout.objects.filter(pk=rollout.pk).update(stage_started_at=NOW + MINUTE)
+    rollouts_judge(now=NOW + 10 * MINUTE)
+    assert state_of(rollout) == ("running", 0)
+
+
+def test_jobs_of_a_retried_rollout_do_not_count_against_it(alice, version, second, plan, submit, end):
+    routes_set(model=version.model, weights={2: 100})
+    for _ in range(5):
+        end(submit(alice, now=NOW - MINUTE), outcome="failed")
+    routes_set(model=version.model, weights={1: 100})
+    again = rollout_start(candidate=second, plan=plan, now=NOW)
+    rollouts_judge(now=NOW)
+    assert state_of(again) == ("running", 0)
