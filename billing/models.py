@@ -2,13 +2,12 @@
 
 from billing.budgets.models import Budget, BudgetCrossing, BudgetHold, BudgetMonth
 from billing.invoices.models import BillingProfile, Statement, StatementLine, StatementSequence
-from billing.ledger.models import Account, Adjustment, CreditDraw, CreditGrant, Entry, Transaction
-from billing.pricing.models import Contract, Meter, PriceBook, Rate, RateTier
+from billing.ledger.models import Adjustment, CreditDraw, CreditGrant, Entry, LedgerAccount, Transaction
+from billing.pricing.models import Contract, Meter, PriceBook, PriceTier, Rate
 from billing.usage.cost_models import CostDay, DailyCost
 from billing.usage.models import Charge, MonthlyQuantity, StorageDay, StoredObject, UsageRecord
 
 __all__ = [
-    "Account",
     "Adjustment",
     "BillingProfile",
     "Budget",
@@ -22,11 +21,12 @@ __all__ = [
     "CreditGrant",
     "DailyCost",
     "Entry",
+    "LedgerAccount",
     "Meter",
     "MonthlyQuantity",
     "PriceBook",
+    "PriceTier",
     "Rate",
-    "RateTier",
     "Statement",
     "StatementLine",
     "StatementSequence",

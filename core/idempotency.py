@@ -47,7 +47,7 @@ def fingerprint(body: object) -> bytes:
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).digest()
 
 
-def once(
+def idempotent(
     *, tenant: Tenant, endpoint: str, key: str | None, body: Any, now: datetime, make: Callable[[], UUID]
 ) -> Outcome:
     """Runs `make` in one transaction, at most once per (tenant, endpoint, key); without a key, every time.

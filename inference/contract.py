@@ -60,7 +60,7 @@ class AdapterRef(Message):
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputSlot(Message):
+class UploadTarget(Message):
     """Where one image goes: PUT it to `url` with `Content-Type: image/<output_format>` and `If-None-Match: *`.
 
     To each of `preview_urls` goes, likewise, what the image looks like on its way; one that can't be had is left out.
@@ -93,7 +93,7 @@ class GenerationTask(Message):
     output_format: Literal["png", "jpeg", "webp"]
     output_compression: int
     adapters: tuple[AdapterRef, ...]
-    outputs: tuple[OutputSlot, ...]
+    outputs: tuple[UploadTarget, ...]
     expires_at: float
     deadline_at: float | None = None
 
@@ -103,7 +103,7 @@ class GenerationTask(Message):
             {
                 **fields,
                 "adapters": tuple(AdapterRef.from_dict(a) for a in fields["adapters"]),
-                "outputs": tuple(OutputSlot.from_dict(o) for o in fields["outputs"]),
+                "outputs": tuple(UploadTarget.from_dict(o) for o in fields["outputs"]),
             }
         )
 

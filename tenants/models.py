@@ -10,7 +10,7 @@ from django.db.models import Q
 # A DNS label of at most 40 characters: the slug becomes a Kubernetes namespace (`easel-t-<slug>`), a Redis key
 # prefix, an object-store prefix and a metric label.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
-KEPT_DAYS_MAX = 3650  # what a tenant may have kept at most
+RETENTION_DAYS_MAX = 3650  # what a tenant may have kept at most
 
 
 class Tenant(models.Model):
@@ -40,10 +40,10 @@ class Tenant(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(output_days__gte=1, output_days__lte=KEPT_DAYS_MAX), name="tenant_output_days_in_range"
+                condition=Q(output_days__gte=1, output_days__lte=RETENTION_DAYS_MAX), name="tenant_output_days_in_range"
             ),
             models.CheckConstraint(
-                condition=Q(job_days__gte=1, job_days__lte=KEPT_DAYS_MAX), name="tenant_job_days_in_range"
+                condition=Q(job_days__gte=1, job_days__lte=RETENTION_DAYS_MAX), name="tenant_job_days_in_range"
             ),
             models.CheckConstraint(
                 condition=Q(output_days__lte=models.F("job_days")), name="tenant_images_go_before_their_jobs"

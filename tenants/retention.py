@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from core.errors import DomainError
-from tenants.models import KEPT_DAYS_MAX, Tenant
+from tenants.models import RETENTION_DAYS_MAX, Tenant
 
 
 class RetentionInvalid(DomainError):
@@ -48,8 +48,8 @@ def retention_set(*, tenant: Tenant, changes: Mapping[str, int | None], default:
     Raises `RetentionInvalid`, also for images that would be kept longer than the platform keeps jobs.
     """
     for field, days in changes.items():
-        if days is not None and not 1 <= days <= KEPT_DAYS_MAX:
-            raise RetentionInvalid(f"{field} is 1 to {KEPT_DAYS_MAX}, or none for the platform's", param=field)
+        if days is not None and not 1 <= days <= RETENTION_DAYS_MAX:
+            raise RetentionInvalid(f"{field} is 1 to {RETENTION_DAYS_MAX}, or none for the platform's", param=field)
         setattr(tenant, field, days)
     holds = retention_of(tenant, default=default)
     if tenant.output_days is not None and tenant.output_days > holds.job_days:

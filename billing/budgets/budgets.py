@@ -11,7 +11,7 @@ from django.db.models import F, OuterRef, Q, Subquery, Sum
 
 from billing.ledger import ledger
 from billing.ledger.budget_months import crossings_find
-from billing.models import Account, Adjustment, Budget, BudgetCrossing, BudgetHold, BudgetMonth, Charge, Entry
+from billing.models import Adjustment, Budget, BudgetCrossing, BudgetHold, BudgetMonth, Charge, Entry, LedgerAccount
 from billing.models import Transaction as Movement
 from billing.money import AMOUNT_MICROS_MAX
 from billing.profiles import month_begin, month_end, month_of, zone_of
@@ -162,7 +162,7 @@ def _count(month: BudgetMonth, unfinished: Iterable[UUID]) -> None:
         transaction__reference__in=list(unfinished),
         transaction__kind=Movement.Kind.HOLD,
         transaction__created_at__gte=month.budget.counts_from,
-        account__kind=Account.Kind.HELD,
+        account__kind=LedgerAccount.Kind.HELD,
     )
     BudgetHold.objects.bulk_create(
         BudgetHold(budget_month=month, reference=reference, amount_micros=amount)

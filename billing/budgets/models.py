@@ -72,13 +72,13 @@ class BudgetCrossing(models.Model):
     percent = models.PositiveSmallIntegerField()
     spent_micros = models.BigIntegerField()
     at = models.DateTimeField()
-    told_at = models.DateTimeField(null=True, blank=True)
+    notified_at = models.DateTimeField(null=True, blank=True)
     mailed_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["budget_month", "percent"], name="budget_crossing_once")]
         indexes = [
             models.Index(
-                fields=["at"], condition=Q(told_at__isnull=True) | Q(mailed_at__isnull=True), name="budget_crossing_due"
+                fields=["at"], condition=Q(notified_at__isnull=True) | Q(mailed_at__isnull=True), name="budget_crossing_due"
             )
         ]

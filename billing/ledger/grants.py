@@ -12,9 +12,9 @@ from typing import Any
 from django.db import connection
 from django.db.models import Sum
 
-from billing.models import Account, CreditGrant, Entry, Transaction
+from billing.models import CreditGrant, Entry, LedgerAccount, Transaction
 
-Kind = Account.Kind
+Kind = LedgerAccount.Kind
 _DRAW = """
 WITH spendable AS (
     SELECT id, priority, expires_at, created_at, remaining_micros FROM billing_creditgrant
@@ -58,7 +58,9 @@ def granted(
     ]
     if not amount:
         return
-    accounts = Account.objects.filter(tenant=made.tenant_id, currency=made.currency, kind__in=(Kind.CREDIT, Kind.HELD))
+    accounts = LedgerAccount.objects.filter(
+        tenant=made.tenant_id, currency=made.currency, kind__in=(Kind.CREDIT, Kind.HELD)
+    )
     have = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
     grants = CreditGrant.objects.filter(tenant=made.tenant_id, currency=made.currency)
     left = grants.aggregate(sum=Sum("remaining_micros"))["sum"] or 0

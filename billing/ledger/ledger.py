@@ -30,15 +30,15 @@ from django.db.models import QuerySet, Sum
 
 from billing.ledger.budget_months import budgets_hold, budgets_settle, budgets_spend
 from billing.ledger.grants import drawn, granted
-from billing.models import Account, CreditGrant, Entry, Transaction
+from billing.models import CreditGrant, Entry, LedgerAccount, Transaction
 from billing.money import AMOUNT_MICROS_MAX, format_micros
 from core.errors import DomainError
 from core.pipeline import PipelinedQuery, Query, run_query
 from tenants.models import ApiKey, Project, Tenant
 
-Kind = Account.Kind
+Kind = LedgerAccount.Kind
 # An account of a tenant: its kind, and of revenue the meter.
-Side = tuple[Account.Kind, str]
+Side = tuple[LedgerAccount.Kind, str]
 _LOCKED = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
 
 
@@ -89,10 +89,10 @@ def grant(
 # constraint is what they can't pass.
 _HOLD = """
 WITH credit AS (
-    SELECT id, balance_micros, credit_limit_micros, budgeted FROM billing_account
+    SELECT id, balance_micros, credit_limit_micros, budgeted FROM billing_ledgeraccount
     WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'credit' FOR NO KEY UPDATE
 ), held AS (
-    SELECT id FROM billing_account WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'held'
+    SELECT id FROM billing_ledgeraccount WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'held'
 ), made AS (
     INSERT INTO billing_transaction (id, tenant_id, kind, currency, reference, description, created_at)
     SELECT %(id)s, %(tenant)s, 'hold', %(currency)s, %(reference)s, '', %(at)s
@@ -284,9 +284,9 @@ def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
     account = _accounts(tenant, [(Kind.CREDIT, "")])[Kind.CREDIT, ""]
     try:
         with transaction.atomic():
-            Account.objects.filter(pk=account.pk).update(credit_limit_micros=limit_micros)
+            LedgerAccount.objects.filter(pk=account.pk).update(credit_limit_micros=limit_micros)
     except IntegrityError as error:
-        owed = -standing_of(tenant).credit
+        owed = -balance_of(tenant).credit
         raise CreditLimitBelowDebt(
             f"{tenant} has used {format_micros(owed, tenant.currency)} of it already: the limit can't be below that"
         ) from error
@@ -296,7 +296,7 @@ def budgeted_set(*, tenant: Tenant, budgeted: bool) -> None:
     """Says whether holds of a tenant count towards budgets; until the transaction ends nobody else moves its money."""
     account = _accounts(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])[Kind.CREDIT, ""]
     locked(tenant)
-    Account.objects.filter(pk=account.pk).update(budgeted=budgeted)
+    LedgerAccount.objects.filter(pk=account.pk).update(budgeted=budgeted)
 
 
 def held_micros(reference: UUID) -> int:
@@ -314,7 +314,7 @@ def held_micros(reference: UUID) -> int:
 
 def balances(tenant: Tenant) -> dict[str, int]:
     """Micro-units by account kind, in the tenant's currency."""
-    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency).order_by()
+    rows = LedgerAccount.objects.filter(tenant=tenant, currency=tenant.currency).order_by()
     sums = dict(rows.values_list("kind").annotate(Sum("balance_micros")))
     return {**dict.fromkeys(Kind.values, 0), **sums}
 
@@ -364,7 +364,7 @@ def _counted(made: Transaction | None, tenant: Tenant, project: Project | None, 
     return made
 
 
-class Standing(NamedTuple):
+class Balance(NamedTuple):
     """A tenant's balances, and how far its credit may go below zero."""
 
     credit: int
@@ -382,30 +382,30 @@ class Standing(NamedTuple):
         return self.credit + self.limit
 
 
-def locked(tenant: Tenant) -> Standing:
+def locked(tenant: Tenant) -> Balance:
     """How a tenant stands; until the transaction ends nobody else moves it."""
-    found = _found(tenant, Account.objects.select_for_update())
+    found = _found(tenant, LedgerAccount.objects.select_for_update())
     if missing := [(kind, "") for kind in _LOCKED if kind not in found]:
         # A row that somebody adds while the others are waited for would be neither seen nor locked.
         _open(tenant, missing)
-        found = _found(tenant, Account.objects.select_for_update())
-    return _standing(found)
+        found = _found(tenant, LedgerAccount.objects.select_for_update())
+    return _balance(found)
 
 
-def standing_of(tenant: Tenant) -> Standing:
+def balance_of(tenant: Tenant) -> Balance:
     """How a tenant stands just now."""
-    return _standing(_found(tenant, Account.objects.all()))
+    return _balance(_found(tenant, LedgerAccount.objects.all()))
 
 
-def _found(tenant: Tenant, accounts: "QuerySet[Account]") -> dict[str, Account]:
+def _found(tenant: Tenant, accounts: "QuerySet[LedgerAccount]") -> dict[str, LedgerAccount]:
     rows = accounts.filter(tenant=tenant, kind__in=_LOCKED, currency=tenant.currency)
     # In the order in which entries move them: no deadlock.
     return {row.kind: row for row in rows.order_by("kind")}
 
 
-def _standing(found: Mapping[str, Account]) -> Standing:
-    credit, held, receivable = (found.get(kind, Account()) for kind in _LOCKED)
-    return Standing(
+def _balance(found: Mapping[str, LedgerAccount]) -> Balance:
+    credit, held, receivable = (found.get(kind, LedgerAccount()) for kind in _LOCKED)
+    return Balance(
         credit=credit.balance_micros,
         held=held.balance_micros,
         receivable=receivable.balance_micros,
@@ -444,9 +444,9 @@ def _record(
     return row
 
 
-def _accounts(tenant: Tenant, sides: list[Side]) -> dict[Side, Account]:
-    rows = Account.objects.filter(tenant=tenant, currency=tenant.currency, kind__in={kind for kind, _ in sides})
-    found: dict[Side, Account] = {(Kind(row.kind), row.meter): row for row in rows}
+def _accounts(tenant: Tenant, sides: list[Side]) -> dict[Side, LedgerAccount]:
+    rows = LedgerAccount.objects.filter(tenant=tenant, currency=tenant.currency, kind__in={kind for kind, _ in sides})
+    found: dict[Side, LedgerAccount] = {(Kind(row.kind), row.meter): row for row in rows}
     if missing := [side for side in sides if side not in found]:
         # Its other accounts first, as whoever waits for a row that is being added may have them already: no deadlock.
         locked(tenant)
@@ -456,7 +456,7 @@ def _accounts(tenant: Tenant, sides: list[Side]) -> dict[Side, Account]:
 
 
 def _open(tenant: Tenant, sides: Iterable[Side]) -> None:
-    Account.objects.bulk_create(
-        (Account(tenant=tenant, kind=kind, meter=meter, currency=tenant.currency) for kind, meter in sides),
+    LedgerAccount.objects.bulk_create(
+        (LedgerAccount(tenant=tenant, kind=kind, meter=meter, currency=tenant.currency) for kind, meter in sides),
         ignore_conflicts=True,
     )

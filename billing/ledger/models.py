@@ -8,7 +8,7 @@ from django.db.models import F, Q
 from tenants.models import Project, Tenant
 
 
-class Account(models.Model):
+class LedgerAccount(models.Model):
     """One of a tenant's accounts; `balance_micros` equals the sum of its entries."""
 
     class Kind(models.TextChoices):
@@ -98,7 +98,7 @@ class Entry(models.Model):
     """One side of a transaction: `amount_micros` is added to the account's balance."""
 
     transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="entries")
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="entries")
+    account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="entries")
     amount_micros = models.BigIntegerField()
 
     class Meta:

@@ -91,7 +91,7 @@ class Rate(models.Model):
         ]
 
 
-class RateTier(models.Model):
+class PriceTier(models.Model):
     """From `above` units of a tenant's month on, a rate's price is this. A free allowance is a first price of 0."""
 
     rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="tiers")

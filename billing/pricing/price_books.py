@@ -8,7 +8,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
-from billing.models import Meter, PriceBook, Rate, RateTier
+from billing.models import Meter, PriceBook, PriceTier, Rate
 from billing.pricing.rating import REQUIRED
 from core.errors import DomainError
 from tenants.models import Tenant
@@ -208,8 +208,8 @@ def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
         )
         for terms in rates
     )
-    RateTier.objects.bulk_create(
-        RateTier(rate=rate, above=above, unit_price=unit_price)
+    PriceTier.objects.bulk_create(
+        PriceTier(rate=rate, above=above, unit_price=unit_price)
         for rate, terms in zip(made, rates, strict=True)
         for above, unit_price in terms.tiers
     )

@@ -197,7 +197,7 @@ class Prices:
             list_micros=listed.micros(quantity.amount, used_before=used_before),
         )
 
-    def most_micros(self, quantities: Iterable[Quantity]) -> int:
+    def max_micros(self, quantities: Iterable[Quantity]) -> int:
         """What quantities that are at most these can cost, wherever in the month they end. Raises `PriceMissing`.
 
         Rounding doesn't break the order of amounts, and no band is dearer than the dearest: no sum of `line`s is more.

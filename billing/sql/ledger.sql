@@ -8,12 +8,12 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
-CREATE OR REPLACE TRIGGER billing_account_guarded BEFORE INSERT OR UPDATE ON billing_account
+CREATE OR REPLACE TRIGGER billing_ledgeraccount_guarded BEFORE INSERT OR UPDATE ON billing_ledgeraccount
     FOR EACH ROW EXECUTE FUNCTION billing_guard_balance();
 
 CREATE OR REPLACE FUNCTION billing_apply_entry() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE billing_account AS account SET balance_micros = balance_micros + NEW.amount_micros
+    UPDATE billing_ledgeraccount AS account SET balance_micros = balance_micros + NEW.amount_micros
       FROM billing_transaction AS txn
      WHERE account.id = NEW.account_id AND txn.id = NEW.transaction_id
        AND account.tenant_id = txn.tenant_id AND account.currency = txn.currency;

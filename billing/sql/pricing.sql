@@ -21,6 +21,6 @@ END $$;
 CREATE OR REPLACE TRIGGER billing_contract_guarded BEFORE INSERT OR UPDATE ON billing_contract
     FOR EACH ROW EXECUTE FUNCTION billing_guard_contract();
 
-CALL core_append_only('billing_pricebook', 'billing_rate', 'billing_ratetier');
+CALL core_append_only('billing_pricebook', 'billing_rate', 'billing_pricetier');
 CALL core_never_deleted('billing_contract');
-CALL core_configured('billing_pricebook', 'billing_rate', 'billing_ratetier', 'billing_contract');
+CALL core_configured('billing_pricebook', 'billing_rate', 'billing_pricetier', 'billing_contract');

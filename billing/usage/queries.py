@@ -7,7 +7,7 @@ from uuid import UUID
 
 from django.db.models import Sum
 
-from billing.models import Account, Charge, Meter, UsageRecord
+from billing.models import Charge, LedgerAccount, Meter, UsageRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +50,16 @@ def gpu_seconds_by_tenant() -> list[tuple[str, Decimal]]:
 
 def revenue_by_tenant() -> list[tuple[str, str, int]]:
     """(tenant, currency, micro-units) earned since the beginning."""
-    rows = Account.objects.filter(kind=Account.Kind.REVENUE).order_by("tenant__slug", "currency")
+    rows = LedgerAccount.objects.filter(kind=LedgerAccount.Kind.REVENUE).order_by("tenant__slug", "currency")
     return list(rows.values_list("tenant__slug", "currency").annotate(Sum("balance_micros")))
 
 
 def credit_by_tenant() -> list[tuple[str, str, int]]:
     """(tenant, currency, micro-units) that can still be spent."""
-    rows = Account.objects.filter(kind=Account.Kind.CREDIT).order_by("tenant__slug")
+    rows = LedgerAccount.objects.filter(kind=LedgerAccount.Kind.CREDIT).order_by("tenant__slug")
     return list(rows.values_list("tenant__slug", "currency", "balance_micros"))
 
 
 def ledger_imbalance() -> list[tuple[str, int]]:
     """(currency, micro-units): the sum of all balances, which is 0."""
-    return list(Account.objects.order_by().values_list("currency").annotate(Sum("balance_micros")))
+    return list(LedgerAccount.objects.order_by().values_list("currency").annotate(Sum("balance_micros")))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from inference import metrics
 from inference.attribution import Clock
-from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, Outcome, OutputSlot, StoredOutput
+from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, Outcome, StoredOutput, UploadTarget
 from inference.engine import Engine
 from inference.errors import Canceled, DeadlinePassed, GenerationError, TransferError, WorkerStopped, WrongModel
 from inference.rows import ImageRequest, Row
@@ -182,7 +182,7 @@ class Attempts:
                 row.wait()
         return self._end(attempt, error, tuple(sorted(stored, key=lambda output: output.index)))
 
-    def _store(self, task: GenerationTask, url: str, slot: OutputSlot, image: Image.Image) -> StoredOutput:
+    def _store(self, task: GenerationTask, url: str, slot: UploadTarget, image: Image.Image) -> StoredOutput:
         return store_output(
             self._client,
             slot,
@@ -192,7 +192,7 @@ class Attempts:
             output_compression=task.output_compression,
         )
 
-    def _store_preview(self, task: GenerationTask, slot: OutputSlot, shown: _Shown) -> bool:
+    def _store_preview(self, task: GenerationTask, slot: UploadTarget, shown: _Shown) -> bool:
         """In the size of the image to come; False where the storage has no room for it now."""
         try:
             self._store(task, slot.preview_urls[shown.number], slot, shown.image.resize((task.width, task.height)))

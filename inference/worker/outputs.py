@@ -7,7 +7,7 @@ from typing import Literal
 import httpx
 from PIL import Image
 
-from inference.contract import OutputSlot, StoredOutput
+from inference.contract import StoredOutput, UploadTarget
 from inference.worker.transfer import upload
 
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -26,7 +26,7 @@ def encode_image(image: Image.Image, output_format: OutputFormat, output_compres
 
 def store_output(
     client: httpx.Client,
-    slot: OutputSlot,
+    slot: UploadTarget,
     url: str,
     image: Image.Image,
     *,

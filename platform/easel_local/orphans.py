@@ -9,7 +9,7 @@ _POLITE_SECONDS = 20.0
 _KILLED_SECONDS = 5.0
 
 
-def stop_leftover(pidfile: Path, *, works_in: Path, politely: signal.Signals) -> None:
+def stop_orphan(pidfile: Path, *, works_in: Path, politely: signal.Signals) -> None:
     """End the process that `pidfile` names, if it is one whose working directory is `works_in`.
 
     The pid alone proves nothing: it may have gone to another program since. Raises `psutil.TimeoutExpired` when even

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import psycopg
 
 from easel_local.home import log_dir
-from easel_local.orphans import stop_leftover
+from easel_local.orphans import stop_orphan
 from easel_local.process import ProcessSpec
 
 with warnings.catch_warnings():
@@ -88,7 +88,7 @@ class Postgres:
             _open_the_way_to(_BIN)
             # Under a strict umask pip leaves the wheel's files readable by root alone.
             ensure_folder_permissions(_BIN.parent, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
-        stop_leftover(self.data_dir / "postmaster.pid", works_in=self.data_dir, politely=signal.SIGINT)
+        stop_orphan(self.data_dir / "postmaster.pid", works_in=self.data_dir, politely=signal.SIGINT)
         if not self.data_dir.exists():
             _create(self.data_dir, account)
         if self._socket_dir != self.data_dir:

@@ -15,7 +15,7 @@ from easel_local.home import (
     run_dir,
     write_private,
 )
-from easel_local.orphans import stop_leftover
+from easel_local.orphans import stop_orphan
 from easel_local.process import ProcessSpec
 
 _HOST = "127.0.0.1"
@@ -41,7 +41,7 @@ class RedisServer:
     def prepare(self) -> None:
         """Stop a server that an earlier owner left; keep the last port and password where possible."""
         private_dir(self.data_dir)
-        stop_leftover(self.pidfile, works_in=self.data_dir, politely=signal.SIGTERM)
+        stop_orphan(self.pidfile, works_in=self.data_dir, politely=signal.SIGTERM)
         last = _settings(self._config)
         self._password = last.get("requirepass", "") or secrets.token_urlsafe(24)
         self._port = _free_port(int(last.get("port", "0")))

@@ -106,7 +106,7 @@ class Moves:
             Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(job.units)),
             Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
         ]
-        return prices.most_micros(quantities)
+        return prices.max_micros(quantities)
 
     def a_settlement(self, draw):
         """Of any job that ever was: posted, also for more than was held, or voided; maybe for the second time."""

@@ -48,7 +48,7 @@ def use(customer, units, *, held=None):
     """Charges units of a job; its record."""
     job_id, prices = uuid.uuid4(), Prices.at(tenant=customer.tenant, at=NOW)
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
-    most = prices.most_micros(quantities) if held is None else held
+    most = prices.max_micros(quantities) if held is None else held
     ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, at=NOW)
     settle(project=customer.project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, at=NOW)
     return UsageRecord.objects.get(job_id=job_id)

@@ -40,7 +40,7 @@ def draw(customer, *, at, units="10", **dimensions):
     job_id = uuid.uuid4()
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
     prices = Prices.at(tenant=customer.tenant, at=at)
-    ledger.hold(tenant=customer.tenant, amount_micros=prices.most_micros(quantities), reference=job_id, at=at)
+    ledger.hold(tenant=customer.tenant, amount_micros=prices.max_micros(quantities), reference=job_id, at=at)
     settle(project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, at=at)
 
 

@@ -82,7 +82,7 @@ def months():
             quantities.append(Quantity(meter=Meter.GPU_SECOND, amount=Decimal(gpu_seconds), gpu_class="cpu"))
         if requests:
             quantities.append(Quantity(meter=Meter.REQUEST, amount=Decimal(requests)))
-        most = prices.most_micros(quantities)
+        most = prices.max_micros(quantities)
         ledger.hold(tenant=tenant, amount_micros=most, reference=job_id, at=admitted or when)
         settle(project=project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, at=when)
         return UsageRecord.objects.filter(job_id=job_id)

@@ -159,7 +159,7 @@ def test_a_first_debt_is_seen_by_whoever_waited_for_it(dora):
             given_up = threads.submit(give_up)
             wait_until_somebody_waits_for(connection)
         assert given_up.result() is not None
-    assert ledger.standing_of(dora.tenant).owed == 0
+    assert ledger.balance_of(dora.tenant).owed == 0
 
 
 def test_revenue_is_kept_by_meter(dora):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.ledger import ledger
-from billing.models import Account, Charge, Entry, PriceBook, Rate, Transaction, UsageRecord
+from billing.models import Charge, Entry, LedgerAccount, PriceBook, Rate, Transaction, UsageRecord
 from tests.billing.conftest import wait_until_somebody_waits_for
 from tests.conftest import NOW
 
@@ -163,7 +163,7 @@ def test_whatever_is_held_and_settled_money_is_conserved(customer, movements):
 
 
 def test_the_database_refuses_entries_that_do_not_balance(alice):
-    account = Account.objects.get(tenant=alice.tenant, kind="credit")
+    account = LedgerAccount.objects.get(tenant=alice.tenant, kind="credit")
     with pytest.raises(IntegrityError, match="out of balance"), transaction.atomic():
         row = Transaction.objects.create(
             tenant=alice.tenant, kind="grant", currency="USD", reference=uuid.uuid4(), created_at=NOW
@@ -172,7 +172,7 @@ def test_the_database_refuses_entries_that_do_not_balance(alice):
 
 
 def test_the_database_refuses_an_entry_on_another_tenants_account(alice, bob):
-    theirs = Account.objects.get(tenant=bob.tenant, kind="credit")
+    theirs = LedgerAccount.objects.get(tenant=bob.tenant, kind="credit")
     with pytest.raises(IntegrityError, match="another tenant"), transaction.atomic():
         row = Transaction.objects.create(
             tenant=alice.tenant, kind="grant", currency="USD", reference=uuid.uuid4(), created_at=NOW
@@ -182,7 +182,7 @@ def test_the_database_refuses_an_entry_on_another_tenants_account(alice, bob):
 
 def test_the_database_refuses_a_balance_set_by_hand(alice):
     with pytest.raises(DatabaseError, match="balances follow from entries"):
-        Account.objects.filter(tenant=alice.tenant, kind="credit").update(balance_micros=10**12)
+        LedgerAccount.objects.filter(tenant=alice.tenant, kind="credit").update(balance_micros=10**12)
 
 
 @pytest.mark.parametrize("model", [Transaction, Entry, UsageRecord, Charge, PriceBook, Rate])

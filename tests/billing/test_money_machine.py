@@ -32,13 +32,13 @@ from billing.invoices.statements import period_next, statement_draft, statement_
 from billing.ledger import ledger
 from billing.ledger.expiry import grants_expire
 from billing.models import (
-    Account,
     Adjustment,
     Budget,
     BudgetCrossing,
     BudgetHold,
     Charge,
     CreditGrant,
+    LedgerAccount,
     Statement,
     StatementLine,
     Transaction,
@@ -175,7 +175,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         def has_room(self, job):
             amount = self.most(job)
-            if amount > ledger.standing_of(self.tenant).available:
+            if amount > ledger.balance_of(self.tenant).available:
                 return False
             return not amount or all(
                 standing.spent_micros + standing.held_micros + amount <= standing.budget.amount_micros
@@ -201,19 +201,19 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         def every_transaction_sums_to_zero_and_balances_are_their_entries(self):
             sums = Transaction.objects.filter(tenant=self.tenant).annotate(sum=Sum("entries__amount_micros"))
             assert not sums.exclude(sum=0).exclude(sum=None).exists()
-            accounts = Account.objects.filter(tenant=self.tenant).annotate(sum=Sum("entries__amount_micros"))
+            accounts = LedgerAccount.objects.filter(tenant=self.tenant).annotate(sum=Sum("entries__amount_micros"))
             assert not accounts.exclude(sum=F("balance_micros")).exclude(sum=None, balance_micros=0).exists()
 
         @invariant()
         def credit_stays_within_its_limit_and_held_is_what_open_jobs_hold(self):
-            standing = ledger.standing_of(self.tenant)
+            standing = ledger.balance_of(self.tenant)
             assert standing.credit >= -standing.limit
             assert standing.receivable <= 0
             assert standing.held == sum(self.held_for(self.jobs).values()) >= 0
 
         @invariant()
         def what_is_left_of_grants_is_credit_and_held(self):
-            standing = ledger.standing_of(self.tenant)
+            standing = ledger.balance_of(self.tenant)
             left = CreditGrant.objects.filter(tenant=self.tenant).aggregate(sum=Sum("remaining_micros"))["sum"] or 0
             assert left == max(0, standing.credit + standing.held)
 
@@ -292,7 +292,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 own |= {str(self.tenant.pk), *(str(job.reference) for job in self.jobs)}
                 assert not [line for line in check(self.now) if any(name in line for name in own)]
             lasting = CreditGrant.objects.filter(tenant=self.tenant).filter(Q(expires_at__lte=self.now))
-            credit = ledger.standing_of(self.tenant).credit
+            credit = ledger.balance_of(self.tenant).credit
             assert not lasting.filter(remaining_micros__gt=0).exists() or credit <= 0
 
     return MoneyMachine

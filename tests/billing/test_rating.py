@@ -103,9 +103,9 @@ def test_a_contracts_rates_go_before_the_lists_whose_price_is_told_too():
 def test_what_a_request_needs_is_refused_without_a_price_and_the_rest_is_not():
     nothing = Prices("XTS", {})
     with pytest.raises(PriceMissing, match="gpu_second h200 in XTS"):
-        nothing.most_micros([Quantity(meter=Meter.GPU_SECOND, amount=Decimal(1), gpu_class="h200")])
+        nothing.max_micros([Quantity(meter=Meter.GPU_SECOND, amount=Decimal(1), gpu_class="h200")])
     hit = Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1))
-    assert (nothing.most_micros([hit]), nothing.line(hit)) == (0, None)
+    assert (nothing.max_micros([hit]), nothing.line(hit)) == (0, None)
 
 
 amounts = st.decimals(0, 10_000, places=9)
@@ -163,7 +163,7 @@ def test_the_hold_covers_whatever_is_used_of_it_wherever_in_the_month(listed, ow
         prices.line(Quantity(meter=Meter.IMAGE_UNIT, amount=bound.amount * share, model=bound.model), used_before=where)
         for bound, (_, where, share) in zip(bounds, used, strict=True)
     ]
-    assert sum(line.amount_micros for line in lines) <= prices.most_micros(bounds)
+    assert sum(line.amount_micros for line in lines) <= prices.max_micros(bounds)
 
 
 @given(tariffs(), places, amounts, discounts)

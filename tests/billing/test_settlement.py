@@ -61,7 +61,7 @@ def use(customer, units, *, at=NOW, meter=UNIT, held=None, job_id=None, **dimens
     quantities = [Quantity(meter=meter, amount=Decimal(units))]
     prices = Prices.at(tenant=customer.tenant, at=at)
     bound = [replace(quantity, **dimensions) for quantity in quantities]
-    most = prices.most_micros(bound) if held is None else held
+    most = prices.max_micros(bound) if held is None else held
     ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, at=at)
     return settle(
         project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, at=at

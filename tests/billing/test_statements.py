@@ -46,7 +46,7 @@ def use(customer, *, at=NOW, units="10", project=None, model="z-image"):
     job_id, project = uuid.uuid4(), project or customer.project
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
     prices = Prices.at(tenant=customer.tenant, at=at)
-    amount = prices.most_micros(quantities)
+    amount = prices.max_micros(quantities)
     ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=job_id, at=at)
     return settle(
         project=project, job_id=job_id, quantities=quantities, dimensions={"model": model}, prices=prices, at=at

@@ -29,7 +29,7 @@ from easel.jobs.models import (
     Output,
     State,
 )
-from easel.jobs.outputs import attempts_sweep, strays_sweep
+from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from inference.demo_model import ADAPTERS_DIR
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
@@ -183,7 +183,7 @@ def _nothing_is_left_over(slugs: list[str]) -> Iterator[str]:
     while attempts_sweep(now=now + timedelta(hours=3)):
         pass
     for day in {now.date(), now.date() - timedelta(days=1)}:
-        strays_sweep(day=day)
+        orphans_sweep(day=day)
     root = Path(settings.EASEL.storage_url.removeprefix("file://"))
     kept = set(Output.objects.filter(job__tenant__slug__in=slugs).values_list("storage_key", flat=True))
     found = {

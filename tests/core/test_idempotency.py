@@ -6,7 +6,7 @@ import pytest
 from django.db import connections
 
 from core.errors import IdempotencyKeyInvalid, IdempotencyKeyReused
-from core.idempotency import once
+from core.idempotency import idempotent
 from tests.conftest import NOW
 
 
@@ -22,7 +22,7 @@ class Maker:
 
 
 def post(customer, make, *, key="k", body=None, endpoint="jobs"):
-    return once(tenant=customer.tenant, endpoint=endpoint, key=key, body=body or {"a": 1}, now=NOW, make=make)
+    return idempotent(tenant=customer.tenant, endpoint=endpoint, key=key, body=body or {"a": 1}, now=NOW, make=make)
 
 
 def test_the_second_request_gets_the_first_ones_thing(alice):

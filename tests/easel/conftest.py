@@ -13,8 +13,8 @@ from easel.catalog.models import ModelVersion
 from easel.catalog.versions import version_register
 from easel.jobs import lifecycle, queue
 from easel.jobs.admission import (
-    AdapterUse,
     Limits,
+    RequestedAdapter,
     Spec,
     job_submit,
 )
@@ -33,7 +33,7 @@ def submit(version) -> Callable[..., Job]:
     """Admits a job: `submit(alice, size="512x512")`."""
 
     def make(customer: Customer, *, now=NOW, job_id: uuid.UUID | None = None, **spec: Any) -> Job:
-        spec["adapters"] = tuple(AdapterUse(name=name) for name in spec.pop("adapters", ()))
+        spec["adapters"] = tuple(RequestedAdapter(name=name) for name in spec.pop("adapters", ()))
         return job_submit(
             api_key=customer.key,
             spec=Spec(**{"prompt": "a red circle", "model": version.model.name, **spec}),

@@ -16,7 +16,7 @@ import redis
 
 from easel_local.embedded import Endpoints, ServersUnavailable, servers
 from easel_local.home import secret_key
-from easel_local.orphans import stop_leftover
+from easel_local.orphans import stop_orphan
 
 
 def until(condition: Callable[[], object], what: str, timeout_seconds: float = 30) -> None:
@@ -148,7 +148,7 @@ def test_a_leftover_is_stopped_but_a_stranger_with_its_pid_is_not(tmp_path):
     try:
         for popen in (ours, stranger):
             pidfile.write_text(f"{popen.pid}\n")
-            stop_leftover(pidfile, works_in=tmp_path, politely=signal.SIGTERM)
+            stop_orphan(pidfile, works_in=tmp_path, politely=signal.SIGTERM)
         assert not is_alive(ours.pid)
         assert stranger.poll() is None
     finally:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 
 from inference.adapters import load_adapter
-from inference.contract import AdapterRef, AttemptFinished, GenerationTask, OutputSlot
+from inference.contract import AdapterRef, AttemptFinished, GenerationTask, UploadTarget
 from inference.engine import Engine
 from inference.errors import ImageNotFinite
 from inference.rows import ImageRequest
@@ -77,7 +77,7 @@ class Bench:
             "output_format": "png",
             "output_compression": 100,
             "adapters": (),
-            "outputs": (OutputSlot(index=0, seed=1, url=self.storage.url("/out")),),
+            "outputs": (UploadTarget(index=0, seed=1, url=self.storage.url("/out")),),
             "expires_at": time.time() + 60,
         }
         self.attempts.run(GenerationTask(**{**known, **fields}), now=time.time())

@@ -6,7 +6,7 @@ import uuid
 import pytest
 import redis
 
-from inference.contract import GenerationTask, OutputSlot, WorkerBeat, report_from_json, reports_key
+from inference.contract import GenerationTask, UploadTarget, WorkerBeat, report_from_json, reports_key
 from inference.errors import WorkerStopped
 from inference.worker.attempts import Attempts
 from inference.worker.reports import Reporter
@@ -50,7 +50,7 @@ def test_an_attempt_is_told_of_before_its_work_begins():
         output_format="png",
         output_compression=100,
         adapters=(),
-        outputs=(OutputSlot(index=0, seed=1, url="http://127.0.0.1:1/x"),),
+        outputs=(UploadTarget(index=0, seed=1, url="http://127.0.0.1:1/x"),),
         expires_at=60.0,
     )
     attempts.run(task, now=0.0)

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save
 
 from inference.adapters import AdapterTable
-from inference.contract import AdapterRef, OutputSlot
+from inference.contract import AdapterRef, UploadTarget
 from inference.errors import AdapterRejected, TransferError
 from inference.worker import transfer
 from inference.worker.adapter_store import AdapterStore
@@ -37,7 +37,7 @@ def picture() -> Image.Image:
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
 def test_a_picture_is_stored_as_the_format_asked_for(storage, client, picture, output_format):
-    slot = OutputSlot(index=3, seed=9, url=storage.url("/out?signature=s"))
+    slot = UploadTarget(index=3, seed=9, url=storage.url("/out?signature=s"))
     stored = store_output(client, slot, slot.url, picture, output_format=output_format, output_compression=80)
     data = storage.objects["/out?signature=s"]
     assert Image.open(io.BytesIO(data)).format == output_format.upper()

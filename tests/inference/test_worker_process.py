@@ -26,7 +26,7 @@ from inference.contract import (
     AdapterRef,
     AttemptFinished,
     GenerationTask,
-    OutputSlot,
+    UploadTarget,
     WorkerBeat,
     cancel_key,
     report_from_json,
@@ -107,7 +107,7 @@ def new_task(storage):
     def new_task(*, seeds=(1,), **fields) -> GenerationTask:
         token = uuid.uuid4().hex
         outputs = tuple(
-            OutputSlot(index=i, seed=seed, url=storage.url(f"/{token}/{i}")) for i, seed in enumerate(seeds)
+            UploadTarget(index=i, seed=seed, url=storage.url(f"/{token}/{i}")) for i, seed in enumerate(seeds)
         )
         known = {
             "attempt_token": token,

@@ -99,7 +99,7 @@ class BudgetDetail(APIView):
 
 def balance_json(tenant: Tenant) -> dict[str, Any]:
     """Amounts by `money_json`; grants in the order in which they are spent."""
-    standing = ledger.standing_of(tenant)
+    standing = ledger.balance_of(tenant)
     amounts = {
         "available": standing.available,
         "credit": standing.credit,

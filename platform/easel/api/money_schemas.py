@@ -2,7 +2,7 @@
 
 from billing.models import CreditGrant, Statement
 from easel.api.openapi import DAY, MONEY, NUMBER, TEXT, TIME, WHOLE, Schema, list_of, object_of, or_null
-from easel.catalog.models import Tier
+from easel.catalog.models import PoolTier
 from tenants.quotas import LIMITS
 
 QUOTE = object_of(
@@ -12,7 +12,7 @@ QUOTE = object_of(
     size=TEXT,
     steps=WHOLE,
     n=WHOLE,
-    tier={"type": "string", "enum": Tier.values},
+    tier={"type": "string", "enum": PoolTier.values},
     cached={"type": "boolean"},
     lines={
         "type": "array",

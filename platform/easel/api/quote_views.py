@@ -49,7 +49,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "cached": plan.source is not None,
         "lines": [_line_json(line, currency) for line in quote.lines],
         "expected": money_json(quote.expected_micros, currency),
-        "most": money_json(quote.most_micros, currency),
+        "most": money_json(quote.max_micros, currency),
         "available": money_json(quote.available_micros, currency),
         "admitted": refusal is None,
         "refusal": {"code": refusal.code, "message": str(refusal)} if refusal else None,
@@ -70,7 +70,7 @@ def _line_json(line: QuoteLine, currency: str) -> dict[str, Any]:
         "discount": _plain(expected.discount),
         "amount": money_json(expected.amount_micros, currency),
         "list_amount": money_json(expected.list_micros, currency),
-        "most": money_json(line.most_micros, currency),
+        "most": money_json(line.max_micros, currency),
     }
 
 

@@ -1,7 +1,7 @@
 """What answers about work look like. The tests hold the API's real answers against it."""
 
 from easel.api.openapi import MONEY, NUMBER, TEXT, TIME, WHOLE, Schema, list_of, object_of, or_null
-from easel.catalog.models import Tier
+from easel.catalog.models import PoolTier
 from easel.jobs.models import State
 from easel.serving.models import Experiment, Rollout
 from easel.serving.tiers import Quality
@@ -32,7 +32,7 @@ JOB = object_of(
     n=WHOLE,
     size=TEXT,
     quality={"type": "string", "enum": Quality.values},
-    tier={"type": "string", "enum": Tier.values},
+    tier={"type": "string", "enum": PoolTier.values},
     steps=WHOLE,
     seed=WHOLE,
     adapters={"type": "array", "items": object_of(name=TEXT, version=WHOLE, scale=NUMBER)},
@@ -57,7 +57,7 @@ IMAGES = object_of(
     output_format=TEXT,
     quality=TEXT,
     size=TEXT,
-    tier={"type": "string", "enum": Tier.values},
+    tier={"type": "string", "enum": PoolTier.values},
     usage=USAGE_OF_JOB,
     job_id=TEXT,
     seed=WHOLE,

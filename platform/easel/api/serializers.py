@@ -11,7 +11,7 @@ from rest_framework.exceptions import ErrorDetail
 
 from billing.money import AMOUNT_MICROS_MAX
 from easel.api.errors import UnsupportedParameter
-from easel.jobs.admission import SEED_MAX, AdapterUse, Spec
+from easel.jobs.admission import SEED_MAX, RequestedAdapter, Spec
 from easel.reporting.costs import GROUPS_MAX
 from easel.serving.experiments import ArmPlan
 from easel.serving.tiers import Quality
@@ -108,7 +108,7 @@ class JobInput(Strict):
         default=0, min_value=-10, max_value=10, help_text="Among your own jobs that wait: the highest goes first."
     )
     expires_in_seconds = Whole(
-        required=False, min_value=1, help_text="Drawn within this time or not at all, and then not charged."
+        required=False, min_value=1, help_text="ImageSpec within this time or not at all, and then not charged."
     )
     output_format = serializers.ChoiceField(["png", "jpeg", "webp"], default="png")
     output_compression = Whole(default=100, min_value=0, max_value=100)
@@ -135,7 +135,7 @@ class JobInput(Strict):
         """The request as admission takes it, of the fields that were read."""
         fields = dict(given)
         fields["user"] = fields.pop("safety_identifier", "") or fields.get("user", "")
-        fields["adapters"] = tuple(AdapterUse(**use) for use in fields.get("adapters", ()))
+        fields["adapters"] = tuple(RequestedAdapter(**use) for use in fields.get("adapters", ()))
         return Spec(**{name: value for name, value in fields.items() if name in Spec.__dataclass_fields__})
 
 

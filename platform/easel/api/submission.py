@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.request import Request
 
 from core.clock import now
-from core.idempotency import Outcome, once
+from core.idempotency import Outcome, idempotent
 from core.revision import optimistic
 from core.threads import SHORT, threaded
 from easel.api.authentication import caller
@@ -43,7 +43,9 @@ def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | 
         return job.id
 
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    outcome = once(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make)
+    outcome = idempotent(
+        tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make
+    )
     return outcome, job
 
 

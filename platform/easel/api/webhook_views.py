@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from core.clock import now
-from core.idempotency import once
+from core.idempotency import idempotent
 from easel.api import schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
@@ -84,7 +84,7 @@ class Webhooks(APIView):
             return endpoint.id
 
         key = request.headers.get("Idempotency-Key")
-        outcome = once(
+        outcome = idempotent(
             tenant=caller(request).tenant, endpoint="webhooks", key=key, body=request.data, now=now(), make=make
         )
         headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}

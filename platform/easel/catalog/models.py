@@ -16,7 +16,7 @@ class Precision(models.TextChoices):
     FP8 = "fp8", "floats of eight bits"
 
 
-class Tier(models.TextChoices):
+class PoolTier(models.TextChoices):
     """What a pool is for."""
 
     FAST = "fast", "small images and low quality"
@@ -34,7 +34,7 @@ class Pool(models.Model):
     namespace = models.CharField(max_length=60, unique=True, help_text="Prefix of every Redis key of the pool.")
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="pools")
     tier = models.CharField(
-        max_length=4, choices=Tier, blank=True, db_default="", help_text="Empty: what no other pool is for."
+        max_length=4, choices=PoolTier, blank=True, db_default="", help_text="Empty: what no other pool is for."
     )
     checkpoint = models.CharField(
         max_length=500, blank=True, help_text="What the workers of a dedicated pool, or one of a tier, hold."
@@ -52,7 +52,8 @@ class Pool(models.Model):
             models.CheckConstraint(condition=Q(gpu_hour_cost__gte=0), name="pool_cost_not_negative"),
             models.CheckConstraint(
                 condition=Q(tenant__isnull=True, tier="", checkpoint="")
-                | (Q(tenant__isnull=False, tier="") | Q(tenant__isnull=True, tier__in=Tier.values)) & ~Q(checkpoint=""),
+                | (Q(tenant__isnull=False, tier="") | Q(tenant__isnull=True, tier__in=PoolTier.values))
+                & ~Q(checkpoint=""),
                 name="pool_checkpoint_iff_dedicated_or_of_a_tier",
             ),
             models.UniqueConstraint(

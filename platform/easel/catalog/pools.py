@@ -7,7 +7,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 
 from easel.catalog.errors import PoolExists, PoolNameInvalid
-from easel.catalog.models import ModelVersion, Pool, Tier
+from easel.catalog.models import ModelVersion, Pool, PoolTier
 from tenants.models import SLUG, Tenant
 
 
@@ -35,7 +35,13 @@ def dedicated_pool_create(
 
 
 def tier_pool_create(
-    *, name: str, tier: Tier, version: ModelVersion, gpu_class: str, gpu_hour_cost: Decimal = Decimal(0), now: datetime
+    *,
+    name: str,
+    tier: PoolTier,
+    version: ModelVersion,
+    gpu_class: str,
+    gpu_hour_cost: Decimal = Decimal(0),
+    now: datetime,
 ) -> Pool:
     """Makes the pool of a tier, for every version with the weights of this one: its jobs go there from now on.
 

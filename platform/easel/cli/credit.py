@@ -60,7 +60,7 @@ def tenant_grant(
         details = {"amount": str(amount), "currency": found.currency, "category": category, "priority": priority}
         details |= {"expires_at": ends and ends.isoformat(), "reason": reason}
         act.record("credit.grant", name, tenant=found, details=details)
-        available = format_micros(ledger.standing_of(found).available, found.currency)
+        available = format_micros(ledger.balance_of(found).available, found.currency)
     until = f"; what is left of it on {ends:%Y-%m-%d %H:%M %Z} is lost" if ends else ""
     click.echo(f"{name} can spend {available}{until}")
 
@@ -77,7 +77,7 @@ def tenant_credit_limit(name: str, amount: Decimal) -> None:
         found = _tenant(name)
         ledger.credit_limit_set(tenant=found, limit_micros=to_micros(amount))
         act.record("credit.limit", name, tenant=found, details={"amount": str(amount), "currency": found.currency})
-        available = format_micros(ledger.standing_of(found).available, found.currency)
+        available = format_micros(ledger.balance_of(found).available, found.currency)
     click.echo(f"{name} can spend {available}")
 
 

@@ -169,12 +169,14 @@ def pool_create(name: str, tier: str | None, model_name: str | None, gpu_class: 
     if model_name and not tier:
         raise click.UsageError("--model goes with --tier; `easel model add-version --pool` gives a pool its version")
     with committed() as act:
-        from easel.catalog.models import Tier
+        from easel.catalog.models import PoolTier
         from easel.catalog.pools import shared_pool_create, tier_pool_create
         from easel.serving.routing import main_version
 
         create = (
-            partial(tier_pool_create, tier=Tier(tier), version=main_version(model_name)) if tier else shared_pool_create
+            partial(tier_pool_create, tier=PoolTier(tier), version=main_version(model_name))
+            if tier
+            else shared_pool_create
         )
         made = create(name=name, gpu_class=gpu_class, gpu_hour_cost=Decimal(str(gpu_hour_cost)), now=act.now)
         act.record("pool.create", made.slug, details={"tier": made.tier, "checkpoint": made.checkpoint})

@@ -23,7 +23,7 @@ from easel.catalog.models import (
     AdapterVersion,
     ModelVersion,
     Pool,
-    Tier,
+    PoolTier,
 )
 from easel.config import Config
 from easel.jobs.dimensions import dimensions_of, names_of
@@ -40,12 +40,12 @@ from easel.jobs.models import (
     State,
     job_insert,
 )
-from easel.jobs.notices import job_told
+from easel.jobs.notices import job_notify
 from easel.jobs.policy import prompt_check, prompt_clean
 from easel.jobs.queue_depth import queue_check
 from easel.jobs.result_cache import (
     ASKED,
-    Drawn,
+    ImageSpec,
     result_copy,
     result_find,
     result_key,
@@ -70,7 +70,7 @@ _HIT = (_REQUEST, Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterUse:
+class RequestedAdapter:
     name: str
     scale: float = 1.0
 
@@ -86,7 +86,7 @@ class Spec:
     quality: str = Quality.AUTO
     steps: int | None = None
     seed: int | None = None
-    adapters: tuple[AdapterUse, ...] = ()
+    adapters: tuple[RequestedAdapter, ...] = ()
     output_format: str = "png"
     output_compression: int = 100
     project: str | None = None
@@ -127,10 +127,10 @@ class Plan:
     version: ModelVersion
     arm: Arm | None
     pool: Pool
-    tier: Tier
+    tier: PoolTier
     uses: list[AdapterVersion]
-    drawn: Drawn
-    lives_seconds: int
+    drawn: ImageSpec
+    ttl_seconds: int
     prices: Prices
     key: str
     source: Job | None  # whose images answer it
@@ -167,7 +167,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
     check_prompt(spec.prompt, chars_max=limits.prompt_chars_max)
     prompt_check(spec.prompt, tenant=tenant)
     quotas = quotas_of(api_key)
-    lives_seconds = _lifetime(spec, limits)
+    ttl_seconds = _lifetime(spec, limits)
     version, arm, spec = _assign(tenant, spec, job_id)
     width, height = parse_size(spec.size, version=version, quotas=quotas)
     steps = steps_of(version, quality=spec.quality) if spec.steps is None else spec.steps
@@ -179,8 +179,8 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
     project = _project(api_key, spec.project)
     tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
     pool = routing.pool_for(version, tenant=tenant, tier=tier)
-    tier = Tier(pool.tier or tier)
-    drawn = Drawn(
+    tier = PoolTier(pool.tier or tier)
+    drawn = ImageSpec(
         prompt=spec.prompt,
         width=width,
         height=height,
@@ -207,7 +207,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
         tier=tier,
         uses=uses,
         drawn=drawn,
-        lives_seconds=lives_seconds,
+        ttl_seconds=ttl_seconds,
         prices=Prices.at(tenant=tenant, at=now),
         key=key,
         source=result_find(tenant=tenant, key=key, now=now) if key else None,
@@ -240,13 +240,13 @@ def job_admit(plan: Plan, *, job_id: UUID, request_id: str, now: datetime) -> Jo
         metadata=spec.metadata,
         request_id=request_id,
         created_at=now,
-        expires_at=now + timedelta(seconds=plan.lives_seconds),
+        expires_at=now + timedelta(seconds=plan.ttl_seconds),
     )
     hold = ledger.hold_take(
         tenant=tenant,
         project=plan.project,
         api_key=api_key,
-        amount_micros=plan.prices.most_micros(plan.most),
+        amount_micros=plan.prices.max_micros(plan.most),
         reference=job_id,
         at=now,
     )
@@ -278,7 +278,7 @@ def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:
     )
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
-    job_told(job, now=now)
+    job_notify(job, now=now)
     log.info("job_answered_from_cache", **names_of(job), cached_from=str(source.id))
 
 
@@ -298,7 +298,7 @@ def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm
     )
     version = (arm and arm.version) or routing.version_for(model, caller=f"{tenant.id}/{spec.user}")
     if arm is not None:
-        uses = tuple(AdapterUse(**use) for use in arm.adapters)
+        uses = tuple(RequestedAdapter(**use) for use in arm.adapters)
         spec = replace(spec, adapters=uses or spec.adapters, steps=spec.steps if arm.steps is None else arm.steps)
     return version, arm, spec
 
@@ -362,7 +362,7 @@ def image_units(*, width: int, height: int, n: int) -> Decimal:
 
 
 def cost_bound(
-    *, version: ModelVersion, pool: Pool, tier: Tier, width: int, height: int, steps: int, n: int
+    *, version: ModelVersion, pool: Pool, tier: PoolTier, width: int, height: int, steps: int, n: int
 ) -> list[Quantity]:
     """The most that a request can be charged for: its units exactly, its GPU seconds by the version's bound."""
     units = image_units(width=width, height=height, n=n)
@@ -375,7 +375,7 @@ def cost_bound(
     return _named(quantities, version, tier)
 
 
-def _named(quantities: Iterable[Quantity], version: ModelVersion, tier: Tier) -> list[Quantity]:
+def _named(quantities: Iterable[Quantity], version: ModelVersion, tier: PoolTier) -> list[Quantity]:
     """With what else chooses their rates, as `settle` finds it in the dimensions of the job."""
     return [replace(quantity, model=version.model.name, tier=tier) for quantity in quantities]
 

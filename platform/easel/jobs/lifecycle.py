@@ -32,7 +32,7 @@ from easel.jobs.models import (
     Output,
     State,
 )
-from easel.jobs.notices import job_told
+from easel.jobs.notices import job_notify
 from easel.jobs.result_cache import result_remember
 from easel.jobs.storage_keys import output_key
 from inference.contract import AttemptFinished, WorkerBeat
@@ -211,7 +211,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
     result_remember(job, now=now)
-    job_told(job, now=now)
+    job_notify(job, now=now)
     log.info("job_succeeded", **names_of(job), cost_micros=charged, gpu_seconds=report.gpu_seconds)
     return Applied.SETTLED
 
@@ -263,7 +263,7 @@ def _end(job: Job, state: State, now: datetime, error_code: str = "", error_mess
     job.state, job.finished_at = state, now
     job.error_code, job.error_message = error_code, error_message
     job.save(update_fields=["state", "finished_at", "error_code", "error_message"])
-    job_told(job, now=now)
+    job_notify(job, now=now)
     log.info(f"job_{state}", **names_of(job), error_code=error_code)
     return Applied.SETTLED
 

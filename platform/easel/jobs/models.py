@@ -16,7 +16,7 @@ from easel.catalog.models import (
     AdapterVersion,
     ModelVersion,
     Pool,
-    Tier,
+    PoolTier,
 )
 from easel.serving.models import Arm
 from tenants.models import ApiKey, Project, Tenant
@@ -55,7 +55,11 @@ class Job(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
     quality = models.CharField(max_length=8, default="auto", db_default="auto", help_text="As it was asked for.")
     tier = models.CharField(
-        max_length=4, choices=Tier, default=Tier.HD, db_default=Tier.HD, help_text="Of the pool, or of the request."
+        max_length=4,
+        choices=PoolTier,
+        default=PoolTier.HD,
+        db_default=PoolTier.HD,
+        help_text="Of the pool, or of the request.",
     )
     prompt = models.TextField()
     n = models.PositiveSmallIntegerField()
@@ -126,12 +130,12 @@ class Job(models.Model):
             models.Index(
                 fields=["tenant", "finished_at"],
                 condition=Q(finished_at__isnull=False, images_deleted_at=None),
-                name="job_images_kept",
+                name="job_images_retained",
             ),
             models.Index(
                 fields=["tenant", "finished_at"],
                 condition=Q(finished_at__isnull=False, deleted_at=None),
-                name="job_words_kept",
+                name="job_words_retained",
             ),
         ]
 
@@ -162,7 +166,7 @@ class DailyJobs(models.Model):
     model = models.CharField(max_length=100)
     model_version = models.CharField(max_length=200)
     quality = models.CharField(max_length=8)
-    tier = models.CharField(max_length=4, choices=Tier)
+    tier = models.CharField(max_length=4, choices=PoolTier)
     resolution = models.CharField(max_length=20)
     state = models.CharField(max_length=10, choices=State)
     seconds = models.DecimalField(

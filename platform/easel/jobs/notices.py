@@ -9,7 +9,7 @@ from easel.webhooks.models import Event
 from easel.webhooks.outbox import webhook_emit
 
 
-def job_told(job: Job, *, now: datetime) -> None:
+def job_notify(job: Job, *, now: datetime) -> None:
     """Writes the message of a job's end, in the transaction that ends it."""
 
     def data() -> dict[str, Any]:

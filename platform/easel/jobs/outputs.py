@@ -74,7 +74,7 @@ def attempts_sweep(*, now: datetime) -> int:
     return len(ended)
 
 
-def strays_sweep(*, day: date) -> int:
+def orphans_sweep(*, day: date) -> int:
     """Deletes objects of the jobs of a day (UTC) that nothing names; returns how many.
 
     They are left by a crash: copies for an answer from the cache that was never committed, half an upload, an upload

@@ -41,7 +41,7 @@ RELEASED_MAX = 64  # in one turn, so that its lock is short
 TURN_IDLE_MS_MAX = 2000  # of a dispatcher that stopped in its turn, until the others go on without it
 # GPU seconds of a pixel-step in a pool where nothing was measured: all that counts is that it is the same for all.
 _RATE_UNMEASURED = 1e-6
-_KEPT = 0.98  # of what was measured before, at each new measurement
+RATE_DECAY = 0.98  # of what was measured before, at each new measurement
 
 
 _LOCK = """
@@ -103,20 +103,20 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     turn releases nothing and frees the lock; from one that hangs PostgreSQL takes it. The caller sends the messages
     after the commit; one that dies before leaves attempts whose leases run out.
     """
-    _, stands = run_pipelined(_turn_take(pool), _standing(pool, now))
+    _, stands = run_pipelined(_turn_take(pool), _pool_load(pool, now))
     room = min(RELEASED_MAX, stands.free_slots)
     if room <= 0:
         return []
     present = _under_caps(run_query(_present(pool)))
-    contenders, risen = _contenders(present, stands.virtual_time)
+    contenders, lifted = _contenders(present, stands.virtual_time)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
-    able = {tenant.tenant_id: tenant.able for tenant in present}
-    queue = _Queue(pool, able=able, room=room, now=now, quarantine_is_full=stands.quarantine_is_full)
+    headroom = {tenant.tenant_id: tenant.headroom for tenant in present}
+    queue = _Queue(pool, headroom=headroom, room=room, now=now, quarantine_is_full=stands.quarantine_is_full)
     first = _first(queue, contenders)
     chosen = choose(first, room=room, rate=stands.rate or _RATE_UNMEASURED)
     charged = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
     attempts: list[Attempt]
-    _, attempts = run_pipelined(_remember(pool, present, risen, charged), _dispatched(chosen, now, lease_seconds))
+    _, attempts = run_pipelined(_remember(pool, present, lifted, charged), _dispatched(chosen, now, lease_seconds))
     return attempts
 
 
@@ -125,8 +125,8 @@ def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: f
     weight = job.tenant.fair_share_weight
     FairShare.objects.filter(pool=job.pool_id, tenant=job.tenant_id).update(
         virtual_time=Greatest(F("virtual_time") + (measured_seconds - attempt.estimated_seconds) / weight, Value(0.0)),
-        measured_seconds=F("measured_seconds") * _KEPT + measured_seconds,
-        measured_work=F("measured_work") * _KEPT + work_done,
+        measured_seconds=F("measured_seconds") * RATE_DECAY + measured_seconds,
+        measured_work=F("measured_work") * RATE_DECAY + work_done,
     )
 
 
@@ -134,7 +134,7 @@ def _turn_take(pool: Pool) -> PipelinedQuery[None]:
     yield Query(_LOCK, {"pool": pool.pk, "patience": f"{TURN_IDLE_MS_MAX}ms"})
 
 
-class Standing(NamedTuple):
+class PoolLoad(NamedTuple):
     """How a pool stands.
 
     `free_slots` are those of the workers that beat, less the attempts that the pool has in hand; `virtual_time` is the
@@ -147,11 +147,11 @@ class Standing(NamedTuple):
     rate: float | None
 
 
-def standing(*, pool: Pool, now: datetime) -> Standing:
-    return run_query(_standing(pool, now))
+def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
+    return run_query(_pool_load(pool, now))
 
 
-_STANDING = """
+_POOL_LOAD = """
 SELECT coalesce(alive.slots, 0) - hand.jobs, hand.quarantined, coalesce(share.virtual_time, 0), share.rate
 FROM (SELECT sum(slots) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(alive)s) AS alive (slots)
 CROSS JOIN (
@@ -165,13 +165,13 @@ CROSS JOIN (
 """
 
 
-def _standing(pool: Pool, now: datetime) -> PipelinedQuery[Standing]:
-    [row] = yield Query(_STANDING, {"pool": pool.pk, "alive": now - timedelta(seconds=WORKER_SILENCE_SECONDS)})
-    return Standing(*row)
+def _pool_load(pool: Pool, now: datetime) -> PipelinedQuery[PoolLoad]:
+    [row] = yield Query(_POOL_LOAD, {"pool": pool.pk, "alive": now - timedelta(seconds=WORKER_SILENCE_SECONDS)})
+    return PoolLoad(*row)
 
 
 class _Tenant(NamedTuple):
-    """A tenant with jobs waiting or running in a pool; `able` is how many more it may have running."""
+    """A tenant with jobs waiting or running in a pool; `headroom` is how many more it may have running."""
 
     tenant_id: uuid.UUID
     is_waiting: bool
@@ -180,13 +180,13 @@ class _Tenant(NamedTuple):
     weight: int
     virtual_time: float | None  # None: the pool has not served it yet
     was_waiting: bool
-    able: int = RELEASED_MAX
+    headroom: int = RELEASED_MAX
 
     @property
     def counts(self) -> bool:
         """Whether its virtual time is one that others start from: it was here before, and its own cap isn't why."""
         here = self.is_running or (self.is_waiting and self.was_waiting)
-        return self.virtual_time is not None and here and (self.able > 0 or not self.is_waiting)
+        return self.virtual_time is not None and here and (self.headroom > 0 or not self.is_waiting)
 
 
 # A step from one tenant to the next in the index of the queue: `DISTINCT` would read all of it.
@@ -226,8 +226,8 @@ def _under_caps(present: list[_Tenant]) -> list[_Tenant]:
     pools = list(Pool.objects.values_list("pk", flat=True))  # named, since the index of what runs begins with the pool
     running = Job.objects.filter(pool__in=pools, state__in=(State.DISPATCHED, State.RUNNING), tenant__in=caps)
     counts = dict(running.order_by().values_list("tenant").annotate(count=Count("id")))
-    able = {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
-    return [tenant._replace(able=able.get(tenant.tenant_id, RELEASED_MAX)) for tenant in present]
+    headroom = {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
+    return [tenant._replace(headroom=headroom.get(tenant.tenant_id, RELEASED_MAX)) for tenant in present]
 
 
 def _contenders(present: Sequence[_Tenant], most: float) -> tuple[list[Contender], dict[uuid.UUID, float]]:
@@ -236,23 +236,23 @@ def _contenders(present: Sequence[_Tenant], most: float) -> tuple[list[Contender
     With nobody here to start from, that is `most`, what the pool ever gave.
     """
     level = min((t.virtual_time for t in present if t.counts and t.virtual_time is not None), default=most)
-    contenders, risen = [], {}
+    contenders, lifted = [], {}
     for tenant in present:
         if not tenant.is_waiting:
             continue
         virtual_time = tenant.virtual_time or 0.0
         if not (tenant.is_running or tenant.was_waiting):
-            risen[tenant.tenant_id] = virtual_time = max(virtual_time, level)
-        if tenant.able > 0:
+            lifted[tenant.tenant_id] = virtual_time = max(virtual_time, level)
+        if tenant.headroom > 0:
             contenders.append(Contender(tenant.tenant_id, virtual_time, tenant.weight, []))
-    return contenders, risen
+    return contenders, lifted
 
 
 class _Queue(NamedTuple):
-    """A pool's waiting jobs, as far as they may go: of each tenant `able`, of all together `room`."""
+    """A pool's waiting jobs, as far as they may go: of each tenant `headroom`, of all together `room`."""
 
     pool: Pool
-    able: dict[uuid.UUID, int]
+    headroom: dict[uuid.UUID, int]
     room: int
     now: datetime
     quarantine_is_full: bool
@@ -273,13 +273,13 @@ def _first(queue: _Queue, contenders: Sequence[Contender]) -> list[Contender]:
 
 # What a cancellation has locked at this moment is passed over.
 _JOBS = """
-SELECT able.tenant_id, job.id, job.work, job.quarantined
-FROM unnest(%(tenants)s::uuid[], %(able)s::int[]) AS able (tenant_id, jobs)
+SELECT headroom.tenant_id, job.id, job.work, job.quarantined
+FROM unnest(%(tenants)s::uuid[], %(headroom)s::int[]) AS headroom (tenant_id, jobs)
 CROSS JOIN LATERAL (
     SELECT id, width::float8 * height * steps * n AS work, quarantined FROM jobs_job
-    WHERE pool_id = %(pool)s AND tenant_id = able.tenant_id AND state = 'queued' AND expires_at > %(now)s
+    WHERE pool_id = %(pool)s AND tenant_id = headroom.tenant_id AND state = 'queued' AND expires_at > %(now)s
         AND NOT (quarantined AND %(quarantine_is_full)s)
-    ORDER BY priority DESC, created_at, id LIMIT able.jobs
+    ORDER BY priority DESC, created_at, id LIMIT headroom.jobs
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS job
 """
@@ -291,7 +291,7 @@ def _load_jobs(queue: _Queue, contenders: Sequence[Contender]) -> PipelinedQuery
         {
             "pool": queue.pool.pk,
             "tenants": [contender.tenant_id for contender in contenders],
-            "able": [min(queue.room, queue.able[contender.tenant_id]) for contender in contenders],
+            "headroom": [min(queue.room, queue.headroom[contender.tenant_id]) for contender in contenders],
             "now": queue.now,
             "quarantine_is_full": queue.quarantine_is_full,
         },
@@ -318,7 +318,7 @@ FROM given WHERE pool_id = %(pool)s AND tenant_id = given.id
 
 
 def _remember(
-    pool: Pool, present: Sequence[_Tenant], risen: dict[uuid.UUID, float], charged: dict[uuid.UUID, float]
+    pool: Pool, present: Sequence[_Tenant], lifted: dict[uuid.UUID, float], charged: dict[uuid.UUID, float]
 ) -> PipelinedQuery[None]:
     waiting = [tenant for tenant in present if tenant.is_waiting]
     came = {tenant.tenant_id for tenant in waiting if not tenant.was_waiting}
@@ -329,7 +329,7 @@ def _remember(
             "pool": pool.pk,
             "waiting": [tenant.tenant_id for tenant in waiting],
             "tenants": moved,
-            "levels": [risen.get(tenant_id, 0.0) for tenant_id in moved],
+            "levels": [lifted.get(tenant_id, 0.0) for tenant_id in moved],
             "charges": [charged.get(tenant_id, 0.0) for tenant_id in moved],
         },
     )

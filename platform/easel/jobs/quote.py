@@ -30,12 +30,12 @@ class QuoteLine:
 
     expected: RatedLine
     most: Quantity
-    most_micros: int
+    max_micros: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a request would cost: `expected_micros` as things go, `most_micros` at most, which is what is held for it.
+    """What a request would cost: `expected_micros` as things go, `max_micros` at most, which is what is held for it.
 
     `refusal` is what would keep it from being admitted now.
     """
@@ -43,7 +43,7 @@ class Quote:
     plan: Plan
     lines: list[QuoteLine]
     expected_micros: int
-    most_micros: int
+    max_micros: int
     available_micros: int
     refusal: DomainError | None
 
@@ -60,9 +60,9 @@ def job_quote(*, api_key: ApiKey, spec: Spec, limits: Limits, now: datetime) -> 
     job_id = uuid.uuid4()
     plan = job_plan(api_key=api_key, spec=spec, limits=limits, job_id=job_id, now=now)
     lines = list(_lines(plan, now))
-    most_micros = plan.prices.most_micros(plan.most)
+    max_micros = plan.prices.max_micros(plan.most)
     refusal = None
-    available = ledger.standing_of(api_key.tenant).available
+    available = ledger.balance_of(api_key.tenant).available
     try:
         with transaction.atomic():
             job_admit(plan, job_id=job_id, request_id="quote", now=now)
@@ -75,7 +75,7 @@ def job_quote(*, api_key: ApiKey, spec: Spec, limits: Limits, now: datetime) -> 
         plan=plan,
         lines=lines,
         expected_micros=sum(line.expected.amount_micros for line in lines),
-        most_micros=most_micros,
+        max_micros=max_micros,
         available_micros=available,
         refusal=refusal,
     )
@@ -92,12 +92,12 @@ def _lines(plan: Plan, now: datetime) -> Iterator[QuoteLine]:
         used_before = month_so_far(tenant=plan.api_key.tenant, tariff=tariff, at=now)
         expected = plan.prices.line(quantity, used_before=used_before)
         assert expected is not None  # it has a tariff
-        yield QuoteLine(expected, most, plan.prices.most_micros([most]))
+        yield QuoteLine(expected, most, plan.prices.max_micros([most]))
 
 
 def _gpu_seconds(plan: Plan, bound: Decimal, now: datetime) -> Decimal:
     """As long as the pool's work took lately; before any was measured, the bound."""
-    rate, drawn = queue.standing(pool=plan.pool, now=now).rate, plan.drawn
+    rate, drawn = queue.pool_load(pool=plan.pool, now=now).rate, plan.drawn
     if rate is None:
         return bound
     measured = Decimal(rate * drawn.width * drawn.height * drawn.steps * drawn.n)

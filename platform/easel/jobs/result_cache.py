@@ -31,7 +31,7 @@ for outcome in ("hit", "miss"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class ImageSpec:
     """What the images of a request are a function of, besides model version and adapters."""
 
     prompt: str
@@ -44,7 +44,7 @@ class Drawn:
     output_compression: int
 
 
-def result_key(drawn: Drawn, *, version: ModelVersion, adapters: Sequence[tuple[AdapterVersion, float]]) -> str:
+def result_key(drawn: ImageSpec, *, version: ModelVersion, adapters: Sequence[tuple[AdapterVersion, float]]) -> str:
     """A SHA-256 in hex. Adapters count by their content, in any order: they add up."""
     content = {
         **asdict(drawn),

@@ -21,7 +21,7 @@ from easel.catalog.models import Pool, version_label
 from easel.jobs.models import Attempt
 from easel.jobs.storage_keys import output_key, preview_key
 from easel.storage import store
-from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, OutputSlot, cancel_key
+from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, UploadTarget, cancel_key
 
 CAPABILITY_SECONDS = 3600
 
@@ -122,7 +122,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
             for name, sha256, size_bytes, scale, key in job.adapters
         ),
         outputs=tuple(
-            OutputSlot(
+            UploadTarget(
                 index=index,
                 seed=job.seed + index,
                 url=put_url(output_key(job, attempt.token, index)),

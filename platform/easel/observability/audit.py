@@ -11,13 +11,13 @@ from django.db.models.functions import Coalesce, Greatest, TruncMonth
 
 from billing.budgets.budgets import charged_micros
 from billing.models import (
-    Account,
     Budget,
     BudgetHold,
     BudgetMonth,
     Charge,
     CreditGrant,
     Entry,
+    LedgerAccount,
     MonthlyQuantity,
     Rate,
     Transaction,
@@ -46,13 +46,15 @@ def ledger_balances(now: datetime) -> Iterator[str]:
     totals = Transaction.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
     for unbalanced in totals.exclude(total=0):
         yield f"transaction {unbalanced.id} is out of balance by {unbalanced.total} micros"
-    for row in Account.objects.order_by().values("currency").annotate(total=Sum("balance_micros")).exclude(total=0):
+    for row in (
+        LedgerAccount.objects.order_by().values("currency").annotate(total=Sum("balance_micros")).exclude(total=0)
+    ):
         yield f"the balances in {row['currency']} sum to {row['total']} micros"
 
 
 def accounts_match_entries(now: datetime) -> Iterator[str]:
     """A balance equals the sum of its entries."""
-    sums = Account.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
+    sums = LedgerAccount.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
     for account in sums.exclude(total=F("balance_micros")):
         yield f"account {account.pk} says {account.balance_micros} and its entries {account.total} micros"
 
@@ -61,8 +63,8 @@ def grants_match_credit(now: datetime) -> Iterator[str]:
     """What is left of a tenant's grants is its credit and what is held, and nothing where it owes on account."""
     left = CreditGrant.objects.filter(tenant=OuterRef("tenant"), currency=OuterRef("currency")).order_by()
     remaining = Coalesce(Subquery(left.values("tenant").annotate(sum=Sum("remaining_micros")).values("sum")), 0)
-    kinds = Q(kind__in=(Account.Kind.CREDIT, Account.Kind.HELD))
-    rows = Account.objects.filter(kinds).order_by().values("tenant", "currency")
+    kinds = Q(kind__in=(LedgerAccount.Kind.CREDIT, LedgerAccount.Kind.HELD))
+    rows = LedgerAccount.objects.filter(kinds).order_by().values("tenant", "currency")
     rows = rows.annotate(have=Greatest(Sum("balance_micros"), 0), left=remaining)
     for row in rows.exclude(left=F("have")):
         yield f"tenant {row['tenant']} has {row['have']} micros and its grants {row['left']} ({row['currency']})"
@@ -70,7 +72,7 @@ def grants_match_credit(now: datetime) -> Iterator[str]:
 
 def charges_match_ledger(now: datetime) -> Iterator[str]:
     """What was charged is what its transaction earned."""
-    earned = Coalesce(Sum("entries__amount_micros", filter=Q(entries__account__kind=Account.Kind.REVENUE)), 0)
+    earned = Coalesce(Sum("entries__amount_micros", filter=Q(entries__account__kind=LedgerAccount.Kind.REVENUE)), 0)
     charges = Charge.objects.filter(transaction=OuterRef("pk")).order_by().values("transaction")
     charged = Coalesce(Subquery(charges.annotate(sum=Sum("amount_micros")).values("sum")), 0)
     kinds = (Transaction.Kind.POST, Transaction.Kind.CHARGE, Transaction.Kind.CORRECT)
@@ -148,7 +150,7 @@ def budgets_match_charges(now: datetime) -> Iterator[str]:
         if counted != (charged := charged_micros(budget)):
             yield f"budget {budget.pk} has counted {counted} micros and its owner was charged {charged}"
         jobs = jobs_in_hand(tenant=budget.tenant, project=budget.project, api_key=budget.api_key)
-        entries = Entry.objects.filter(account__kind=Account.Kind.HELD, transaction__kind=Transaction.Kind.HOLD)
+        entries = Entry.objects.filter(account__kind=LedgerAccount.Kind.HELD, transaction__kind=Transaction.Kind.HOLD)
         entries = entries.filter(transaction__reference__in=jobs, transaction__created_at__gte=budget.counts_from)
         holds = BudgetHold.objects.filter(budget_month__budget=budget)
         of_jobs = set(entries.values_list("transaction__reference", "amount_micros"))

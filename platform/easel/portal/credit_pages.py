@@ -79,7 +79,7 @@ class CreditLimitForm(ActForm):
     reason = forms.CharField(max_length=200, help_text="Kept in the audit log.")
 
     def prepare(self) -> None:
-        self.fields["amount"].initial = from_micros(ledger.standing_of(self.row).limit)
+        self.fields["amount"].initial = from_micros(ledger.balance_of(self.row).limit)
 
 
 class BudgetForm(ActForm):
@@ -198,7 +198,7 @@ def _set_credit_limit(tenant: Tenant, operator: Operator, *, amount: Decimal, re
     ledger.credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
     details = {"amount": str(amount), "currency": tenant.currency, "reason": reason}
     operator.record("credit.limit", tenant.slug, tenant=tenant, details=details)
-    return Done(f"{tenant.slug} can spend {format_micros(ledger.standing_of(tenant).available, tenant.currency)}.")
+    return Done(f"{tenant.slug} can spend {format_micros(ledger.balance_of(tenant).available, tenant.currency)}.")
 
 
 def _set_budget(
@@ -270,7 +270,7 @@ CREDIT_ACTS = (
         permission="billing.add_adjustment",
         perform=_write_off,
         form=WriteOffForm,
-        applies=lambda tenant: ledger.standing_of(tenant).owed > 0,
+        applies=lambda tenant: ledger.balance_of(tenant).owed > 0,
         explain="Gives up all that the tenant owes.",
         danger=True,
     ),
@@ -298,7 +298,7 @@ CREDIT_ACTS = (
 
 def credit_sections(tenant: Tenant) -> Iterable[Section]:
     """What a tenant has, owes and means to spend, and how it is billed."""
-    standing, profile = ledger.standing_of(tenant), profile_of(tenant)
+    standing, profile = ledger.balance_of(tenant), profile_of(tenant)
     yield Section(
         "Credit",
         ("Available", "Credit", "Held", "Owed", "Credit limit"),

@@ -49,11 +49,11 @@ UNFOLD: dict[str, Any] = {
                     _item("Costs", "payments", "costs"),
                     _item("Statements", "request_quote", "billing_statement_changelist"),
                     _item("Price books", "sell", "billing_pricebook_changelist"),
-                    _item("Accounts", "account_balance", "billing_account_changelist"),
+                    _item("Accounts", "account_balance", "billing_ledgeraccount_changelist"),
                     _item("Transactions", "receipt_long", "billing_transaction_changelist"),
                 ],
             },
-            {"title": "Records", "items": [_item("Audit log", "policy", "tenants_auditevent_changelist")]},
+            {"title": "Records", "items": [_item("Audit log", "policy", "core_auditevent_changelist")]},
         ],
     },
 }

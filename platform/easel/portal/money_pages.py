@@ -9,7 +9,7 @@ from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 from unfold.contrib.filters.admin import RangeDateFilter
 
-from billing.models import Account, Entry, Transaction
+from billing.models import Entry, LedgerAccount, Transaction
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
 from easel.portal.pages import Page, Section
@@ -18,7 +18,7 @@ from easel.portal.site import portal
 MOVEMENTS = 50
 
 
-@admin.register(Account, site=portal)
+@admin.register(LedgerAccount, site=portal)
 class AccountPage(Page):
     list_display = ("shown_name", "tenant", "kind", "balance")
     list_filter = (TenantFilter, "kind", "currency")
@@ -29,14 +29,14 @@ class AccountPage(Page):
     readonly_fields = ("balance",)
 
     @admin.display(description="account")
-    def shown_name(self, account: Account) -> str:
+    def shown_name(self, account: LedgerAccount) -> str:
         return str(account)
 
     @admin.display(ordering="balance_micros")
-    def balance(self, account: Account) -> str:
+    def balance(self, account: LedgerAccount) -> str:
         return cells.money(account.balance_micros, account.currency)
 
-    def sections(self, row: Account) -> Iterable[Section]:
+    def sections(self, row: LedgerAccount) -> Iterable[Section]:
         entries = row.entries.select_related("transaction").order_by("-transaction__created_at", "-id")
         yield Section(
             f"Latest entries (up to {MOVEMENTS})",
@@ -84,7 +84,7 @@ class TransactionPage(Page):
     def sections(self, row: Transaction) -> Iterable[Section]:
         yield Section(
             "Entries, which sum to zero",
-            ("Account", "Amount"),
+            ("LedgerAccount", "Amount"),
             [
                 (cells.link(entry.account, entry.account.kind), cells.money(entry.amount_micros, row.currency))
                 for entry in row.entries.select_related("account").order_by("id")

@@ -5,7 +5,7 @@ from django.conf import settings
 
 from easel.portal.pages import Act, ActForm, Done, Operator, Section
 from easel.privacy.erasure import erase_request
-from tenants.models import KEPT_DAYS_MAX, Tenant
+from tenants.models import RETENTION_DAYS_MAX, Tenant
 from tenants.retention import retention_of, retention_set
 
 
@@ -13,10 +13,18 @@ class RetentionForm(ActForm):
     """Begins with the days as they are; one left empty is the platform's."""
 
     output_days = forms.IntegerField(
-        required=False, min_value=1, max_value=KEPT_DAYS_MAX, label="Days of images", help_text="Empty: the platform's."
+        required=False,
+        min_value=1,
+        max_value=RETENTION_DAYS_MAX,
+        label="Days of images",
+        help_text="Empty: the platform's.",
     )
     job_days = forms.IntegerField(
-        required=False, min_value=1, max_value=KEPT_DAYS_MAX, label="Days of jobs", help_text="Prompts, users, errors."
+        required=False,
+        min_value=1,
+        max_value=RETENTION_DAYS_MAX,
+        label="Days of jobs",
+        help_text="Prompts, users, errors.",
     )
 
     def prepare(self) -> None:

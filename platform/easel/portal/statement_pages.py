@@ -33,7 +33,7 @@ def _final(statement: Statement, operator: Operator) -> Done:
 def _draft(statement: Statement, operator: Operator) -> Done:
     statement_draft(statement.tenant, now=operator.now)
     operator.record("statement.draft", str(statement.pk), tenant=statement.tenant)
-    return Done("Drawn up anew, with what was written since.")
+    return Done("ImageSpec up anew, with what was written since.")
 
 
 def _is_draft(statement: Statement) -> bool:

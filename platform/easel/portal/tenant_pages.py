@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
-from billing.models import Account, Entry
+from billing.models import Entry, LedgerAccount
 from core.errors import DomainError
 from core.models import AuditEvent
 from easel.jobs.models import Job
@@ -135,8 +135,8 @@ def _rotate(key: ApiKey, operator: Operator) -> Done:
     return Done(f"The key that replaces {key.key_id}, which ended now:", secret=secret, show=made)
 
 
-def _balance(kind: Account.Kind) -> Any:
-    found = Account.objects.filter(tenant=OuterRef("pk"), kind=kind, currency=OuterRef("currency"))
+def _balance(kind: LedgerAccount.Kind) -> Any:
+    found = LedgerAccount.objects.filter(tenant=OuterRef("pk"), kind=kind, currency=OuterRef("currency"))
     return Coalesce(Subquery(found.values("balance_micros")), 0, output_field=BigIntegerField())
 
 
@@ -215,9 +215,9 @@ class TenantPage(Page):
         counted = today.order_by().values("tenant").annotate(count=Count("*")).values("count")
         tenants: QuerySet[Tenant] = super().get_queryset(request)
         return tenants.annotate(
-            credit_micros=_balance(Account.Kind.CREDIT),
-            held_micros=_balance(Account.Kind.HELD),
-            receivable_micros=_balance(Account.Kind.RECEIVABLE),
+            credit_micros=_balance(LedgerAccount.Kind.CREDIT),
+            held_micros=_balance(LedgerAccount.Kind.HELD),
+            receivable_micros=_balance(LedgerAccount.Kind.RECEIVABLE),
             jobs_of_today=Coalesce(Subquery(counted), 0),
         )
 
@@ -247,7 +247,7 @@ class TenantPage(Page):
         accounts = row.accounts.order_by("kind")
         yield Section(
             "Balances",
-            ("Account", "Balance", "What it is"),
+            ("LedgerAccount", "Balance", "What it is"),
             [
                 (
                     cells.link(account, account.kind),
@@ -287,7 +287,7 @@ class TenantPage(Page):
             ],
             "No key: make one, for the tenant to call with.",
         )
-        entries = Entry.objects.filter(account__tenant=row, account__kind=Account.Kind.CREDIT)
+        entries = Entry.objects.filter(account__tenant=row, account__kind=LedgerAccount.Kind.CREDIT)
         yield Section(
             f"Latest movements of credit (up to {MOVEMENTS})",
             ("At", "Kind", "Credit", "Description", "Transaction"),

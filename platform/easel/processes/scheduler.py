@@ -24,18 +24,18 @@ from easel.jobs.models import (
     JobAdapter,
     State,
 )
-from easel.jobs.outputs import attempts_sweep, strays_sweep
+from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.jobs.result_cache import results_trim
 from easel.privacy.erasure import erase_advance
 from easel.processes import deliverer
-from easel.serving.guardrail import rollouts_judge
-from easel.webhooks.budget_notices import crossings_mail, crossings_tell
-from easel.webhooks.delivery import messages_forget
+from easel.serving.guardrail import rollouts_decide
+from easel.webhooks.budget_notices import crossings_mail, crossings_notify
+from easel.webhooks.delivery import messages_delete
 from tenants.models import Tenant
 
 log = structlog.get_logger()
 IDEMPOTENCY_HOURS = 24
-STRAY_DAYS = (2, 3, 4)  # ago: a platform that was down for a day sweeps that one too
+ORPHAN_DAYS = (2, 3, 4)  # ago: a platform that was down for a day sweeps that one too
 MESSAGE_DAYS = 30
 
 
@@ -54,7 +54,7 @@ def expire_jobs(now: datetime) -> int:
     return sum(lifecycle.expire(job_id=job_id, now=now) for job_id in list(late.values_list("id", flat=True)[:1000]))
 
 
-def forget_idempotency_keys(now: datetime) -> int:
+def delete_idempotency_keys(now: datetime) -> int:
     """Keys older than a day may be used again."""
     old = IdempotentRequest.objects.filter(created_at__lt=now - timedelta(hours=IDEMPOTENCY_HOURS))
     return old.delete()[0]
@@ -85,12 +85,12 @@ def expire_grants(now: datetime) -> int:
     return grants_expire(now=now)
 
 
-def tell_of_budgets(now: datetime) -> int:
+def notify_budgets(now: datetime) -> int:
     """Thresholds that budgets have reached are told."""
-    return crossings_tell(now=now)
+    return crossings_notify(now=now)
 
 
-def mail_of_budgets(now: datetime) -> int:
+def mail_budgets(now: datetime) -> int:
     """The same by e-mail."""
     return crossings_mail(now=now)
 
@@ -114,9 +114,9 @@ def sweep_attempts(now: datetime) -> int:
     return attempts_sweep(now=now)
 
 
-def sweep_strays(now: datetime) -> int:
+def sweep_orphans(now: datetime) -> int:
     """What crashes left in the storage; days old enough that none of their jobs is under way."""
-    return sum(strays_sweep(day=(now - timedelta(days=ago)).date()) for ago in STRAY_DAYS)
+    return sum(orphans_sweep(day=(now - timedelta(days=ago)).date()) for ago in ORPHAN_DAYS)
 
 
 def trim_result_cache(_now: datetime) -> int:
@@ -130,26 +130,26 @@ def delete_retired_adapters(now: datetime) -> int:
     return adapter_files_delete_retired(in_use=set(needed), now=now)
 
 
-def judge_rollouts(now: datetime) -> int:
+def decide_rollouts(now: datetime) -> int:
     """Canaries go on, or back."""
-    return rollouts_judge(now=now)
+    return rollouts_decide(now=now)
 
 
-def forget_messages(now: datetime) -> int:
+def delete_messages(now: datetime) -> int:
     """What webhooks were told is kept for 30 days, to be looked at and sent again."""
-    return messages_forget(before=now - timedelta(days=MESSAGE_DAYS))
+    return messages_delete(before=now - timedelta(days=MESSAGE_DAYS))
 
 
 PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
-    (5, judge_rollouts),
-    (600, forget_idempotency_keys),
+    (5, decide_rollouts),
+    (600, delete_idempotency_keys),
     (600, meter_storage),
     (600, meter_pools),
     (60, expire_grants),
-    (5, tell_of_budgets),
-    (60, mail_of_budgets),
+    (5, notify_budgets),
+    (60, mail_budgets),
     (5, delete_what_aged_out),
     (5, erase_tenants),
     (600, seal_cost_days),
@@ -157,8 +157,8 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
     (60, delete_retired_adapters),
     (60, trim_result_cache),
     (60, sweep_attempts),
-    (6 * 3600, sweep_strays),
-    (600, forget_messages),
+    (6 * 3600, sweep_orphans),
+    (600, delete_messages),
 )
 
 

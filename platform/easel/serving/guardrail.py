@@ -39,41 +39,41 @@ class Sample:
         return self.failed / self.ended if self.ended else 0.0
 
 
-class Move(Enum):
+class Decision(Enum):
     WAIT = "wait"
     ADVANCE = "advance"
     ROLL_BACK = "roll back"
 
 
-def judge(rollout: Rollout, *, candidate: Sample, stable: Sample, now: datetime) -> tuple[Move, str]:
+def decide(rollout: Rollout, *, candidate: Sample, stable: Sample, now: datetime) -> tuple[Decision, str]:
     """What to do with a running rollout, and why in words. Waits while the jobs are too few to tell."""
     # Whatever the jobs to come bring, this many failures are too many of the number that a verdict needs.
     if candidate.failed > rollout.error_rate_max * max(candidate.ended, rollout.jobs_min):
-        return Move.ROLL_BACK, (
+        return Decision.ROLL_BACK, (
             f"{candidate.failed} of {candidate.ended} jobs failed; {rollout.error_rate_max:.1%} are allowed"
         )
     for name, sample in (("candidate", candidate), ("stable version", stable)):
         if sample.ended < rollout.jobs_min:
-            return Move.WAIT, f"waits for data: the {name} has {sample.ended} of the {rollout.jobs_min} jobs needed"
+            return Decision.WAIT, f"waits for data: the {name} has {sample.ended} of the {rollout.jobs_min} jobs needed"
     if candidate.p95_seconds is not None and stable.p95_seconds:
         ratio = candidate.p95_seconds / stable.p95_seconds
         seen = f"p95 {candidate.p95_seconds:.2f} s against {stable.p95_seconds:.2f} s"
         if ratio > rollout.p95_ratio_max:
-            return Move.ROLL_BACK, f"{seen}: {ratio:.2f} times, and {rollout.p95_ratio_max} are allowed"
+            return Decision.ROLL_BACK, f"{seen}: {ratio:.2f} times, and {rollout.p95_ratio_max} are allowed"
     else:
         seen = "no success to time yet"
     healthy = f"healthy: {candidate.failed} of {candidate.ended} jobs failed, {seen}"
     if now < rollout.stage_started_at + timedelta(seconds=rollout.stage_seconds):
-        return Move.WAIT, f"{healthy}; this stage lasts {rollout.stage_seconds} s"
-    return Move.ADVANCE, healthy
+        return Decision.WAIT, f"{healthy}; this stage lasts {rollout.stage_seconds} s"
+    return Decision.ADVANCE, healthy
 
 
-def rollouts_judge(*, now: datetime) -> int:
+def rollouts_decide(*, now: datetime) -> int:
     """Moves every running rollout as its jobs say; returns how many moved. May run twice: a move is conditional."""
     running = Rollout.objects.filter(state=Rollout.State.RUNNING).select_related(
         "model", "stable__model", "candidate__model"
     )
-    return sum(_judge_one(rollout, now) for rollout in running)
+    return sum(_decide_one(rollout, now) for rollout in running)
 
 
 def sample(version: ModelVersion, *, since: datetime) -> Sample:
@@ -85,18 +85,18 @@ def sample(version: ModelVersion, *, since: datetime) -> Sample:
 
 
 @transaction.atomic
-def _judge_one(rollout: Rollout, now: datetime) -> bool:
-    move, why = judge(
+def _decide_one(rollout: Rollout, now: datetime) -> bool:
+    move, why = decide(
         rollout,
         candidate=sample(rollout.candidate, since=rollout.stage_started_at),
         stable=sample(rollout.stable, since=rollout.started_at - STABLE_WINDOW),
         now=now,
     )
-    if move is Move.WAIT:
+    if move is Decision.WAIT:
         Rollout.objects.filter(pk=rollout.pk, state=Rollout.State.RUNNING, stage=rollout.stage).update(verdict=why)
         return False
     try:
-        moved = (rollout_advance if move is Move.ADVANCE else rollout_roll_back)(rollout, verdict=why, now=now)
+        moved = (rollout_advance if move is Decision.ADVANCE else rollout_roll_back)(rollout, verdict=why, now=now)
     except RolloutEnded:  # an operator was quicker
         return False
     audit_record(

@@ -13,7 +13,7 @@ from easel.catalog.models import (
     Model,
     ModelVersion,
     Pool,
-    Tier,
+    PoolTier,
 )
 from easel.serving.errors import RolloutRunning, WeightsInvalid
 from easel.serving.models import Rollout, Route
@@ -52,7 +52,7 @@ def _by_age(model: Model) -> list[tuple[ModelVersion, int]]:
 
 
 @cached_by_revision
-def pool_for(version: ModelVersion, *, tenant: Tenant, tier: Tier) -> Pool:
+def pool_for(version: ModelVersion, *, tenant: Tenant, tier: PoolTier) -> Pool:
     """Where a tenant's jobs of a version run.
 
     Of the pools that hold its weights the tenant's own comes first, then that of the tier; else the version's pool.

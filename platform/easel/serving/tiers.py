@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from django.db.models import TextChoices
 
-from easel.catalog.models import ModelVersion, Tier
+from easel.catalog.models import ModelVersion, PoolTier
 
 
 class Quality(TextChoices):
@@ -24,16 +24,16 @@ class Quality(TextChoices):
 _HIGH = (Quality.HIGH, Quality.XHIGH, Quality.MAX, Quality.HD)
 
 
-def tier_named(quality: str) -> Tier | None:
+def tier_named(quality: str) -> PoolTier | None:
     """The tier that a quality names; None for those that leave it to the size."""
     if quality in _HIGH:
-        return Tier.HD
-    return Tier.FAST if quality == Quality.LOW else None
+        return PoolTier.HD
+    return PoolTier.FAST if quality == Quality.LOW else None
 
 
-def tier_of(version: ModelVersion, *, quality: str, image_units: Decimal) -> Tier:
+def tier_of(version: ModelVersion, *, quality: str, image_units: Decimal) -> PoolTier:
     """The tier of a request whose images are of `image_units` each."""
-    by_size = Tier.FAST if image_units <= version.fast_image_units_max else Tier.HD
+    by_size = PoolTier.FAST if image_units <= version.fast_image_units_max else PoolTier.HD
     return tier_named(quality) or by_size
 
 

@@ -23,9 +23,9 @@ MAIL_RETRIES = timedelta(days=1)
 
 
 @transaction.atomic
-def crossings_tell(*, now: datetime) -> int:
+def crossings_notify(*, now: datetime) -> int:
     """Sends each crossing that isn't told yet to its tenant's webhooks and into the audit log; returns how many."""
-    due = _of_budgets().filter(told_at=None).select_for_update(of=("self",), skip_locked=True)
+    due = _of_budgets().filter(notified_at=None).select_for_update(of=("self",), skip_locked=True)
     crossings = list(due.order_by("at", "id")[:BATCH])
     for crossing in crossings:
         budget = crossing.budget_month.budget
@@ -39,8 +39,8 @@ def crossings_tell(*, now: datetime) -> int:
         )
         data = partial(crossing_json, crossing)
         webhook_emit(tenant=budget.tenant, event=Event.BUDGET_CROSSED, data=data, at=crossing.at)
-        crossing.told_at = now
-        crossing.save(update_fields=["told_at"])
+        crossing.notified_at = now
+        crossing.save(update_fields=["notified_at"])
     return len(crossings)
 
 

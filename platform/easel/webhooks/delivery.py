@@ -92,7 +92,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class DeliveryResult:
     """What came of a request; without a `status` there was no answer."""
 
     outcome: str
@@ -181,7 +181,7 @@ class Ways:
             await pool.aclose()
 
 
-async def send(ways: Ways, claim: Claim) -> Answer:
+async def send(ways: Ways, claim: Claim) -> DeliveryResult:
     """Sends a claim and says what came of it; redirects are not followed. What a receiver does raises nothing."""
     began = time.monotonic()
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
@@ -210,8 +210,8 @@ async def send(ways: Ways, claim: Claim) -> Answer:
         trouble = (str(error) or type(error).__name__)[:200]
     seconds = time.monotonic() - began
     if status is None:
-        return Answer(outcome=trouble, seconds=seconds)
-    return Answer(
+        return DeliveryResult(outcome=trouble, seconds=seconds)
+    return DeliveryResult(
         outcome="delivered" if 200 <= status < 300 else f"answered {status}",
         seconds=seconds,
         status=status,
@@ -221,7 +221,7 @@ async def send(ways: Ways, claim: Claim) -> Answer:
 
 
 @transaction.atomic
-def delivery_record(claim: Claim, answer: Answer, *, now: datetime, draw: random.Random) -> None:
+def delivery_record(claim: Claim, answer: DeliveryResult, *, now: datetime, draw: random.Random) -> None:
     """Writes down an attempt and what follows from it; one that another deliverer took over changes nothing."""
     endpoint = WebhookEndpoint.objects.select_for_update().filter(pk=claim.endpoint_id).first()
     row = WebhookDelivery.objects.select_for_update().filter(pk=claim.delivery_id).first()
@@ -257,7 +257,7 @@ def delivery_record(claim: Claim, answer: Answer, *, now: datetime, draw: random
         cursor.execute(_COUNT, [came_of_it[State(row.state)]])
 
 
-def messages_forget(*, before: datetime) -> int:
+def messages_delete(*, before: datetime) -> int:
     """Deletes messages of long ago, but those that are still on their way; returns how many."""
     old = WebhookMessage.objects.filter(created_at__lt=before).exclude(deliveries__state=State.PENDING)
     ids = list(old.values_list("pk", flat=True)[:1000])

@@ -9,7 +9,7 @@ from django.db import connections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from easel.catalog.models import Tier, Worker
+from easel.catalog.models import PoolTier, Worker
 from easel.catalog.pools import tier_pool_create
 from easel.jobs import queue
 from easel.jobs.lifecycle import beat
@@ -93,7 +93,7 @@ def test_a_tenant_whose_jobs_cannot_run_does_not_hold_the_place_of_the_next(alic
 def fast(version):
     """A second pool that the tenant's jobs go to: the small ones."""
     made = tier_pool_create(
-        name=f"fast-{uuid.uuid4().hex[:12]}", tier=Tier.FAST, version=version, gpu_class="cpu", now=NOW
+        name=f"fast-{uuid.uuid4().hex[:12]}", tier=PoolTier.FAST, version=version, gpu_class="cpu", now=NOW
     )
     beat(pool=made, report=worker_beat(slots=4), now=NOW, lease_seconds=15)
     return made

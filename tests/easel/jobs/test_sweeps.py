@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from easel.jobs import lifecycle, queue
-from easel.jobs.outputs import attempts_sweep, strays_sweep
+from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.jobs.storage_keys import output_key
 from easel.storage import store
 from tests.conftest import NOW
@@ -46,9 +46,9 @@ def stray(alice, submit):
 
 
 def test_what_a_crash_left_of_a_job_that_never_was_goes_with_its_day(stray):
-    strays_sweep(day=(NOW + timedelta(days=1)).date())
+    orphans_sweep(day=(NOW + timedelta(days=1)).date())
     assert is_kept(stray)
-    strays_sweep(day=NOW.date())
+    orphans_sweep(day=NOW.date())
     assert not is_kept(stray)
 
 
@@ -57,5 +57,5 @@ def test_images_and_what_a_job_under_way_has_stored_stay(alice, submit, end):
     keys = [done.outputs.get().storage_key, output_key(waiting, uuid.uuid4(), 0)]
     for key in keys:
         keep(key)
-    strays_sweep(day=NOW.date())
+    orphans_sweep(day=NOW.date())
     assert all(map(is_kept, keys))

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.db import connection, transaction
 
-from billing.models import Account, Charge, Entry
+from billing.models import Charge, Entry, LedgerAccount
 from easel.catalog.models import Worker
 from easel.jobs import lifecycle, queue
 from easel.jobs.models import Attempt, Job, Output
@@ -52,7 +52,7 @@ def lines_about(check, *names, now=NOW):
 @pytest.mark.parametrize("check", audit.CHECKS, ids=lambda check: check.__name__)
 def test_a_healthy_system_breaks_nothing(alice, pool, submit, done, check):
     waiting = submit(alice)
-    accounts = Account.objects.filter(tenant=alice.tenant).values_list("pk", flat=True)
+    accounts = LedgerAccount.objects.filter(tenant=alice.tenant).values_list("pk", flat=True)
     named = [f"job {waiting.id}", f"job {done.id}", f"attempt {done.attempts.get().token}"]
     assert not lines_about(check, *named, *(f"account {pk} " for pk in accounts))
 
@@ -92,7 +92,7 @@ def test_gpu_seconds_that_nobody_was_given_are_found(pool):
 
 def test_an_account_that_differs_from_its_entries_is_found(alice):
     with past_the_triggers():
-        Account.objects.filter(tenant=alice.tenant, kind="credit").update(balance_micros=1)
+        LedgerAccount.objects.filter(tenant=alice.tenant, kind="credit").update(balance_micros=1)
         found = [*audit.accounts_match_entries(NOW), *audit.ledger_balances(NOW)]
     assert any("and its entries" in line for line in found)
     assert any("the balances in USD sum to" in line for line in found)

@@ -53,7 +53,7 @@ def test_a_credit_limit_is_set_and_not_below_what_is_used(finance, alice):
     ledger.hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), at=alice.tenant.created_at)
     refused = finance.fill_in(act(alice.tenant, "credit-limit"), amount="3", reason="r")
     assert "has used 4.000000 USD of it already" in refused.text
-    assert ledger.standing_of(alice.tenant).limit == 5 * DOLLAR
+    assert ledger.balance_of(alice.tenant).limit == 5 * DOLLAR
 
 
 def test_budgets_are_set_and_removed(finance, alice):
@@ -82,7 +82,7 @@ def test_a_billing_profile_is_set_and_a_zone_that_is_none_is_said_at_its_field(f
 def test_no_odd_amount_moves_or_limits_anything(finance, alice, name, amount):
     fields = {"amount": amount, "reason": "r", "direction": "debit"}
     assert finance.fill_in(act(alice.tenant, name), **fields).status_code == 200
-    assert ledger.standing_of(alice.tenant).available == 10 * DOLLAR
+    assert ledger.balance_of(alice.tenant).available == 10 * DOLLAR
     assert not Budget.objects.filter(tenant=alice.tenant).exists()
 
 

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
-from billing.models import Account, PriceBook, Transaction
+from billing.models import LedgerAccount, PriceBook, Transaction
 from billing.money import format_micros
 from billing.usage.queries import job_costs
 from core.audit import audit_record
@@ -92,7 +92,7 @@ def test_every_kind_of_row_has_a_page(viewer, alice, submit, end, second, plan):
         rollout,
         second.pool,
         PriceBook.objects.order_by("version").first(),
-        Account.objects.filter(tenant=alice.tenant).first(),
+        LedgerAccount.objects.filter(tenant=alice.tenant).first(),
         *Transaction.objects.filter(tenant=alice.tenant),
     ]
     for row in rows:

@@ -9,7 +9,7 @@ from moto.server import ThreadedMotoServer
 from safetensors.numpy import save
 
 from core.audit import audit_record
-from core.idempotency import once
+from core.idempotency import idempotent
 from easel.catalog.adapters import adapter_add_version
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Job
@@ -93,7 +93,7 @@ def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[
             jobs.append(job)
         _store_images(jobs[3:])
         block_list_add(tenant=tenant, kind=BlockListEntry.Kind.PHRASE, pattern=secret, reason=secret, now=NOW)
-        once(tenant=tenant, endpoint="jobs", key=secret, body={}, now=NOW, make=uuid.uuid4)
+        idempotent(tenant=tenant, endpoint="jobs", key=secret, body={}, now=NOW, make=uuid.uuid4)
         audit_record(actor="test", action="tenant.create", subject=tenant.slug, tenant=tenant, now=NOW)
         customer.key.name = secret
         customer.key.save(update_fields=["name"])

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.db import OperationalError
 
-from core.idempotency import once
+from core.idempotency import idempotent
 from core.models import IdempotentRequest
 from easel.jobs import queue
 from easel.jobs.models import Attempt, Job, Output
@@ -37,8 +37,8 @@ def test_a_job_that_nobody_took_in_its_hour_expires(alice, submit, seconds, stat
 
 def test_an_idempotency_key_is_forgotten_after_a_day(alice):
     for key, at in (("old", NOW - timedelta(hours=25)), ("new", NOW)):
-        once(tenant=alice.tenant, endpoint="jobs", key=key, body={}, now=at, make=uuid.uuid4)
-    scheduler.forget_idempotency_keys(NOW)
+        idempotent(tenant=alice.tenant, endpoint="jobs", key=key, body={}, now=at, make=uuid.uuid4)
+    scheduler.delete_idempotency_keys(NOW)
     assert [row.key for row in IdempotentRequest.objects.filter(tenant=alice.tenant)] == ["new"]
 
 

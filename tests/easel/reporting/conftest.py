@@ -76,7 +76,7 @@ def draw(customer, *, at, units="10", gpu_seconds="1", project=None, held=None, 
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     ]
     prices = Prices.at(tenant=customer.tenant, at=at)
-    most = prices.most_micros(quantities) if held is None else held
+    most = prices.max_micros(quantities) if held is None else held
     ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, at=at)
     names = {"model": "z-image", "model_version": "z-image@2", "tier": "fast", "resolution": "512x512"}
     settle(

@@ -55,8 +55,8 @@ def test_a_login_reads_no_table(reader):
     [
         "UPDATE reporting.balances SET credit_micros = 1",
         "DELETE FROM reporting.charges",
-        "INSERT INTO billing_account (kind) VALUES ('credit')",
-        "UPDATE billing_account SET balance_micros = 1",
+        "INSERT INTO billing_ledgeraccount (kind) VALUES ('credit')",
+        "UPDATE billing_ledgeraccount SET balance_micros = 1",
         "CREATE TABLE reporting.mine (id int)",
         "CREATE VIEW reporting.mine AS SELECT 1",
         "SET ROLE postgres",

@@ -5,10 +5,10 @@ import pytest
 from core.models import AuditEvent
 from easel.jobs.models import Job
 from easel.serving.guardrail import (
-    Move,
+    Decision,
     Sample,
-    judge,
-    rollouts_judge,
+    decide,
+    rollouts_decide,
 )
 from easel.serving.models import Rollout
 from easel.serving.rollouts import rollout_start
@@ -27,28 +27,33 @@ def rollout(second, plan):
 @pytest.mark.parametrize(
     ("candidate", "after", "move", "says"),
     [
-        (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE, Move.ADVANCE, "healthy"),
-        (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE / 2, Move.WAIT, "this stage lasts 60 s"),
-        (Sample(ended=0, failed=0, p95_seconds=None), 10 * MINUTE, Move.WAIT, "has 0 of the 5 jobs needed"),
-        (Sample(ended=4, failed=0, p95_seconds=2.0), 10 * MINUTE, Move.WAIT, "has 4 of the 5 jobs needed"),
-        (Sample(ended=5, failed=1, p95_seconds=2.0), MINUTE, Move.ADVANCE, "1 of 5 jobs failed"),  # a fifth: allowed
-        (Sample(ended=5, failed=2, p95_seconds=2.0), MINUTE, Move.ROLL_BACK, "2 of 5 jobs failed"),
-        (Sample(ended=2, failed=2, p95_seconds=None), MINUTE / 9, Move.ROLL_BACK, "2 of 2"),  # of 5, whatever comes
-        (Sample(ended=1, failed=1, p95_seconds=None), MINUTE, Move.WAIT, "has 1 of the 5"),
-        (Sample(ended=5, failed=0, p95_seconds=4.0), MINUTE, Move.ADVANCE, "p95 4.00 s"),  # twice: allowed
-        (Sample(ended=5, failed=0, p95_seconds=4.1), MINUTE / 9, Move.ROLL_BACK, "2.05 times"),
+        (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE, Decision.ADVANCE, "healthy"),
+        (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE / 2, Decision.WAIT, "this stage lasts 60 s"),
+        (Sample(ended=0, failed=0, p95_seconds=None), 10 * MINUTE, Decision.WAIT, "has 0 of the 5 jobs needed"),
+        (Sample(ended=4, failed=0, p95_seconds=2.0), 10 * MINUTE, Decision.WAIT, "has 4 of the 5 jobs needed"),
+        (
+            Sample(ended=5, failed=1, p95_seconds=2.0),
+            MINUTE,
+            Decision.ADVANCE,
+            "1 of 5 jobs failed",
+        ),  # a fifth: allowed
+        (Sample(ended=5, failed=2, p95_seconds=2.0), MINUTE, Decision.ROLL_BACK, "2 of 5 jobs failed"),
+        (Sample(ended=2, failed=2, p95_seconds=None), MINUTE / 9, Decision.ROLL_BACK, "2 of 2"),  # of 5, whatever comes
+        (Sample(ended=1, failed=1, p95_seconds=None), MINUTE, Decision.WAIT, "has 1 of the 5"),
+        (Sample(ended=5, failed=0, p95_seconds=4.0), MINUTE, Decision.ADVANCE, "p95 4.00 s"),  # twice: allowed
+        (Sample(ended=5, failed=0, p95_seconds=4.1), MINUTE / 9, Decision.ROLL_BACK, "2.05 times"),
     ],
 )
 def test_a_stage_is_judged_by_errors_p95_and_time(rollout, candidate, after, move, says):
-    found, why = judge(rollout, candidate=candidate, stable=STABLE, now=NOW + after)
+    found, why = decide(rollout, candidate=candidate, stable=STABLE, now=NOW + after)
     assert found is move
     assert says in why
 
 
 def test_without_jobs_of_the_stable_version_there_is_nothing_to_compare_with(rollout):
     stable = Sample(ended=2, failed=0, p95_seconds=1.0)
-    found, why = judge(rollout, candidate=STABLE, stable=stable, now=NOW + MINUTE)
-    assert (found, why) == (Move.WAIT, "waits for data: the stable version has 2 of the 5 jobs needed")
+    found, why = decide(rollout, candidate=STABLE, stable=stable, now=NOW + MINUTE)
+    assert (found, why) == (Decision.WAIT, "waits for data: the stable version has 2 of the 5 jobs needed")
 
 
 @pytest.fixture
@@ -76,13 +81,13 @@ def state_of(rollout):
 
 def test_a_healthy_canary_goes_on_to_the_next_stage(rollout, traffic):
     traffic()
-    rollouts_judge(now=NOW + MINUTE)
+    rollouts_decide(now=NOW + MINUTE)
     assert state_of(rollout) == ("running", 1)
 
 
 def test_a_failing_canary_rolls_back_by_itself_and_leaves_a_record(rollout, traffic):
     traffic(candidate_outcome="failed")
-    rollouts_judge(now=NOW + MINUTE / 2)
+    rollouts_decide(now=NOW + MINUTE / 2)
     assert state_of(rollout) == ("rolled_back", 0)
     event = AuditEvent.objects.get(subject=rollout.candidate.label)
     assert (event.actor, event.action) == ("platform", "rollout.roll_back")
@@ -91,12 +96,12 @@ def test_a_failing_canary_rolls_back_by_itself_and_leaves_a_record(rollout, traf
 
 def test_a_slow_canary_rolls_back_by_itself(rollout, traffic):
     traffic(candidate_seconds=9.0)
-    rollouts_judge(now=NOW + MINUTE / 2)
+    rollouts_decide(now=NOW + MINUTE / 2)
     assert state_of(rollout) == ("rolled_back", 0)
 
 
 def test_a_canary_without_traffic_waits_and_says_so(rollout):
-    rollouts_judge(now=NOW + 100 * MINUTE)
+    rollouts_decide(now=NOW + 100 * MINUTE)
     assert state_of(rollout) == ("running", 0)
     assert "waits for data" in Rollout.objects.get(pk=rollout.pk).verdict
 
@@ -104,7 +109,7 @@ def test_a_canary_without_traffic_waits_and_says_so(rollout):
 def test_jobs_from_before_a_stage_say_nothing_of_it(rollout, traffic, version, second):
     traffic()
     Rollout.objects.filter(pk=rollout.pk).update(stage_started_at=NOW + MINUTE)
-    rollouts_judge(now=NOW + 10 * MINUTE)
+    rollouts_decide(now=NOW + 10 * MINUTE)
     assert state_of(rollout) == ("running", 0)
 
 
@@ -114,5 +119,5 @@ def test_jobs_of_a_retried_rollout_do_not_count_against_it(alice, version, secon
         end(submit(alice, now=NOW - MINUTE), outcome="failed")
     routes_set(model=version.model, weights={1: 100})
     again = rollout_start(candidate=second, plan=plan, now=NOW)
-    rollouts_judge(now=NOW)
+    rollouts_decide(now=NOW)
     assert state_of(again) == ("running", 0)

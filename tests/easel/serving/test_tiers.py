@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from billing.models import UsageRecord
 from easel.catalog.errors import PoolExists, PoolHoldsOther
-from easel.catalog.models import ModelVersion, Tier
+from easel.catalog.models import ModelVersion, PoolTier
 from easel.catalog.pool_workers import local_workers, pool_worker
 from easel.catalog.pools import dedicated_pool_create, tier_pool_create
 from easel.catalog.versions import version_register
@@ -41,12 +41,12 @@ def tier_pool(version, tier):
 
 @pytest.fixture
 def fast(version):
-    return tier_pool(version, Tier.FAST)
+    return tier_pool(version, PoolTier.FAST)
 
 
 @pytest.fixture
 def hd(version):
-    return tier_pool(version, Tier.HD)
+    return tier_pool(version, PoolTier.HD)
 
 
 def test_requests_go_to_the_pool_of_their_tier(alice, submit, fast, hd):
@@ -91,7 +91,7 @@ def test_an_operator_makes_a_tiers_pool_by_a_command(alice, version, submit):
 
 def test_weights_have_one_pool_of_a_tier(version, fast, hd):
     with pytest.raises(PoolExists, match="of tier fast"):
-        tier_pool(version, Tier.FAST)
+        tier_pool(version, PoolTier.FAST)
 
 
 def test_a_version_of_other_weights_is_not_put_into_a_tiers_pool(version, fast):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 
-from easel.webhooks.delivery import Answer, Claim, Ways, deliveries_claim, delivery_record, send
+from easel.webhooks.delivery import Claim, DeliveryResult, Ways, deliveries_claim, delivery_record, send
 from easel.webhooks.endpoints import endpoint_create
 from easel.webhooks.models import WebhookEndpoint
 from tests.conftest import NOW
@@ -58,15 +58,15 @@ def claims_of(customer: Any, now: datetime) -> list[Claim]:
     return [claim for claim in deliveries_claim(room=1000, now=now) if claim.endpoint_id in mine]
 
 
-def sent(claim: Claim, allowed: Any = LOOPBACK) -> Answer:
-    async def one() -> Answer:
+def sent(claim: Claim, allowed: Any = LOOPBACK) -> DeliveryResult:
+    async def one() -> DeliveryResult:
         async with Ways(allowed, connections_max=1) as ways:
             return await send(ways, claim)
 
     return asyncio.run(one())
 
 
-def deliver(customer: Any, now: datetime) -> list[Answer]:
+def deliver(customer: Any, now: datetime) -> list[DeliveryResult]:
     """Sends what is due of a customer, and records it."""
     answers = []
     for claim in claims_of(customer, now):

@@ -14,7 +14,7 @@ from billing.models import BudgetCrossing
 from billing.profiles import profile_set
 from core.models import AuditEvent
 from easel.jobs.budgets import budget_set
-from easel.webhooks.budget_notices import crossings_mail, crossings_tell
+from easel.webhooks.budget_notices import crossings_mail, crossings_notify
 from easel.webhooks.models import WebhookEndpoint, WebhookMessage
 from tests.conftest import NOW
 
@@ -57,7 +57,7 @@ def mail(settings_of, monkeypatch):
 @pytest.fixture
 def crossed(alice):
     """Alice, who has spent 9 of the 10 dollars of her budget; nobody else's crossings are due."""
-    BudgetCrossing.objects.filter(told_at=None).update(told_at=NOW)
+    BudgetCrossing.objects.filter(notified_at=None).update(notified_at=NOW)
     BudgetCrossing.objects.filter(mailed_at=None).update(mailed_at=NOW)
     budget_set(tenant=alice.tenant, amount_micros=10 * DOLLAR, hard_stop=True, now=NOW)
     reference = uuid.uuid4()
@@ -66,7 +66,7 @@ def crossed(alice):
 
 
 def test_a_threshold_is_told_once_on_record(crossed):
-    assert [crossings_tell(now=NOW), crossings_tell(now=NOW)] == [2, 0]
+    assert [crossings_notify(now=NOW), crossings_notify(now=NOW)] == [2, 0]
     events = AuditEvent.objects.filter(tenant=crossed.tenant, action="budget.threshold_reached")
     assert sorted(event.details["threshold_percent"] for event in events) == [50, 80]
     assert {event.details["spent_micros"] for event in events} == {9 * DOLLAR}
@@ -76,7 +76,7 @@ def test_a_threshold_is_sent_to_the_tenants_webhooks(crossed):
     WebhookEndpoint.objects.create(
         tenant=crossed.tenant, url="https://alice.test/hook", secret=b"sealed", created_at=NOW
     )
-    crossings_tell(now=NOW)
+    crossings_notify(now=NOW)
     sent = WebhookMessage.objects.filter(tenant=crossed.tenant, event="budget.threshold_reached")
     assert sorted(message.data["threshold_percent"] for message in sent) == [50, 80]
 

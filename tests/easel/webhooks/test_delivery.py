@@ -13,7 +13,7 @@ from easel.jobs import lifecycle
 from easel.observability.metrics import DatabaseState
 from easel.processes import deliverer
 from easel.webhooks import delivery
-from easel.webhooks.delivery import DELAYS, LEASE, OF_ENDPOINT_MAX, OF_TENANT_MAX, delivery_record, messages_forget
+from easel.webhooks.delivery import DELAYS, LEASE, OF_ENDPOINT_MAX, OF_TENANT_MAX, delivery_record, messages_delete
 from easel.webhooks.endpoints import ROTATION, endpoint_change, secret_rotate, webhooks_erase
 from easel.webhooks.errors import WebhookDisabled
 from easel.webhooks.models import Event, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
@@ -355,7 +355,7 @@ def test_old_messages_are_forgotten_but_those_on_their_way(alice, endpoint, rece
     emit(alice)
     deliver(alice, NOW)
     waiting = emit(alice)
-    messages_forget(before=NOW + timedelta(microseconds=1))
+    messages_delete(before=NOW + timedelta(microseconds=1))
     assert list(WebhookMessage.objects.filter(tenant=alice.tenant)) == [waiting]
 
 

@@ -325,7 +325,7 @@ SELECT tenant.slug                     AS tenant,
        coalesce(sum(balance_micros) FILTER (WHERE kind = 'held'), 0)::bigint        AS held_micros,
        coalesce(-sum(balance_micros) FILTER (WHERE kind = 'receivable'), 0)::bigint AS owed_micros,
        coalesce(sum(balance_micros) FILTER (WHERE kind = 'revenue'), 0)::bigint     AS charged_micros
-  FROM billing_account account
+  FROM billing_ledgeraccount account
   JOIN tenants_tenant tenant ON tenant.id = account.tenant_id
  GROUP BY tenant.slug, account.currency;
 
