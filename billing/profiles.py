@@ -78,19 +78,19 @@ def zone_of(tenant_id: UUID) -> str:
     return BillingProfile.objects.filter(tenant=tenant_id).values_list("time_zone", flat=True).first() or "UTC"
 
 
-def month_of(at: datetime, zone: str) -> date:
+def month_of(now: datetime, zone: str) -> date:
     """The first day of the month that an instant is in, in `zone`."""
-    return at.astimezone(ZoneInfo(zone)).date().replace(day=1)
+    return now.astimezone(ZoneInfo(zone)).date().replace(day=1)
 
 
-def month_begin(at: datetime, zone: str) -> datetime:
+def month_begin(now: datetime, zone: str) -> datetime:
     """The midnight in `zone` with which the month of an instant began."""
-    local = at.astimezone(ZoneInfo(zone))
+    local = now.astimezone(ZoneInfo(zone))
     return datetime(local.year, local.month, 1, tzinfo=local.tzinfo).astimezone(UTC)
 
 
-def month_end(at: datetime, zone: str) -> datetime:
+def month_end(now: datetime, zone: str) -> datetime:
     """The first midnight after `at` with which a month begins in `zone`."""
-    local = at.astimezone(ZoneInfo(zone))
+    local = now.astimezone(ZoneInfo(zone))
     years, month = divmod(local.month, 12)
     return datetime(local.year + years, month + 1, 1, tzinfo=local.tzinfo).astimezone(UTC)

@@ -24,7 +24,7 @@ def audit_record(
     """
     return AuditEvent.objects.create(
         id=uuid.uuid4(),
-        at=now,
+        recorded_at=now,
         actor=actor[:200],
         action=action,
         tenant=tenant,

@@ -15,7 +15,7 @@ class AuditEvent(models.Model):
     """Something that somebody did to the platform or to a tenant; append-only, by a trigger (migration `0002`)."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    at = models.DateTimeField(db_index=True)
+    recorded_at = models.DateTimeField(db_index=True)
     actor = models.CharField(max_length=200, help_text="`operator:ann`, `command:root`, `key:<key_id>`, `platform`.")
     action = models.CharField(max_length=60, help_text="`tenant.suspend`, `rollout.roll_back`, …")
     tenant = models.ForeignKey("tenants.Tenant", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
@@ -23,7 +23,7 @@ class AuditEvent(models.Model):
     details = models.JSONField(default=dict, blank=True)
 
     class Meta:
-        indexes = [models.Index(fields=["tenant", "-at"], name="audit_by_tenant")]
+        indexes = [models.Index(fields=["tenant", "-recorded_at"], name="audit_by_tenant")]
 
     def __str__(self) -> str:
         return f"{self.action} {self.subject}"

@@ -135,12 +135,12 @@ RETURNING api_key_id, image_units
 """
 
 
-def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at: datetime) -> PipelinedQuery[None]:
+def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, now: datetime) -> PipelinedQuery[None]:
     """Counts image units towards the month, for the tenant and for the key; in the caller's transaction.
 
     Raises `ImageQuotaExceeded`, after which the caller's transaction must not commit.
     """
-    fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_of(at), "units": image_units}
+    fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_of(now), "units": image_units}
     used: dict[UUID | None, Decimal] = dict((yield Query(_ADD, fields)))
     for quota in quotas:
         limit = quota.image_units_per_month
@@ -149,9 +149,9 @@ def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, at
             raise ImageQuotaExceeded(
                 f"this request is {image_units.normalize():f} image units, and {before.normalize():f} of"
                 f" {limit.normalize():f} are used this month ({owner_of(quota)}); the next month begins at"
-                f" {next_month(at).isoformat()}",
+                f" {next_month(now).isoformat()}",
                 # No month has room for more than the limit.
-                retry_after_seconds=ceil((next_month(at) - at).total_seconds()) if image_units <= limit else None,
+                retry_after_seconds=ceil((next_month(now) - now).total_seconds()) if image_units <= limit else None,
             )
 
 
@@ -163,19 +163,19 @@ def units_return(*, api_key: ApiKey, image_units: Decimal, taken_at: datetime) -
         rows.filter(holder).update(image_units=Greatest(F("image_units") - image_units, Value(Decimal(0))))
 
 
-def units_used(api_key: ApiKey, *, at: datetime) -> dict[UUID | None, Decimal]:
+def units_used(api_key: ApiKey, *, now: datetime) -> dict[UUID | None, Decimal]:
     """This month's image units: the tenant's by None, the key's by its id."""
-    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(at))
+    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(now))
     found = rows.filter(Q(api_key=None) | Q(api_key=api_key)).values_list("api_key_id", "image_units")
     return {None: Decimal(0), api_key.pk: Decimal(0), **dict(found)}
 
 
-def month_of(at: datetime) -> date:
-    return at.astimezone(UTC).date().replace(day=1)
+def month_of(now: datetime) -> date:
+    return now.astimezone(UTC).date().replace(day=1)
 
 
-def next_month(at: datetime) -> datetime:
-    first = month_of(at)
+def next_month(now: datetime) -> datetime:
+    first = month_of(now)
     following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
     return datetime(following.year, following.month, 1, tzinfo=UTC)
 

@@ -124,7 +124,7 @@ def customer() -> Callable[..., Customer]:
         given = {} if scopes is None else {"scopes": scopes}
         key, secret = key_issue(project=project, pepper=PEPPER, now=NOW, **given)
         if Decimal(credit):
-            ledger.grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), at=NOW)
+            ledger.grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
         return Customer(tenant, project, key, secret)
 
     return make

@@ -81,7 +81,7 @@ def budget_set(
         _count(month, unfinished())
     reached = month.spent_micros * 100 // amount_micros if amount_micros and month.spent_micros > 0 else 0
     BudgetCrossing.objects.filter(budget_month=month, percent__gt=reached).delete()
-    crossings_find(budget, at=now)
+    crossings_find(budget, now=now)
     return budget
 
 
@@ -103,16 +103,16 @@ def budget_get(*, tenant: Tenant, budget_id: UUID) -> Budget:
     return found
 
 
-def budget_standing(*, tenant: Tenant, budget_id: UUID, at: datetime) -> BudgetStanding:
+def budget_standing(*, tenant: Tenant, budget_id: UUID, now: datetime) -> BudgetStanding:
     """How a budget stands in the month of an instant. Raises `BudgetNotFound`."""
     budget = budget_get(tenant=tenant, budget_id=budget_id)
-    return next(standing for standing in budgets_of(tenant, at=at) if standing.budget == budget)
+    return next(standing for standing in budgets_of(tenant, now=now) if standing.budget == budget)
 
 
-def budgets_of(tenant: Tenant, *, at: datetime) -> list[BudgetStanding]:
+def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStanding]:
     """The tenant's budgets and how they stand in the month of an instant: the account's own first."""
     zone = zone_of(tenant.pk)
-    months = BudgetMonth.objects.filter(budget__tenant=tenant, month=month_of(at, zone)).prefetch_related("crossings")
+    months = BudgetMonth.objects.filter(budget__tenant=tenant, month=month_of(now, zone)).prefetch_related("crossings")
     by_budget = {month.budget_id: month for month in months}
     order = (F("project__slug").asc(nulls_first=True), F("api_key__key_id").asc(nulls_first=True))
     standings = []
@@ -124,7 +124,7 @@ def budgets_of(tenant: Tenant, *, at: datetime) -> list[BudgetStanding]:
                 spent_micros=month.spent_micros if month else 0,
                 held_micros=month.held_micros if month else 0,
                 crossed=tuple(sorted(crossing.percent for crossing in month.crossings.all())) if month else (),
-                resets_at=month_end(at, zone),
+                resets_at=month_end(now, zone),
             )
         )
     return standings

@@ -71,7 +71,7 @@ class BudgetCrossing(models.Model):
     budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="crossings")
     percent = models.PositiveSmallIntegerField()
     spent_micros = models.BigIntegerField()
-    at = models.DateTimeField()
+    crossed_at = models.DateTimeField()
     notified_at = models.DateTimeField(null=True, blank=True)
     mailed_at = models.DateTimeField(null=True, blank=True)
 
@@ -79,6 +79,8 @@ class BudgetCrossing(models.Model):
         constraints = [models.UniqueConstraint(fields=["budget_month", "percent"], name="budget_crossing_once")]
         indexes = [
             models.Index(
-                fields=["at"], condition=Q(notified_at__isnull=True) | Q(mailed_at__isnull=True), name="budget_crossing_due"
+                fields=["crossed_at"],
+                condition=Q(notified_at__isnull=True) | Q(mailed_at__isnull=True),
+                name="budget_crossing_due",
             )
         ]

@@ -224,8 +224,8 @@ def _corrects(statement: Statement) -> str:
     return f"corrects statement {statement.corrects.number}" if statement.corrects else ""
 
 
-def _day(at: datetime, zone: ZoneInfo) -> str:
-    local = at.astimezone(zone)
+def _day(now: datetime, zone: ZoneInfo) -> str:
+    local = now.astimezone(zone)
     return f"{local.day} {local:%B %Y}"
 
 

@@ -124,7 +124,7 @@ def number(statement: Statement, *, now: datetime) -> Statement:
         tenant=statement.tenant,
         amount_micros=statement.tax_micros,
         reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/tax"),
-        at=now,
+        now=now,
         description=f"{statement.tax_name} of {statement}",
     )
     sequence = StatementSequence.objects.select_for_update().get()
@@ -229,8 +229,8 @@ def _settle_volume(statement: Statement, now: datetime) -> None:
 
 
 def _settle_minimum(statement: Statement, now: datetime) -> None:
-    at = statement.period_end - timedelta(microseconds=1)
-    running = Q(starts_at__lte=at) & (Q(ends_at=None) | Q(ends_at__gt=at))
+    last_moment = statement.period_end - timedelta(microseconds=1)
+    running = Q(starts_at__lte=last_moment) & (Q(ends_at=None) | Q(ends_at__gt=last_moment))
     contract = Contract.objects.filter(running, tenant=statement.tenant_id).first()
     if contract is None:
         return
@@ -249,7 +249,7 @@ def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str,
         tenant=statement.tenant,
         amount_micros=amount,
         reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"),
-        at=now,
+        now=now,
         description=reason[:200],
     )
     if made is not None:

@@ -56,7 +56,7 @@ def adjustment_make(
         project = charge.usage_record.project
     reason = checked_reason(reason)
     made = ledger.adjust(
-        tenant=tenant, amount_micros=amount_micros, reference=reference, at=now, description=reason, project=project
+        tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, description=reason, project=project
     )
     if made is None:
         return None
@@ -71,7 +71,7 @@ def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now:
     """Gives up all that a tenant owes. None when this was done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
     reason = checked_reason(reason)
     owed = ledger.locked(tenant).owed
-    made = ledger.write_off(tenant=tenant, reference=reference, at=now, description=reason)
+    made = ledger.write_off(tenant=tenant, reference=reference, now=now, description=reason)
     if made is None:
         if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF).exists():
             return None

@@ -46,8 +46,8 @@ SELECT budget.id, budget.amount_micros - spent_micros - held_micros + %(amount)s
 
 # Every threshold that the months in `moved` have reached and that isn't written down.
 _CROSS = """
-INSERT INTO billing_budgetcrossing (budget_month_id, percent, spent_micros, at)
-SELECT moved.id, percent, moved.spent_micros, %(at)s
+INSERT INTO billing_budgetcrossing (budget_month_id, percent, spent_micros, crossed_at)
+SELECT moved.id, percent, moved.spent_micros, %(now)s
   FROM moved JOIN billing_budget AS budget ON budget.id = moved.budget_id CROSS JOIN unnest(%(thresholds)s) AS percent
  WHERE moved.spent_micros > 0 AND moved.spent_micros::numeric * 100 >= budget.amount_micros::numeric * percent
     ON CONFLICT DO NOTHING
@@ -88,7 +88,7 @@ def budgets_hold(
     api_key: ApiKey | None,
     amount_micros: int,
     reference: UUID,
-    at: datetime,
+    now: datetime,
 ) -> None:
     """Holds an amount of every budget that a job of a project and key counts to; in the ledger's transaction.
 
@@ -97,7 +97,7 @@ def budgets_hold(
     zone = zone_of(tenant.pk)
     whose: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "key": api_key and api_key.pk}
     with connection.cursor() as cursor:
-        what: dict[str, Any] = {"amount": amount_micros, "reference": reference, "month": month_of(at, zone)}
+        what: dict[str, Any] = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
         cursor.execute(_HOLD, {**whose, **what})
         over = cursor.fetchone()
     if over is None:
@@ -109,30 +109,30 @@ def budgets_hold(
     )
     raise BudgetExceeded(
         f"this request may cost up to {asked}, and {left} is left of {owner_of(budget)} of {whole} a month;"
-        f" the next month begins at {month_end(at, zone).isoformat()}"
+        f" the next month begins at {month_end(now, zone).isoformat()}"
     )
 
 
-def budgets_settle(reference: UUID, *, spent_micros: int, at: datetime) -> None:
+def budgets_settle(reference: UUID, *, spent_micros: int, now: datetime) -> None:
     """Gives back what a job held of its budgets and counts what it was charged; in the ledger's transaction."""
     with connection.cursor() as cursor:
         fields: dict[str, Any] = {"reference": reference, "spent": spent_micros}
-        cursor.execute(_SETTLE, {**fields, "at": at, "thresholds": list(THRESHOLDS)})
+        cursor.execute(_SETTLE, {**fields, "now": now, "thresholds": list(THRESHOLDS)})
 
 
-def budgets_spend(*, tenant: Tenant, project: Project | None, amount_micros: int, at: datetime) -> None:
+def budgets_spend(*, tenant: Tenant, project: Project | None, amount_micros: int, now: datetime) -> None:
     """Counts what was charged, or given back if it is below zero, without a hold: never refused, and no key's."""
     fields: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "amount": amount_micros}
     with connection.cursor() as cursor:
-        month = month_of(at, zone_of(tenant.pk))
-        cursor.execute(_SPEND, {**fields, "month": month, "at": at, "thresholds": list(THRESHOLDS)})
+        month = month_of(now, zone_of(tenant.pk))
+        cursor.execute(_SPEND, {**fields, "month": month, "now": now, "thresholds": list(THRESHOLDS)})
 
 
-def crossings_find(budget: Budget, *, at: datetime) -> None:
+def crossings_find(budget: Budget, *, now: datetime) -> None:
     """Writes down the thresholds that a budget has reached in the month of `at`."""
     with connection.cursor() as cursor:
-        fields: dict[str, Any] = {"budget": budget.pk, "month": month_of(at, zone_of(budget.tenant_id))}
-        cursor.execute(_CROSS_ONE, {**fields, "at": at, "thresholds": list(THRESHOLDS)})
+        fields: dict[str, Any] = {"budget": budget.pk, "month": month_of(now, zone_of(budget.tenant_id))}
+        cursor.execute(_CROSS_ONE, {**fields, "now": now, "thresholds": list(THRESHOLDS)})
 
 
 def owner_of(budget: Budget) -> str:

@@ -31,7 +31,7 @@ def _expire(grant_id: uuid.UUID, now: datetime) -> bool:
         return False
     # Less is left after each time, so what is left names the time.
     reference = uuid.uuid5(_NAMESPACE, f"{grant.id}/{grant.remaining_micros}")
-    made = ledger.expire(tenant=tenant, amount_micros=amount, reference=reference, at=now)
+    made = ledger.expire(tenant=tenant, amount_micros=amount, reference=reference, now=now)
     if made is None:
         return False
     grant.remaining_micros -= amount

@@ -64,7 +64,7 @@ def grant(
     tenant: Tenant,
     amount_micros: int,
     reference: UUID,
-    at: datetime,
+    now: datetime,
     description: str = "",
     category: CreditGrant.Category = CreditGrant.Category.PAID,
     priority: int = 50,
@@ -76,9 +76,9 @@ def grant(
     """
     if not 0 < amount_micros <= AMOUNT_MICROS_MAX:
         raise ValueError(f"a grant is a positive amount of at most {AMOUNT_MICROS_MAX} micros")
-    if expires_at is not None and expires_at <= at:
+    if expires_at is not None and expires_at <= now:
         raise ValueError("a grant expires later than it is made")
-    made = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, at, description)
+    made = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, now, description)
     if made is None:
         return False
     granted(made, category=category, priority=priority, expires_at=expires_at)
@@ -95,7 +95,7 @@ WITH credit AS (
     SELECT id FROM billing_ledgeraccount WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND kind = 'held'
 ), made AS (
     INSERT INTO billing_transaction (id, tenant_id, kind, currency, reference, description, created_at)
-    SELECT %(id)s, %(tenant)s, 'hold', %(currency)s, %(reference)s, '', %(at)s
+    SELECT %(id)s, %(tenant)s, 'hold', %(currency)s, %(reference)s, '', %(now)s
     FROM credit CROSS JOIN held WHERE balance_micros + credit_limit_micros >= %(amount)s
     ON CONFLICT DO NOTHING RETURNING id
 ), moved AS (
@@ -118,13 +118,13 @@ def hold(
     tenant: Tenant,
     amount_micros: int,
     reference: UUID,
-    at: datetime,
+    now: datetime,
     project: Project | None = None,
     api_key: ApiKey | None = None,
 ) -> bool:
     """`hold_take` on a round trip of its own."""
     whose: dict[str, Any] = {"tenant": tenant, "project": project, "api_key": api_key}
-    return run_query(hold_take(**whose, amount_micros=amount_micros, reference=reference, at=at))
+    return run_query(hold_take(**whose, amount_micros=amount_micros, reference=reference, now=now))
 
 
 def hold_take(
@@ -132,7 +132,7 @@ def hold_take(
     tenant: Tenant,
     amount_micros: int,
     reference: UUID,
-    at: datetime,
+    now: datetime,
     project: Project | None = None,
     api_key: ApiKey | None = None,
 ) -> PipelinedQuery[bool]:
@@ -144,12 +144,17 @@ def hold_take(
         raise ValueError("a hold is not negative")
     fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
     ((made, available, budgeted),) = yield Query(
-        _HOLD, {**fields, "amount": amount_micros, "at": at, "id": uuid.uuid4()}
+        _HOLD, {**fields, "amount": amount_micros, "now": now, "id": uuid.uuid4()}
     )
     if made:
         if budgeted and amount_micros:
             budgets_hold(
-                tenant=tenant, project=project, api_key=api_key, amount_micros=amount_micros, reference=reference, at=at
+                tenant=tenant,
+                project=project,
+                api_key=api_key,
+                amount_micros=amount_micros,
+                reference=reference,
+                now=now,
             )
         return True
     if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
@@ -157,7 +162,7 @@ def hold_take(
     if available is None:  # the tenant's first: it has no accounts yet
         _accounts(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])
         return hold(
-            tenant=tenant, amount_micros=amount_micros, reference=reference, at=at, project=project, api_key=api_key
+            tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, project=project, api_key=api_key
         )
     raise InsufficientBalance(
         f"this request may cost up to {format_micros(amount_micros, tenant.currency)}, and "
@@ -166,7 +171,7 @@ def hold_take(
 
 
 @transaction.atomic
-def post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, at: datetime) -> Transaction | None:
+def post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, now: datetime) -> Transaction | None:
     """Charges `amounts`, micro-units by meter, of a hold and returns the rest; None when the hold was settled before.
 
     Raises `HoldUnknown`, and `ValueError` for an amount below zero or a sum above the hold.
@@ -177,22 +182,22 @@ def post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, at: dat
         raise ValueError(f"can't charge {dict(amounts)} of a hold of {held}")
     revenue = {(Kind.REVENUE, meter): micros for meter, micros in amounts.items()}
     movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held - amount, **revenue}
-    posted = _record(tenant, Transaction.Kind.POST, reference, movements, at)
+    posted = _record(tenant, Transaction.Kind.POST, reference, movements, now)
     if posted is not None:
         drawn(posted, amount_micros=amount)
-        budgets_settle(reference, spent_micros=amount, at=at)
+        budgets_settle(reference, spent_micros=amount, now=now)
     return posted
 
 
 @transaction.atomic
-def void(*, tenant: Tenant, reference: UUID, at: datetime) -> bool:
+def void(*, tenant: Tenant, reference: UUID, now: datetime) -> bool:
     """Returns a hold whole; False when it was settled before. Raises `HoldUnknown`."""
     locked(tenant)
     held = held_micros(reference)
     movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held}
-    if _record(tenant, Transaction.Kind.VOID, reference, movements, at) is None:
+    if _record(tenant, Transaction.Kind.VOID, reference, movements, now) is None:
         return False
-    budgets_settle(reference, spent_micros=0, at=at)
+    budgets_settle(reference, spent_micros=0, now=now)
     return True
 
 
@@ -203,7 +208,7 @@ def charge(
     meter: str,
     amount_micros: int,
     reference: UUID,
-    at: datetime,
+    now: datetime,
     description: str = "",
 ) -> Transaction | None:
     """Charges what no hold was placed for: from credit as far as it goes, the rest is owed.
@@ -213,17 +218,17 @@ def charge(
     if amount_micros < 0:
         raise ValueError("a charge is not negative")
     into = (Kind.REVENUE, meter)
-    made = _take(project.tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, at, description)
+    made = _take(project.tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, now, description)
     return _counted(made, project.tenant, project, amount_micros)
 
 
 @transaction.atomic
 def correct(
-    *, project: Project, meter: str, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+    *, project: Project, meter: str, amount_micros: int, reference: UUID, now: datetime, description: str = ""
 ) -> Transaction | None:
     """Charges the difference that a correction makes, or gives it back if it is below zero. None if done before."""
     tenant, kind, side = project.tenant, Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
-    made = _take_or_refund(tenant, kind, side, amount_micros, reference, at, description)
+    made = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
     return _counted(made, tenant, project, amount_micros)
 
 
@@ -233,7 +238,7 @@ def adjust(
     tenant: Tenant,
     amount_micros: int,
     reference: UUID,
-    at: datetime,
+    now: datetime,
     description: str = "",
     project: Project | None = None,
 ) -> Transaction | None:
@@ -242,21 +247,21 @@ def adjust(
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         raise ValueError(f"an adjustment is not zero, and at most {AMOUNT_MICROS_MAX} micros")
     kind, side = Transaction.Kind.ADJUST, (Kind.ADJUSTMENTS, "")
-    made = _take_or_refund(tenant, kind, side, amount_micros, reference, at, description)
+    made = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
     return _counted(made, tenant, project, amount_micros)
 
 
 @transaction.atomic
 def tax(
-    *, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime, description: str = ""
+    *, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime, description: str = ""
 ) -> Transaction | None:
     """Charges the tax of a statement, or gives it back if it is below zero. None if done before."""
     kind, side = Transaction.Kind.TAX, (Kind.TAX, "")
-    return _take_or_refund(tenant, kind, side, amount_micros, reference, at, description)
+    return _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
 
 
 @transaction.atomic
-def write_off(*, tenant: Tenant, reference: UUID, at: datetime, description: str = "") -> Transaction | None:
+def write_off(*, tenant: Tenant, reference: UUID, now: datetime, description: str = "") -> Transaction | None:
     """Gives up all that a tenant owes. None if done before, or if it owes nothing."""
     standing = locked(tenant)
     if not standing.owed:
@@ -266,14 +271,14 @@ def write_off(*, tenant: Tenant, reference: UUID, at: datetime, description: str
         (Kind.CREDIT, ""): standing.owed + standing.receivable,
         (Kind.WRITE_OFF, ""): -standing.owed,
     }
-    return _record(tenant, Transaction.Kind.WRITE_OFF, reference, movements, at, description)
+    return _record(tenant, Transaction.Kind.WRITE_OFF, reference, movements, now, description)
 
 
 @transaction.atomic
-def expire(*, tenant: Tenant, amount_micros: int, reference: UUID, at: datetime) -> Transaction | None:
+def expire(*, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime) -> Transaction | None:
     """Takes credit that ran out; for `billing.ledger.grants`, which knows how much of it is left."""
     movements = {(Kind.CREDIT, ""): -amount_micros, (Kind.EXPIRED, ""): amount_micros}
-    return _record(tenant, Transaction.Kind.EXPIRE, reference, movements, at, "credit that ran out")
+    return _record(tenant, Transaction.Kind.EXPIRE, reference, movements, now, "credit that ran out")
 
 
 @transaction.atomic
@@ -320,47 +325,47 @@ def balances(tenant: Tenant) -> dict[str, int]:
 
 
 def _give(
-    tenant: Tenant, kind: Transaction.Kind, out_of: Side, amount: int, reference: UUID, at: datetime, description: str
+    tenant: Tenant, kind: Transaction.Kind, out_of: Side, amount: int, reference: UUID, now: datetime, description: str
 ) -> Transaction | None:
     """To the tenant: what it owes is paid first."""
     paid = min(-locked(tenant).receivable, amount)
     movements = {out_of: -amount, (Kind.RECEIVABLE, ""): paid, (Kind.CREDIT, ""): amount - paid}
-    return _record(tenant, kind, reference, movements, at, description)
+    return _record(tenant, kind, reference, movements, now, description)
 
 
 def _refund(
-    tenant: Tenant, kind: Transaction.Kind, out_of: Side, amount: int, reference: UUID, at: datetime, description: str
+    tenant: Tenant, kind: Transaction.Kind, out_of: Side, amount: int, reference: UUID, now: datetime, description: str
 ) -> Transaction | None:
-    made = _give(tenant, kind, out_of, amount, reference, at, description)
+    made = _give(tenant, kind, out_of, amount, reference, now, description)
     if made is not None:
         granted(made, category=CreditGrant.Category.REFUND)
     return made
 
 
 def _take(
-    tenant: Tenant, kind: Transaction.Kind, into: Side, amount: int, reference: UUID, at: datetime, description: str
+    tenant: Tenant, kind: Transaction.Kind, into: Side, amount: int, reference: UUID, now: datetime, description: str
 ) -> Transaction | None:
     """From the tenant: from credit as far as it and its limit go, the rest is owed."""
     standing = locked(tenant)
     from_credit = max(0, min(standing.credit + standing.limit, amount))
     movements = {(Kind.CREDIT, ""): -from_credit, (Kind.RECEIVABLE, ""): from_credit - amount, into: amount}
-    made = _record(tenant, kind, reference, movements, at, description)
+    made = _record(tenant, kind, reference, movements, now, description)
     if made is not None:
         drawn(made, amount_micros=from_credit)
     return made
 
 
 def _take_or_refund(
-    tenant: Tenant, kind: Transaction.Kind, side: Side, amount: int, reference: UUID, at: datetime, description: str
+    tenant: Tenant, kind: Transaction.Kind, side: Side, amount: int, reference: UUID, now: datetime, description: str
 ) -> Transaction | None:
     if amount >= 0:
-        return _take(tenant, kind, side, amount, reference, at, description)
-    return _refund(tenant, kind, side, -amount, reference, at, description)
+        return _take(tenant, kind, side, amount, reference, now, description)
+    return _refund(tenant, kind, side, -amount, reference, now, description)
 
 
 def _counted(made: Transaction | None, tenant: Tenant, project: Project | None, amount: int) -> Transaction | None:
     if made is not None and amount:
-        budgets_spend(tenant=tenant, project=project, amount_micros=amount, at=made.created_at)
+        budgets_spend(tenant=tenant, project=project, amount_micros=amount, now=made.created_at)
     return made
 
 
@@ -419,7 +424,7 @@ def _record(
     kind: Transaction.Kind,
     reference: UUID,
     movements: Mapping[Side, int],
-    at: datetime,
+    now: datetime,
     description: str = "",
 ) -> Transaction | None:
     """Writes a transaction with its entries; None when the unique indexes say that it is there already."""
@@ -430,7 +435,7 @@ def _record(
         currency=tenant.currency,
         reference=reference,
         description=description,
-        created_at=at,
+        created_at=now,
     )
     Transaction.objects.bulk_create([row], ignore_conflicts=True)
     if not Transaction.objects.filter(id=row.id).exists():

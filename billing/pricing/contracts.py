@@ -101,10 +101,10 @@ def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: dateti
     return contract
 
 
-def contract_at(*, tenant: Tenant, at: datetime) -> Contract | None:
+def contract_at(*, tenant: Tenant, now: datetime) -> Contract | None:
     """The one in force at an instant."""
-    begun = Contract.objects.filter(tenant=tenant, starts_at__lte=at).order_by("-starts_at").first()
-    return begun if begun and (begun.ends_at is None or at < begun.ends_at) else None
+    begun = Contract.objects.filter(tenant=tenant, starts_at__lte=now).order_by("-starts_at").first()
+    return begun if begun and (begun.ends_at is None or now < begun.ends_at) else None
 
 
 def minimum_of(amount: Decimal) -> int:

@@ -220,9 +220,9 @@ def rates_of(book: PriceBook) -> QuerySet[Rate]:
     return book.rates.prefetch_related("tiers").order_by("meter", "model", "gpu_class", "tier")
 
 
-def list_at(*, currency: str, at: datetime) -> PriceBook | None:
+def list_at(*, currency: str, now: datetime) -> PriceBook | None:
     """The list in force at an instant."""
-    books = PriceBook.objects.filter(tenant=None, currency=currency, effective_at__lte=at)
+    books = PriceBook.objects.filter(tenant=None, currency=currency, effective_at__lte=now)
     return books.order_by("-effective_at").first()
 
 

@@ -129,7 +129,7 @@ def _number(given: Any, where: str) -> Decimal:
 
 def _instant(given: Any) -> datetime:
     try:
-        at = datetime.fromisoformat(_text(given, "effective_at"))
+        now = datetime.fromisoformat(_text(given, "effective_at"))
     except ValueError as error:
         raise PricesInvalid(f"effective_at: {given!r} is no time, as 2027-01-01T00:00:00Z") from error
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    return now if now.tzinfo else now.replace(tzinfo=UTC)

@@ -157,17 +157,17 @@ class Prices:
     bills_stopped_work: bool = False
 
     @classmethod
-    def at(cls, *, tenant: Tenant, at: datetime) -> "Prices":
+    def at(cls, *, tenant: Tenant, now: datetime) -> "Prices":
         """The list in force, and the tenant's contract if one is."""
-        return cls.among(lists(tenant.currency), contracts(tenant.pk), currency=tenant.currency, at=at)
+        return cls.among(lists(tenant.currency), contracts(tenant.pk), currency=tenant.currency, now=now)
 
     @classmethod
     def among(
-        cls, books: Iterable[PriceBook], contracts: Iterable[Contract], *, currency: str, at: datetime
+        cls, books: Iterable[PriceBook], contracts: Iterable[Contract], *, currency: str, now: datetime
     ) -> "Prices":
         """Of these lists, the newest first, and of a tenant's contracts what is in force."""
-        book = next((book for book in books if book.effective_at <= at), None)
-        contract = next((one for one in contracts if _runs(one, at)), None)
+        book = next((book for book in books if book.effective_at <= now), None)
+        contract = next((one for one in contracts if _runs(one, now)), None)
         return cls(
             currency,
             listed=_tariffs(book.pk) if book else {},
@@ -227,8 +227,8 @@ def _or_any(value: str) -> tuple[str, ...]:
     return (value, "") if value else ("",)
 
 
-def _runs(contract: Contract, at: datetime) -> bool:
-    return contract.starts_at <= at and (contract.ends_at is None or at < contract.ends_at)
+def _runs(contract: Contract, now: datetime) -> bool:
+    return contract.starts_at <= now and (contract.ends_at is None or now < contract.ends_at)
 
 
 @cached_by_revision

@@ -49,7 +49,7 @@ CREATE OR REPLACE TRIGGER billing_charge_added_up AFTER INSERT ON billing_charge
     FOR EACH STATEMENT EXECUTE FUNCTION billing_add_up();
 
 -- Adds up the charges of a day, once; true when it did. Waits for transactions that wrote charges of that day.
-CREATE OR REPLACE FUNCTION billing_seal_day(sealed date, at timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION billing_seal_day(sealed date, sealed_at timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE newest date;
 BEGIN
     PERFORM pg_advisory_xact_lock(1163088716, sealed - date '2000-01-01');
@@ -59,7 +59,7 @@ BEGIN
     ELSIF sealed > newest + 1 THEN
         RAISE EXCEPTION 'days are sealed in order: % is next', newest + 1 USING ERRCODE = 'restrict_violation';
     END IF;
-    INSERT INTO billing_costday VALUES (sealed, at);
+    INSERT INTO billing_costday VALUES (sealed, sealed_at);
 
         INSERT INTO billing_dailycost (day, booked_at, tenant_id, project_id, labels, pool, model, model_version, adapter, quality, tier, resolution,
         api_key, gpu_class, storage_kind, meter, kind, rate_id, contract_id, discount, statement_id, currency,

@@ -162,7 +162,7 @@ def _charge(
     correction: UsageRecord, first: Charge, credit_note: Statement | None, description: str, now: datetime
 ) -> None:
     tariff = Tariff.of(first.rate)
-    used_before = month_take(tenant=correction.tenant, tariff=tariff, amount=correction.quantity, at=first.created_at)
+    used_before = month_take(tenant=correction.tenant, tariff=tariff, amount=correction.quantity, now=first.created_at)
     amount = tariff.correction_micros(correction.quantity, used_before=used_before, discount=first.discount)
     cap = _cap_change(correction, amount)
     if max(abs(amount), abs(amount + cap)) > AMOUNT_MICROS_MAX:
@@ -172,7 +172,7 @@ def _charge(
         meter=correction.meter,
         amount_micros=amount + cap,
         reference=uuid.uuid5(_NAMESPACE, correction.idempotency_key),
-        at=now,
+        now=now,
         description=description,
     )
     assert made is not None  # the record is new, and its key names the transaction

@@ -27,7 +27,7 @@ def usage_meter(
     key: str,
     occurred_at: datetime,
     description: str,
-    at: datetime,
+    now: datetime,
 ) -> bool:
     """Records a quantity and charges it at `at`, by the prices of `occurred_at`; False when `key` was metered before.
 
@@ -49,9 +49,9 @@ def usage_meter(
     UsageRecord.objects.bulk_create([record], ignore_conflicts=True)
     if not UsageRecord.objects.filter(id=record.id).exists():
         return False
-    prices = Prices.at(tenant=tenant, at=occurred_at)
+    prices = Prices.at(tenant=tenant, now=occurred_at)
     tariff = prices.tariff(quantity)
-    used_before = month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, at=at) if tariff else ZERO
+    used_before = month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, now=now) if tariff else ZERO
     line = prices.line(quantity, used_before=used_before)
     if line is None:
         return True
@@ -60,7 +60,7 @@ def usage_meter(
         meter=quantity.meter,
         amount_micros=line.amount_micros,
         reference=uuid.uuid5(_NAMESPACE, key),
-        at=at,
+        now=now,
         description=description,
     )
     assert made is not None  # the record is new, and its key names the transaction

@@ -20,14 +20,14 @@ RETURNING quantity
 """
 
 
-def month_so_far(*, tenant: Tenant, tariff: Tariff, at: datetime) -> Decimal:
+def month_so_far(*, tenant: Tenant, tariff: Tariff, now: datetime) -> Decimal:
     """What was used of a rate in the month of an instant; 0 for a flat rate."""
-    month = month_of(at, zone_of(tenant.pk))
+    month = month_of(now, zone_of(tenant.pk))
     found = MonthlyQuantity.objects.filter(tenant=tenant, rate=tariff.rate_id, month=month)
     return found.values_list("quantity", flat=True).first() or ZERO if tariff.mode != Rate.Mode.FLAT else ZERO
 
 
-def month_take(*, tenant: Tenant, tariff: Tariff, amount: Decimal, at: datetime) -> Decimal:
+def month_take(*, tenant: Tenant, tariff: Tariff, amount: Decimal, now: datetime) -> Decimal:
     """Adds to the month; returns what was used of the rate before. 0 for a flat rate, of which nothing is kept.
 
     The caller holds the tenant's accounts (`ledger.locked`): locks are taken in one order, accounts before months.
@@ -35,6 +35,6 @@ def month_take(*, tenant: Tenant, tariff: Tariff, amount: Decimal, at: datetime)
     if tariff.mode == Rate.Mode.FLAT:
         return ZERO
     with connection.cursor() as cursor:
-        cursor.execute(_TAKE, [tenant.pk, tariff.rate_id, month_of(at, zone_of(tenant.pk)), amount])
+        cursor.execute(_TAKE, [tenant.pk, tariff.rate_id, month_of(now, zone_of(tenant.pk)), amount])
         after: Decimal = cursor.fetchone()[0]
     return EXACT.subtract(after, amount)

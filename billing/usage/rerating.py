@@ -69,8 +69,8 @@ def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
                 books[charge.currency] = lists(charge.currency)
             if record.tenant_id not in agreed:
                 agreed[record.tenant_id] = contracts(record.tenant_id)
-            at = admitted.get(record.job_id, record.occurred_at) if record.job_id else record.occurred_at
-            prices = Prices.among(books[charge.currency], agreed[record.tenant_id], currency=charge.currency, at=at)
+            now = admitted.get(record.job_id, record.occurred_at) if record.job_id else record.occurred_at
+            prices = Prices.among(books[charge.currency], agreed[record.tenant_id], currency=charge.currency, now=now)
             yield from _terms(charge, prices)
 
 

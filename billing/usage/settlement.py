@@ -23,7 +23,7 @@ def settle(
     quantities: Sequence[Quantity],
     dimensions: Mapping[str, str],
     prices: Prices,
-    at: datetime,
+    now: datetime,
 ) -> int:
     """Charges a job from what was measured; returns the micro-units charged.
 
@@ -38,13 +38,13 @@ def settle(
         ledger.locked(project.tenant)
         if Transaction.objects.filter(reference=job_id, kind__in=(POST, VOID)).exists():
             return charged_micros(job_id)
-    rated = [(quantity, _rated(project.tenant, prices, quantity, at)) for quantity in used]
+    rated = [(quantity, _rated(project.tenant, prices, quantity, now)) for quantity in used]
     let_off = _caps([line.amount_micros if line else 0 for _, line in rated], most=ledger.held_micros(job_id))
     amounts: dict[str, int] = {}
     for (quantity, line), cap in zip(rated, let_off, strict=True):
         if line is not None:
             amounts[quantity.meter] = amounts.get(quantity.meter, 0) + line.amount_micros - cap
-    posted = ledger.post(tenant=project.tenant, amounts=amounts, reference=job_id, at=at)
+    posted = ledger.post(tenant=project.tenant, amounts=amounts, reference=job_id, now=now)
     if posted is None:
         return charged_micros(job_id)
     records = [
@@ -58,7 +58,7 @@ def settle(
             quantity=quantity.amount,
             # Labels as they are now: a report of this month stays as it is when projects move.
             dimensions={**dimensions, "gpu_class": quantity.gpu_class, "labels": project.labels},
-            occurred_at=at,
+            occurred_at=now,
         )
         for quantity in used
     ]
@@ -110,11 +110,11 @@ def cap_of(charge: Charge, amount_micros: int) -> Charge:
     )
 
 
-def _rated(tenant: Tenant, prices: Prices, quantity: Quantity, at: datetime) -> RatedLine | None:
+def _rated(tenant: Tenant, prices: Prices, quantity: Quantity, now: datetime) -> RatedLine | None:
     tariff = prices.tariff(quantity)
     if tariff is None:
         return None
-    return prices.line(quantity, used_before=month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, at=at))
+    return prices.line(quantity, used_before=month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, now=now))
 
 
 def _has_tiers(prices: Prices, quantities: Sequence[Quantity]) -> bool:

@@ -25,21 +25,21 @@ SETTLING = timedelta(hours=1)
 INSTANT = timedelta(microseconds=1)
 
 
-def objects_stored(*, project: Project, kind: StoredObject.Kind, sizes: Mapping[str, int], at: datetime) -> None:
+def objects_stored(*, project: Project, kind: StoredObject.Kind, sizes: Mapping[str, int], now: datetime) -> None:
     """Begins the lives of objects, in bytes by storage key; what is stored already under its key goes on as it is."""
     StoredObject.objects.bulk_create(
         (
-            StoredObject(project=project, kind=kind, storage_key=key, size_bytes=size_bytes, created_at=at)
+            StoredObject(project=project, kind=kind, storage_key=key, size_bytes=size_bytes, created_at=now)
             for key, size_bytes in sizes.items()
         ),
         ignore_conflicts=True,
     )
 
 
-def objects_deleted(*, storage_keys: Iterable[str], at: datetime) -> int:
+def objects_deleted(*, storage_keys: Iterable[str], now: datetime) -> int:
     """Ends the lives of objects; returns how many lived. A clock behind the one of their creation ends them there."""
     living = StoredObject.objects.filter(storage_key__in=list(storage_keys), deleted_at=None)
-    return living.update(deleted_at=Greatest(Value(at), F("created_at")))
+    return living.update(deleted_at=Greatest(Value(now), F("created_at")))
 
 
 def gb_seconds(objects: Iterable[StoredObject], *, start: datetime, end: datetime) -> Decimal:
@@ -96,5 +96,5 @@ def _charge(*, project: Project, kind: str, start: datetime, end: datetime) -> b
         # The last instant of the day, so that reports by day count it where it belongs.
         occurred_at=end - INSTANT,
         description=f"storage of {kind}s on {start.date()}",
-        at=end,
+        now=end,
     )

@@ -81,7 +81,7 @@ class Moves:
         amount, priority = draw(AMOUNTS), draw(st.sampled_from([0, 50]))
         hours = draw(st.sampled_from([None, 1, 30]))
         ends, reference = hours and self.now + hours * HOUR, uuid.uuid4()
-        terms = {"priority": priority, "expires_at": ends, "at": self.now, "reference": reference}
+        terms = {"priority": priority, "expires_at": ends, "now": self.now, "reference": reference}
         return lambda: ledger.grant(tenant=self.tenant, amount_micros=amount, **terms)
 
     def a_hold(self, draw):
@@ -97,11 +97,11 @@ class Moves:
             api_key=job.api_key,
             amount_micros=self.most(job),
             reference=job.reference,
-            at=job.at,
+            now=job.at,
         )
 
     def most(self, job):
-        prices = Prices.at(tenant=self.tenant, at=job.at)
+        prices = Prices.at(tenant=self.tenant, now=job.at)
         quantities = [
             Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(job.units)),
             Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
@@ -111,7 +111,7 @@ class Moves:
     def a_settlement(self, draw):
         """Of any job that ever was: posted, also for more than was held, or voided; maybe for the second time."""
         job = draw(st.sampled_from(self.jobs[-3:]) | st.sampled_from(self.jobs))
-        units, at = draw(st.integers(0, job.units + 3)), self.now
+        units, now = draw(st.integers(0, job.units + 3)), self.now
         quantities = [
             Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units)),
             Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
@@ -123,12 +123,12 @@ class Moves:
                 job_id=job.reference,
                 quantities=quantities,
                 dimensions={"model": "m", "api_key": job.api_key.key_id},
-                prices=Prices.at(tenant=self.tenant, at=job.at),
-                at=at,
+                prices=Prices.at(tenant=self.tenant, now=job.at),
+                now=now,
             )
 
         def void():
-            return ledger.void(tenant=self.tenant, reference=job.reference, at=at)
+            return ledger.void(tenant=self.tenant, reference=job.reference, now=now)
 
         verb = post if draw(st.booleans()) else void
 
@@ -142,16 +142,16 @@ class Moves:
 
     def a_charge(self, draw):
         quantity = Quantity(meter=Meter.STORAGE_GB_SECOND, amount=Decimal(draw(UNITS)))
-        project, key, at = self.projects[draw(st.integers(0, 1))], f"machine/{uuid.uuid4()}", self.now
+        project, key, now = self.projects[draw(st.integers(0, 1))], f"machine/{uuid.uuid4()}", self.now
         return lambda: usage_meter(
             project=project,
             quantity=quantity,
             dimensions={},
             source="storage",
             key=key,
-            occurred_at=at,
+            occurred_at=now,
             description="kept",
-            at=at,
+            now=now,
         )
 
     def a_correction(self, draw):
@@ -188,14 +188,14 @@ class Moves:
         return lambda: ledger.credit_limit_set(tenant=self.tenant, limit_micros=limit)
 
     def an_expiry(self, draw):
-        at = self.now
-        return lambda: grants_expire(now=at)
+        now = self.now
+        return lambda: grants_expire(now=now)
 
     def a_budget(self, draw):
         of: dict[str, Any] = draw(
             st.sampled_from([{}, *({"project": one} for one in self.projects), {"api_key": self.keys[0]}])
         )
-        amount, hard_stop, at = draw(AMOUNTS), draw(st.sampled_from([True, True, False])), self.now
+        amount, hard_stop, now = draw(AMOUNTS), draw(st.sampled_from([True, True, False])), self.now
 
         def unfinished():
             mine = [job for job in self.jobs if of.get("project", job.project) == job.project]
@@ -203,7 +203,7 @@ class Moves:
             return [hold.reference for hold in self.open_holds().filter(reference__in=[j.reference for j in mine])]
 
         return lambda: budget_set(
-            tenant=self.tenant, amount_micros=amount, hard_stop=hard_stop, unfinished=unfinished, now=at, **of
+            tenant=self.tenant, amount_micros=amount, hard_stop=hard_stop, unfinished=unfinished, now=now, **of
         )
 
     def a_budgets_end(self, draw):
@@ -211,12 +211,12 @@ class Moves:
         return (lambda: budget_remove(tenant=self.tenant, budget_id=found.pk)) if found else (lambda: None)
 
     def a_draft(self, draw):
-        at = self.now
-        return lambda: statement_draft(self.tenant, now=at)
+        now = self.now
+        return lambda: statement_draft(self.tenant, now=now)
 
     def a_statement(self, draw):
-        at = self.now
-        return lambda: statement_final(statement_draft(self.tenant, now=at), now=at)
+        now = self.now
+        return lambda: statement_final(statement_draft(self.tenant, now=now), now=now)
 
     def open_holds(self):
         holds = Transaction.objects.filter(tenant=self.tenant, kind="hold")

@@ -42,7 +42,7 @@ def budget(customer, dollars, *, hard_stop=True, unfinished=(), now=NOW, **of):
     )
 
 
-def hold(customer, dollars, *, at=NOW, project=None, api_key=None):
+def hold(customer, dollars, *, now=NOW, project=None, api_key=None):
     reference = uuid.uuid4()
     ledger.hold(
         tenant=customer.tenant,
@@ -50,18 +50,20 @@ def hold(customer, dollars, *, at=NOW, project=None, api_key=None):
         api_key=api_key or customer.key,
         amount_micros=dollars * DOLLAR,
         reference=reference,
-        at=at,
+        now=now,
     )
     return reference
 
 
-def post(customer, reference, dollars, *, at=NOW):
-    ledger.post(tenant=customer.tenant, amounts={"image_unit": dollars * DOLLAR}, reference=reference, at=at)
+def post(customer, reference, dollars, *, now=NOW):
+    ledger.post(tenant=customer.tenant, amounts={"image_unit": dollars * DOLLAR}, reference=reference, now=now)
 
 
-def standing(customer, *, at=NOW):
+def standing(customer, *, now=NOW):
     """(spent, held) of each budget, in dollars."""
-    return [(found.spent_micros // DOLLAR, found.held_micros // DOLLAR) for found in budgets_of(customer.tenant, at=at)]
+    return [
+        (found.spent_micros // DOLLAR, found.held_micros // DOLLAR) for found in budgets_of(customer.tenant, now=now)
+    ]
 
 
 @pytest.fixture
@@ -109,7 +111,7 @@ def test_a_budget_is_of_a_project_or_a_key_and_others_spend_on(alice):
 
 def test_what_a_voided_job_held_is_left_again(alice):
     budget(alice, 5)
-    ledger.void(tenant=alice.tenant, reference=hold(alice, 5), at=NOW)
+    ledger.void(tenant=alice.tenant, reference=hold(alice, 5), now=NOW)
     hold(alice, 5)
     assert BudgetHold.objects.filter(budget_month__budget__tenant=alice.tenant).count() == 1
 
@@ -119,7 +121,7 @@ def test_settling_twice_counts_once(alice):
     reference = hold(alice, 3)
     for _ in range(2):
         post(alice, reference, 2)
-        ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
+        ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
     assert standing(alice) == [(2, 0)]
 
 
@@ -132,10 +134,10 @@ def test_a_free_request_is_never_over_a_budget(alice):
 
 def test_a_job_counts_in_the_month_in_which_it_was_admitted(alice):
     budget(alice, 5)
-    reference = hold(alice, 5, at=APRIL - timedelta(seconds=1))
-    hold(alice, 5, at=APRIL)
-    post(alice, reference, 4, at=APRIL + DAY)
-    assert [standing(alice, at=at) for at in (NOW, APRIL)] == [[(4, 0)], [(0, 5)]]
+    reference = hold(alice, 5, now=APRIL - timedelta(seconds=1))
+    hold(alice, 5, now=APRIL)
+    post(alice, reference, 4, now=APRIL + DAY)
+    assert [standing(alice, now=now) for now in (NOW, APRIL)] == [[(4, 0)], [(0, 5)]]
 
 
 def test_a_month_is_of_the_tenants_own_time_zone(alice):
@@ -143,8 +145,8 @@ def test_a_month_is_of_the_tenants_own_time_zone(alice):
     budget(alice, 5)
     hold(alice, 5)
     with pytest.raises(BudgetExceeded, match="begins at 2026-03-31T15:00:00"):
-        hold(alice, 1, at=datetime(2026, 3, 31, 14, 59, tzinfo=UTC))
-    hold(alice, 5, at=datetime(2026, 3, 31, 15, tzinfo=UTC))
+        hold(alice, 1, now=datetime(2026, 3, 31, 14, 59, tzinfo=UTC))
+    hold(alice, 5, now=datetime(2026, 3, 31, 15, tzinfo=UTC))
 
 
 def test_what_is_charged_without_a_hold_is_counted_and_never_refused(alice):
@@ -152,7 +154,7 @@ def test_what_is_charged_without_a_hold_is_counted_and_never_refused(alice):
     budget(alice, 1)
     budget(alice, 1, project=other)
     budget(alice, 1, api_key=alice.key)
-    told = {"reference": uuid.uuid4(), "at": NOW}
+    told = {"reference": uuid.uuid4(), "now": NOW}
     for _ in range(2):
         ledger.charge(project=other, meter="storage_gb_second", amount_micros=4 * DOLLAR, **told)
         ledger.correct(project=alice.project, meter="image_unit", amount_micros=-DOLLAR, **told)
@@ -163,15 +165,15 @@ def test_what_is_charged_without_a_hold_is_counted_and_never_refused(alice):
 def test_a_budget_made_in_mid_month_counts_what_is_held_and_was_charged(alice, prices, charged):
     """Of its owner alone, and of this month alone."""
     other = project_create(tenant=alice.tenant, slug="other", now=NOW)
-    charged(alice, at=NOW - 2 * DAY, ended=NOW)  # admitted in February
-    mine, theirs = charged(alice, at=NOW), charged(alice, at=NOW, project=other)
+    charged(alice, now=NOW - 2 * DAY, ended=NOW)  # admitted in February
+    mine, theirs = charged(alice, now=NOW), charged(alice, now=NOW, project=other)
     running = hold(alice, 3)
     for of in ({}, {"project": alice.project}, {"api_key": alice.key}):
         made = budget(alice, 5, unfinished=[running], now=NOW + DAY, **of)
         month = BudgetMonth.objects.get(budget=made)
         assert month.held_micros == 3 * DOLLAR
         assert month.spent_micros == (mine if "project" in of else mine + theirs)
-    post(alice, running, 1, at=NOW + DAY)
+    post(alice, running, 1, now=NOW + DAY)
     assert {spent for spent, _ in standing(alice)} == {1}
     with pytest.raises(BudgetExceeded):
         hold(alice, 4)
@@ -183,7 +185,7 @@ def charged(prices):
     from billing.pricing.rating import Prices, Quantity
     from billing.usage.settlement import settle
 
-    def make(customer, *, at, ended=None, project=None):
+    def make(customer, *, now, ended=None, project=None):
         job_id, project = uuid.uuid4(), project or customer.project
         ledger.hold(
             tenant=customer.tenant,
@@ -191,15 +193,15 @@ def charged(prices):
             api_key=customer.key,
             amount_micros=DOLLAR,
             reference=job_id,
-            at=at,
+            now=now,
         )
         return settle(
             project=project,
             job_id=job_id,
             quantities=[Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(100))],
             dimensions={"model": "m", "api_key": customer.key.key_id},
-            prices=Prices.at(tenant=customer.tenant, at=at),
-            at=ended or at,
+            prices=Prices.at(tenant=customer.tenant, now=now),
+            now=ended or now,
         )
 
     return make
@@ -207,8 +209,8 @@ def charged(prices):
 
 def test_what_a_budgets_months_have_counted_is_what_was_charged(alice, charged):
     made = budget(alice, 5)
-    charged(alice, at=NOW)
-    charged(alice, at=APRIL - DAY, ended=APRIL + DAY)
+    charged(alice, now=NOW)
+    charged(alice, now=APRIL - DAY, ended=APRIL + DAY)
     counted = sum(BudgetMonth.objects.filter(budget=made).values_list("spent_micros", flat=True))
     assert counted == charged_micros(made) > 0
 
@@ -317,18 +319,18 @@ def test_whatever_threads_ask_for_at_once_no_budget_is_overspent(customer, asked
                 api_key=alice.key,
                 amount_micros=asked[number] * DOLLAR,
                 reference=references[number],
-                at=NOW,
+                now=NOW,
             )
         except BudgetExceeded:
             return 0
         if made_meanwhile or charged[number] is None:
             return asked[number] * DOLLAR
         cost = asked[number] * DOLLAR * charged[number] // 100
-        ledger.post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=references[number], at=NOW)
+        ledger.post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=references[number], now=NOW)
         return cost
 
     used = sum(together(len(asked) + 1, work))
-    [found] = budgets_of(alice.tenant, at=NOW)
+    [found] = budgets_of(alice.tenant, now=NOW)
     assert found.spent_micros + found.held_micros == used
     if not made_meanwhile:
         assert used <= room * DOLLAR

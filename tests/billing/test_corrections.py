@@ -46,11 +46,11 @@ def priced(currency):
 
 def use(customer, units, *, held=None):
     """Charges units of a job; its record."""
-    job_id, prices = uuid.uuid4(), Prices.at(tenant=customer.tenant, at=NOW)
+    job_id, prices = uuid.uuid4(), Prices.at(tenant=customer.tenant, now=NOW)
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
     most = prices.max_micros(quantities) if held is None else held
-    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, at=NOW)
-    settle(project=customer.project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, at=NOW)
+    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=NOW)
+    settle(project=customer.project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, now=NOW)
     return UsageRecord.objects.get(job_id=job_id)
 
 
@@ -199,7 +199,7 @@ def test_any_corrections_leave_what_the_right_quantities_cost(dana, currency, pr
     rate = charges.first().rate
     records = UsageRecord.objects.filter(tenant=dana.tenant)
     total = sum(record.quantity for record in records)
-    prices = Prices.at(tenant=dana.tenant, at=NOW)
+    prices = Prices.at(tenant=dana.tenant, now=NOW)
     whole = prices.line(Quantity(meter=Meter.IMAGE_UNIT, amount=total)).amount_micros
     assert abs(sum(charge.amount_micros for charge in charges) - whole) <= (len(charges) + 1) / 2
     if mode == "graduated":

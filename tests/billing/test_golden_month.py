@@ -73,18 +73,18 @@ def months():
     )
 
     def grant(micros, **terms):
-        ledger.grant(tenant=tenant, amount_micros=micros, reference=uuid.uuid4(), at=BEGIN, **terms)
+        ledger.grant(tenant=tenant, amount_micros=micros, reference=uuid.uuid4(), now=BEGIN, **terms)
 
     def use(when, *, admitted=None, gpu_seconds=None, requests=None, units):
-        job_id, prices = uuid.uuid4(), Prices.at(tenant=tenant, at=admitted or when)
+        job_id, prices = uuid.uuid4(), Prices.at(tenant=tenant, now=admitted or when)
         quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
         if gpu_seconds:
             quantities.append(Quantity(meter=Meter.GPU_SECOND, amount=Decimal(gpu_seconds), gpu_class="cpu"))
         if requests:
             quantities.append(Quantity(meter=Meter.REQUEST, amount=Decimal(requests)))
         most = prices.max_micros(quantities)
-        ledger.hold(tenant=tenant, amount_micros=most, reference=job_id, at=admitted or when)
-        settle(project=project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, at=when)
+        ledger.hold(tenant=tenant, amount_micros=most, reference=job_id, now=admitted or when)
+        settle(project=project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, now=when)
         return UsageRecord.objects.filter(job_id=job_id)
 
     def final(when):

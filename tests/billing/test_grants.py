@@ -18,20 +18,20 @@ DAY = timedelta(days=1)
 
 def give(customer, dollars, **terms):
     reference = uuid.uuid4()
-    ledger.grant(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, at=NOW, **terms)
+    ledger.grant(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, now=NOW, **terms)
     return CreditGrant.objects.get(transaction__reference=reference)
 
 
 def hold(customer, dollars):
     reference = uuid.uuid4()
-    ledger.hold(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, at=NOW)
+    ledger.hold(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, now=NOW)
     return reference
 
 
 def spend(customer, dollars):
     reference = hold(customer, dollars)
     amounts = {"image_unit": dollars * DOLLAR}
-    return ledger.post(tenant=customer.tenant, amounts=amounts, reference=reference, at=NOW)
+    return ledger.post(tenant=customer.tenant, amounts=amounts, reference=reference, now=NOW)
 
 
 def left(*grants):
@@ -85,7 +85,7 @@ def test_what_a_job_holds_when_a_grant_expires_stays_the_jobs(dora):
     running = hold(dora, 4)
     grants_expire(now=NOW + DAY)
     assert (left(gift), credit(dora)) == ([4], 0)
-    ledger.post(tenant=dora.tenant, amounts={"image_unit": 3 * DOLLAR}, reference=running, at=NOW + DAY)
+    ledger.post(tenant=dora.tenant, amounts={"image_unit": 3 * DOLLAR}, reference=running, now=NOW + DAY)
     assert (left(gift), credit(dora)) == ([1], 1)
     grants_expire(now=NOW + DAY)
     assert (left(gift), credit(dora)) == ([0], 0)
@@ -117,28 +117,28 @@ def test_a_limit_below_the_debt_is_refused(dora):
 def test_the_database_refuses_credit_below_its_limit(dora):
     give(dora, 1)
     with pytest.raises(IntegrityError, match="credit_within_its_limit"), transaction.atomic():
-        ledger.expire(tenant=dora.tenant, amount_micros=2 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+        ledger.expire(tenant=dora.tenant, amount_micros=2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
 
 
 def test_a_correction_gives_back_what_was_charged_too_much(dora):
     give(dora, 5)
     spend(dora, 5)
-    ledger.correct(project=dora.project, meter="image_unit", amount_micros=-2 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+    ledger.correct(project=dora.project, meter="image_unit", amount_micros=-2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
     assert (credit(dora), ledger.balances(dora.tenant)["revenue"]) == (2, 3 * DOLLAR)
     assert CreditGrant.objects.get(tenant=dora.tenant, category="refund").remaining_micros == 2 * DOLLAR
 
 
 def test_an_adjustment_takes_what_there_is_and_the_rest_is_owed(dora):
     give(dora, 1)
-    ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+    ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
     assert (credit(dora), ledger.balances(dora.tenant)["receivable"]) == (0, -2 * DOLLAR)
 
 
 def test_a_debt_that_is_written_off_is_gone_and_stays_on_record(dora):
     ledger.credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
     spend(dora, 4)
-    ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), at=NOW)
-    ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), at=NOW)
+    ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+    ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), now=NOW)
     found = ledger.balances(dora.tenant)
     assert (found["credit"], found["receivable"], found["write_off"]) == (0, 0, -7 * DOLLAR)
 
@@ -149,13 +149,13 @@ def test_a_first_debt_is_seen_by_whoever_waited_for_it(dora):
 
     def give_up():
         try:
-            return ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), at=NOW)
+            return ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), now=NOW)
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(1) as threads:
         with transaction.atomic():
-            ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+            ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
             given_up = threads.submit(give_up)
             wait_until_somebody_waits_for(connection)
         assert given_up.result() is not None
@@ -166,7 +166,7 @@ def test_revenue_is_kept_by_meter(dora):
     give(dora, 5)
     reference = hold(dora, 5)
     amounts = {"gpu_second": DOLLAR, "image_unit": 2 * DOLLAR}
-    ledger.post(tenant=dora.tenant, amounts=amounts, reference=reference, at=NOW)
+    ledger.post(tenant=dora.tenant, amounts=amounts, reference=reference, now=NOW)
     rows = dora.tenant.accounts.filter(kind="revenue").values_list("meter", "balance_micros")
     assert dict(rows) == amounts
 

@@ -26,13 +26,13 @@ def moved(customer):
 
 def hold(customer, amount, reference=None):
     reference = reference or uuid.uuid4()
-    ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=reference, at=NOW)
+    ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=reference, now=NOW)
     return reference
 
 
 def test_a_grant_is_credit_to_spend(customer):
     alice = customer(credit="0")
-    ledger.grant(tenant=alice.tenant, amount_micros=5 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+    ledger.grant(tenant=alice.tenant, amount_micros=5 * DOLLAR, reference=uuid.uuid4(), now=NOW)
     assert moved(alice) == {"funding": -5 * DOLLAR, "credit": 5 * DOLLAR}
 
 
@@ -43,13 +43,13 @@ def test_a_hold_moves_credit_aside(alice):
 
 def test_a_post_charges_and_returns_the_rest(alice):
     reference = hold(alice, 3 * DOLLAR)
-    ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW)
+    ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
     assert moved(alice) == {"funding": -10 * DOLLAR, "credit": 9 * DOLLAR, "revenue": DOLLAR}
 
 
 def test_a_void_returns_everything(alice):
     reference = hold(alice, 3 * DOLLAR)
-    ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
+    ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
@@ -64,8 +64,8 @@ def test_a_hold_over_the_balance_is_refused_and_leaves_nothing(alice):
 def test_a_hold_is_settled_once(alice, settle_first):
     reference = hold(alice, 3 * DOLLAR)
     verbs = {
-        "post": lambda: ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW),
-        "void": lambda: ledger.void(tenant=alice.tenant, reference=reference, at=NOW),
+        "post": lambda: ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW),
+        "void": lambda: ledger.void(tenant=alice.tenant, reference=reference, now=NOW),
     }
     assert verbs.pop(settle_first)()
     before = balances(alice)
@@ -80,7 +80,7 @@ def test_a_void_and_a_post_at_once_settle_a_hold_once_whoever_has_the_accounts(a
 
     def void():
         try:
-            return ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
+            return ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
         finally:
             connections.close_all()
 
@@ -89,7 +89,7 @@ def test_a_void_and_a_post_at_once_settle_a_hold_once_whoever_has_the_accounts(a
             ledger.locked(alice.tenant)
             voided = threads.submit(void)
             wait_until_somebody_waits_for(connections["default"])
-            assert ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW)
+            assert ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
         assert voided.result() is False
     assert (balances(alice)["credit"], balances(alice)["held"]) == (9 * DOLLAR, 0)
 
@@ -98,27 +98,27 @@ def test_a_void_and_a_post_at_once_settle_a_hold_once_whoever_has_the_accounts(a
 def test_a_charge_outside_its_hold_is_a_defect(alice, amount):
     reference = hold(alice, 3 * DOLLAR)
     with pytest.raises(ValueError, match="can't charge"):
-        ledger.post(tenant=alice.tenant, amounts={"image_unit": amount}, reference=reference, at=NOW)
+        ledger.post(tenant=alice.tenant, amounts={"image_unit": amount}, reference=reference, now=NOW)
 
 
 def test_settling_what_was_never_held_is_a_defect(alice):
     with pytest.raises(ledger.HoldUnknown):
-        ledger.void(tenant=alice.tenant, reference=uuid.uuid4(), at=NOW)
+        ledger.void(tenant=alice.tenant, reference=uuid.uuid4(), now=NOW)
 
 
 def test_a_free_request_holds_and_posts_nothing(alice):
     reference = hold(alice, 0)
-    assert ledger.post(tenant=alice.tenant, amounts={"image_unit": 0}, reference=reference, at=NOW)
+    assert ledger.post(tenant=alice.tenant, amounts={"image_unit": 0}, reference=reference, now=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
 def test_every_verb_repeated_does_nothing(alice):
     reference, grant = uuid.uuid4(), uuid.uuid4()
     for _ in range(2):
-        ledger.grant(tenant=alice.tenant, amount_micros=DOLLAR, reference=grant, at=NOW)
+        ledger.grant(tenant=alice.tenant, amount_micros=DOLLAR, reference=grant, now=NOW)
         hold(alice, 3 * DOLLAR, reference)
     for _ in range(2):
-        ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, at=NOW)
+        ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
@@ -154,9 +154,9 @@ def test_whatever_is_held_and_settled_money_is_conserved(customer, movements):
             continue
         if charged:
             spent += (cost := int(amount * share))
-            ledger.post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=reference, at=NOW)
+            ledger.post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=reference, now=NOW)
         else:
-            ledger.void(tenant=alice.tenant, reference=reference, at=NOW)
+            ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
     found = balances(alice)
     assert (found["credit"], found["held"], found["revenue"]) == (10 * DOLLAR - spent, 0, spent)
     assert sum(found.values()) == 0

@@ -95,7 +95,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
             ledger.credit_limit_set(tenant=self.tenant, limit_micros=limit * DOLLAR)
             if credit:
                 amount, reference = credit * DOLLAR, uuid.uuid4()
-                ledger.grant(tenant=self.tenant, amount_micros=amount, reference=reference, at=clock[0])
+                ledger.grant(tenant=self.tenant, amount_micros=amount, reference=reference, now=clock[0])
             if budget:
                 terms = {"hard_stop": True, "unfinished": list, "now": clock[0]}
                 budget_set(tenant=self.tenant, amount_micros=budget * DOLLAR, **terms)
@@ -129,13 +129,13 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         def a_month_ends_and_two_make_it_final_beside_another(self, data):
             """Both get the same statement, which takes one number; other statements are not made meanwhile."""
             clock[0] = max(clock[0], period_next(self.tenant).end + 3 * HOUR)
-            draft, at = statement_draft(self.tenant, now=self.now), self.now
+            draft, now = statement_draft(self.tenant, now=self.now), self.now
             numbered = Statement.objects.filter(kind="statement", state="final").count()
             beside = data.draw(st.sampled_from([Moves.a_charge, Moves.a_settlement, Moves.a_correction, Moves.a_grant]))
             done = beside(self, data.draw) if self.jobs else list
 
             def final():
-                return statement_final(draft, now=at).number
+                return statement_final(draft, now=now).number
 
             one, other, _ = at_once([final, final, done])
             assert one == other is not None
@@ -149,7 +149,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
             amounts = {"image_unit": self.most(job) + over}
             refused = False
             try:
-                ledger.post(tenant=self.tenant, amounts=amounts, reference=job.reference, at=clock[0])
+                ledger.post(tenant=self.tenant, amounts=amounts, reference=job.reference, now=clock[0])
             except (ValueError, ledger.HoldUnknown):
                 refused = True
             assert refused
@@ -179,7 +179,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 return False
             return not amount or all(
                 standing.spent_micros + standing.held_micros + amount <= standing.budget.amount_micros
-                for standing in budgets_of(self.tenant, at=self.now)
+                for standing in budgets_of(self.tenant, now=self.now)
                 if standing.budget.hard_stop and self.counts(standing.budget, job)
             )
 
@@ -193,7 +193,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 return
             holds = self.held_for(self.jobs[-asked:])
             let_in = [job for job in self.jobs[-asked:] if holds.get(job.reference)]
-            for standing in budgets_of(self.tenant, at=self.now):
+            for standing in budgets_of(self.tenant, now=self.now):
                 if standing.budget.hard_stop and any(self.counts(standing.budget, job) for job in let_in):
                     assert standing.spent_micros + standing.held_micros <= standing.budget.amount_micros
 
@@ -236,7 +236,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def what_a_budget_has_reached_is_written_down(self):
-            for standing in budgets_of(self.tenant, at=self.now):
+            for standing in budgets_of(self.tenant, now=self.now):
                 spent, amount = standing.spent_micros, standing.budget.amount_micros
                 reached = {percent for percent in (50, 80, 100) if spent > 0 and spent * 100 >= amount * percent}
                 assert reached <= set(standing.crossed)
@@ -284,7 +284,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         def teardown(self):
             """All jobs end, all credit runs out, and the audit finds nothing of this tenant."""
             for hold in self.open_holds():
-                ledger.void(tenant=self.tenant, reference=hold.reference, at=self.now)
+                ledger.void(tenant=self.tenant, reference=hold.reference, now=self.now)
             clock[0] += 31 * HOUR
             grants_expire(now=self.now)
             for check in (ledger_balances, charges_match_ledger, grants_match_credit):

@@ -151,7 +151,7 @@ def test_contracts_of_a_tenant_follow_each_other(alice):
         contract_make(tenant=alice.tenant, starts_at=NOW + 29 * DAY, now=NOW)
     contract_end(tenant=alice.tenant, ends_at=NOW + 20 * DAY, now=NOW + DAY)
     second = contract_make(tenant=alice.tenant, starts_at=NOW + 20 * DAY, now=NOW)
-    in_force = [contract_at(tenant=alice.tenant, at=NOW + days * DAY) for days in (-1, 0, 19, 20, 999)]
+    in_force = [contract_at(tenant=alice.tenant, now=NOW + days * DAY) for days in (-1, 0, 19, 20, 999)]
     assert in_force == [None, first, first, second, second]
 
 

@@ -41,16 +41,16 @@ def charged(customer, currency):
     contract_make(tenant=gina.tenant, discount=Decimal("0.333333"), starts_at=NOW + 4 * HOUR, now=NOW)
     for hour in range(6):
         for dimensions in ({}, {"model": "m", "tier": "hd"}):
-            job_id, at = uuid.uuid4(), NOW + hour * HOUR
-            prices = Prices.at(tenant=gina.tenant, at=at)
-            ledger.hold(tenant=gina.tenant, amount_micros=5_000_000, reference=job_id, at=at)
+            job_id, now = uuid.uuid4(), NOW + hour * HOUR
+            prices = Prices.at(tenant=gina.tenant, now=now)
+            ledger.hold(tenant=gina.tenant, amount_micros=5_000_000, reference=job_id, now=now)
             settle(
                 project=gina.project,
                 job_id=job_id,
                 quantities=[Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal("2.3"))],
                 dimensions=dimensions,
                 prices=prices,
-                at=at + HOUR,  # by when prices have changed: a job has those of its admission
+                now=now + HOUR,  # by when prices have changed: a job has those of its admission
             )
     for record in UsageRecord.objects.filter(tenant=gina.tenant)[:4]:
         usage_correct(record=record, quantity=Decimal("1.7"), key=str(record.pk), reason="r", author="a", now=NOW)
@@ -62,7 +62,7 @@ def charged(customer, currency):
         key=str(uuid.uuid4()),
         occurred_at=NOW + 3 * HOUR,
         description="a pool",
-        at=NOW + 9 * HOUR,
+        now=NOW + 9 * HOUR,
     )
     return gina
 

@@ -56,15 +56,15 @@ def flat(price, meter=UNIT, **dimensions):
     return RateTerms(meter=meter, unit_price=Decimal(price), **dimensions)
 
 
-def use(customer, units, *, at=NOW, meter=UNIT, held=None, job_id=None, **dimensions):
+def use(customer, units, *, now=NOW, meter=UNIT, held=None, job_id=None, **dimensions):
     job_id = job_id or uuid.uuid4()
     quantities = [Quantity(meter=meter, amount=Decimal(units))]
-    prices = Prices.at(tenant=customer.tenant, at=at)
+    prices = Prices.at(tenant=customer.tenant, now=now)
     bound = [replace(quantity, **dimensions) for quantity in quantities]
     most = prices.max_micros(bound) if held is None else held
-    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, at=at)
+    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
     return settle(
-        project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, at=at
+        project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, now=now
     )
 
 
@@ -93,7 +93,7 @@ def test_a_month_is_one_of_the_tenants_own_time_zone(dana, publish):
     BillingProfile.objects.create(tenant=dana.tenant, time_zone="Asia/Tokyo", updated_at=NOW)
     april_in_tokyo = datetime(2026, 3, 31, 15, tzinfo=UTC)
     moments = (april_in_tokyo - timedelta(seconds=1), april_in_tokyo, april_in_tokyo + timedelta(days=20))
-    assert [use(dana, 1, at=at) for at in moments] == [2_000_000, 2_000_000, 1_000_000]
+    assert [use(dana, 1, now=now) for now in moments] == [2_000_000, 2_000_000, 1_000_000]
 
 
 def test_tenants_have_months_of_their_own(dana, customer, currency, publish):
@@ -171,7 +171,7 @@ def test_what_nobody_prices_is_recorded_and_not_charged(dana, publish):
         key=f"storage/{dana.project.pk}",
         occurred_at=NOW,
         description="storage",
-        at=NOW,
+        now=NOW,
     )
     assert metered
     recorded = UsageRecord.objects.filter(tenant=dana.tenant, charges=None)
@@ -190,6 +190,6 @@ def test_what_is_metered_without_a_hold_has_tiers_too_and_is_charged_once(dana, 
             key=f"{dana.tenant.slug}/{key}",
             occurred_at=NOW,
             description="a pool",
-            at=NOW,
+            now=NOW,
         )
     assert [charge.amount_micros for charge in charges(dana)] == [16_000_000, 10_000_000]

@@ -41,15 +41,15 @@ def priced(prices):
     """All of it at the prices of the tests."""
 
 
-def use(customer, *, at=NOW, units="10", project=None, model="z-image"):
+def use(customer, *, now=NOW, units="10", project=None, model="z-image"):
     """Draws `units` image units, each for 0.002 USD."""
     job_id, project = uuid.uuid4(), project or customer.project
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
-    prices = Prices.at(tenant=customer.tenant, at=at)
+    prices = Prices.at(tenant=customer.tenant, now=now)
     amount = prices.max_micros(quantities)
-    ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=job_id, at=at)
+    ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=job_id, now=now)
     return settle(
-        project=project, job_id=job_id, quantities=quantities, dimensions={"model": model}, prices=prices, at=at
+        project=project, job_id=job_id, quantities=quantities, dimensions={"model": model}, prices=prices, now=now
     )
 
 
@@ -77,8 +77,8 @@ def test_a_statement_sums_the_charges_of_its_month_by_project_meter_and_model(al
 
 
 def test_an_instant_belongs_to_one_month_alone(alice):
-    use(alice, at=APRIL - timedelta(microseconds=1), model="march")
-    use(alice, at=APRIL, model="april")
+    use(alice, now=APRIL - timedelta(microseconds=1), model="march")
+    use(alice, now=APRIL, model="april")
     assert [line.model for line in finalised(alice).lines.all()] == ["march"]
     assert [line.model for line in statement_now(alice.tenant, now=APRIL + HOUR)[1]] == ["april"]
 
@@ -97,7 +97,7 @@ def test_a_month_is_not_drawn_up_before_it_is_over_and_settled(alice):
 
 def test_a_statement_waits_for_the_storage_of_its_last_day(alice):
     sizes = {f"{alice.tenant.slug}/kept": 1}
-    objects_stored(project=alice.project, kind=StoredObject.Kind.OUTPUT, sizes=sizes, at=APRIL - HOUR)
+    objects_stored(project=alice.project, kind=StoredObject.Kind.OUTPUT, sizes=sizes, now=APRIL - HOUR)
     draft = statement_draft(alice.tenant, now=APRIL + 3 * HOUR)
     with pytest.raises(StatementNotReady, match="storage of 2026-03-31"):
         statement_final(draft, now=APRIL + 3 * HOUR)
@@ -112,7 +112,7 @@ def test_the_current_month_is_shown_and_not_kept(alice):
 
 def test_a_draft_is_drawn_up_anew(alice):
     draft = statement_draft(alice.tenant, now=APRIL + 2 * HOUR)
-    use(alice, at=APRIL - HOUR)  # it committed late
+    use(alice, now=APRIL - HOUR)  # it committed late
     again = statement_draft(alice.tenant, now=APRIL + 3 * HOUR)
     assert (again.pk, again.total_micros) == (draft.pk, 20_000)
 
@@ -190,7 +190,7 @@ def test_a_months_volume_price_is_settled_when_it_is_final(customer, currency):
 
 def test_a_change_of_zone_leaves_no_gap(alice):
     """March in UTC, then April to midnight in Berlin, which is two hours sooner."""
-    use(alice, at=datetime(2026, 4, 30, 22, 30, tzinfo=UTC))
+    use(alice, now=datetime(2026, 4, 30, 22, 30, tzinfo=UTC))
     finalised(alice)
     BillingProfile.objects.create(tenant=alice.tenant, time_zone="Europe/Berlin", updated_at=NOW)
     april = finalised(alice, now=datetime(2026, 5, 1, 3, tzinfo=UTC))
@@ -235,9 +235,9 @@ def test_the_database_refuses_periods_that_overlap(alice):
     st.timedeltas(timedelta(0), timedelta(days=3650)).map(lambda passed: datetime(2020, 1, 1, tzinfo=UTC) + passed),
     st.sampled_from(["UTC", "Europe/Berlin", "Pacific/Apia", "America/St_Johns", "Asia/Kathmandu", "Africa/Cairo"]),
 )
-def test_every_instant_has_its_month_in_every_zone(at, zone):
-    begin, end = month_begin(at, zone), month_end(at, zone)
-    assert begin <= at < end
+def test_every_instant_has_its_month_in_every_zone(now, zone):
+    begin, end = month_begin(now, zone), month_end(now, zone)
+    assert begin <= now < end
     assert month_begin(end, zone) == end
     assert month_end(begin, zone) == end
     assert timedelta(days=27) < end - begin < timedelta(days=32)

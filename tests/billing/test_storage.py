@@ -24,12 +24,12 @@ GB = 10**9
 HALF_A_DAY = Decimal(12 * 3600)
 
 
-def keep(customer, key, *, size_bytes=GB, at=NOON):
-    objects_stored(project=customer.project, kind=OUTPUT, sizes={f"{customer.tenant.slug}/{key}": size_bytes}, at=at)
+def keep(customer, key, *, size_bytes=GB, now=NOON):
+    objects_stored(project=customer.project, kind=OUTPUT, sizes={f"{customer.tenant.slug}/{key}": size_bytes}, now=now)
 
 
-def drop(customer, key, *, at):
-    return objects_deleted(storage_keys=[f"{customer.tenant.slug}/{key}"], at=at)
+def drop(customer, key, *, now):
+    return objects_deleted(storage_keys=[f"{customer.tenant.slug}/{key}"], now=now)
 
 
 def metered(customer):
@@ -39,7 +39,7 @@ def metered(customer):
 
 def test_an_object_is_metered_from_its_creation_to_its_deletion(alice, prices):
     keep(alice, "picture")
-    drop(alice, "picture", at=NOON + timedelta(seconds=90))
+    drop(alice, "picture", now=NOON + timedelta(seconds=90))
     storage_day_meter(day=DAY, now=LATER)
     assert metered(alice) == {DAY: 90}
 
@@ -53,14 +53,14 @@ def test_an_object_that_lives_on_is_metered_to_the_end_of_each_day(alice, prices
 
 def test_a_deleted_object_costs_nothing_on_later_days(alice, prices):
     keep(alice, "picture")
-    drop(alice, "picture", at=NOON + timedelta(hours=1))
+    drop(alice, "picture", now=NOON + timedelta(hours=1))
     storage_day_meter(day=DAY + timedelta(days=1), now=LATER + timedelta(days=1))
     assert metered(alice) == {}
 
 
 def test_a_byte_for_a_microsecond_is_kept_exactly(alice, prices):
     keep(alice, "bit", size_bytes=1)
-    drop(alice, "bit", at=NOON + timedelta(microseconds=1))
+    drop(alice, "bit", now=NOON + timedelta(microseconds=1))
     storage_day_meter(day=DAY, now=LATER)
     assert metered(alice) == {DAY: Decimal("1e-15")}
 
@@ -81,7 +81,7 @@ def test_what_credit_does_not_cover_is_owed_and_paid_by_the_next_grant(customer,
     balances = ledger.balances(poor.tenant)
     assert (balances["credit"], balances["receivable"], balances["revenue"]) == (0, -332_000, 432_000)
 
-    ledger.grant(tenant=poor.tenant, amount_micros=1_000_000, reference=poor.project.id, at=NOW)
+    ledger.grant(tenant=poor.tenant, amount_micros=1_000_000, reference=poor.project.id, now=NOW)
     balances = ledger.balances(poor.tenant)
     assert (balances["credit"], balances["receivable"]) == (668_000, 0)
 
@@ -92,7 +92,7 @@ def test_a_day_that_is_not_over_and_settled_is_not_metered(prices):
 
 
 def test_a_day_is_due_until_it_was_metered(alice, prices):
-    keep(alice, "picture", at=datetime(2025, 11, 3, tzinfo=UTC))
+    keep(alice, "picture", now=datetime(2025, 11, 3, tzinfo=UTC))
     now = datetime(2025, 11, 5, 1, tzinfo=UTC)
     assert {date(2025, 11, 3), date(2025, 11, 4)} <= set(storage_days_due(now=now))
     storage_day_meter(day=date(2025, 11, 3), now=now)
@@ -102,10 +102,10 @@ def test_a_day_is_due_until_it_was_metered(alice, prices):
 
 def test_the_same_key_may_be_stored_again_after_its_deletion(alice, prices):
     keep(alice, "adapter")
-    keep(alice, "adapter", at=NOON + timedelta(seconds=10))  # still there: nothing new
-    drop(alice, "adapter", at=NOON + timedelta(seconds=60))
-    keep(alice, "adapter", at=NOON + timedelta(seconds=100))
-    drop(alice, "adapter", at=NOON + timedelta(seconds=130))
+    keep(alice, "adapter", now=NOON + timedelta(seconds=10))  # still there: nothing new
+    drop(alice, "adapter", now=NOON + timedelta(seconds=60))
+    keep(alice, "adapter", now=NOON + timedelta(seconds=100))
+    drop(alice, "adapter", now=NOON + timedelta(seconds=130))
     storage_day_meter(day=DAY, now=LATER)
     assert metered(alice) == {DAY: 60 + 30}
 

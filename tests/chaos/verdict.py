@@ -48,7 +48,7 @@ def tenant_made(slug: str) -> str:
     """The secret of its key. It has credit, and an adapter."""
     now = datetime.now(UTC)
     tenant, project = tenant_create(slug=slug, now=now)
-    ledger.grant(tenant=tenant, amount_micros=CREDIT_MICROS, reference=uuid.uuid4(), at=now)
+    ledger.grant(tenant=tenant, amount_micros=CREDIT_MICROS, reference=uuid.uuid4(), now=now)
     adapter_add_version(
         project=project,
         name="outline",

@@ -85,7 +85,7 @@ with django_ready():
     then = now - timedelta(days=3)
     price_book_seed(currency="USD", version=0, rates=PRICES, effective_at=then - timedelta(days=1), now=now)
     project = Project.objects.order_by("created_at").first()
-    objects_stored(project=project, kind=StoredObject.Kind.OUTPUT, sizes={"kept/some-days": 10**12}, at=then)
+    objects_stored(project=project, kind=StoredObject.Kind.OUTPUT, sizes={"kept/some-days": 10**12}, now=then)
     for day in storage_days_due(now=now):
         storage_day_meter(day=day, now=now)
 """
@@ -210,7 +210,9 @@ def values(sources: Sources) -> dict[str, list[str]]:
 def put_in(text: str, board: dict, values: dict[str, list[str]]) -> str:
     """SQL as Grafana sends it: macros for the last 30 days, all values of a variable, or the first of a single one."""
     now = datetime.now(UTC)
-    begin, end = (f"'{at:%Y-%m-%dT%H:%M:%SZ}'" for at in (now - timedelta(days=30), now + timedelta(seconds=1)))
+    begin, end = (
+        f"'{instant:%Y-%m-%dT%H:%M:%SZ}'" for instant in (now - timedelta(days=30), now + timedelta(seconds=1))
+    )
     text = re.sub(r"\$__timeFilter\(([a-z_]+)\)", rf"\1 BETWEEN {begin} AND {end}", text)
     for variable in board["templating"]["list"]:
         chosen = values[variable["name"]][: None if variable["multi"] else 1]

@@ -29,13 +29,13 @@ def limit(customer, *, key=None, **limits):
     quota_set(tenant=customer.tenant, api_key=key, limits=limits, now=NOW)
 
 
-def take(customer, units, *, at=NOW):
+def take(customer, units, *, now=NOW):
     with transaction.atomic():
-        run_query(units_take(api_key=customer.key, quotas=quotas_of(customer.key), image_units=Decimal(units), at=at))
+        run_query(units_take(api_key=customer.key, quotas=quotas_of(customer.key), image_units=Decimal(units), now=now))
 
 
-def used(customer, *, at=NOW):
-    return units_used(customer.key, at=at)[None]
+def used(customer, *, now=NOW):
+    return units_used(customer.key, now=now)[None]
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_a_keys_limit_holds_for_the_key_and_the_accounts_for_all_keys_together(a
 
 def test_a_new_month_begins_at_nothing(alice):
     limit(alice, image_units_per_month=Decimal(1))
-    take(alice, 1, at=datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC))
-    take(alice, 1, at=datetime(2026, 4, 1, tzinfo=UTC))
+    take(alice, 1, now=datetime(2026, 3, 31, 23, 59, 59, tzinfo=UTC))
+    take(alice, 1, now=datetime(2026, 4, 1, tzinfo=UTC))
     assert next_month(datetime(2026, 12, 5, tzinfo=UTC)) == datetime(2027, 1, 1, tzinfo=UTC)
 
 

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from easel.api import schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
@@ -40,7 +40,7 @@ class Adapters(APIView):
             model_name=given.get("model"),
             bytes_max=settings.EASEL.adapter_bytes_max,
             rank_max=settings.EASEL.adapter_rank_max,
-            now=now(),
+            now=clock.now(),
         )
         adapter = adapters.adapter_get(tenant=caller(request).tenant, name=version.adapter.name)
         return Response(adapter_json(adapter), status=201)
@@ -60,4 +60,6 @@ class AdapterDetail(APIView):
 
     @extend_schema(operation_id="adapters_retire", responses=answers(schemas.ADAPTER))
     def delete(self, request: Request, name: str) -> Response:
-        return Response(adapter_json(adapters.adapter_retire(tenant=caller(request).tenant, name=name, now=now())))
+        return Response(
+            adapter_json(adapters.adapter_retire(tenant=caller(request).tenant, name=name, now=clock.now()))
+        )

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
@@ -32,7 +32,7 @@ class Usage(APIView):
         groups = list(dict.fromkeys(query.validated_data["group_by"].split(",")))
         if unknown := [name for name in groups if name not in GROUPS]:
             raise ValidationError({"group_by": f"doesn't know {unknown[0]!r}; known are {', '.join(GROUPS)}"})
-        end = query.validated_data.get("end", now().date())
+        end = query.validated_data.get("end", clock.now().date())
         start = query.validated_data.get("start", end.replace(day=1))
         if end < start:
             raise ValidationError({"end": f"is before start, {start}"})
@@ -68,7 +68,7 @@ class Costs(APIView):
         query = CostsQuery(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
         tenant = caller(request).tenant
-        days = query.days(now().date())
+        days = query.days(clock.now().date())
         rows = costs(
             Span(tenant=tenant.slug, **days),
             group_by=query.validated_data["group_by"],
@@ -103,7 +103,7 @@ class Outlook(APIView):
     @extend_schema(operation_id="costs_outlook", responses=answers(money_schemas.OUTLOOK))
     def get(self, request: Request) -> Response:
         """What this month will come to by the weekdays of the last eight weeks, and its days that stand out."""
-        tenant, today = caller(request).tenant, now().date()
+        tenant, today = caller(request).tenant, clock.now().date()
         start = min(today - timedelta(weeks=WEEKS), today.replace(day=1) - timedelta(weeks=WEEKS))
         found = daily(Span(start=start, end=today, tenant=tenant.slug), currency=tenant.currency)
         month = forecast(found, today=today)

@@ -18,8 +18,8 @@ from billing.budgets.budgets import (
 )
 from billing.ledger import ledger
 from billing.models import CreditGrant
+from core import clock
 from core.audit import audit_record
-from core.clock import now
 from core.errors import NotFound
 from easel.api import money_schemas
 from easel.api.authentication import caller
@@ -35,7 +35,7 @@ class QuotaView(APIView):
     @extend_schema(operation_id="quota_get", responses=answers(money_schemas.QUOTA))
     def get(self, request: Request) -> Response:
         """What your account and this key may ask for, and how much of it is used."""
-        return Response(quota_json(caller(request), at=now()))
+        return Response(quota_json(caller(request), now=clock.now()))
 
 
 class Balance(APIView):
@@ -57,7 +57,7 @@ class Budgets(APIView):
     @extend_schema(operation_id="budgets_list", responses=answers(money_schemas.BUDGETS))
     def get(self, request: Request) -> Response:
         """Your budgets and how they stand this month."""
-        found = budgets_of(caller(request).tenant, at=now())
+        found = budgets_of(caller(request).tenant, now=clock.now())
         return Response({"object": "list", "data": [budget_json(standing) for standing in found]})
 
     @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(money_schemas.BUDGET))
@@ -66,7 +66,7 @@ class Budgets(APIView):
         fields = BudgetInput(data=request.data)
         fields.is_valid(raise_exception=True)
         given = fields.validated_data
-        tenant, at = caller(request).tenant, now()
+        tenant, now = caller(request).tenant, clock.now()
         if given.get("currency", tenant.currency) != tenant.currency:
             raise BudgetInvalid(f"this account is billed in {tenant.currency}", param="currency")
         with transaction.atomic():
@@ -75,12 +75,12 @@ class Budgets(APIView):
                 **_owner(tenant, given),
                 amount_micros=given["amount_micros"],
                 hard_stop=given["hard_stop"],
-                now=at,
+                now=now,
             )
             _record(
                 request, "budget.set", budget, {"amount_micros": budget.amount_micros, "hard_stop": budget.hard_stop}
             )
-        return Response(budget_json(budget_standing(tenant=tenant, budget_id=budget.pk, at=at)))
+        return Response(budget_json(budget_standing(tenant=tenant, budget_id=budget.pk, now=now)))
 
 
 class BudgetDetail(APIView):
@@ -91,7 +91,7 @@ class BudgetDetail(APIView):
         """Takes a budget away, with what it has counted."""
         tenant = caller(request).tenant
         with transaction.atomic():
-            before = budget_standing(tenant=tenant, budget_id=budget_id, at=now())
+            before = budget_standing(tenant=tenant, budget_id=budget_id, now=clock.now())
             budget_remove(tenant=tenant, budget_id=budget_id)
             _record(request, "budget.remove", before.budget, {})
         return Response(budget_json(before))
@@ -159,5 +159,10 @@ def _owner(tenant: Tenant, given: dict[str, Any]) -> dict[str, Any]:
 def _record(request: Request, action: str, budget: Any, details: dict[str, Any]) -> None:
     key = caller(request)
     audit_record(
-        actor=f"key:{key.key_id}", action=action, subject=str(budget), tenant=key.tenant, details=details, now=now()
+        actor=f"key:{key.key_id}",
+        action=action,
+        subject=str(budget),
+        tenant=key.tenant,
+        details=details,
+        now=clock.now(),
     )

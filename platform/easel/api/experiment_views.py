@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from easel.api import schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
@@ -30,7 +30,7 @@ class JobFeedback(APIView):
         fields = FeedbackInput(data=request.data)
         fields.is_valid(raise_exception=True)
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        given = feedback_give(job=job, now=now(), **fields.validated_data)
+        given = feedback_give(job=job, now=clock.now(), **fields.validated_data)
         return Response(
             {
                 "object": "feedback",
@@ -58,7 +58,7 @@ class Experiments(APIView):
             name=fields.validated_data["name"],
             model_name=fields.validated_data.get("model"),
             arms=fields.arm_plans(),
-            now=now(),
+            now=clock.now(),
         )
         found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
         return Response(experiment_json(found), status=201)
@@ -84,7 +84,7 @@ class ExperimentStop(APIView):
 
     @extend_schema(operation_id="experiments_stop", request=None, responses=answers(schemas.EXPERIMENT))
     def post(self, request: Request, name: str) -> Response:
-        return Response(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=now())))
+        return Response(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 
 class Rollouts(APIView):

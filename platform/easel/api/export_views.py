@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from billing.invoices.queries import statement_numbered
-from core.clock import now
+from core import clock
 from easel.api.authentication import caller
 from easel.api.downloads import download
 from easel.api.serializers import CostsExportQuery, FocusExportQuery, SpanQuery
@@ -80,7 +80,7 @@ class EventsExport(APIView):
 
 
 def _span(request: Request, query: Any) -> Span:
-    today: date = now().date()
+    today: date = clock.now().date()
     return Span(tenant=caller(request).tenant.slug, **query.days(today))
 
 

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from core.threads import as_view_of, in_thread
 from easel.api import openapi, schemas, waiting
 from easel.api.authentication import caller
@@ -101,7 +101,7 @@ async def _left(waits_for: WaitsFor) -> None:
     if waits_for.cancel_on_disconnect:
         # Without the database the job is drawn, as it would have been without the wish.
         with contextlib.suppress(OperationalError, InterfaceError):
-            await in_thread(lambda: job_cancel(Job.objects.get(id=waits_for.job_id), now=now()))
+            await in_thread(lambda: job_cancel(Job.objects.get(id=waits_for.job_id), now=clock.now()))
 
 
 async def _until_left(events: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:

@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from core.threads import as_view_of, in_thread
 from easel.api import openapi, schemas, streaming
 from easel.api.authentication import caller
@@ -73,7 +73,7 @@ class JobDetail(APIView):
     def delete(self, request: Request, job_id: UUID) -> Response:
         """Deletes the images, prompt, metadata and user of a finished job; what it did and cost stays."""
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        job_delete(job=job, actor=actor_of(request), now=now())
+        job_delete(job=job, actor=actor_of(request), now=clock.now())
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 
@@ -113,7 +113,7 @@ class JobCancel(APIView):
     @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(schemas.JOB))
     def post(self, request: Request, job_id: UUID) -> Response:
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        job_cancel(job, now=now())
+        job_cancel(job, now=clock.now())
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 
@@ -124,5 +124,5 @@ class JobImages(APIView):
     def delete(self, request: Request, job_id: UUID) -> Response:
         """Deletes the images, and ends the charge for storing them."""
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        outputs_delete(job=job, actor=actor_of(request), now=now())
+        outputs_delete(job=job, actor=actor_of(request), now=clock.now())
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))

@@ -8,7 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
@@ -32,7 +32,7 @@ class ImagesQuote(APIView):
         """
         spec = ImagesInput.spec(ImagesInput.read(request.data))
         limits = Limits.of(settings.EASEL)
-        return Response(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=now())))
+        return Response(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=clock.now())))
 
 
 def quote_json(quote: Quote) -> dict[str, Any]:

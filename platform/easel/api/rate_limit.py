@@ -24,7 +24,7 @@ from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from core.errors import DomainError
 from easel.api.authentication import caller
 from tenants.models import Quota
@@ -91,18 +91,18 @@ class RequestsPerMinute(BaseThrottle):
     def allow_request(self, request: Request, view: APIView) -> bool:
         if request.method == "POST":
             quotas = [quota for quota in quotas_of(caller(request)) if quota.requests_per_minute is not None]
-            take(request, quotas, at=now())
+            take(request, quotas, now=clock.now())
         return True
 
 
-def take(request: Request, quotas: Sequence[Quota], *, at: datetime) -> None:
+def take(request: Request, quotas: Sequence[Quota], *, now: datetime) -> None:
     """Takes a token of every bucket, or of none."""
     asked = [(quota.pk, quota.requests_per_minute) for quota in quotas]
     if not quotas or asked == getattr(request._request, "rate_limit_asked", None):
         return  # the request began anew (`core.configuration.assuming`) and has its token
     request._request.rate_limit_asked = asked  # type: ignore[attr-defined]
     try:
-        denied, buckets = spend(quotas, at=at)
+        denied, buckets = spend(quotas, now=now)
     except RedisError as error:
         # Money and the database's limits still hold; a tenant's work shouldn't stop for a counter of requests.
         SKIPPED.inc()
@@ -119,13 +119,13 @@ def take(request: Request, quotas: Sequence[Quota], *, at: datetime) -> None:
         )
 
 
-def spend(quotas: Sequence[Quota], *, at: datetime) -> tuple[tuple[Quota, int | None] | None, list[Bucket]]:
+def spend(quotas: Sequence[Quota], *, now: datetime) -> tuple[tuple[Quota, int | None] | None, list[Bucket]]:
     """Takes a token of each quota's bucket if all have one.
 
     Of those that had none, returns the quota that is the last to have one, with the seconds until then (None:
     never), and the buckets as they are. Raises `RedisError`.
     """
-    denied, levels = _ask(quotas, at=at, cost=TOKEN)
+    denied, levels = _ask(quotas, now=now, cost=TOKEN)
     buckets = [_bucket(quota, level) for quota, level in zip(quotas, levels, strict=True)]
     if not denied:
         return None, buckets
@@ -137,17 +137,17 @@ def spend(quotas: Sequence[Quota], *, at: datetime) -> tuple[tuple[Quota, int | 
     return max(waits, key=lambda wait: inf if wait[1] is None else wait[1]), buckets
 
 
-def look(quotas: Sequence[Quota], *, at: datetime) -> list[Bucket]:
+def look(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
     """The buckets as they are; takes nothing. Raises `RedisError`."""
-    return [_bucket(quota, level) for quota, level in zip(quotas, _ask(quotas, at=at, cost=0)[1], strict=True)]
+    return [_bucket(quota, level) for quota, level in zip(quotas, _ask(quotas, now=now, cost=0)[1], strict=True)]
 
 
-def _ask(quotas: Sequence[Quota], *, at: datetime, cost: int) -> tuple[bool, list[int]]:
+def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, list[int]]:
     """Whether a bucket lacked the cost, and the level of each."""
     # In braces what a Redis cluster hashes: both buckets are on one node, where one script moves them.
     keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.api_key_id or 'account'}" for quota in quotas]
     limits = [quota.requests_per_minute or 0 for quota in quotas]
-    moment = int(at.timestamp() * 1000)
+    moment = int(now.timestamp() * 1000)
     url = settings.EASEL.redis_url
     if time.monotonic() < _rests_until.get(url, 0.0):
         raise RedisError("it did not answer a moment ago")

@@ -262,12 +262,12 @@ def model_json(version: ModelVersion) -> dict[str, Any]:
     }
 
 
-def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
+def quota_json(api_key: ApiKey, *, now: datetime) -> dict[str, Any]:
     """Each limit that is set, whose it is, and how much of it is used; and how long what was made is kept."""
-    quotas, units = quotas_of(api_key), units_used(api_key, at=at)
+    quotas, units = quotas_of(api_key), units_used(api_key, now=now)
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
     queued = in_hand.filter(state=State.QUEUED)
-    buckets = _buckets(quotas, at)
+    buckets = _buckets(quotas, now)
     rows = []
     for quota in quotas:
         own = quota.api_key_id is not None
@@ -279,8 +279,8 @@ def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
             **({"requests_per_minute": bucket.limit - bucket.remaining} if bucket else {}),
         }
         resets_at = {
-            "image_units_per_month": next_month(at),
-            **({"requests_per_minute": at + timedelta(seconds=bucket.reset_seconds)} if bucket else {}),
+            "image_units_per_month": next_month(now),
+            **({"requests_per_minute": now + timedelta(seconds=bucket.reset_seconds)} if bucket else {}),
         }
         for name in LIMITS:
             if (limit := getattr(quota, name)) is None:
@@ -299,11 +299,13 @@ def quota_json(api_key: ApiKey, *, at: datetime) -> dict[str, Any]:
     return {"object": "list", "data": rows, "retention": asdict(kept)}
 
 
-def _buckets(quotas: Sequence[Quota], at: datetime) -> dict[UUID | None, Bucket]:
+def _buckets(quotas: Sequence[Quota], now: datetime) -> dict[UUID | None, Bucket]:
     """By key; none while Redis is away, when nothing is counted either."""
     limited = [quota for quota in quotas if quota.requests_per_minute is not None]
     try:
-        return dict(zip((quota.api_key_id for quota in limited), look(limited, at=at), strict=True)) if limited else {}
+        return (
+            dict(zip((quota.api_key_id for quota in limited), look(limited, now=now), strict=True)) if limited else {}
+        )
     except RedisError:
         return {}
 

@@ -120,7 +120,7 @@ DELIVERY = object_of(
     data={"type": "object", "additionalProperties": True},
     attempts={
         "type": "array",
-        "items": object_of(at=TIME, status=or_null(WHOLE), outcome=TEXT, seconds=NUMBER, response=TEXT),
+        "items": object_of(now=TIME, status=or_null(WHOLE), outcome=TEXT, seconds=NUMBER, response=TEXT),
     },
 )
 DELIVERIES = list_of(DELIVERY, has_more={"type": "boolean"})

@@ -19,7 +19,7 @@ from billing.invoices.queries import (
 )
 from billing.invoices.statements import statement_now
 from billing.models import Statement, StatementLine
-from core.clock import now
+from core import clock
 from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
@@ -46,7 +46,7 @@ class StatementCurrent(APIView):
     @extend_schema(operation_id="statements_current", responses=answers(money_schemas.STATEMENT))
     def get(self, request: Request) -> Response:
         """What this month's statement would say if it ended now."""
-        return Response(statement_whole_json(*statement_now(caller(request).tenant, now=now())))
+        return Response(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
 
 
 class StatementDetail(APIView):

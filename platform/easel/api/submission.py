@@ -12,7 +12,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponseBase
 from rest_framework.request import Request
 
-from core.clock import now
+from core import clock
 from core.idempotency import Outcome, idempotent
 from core.revision import optimistic
 from core.threads import SHORT, threaded
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | None]:
     """Admits a generation, once per Idempotency-Key; the job unless it was admitted before."""
     limits = Limits.of(settings.EASEL)
-    at = now()
+    now = clock.now()
     job: Job | None = None
 
     def make() -> UUID:
@@ -38,13 +38,13 @@ def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | 
             limits=limits,
             job_id=uuid.uuid4(),
             request_id=request._request.request_id,  # type: ignore[attr-defined]
-            now=at,
+            now=now,
         )
         return job.id
 
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     outcome = idempotent(
-        tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=at, make=make
+        tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=now, make=make
     )
     return outcome, job
 

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from core.clock import now
+from core import clock
 from core.idempotency import idempotent
 from easel.api import schemas
 from easel.api.authentication import caller
@@ -49,7 +49,7 @@ def delivery_json(delivery: WebhookDelivery) -> dict[str, Any]:
         "data": delivery.message.data,
         "attempts": [
             {
-                "at": one.at,
+                "at": one.sent_at,
                 "status": one.status,
                 "outcome": one.outcome,
                 "seconds": round(one.seconds, 3),
@@ -79,13 +79,13 @@ class Webhooks(APIView):
         def make() -> UUID:
             nonlocal secret
             endpoint, secret = endpoints.endpoint_create(
-                tenant=caller(request).tenant, endpoint_id=uuid.uuid4(), now=now(), **fields.validated_data
+                tenant=caller(request).tenant, endpoint_id=uuid.uuid4(), now=clock.now(), **fields.validated_data
             )
             return endpoint.id
 
         key = request.headers.get("Idempotency-Key")
         outcome = idempotent(
-            tenant=caller(request).tenant, endpoint="webhooks", key=key, body=request.data, now=now(), make=make
+            tenant=caller(request).tenant, endpoint="webhooks", key=key, body=request.data, now=clock.now(), make=make
         )
         headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
         return Response(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
@@ -111,7 +111,9 @@ class WebhookDetail(APIView):
         fields = WebhookChangeInput(data=request.data)
         fields.is_valid(raise_exception=True)
         endpoint = _endpoint(request, webhook_id)
-        return Response(webhook_json(endpoints.endpoint_change(endpoint, changes=fields.validated_data, now=now())))
+        return Response(
+            webhook_json(endpoints.endpoint_change(endpoint, changes=fields.validated_data, now=clock.now()))
+        )
 
     @extend_schema(operation_id="webhooks_delete", responses={204: None})
     def delete(self, request: Request, webhook_id: UUID) -> Response:
@@ -125,7 +127,7 @@ class WebhookRotate(APIView):
     @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(schemas.WEBHOOK_MADE))
     def post(self, request: Request, webhook_id: UUID) -> Response:
         """Gives it a new secret, in this answer alone; for a day the one before signs beside it."""
-        return Response(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=now())))
+        return Response(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
 
 
 class WebhookTest(APIView):
@@ -134,7 +136,7 @@ class WebhookTest(APIView):
     @extend_schema(operation_id="webhooks_test", request=None, responses=answers(schemas.DELIVERY, status=202))
     def post(self, request: Request, webhook_id: UUID) -> Response:
         """Sends `webhook.test`; the delivery tells what came of it."""
-        return Response(delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), at=now())), status=202)
+        return Response(delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())), status=202)
 
 
 class WebhookDeliveries(APIView):
@@ -159,7 +161,7 @@ class WebhookReplay(APIView):
     def post(self, request: Request, webhook_id: UUID, delivery_id: UUID) -> Response:
         """Sends it once more, under the same `webhook-id`."""
         found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)
-        outbox.delivery_replay(found, now=now())
+        outbox.delivery_replay(found, now=clock.now())
         return Response(
             delivery_json(queries.delivery_get(endpoint=found.endpoint, delivery_id=delivery_id)), status=202
         )

@@ -56,7 +56,7 @@ def adapter_add_version(
         _lock(storage_key)
         # By content, so that a crash between here and the commit leaves nothing that the next upload won't overwrite.
         store().put(storage_key, io.BytesIO(content), "application/octet-stream")
-        objects_stored(project=project, kind=StoredObject.Kind.ADAPTER, sizes={storage_key: len(content)}, at=now)
+        objects_stored(project=project, kind=StoredObject.Kind.ADAPTER, sizes={storage_key: len(content)}, now=now)
         adapter, _ = Adapter.objects.get_or_create(
             tenant=tenant, name=name, defaults={"model": version.model, "created_at": now}
         )
@@ -111,7 +111,7 @@ def adapter_files_delete_retired(*, in_use: Collection[UUID], now: datetime) -> 
             if living.filter(storage_key=storage_key).exists():
                 continue
             store().delete(storage_key)
-            deleted += objects_deleted(storage_keys=[storage_key], at=now)
+            deleted += objects_deleted(storage_keys=[storage_key], now=now)
     return deleted
 
 
@@ -120,7 +120,7 @@ def adapters_erase(*, tenant: Tenant, now: datetime) -> None:
     for adapter in tenant.adapters.prefetch_related("versions"):
         keys = [version.storage_key for version in adapter.versions.all()]
         store().delete_all(keys)
-        objects_deleted(storage_keys=keys, at=now)
+        objects_deleted(storage_keys=keys, now=now)
         Adapter.objects.filter(pk=adapter.pk).update(name=erased_name(adapter.pk), retired_at=adapter.retired_at or now)
 
 

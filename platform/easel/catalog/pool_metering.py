@@ -44,7 +44,7 @@ def pool_day_meter(*, day_id: int, now: datetime) -> bool:
         key=f"pool/{day.pk}/{metered}",
         occurred_at=datetime.combine(day.day + timedelta(days=1), time(), UTC) - _INSTANT,
         description=f"pool {day.pool}, worker {day.worker} on {day.day}"[:200],
-        at=now,
+        now=now,
     )
     day.metered_seconds = day.up_seconds
     day.save(update_fields=["metered_seconds"])

@@ -60,12 +60,12 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
 
 def _by_day(since: datetime, until: datetime) -> Iterator[tuple[date, timedelta]]:
     """The days (UTC) of a time, with how much of it is in each."""
-    at = since.astimezone(UTC)
-    while at.date() < until.astimezone(UTC).date():
-        midnight = datetime.combine(at.date() + timedelta(days=1), time(), UTC)
-        yield at.date(), midnight - at
-        at = midnight
-    yield at.date(), until - at
+    now = since.astimezone(UTC)
+    while now.date() < until.astimezone(UTC).date():
+        midnight = datetime.combine(now.date() + timedelta(days=1), time(), UTC)
+        yield now.date(), midnight - now
+        now = midnight
+    yield now.date(), until - now
 
 
 def _begun(pool: Pool, report: WorkerBeat, started_at: datetime, beat_at: datetime) -> Worker:

@@ -51,7 +51,7 @@ def tenant_grant(
             tenant=found,
             amount_micros=to_micros(amount),
             reference=uuid.uuid4(),
-            at=act.now,
+            now=act.now,
             description=reason[:200],
             category=category,
             priority=priority,
@@ -196,7 +196,7 @@ def tenant_budget(
                 "left": f"{from_micros(one.left_micros):.6f}",
                 "resets_at": one.resets_at.isoformat(),
             }
-            for one in budgets_of(found, at=act.now)
+            for one in budgets_of(found, now=act.now)
         ]
     print_rows(rows, as_json)
 

@@ -27,7 +27,7 @@ def price() -> None:
 @click.option("--currency", default="USD", show_default=True, help="Of the list; a tenant has its own.")
 @click.option("--at", type=Instant(), help="An instant; by default now.")
 @as_json_option
-def price_list(tenant_name: str | None, currency: str, at: datetime | None, as_json: bool) -> None:
+def price_list(tenant_name: str | None, currency: str, now: datetime | None, as_json: bool) -> None:
     """List the prices in force."""
     with django_ready():
         from billing.models import PriceBook
@@ -35,13 +35,13 @@ def price_list(tenant_name: str | None, currency: str, at: datetime | None, as_j
         from billing.pricing.price_books import RateTerms, list_at, rates_of
         from easel.cli.tenants import tenant_named
 
-        at = at or datetime.now(UTC)
+        now = now or datetime.now(UTC)
         books: list[PriceBook | None] = []
         if tenant_name:
             tenant = tenant_named(tenant_name)
-            contract = contract_at(tenant=tenant, at=at)
+            contract = contract_at(tenant=tenant, now=now)
             currency, books = tenant.currency, [contract.price_book if contract else None]
-        books.append(list_at(currency=currency, at=at))
+        books.append(list_at(currency=currency, now=now))
         rows = [
             {
                 "price_book": str(book),

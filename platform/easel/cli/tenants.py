@@ -273,7 +273,7 @@ def _grant(owner: Any, amount: Decimal, now: datetime) -> None:
     from billing.ledger import ledger
     from billing.money import to_micros
 
-    ledger.grant(tenant=owner, amount_micros=to_micros(amount), reference=uuid.uuid4(), at=now)
+    ledger.grant(tenant=owner, amount_micros=to_micros(amount), reference=uuid.uuid4(), now=now)
 
 
 def tenant_named(slug: str) -> Any:

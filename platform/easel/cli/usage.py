@@ -22,10 +22,10 @@ class Instant(click.ParamType[datetime]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         try:
-            at = datetime.fromisoformat(str(value))
+            now = datetime.fromisoformat(str(value))
         except ValueError:
             self.fail(f"{value!r} is no time, as 2027-01-01 or 2027-01-01T00:00:00Z", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
+        return now if now.tzinfo else now.replace(tzinfo=UTC)
 
 
 class RecordNotFound(DomainError):

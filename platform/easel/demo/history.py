@@ -97,9 +97,9 @@ def history_make(*, now: datetime, progress: Callable[[int, int], None]) -> int:
         day = start + timedelta(days=number)
         busy = 0.0
         for customer in CUSTOMERS:
-            for at in _times(customer, day, number, dice):
-                if at + timedelta(minutes=5) < now:
-                    busy += _job(dice.choice(keys[customer.slug]), customer, pool, at, dice)
+            for asked_at in _times(customer, day, number, dice):
+                if asked_at + timedelta(minutes=5) < now:
+                    busy += _job(dice.choice(keys[customer.slug]), customer, pool, asked_at, dice)
                     jobs += 1
         _beats(pool, day, busy, now)
         progress(number + 1, DAYS)
@@ -112,25 +112,25 @@ def history_make(*, now: datetime, progress: Callable[[int, int], None]) -> int:
 
 
 @transaction.atomic
-def _model(at: datetime) -> tuple[Pool, ModelVersion]:
+def _model(now: datetime) -> tuple[Pool, ModelVersion]:
     """A model and a pool of the history alone, so that its jobs meet no worker of today."""
     pool = Pool.objects.create(
-        slug=POOL, namespace=f"easel-{POOL}", gpu_class=GPU_CLASS, gpu_hour_cost=_HOUR_COST, created_at=at
+        slug=POOL, namespace=f"easel-{POOL}", gpu_class=GPU_CLASS, gpu_hour_cost=_HOUR_COST, created_at=now
     )
     checkpoint = main_version(None).checkpoint
-    return pool, version_register(model_name=MODEL, checkpoint=checkpoint, pool=pool, limits=DEMO_LIMITS, now=at)
+    return pool, version_register(model_name=MODEL, checkpoint=checkpoint, pool=pool, limits=DEMO_LIMITS, now=now)
 
 
 @transaction.atomic
-def _tenant(customer: Customer, at: datetime) -> list[ApiKey]:
+def _tenant(customer: Customer, now: datetime) -> list[ApiKey]:
     """The tenant with a key for each of its projects."""
-    tenant, _ = tenant_create(slug=customer.slug, name=f"{customer.slug} (generated history)", now=at)
-    ledger.grant(tenant=tenant, amount_micros=_CREDIT_MICROS, reference=uuid.uuid4(), at=at, description="history")
+    tenant, _ = tenant_create(slug=customer.slug, name=f"{customer.slug} (generated history)", now=now)
+    ledger.grant(tenant=tenant, amount_micros=_CREDIT_MICROS, reference=uuid.uuid4(), now=now, description="history")
     keys = []
     for slug, department in customer.projects.items():
         labels = {"department": department, "history": "generated"}
-        project = project_create(tenant=tenant, slug=slug, labels=labels, now=at)
-        keys.append(key_issue(project=project, pepper=settings.EASEL.secret_key, name="history", now=at)[0])
+        project = project_create(tenant=tenant, slug=slug, labels=labels, now=now)
+        keys.append(key_issue(project=project, pepper=settings.EASEL.secret_key, name="history", now=now)[0])
     return keys
 
 
@@ -145,13 +145,13 @@ def _beats(pool: Pool, day: datetime, busy_seconds: float, now: datetime) -> Non
     """The pool's worker was started when there was work: half as long again as it was busy, and the time to load."""
     opened = day + timedelta(hours=8)
     up = timedelta(seconds=_LOAD_SECONDS + 1.5 * busy_seconds)
-    for at, done in ((opened + timedelta(seconds=_LOAD_SECONDS), 0.0), (opened + up, busy_seconds)):
-        if at < now:
-            worker_seen(pool=pool, report=_beat(opened, done), now=at)
+    for beat_at, done in ((opened + timedelta(seconds=_LOAD_SECONDS), 0.0), (opened + up, busy_seconds)):
+        if beat_at < now:
+            worker_seen(pool=pool, report=_beat(opened, done), now=beat_at)
 
 
 @transaction.atomic
-def _job(key: ApiKey, customer: Customer, pool: Pool, at: datetime, dice: random.Random) -> float:
+def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: random.Random) -> float:
     """Admits, leases and ends a job, in one transaction, so that no dispatcher of today sees it; its GPU seconds."""
     job = job_submit(
         api_key=key,
@@ -166,10 +166,10 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, at: datetime, dice: random
         limits=Limits.of(settings.EASEL),
         job_id=uuid.UUID(int=dice.getrandbits(128), version=4),
         request_id="history",
-        now=at,
+        now=now,
     )
     [attempt] = queue.attempts_lease(
-        [queue.Chosen(job.id, 0.0)], now=at + timedelta(seconds=dice.expovariate(1)), lease_seconds=15
+        [queue.Chosen(job.id, 0.0)], now=now + timedelta(seconds=dice.expovariate(1)), lease_seconds=15
     )
     units = job.width * job.height * job.n / 512**2
     gpu_seconds = round(units * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)

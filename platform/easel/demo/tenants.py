@@ -37,7 +37,7 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
                 accounts.project_create(tenant=tenant, slug=name, now=now)
             missing = _CREDIT_MICROS - ledger.balances(tenant)["credit"]
             if missing > _CREDIT_MICROS // 2:
-                ledger.grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), at=now)
+                ledger.grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), now=now)
             tenant.api_keys.filter(name=_KEY_NAME, revoked_at=None).update(revoked_at=now)
             project = Project.objects.get(tenant=tenant, slug="default")
             _, secrets[slug] = keys.key_issue(

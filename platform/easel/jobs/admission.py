@@ -208,7 +208,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
         uses=uses,
         drawn=drawn,
         ttl_seconds=ttl_seconds,
-        prices=Prices.at(tenant=tenant, at=now),
+        prices=Prices.at(tenant=tenant, now=now),
         key=key,
         source=result_find(tenant=tenant, key=key, now=now) if key else None,
         drawing=cost_bound(version=version, pool=pool, tier=tier, width=width, height=height, steps=steps, n=spec.n),
@@ -248,7 +248,7 @@ def job_admit(plan: Plan, *, job_id: UUID, request_id: str, now: datetime) -> Jo
         api_key=api_key,
         amount_micros=plan.prices.max_micros(plan.most),
         reference=job_id,
-        at=now,
+        now=now,
     )
     # After the hold, as a job's end settles the hold before it gives units back: locks are taken in one order.
     if any(quota.image_units_per_month is not None or quota.concurrent_jobs_max is not None for quota in plan.quotas):
@@ -274,7 +274,7 @@ def _answer(job: Job, source: Job, prices: Prices, now: datetime) -> None:
         quantities=_HIT,
         dimensions={**dimensions_of(job), "cached": "yes"},
         prices=prices,
-        at=now,
+        now=now,
     )
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
@@ -315,7 +315,7 @@ def _counted(plan: Plan, quotas: list[Quota], now: datetime) -> list[PipelinedQu
         if unfinished.count() >= quota.concurrent_jobs_max:
             raise ConcurrencyExceeded(limit=quota.concurrent_jobs_max, owner=owner_of(quota))
     units = image_units(width=plan.drawn.width, height=plan.drawn.height, n=plan.drawn.n)
-    counts = [units_take(api_key=api_key, quotas=quotas, image_units=units, at=now)]
+    counts = [units_take(api_key=api_key, quotas=quotas, image_units=units, now=now)]
     if plan.source is None:  # an answer from the cache never waits
         counts.append(queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, now=now))
     return counts

@@ -190,7 +190,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
         project=job.project,
         kind=StoredObject.Kind.OUTPUT,
         sizes={output_key(job, UUID(report.attempt_token), o.index): o.size_bytes for o in report.outputs},
-        at=now,
+        now=now,
     )
     units = image_units(width=job.width, height=job.height, n=len(report.outputs))
     quantities = (
@@ -199,14 +199,14 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     )
     # The prices of the quote: a price that changed meanwhile is for later requests.
-    prices = Prices.at(tenant=job.tenant, at=job.created_at)
+    prices = Prices.at(tenant=job.tenant, now=job.created_at)
     charged = settle(
         project=job.project,
         job_id=job.id,
         quantities=quantities,
         dimensions=dimensions_of(job),
         prices=prices,
-        at=now,
+        now=now,
     )
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
@@ -218,7 +218,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
 
 def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> Applied:
     """Ends a job that its worker gave up half-way; it pays for the steps it took if the price book says so."""
-    prices = Prices.at(tenant=job.tenant, at=job.created_at) if report.steps_done else None
+    prices = Prices.at(tenant=job.tenant, now=job.created_at) if report.steps_done else None
     if prices and prices.bills_stopped_work:
         units = image_units(width=job.width, height=job.height, n=job.n)
         share = Decimal(min(report.steps_done, job.steps * job.n)) / (job.steps * job.n)
@@ -231,7 +231,7 @@ def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> App
             ),
             dimensions=dimensions_of(job),
             prices=prices,
-            at=now,
+            now=now,
         )
     expired = ("job_expired", "the job expired before it was drawn") if state == State.EXPIRED else ("", "")
     return _end(job, state, now, *expired)
@@ -257,7 +257,7 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
 
 def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
     """Ends a job that made nothing: its hold goes back whole, unless it was charged for what it did."""
-    ledger.void(tenant=job.tenant, reference=job.id, at=now)
+    ledger.void(tenant=job.tenant, reference=job.id, now=now)
     units = image_units(width=job.width, height=job.height, n=job.n)
     units_return(api_key=job.api_key, image_units=units, taken_at=job.created_at)
     job.state, job.finished_at = state, now

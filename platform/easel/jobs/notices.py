@@ -26,4 +26,4 @@ def job_notify(job: Job, *, now: datetime) -> None:
             "cost": {"amount_micros": charged_micros(job.id), "currency": job.tenant.currency},
         }
 
-    webhook_emit(tenant=job.tenant, event=Event(f"job.{job.state}"), data=data, at=now)
+    webhook_emit(tenant=job.tenant, event=Event(f"job.{job.state}"), data=data, now=now)

@@ -46,7 +46,7 @@ def images_delete(job_ids: Collection[UUID], *, now: datetime) -> int:
     keys = dict(outputs.values_list("pk", "storage_key"))
     store().delete_all(keys.values())
     Output.objects.filter(pk__in=keys).update(deleted_at=now)
-    objects_deleted(storage_keys=keys.values(), at=now)
+    objects_deleted(storage_keys=keys.values(), now=now)
     Job.objects.filter(pk__in=job_ids, images_deleted_at=None).exclude(finished_at=None).update(images_deleted_at=now)
     return len(keys)
 

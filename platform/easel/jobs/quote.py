@@ -89,7 +89,7 @@ def _lines(plan: Plan, now: datetime) -> Iterator[QuoteLine]:
         tariff = plan.prices.tariff(most)
         if tariff is None:
             continue  # what nobody prices is not charged
-        used_before = month_so_far(tenant=plan.api_key.tenant, tariff=tariff, at=now)
+        used_before = month_so_far(tenant=plan.api_key.tenant, tariff=tariff, now=now)
         expected = plan.prices.line(quantity, used_before=used_before)
         assert expected is not None  # it has a tariff
         yield QuoteLine(expected, most, plan.prices.max_micros([most]))

@@ -111,4 +111,4 @@ def result_copy(source: Job, *, to: Job, now: datetime) -> None:
         raise FileNotFoundError(f"{len(outputs)} of {to.n} images of {source.id} are there")
     Output.objects.bulk_create(outputs)
     sizes = {output.storage_key: output.size_bytes for output in outputs}
-    objects_stored(project=to.project, kind=StoredObject.Kind.OUTPUT, sizes=sizes, at=now)
+    objects_stored(project=to.project, kind=StoredObject.Kind.OUTPUT, sizes=sizes, now=now)

@@ -12,11 +12,11 @@ from easel.portal.site import portal
 
 @admin.register(AuditEvent, site=portal)
 class AuditEventPage(Page):
-    list_display = ("at", "actor", "action", "tenant", "subject", "shown_details")
-    list_filter = (TenantFilter, ActorFilter, ActionFilter, ("at", RangeDateFilter))
+    list_display = ("recorded_at", "actor", "action", "tenant", "subject", "shown_details")
+    list_filter = (TenantFilter, ActorFilter, ActionFilter, ("recorded_at", RangeDateFilter))
     list_select_related = ("tenant",)
-    ordering = ("-at", "-id")
-    fields = ("at", "actor", "action", "tenant", "subject", "shown_details")
+    ordering = ("-recorded_at", "-id")
+    fields = ("recorded_at", "actor", "action", "tenant", "subject", "shown_details")
     readonly_fields = ("shown_details",)
 
     @admin.display(description="details")

@@ -44,8 +44,8 @@ def seconds(value: Any) -> str:
     return NOTHING if value is None else f"{float(value):.3f} s"
 
 
-def when(at: datetime | None) -> str:
-    return NOTHING if at is None else date_format(at, "DATETIME_FORMAT")
+def when(now: datetime | None) -> str:
+    return NOTHING if now is None else date_format(now, "DATETIME_FORMAT")
 
 
 def code(text: object) -> SafeString:

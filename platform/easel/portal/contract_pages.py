@@ -148,7 +148,7 @@ END_CONTRACT = Act(
     permission="billing.add_contract",
     perform=_end,
     form=EndForm,
-    applies=lambda tenant: contract_at(tenant=tenant, at=datetime.now(UTC)) is not None,
+    applies=lambda tenant: contract_at(tenant=tenant, now=datetime.now(UTC)) is not None,
     explain="Ends the contract, sooner than was agreed.",
     danger=True,
 )

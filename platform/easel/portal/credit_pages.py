@@ -142,7 +142,7 @@ def _grant(
         tenant=tenant,
         amount_micros=to_micros(amount),
         reference=token,
-        at=operator.now,
+        now=operator.now,
         description=reason,
         category=CreditGrant.Category.PROMOTIONAL if promotional else CreditGrant.Category.PAID,
         priority=50 if priority is None else priority,
@@ -339,7 +339,7 @@ def credit_sections(tenant: Tenant) -> Iterable[Section]:
                 "yes" if one.budget.hard_stop else "no",
                 cells.when(one.resets_at),
             )
-            for one in budgets_of(tenant, at=datetime.now(UTC))
+            for one in budgets_of(tenant, now=datetime.now(UTC))
         ],
         "No budget: set one, to be told in time or to stop in time.",
     )

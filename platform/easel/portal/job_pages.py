@@ -220,8 +220,8 @@ def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
         (job.deleted_at, "what it said deleted"),
     ]
     # Stable: what happened at one instant stays in the order in which it happens.
-    known = sorted(((at, what) for at, what in moments if at is not None), key=lambda moment: moment[0])
-    return [(cells.when(at), cells.seconds((at - job.created_at).total_seconds()), what) for at, what in known]
+    known = sorted(((now, what) for now, what in moments if now is not None), key=lambda moment: moment[0])
+    return [(cells.when(now), cells.seconds((now - job.created_at).total_seconds()), what) for now, what in known]
 
 
 def _money(job: Job) -> Iterable[Section]:

@@ -118,7 +118,13 @@ class WebhookDeliveryPage(Page):
             "Attempts",
             ("At", "Answer", "Outcome", "Seconds", "What it said"),
             [
-                (cells.when(one.at), one.status or cells.NOTHING, one.outcome, cells.seconds(one.seconds), one.response)
+                (
+                    cells.when(one.sent_at),
+                    one.status or cells.NOTHING,
+                    one.outcome,
+                    cells.seconds(one.seconds),
+                    one.response,
+                )
                 for one in row.tries.all()
             ],
             "None yet.",

@@ -84,7 +84,7 @@ def _finish(tenant: Tenant, actor: str, now: datetime) -> None:
     if tenant.erased_at is not None or left:
         return
     stored = StoredObject.objects.filter(project__tenant=tenant, deleted_at=None)
-    objects_deleted(storage_keys=stored.values_list("storage_key", flat=True), at=now)
+    objects_deleted(storage_keys=stored.values_list("storage_key", flat=True), now=now)
     experiments_erase(tenant=tenant, now=now)
     tenant_forget(tenant=tenant, now=now)
     details = {

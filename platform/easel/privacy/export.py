@@ -154,8 +154,8 @@ def _folder(path: Path) -> Iterator[Open]:
     path.mkdir(mode=0o700, exist_ok=True)
 
     def member(name: str) -> IO[bytes]:
-        at = path / name
-        at.parent.mkdir(parents=True, exist_ok=True)
-        return at.open("wb")
+        now = path / name
+        now.parent.mkdir(parents=True, exist_ok=True)
+        return now.open("wb")
 
     yield member

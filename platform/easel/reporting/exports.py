@@ -57,12 +57,12 @@ class Span:
     end: date
     tenant: str | None = None
 
-    def condition(self, at: str, tenant: str) -> sql.Composed:
-        """SQL for the rows whose instant in the column `at` is in it, and whose tenant is that."""
+    def condition(self, column: str, tenant: str) -> sql.Composed:
+        """SQL for the rows whose instant in `column` is within the span, and whose tenant is that."""
         days = sql.SQL(
-            "{at} >= {start}::date::timestamp AT TIME ZONE 'UTC'"
-            " AND {at} < ({end}::date + 1)::timestamp AT TIME ZONE 'UTC'"
-        ).format(at=sql.Identifier(at), start=sql.Literal(self.start), end=sql.Literal(self.end))
+            "{column} >= {start}::date::timestamp AT TIME ZONE 'UTC'"
+            " AND {column} < ({end}::date + 1)::timestamp AT TIME ZONE 'UTC'"
+        ).format(column=sql.Identifier(column), start=sql.Literal(self.start), end=sql.Literal(self.end))
         return sql.SQL("{} AND {}").format(days, self.of_tenant(tenant))
 
     def of_tenant(self, column: str) -> sql.Composed:

@@ -26,7 +26,7 @@ MAIL_RETRIES = timedelta(days=1)
 def crossings_notify(*, now: datetime) -> int:
     """Sends each crossing that isn't told yet to its tenant's webhooks and into the audit log; returns how many."""
     due = _of_budgets().filter(notified_at=None).select_for_update(of=("self",), skip_locked=True)
-    crossings = list(due.order_by("at", "id")[:BATCH])
+    crossings = list(due.order_by("crossed_at", "id")[:BATCH])
     for crossing in crossings:
         budget = crossing.budget_month.budget
         audit_record(
@@ -38,7 +38,7 @@ def crossings_notify(*, now: datetime) -> int:
             now=now,
         )
         data = partial(crossing_json, crossing)
-        webhook_emit(tenant=budget.tenant, event=Event.BUDGET_CROSSED, data=data, at=crossing.at)
+        webhook_emit(tenant=budget.tenant, event=Event.BUDGET_CROSSED, data=data, now=crossing.crossed_at)
         crossing.notified_at = now
         crossing.save(update_fields=["notified_at"])
     return len(crossings)
@@ -52,7 +52,7 @@ def crossings_mail(*, now: datetime) -> int:
     """
     sent = 0
     connection = get_connection() if settings.EASEL.email_url else None
-    due = _of_budgets().filter(mailed_at=None, at__gt=now - MAIL_RETRIES).order_by("at", "id")
+    due = _of_budgets().filter(mailed_at=None, crossed_at__gt=now - MAIL_RETRIES).order_by("crossed_at", "id")
     for crossing in due[:BATCH]:
         address = profile_of(crossing.budget_month.budget.tenant).email
         if connection is not None and address:
@@ -86,7 +86,7 @@ def crossing_json(crossing: BudgetCrossing) -> dict[str, Any]:
         "spent_micros": crossing.spent_micros,
         "currency": budget.currency,
         "hard_stop": budget.hard_stop,
-        "reached_at": crossing.at.isoformat(),
+        "reached_at": crossing.crossed_at.isoformat(),
     }
 
 

@@ -88,7 +88,7 @@ class Claim:
     url: str
     body: bytes
     headers: dict[str, str]
-    at: datetime
+    sent_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +131,7 @@ def _claim(row: WebhookDelivery, now: datetime) -> Claim:
         in_use.append(endpoint.previous_secret)
     body = message_body(message)
     secrets_in_use = [secret_open(sealed, key=settings.EASEL.secret_key) for sealed in in_use]
-    signature = signed_headers(message_id=message_id(message), at=now, body=body, secrets_in_use=secrets_in_use)
+    signature = signed_headers(message_id=message_id(message), now=now, body=body, secrets_in_use=secrets_in_use)
     return Claim(
         delivery_id=row.pk,
         endpoint_id=endpoint.pk,
@@ -140,7 +140,7 @@ def _claim(row: WebhookDelivery, now: datetime) -> Claim:
         url=endpoint.url,
         body=body,
         headers={"content-type": "application/json", "user-agent": "Easel-Webhooks", **signature},
-        at=now,
+        sent_at=now,
     )
 
 
@@ -229,7 +229,7 @@ def delivery_record(claim: Claim, answer: DeliveryResult, *, now: datetime, draw
         return  # deleted meanwhile
     WebhookAttempt.objects.create(
         delivery=row,
-        at=claim.at,
+        sent_at=claim.sent_at,
         seconds=answer.seconds,
         status=answer.status,
         outcome=answer.outcome,

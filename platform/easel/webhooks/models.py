@@ -104,14 +104,14 @@ class WebhookAttempt(models.Model):
     """One request to an endpoint, and what came of it."""
 
     delivery = models.ForeignKey(WebhookDelivery, on_delete=models.CASCADE, related_name="tries")
-    at = models.DateTimeField()
+    sent_at = models.DateTimeField()
     seconds = models.FloatField()
     status = models.PositiveSmallIntegerField(null=True, help_text="None: no answer.")
     outcome = models.CharField(max_length=200, help_text="`delivered`, or what went wrong.")
     response = models.CharField(max_length=500, blank=True, help_text="How the answer began.")
 
     class Meta:
-        ordering = [F("at").asc()]
+        ordering = [F("sent_at").asc()]
 
 
 class WebhookTotal(models.Model):

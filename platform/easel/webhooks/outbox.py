@@ -17,17 +17,17 @@ CHANNEL = "easel_webhooks"
 
 @transaction.atomic
 def webhook_emit(
-    *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], at: datetime
+    *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], now: datetime
 ) -> WebhookMessage | None:
     """Sends a message to each of a tenant's webhooks that want this event; None, and no data asked, where none does."""
     wanting = WebhookEndpoint.objects.filter(
         Q(events=[]) | Q(events__contains=[event]), tenant=tenant, disabled_at=None
     )
-    return _send(list(wanting), tenant=tenant, event=event, data=data, at=at)
+    return _send(list(wanting), tenant=tenant, event=event, data=data, now=now)
 
 
 @transaction.atomic
-def webhook_test(endpoint: WebhookEndpoint, *, at: datetime) -> WebhookDelivery:
+def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery:
     """Sends `webhook.test` to one webhook, whatever it wants. Raises `WebhookDisabled`."""
     if endpoint.disabled_at is not None:
         raise WebhookDisabled
@@ -35,7 +35,7 @@ def webhook_test(endpoint: WebhookEndpoint, *, at: datetime) -> WebhookDelivery:
     def data() -> dict[str, Any]:
         return {"webhook_id": str(endpoint.pk), "message": "This webhook works."}
 
-    message = _send([endpoint], tenant=endpoint.tenant, event=Event.TEST, data=data, at=at)
+    message = _send([endpoint], tenant=endpoint.tenant, event=Event.TEST, data=data, now=now)
     return WebhookDelivery.objects.get(message=message)
 
 
@@ -52,13 +52,13 @@ def delivery_replay(delivery: WebhookDelivery, *, now: datetime) -> WebhookDeliv
 
 
 def _send(
-    endpoints: list[WebhookEndpoint], *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], at: datetime
+    endpoints: list[WebhookEndpoint], *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], now: datetime
 ) -> WebhookMessage | None:
     if not endpoints:
         return None
-    message = WebhookMessage.objects.create(id=uuid.uuid4(), tenant=tenant, event=event, data=data(), created_at=at)
+    message = WebhookMessage.objects.create(id=uuid.uuid4(), tenant=tenant, event=event, data=data(), created_at=now)
     WebhookDelivery.objects.bulk_create(
-        WebhookDelivery(id=uuid.uuid4(), endpoint=endpoint, message=message, next_at=at, created_at=at)
+        WebhookDelivery(id=uuid.uuid4(), endpoint=endpoint, message=message, next_at=now, created_at=now)
         for endpoint in endpoints
     )
     _wake()

@@ -29,9 +29,9 @@ def secret_open(sealed: bytes | memoryview, *, key: str) -> str:
     return _box(key).decrypt(bytes(sealed)).decode()
 
 
-def signed_headers(*, message_id: str, at: datetime, body: bytes, secrets_in_use: Iterable[str]) -> dict[str, str]:
+def signed_headers(*, message_id: str, now: datetime, body: bytes, secrets_in_use: Iterable[str]) -> dict[str, str]:
     """The headers that prove a body: for each secret `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64."""
-    timestamp = str(int(at.timestamp()))
+    timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (
         base64.b64encode(hmac.digest(base64.b64decode(secret.removeprefix(_PREFIX)), signed, hashlib.sha256)).decode()

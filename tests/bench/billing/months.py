@@ -92,37 +92,37 @@ def next_month() -> datetime:
     return month_after(newest)
 
 
-def customers(count: int, version: ModelVersion, *, at: datetime) -> tuple[list[Customer], list[uuid.UUID]]:
+def customers(count: int, version: ModelVersion, *, now: datetime) -> tuple[list[Customer], list[uuid.UUID]]:
     """Tenants made at `at`, with a settled job of each of `SIZES`, and those jobs."""
     made, jobs = [], []
     for number in range(count):
-        tenant, project = tenant_create(slug=f"bench-{uuid.uuid4().hex[:12]}", now=at)
+        tenant, project = tenant_create(slug=f"bench-{uuid.uuid4().hex[:12]}", now=now)
         project.labels = {"department": f"department-{number % 20}"}
         project.save()
-        key, secret = key_issue(project=project, pepper=PEPPER, now=at)
-        ledger.grant(tenant=tenant, amount_micros=10**9, reference=uuid.uuid4(), at=at)
+        key, secret = key_issue(project=project, pepper=PEPPER, now=now)
+        ledger.grant(tenant=tenant, amount_micros=10**9, reference=uuid.uuid4(), now=now)
         made.append(Customer(tenant, project, key, secret))
-        jobs += [_settled(made[-1], version, size, at) for size in SIZES]
+        jobs += [_settled(made[-1], version, size, now) for size in SIZES]
     return made, jobs
 
 
 @transaction.atomic
-def _settled(customer: Customer, version: ModelVersion, size: str, at: datetime) -> uuid.UUID:
+def _settled(customer: Customer, version: ModelVersion, size: str, now: datetime) -> uuid.UUID:
     spec = Spec(prompt="a red circle", model=version.model.name, size=size, steps=8)
-    job = job_submit(api_key=customer.key, spec=spec, limits=_LIMITS, job_id=uuid.uuid4(), request_id="bench", now=at)
+    job = job_submit(api_key=customer.key, spec=spec, limits=_LIMITS, job_id=uuid.uuid4(), request_id="bench", now=now)
     quantities = (
         Quantity(meter=Meter.GPU_SECOND, amount=Decimal("1.234567891"), gpu_class="cpu"),
         Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(job.width * job.height) / 512**2),
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     )
-    prices = Prices.at(tenant=customer.tenant, at=at)
+    prices = Prices.at(tenant=customer.tenant, now=now)
     settle(
         project=customer.project,
         job_id=job.id,
         quantities=quantities,
         dimensions=dimensions_of(job),
         prices=prices,
-        at=at,
+        now=now,
     )
     Attempt.objects.create(
         job=job,
@@ -131,14 +131,14 @@ def _settled(customer: Customer, version: ModelVersion, size: str, at: datetime)
         worker="w1",
         gpu_class="cpu",
         gpu_seconds=Decimal("1.234567891"),
-        dispatched_at=at,
-        lease_expires_at=at,
-        started_at=at,
-        finished_at=at,
+        dispatched_at=now,
+        lease_expires_at=now,
+        started_at=now,
+        finished_at=now,
     )
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
-        cursor.execute("UPDATE jobs_job SET state = 'succeeded', finished_at = %s WHERE id = %s", [at, job.id])
+        cursor.execute("UPDATE jobs_job SET state = 'succeeded', finished_at = %s WHERE id = %s", [now, job.id])
         cursor.execute("SET LOCAL session_replication_role = origin")
     return job.id
 
@@ -165,7 +165,7 @@ def fill(month: datetime, jobs: Sequence[uuid.UUID], *, copies: int) -> None:
                 INSERT INTO {table} ({", ".join(f'"{name}"' for name in names)})
                 SELECT {", ".join(values)}
                   FROM {table} row {record} CROSS JOIN generate_series(1, %(copies)s) AS copy (number)
-                 CROSS JOIN LATERAL (SELECT {_AT.format(job)} AS at) time
+                 CROSS JOIN LATERAL (SELECT {_AT.format(job)} AS now) time
                  WHERE {job} = ANY(%(jobs)s) {settled}
                 """,
                 given,

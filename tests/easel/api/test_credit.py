@@ -35,12 +35,12 @@ def test_the_balance_says_what_can_be_spent_and_what_makes_it_up(alice):
         tenant=alice.tenant,
         amount_micros=DOLLAR,
         reference=reference,
-        at=ends,
+        now=ends,
         priority=1,
         expires_at=ends + timedelta(1),
     )
     ledger.credit_limit_set(tenant=alice.tenant, limit_micros=5 * DOLLAR)
-    ledger.hold(tenant=alice.tenant, amount_micros=4 * DOLLAR, reference=uuid.uuid4(), at=ends)
+    ledger.hold(tenant=alice.tenant, amount_micros=4 * DOLLAR, reference=uuid.uuid4(), now=ends)
     found = call("GET", "/v1/balance", alice).json()
     amounts = {name: found[name]["amount"] for name in ("available", "credit", "held", "owed", "credit_limit")}
     assert amounts == {
@@ -64,7 +64,7 @@ def test_a_tenant_sets_changes_and_removes_its_budgets_on_record(alice):
     assert [budget["id"] for budget in listed(alice)] == [whole["id"], of_key["id"]]
     assert call("DELETE", f"/v1/budgets/{whole['id']}", alice).json()["id"] == whole["id"]
     assert [budget["amount"]["amount_micros"] for budget in listed(alice)] == [DOLLAR]
-    events = AuditEvent.objects.filter(tenant=alice.tenant).order_by("at")
+    events = AuditEvent.objects.filter(tenant=alice.tenant).order_by("recorded_at")
     assert [event.action for event in events] == ["budget.set"] * 3 + ["budget.remove"]
     assert {event.actor for event in events} == {f"key:{alice.key.key_id}"}
 

@@ -54,8 +54,8 @@ def test_what_is_expected_is_what_the_pools_work_took_lately(alice, quote, submi
 
 
 def test_a_quote_says_what_it_follows_from(alice, quote):
-    at = datetime.now(UTC)
-    contract = contract_make(tenant=alice.tenant, discount=Decimal("0.1"), starts_at=at, now=at)
+    now = datetime.now(UTC)
+    contract = contract_make(tenant=alice.tenant, discount=Decimal("0.1"), starts_at=now, now=now)
     units = next(line for line in quote(alice)["lines"] if line["meter"] == "image_unit")
     assert units["parts"] == [{"quantity": "0.25", "unit_price": "0.002"}]
     assert (units["contract"], units["discount"], units["price_book"]) == (str(contract.pk), "0.1", "USD version 1")

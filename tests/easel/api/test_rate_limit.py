@@ -26,7 +26,7 @@ def bucket(limit, *, tenant=None, key=None):
 
 
 def admitted(quotas, *, after=0.0):
-    denied, _ = spend(quotas, at=NOW + timedelta(seconds=after))
+    denied, _ = spend(quotas, now=NOW + timedelta(seconds=after))
     return denied is None
 
 
@@ -44,7 +44,7 @@ def test_a_refusal_says_when_the_next_token_comes():
     quota = [bucket(7)]
     for _ in range(7):
         admitted(quota)
-    (_, wait), _ = spend(quota, at=NOW)
+    (_, wait), _ = spend(quota, now=NOW)
     assert wait == 9  # 60/7 s, rounded up
     assert admitted(quota, after=wait)
 
@@ -53,7 +53,7 @@ def test_no_bucket_pays_for_a_request_that_another_refuses():
     tenant = uuid.uuid4()
     account, key = bucket(5, tenant=tenant), bucket(1, tenant=tenant, key=uuid.uuid4())
     assert [admitted([account, key]) for _ in range(4)] == [True, False, False, False]
-    _, [left] = spend([account], at=NOW)
+    _, [left] = spend([account], now=NOW)
     assert left.remaining == 3  # 5, less the one of both and the one just now
 
 
@@ -62,18 +62,18 @@ def test_when_both_buckets_are_empty_the_wait_is_the_longer_one():
     account, key = bucket(60, tenant=tenant), bucket(1, tenant=tenant, key=uuid.uuid4())
     admitted([account, key])
     assert all(admitted([account]) for _ in range(59))
-    (quota, wait), _ = spend([account, key], at=NOW)
+    (quota, wait), _ = spend([account, key], now=NOW)
     assert (quota, wait) == (key, 60)
 
 
 def test_a_look_takes_nothing():
     quota = bucket(2)
     admitted([quota])
-    assert [left.remaining for _ in range(3) for left in look([quota], at=NOW)] == [1, 1, 1]
+    assert [left.remaining for _ in range(3) for left in look([quota], now=NOW)] == [1, 1, 1]
 
 
 def test_a_limit_of_zero_never_gives_and_never_promises():
-    (_, wait), _ = spend([bucket(0)], at=NOW)
+    (_, wait), _ = spend([bucket(0)], now=NOW)
     assert wait is None
 
 
@@ -92,14 +92,14 @@ def test_a_clock_that_goes_back_gains_nothing():
 @given(st.integers(1, 500), st.lists(st.integers(0, 30_000), max_size=40))
 def test_it_is_the_bucket_of_the_textbook(limit, pauses_ms):
     """Held against exact fractions."""
-    quota, level, at = [bucket(limit)], Fraction(limit), 0
+    quota, level, now = [bucket(limit)], Fraction(limit), 0
     for pause in pauses_ms:
-        at += pause
+        now += pause
         level = min(Fraction(limit), level + Fraction(pause * limit, 60_000))
         expected = level >= 1
         if expected:
             level -= 1
-        assert admitted(quota, after=at / 1000) == expected
+        assert admitted(quota, after=now / 1000) == expected
 
 
 def test_concurrent_requests_get_exactly_the_limit():

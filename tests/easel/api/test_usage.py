@@ -81,7 +81,7 @@ def test_what_nobody_prices_is_shown_as_used(used):
         key=f"egress/{used.project.pk}",
         occurred_at=datetime.now(UTC),
         description="",
-        at=datetime.now(UTC),
+        now=datetime.now(UTC),
     )
     rows = {row["model"]: row for row in usage(used, "group_by=model")["data"]}
     assert rows["unpriced"]["cost"]["amount_micros"] == 0

@@ -82,7 +82,7 @@ def test_rotating_gives_another_secret(alice, hook):
 def test_deliveries_are_listed_with_what_they_said_and_sent_again(alice, hook):
     tested = call("POST", f"/v1/webhooks/{hook['id']}/test", alice)
     assert (tested.status_code, tested.json()["status"]) == (202, "pending")
-    webhook_emit(tenant=alice.tenant, event=Event.JOB_FAILED, data=lambda: {"id": "1"}, at=NOW)
+    webhook_emit(tenant=alice.tenant, event=Event.JOB_FAILED, data=lambda: {"id": "1"}, now=NOW)
     path = f"/v1/webhooks/{hook['id']}/deliveries"
     page = call("GET", f"{path}?limit=1", alice).json()
     assert (page["data"][0]["event"], page["has_more"]) == ("webhook.test", True)

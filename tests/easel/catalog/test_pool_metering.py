@@ -35,9 +35,9 @@ def pool_of(customer):
     )
 
 
-def see(pool, *, at, worker="w1", started_at=NOW):
+def see(pool, *, now, worker="w1", started_at=NOW):
     report = worker_beat(worker=worker, gpu_class="h200", started_at=started_at.timestamp())
-    worker_seen(pool=pool, report=report, now=at)
+    worker_seen(pool=pool, report=report, now=now)
 
 
 def meter(pool, *, now):
@@ -52,8 +52,8 @@ def metered(customer):
 
 def test_a_worker_is_metered_from_its_start_to_its_end_idle_or_not(frank):
     pool = pool_of(frank)
-    see(pool, at=NOW + HOUR)
-    see(pool, at=MIDNIGHT + timedelta(seconds=90, microseconds=1))
+    see(pool, now=NOW + HOUR)
+    see(pool, now=MIDNIGHT + timedelta(seconds=90, microseconds=1))
     assert meter(pool, now=MIDNIGHT + 25 * HOUR) == [True, True]
     assert metered(frank) == [Decimal(12 * 3600), Decimal("90.000001")]
     charges = Charge.objects.filter(usage_record__tenant=frank.tenant).order_by("usage_record__occurred_at")
@@ -64,15 +64,15 @@ def test_a_worker_is_metered_from_its_start_to_its_end_idle_or_not(frank):
 def test_what_was_up_at_once_is_metered_each_and_what_was_down_is_not(frank):
     pool = pool_of(frank)
     for worker in ("w1", "w2"):
-        see(pool, worker=worker, at=NOW + HOUR)
-    see(pool, worker="w2", started_at=NOW + 5 * HOUR, at=NOW + 6 * HOUR)
+        see(pool, worker=worker, now=NOW + HOUR)
+    see(pool, worker="w2", started_at=NOW + 5 * HOUR, now=NOW + 6 * HOUR)
     meter(pool, now=MIDNIGHT + HOUR)
     assert sum(metered(frank)) == 3 * 3600
 
 
 def test_a_day_is_metered_once_it_is_over_and_once(frank):
     pool = pool_of(frank)
-    see(pool, at=NOW + HOUR)
+    see(pool, now=NOW + HOUR)
     assert meter(pool, now=MIDNIGHT + HOUR - timedelta(seconds=1)) == []
     assert meter(pool, now=MIDNIGHT + HOUR) == [True]
     day = WorkerDay.objects.get(pool=pool)
@@ -82,9 +82,9 @@ def test_a_day_is_metered_once_it_is_over_and_once(frank):
 
 def test_what_is_told_late_is_a_record_of_its_own(frank):
     pool = pool_of(frank)
-    see(pool, at=NOW + HOUR)
+    see(pool, now=NOW + HOUR)
     meter(pool, now=MIDNIGHT + 2 * HOUR)
-    see(pool, at=MIDNIGHT + 3 * HOUR)
+    see(pool, now=MIDNIGHT + 3 * HOUR)
     assert meter(pool, now=MIDNIGHT + 4 * HOUR) == [True]
     assert sorted(metered(frank)) == [3600, 11 * 3600]
 
@@ -92,7 +92,7 @@ def test_what_is_told_late_is_a_record_of_its_own(frank):
 def test_a_pool_that_nobody_prices_is_recorded_and_a_shared_one_is_not(alice, pool, prices):
     own = pool_of(alice)
     for one in (own, pool):
-        see(one, at=NOW + HOUR)
+        see(one, now=NOW + HOUR)
         meter(one, now=MIDNIGHT + HOUR)
     assert metered(alice) == [3600]
     assert ledger.balances(alice.tenant)["revenue"] == 0

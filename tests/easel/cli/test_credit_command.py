@@ -62,7 +62,7 @@ def test_no_odd_amount_moves_or_limits_anything(alice, command, amount):
 
 def test_a_credit_limit_is_set_and_not_below_what_is_used_of_it(alice):
     assert "can spend 15.000000 USD" in easel("credit-limit", alice, "5").output
-    ledger.hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), at=NOW)
+    ledger.hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), now=NOW)
     assert refused("credit-limit", alice, "3") == "credit_limit_below_debt"
     assert recorded(alice, "credit.limit") == [{"amount": "5", "currency": "USD"}]
 
@@ -100,9 +100,9 @@ def test_a_debt_is_written_off_once(alice):
 def test_what_is_held_on_account_is_not_given_up_with_a_debt(alice):
     ledger.credit_limit_set(tenant=alice.tenant, limit_micros=20 * DOLLAR)
     running = uuid.uuid4()
-    ledger.hold(tenant=alice.tenant, amount_micros=15 * DOLLAR, reference=running, at=NOW)
+    ledger.hold(tenant=alice.tenant, amount_micros=15 * DOLLAR, reference=running, now=NOW)
     assert refused("write-off", alice, "--reason", "r") == "nothing_owed"
-    ledger.void(tenant=alice.tenant, reference=running, at=NOW)
+    ledger.void(tenant=alice.tenant, reference=running, now=NOW)
     assert ledger.balances(alice.tenant)["credit"] == 10 * DOLLAR
 
 

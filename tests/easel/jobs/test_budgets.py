@@ -37,7 +37,7 @@ def test_a_job_that_ends_gives_back_what_it_did_not_cost(alice, submit, end):
     budget_set(tenant=alice.tenant, project=alice.project, amount_micros=10**6, hard_stop=True, now=NOW)
     end(submit(alice))
     end(submit(alice), outcome="failed")
-    [found] = budgets_of(alice.tenant, at=NOW)
+    [found] = budgets_of(alice.tenant, now=NOW)
     assert (found.spent_micros, found.held_micros) == (ledger.balances(alice.tenant)["revenue"], 0)
 
 
@@ -45,9 +45,9 @@ def test_an_answer_from_the_cache_counts_what_it_costs(alice, submit, end):
     budget_set(tenant=alice.tenant, amount_micros=10**6, hard_stop=True, now=NOW)
     for output in end(submit(alice, seed=5)).outputs.all():
         store().put(output.storage_key, io.BytesIO(b"an image"), "image/png")
-    before = budgets_of(alice.tenant, at=NOW)[0].spent_micros
+    before = budgets_of(alice.tenant, now=NOW)[0].spent_micros
     submit(alice, seed=5)
-    [found] = budgets_of(alice.tenant, at=NOW)
+    [found] = budgets_of(alice.tenant, now=NOW)
     assert (found.spent_micros > before, found.held_micros) == (True, 0)
 
 
@@ -65,7 +65,7 @@ def test_a_budget_made_while_jobs_come_and_go_counts_every_one_of_them(alice, su
             for turn in range(6):
                 job = submit(alice)
                 if turn % 3:
-                    ledger.void(tenant=alice.tenant, reference=job.id, at=NOW)
+                    ledger.void(tenant=alice.tenant, reference=job.id, now=NOW)
                     Job.objects.filter(id=job.id).update(state="canceled", finished_at=NOW)
         finally:
             connections.close_all()
@@ -73,7 +73,7 @@ def test_a_budget_made_while_jobs_come_and_go_counts_every_one_of_them(alice, su
     with ThreadPoolExecutor(5) as threads:
         list(threads.map(work, range(5)))
     held = ledger.balances(alice.tenant)["held"]
-    assert {found.held_micros for found in budgets_of(alice.tenant, at=NOW)} == {held}
+    assert {found.held_micros for found in budgets_of(alice.tenant, now=NOW)} == {held}
     assert held > 0
 
 
@@ -82,4 +82,4 @@ def test_a_job_of_last_month_is_none_of_a_new_budgets(alice, submit, end):
     budget_set(tenant=alice.tenant, amount_micros=10**6, hard_stop=True, now=NOW)
     assert not BudgetHold.objects.filter(reference=job.id).exists()
     end(job, seconds=86400)
-    assert budgets_of(alice.tenant, at=NOW)[0].spent_micros == 0
+    assert budgets_of(alice.tenant, now=NOW)[0].spent_micros == 0

@@ -33,8 +33,8 @@ def draw(submit, end):
     """A job that said a lot, with its image in the store."""
 
     def make(customer, *, days_ago: int = 0, **spec) -> Job:
-        at = NOW - timedelta(days=days_ago)
-        job = end(submit(customer, now=at, **{"user": "ann", "metadata": {"order": "7"}, **spec}))
+        now = NOW - timedelta(days=days_ago)
+        job = end(submit(customer, now=now, **{"user": "ann", "metadata": {"order": "7"}, **spec}))
         for output in job.outputs.all():
             store().put(output.storage_key, io.BytesIO(b"0123456789"), "image/png")
         return job

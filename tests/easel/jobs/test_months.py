@@ -23,7 +23,7 @@ THREADS = 8
 
 def counts(customer):
     """The month's units of the account and of the key."""
-    used = units_used(customer.key, at=NOW)
+    used = units_used(customer.key, now=NOW)
     return used[None], used[customer.key.pk]
 
 

@@ -15,7 +15,7 @@ OWN = "- {meter: image_unit, mode: graduated, price: 0, tiers: [{above: 10, pric
 
 def test_a_contract_is_made_with_prices_of_its_own_and_ended(finance, alice):
     finance.fill_in(act(alice.tenant, "contract"), discount="12.5", minimum="100", prices=OWN)
-    contract = contract_at(tenant=alice.tenant, at=datetime.now(UTC))
+    contract = contract_at(tenant=alice.tenant, now=datetime.now(UTC))
     assert (contract.discount, contract.minimum_micros) == (Decimal("0.125"), 100_000_000)
     [rate] = rates_of(contract.price_book)
     assert RateTerms.of(rate).said == "0, above 10: 0.001 (graduated)"

@@ -50,7 +50,7 @@ def test_a_phrase_is_blocked_and_unblocked_on_record(operator, alice):
     gone = operator.post(act(entry, "remove"))
     assert (gone.status_code, gone.headers["location"]) == (302, "/admin/tenants/blocklistentry/")
     assert not BlockListEntry.objects.filter(pattern=phrase).exists()
-    events = AuditEvent.objects.filter(tenant=alice.tenant, action__startswith="block_list.").order_by("at")
+    events = AuditEvent.objects.filter(tenant=alice.tenant, action__startswith="block_list.").order_by("recorded_at")
     assert [event.action for event in events] == ["block_list.add", "block_list.remove"]
 
 

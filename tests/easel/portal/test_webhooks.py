@@ -20,7 +20,7 @@ def page(row, rest="change/"):
 
 
 def test_a_webhook_shows_what_was_sent_to_it(viewer, hook):
-    delivery = webhook_test(hook, at=NOW)
+    delivery = webhook_test(hook, now=NOW)
     shown = viewer.get(page(hook)).text
     assert "webhook.test" in shown
     assert "<b>x</b>" not in shown
@@ -28,7 +28,7 @@ def test_a_webhook_shows_what_was_sent_to_it(viewer, hook):
 
 
 def test_an_operator_sends_one_again(operator, hook):
-    delivery = webhook_test(hook, at=NOW)
+    delivery = webhook_test(hook, now=NOW)
     WebhookDelivery.objects.filter(pk=delivery.pk).update(state="failed", attempts=9)
     operator.post(page(delivery, "act/replay"))
     delivery.refresh_from_db()

@@ -36,8 +36,8 @@ def test_a_job_that_nobody_took_in_its_hour_expires(alice, submit, seconds, stat
 
 
 def test_an_idempotency_key_is_forgotten_after_a_day(alice):
-    for key, at in (("old", NOW - timedelta(hours=25)), ("new", NOW)):
-        idempotent(tenant=alice.tenant, endpoint="jobs", key=key, body={}, now=at, make=uuid.uuid4)
+    for key, now in (("old", NOW - timedelta(hours=25)), ("new", NOW)):
+        idempotent(tenant=alice.tenant, endpoint="jobs", key=key, body={}, now=now, make=uuid.uuid4)
     scheduler.delete_idempotency_keys(NOW)
     assert [row.key for row in IdempotentRequest.objects.filter(tenant=alice.tenant)] == ["new"]
 

@@ -67,7 +67,7 @@ class Year:
     credit_note: Statement
 
 
-def draw(customer, *, at, units="10", gpu_seconds="1", project=None, held=None, **dimensions) -> uuid.UUID:
+def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None, **dimensions) -> uuid.UUID:
     """Draws, and returns the job; `held` is what the job may cost at most, in micros."""
     job_id, project = uuid.uuid4(), project or customer.project
     quantities = [
@@ -75,9 +75,9 @@ def draw(customer, *, at, units="10", gpu_seconds="1", project=None, held=None, 
         Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units)),
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     ]
-    prices = Prices.at(tenant=customer.tenant, at=at)
+    prices = Prices.at(tenant=customer.tenant, now=now)
     most = prices.max_micros(quantities) if held is None else held
-    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, at=at)
+    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
     names = {"model": "z-image", "model_version": "z-image@2", "tier": "fast", "resolution": "512x512"}
     settle(
         project=project,
@@ -85,7 +85,7 @@ def draw(customer, *, at, units="10", gpu_seconds="1", project=None, held=None, 
         quantities=quantities,
         dimensions={**names, "api_key": customer.key.key_id, "pool": "shared", **dimensions},
         prices=prices,
-        at=at,
+        now=now,
     )
     return job_id
 
@@ -114,10 +114,10 @@ def year(customer, prices) -> Year:
         tenant=tenant, slug="design", labels={"department": f"design-{tenant.slug}", "=team": "ä"}, now=NOW
     )
     for hours in (0, 1, 26, 27):
-        draw(carol, at=NOW + hours * HOUR, gpu_seconds="1.234567891", project=design)
-    draw(carol, at=NOW + HOUR, model="other", adapter="outline")
-    draw(carol, at=NOW + HOUR, gpu_seconds="1000", held=50_000)  # a cap lets most of it off
-    at_midnight = draw(carol, at=PERIOD[1] - timedelta(microseconds=1), project=design)
+        draw(carol, now=NOW + hours * HOUR, gpu_seconds="1.234567891", project=design)
+    draw(carol, now=NOW + HOUR, model="other", adapter="outline")
+    draw(carol, now=NOW + HOUR, gpu_seconds="1000", held=50_000)  # a cap lets most of it off
+    at_midnight = draw(carol, now=PERIOD[1] - timedelta(microseconds=1), project=design)
     for day in range(5):
         midnight = datetime(2026, 3, 2 + day, tzinfo=UTC)
         usage_meter(
@@ -128,11 +128,11 @@ def year(customer, prices) -> Year:
             key=f"storage/{design.pk}/{day}",
             occurred_at=midnight - timedelta(microseconds=1),
             description="",
-            at=midnight,
+            now=midnight,
         )
     design.labels = {"department": f"sales-{tenant.slug}"}
     design.save()
-    draw(carol, at=PERIOD[1], project=design)  # the first of April in Berlin
+    draw(carol, now=PERIOD[1], project=design)  # the first of April in Berlin
     adjustment_make(
         tenant=tenant,
         amount_micros=-12_345,

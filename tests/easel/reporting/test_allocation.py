@@ -42,7 +42,7 @@ def shares(slug, policy):
 def test_the_rest_of_a_day_is_shared_by_the_policy(alice, slug, policy, expected):
     for name, seconds in (("a", "300"), ("b", "100")):
         project = project_create(tenant=alice.tenant, slug=name, labels={"department": name}, now=NOW)
-        draw(alice, at=NOW, gpu_seconds=seconds, project=project, pool=slug)
+        draw(alice, now=NOW, gpu_seconds=seconds, project=project, pool=slug)
     assert shares(slug, policy) == expected
 
 
@@ -53,12 +53,12 @@ def test_a_day_of_nobody_is_nobodys(slug, policy):
 
 @pytest.mark.parametrize("policy", ["proportional", "even", "none"])
 def test_a_day_with_more_seconds_than_it_was_up_gives_no_more_than_it_cost(alice, slug, policy):
-    draw(alice, at=NOW, gpu_seconds="4000", pool=slug)  # most of them before midnight
+    draw(alice, now=NOW, gpu_seconds="4000", pool=slug)  # most of them before midnight
     assert shares(slug, policy)["default"] == (COST, 0)
 
 
 def test_what_was_charged_stands_beside_what_it_cost(alice, slug):
-    draw(alice, at=NOW, gpu_seconds="300", pool=slug)
+    draw(alice, now=NOW, gpu_seconds="300", pool=slug)
     [row] = select("cost_allocation", pool=slug, policy="even")
     assert row["charged_micros"] == sum(one["amount_micros"] for one in select("costs", tenant=alice.tenant.slug))
     assert row["gpu_seconds"] == 300

@@ -39,17 +39,17 @@ def sums_of(customer):
     return DailyJobs.objects.filter(tenant=customer.tenant).aggregate(jobs=Sum("jobs"))["jobs"]
 
 
-def expired(submit, customer, *, at, **spec):
+def expired(submit, customer, *, now, **spec):
     """A job that expired at `at`."""
     job = submit(customer, **spec)
-    assert lifecycle.expire(job_id=job.id, now=max(at, job.expires_at))
+    assert lifecycle.expire(job_id=job.id, now=max(now, job.expires_at))
     return Job.objects.get(id=job.id)
 
 
 def test_a_job_counts_on_the_day_of_its_end_from_that_moment_on(alice, submit, tomorrow):
     waiting = submit(alice)
     assert days_of(alice) == []
-    expired(submit, alice, at=tomorrow)
+    expired(submit, alice, now=tomorrow)
     assert days_of(alice) == [(tomorrow.date(), "expired", "256x256", 1, 1)]
     assert sums_of(alice) is None
     assert Job.objects.get(id=waiting.id).created_at.date() == NOW.date()
@@ -57,7 +57,7 @@ def test_a_job_counts_on_the_day_of_its_end_from_that_moment_on(alice, submit, t
 
 def test_a_day_says_the_same_before_and_after_it_is_sealed(alice, submit, tomorrow):
     for size, n in (("256x256", 1), ("256x256", 2), ("512x512", 1)):
-        expired(submit, alice, at=tomorrow, size=size, n=n)
+        expired(submit, alice, now=tomorrow, size=size, n=n)
 
     def told():
         found = {}
@@ -113,7 +113,7 @@ def test_an_end_that_is_undone_is_not_counted(alice, submit):
 
 
 def test_a_job_whose_words_were_deleted_counts_as_before(alice, submit, tomorrow):
-    job = expired(submit, alice, at=NOW)
+    job = expired(submit, alice, now=NOW)
     before = days_of(alice)
     job_delete(job=job, actor="test", now=tomorrow)
     assert days_of(alice) == before
@@ -131,13 +131,13 @@ def test_seconds_are_kept_as_one_of_ten_steps_in_a_power_of_ten(seconds, kept):
 
 
 def test_the_sums_are_append_only(alice, submit):
-    expired(submit, alice, at=NOW)
+    expired(submit, alice, now=NOW)
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
         DailyJobs.objects.filter(tenant=alice.tenant).delete()
 
 
 def test_audit_names_a_day_whose_sums_are_not_its_jobs(alice, submit):
-    job = expired(submit, alice, at=NOW)
+    job = expired(submit, alice, now=NOW)
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")  # as one who would go round the triggers

@@ -141,9 +141,9 @@ def keep(alice):
 
     def make(key, size_bytes, *, since=NOW, hours=None):
         key = f"{alice.tenant.slug}/{key}"
-        objects_stored(project=alice.project, kind=StoredObject.Kind.OUTPUT, sizes={key: size_bytes}, at=since)
+        objects_stored(project=alice.project, kind=StoredObject.Kind.OUTPUT, sizes={key: size_bytes}, now=since)
         if hours is not None:
-            objects_deleted(storage_keys=[key], at=since + timedelta(hours=hours))
+            objects_deleted(storage_keys=[key], now=since + timedelta(hours=hours))
 
     return make
 
@@ -252,7 +252,7 @@ def test_what_nobody_prices_is_reported(alice):
         key=f"egress/{alice.project.pk}",
         occurred_at=NOW,
         description="",
-        at=NOW,
+        now=NOW,
     )
     [row] = select("unpriced", tenant=alice.tenant.slug)
     assert (row["day"], row["meter"], row["quantity"], row["project"]) == (

@@ -61,7 +61,7 @@ def crossed(alice):
     BudgetCrossing.objects.filter(mailed_at=None).update(mailed_at=NOW)
     budget_set(tenant=alice.tenant, amount_micros=10 * DOLLAR, hard_stop=True, now=NOW)
     reference = uuid.uuid4()
-    ledger.adjust(tenant=alice.tenant, amount_micros=9 * DOLLAR, reference=reference, at=NOW)
+    ledger.adjust(tenant=alice.tenant, amount_micros=9 * DOLLAR, reference=reference, now=NOW)
     return alice
 
 

@@ -25,8 +25,8 @@ from tests.easel.webhooks.conftest import claims_of, deliver, sent
 DAY = timedelta(days=1)
 
 
-def emit(customer, event=Event.JOB_FAILED, at=NOW):
-    return webhook_emit(tenant=customer.tenant, event=event, data=lambda: {"id": "é"}, at=at)
+def emit(customer, event=Event.JOB_FAILED, now=NOW):
+    return webhook_emit(tenant=customer.tenant, event=event, data=lambda: {"id": "é"}, now=now)
 
 
 def states(customer):
@@ -73,7 +73,7 @@ def test_a_webhook_is_told_of_what_it_asked_for_alone(alice, bob, endpoint):
 def test_a_receivers_library_verifies_what_arrives(alice, endpoint, receiver):
     now = datetime.now(UTC)  # the library looks at the clock
     made = endpoint(alice)
-    message = emit(alice, at=now)
+    message = emit(alice, now=now)
     deliver(alice, now)
     [(headers, body)] = receiver.seen
     told = Webhook(made.plain_secret).verify(body, headers)
@@ -87,7 +87,7 @@ def test_a_receivers_library_verifies_what_arrives(alice, endpoint, receiver):
 def test_operators_see_how_long_a_delivery_waits_for_its_turn(alice, endpoint, receiver):
     waited = 5000 * DAY  # longer than any other's here
     endpoint(alice)
-    emit(alice, at=NOW - waited)
+    emit(alice, now=NOW - waited)
     assert overdue_seconds(NOW) == waited.total_seconds()
     deliver(alice, NOW)
     assert overdue_seconds(NOW) < waited.total_seconds()
@@ -97,7 +97,7 @@ def test_while_a_secret_rotates_receivers_verify_by_either(alice, endpoint, rece
     now = datetime.now(UTC)
     made = endpoint(alice)
     _, new = secret_rotate(made, now=now)
-    emit(alice, at=now)
+    emit(alice, now=now)
     deliver(alice, now)
     [(headers, body)] = receiver.seen
     for secret in (made.plain_secret, new):
@@ -108,7 +108,7 @@ def test_once_a_secret_is_rotated_the_one_before_signs_no_more(alice, endpoint, 
     now = datetime.now(UTC)
     made = endpoint(alice)
     _, new = secret_rotate(made, now=now - ROTATION)
-    emit(alice, at=now)
+    emit(alice, now=now)
     deliver(alice, now)
     [(headers, body)] = receiver.seen
     Webhook(new).verify(body, headers)
@@ -151,12 +151,12 @@ def test_a_day_of_failures_gives_up_and_disables_with_a_record(alice, endpoint, 
     made = endpoint(alice)
     receiver.status = 500
     emit(alice)
-    at = NOW
+    now = NOW
     for _ in range(len(DELAYS) + 1):
-        deliver(alice, at)
-        at = WebhookDelivery.objects.get(endpoint=made).next_at
+        deliver(alice, now)
+        now = WebhookDelivery.objects.get(endpoint=made).next_at
     assert states(alice) == ["failed"]
-    assert timedelta(hours=16) < at - NOW < timedelta(hours=30)
+    assert timedelta(hours=16) < now - NOW < timedelta(hours=30)
     made.refresh_from_db()
     assert made.disabled_reason == "nothing was delivered for a day: answered 500"
     record = AuditEvent.objects.get(tenant=alice.tenant, action="webhook.disable")
@@ -172,10 +172,10 @@ def test_operators_see_what_attempts_came_to_for_good(alice, endpoint, receiver)
 
     before = totals()
     endpoint(alice)
-    for at, status in ((NOW, 200), (NOW + DAY, 503), (NOW + 2 * DAY, 410)):
+    for now, status in ((NOW, 200), (NOW + DAY, 503), (NOW + 2 * DAY, 410)):
         receiver.status = status
-        emit(alice, at=at)
-        deliver(alice, at)
+        emit(alice, now=now)
+        deliver(alice, now)
     webhooks_erase(tenant=alice.tenant)
     came = {outcome: count - before[outcome] for outcome, count in totals().items()}
     assert came == {"delivered": 1, "retried": 1, "given_up": 2}  # what was retried came with the last
@@ -338,7 +338,7 @@ def test_a_message_is_sent_again_on_demand_under_its_id(alice, endpoint, receive
 def test_nothing_is_sent_to_one_that_is_disabled(alice, endpoint):
     made = endpoint_change(endpoint(alice), changes={"enabled": False}, now=NOW)
     with pytest.raises(WebhookDisabled):
-        webhook_test(made, at=NOW)
+        webhook_test(made, now=NOW)
 
 
 def test_a_secret_sealed_under_another_key_disables_and_leaves_others_alone(alice, endpoint):
