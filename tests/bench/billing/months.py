@@ -165,7 +165,7 @@ def fill(month: datetime, jobs: Sequence[uuid.UUID], *, copies: int) -> None:
                 INSERT INTO {table} ({", ".join(f'"{name}"' for name in names)})
                 SELECT {", ".join(values)}
                   FROM {table} row {record} CROSS JOIN generate_series(1, %(copies)s) AS copy (number)
-                 CROSS JOIN LATERAL (SELECT {_AT.format(job)} AS now) time
+                 CROSS JOIN LATERAL (SELECT {_AT.format(job)} AS at) time
                  WHERE {job} = ANY(%(jobs)s) {settled}
                 """,
                 given,
