@@ -6,7 +6,7 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 COPY . .
 # The lock is of a machine with everything; as a constraint it pins what is asked for and adds nothing.
-RUN /opt/venv/bin/pip install --constraint requirements.lock .
+RUN /opt/venv/bin/pip install --constraint requirements.lock '.[parquet]'
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin easel

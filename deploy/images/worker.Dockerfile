@@ -7,7 +7,7 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 # First what is large and changes seldom: a change of our code then costs the last layer alone.
 COPY requirements.lock ./
-RUN /opt/venv/bin/pip install --constraint requirements.lock torch diffusers transformers peft accelerate torchao nvidia-ml-py
+RUN /opt/venv/bin/pip install --constraint requirements.lock torch diffusers transformers accelerate torchao huggingface_hub nvidia-ml-py
 COPY . .
 RUN /opt/venv/bin/pip install --constraint requirements.lock '.[worker]'
 
