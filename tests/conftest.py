@@ -25,6 +25,7 @@ from django.db import connections
 from hypothesis import HealthCheck, settings
 
 from easel.ops.embedded import servers
+from tests.template import migrated_home
 
 settings.register_profile("easel", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 settings.load_profile("easel")
@@ -41,6 +42,7 @@ def start_servers() -> None:
     stack = _servers
     atexit.register(stack.close)
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-tests-", ignore_cleanup_errors=True)))
+    migrated_home(home)
     endpoints = stack.enter_context(servers(home, {}))
     os.environ.update(
         EASEL_HOME=str(home),
@@ -50,7 +52,7 @@ def start_servers() -> None:
         DJANGO_SETTINGS_MODULE="easel.settings",
     )
     django.setup()
-    call_command("migrate", verbosity=0)
+    call_command("migrate", verbosity=0)  # what follows from the code and no migration: roles, reporting views
     stack.callback(connections.close_all)
 
 
