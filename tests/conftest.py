@@ -22,13 +22,10 @@ import django
 import pytest
 from django.core.management import call_command
 from django.db import connections
-from hypothesis import HealthCheck, settings
 
+import tests.profiles  # noqa: F401 - registers them
 from easel.ops.embedded import servers
 from tests.template import migrated_home
-
-settings.register_profile("easel", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.load_profile("easel")
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PEPPER = "only for tests"
