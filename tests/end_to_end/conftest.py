@@ -20,7 +20,7 @@ import pytest
 from easel.ops.client import Client
 from easel.ops.stack import free_port
 from easel.ops.status import stack_status
-from tests.end_to_end.commands import Commands
+from tests.commands import Commands
 
 _START_SECONDS = 120
 _POLL_SECONDS = 0.1

@@ -11,14 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Commands:
     """Runs `easel` commands in the environment `env`, whose servers are up."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        argv = [sys.executable, "-m", "tests.end_to_end.commands"]
+        argv = [sys.executable, "-m", "tests.commands"]
         self._server = subprocess.Popen(
             argv, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -34,6 +34,12 @@ class Commands:
             code = int(self._server.stdout.readline())
             out, err = ((Path(folder) / name).read_text() for name in ("stdout", "stderr"))
         return subprocess.CompletedProcess(arguments, code, out, err)
+
+    def output(self, *arguments: str) -> str:
+        """What a command prints that succeeds."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def close(self) -> None:
         self._server.communicate()
