@@ -5,7 +5,7 @@ DEMO := .venv/.easel-demo
 DEV := .venv/.easel-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
+.PHONY: help setup demo dev test test-all bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,8 +25,11 @@ demo: $(DEMO) ## Start the whole stack, generate, show the cost (ONCE=1: exit af
 dev: $(DEMO) ## Run the whole stack until Ctrl-C.
 	@$(BIN)/easel up
 
-test: $(DEV) ## Run the tests, in two processes.
-	@$(BIN)/pytest -n 2
+test: $(READY) ## Run the tests, in two processes, and print the ten slowest.
+	@$(BIN)/pytest -n 2 --durations=10
+
+test-all: $(READY) ## The same with twenty times the examples of Hypothesis (CI does it weekly).
+	@$(BIN)/pytest -n 2 --durations=10 --hypothesis-profile=large
 
 bench-engine: $(DEV) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.engine

@@ -21,16 +21,28 @@ from typing import Any
 import django
 import pytest
 from django.db import connections
-from hypothesis import HealthCheck, settings
 
-from easel_local.embedded import servers
-
-settings.register_profile("easel", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.load_profile("easel")
+import tests.profiles  # noqa: F401 - registers them
+from easel.ops.embedded import servers
+from tests.template import migrated_home
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PEPPER = "only for tests"
-
+# Files and folders of tests that take more than ten seconds, the longest first.
+LONGEST = (
+    "/end_to_end/",
+    "/test_bench_engine.py",
+    "/test_demo_model.py",
+    "/test_packed.py",
+    "/chaos/",
+    "/test_worker_process.py",
+    "/test_job_machine.py",
+    "/test_manifests.py",
+    "/test_outages.py",
+    "/test_embedded.py",
+    "/test_money_machine.py",
+    "/test_bench_gateway.py",
+)
 
 _servers = ExitStack()
 
@@ -40,6 +52,7 @@ def start_servers() -> None:
     stack = _servers
     atexit.register(stack.close)
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-tests-", ignore_cleanup_errors=True)))
+    migrated_home(home)
     endpoints = stack.enter_context(servers(home, {}))
     os.environ.update(
         EASEL_HOME=str(home),
@@ -49,9 +62,7 @@ def start_servers() -> None:
         DJANGO_SETTINGS_MODULE="easel.settings",
     )
     django.setup()
-    from core.schema import schema_migrate
-
-    schema_migrate(provider_name="Easel")
+    call_command("migrate", verbosity=0)  # what follows from the code and no migration: roles, reporting views
     stack.callback(connections.close_all)
 
 
@@ -84,7 +95,10 @@ from tenants.models import ApiKey, Project, Tenant  # noqa: E402
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Processes share the tests out by file, whose fixtures are made once; those of a running stack stay together."""
+    """Processes share the tests out by file, whose fixtures are made once; those of a running stack stay together.
+
+    The longest come first, so that no process is left with one of them at the end.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -92,7 +106,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return "tests/end_to_end" if file.startswith("tests/end_to_end/") else file
 
+    config.option.loadscopereorder = False  # by the number of tests, which says little
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first; the others stay in the order of their files."""
+    places = {item.path: item.path.as_posix() for item in items}
+    order = {
+        path: next((place for place, name in enumerate(LONGEST) if name in posix), len(LONGEST))
+        for path, posix in places.items()
+    }
+    items.sort(key=lambda item: order[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

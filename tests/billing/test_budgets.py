@@ -25,6 +25,7 @@ from billing.profiles import profile_set
 from tenants.accounts import project_create
 from tenants.keys import key_issue
 from tests.conftest import NOW, PEPPER
+from tests.profiles import examples
 
 DOLLAR = 1_000_000
 DAY = timedelta(days=1)
@@ -282,7 +283,7 @@ def together(count, work):
         return list(threads.map(run, range(count)))
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(1 / 3))
 @given(
     asked=st.lists(st.integers(0, 4), min_size=6, max_size=6),
     charged=st.lists(st.sampled_from([None, 0, 50, 100]), min_size=6, max_size=6),

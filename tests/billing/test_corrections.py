@@ -24,6 +24,7 @@ from billing.usage.queries import job_costs
 from billing.usage.settlement import settle
 from easel.observability.audit import accounts_match_entries, charges_match_ledger, grants_match_credit
 from tests.conftest import NOW
+from tests.profiles import examples
 
 HOUR = timedelta(hours=1)
 APRIL = datetime(2026, 4, 1, tzinfo=UTC)
@@ -182,7 +183,7 @@ def test_what_is_on_a_final_statement_is_corrected_by_a_credit_note_for_it_alone
 
 
 @pytest.mark.parametrize("mode", ["flat", "graduated"])
-@hypothesis(max_examples=12)
+@hypothesis(max_examples=examples(1 / 2))
 @given(data=st.data())
 def test_any_corrections_leave_what_the_right_quantities_cost(dana, currency, priced, mode, data):
     if not Charge.objects.filter(usage_record__tenant=dana.tenant).exists():

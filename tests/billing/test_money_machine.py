@@ -1,10 +1,9 @@
 """A tenant's money against its invariants: any order of what the platform and people may do, one by one or two at once.
 
 What two do at once runs in threads with connections of their own, let go together. Run it longer with
-`EASEL_MONEY_EXAMPLES=500 pytest tests/billing/test_money_machine.py`.
+`pytest --hypothesis-profile=large tests/billing/test_money_machine.py`.
 """
 
-import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -50,8 +49,8 @@ from tenants.accounts import project_create, tenant_create
 from tenants.keys import key_issue
 from tests.billing.money_moves import DOLLAR, REFUSALS, Moves, prices_of
 from tests.conftest import NOW, PEPPER
+from tests.profiles import examples
 
-EXAMPLES = int(os.environ.get("EASEL_MONEY_EXAMPLES", "5"))
 HOUR = timedelta(hours=1)
 
 
@@ -302,6 +301,6 @@ def test_money_keeps_its_invariants_whatever_is_done_in_whatever_order(currency)
     run_state_machine_as_test(
         machine(currency),
         settings=settings(
-            max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(1 / 5), stateful_step_count=25, suppress_health_check=list(HealthCheck)
         ),
     )

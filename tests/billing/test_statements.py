@@ -215,12 +215,12 @@ def test_a_change_of_zone_to_the_west_makes_the_next_month_longer_and_no_month_o
 
 def test_the_scheduler_draws_up_what_is_over_and_makes_final_what_was_looked_at(alice):
     use(alice)
-    statements_make(now=APRIL + HOUR)
+    statements_make(now=APRIL + HOUR, tenants=[alice.tenant])
     assert not Statement.objects.filter(tenant=alice.tenant).exists()
-    statements_make(now=APRIL + 3 * HOUR)
+    statements_make(now=APRIL + 3 * HOUR, tenants=[alice.tenant])
     draft = Statement.objects.get(tenant=alice.tenant)
     assert draft.state == "draft"
-    statements_make(now=APRIL + REVIEW + 3 * HOUR)
+    statements_make(now=APRIL + REVIEW + 3 * HOUR, tenants=[alice.tenant])
     assert Statement.objects.get(tenant=alice.tenant).state == "final"
 
 

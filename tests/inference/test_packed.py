@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from diffusers import ZImageTransformer2DModel
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import LoraConfig
 
@@ -124,7 +124,6 @@ def forward(packed, rows, adapters=None) -> list[torch.Tensor]:
     return packed([latents for latents, _ in inputs], [row["time"] for row in rows], images, adapters)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batch=st.lists(rows, min_size=1, max_size=5))
 def test_every_row_of_any_mix_is_what_diffusers_makes_of_it_alone(packed, peft, batch):
     for ours, row in zip(forward(packed, batch), batch, strict=True):

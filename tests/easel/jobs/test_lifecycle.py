@@ -45,7 +45,7 @@ def beat(attempt, pool, now=SOON, steps_done=3):
         gpu_class="cpu",
         slots=4,
         model_version="m",
-        started_at=0,
+        started_at=NOW.timestamp(),
         busy_seconds=1,
         attributed_seconds=1,
         load_seconds=1,

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connections
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.catalog.models import PoolTier, Worker
@@ -48,7 +48,6 @@ def customers(customer):
     return [customer() for _ in range(4)]
 
 
-@settings(max_examples=25)
 @given(
     jobs=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["fit", "late", "suspect"])), max_size=12),
     caps=st.lists(st.none() | st.integers(1, 3), min_size=4, max_size=4),

@@ -1,18 +1,13 @@
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 
-from core.models import AuditEvent
-from easel.jobs.models import Job
-from easel.serving.guardrail import (
-    Decision,
-    Sample,
-    decide,
-    rollouts_decide,
-)
-from easel.serving.models import Rollout
-from easel.serving.rollouts import rollout_start
-from easel.serving.routing import routes_set
+from easel.generation.guardrail import Move, Sample, judge, rollouts_judge
+from easel.registry.models import Rollout
+from easel.registry.rollouts import rollout_start
+from easel.registry.routing import routes_set
+from tenants.models import AuditEvent
 from tests.conftest import NOW
 
 MINUTE = timedelta(seconds=60)
@@ -58,18 +53,19 @@ def test_without_jobs_of_the_stable_version_there_is_nothing_to_compare_with(rol
 
 @pytest.fixture
 def traffic(alice, submit, end):
-    """Ended jobs of both versions: `traffic(candidate_seconds=9)`."""
+    """Five ended jobs of each version, or some more: `traffic(candidate_seconds=9)`."""
 
     def make(*, candidate_seconds=1.0, candidate_outcome="succeeded"):
-        for number in range(60):
-            job = submit(alice, user=f"user {number}", now=NOW + timedelta(seconds=1))
+        ended = Counter()
+        while min(ended[1], ended[2]) < 5:
+            job = submit(alice, user=f"user {ended.total()}", now=NOW + timedelta(seconds=1))
+            ended[job.model_version.number] += 1
             candidate = job.model_version.number == 2
             end(
                 job,
                 seconds=candidate_seconds if candidate else 1.0,
                 outcome=candidate_outcome if candidate else "succeeded",
             )
-        assert Job.objects.filter(tenant=alice.tenant, model_version__number=2).count() >= 5
 
     return make
 
