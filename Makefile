@@ -25,10 +25,10 @@ demo: $(DEMO) ## Start the whole stack, generate, show the cost (ONCE=1: exit af
 dev: $(DEMO) ## Run the whole stack until Ctrl-C.
 	@$(BIN)/easel up
 
-test: $(READY) ## Run the tests, in two processes, and print the ten slowest.
+test: $(DEV) ## Run the tests, in two processes, and print the ten slowest.
 	@$(BIN)/pytest -n 2 --durations=10
 
-test-all: $(READY) ## The same with twenty times the examples of Hypothesis (CI does it weekly).
+test-all: $(DEV) ## The same with twenty times the examples of Hypothesis (CI does it weekly).
 	@$(BIN)/pytest -n 2 --durations=10 --hypothesis-profile=large
 
 bench-engine: $(DEV) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).

@@ -60,8 +60,8 @@ def _serve() -> None:
 def _import_all() -> None:
     import click
 
-    from easel.ops.cli import cli
-    from easel.ops.environment import django_ready
+    from easel.cli.django_ready import django_ready
+    from easel.cli.main import cli
 
     before = dict(os.environ)
     context = click.Context(cli)
@@ -74,7 +74,7 @@ def _import_all() -> None:
 
 
 def _command(folder: Path, arguments: list[str]) -> None:
-    from easel.ops.cli import main
+    from easel.cli.main import main
 
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         flags = os.O_RDONLY if name == "stdin" else os.O_WRONLY | os.O_CREAT

@@ -23,7 +23,7 @@ import pytest
 from django.db import connections
 
 import tests.profiles  # noqa: F401 - registers them
-from easel.ops.embedded import servers
+from easel_local.embedded import servers
 from tests.template import migrated_home
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -62,7 +62,9 @@ def start_servers() -> None:
         DJANGO_SETTINGS_MODULE="easel.settings",
     )
     django.setup()
-    call_command("migrate", verbosity=0)  # what follows from the code and no migration: roles, reporting views
+    from core.schema import schema_migrate
+
+    schema_migrate(provider_name="Easel")  # roles belong to the server and not to the copied cluster
     stack.callback(connections.close_all)
 
 

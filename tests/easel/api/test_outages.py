@@ -20,11 +20,11 @@ import psutil
 import psycopg
 import pytest
 
-from easel.ops.postgres import Postgres
-from easel.ops.process import Backoff
-from easel.ops.redis_server import RedisServer
-from easel.ops.stack import free_port
-from easel.ops.supervisor import Supervisor
+from easel_local.postgres import Postgres
+from easel_local.process import Backoff
+from easel_local.redis_server import RedisServer
+from easel_local.stack import free_port
+from easel_local.supervisor import Supervisor
 from tests.commands import Commands
 from tests.template import migrated_home
 

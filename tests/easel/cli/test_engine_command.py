@@ -7,7 +7,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from easel.ops import engine_command
+from easel.cli import engine as engine_command
 
 
 def in_this_process(argv: list[str], *, check: bool) -> subprocess.CompletedProcess[str]:
@@ -33,7 +33,7 @@ def test_help_is_the_programs_own(monkeypatch, command, option):
 def test_a_bad_trace_is_refused_with_exit_status_2(tmp_path):
     path = tmp_path / "trace.json"
     path.write_text('{"requests": [{"prompt": "a red circle"}]}')
-    argv = [sys.executable, "-m", "easel.ops.cli", "replay", str(path)]
+    argv = [sys.executable, "-m", "easel.cli.main", "replay", str(path)]
     answer = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert answer.returncode == 2
     assert answer.stderr == f"easel replay: {path}, request 0: lacks width, height, steps, seed (trace_invalid)\n"

@@ -3,11 +3,11 @@ from datetime import timedelta
 
 import pytest
 
-from easel.generation.guardrail import Move, Sample, judge, rollouts_judge
-from easel.registry.models import Rollout
-from easel.registry.rollouts import rollout_start
-from easel.registry.routing import routes_set
-from tenants.models import AuditEvent
+from core.models import AuditEvent
+from easel.serving.guardrail import Decision, Sample, decide, rollouts_decide
+from easel.serving.models import Rollout
+from easel.serving.rollouts import rollout_start
+from easel.serving.routing import routes_set
 from tests.conftest import NOW
 
 MINUTE = timedelta(seconds=60)
