@@ -1,7 +1,6 @@
-"""A scene in words: the English and Chinese sentences that people type for it.
+"""Captions of scenes: the English and Chinese sentences that people would type for them.
 
-Templates name a thing by its place in the sentence: {a} and {b} are phrases such as "a red circle",
-{bg} is the background's colour.
+In the templates, {a} and {b} stand for phrases such as "a red circle" and {bg} for the background's colour.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import re
 
 import numpy as np
 
-from inference.demo_model.draw import COLOURS, SHAPES, Scene, Thing, default_background
+from inference.demo_model.scenes import COLOURS, SHAPES, Scene, Thing, default_background
 
 _SHAPE_WORDS_EN = {
     "circle": ("circle", "circle", "disc", "dot"),
@@ -93,22 +92,22 @@ _STARTS_EN = (
 _FINISHES_EN = (", please", ", high quality", ", minimalist", ", flat style", ", 4k", ", vector art")
 _STARTS_ZH = ("请画", "画", "一张图片,", "图片:", "生成", "画一幅")
 _FINISHES_ZH = (",高清", ",简约风格", ",高质量")
-# None of these is in the vocabulary: training on them teaches the model to look past <unk>.
+# None of these is in the vocabulary: training on them teaches the model to ignore <unk>.
 _STRANGE_EN = ("cat", "dog", "lovely", "zebra", "quickly", "house", "castle", "shiny", "umbrella")
 _STRANGE_ZH = ("猫", "狗", "漂亮", "可爱", "房", "山")
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
 def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True) -> str:
-    """One of the many ways to ask for the scene; `noise` allows filler, capitals, unknown words."""
-    scene = _seen_from_either(scene, rng)
+    """Sample one of the many captions of the scene; `noise` allows filler and unknown words."""
+    scene = _reversed_or_not(scene, rng)
     if rng.random() < 0.4:
         return _chinese(scene, rng, noise=noise)
     return _english(scene, rng, noise=noise)
 
 
 def caption_plain(scene: Scene, language: str = "en") -> str:
-    """The plainest sentence for the scene: what an example or a test would type."""
+    """Return the plainest caption of the scene, for examples and tests."""
     rng = np.random.default_rng(0)
     first, *rest = scene.things
     if language == "zh":
@@ -125,7 +124,7 @@ def caption_plain(scene: Scene, language: str = "en") -> str:
 
 
 def words() -> list[str]:
-    """Every English word and Chinese character that captions are made of, sorted."""
+    """Return every English word and Chinese character that captions contain, sorted."""
     texts = [*_SINGLE_EN, *_ENDS_EN, *_SINGLE_ZH, *_ENDS_ZH, *_STARTS_EN, *_FINISHES_EN]
     texts += [*_STARTS_ZH, *_FINISHES_ZH, *_COLOUR_WORDS_ZH.values(), "the an one some 一个的颗幅色"]
     for table in (_PAIR_EN, _PAIR_ZH, _SHAPE_WORDS_EN, _SHAPE_WORDS_ZH, _COLOUR_WORDS_EN):
@@ -134,7 +133,7 @@ def words() -> list[str]:
     return sorted(set(re.findall(r"[a-z0-9]+|[^\sa-z0-9]", plain)))
 
 
-def _seen_from_either(scene: Scene, rng: np.random.Generator) -> Scene:
+def _reversed_or_not(scene: Scene, rng: np.random.Generator) -> Scene:
     if scene.relation is None or rng.random() < 0.5:
         return scene
     return Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
@@ -144,23 +143,23 @@ def _choice(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _phrase_en(thing: Thing, how: str, rng: np.random.Generator) -> str:
-    if how == "plain":
+def _phrase_en(thing: Thing, wording: str, rng: np.random.Generator) -> str:
+    if wording == "plain":
         colour, shape = thing.colour, thing.shape
     else:
         colour = _choice(rng, _COLOUR_WORDS_EN[thing.colour])
         shape = _choice(rng, _SHAPE_WORDS_EN[thing.shape])
     article = "an" if colour[0] in "aeiou" else "a"
-    if how == "bare":
+    if wording == "bare":
         return f"{colour} {shape}"
     return f"{article} {colour} {shape}"
 
 
 def _english(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
-    how = "varied" if rng.random() < 0.8 else "bare"
+    wording = "varied" if rng.random() < 0.8 else "bare"
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
     parts = {"bg": _choice(rng, _COLOUR_WORDS_EN[scene.background])}
-    parts |= {slot: _phrase_en(thing, how, rng) for slot, thing in zip("ab", scene.things, strict=False)}
+    parts |= {name: _phrase_en(thing, wording, rng) for name, thing in zip("ab", scene.things, strict=False)}
     if scene.relation is None:
         template = _choice(rng, _SINGLE_EN) if names_background else "{a}"
     else:
@@ -190,7 +189,7 @@ def _phrase_zh(thing: Thing, rng: np.random.Generator) -> str:
 def _chinese(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
     parts = {"bg": _COLOUR_WORDS_ZH[scene.background] + "色"}
-    parts |= {slot: _phrase_zh(thing, rng) for slot, thing in zip("ab", scene.things, strict=False)}
+    parts |= {name: _phrase_zh(thing, rng) for name, thing in zip("ab", scene.things, strict=False)}
     if scene.relation is None:
         template = _choice(rng, _SINGLE_ZH) if names_background else "{a}"
     else:
