@@ -1,4 +1,4 @@
-"""The cores of a CPU, as GNU OpenMP lends them to PyTorch."""
+"""A way around GNU OpenMP's thread teams, on a CPU."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,12 +7,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def lent(work: Callable[[], T]) -> T:
-    """Do tensor work in a thread that ends with it, and gives its cores back.
+def run_in_fresh_thread(work: Callable[[], T]) -> T:
+    """Run tensor work in a new thread that ends with it, and return or raise what `work` does.
 
-    Every thread that ever computed keeps a team of as many threads as there are cores. With more threads in all teams
-    than cores none of them spins at the end of a parallel loop any more, each goes to sleep and is woken: steps took
-    twice as long beside a team that did nothing.
+    GNU OpenMP gives every thread that computes a team of one thread per core, and frees the team when its owner ends.
+    While all teams together have more threads than there are cores, no thread spins at the end of a parallel loop;
+    each sleeps and has to be woken. A step took twice as long beside a team that did nothing.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(work).result()

@@ -10,10 +10,10 @@ from contextlib import suppress
 import numpy as np
 from prometheus_client import REGISTRY
 
+from inference.adapter_linear import RowAdapters
 from inference.errors import Canceled
 from inference.model import LoadedModel
 from inference.rows import ImageRequest
-from inference.slots import RowAdapters
 from tests.bench.engine.systems import OneByOne, Ours, Tables
 from tests.bench.engine.workload import STEPS
 
@@ -95,11 +95,11 @@ def adapter_tax(model: LoadedModel, tables: Tables, *, rows: int, px: int, round
     kinds = {
         "none": step([RowAdapters()] * rows),
         "unmerged": step([RowAdapters(((slot, 1.0),)) for slot in range(rows)]),
-        "merged": step([RowAdapters(merged=place % max(1, model.merged_max)) for place in range(rows)]),
+        "merged": step([RowAdapters(merged=merged_slot % max(1, model.merged_slots)) for merged_slot in range(rows)]),
         "merge": lambda: model.merge(0, ((0, 1.0),)),
     }
-    for place in range(min(rows, model.merged_max)):
-        model.merge(place, ((place, 1.0),))
+    for merged_slot in range(min(rows, model.merged_slots)):
+        model.merge(merged_slot, ((merged_slot, 1.0),))
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
         for kind, run in kinds.items():  # in turn: what slows the machine slows all of them
@@ -114,8 +114,8 @@ def adapter_tax(model: LoadedModel, tables: Tables, *, rows: int, px: int, round
     return 100 * unmerged, 100 * (merged if merges else unmerged)
 
 
-def slot_load(model: LoadedModel, tables: Tables) -> float:
-    """Milliseconds, median, to copy one adapter from memory into its slot."""
+def adapter_slot_load(model: LoadedModel, tables: Tables) -> float:
+    """Milliseconds, median, to copy one adapter from memory into its adapter slot."""
     times = []
     for number in range(8):
         begun = time.perf_counter()

@@ -17,7 +17,7 @@ from inference.scheduler import Scheduler
 from tests.bench.engine.workload import STEPS, Ask
 
 STEP_SECONDS_MAX = 0.1  # as a worker's default
-ALWAYS_MERGE = AdapterCosts(unmerged_per_token=1.0, merge=0.0, merged_per_step=0.0)
+ALWAYS_MERGE = AdapterCosts(1.0, 0.0, 0.0)
 
 Tables = Mapping[int, AdapterTable]
 
@@ -70,7 +70,7 @@ class AdapterAffinity(OneByOne):
 
 
 class Ours:
-    """The engine with a policy. `costs` and `merged_max` replace what was measured for the model."""
+    """The engine with a policy. `costs` and `merged_slots` replace what was measured for the model."""
 
     def __init__(
         self,
@@ -78,22 +78,22 @@ class Ours:
         policy: Callable[..., Scheduler[Row]] = Scheduler,
         *,
         costs: AdapterCosts | None = None,
-        merged_max: int | None = None,
+        merged_slots: int | None = None,
     ) -> None:
         self._model = model
         self._policy = policy
         self._costs = costs
-        self._merged_max = merged_max
+        self._merged_slots = merged_slots
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """A running engine, ended at the end."""
-        measured = self._model.costs, self._model.merged_max
+        measured = self._model.costs, self._model.merged_slots
         self._model.costs = self._costs or measured[0]
-        self._model.merged_max = measured[1] if self._merged_max is None else self._merged_max
+        self._model.merged_slots = measured[1] if self._merged_slots is None else self._merged_slots
         scheduler = self._policy(tokens_max=self._model.tokens_max)
         engine = Engine(self._model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=STEP_SECONDS_MAX)
-        self._model.costs, self._model.merged_max = measured
+        self._model.costs, self._model.merged_slots = measured
         engine.start()
         try:
             yield engine
