@@ -37,8 +37,8 @@ class Group(NamedTuple):
     start: int
     stop: int
     scaled_slots: Sequence[tuple[int, float]]  # adapter slot and scale of each row
-    slots: Tensor  # [rows], the adapter slots
-    scales: Tensor  # [rows, 1, 1]
+    slots: Tensor  # [rows], the adapter slots alone
+    scales: Tensor  # [rows, 1, 1], the scales alone
 
 
 class Layout:

@@ -29,7 +29,7 @@ MERGES = Counter("easel_worker_merges", "Merges of adapters into a copy of the w
 ADAPTER_SLOTS = Counter("easel_worker_adapter_slots", "Adapters requested by images: in a slot or not", ["outcome"])
 ADAPTER_SLOT_LOAD_SECONDS = Histogram(
     "easel_worker_adapter_slot_load_seconds",
-    "Copy of one adapter from memory to its slot",
+    "Copy of one adapter from memory to its adapter slot",
     buckets=(0.001, 0.002, 0.005, *_SECONDS),
 )
 ROWS = Gauge("easel_worker_rows", "Images inside the engine", ["state"])

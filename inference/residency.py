@@ -1,4 +1,4 @@
-"""Which adapters are resident in which numbered slots, and when merging pays. Policy alone: no tensors."""
+"""Policy of adapters on the device, without tensors: the allocation of slots, and the choice to merge."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence

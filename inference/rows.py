@@ -72,7 +72,7 @@ class Row:
         self.finished_at: float | None = None
         self.cancel_reason: GenerationError | None = None
         self.future: Future[Image.Image] = Future()
-        self.adapter_slots: ScaledSlots | None = None  # None until its adapters have slots
+        self.adapter_slots: ScaledSlots | None = None  # None until it is admitted
         self.weights = RowAdapters()  # the weights of its next step
         self.holds_merged = False
         self.sequence: Any = None

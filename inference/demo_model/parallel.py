@@ -40,9 +40,9 @@ def rank() -> int:
     return dist.get_rank()
 
 
-def seed_rows(stage: int, step: int) -> int:
+def seed_rows(part: int, step: int) -> int:
     """Seed torch so that each process samples other rows, and return the seed for numpy."""
-    seed = (stage * 1_000_000 + step) * WORKERS + rank()
+    seed = (part * 1_000_000 + step) * WORKERS + rank()
     torch.manual_seed(seed)
     return seed
 

@@ -202,7 +202,7 @@ def celery_app(config: WorkerConfig, receive: Any) -> celery.Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
     )
-    # Celery configures logging unless somebody listens to this signal.
+    # Celery configures logging unless this signal has a receiver.
     celery.signals.setup_logging.connect(_keep_our_logging, weak=False)
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]

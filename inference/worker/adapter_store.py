@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 
 class AdapterStore:
-    """An LRU cache of adapters by content hash. It is thread-safe and downloads a hash once at a time.
+    """An LRU cache of adapters by content hash. It is thread-safe; concurrent callers share one download of a hash.
 
     `parse` makes a table of a file and its hash. An evicted table lives on while rows in flight use it. Several
     workers may share the folder.
@@ -76,7 +76,7 @@ class AdapterStore:
         table = self._parse(path, ref.sha256)
         self._cache(table)
         if source == "storage":
-            self._trim_disk(keep=path)
+            self._trim_disk(newest=path)
         seconds = time.monotonic() - started
         metrics.ADAPTER_LOADS.labels(source).inc()
         metrics.ADAPTER_FETCH_SECONDS.observe(seconds)
@@ -91,9 +91,10 @@ class AdapterStore:
                 _, evicted = self._tables.popitem(last=False)
                 size -= evicted.size_bytes
 
-    def _trim_disk(self, *, keep: Path) -> None:
-        files = [(entry.stat(), entry) for entry in self._folder.glob("*.safetensors") if entry != keep]
-        size = keep.stat().st_size + sum(stat.st_size for stat, _ in files)
+    def _trim_disk(self, *, newest: Path) -> None:
+        """Delete the least recently used files beyond the limit, but never the newest."""
+        files = [(entry.stat(), entry) for entry in self._folder.glob("*.safetensors") if entry != newest]
+        size = newest.stat().st_size + sum(stat.st_size for stat, _ in files)
         for stat, file in sorted(files, key=lambda pair: pair[0].st_mtime):
             if size <= self._disk_bytes_max:
                 return

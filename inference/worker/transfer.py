@@ -1,4 +1,4 @@
-"""Uploads and downloads by signed URL: retried while the storage is unavailable, never once it refuses."""
+"""Uploads and downloads by signed URL: retried while the storage is unavailable, but not after a refusal."""
 
 import hashlib
 import random

@@ -74,13 +74,13 @@ def test_a_slot_that_could_not_be_filled_is_free_at_once():
 )
 def test_keys_in_use_never_share_a_slot_and_never_move(wanted, leaving):
     allocator = SlotAllocator(4)
-    used: list[tuple[list[str], dict[str, int]]] = []
+    held_keys: list[tuple[list[str], dict[str, int]]] = []
     for i, keys in enumerate(wanted):
         if allocator.acquire(keys):
-            used.append((keys, {key: allocator[key] for key in keys}))
-        if i in leaving and used:
-            allocator.release(used.pop(0)[0])
-        held = {key: slot for _, where in used for key, slot in where.items()}
+            held_keys.append((keys, {key: allocator[key] for key in keys}))
+        if i in leaving and held_keys:
+            allocator.release(held_keys.pop(0)[0])
+        held = {key: slot for _, slots in held_keys for key, slot in slots.items()}
         assert all(allocator[key] == slot for key, slot in held.items())
         assert len(set(held.values())) == len(held)
 

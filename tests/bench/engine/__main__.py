@@ -1,7 +1,7 @@
 """`make bench-engine`: our engine against diffusers and against itself under other policies, in one process.
 
 Ratios of medians over rounds in which every system has its turn; `name value` lines last. QUICK=1 ends within five
-minutes, RECORD=1 writes what it found into tests/bench/RESULTS.md. With a CUDA device the full-size configuration of
+minutes, RECORD=1 writes the figures into tests/bench/RESULTS.md. With a CUDA device the full-size configuration of
 Z-Image-Turbo is measured too, with random weights.
 """
 
@@ -34,11 +34,11 @@ def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> flo
     model = run_in_fresh_thread(demo_model)
     tables = {number: adapter_table(model.targets, number) for number in range(adapters)}
     works = [asks(count, adapters=adapters, seed=seed) for seed in range(rounds + 1)]
-    used = {ask.adapter: tables[ask.adapter] for work in works for ask in work}
+    by_adapter = {ask.adapter: tables[ask.adapter] for work in works for ask in work}
     systems: dict[str, Ours | Diffusers] = {
         "ours": Ours(model),
         "diffusers_reload": run_in_fresh_thread(lambda: Diffusers(CHECKPOINT_DIR, preloaded=None)),
-        "diffusers_preloaded": run_in_fresh_thread(lambda: Diffusers(CHECKPOINT_DIR, preloaded=used)),
+        "diffusers_preloaded": run_in_fresh_thread(lambda: Diffusers(CHECKPOINT_DIR, preloaded=by_adapter)),
         "unbatched": Ours(model, OneByOne),
         "equal_adapters": Ours(model, EqualAdapters),
         "merge_swap": Ours(model, AdapterAffinity, costs=ALWAYS_MERGE, merged_slots=1),

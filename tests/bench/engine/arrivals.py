@@ -1,4 +1,4 @@
-"""How long an image takes when images come one by one: at random times, and beside a tenant that floods."""
+"""Latency of images that arrive one by one: at random times, and beside a tenant that floods."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -47,8 +47,10 @@ def poisson(
 
 
 def flooded(report: Report, model: LoadedModel, tables: Tables, *, count: int, flood: int) -> None:
-    """What a tenant that asks for `flood` images at once does to the p95 of the others, who ask now and then: times
-    what they have without it, for the engine as it is and for first come first served."""
+    """Measure the p95 latency of occasional requests beside a tenant that requests `flood` images at once.
+
+    It is reported as a multiple of their p95 without that tenant, for the engine and for first come, first served.
+    """
     others = [
         replace(ask, tenant=f"tenant{i % 4}", px=min(ask.px, 256))
         for i, ask in enumerate(asks(count, adapters=len(tables), per_second=1.0, seed=7))

@@ -1,4 +1,4 @@
-"""What is measured of our engine alone."""
+"""Measurements of our engine alone."""
 
 import random
 import resource
@@ -127,7 +127,7 @@ def adapter_slot_load(model: LoadedModel, tables: Tables) -> float:
 
 def soak(model: LoadedModel, tables: Tables, *, joins: int) -> tuple[float, float]:
     """Join, leave, swap and cancel at random: growth of the process's peak memory in % between the first fifth and
-    the end, and the largest difference in a sample of pictures to the same drawn alone, of 255."""
+    the end, and the largest difference in a sample of pictures to the same generated alone, of 255."""
     rng = random.Random(1)
     largest, peak_early = 0.0, 0
     sample = []

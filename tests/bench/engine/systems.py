@@ -33,7 +33,7 @@ class Run(NamedTuple):
 
 
 class OneByOne(Scheduler[Row]):
-    """First come, first served, each run to its end: what a queue before a pipeline does."""
+    """First come, first served, each image run to its end, as a queue in front of a pipeline does."""
 
     def next_batch(self) -> list[Row]:
         return self.rows_by_age()[:1]
@@ -50,7 +50,7 @@ class OneByOne(Scheduler[Row]):
 
 
 class EqualAdapters(OneByOne):
-    """Batches of the oldest row's adapter: what engines with one active adapter do."""
+    """Batches of rows with the oldest row's adapter, as engines with one active adapter do."""
 
     def next_batch(self) -> list[Row]:
         rows = self.rows_by_age()
