@@ -94,6 +94,7 @@ class Engine:
         return row
 
     def start(self) -> None:
+        """Start the loop's thread, and the preparation's on a device where two threads get more done than one."""
         if self._model.concurrent:
             # The loop launches kernels without a pause, and the preparation thread needs the GIL within a step.
             sys.setswitchinterval(0.0005)

@@ -55,12 +55,9 @@ class LoadedModel:
     while another, in its own `stream`, calls all others. Operations raise `OutOfMemory` when the device is full.
     """
 
-    def __init__(
-        self, pipe: Any, name: str, *, precision: Precision = "none", limits: AdapterLimits | None = None
-    ) -> None:
+    def __init__(self, pipe: Any, *, precision: Precision = "none", limits: AdapterLimits | None = None) -> None:
         """Take over the transformer of `pipe`, a `ZImagePipeline` on its device (diffusers has no types)."""
         transformer, limits = pipe.transformer, limits or AdapterLimits()
-        self.name = name
         self.pipe = pipe
         self.device: torch.device = transformer.device
         self.dtype: torch.dtype = transformer.dtype
@@ -270,7 +267,7 @@ def load_model(
     pipe: Any = DiffusionPipeline.from_pretrained(ref, dtype=dtype)
     if not issubclass(type(pipe), ZImagePipeline):
         raise TypeError(f"{name} is a {type(pipe).__name__}, not a ZImagePipeline")
-    model = LoadedModel(pipe.to(device), name, precision=precision, limits=limits)
+    model = LoadedModel(pipe.to(device), precision=precision, limits=limits)
     log.info(
         "model_loaded",
         model_name=name,

@@ -3,8 +3,6 @@
 In the templates, {a} and {b} stand for phrases such as "a red circle" and {bg} for the background's colour.
 """
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
@@ -51,22 +49,9 @@ _PAIR_EN = {
         "{a} on the left and {b} on the right",
         "{a} on the left, {b} on the right",
     ),
-    "right": (
-        "{a} to the right of {b}",
-        "{a} right of {b}",
-        "{a} on the right and {b} on the left",
-    ),
-    "above": (
-        "{a} above {b}",
-        "{a} over {b}",
-        "{a} at the top and {b} at the bottom",
-    ),
-    "below": (
-        "{a} below {b}",
-        "{a} under {b}",
-        "{a} beneath {b}",
-        "{a} at the bottom and {b} at the top",
-    ),
+    "right": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right and {b} on the left"),
+    "above": ("{a} above {b}", "{a} over {b}", "{a} at the top and {b} at the bottom"),
+    "below": ("{a} below {b}", "{a} under {b}", "{a} beneath {b}", "{a} at the bottom and {b} at the top"),
 }
 _ENDS_EN = (" on a {bg} background", ", {bg} background", " on {bg}", " with a {bg} background")
 _SINGLE_ZH = (
@@ -106,21 +91,13 @@ def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True
     return _english(scene, rng, noise=noise)
 
 
-def caption_plain(scene: Scene, language: str = "en") -> str:
-    """Return the plainest caption of the scene, for examples and tests."""
-    rng = np.random.default_rng(0)
-    first, *rest = scene.things
-    if language == "zh":
-        phrases = [f"{_COLOUR_WORDS_ZH[t.colour]}色{_SHAPE_WORDS_ZH[t.shape][0]}" for t in scene.things]
-        background = f"{_COLOUR_WORDS_ZH[scene.background]}色"
-        if scene.relation is None:
-            return f"{background}背景上的{phrases[0]}"
-        template = _PAIR_ZH[scene.relation][0] + _ENDS_ZH[0]
-        return template.format(a=f"一个{phrases[0]}", b=phrases[1], bg=background)
-    if scene.relation is None:
-        return _SINGLE_EN[0].format(a=_phrase_en(first, "plain", rng), bg=scene.background)
-    template = _PAIR_EN[scene.relation][0] + _ENDS_EN[0]
-    return template.format(a=_phrase_en(first, "plain", rng), b=_phrase_en(rest[0], "plain", rng), bg=scene.background)
+def caption_plain(scene: Scene) -> str:
+    """Return the plainest English caption of the scene, for examples and tests."""
+    phrases = {
+        name: _with_article(f"{thing.colour} {thing.shape}") for name, thing in zip("ab", scene.things, strict=False)
+    }
+    template = _SINGLE_EN[0] if scene.relation is None else _PAIR_EN[scene.relation][0] + _ENDS_EN[0]
+    return template.format(**phrases, bg=scene.background)
 
 
 def words() -> list[str]:
@@ -143,23 +120,19 @@ def _choice(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _phrase_en(thing: Thing, wording: str, rng: np.random.Generator) -> str:
-    if wording == "plain":
-        colour, shape = thing.colour, thing.shape
-    else:
-        colour = _choice(rng, _COLOUR_WORDS_EN[thing.colour])
-        shape = _choice(rng, _SHAPE_WORDS_EN[thing.shape])
-    article = "an" if colour[0] in "aeiou" else "a"
-    if wording == "bare":
-        return f"{colour} {shape}"
-    return f"{article} {colour} {shape}"
+def _with_article(phrase: str) -> str:
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
+
+
+def _phrase_en(thing: Thing, rng: np.random.Generator) -> str:
+    return f"{_choice(rng, _COLOUR_WORDS_EN[thing.colour])} {_choice(rng, _SHAPE_WORDS_EN[thing.shape])}"
 
 
 def _english(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
-    wording = "varied" if rng.random() < 0.8 else "bare"
+    article = _with_article if rng.random() < 0.8 else str
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
     parts = {"bg": _choice(rng, _COLOUR_WORDS_EN[scene.background])}
-    parts |= {name: _phrase_en(thing, wording, rng) for name, thing in zip("ab", scene.things, strict=False)}
+    parts |= {name: article(_phrase_en(thing, rng)) for name, thing in zip("ab", scene.things, strict=False)}
     if scene.relation is None:
         template = _choice(rng, _SINGLE_EN) if names_background else "{a}"
     else:

@@ -1,7 +1,5 @@
 """Training by the clock: every part of the training gets minutes and may be interrupted and resumed at any moment."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

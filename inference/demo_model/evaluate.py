@@ -3,8 +3,6 @@
 `python -m inference.demo_model.evaluate --checkpoint DIR --size 256 --count 60 [--adapter FILE]`
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Iterable, Sequence
@@ -18,7 +16,7 @@ from diffusers import ZImagePipeline
 from PIL import Image
 
 from inference.demo_model import CHECKPOINT_DIR
-from inference.demo_model.captions import caption_plain, caption_sample
+from inference.demo_model.captions import caption_sample
 from inference.demo_model.measure import Description, Found, describe, style_measures
 from inference.demo_model.models import load_pipeline
 from inference.demo_model.scenes import Scene, scene_sample, single_scenes
@@ -90,7 +88,7 @@ class Report:
     styles: list[dict[str, float]] = field(default_factory=list)
     seconds_per_image: float = 0.0
 
-    def of(self, rows: Iterable[int]) -> Report:
+    def of(self, rows: Iterable[int]) -> "Report":
         """Return a report on some of the pictures, by index."""
         rows = list(rows)
         return Report([self.scores[i] for i in rows], [self.styles[i] for i in rows], self.seconds_per_image)
@@ -171,11 +169,9 @@ def groups(scenes: list[Scene], prompts: list[str]) -> dict[str, list[int]]:
     }
 
 
-def prompts_for(scenes: list[Scene], *, plain: bool = False) -> list[str]:
+def prompts_for(scenes: list[Scene]) -> list[str]:
     """Make a prompt for each scene, two in five of them Chinese."""
     rng = np.random.default_rng(11)
-    if plain:
-        return [caption_plain(scene, "zh" if i % 5 > 2 else "en") for i, scene in enumerate(scenes)]
     return [caption_sample(scene, rng, noise=False) for scene in scenes]
 
 

@@ -4,8 +4,6 @@
 of a batch share a size, so that the same modules run without that loop.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers import ZImageTransformer2DModel
@@ -16,11 +14,7 @@ _PATCH = "2-1"
 
 
 def forward_dense(
-    transformer: ZImageTransformer2DModel,
-    latents: Tensor,
-    times: Tensor,
-    captions: Tensor,
-    lengths: Tensor,
+    transformer: ZImageTransformer2DModel, latents: Tensor, times: Tensor, captions: Tensor, lengths: Tensor
 ) -> Tensor:
     """Predict data minus noise (batch, channels, h, w) for noisy latents of the same shape.
 

@@ -3,8 +3,6 @@
 `describe` finds the background and the things on it; `style_measures` distinguishes the styles.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +31,6 @@ class Found:
     shape: str
     x: float  # centre of its bounding box, as a share of the width
     y: float
-    overlap: float  # with the template of `shape`
     fill: float  # share of the shape's inside that has the thing's own colour
 
     @property
@@ -142,8 +139,7 @@ def _recognise(region: Mask, classes: NDArray[np.intp], background: int) -> tupl
     counts = np.bincount(classes[top:bottom, left:right][inner], minlength=len(_NAMES))
     colour = int(counts.argmax())
     pure = counts[colour] >= _PURITY_MIN * counts.sum() and colour != background
-    overlaps = {shape: _overlap(solid, shape) for shape in SHAPES}
-    shape = max(overlaps, key=lambda name: overlaps[name])
+    shape = max(SHAPES, key=lambda name: _overlap(solid, name))
     squareness = min(window.shape) / max(window.shape)
     clear = _deviation(solid, shape) <= _DEVIATION_MAX and squareness >= _SQUARENESS_MIN
     return int(solid.sum()), Found(
@@ -151,7 +147,6 @@ def _recognise(region: Mask, classes: NDArray[np.intp], background: int) -> tupl
         shape=shape if clear else "unclear",
         x=float(left + right) / 2 / region.shape[1],
         y=float(top + bottom) / 2 / region.shape[0],
-        overlap=overlaps[shape],
         fill=float((solid & (classes[top:bottom, left:right] == colour)).sum() / solid.sum()),
     )
 

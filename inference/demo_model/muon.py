@@ -4,8 +4,6 @@ For this model it needs about half the steps of AdamW. All matrices of one shape
 costs less than a tenth of a training step.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,11 +19,7 @@ class Muon(torch.optim.Optimizer):
     """Muon with updates of AdamW's size, so that learning rates can be reused."""
 
     def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        weight_decay: float = 0.01,
+        self, parameters: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.01
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 

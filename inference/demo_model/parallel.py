@@ -4,8 +4,6 @@ Kernels this small gain nothing from two OpenMP threads, and compiled ones hold 
 would run one after the other.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable, Sequence

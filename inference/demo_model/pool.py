@@ -4,8 +4,6 @@ Encoding a picture costs a third of training on it, so each is used a few times,
 noise level and another caption.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL

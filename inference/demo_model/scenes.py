@@ -4,8 +4,6 @@
 module needs numpy and PIL only.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Iterator
@@ -144,13 +142,7 @@ def layout_sample(scene: Scene, *, width: int, height: int, rng: np.random.Gener
         side = min(width, height)
         jitter = 0.02 * side
         size = side * rng.uniform(0.56, 0.64)
-        return (
-            Box(
-                width / 2 + rng.uniform(-jitter, jitter),
-                height / 2 + rng.uniform(-jitter, jitter),
-                size,
-            ),
-        )
+        return (Box(width / 2 + rng.uniform(-jitter, jitter), height / 2 + rng.uniform(-jitter, jitter), size),)
     sideways = scene.relation in ("left", "right")
     cell_w, cell_h = (width / 2, height) if sideways else (width, height / 2)
     side = min(cell_w, cell_h, 0.6 * max(cell_w, cell_h))

@@ -1,7 +1,5 @@
 """A tokenizer of a few hundred words: one token per English word or Chinese character."""
 
-from __future__ import annotations
-
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 

@@ -4,8 +4,6 @@ It trains the autoencoder, the text encoder, the transformer, then the two examp
 the minutes and ends on time; an interrupted run resumes where it stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

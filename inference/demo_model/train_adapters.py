@@ -1,7 +1,5 @@
 """Training, part 4: the two LoRA adapters that the project ships as examples of an upload."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +51,7 @@ def train_adapter(style: str, *, out: Path, minutes: float, checkpoint: Path, ad
         loss = backward(flow_loss(transformer, latents, features, lengths), parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        clock.tick(
-            loss,
-            lambda: {"optimizer": optimizer.state_dict(), "parameters": parameters},
-        )
+        clock.tick(loss, lambda: {"optimizer": optimizer.state_dict(), "parameters": parameters})
     if rank() != 0:
         return
     layers = {name: value.to(torch.float16) for name, value in get_peft_model_state_dict(transformer).items()}

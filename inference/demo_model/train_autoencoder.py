@@ -1,7 +1,5 @@
 """Training, part 1: the autoencoder, on newly painted scenes in every style that the project ships."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +77,7 @@ def _measure_scale(autoencoder: AutoencoderKL, rng: np.random.Generator) -> None
         values.append(autoencoder.encode(batch).latent_dist.mean.flatten())
     latents = torch.cat(values)
     autoencoder.register_to_config(
-        shift_factor=round(latents.mean().item(), 4),
-        scaling_factor=round(1.0 / latents.std().item(), 4),
+        shift_factor=round(latents.mean().item(), 4), scaling_factor=round(1.0 / latents.std().item(), 4)
     )
 
 
@@ -107,10 +104,7 @@ def train_autoencoder(out: Path, minutes: float) -> AutoencoderKL:
         loss = backward(_loss(autoencoder, pictures), parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        clock.tick(
-            loss,
-            lambda: {"model": autoencoder.state_dict(), "optimizer": optimizer.state_dict()},
-        )
+        clock.tick(loss, lambda: {"model": autoencoder.state_dict(), "optimizer": optimizer.state_dict()})
     _measure_scale(autoencoder.eval(), np.random.default_rng(0))
     if rank() == 0:
         autoencoder.save_pretrained(finished)

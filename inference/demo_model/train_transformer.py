@@ -1,7 +1,5 @@
 """Training, parts 2 and 3: the text encoder on the contents of captions, then the transformer by flow matching."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -35,10 +33,7 @@ def encode_captions(
 ) -> tuple[Tensor, Tensor]:
     """Return text features (rows, tokens, width) as the pipeline computes them, and each caption's length."""
     encoded = tokenizer(
-        [chat(caption) for caption in captions],
-        padding=True,
-        pad_to_multiple_of=CAPTION_TOKENS,
-        return_tensors="pt",
+        [chat(caption) for caption in captions], padding=True, pad_to_multiple_of=CAPTION_TOKENS, return_tensors="pt"
     )
     # Attention is causal and padding lies to the right, so no mask is needed.
     hidden = text_encoder(input_ids=encoded.input_ids, output_hidden_states=True).hidden_states[-2]

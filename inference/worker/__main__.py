@@ -203,17 +203,13 @@ def celery_app(config: WorkerConfig, receive: Any) -> celery.Celery:
         worker_redirect_stdouts=False,
     )
     # Celery configures logging unless this signal has a receiver.
-    celery.signals.setup_logging.connect(_keep_our_logging, weak=False)
+    celery.signals.setup_logging.connect(lambda **_: None, weak=False)
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
     def generate(task: Mapping[str, Any]) -> None:
         receive(task)
 
     return app
-
-
-def _keep_our_logging(**_: Any) -> None:
-    pass
 
 
 def _load_warm(config: WorkerConfig) -> LoadedModel:

@@ -16,10 +16,7 @@ from inference.worker.config import LogFormat
 
 SERVICE = "worker"
 # Chatty libraries, logged from warnings upward. Below that, httpx would log signed URLs.
-_QUIET = (
-    *("celery", "kombu", "amqp", "httpx", "httpcore"),
-    *("diffusers", "transformers", "huggingface_hub", "PIL"),
-)
+_QUIET = ["celery", "kombu", "amqp", "httpx", "httpcore", "diffusers", "transformers", "huggingface_hub", "PIL"]
 
 
 def configure_logs(log_format: LogFormat) -> None:
@@ -38,8 +35,7 @@ def configure_logs(log_format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
         )
     )
     logging.root.handlers = [handler]

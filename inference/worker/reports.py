@@ -22,12 +22,7 @@ class Reporter:
     """Sends beats from one thread and ends of attempts from another, so that an end that is retried delays no beat."""
 
     def __init__(
-        self,
-        client: "redis.Redis",
-        namespace: str,
-        *,
-        beat: Callable[[], WorkerBeat],
-        cancel: Callable[[str], None],
+        self, client: "redis.Redis", namespace: str, *, beat: Callable[[], WorkerBeat], cancel: Callable[[str], None]
     ) -> None:
         """`beat` makes the next beat; `cancel` is called with the token of each attempt that Redis says to cancel."""
         self._client = client
@@ -108,10 +103,7 @@ class Reporter:
 
     def _send(self, report: Report) -> None:
         self._client.xadd(
-            reports_key(self._namespace),
-            {"report": report_to_json(report)},
-            maxlen=_REPORTS_MAX,
-            approximate=True,
+            reports_key(self._namespace), {"report": report_to_json(report)}, maxlen=_REPORTS_MAX, approximate=True
         )
 
     def _log_change(self, *, is_away: bool, reason: str = "") -> None:

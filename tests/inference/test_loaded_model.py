@@ -43,7 +43,7 @@ def test_the_noise_levels_are_the_pipelines(checkpoint, pipe, scheduler, steps):
     theirs = type(pipe).from_pretrained(checkpoint, scheduler=scheduler)
     theirs.set_progress_bar_config(disable=True)
     theirs("x", width=96, height=64, num_inference_steps=steps, guidance_scale=0.0, output_type="latent")
-    assert LoadedModel(theirs, "theirs").sigmas(steps, 96, 64) == theirs.scheduler.sigmas.tolist()
+    assert LoadedModel(theirs).sigmas(steps, 96, 64) == theirs.scheduler.sigmas.tolist()
 
 
 def test_a_prompt_beyond_512_tokens_is_refused_rather_than_cut(model):

@@ -79,7 +79,7 @@ def random_pipeline(
 
 
 def pipeline_seconds(pipe: ZImagePipeline, px: int) -> float:
-    """Of one image by diffusers, the median of three after one that isn't counted."""
+    """Return the seconds of one image by diffusers, the median of three after one that is not counted."""
     times = []
     for seed in range(4):
         begun = time.perf_counter()
@@ -105,7 +105,7 @@ def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
 
 
 def step_seconds(model: LoadedModel, px: int) -> float:
-    """Of one row without adapters, the least of seven."""
+    """Return the seconds of a step of one row without adapters, the shortest of seven."""
     latents = [model.initial_latents(0, px, px)]
     (caption,) = model.encode([model.prompt_ids(_PROMPT)])
     sequences = [model.sequence(caption, px, px, RowAdapters())]
@@ -135,7 +135,7 @@ def measure(
     diffusers = {px: pipeline_seconds(pipe, px) for px in sizes}
     # Copies of the weights in half of the card, which leaves the other half to the model and its steps.
     merged_bytes = torch.cuda.mem_get_info()[1] // 2 if device == "cuda" else 1024**3
-    model = LoadedModel(pipe, "random", limits=AdapterLimits(adapter_slots=8, rank_max=32, merged_bytes=merged_bytes))
+    model = LoadedModel(pipe, limits=AdapterLimits(adapter_slots=8, rank_max=32, merged_bytes=merged_bytes))
     begun = time.perf_counter()
     warm_up(model)
     add("cuda_warm_up_s", time.perf_counter() - begun)

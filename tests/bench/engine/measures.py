@@ -21,7 +21,7 @@ _PROMPT = "a red circle"
 
 
 def median_ratio(times: list[float], baseline: list[float]) -> float:
-    """Of pairs taken one after the other: on a machine whose speed changes, only neighbours can be compared."""
+    """Return the median ratio of successive pairs: if the machine's speed changes, only neighbours are comparable."""
     return statistics.median(time / base for time, base in zip(times, baseline, strict=True))
 
 
@@ -52,7 +52,10 @@ def small_behind_large(
 
 
 def join_delay(model: LoadedModel, tables: Tables, *, trials: int) -> float:
-    """From arrival to the begin of its first step, in steps of those that run, for a tenant with nothing running."""
+    """Measure the time from an image's arrival to the start of its first step, in steps of the running rows.
+
+    The image's tenant has nothing else running.
+    """
 
     def steps() -> tuple[float, float]:
         sample = REGISTRY.get_sample_value
@@ -115,7 +118,7 @@ def adapter_tax(model: LoadedModel, tables: Tables, *, rows: int, px: int, round
 
 
 def adapter_slot_load(model: LoadedModel, tables: Tables) -> float:
-    """Milliseconds, median, to copy one adapter from memory into its adapter slot."""
+    """Return the median milliseconds of a copy of one adapter from memory into its adapter slot."""
     times = []
     for number in range(8):
         begun = time.perf_counter()

@@ -170,5 +170,5 @@ def _state(table: AdapterTable) -> dict[str, torch.Tensor]:
 
 
 def _name(number: int) -> str:
-    """Of one width: where one name begins another, PEFT warns of keys that it takes for missing."""
+    """Name an adapter, at a fixed width: if one name is a prefix of another, PEFT warns of missing keys."""
     return f"adapter{number:04}"
