@@ -32,6 +32,7 @@ from inference.contract import (
     report_from_json,
     reports_key,
 )
+from inference.worker import config
 
 NAMESPACE = "easel-t-acme"
 
@@ -356,3 +357,9 @@ def test_a_bad_variable_stops_the_start_with_its_name(tmp_path):
     )
     assert ended.returncode == 1
     assert "EASEL_WORKER_CONCURRENCY='many'" in ended.stderr
+
+
+def test_a_worker_without_the_demo_model_asks_for_a_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "_DEMO_CHECKPOINT", tmp_path / "not-installed")
+    with pytest.raises(config.ConfigError, match="EASEL_MODEL is required"):
+        config.WorkerConfig.from_env({"REDIS_URL": "redis://x"})
