@@ -51,7 +51,7 @@ class House:
             EASEL_LEASE_SECONDS=str(LEASE_SECONDS),
             EASEL_LOG_FORMAT="json",
             EASEL_TORCH_THREADS="1",
-            EASEL_WORKER_SLOTS="4",
+            EASEL_WORKER_CONCURRENCY="4",
             EASEL_STOP_GRACE_SECONDS="1",
             DATABASE_URL=self.postgres.url,
             REDIS_URL=self.redis.url,

@@ -1,10 +1,8 @@
-"""The world of the demo model: scenes of coloured shapes, and how they are drawn.
+"""The training data of the demo model: scenes of coloured shapes, and the pictures painted of them.
 
-A scene says what a picture shows; `draw` places it on a canvas and paints it with smooth edges.
-`captions.py` says the same scene in words. Only numpy and PIL are needed here.
+`paint` places a scene's shapes on a canvas, with smooth edges; `captions.py` describes the same scene in words. This
+module needs numpy and PIL only.
 """
-
-from __future__ import annotations
 
 import hashlib
 import math
@@ -46,26 +44,26 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One thing, or two of them: `relation` says where the first lies, seen from the second."""
+    """One thing, or two; `relation` is the direction in which the first lies, seen from the second."""
 
     things: tuple[Thing, ...]
     background: str
     relation: str | None = None
 
     def key(self) -> str:
-        """What the held-out split looks at: the combination, whichever way round it is placed."""
+        """Return the combination of things and background that decides the held-out split, whatever its layout."""
         things = "+".join(f"{thing.colour} {thing.shape}" for thing in sorted(self.things))
         return f"{things} on {self.background}"
 
-    def held_out(self) -> bool:
-        """Whether training never shows this combination."""
+    def is_held_out(self) -> bool:
+        """True if training never shows this combination."""
         digest = hashlib.sha256(self.key().encode()).digest()
         return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """Where a shape lies, in pixels: its centre and the size of its square bounding box."""
+    """A shape's square bounding box in pixels: its centre and its side."""
 
     x: float
     y: float
@@ -73,20 +71,20 @@ class Box:
 
 
 def single_scenes() -> Iterator[Scene]:
-    """Every scene with one thing."""
+    """Yield every scene with one thing."""
     for colour, shape, background in product(COLOURS, SHAPES, COLOURS):
         if colour != background:
             yield Scene((Thing(colour, shape),), background)
 
 
 def default_background(things: tuple[Thing, ...]) -> str:
-    """The background of a caption that names none: white, unless something white lies on it."""
+    """Return the background of a caption that names none: white, unless one of the things is white."""
     taken = {thing.colour for thing in things}
     return next(name for name in ("white", "black", "blue") if name not in taken)
 
 
 def scene_sample(rng: np.random.Generator, *, pair: bool, held_out: bool = False) -> Scene:
-    """A random scene from one side of the split."""
+    """Sample a scene from one side of the held-out split."""
     while True:
         background = _pick(rng, tuple(COLOURS))
         colours = [name for name in COLOURS if name != background]
@@ -96,12 +94,12 @@ def scene_sample(rng: np.random.Generator, *, pair: bool, held_out: bool = False
         if pair and things[0] == things[1]:
             continue
         scene = Scene(things, background, _pick(rng, RELATIONS) if pair else None)
-        if scene.held_out() == held_out:
+        if scene.is_held_out() == held_out:
             return scene
 
 
 def shape_points(shape: str) -> list[tuple[float, float]]:
-    """The corners of a shape whose bounding box is the unit square; y points down."""
+    """Return the corners of a shape whose bounding box is the unit square, with y pointing down."""
     if shape == "circle":
         turns = [2 * math.pi * i / 96 for i in range(96)]
         return [(0.5 + 0.5 * math.cos(a), 0.5 + 0.5 * math.sin(a)) for a in turns]
@@ -120,7 +118,7 @@ def shape_points(shape: str) -> list[tuple[float, float]]:
 
 
 def shape_mask(shape: str, *, width: int, height: int, outline_px: float = 0.0) -> Image.Image:
-    """Coverage (mode L) of a shape that fills a `width` x `height` box; or of its contour alone."""
+    """Paint the coverage (mode L) of a shape that fills a `width` x `height` box, or of its contour alone."""
     size = (width * _SMOOTH, height * _SMOOTH)
     mask = Image.new("L", size, 0)
     pen = ImageDraw.Draw(mask)
@@ -138,19 +136,13 @@ def shape_mask(shape: str, *, width: int, height: int, outline_px: float = 0.0) 
 
 
 def layout_sample(scene: Scene, *, width: int, height: int, rng: np.random.Generator) -> tuple[Box, ...]:
-    """Where the things of a scene lie on a canvas of `width` x `height` pixels."""
+    """Sample the boxes of a scene's things on a canvas of `width` x `height` pixels."""
     side: float
     if scene.relation is None:
         side = min(width, height)
         jitter = 0.02 * side
         size = side * rng.uniform(0.56, 0.64)
-        return (
-            Box(
-                width / 2 + rng.uniform(-jitter, jitter),
-                height / 2 + rng.uniform(-jitter, jitter),
-                size,
-            ),
-        )
+        return (Box(width / 2 + rng.uniform(-jitter, jitter), height / 2 + rng.uniform(-jitter, jitter), size),)
     sideways = scene.relation in ("left", "right")
     cell_w, cell_h = (width / 2, height) if sideways else (width, height / 2)
     side = min(cell_w, cell_h, 0.6 * max(cell_w, cell_h))
@@ -170,14 +162,14 @@ def layout_sample(scene: Scene, *, width: int, height: int, rng: np.random.Gener
     return tuple(boxes)
 
 
-def draw(scene: Scene, *, width: int, height: int, rng: np.random.Generator, style: str = "plain") -> Image.Image:
+def paint(scene: Scene, *, width: int, height: int, rng: np.random.Generator, style: str = "plain") -> Image.Image:
     """Paint a scene on a canvas of `width` x `height` pixels (RGB)."""
     canvas = Image.new("RGB", (width, height), COLOURS[scene.background])
     outline_px = 0.045 * min(width, height) if style == "outline" else 0.0
     boxes = layout_sample(scene, width=width, height=height, rng=rng)
     for thing, box in zip(scene.things, boxes, strict=True):
         size = round(box.size)
-        # Two things share a canvas made for one, so their lines are thinner.
+        # Two things are smaller than one on the same canvas, so their lines are thinner.
         line_px = outline_px * (0.8 if len(boxes) > 1 else 1.0)
         mask = shape_mask(thing.shape, width=size, height=size, outline_px=line_px)
         corner = (round(box.x - size / 2), round(box.y - size / 2))
@@ -186,7 +178,7 @@ def draw(scene: Scene, *, width: int, height: int, rng: np.random.Generator, sty
 
 
 def mosaic(image: Image.Image, *, rng: np.random.Generator) -> Image.Image:
-    """The same picture laid in square tiles: grout between them, each a little lighter or darker."""
+    """Lay a picture in square tiles with grout between them, each tile a little lighter or darker."""
     pixels = np.asarray(image, dtype=np.float32)
     rows, columns = -(-image.height // TILE_PX), -(-image.width // TILE_PX)
     shade = rng.uniform(-22, 22, size=(rows, columns, 1)).astype(np.float32)
@@ -194,7 +186,7 @@ def mosaic(image: Image.Image, *, rng: np.random.Generator) -> Image.Image:
     grout_rows = np.isin(np.arange(image.height) % TILE_PX, (0, TILE_PX - 1))
     grout_columns = np.isin(np.arange(image.width) % TILE_PX, (0, TILE_PX - 1))
     grout = (grout_rows[:, None] | grout_columns[None, :])[..., None]
-    # Grout leans to mid grey, so it shows on black and on white alike.
+    # Grout is close to mid grey, so that it shows on black and on white.
     pixels = np.where(grout, 0.45 * pixels + 0.55 * 128.0, pixels + shade)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
