@@ -54,7 +54,7 @@ def admission(report: Report, *, rounds: int, seconds: float) -> None:
 def peer(report: Report, *, rounds: int) -> None:
     version = house.served_model()
     ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in house.customers(20)]
-    against_peer(report, ours, rounds=rounds, seconds=15)
+    against_peer(report, ours, rounds=rounds, seconds=20)
 
 
 def trips(version: ModelVersion) -> tuple[float, float]:

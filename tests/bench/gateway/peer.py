@@ -35,7 +35,8 @@ MODEL = "image"
 MASTER_KEY = "sk-bench"
 WORKERS = 2
 CONNECTIONS = 64
-_START_SECONDS = 300  # its imports alone take 35 s of a core
+_START_SECONDS = 300  # the imports alone take 35 s of a core
+_WARM_UP_SECONDS = 5
 _ENV = {
     # Easel's servers are not for the peer.
     **{name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL")},
@@ -64,7 +65,8 @@ def install() -> None:
 def against_peer(report: Report, ours: Sequence[bytes], *, rounds: int, seconds: float) -> None:
     """CPU time per request of the peer, with and without its database, over Easel's; all PostgreSQL is counted.
 
-    The systems take turns. A turn lasts longer than the peer's period of writing spend, or its writes would be missed.
+    The systems take turns of `seconds`, which must be longer than the 15 s in which the peer collects spend rows
+    before it writes them.
     """
     install()
     with ExitStack() as stack:
@@ -79,8 +81,10 @@ def against_peer(report: Report, ours: Sequence[bytes], *, rounds: int, seconds:
         found: dict[str, list[Load]] = {name: [] for name in systems}
         for turn in range(rounds + 1):
             for name, (server, requests) in systems.items():
-                measured = load(server, requests, connections=CONNECTIONS, seconds=seconds)
-                if turn:  # the first warms up
+                measured = load(
+                    server, requests, connections=CONNECTIONS, seconds=seconds if turn else _WARM_UP_SECONDS
+                )
+                if turn:
                     found[name].append(measured)
                     say(f"  {CONNECTIONS} connections, {name}: {measured}")
         if "peer_with_database" in systems:
@@ -134,6 +138,8 @@ def proxy(backend: int, *, log: str = "proxy.log", env: Mapping[str, str] | None
     port = free_port()
     command = [
         *(str(HOME / "venv/bin/litellm"), "--config", str(config), "--num_workers", str(WORKERS)),
+        # A worker that imports for longer than this on a busy machine is killed and started again, for ever.
+        *("--timeout_worker_healthcheck", str(_START_SECONDS)),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
     with running(

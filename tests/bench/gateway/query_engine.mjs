@@ -9,6 +9,11 @@ import http from 'node:http'
 import { createRequire } from 'node:module'
 import path from 'node:path'
 
+if (process.argv.includes('--version')) {
+  console.log('query-engine wasm')
+  process.exit()
+}
+
 const load = createRequire(import.meta.url)
 const { PrismaPg } = load('@prisma/adapter-pg')
 const { bindAdapter } = load('@prisma/driver-adapter-utils')
@@ -18,12 +23,21 @@ const RUNTIME = path.join(path.dirname(load.resolve('@prisma/client/package.json
 
 const ACTION = /^(findUniqueOrThrow|findFirstOrThrow|findUnique|findFirst|findMany|createOne|createMany|updateOne|updateMany|upsertOne|deleteOne|deleteMany|aggregate|groupBy|queryRaw|executeRaw)(.*)$/
 
-function engineOf(schema) {
+const schema = fs.readFileSync(process.env.PRISMA_DML_PATH, 'utf8')
+// Of each model the fields of type Json: GraphQL sends their values as strings.
+const JSON_FIELDS = new Map(
+  [...schema.matchAll(/^model (\w+) \{$(.*?)^\}$/gms)].map(([, model, body]) => [
+    model,
+    new Set([...body.matchAll(/^ +(\w+) +Json\b/gm)].map(([, field]) => field)),
+  ]),
+)
+
+function newEngine() {
   const bindings = load(path.join(RUNTIME, 'query_engine_bg.postgresql.js'))
   const module = new WebAssembly.Module(fs.readFileSync(path.join(RUNTIME, 'query_engine_bg.postgresql.wasm')))
   bindings.__wbg_set_wasm(new WebAssembly.Instance(module, { './query_engine_bg.js': bindings }).exports)
   const options = {
-    datamodel: fs.readFileSync(schema, 'utf8'),
+    datamodel: schema,
     env: process.env,
     logQueries: false,
     ignoreEnvVarErrors: true,
@@ -39,27 +53,49 @@ function engineOf(schema) {
 function toJson({ query }) {
   const field = parse(query).definitions[0].selectionSet.selections[0]
   const [, action, modelName] = ACTION.exec(field.name.value)
-  return { ...(modelName && { modelName }), action, query: argumentsAndSelection(field) }
+  return { ...(modelName && { modelName }), action, query: argumentsAndSelection(field, JSON_FIELDS.get(modelName)) }
 }
 
-function argumentsAndSelection(field) {
+function argumentsAndSelection(field, jsonFields) {
   const given = field.arguments.map((argument) => [argument.name.value, valueFromASTUntyped(argument.value)])
   const selected = (field.selectionSet?.selections ?? []).map((child) => [
     child.name.value,
     child.selectionSet || child.arguments.length ? argumentsAndSelection(child) : true,
   ])
-  return { arguments: Object.fromEntries(given), selection: Object.fromEntries(selected) }
+  return { arguments: tagged(Object.fromEntries(given), jsonFields), selection: Object.fromEntries(selected) }
+}
+
+function tagged(value, jsonFields) {
+  if (Array.isArray(value)) return value.map((inner) => tagged(inner, jsonFields))
+  if (value === null || typeof value !== 'object') return value
+  const entries = Object.entries(value).map(([name, inner]) => [
+    name,
+    typeof inner === 'string' && jsonFields?.has(name) ? { $type: 'Json', value: inner } : tagged(inner, jsonFields),
+  ])
+  return Object.fromEntries(entries)
 }
 
 function toGraphql(answer) {
   if (answer.batchResult) return { ...answer, batchResult: answer.batchResult.map(toGraphql) }
-  return answer.data ? { ...answer, data: { result: untagged(Object.values(answer.data)[0]) } } : answer
+  if (!answer.data) return answer
+  const [result] = Object.values(answer.data)
+  return { ...answer, data: { result: result?.columns && result.rows ? rawRows(result) : untagged(result) } }
+}
+
+function rawRows({ columns, types, rows }) {
+  return rows.map((row) => Object.fromEntries(row.map((value, i) => [columns[i], rawValue(types[i], value)])))
+}
+
+function rawValue(type, value) {
+  if (!type.endsWith('-array') || value === null) return { prisma__type: value === null ? 'null' : type, prisma__value: value }
+  const inner = type.slice(0, -'-array'.length)
+  return { prisma__type: 'array', prisma__value: value.map((each) => rawValue(inner, each)) }
 }
 
 function untagged(value) {
   if (Array.isArray(value)) return value.map(untagged)
   if (value === null || typeof value !== 'object') return value
-  if ('$type' in value) return value.$type === 'Json' ? JSON.parse(value.value) : value.value
+  if ('$type' in value) return value.value
   return Object.fromEntries(Object.entries(value).map(([name, inner]) => [name, untagged(inner)]))
 }
 
@@ -76,22 +112,18 @@ async function answer(engine, url, body, transaction) {
   return toGraphql(JSON.parse(await engine.query(JSON.stringify(request), '{}', transaction)))
 }
 
-if (process.argv.includes('--version')) {
-  console.log('query-engine wasm')
-} else {
-  const engine = engineOf(process.env.PRISMA_DML_PATH)
-  await engine.connect('{}')
-  const server = http.createServer(async (request, response) => {
-    let body = ''
-    for await (const part of request.setEncoding('utf8')) body += part
-    let found
-    try {
-      found = await answer(engine, request.url, body, request.headers['x-transaction-id'])
-    } catch (error) {
-      console.error(error, body.slice(0, 500))
-      found = { errors: [{ error: String(error) }] }
-    }
-    response.setHeader('content-type', 'application/json').end(JSON.stringify(found))
-  })
-  server.listen(Number(process.argv[process.argv.indexOf('-p') + 1]), 'localhost')
-}
+const engine = newEngine()
+await engine.connect('{}')
+const server = http.createServer(async (request, response) => {
+  let body = ''
+  for await (const part of request.setEncoding('utf8')) body += part
+  let found
+  try {
+    found = await answer(engine, request.url, body, request.headers['x-transaction-id'])
+  } catch (error) {
+    console.error(error, body.slice(0, 500))
+    found = { errors: [{ error: String(error) }] }
+  }
+  response.setHeader('content-type', 'application/json').end(JSON.stringify(found))
+})
+server.listen(Number(process.argv[process.argv.indexOf('-p') + 1]), 'localhost')
