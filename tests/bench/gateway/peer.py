@@ -20,9 +20,9 @@ from typing import Any
 import httpx
 import psycopg
 
-from easel.ops.embedded import servers
-from easel.ops.postgres import psql_binary
-from easel.ops.stack import free_port
+from easel_local.embedded import servers
+from easel_local.postgres import psql_binary
+from easel_local.stack import free_port
 from tests.bench.gateway.submissions import Load, Server, load, postgres_of, request, running, serving
 from tests.bench.report import Report, say
 
