@@ -27,7 +27,7 @@ test: $(READY) ## Run the tests, in two processes.
 bench-engine: $(READY) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.engine
 
-bench-gateway: $(READY) ## Measure admission, dispatch and fairness (QUICK=1, RECORD=1).
+bench-gateway: $(READY) ## Measure admission, dispatch and fairness (PEER=1: beside LiteLLM; QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.gateway
 
 bench-billing: $(READY) ## Measure statements, dashboards and exports at up to a million jobs (QUICK=1, RECORD=1).
