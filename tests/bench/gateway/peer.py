@@ -45,6 +45,7 @@ _ENV = {
     "PRISMA_HOME_DIR": str(HOME),
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOG": "ERROR",
+    "PROXY_DB_LOOKUP_DEADLINE_SECONDS": "60",  # on a busy machine the first look-ups exceed its 10 s: it answers 503
 }
 
 
