@@ -22,7 +22,7 @@ class Report:
 
     figures: list[tuple[str, float, str]] = field(default_factory=list)
     spreads: dict[str, tuple[float, float]] = field(default_factory=dict)
-    not_measured: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     loops_ms: list[float] = field(default_factory=lambda: [python_loop_ms()])
 
     def add(
@@ -46,10 +46,10 @@ class Report:
             self.spreads[name] = min(of), max(of)
         say(f"  {name} {value:.4g}  {target}")
 
-    def omit(self, name: str, *, reason: object) -> None:
-        """State why there is no figure of this name."""
-        self.not_measured.append(f"{name} not measured: {reason}")
-        say(f"  {self.not_measured[-1]}")
+    def note(self, text: str) -> None:
+        """Print a remark, and keep it beside the table."""
+        self.notes.append(text)
+        say(f"  {text}")
 
     def lines(self) -> str:
         lines = []
@@ -68,12 +68,12 @@ class Report:
         return "\n".join(["| figure | value | from, to | target |", "| --- | --- | --- | --- |", *rows])
 
     def publish(self, title: str, command: str, device: str, *, seconds: float, quick: bool) -> None:
-        """Prints all figures, and writes them to the top of RESULTS.md if RECORD is set."""
+        """Print all figures, and write them to the top of RESULTS.md if RECORD is set."""
         self.loops_ms.append(python_loop_ms())
         self.add("machine_python_loop_ms", statistics.median(self.loops_ms), of=self.loops_ms)
         when = datetime.datetime.now(datetime.UTC).date().isoformat()
         head = f"## {title}, {when}, {device}{', QUICK' if quick else ''}\n\n`{command}`, {seconds:.0f} s.\n"
-        head += "".join(f"\n{reason}\n" for reason in self.not_measured)
+        head += "".join(f"\n{note}\n" for note in self.notes)
         if os.environ.get("RECORD"):
             before, mark, tables = RESULTS.read_text().partition("\n## ")
             RESULTS.write_text(f"{before}\n{head}\n{self.table()}\n{mark}{tables}")

@@ -1,4 +1,4 @@
-"""The benchmark's parts at a tiny scale: that they run, and that every system draws what it is asked for."""
+"""Every part of the engine benchmark runs at a tiny scale, and every system generates what it is asked for."""
 
 import torch
 
@@ -19,8 +19,8 @@ def test_the_workload_is_the_same_each_time_and_favours_the_first_adapters():
     assert 150 < work[-1].at < 250
 
 
-def test_every_system_runs_the_workload_and_ours_charge_all_of_it():
-    model = load_model(str(CHECKPOINT_DIR), name="demo", limits=AdapterLimits(rank_max=8))
+def test_every_system_runs_the_workload_and_ours_attributes_all_of_it():
+    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=8))
     tables = {number: adapter_table(model.targets, number) for number in range(2)}
     work = [Ask(0.0, "acme", "a red circle", 32, seed, seed % 2) for seed in range(3)]
     policies = [
@@ -49,7 +49,7 @@ def test_latency_is_counted_from_the_arrival_on_with_and_without_a_flood():
     assert min(figures.values()) > 0
 
 
-def test_what_a_cuda_device_is_measured_by_runs_at_a_small_size_on_a_cpu():
+def test_the_measures_of_a_cuda_device_run_at_a_small_size_on_a_cpu():
     found: dict[str, float] = {}
     cuda.measure(
         lambda name, value, **_: found.update({name: value}),

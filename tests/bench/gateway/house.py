@@ -1,4 +1,4 @@
-"""Tenants, a pool and queues of any length for the gateway's benchmarks, on servers of their own."""
+"""Tenants, pools and queues of a given length, for the benchmarks."""
 
 import json
 import tempfile
@@ -23,7 +23,7 @@ from tests.conftest import NOW, PEPPER, TRANSFORMER, Customer
 
 LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
 
-# A job like the tenant's first, a second later each; the rest of the row is the same.
+# Copies of each tenant's first job, a millisecond apart; every other column is the same.
 _CLONE = """
 INSERT INTO jobs_job ({names})
 SELECT {values} FROM jobs_job AS job CROSS JOIN generate_series(1, %(copies)s) AS copy
@@ -63,7 +63,7 @@ def submit(customer: Customer, version: ModelVersion) -> uuid.UUID:
 
 
 def queue(owners: list[Customer], version: ModelVersion, jobs: int) -> None:
-    """`jobs` waiting jobs, as many of each owner: the first one admitted, the others its copies, without holds."""
+    """Queue `jobs` jobs, as many for each owner: the first is admitted, the others are its copies without holds."""
     for owner in owners:
         submit(owner, version)
     copies = jobs // len(owners) - 1
