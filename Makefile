@@ -34,7 +34,7 @@ test-all: $(DEV) ## The same with twenty times the examples of Hypothesis (CI do
 bench-engine: $(DEV) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.engine
 
-bench-gateway: $(READY) ## Measure admission, dispatch and fairness (PEER=1: beside LiteLLM; QUICK=1, RECORD=1).
+bench-gateway: $(DEV) ## Measure admission, dispatch and fairness (PEER=1: beside LiteLLM; QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.gateway
 
 bench-billing: $(DEV) ## Measure statements, dashboards and exports at up to a million jobs (QUICK=1, RECORD=1).
