@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from billing.models import BillingProfile
 from core.errors import DomainError
 from core.revision import cached_by_revision
+from core.text import text_unstorable_at
 from tenants.models import Tenant
 
 FIELDS = ("legal_name", "address", "email", "tax_id", "tax_name", "tax_rate", "time_zone")
@@ -63,13 +64,8 @@ def _check(profile: BillingProfile) -> None:
         name, messages = next(iter(error.message_dict.items()))
         raise ProfileInvalid(f"{name}: {messages[0]}", param=name) from error
     for name in FIELDS:
-        if isinstance(text := getattr(profile, name), str) and _unusable(text):
-            raise ProfileInvalid(f"{name} holds characters that are no text", param=name)
-
-
-def _unusable(text: str) -> bool:
-    """NUL and lone surrogates, which the database can't keep."""
-    return "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)
+        if isinstance(text := getattr(profile, name), str) and (found := text_unstorable_at(text)):
+            raise ProfileInvalid(f"{name} contains {found.code_point}, which can't be stored", param=name)
 
 
 @cached_by_revision
