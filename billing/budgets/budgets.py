@@ -9,12 +9,14 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, OuterRef, Q, Subquery, Sum
 
+from billing.budgets.models import Budget, BudgetCrossing, BudgetHold, BudgetMonth
 from billing.ledger import ledger
 from billing.ledger.budget_months import crossings_find
-from billing.models import Adjustment, Budget, BudgetCrossing, BudgetHold, BudgetMonth, Charge, Entry, LedgerAccount
-from billing.models import Transaction as Movement
+from billing.ledger.models import Adjustment, Entry, LedgerAccount
+from billing.ledger.models import Transaction as Movement
 from billing.money import AMOUNT_MICROS_MAX
 from billing.profiles import month_begin, month_end, month_of, zone_of
+from billing.usage.models import Charge
 from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
 

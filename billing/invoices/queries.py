@@ -4,7 +4,8 @@ import uuid
 
 from django.db.models import QuerySet
 
-from billing.models import Charge, Statement, StatementLine
+from billing.invoices.models import Statement, StatementLine
+from billing.usage.models import Charge
 from core.errors import DomainError
 from core.pages import page_after
 from tenants.models import Tenant

@@ -19,21 +19,15 @@ from decimal import Decimal
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 
+from billing.invoices.adjustments import adjustment_record
 from billing.invoices.lines import charges_of, lines_of
+from billing.invoices.models import Statement, StatementLine, StatementSequence
 from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_record
-from billing.models import (
-    Adjustment,
-    Charge,
-    Contract,
-    Meter,
-    Rate,
-    Statement,
-    StatementLine,
-    StatementSequence,
-)
+from billing.ledger.models import Adjustment
 from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.pricing.models import Contract, Meter, Rate
 from billing.profiles import month_begin, month_end, profile_of
+from billing.usage.models import Charge
 from billing.usage.storage import storage_days_due
 from core.errors import DomainError
 from tenants.models import Tenant

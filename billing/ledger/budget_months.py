@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from billing.models import Budget
+from billing.budgets.models import Budget
 from billing.money import format_micros
 from billing.profiles import month_end, month_of, zone_of
 from core.errors import DomainError

@@ -6,7 +6,7 @@ from datetime import datetime
 from django.db import transaction
 
 from billing.ledger import ledger
-from billing.models import CreditDraw, CreditGrant
+from billing.ledger.models import CreditDraw, CreditGrant
 
 # Names what a grant lost for its ledger transaction; never to be changed, since it is what makes a repeat harmless.
 _NAMESPACE = uuid.UUID("8f0e6f0a-41c5-4b7e-9a53-6f2f5f8f7a10")

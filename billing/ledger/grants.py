@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connection
 from django.db.models import Sum
 
-from billing.models import CreditGrant, Entry, LedgerAccount, Transaction
+from billing.ledger.models import CreditGrant, Entry, LedgerAccount, Transaction
 
 Kind = LedgerAccount.Kind
 _DRAW = """

@@ -30,7 +30,7 @@ from django.db.models import QuerySet, Sum
 
 from billing.ledger.budget_months import budgets_hold, budgets_settle, budgets_spend
 from billing.ledger.grants import drawn, granted
-from billing.models import CreditGrant, Entry, LedgerAccount, Transaction
+from billing.ledger.models import CreditGrant, Entry, LedgerAccount, Transaction
 from billing.money import AMOUNT_MICROS_MAX, format_micros
 from core.errors import DomainError
 from core.pipeline import PipelinedQuery, Query, run_query

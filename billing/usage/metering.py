@@ -7,8 +7,8 @@ from datetime import datetime
 from django.db import transaction
 
 from billing.ledger import ledger
-from billing.models import Charge, UsageRecord
 from billing.pricing.rating import ZERO, Prices, Quantity
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from billing.usage.settlement import charge_of
 from tenants.models import Project

@@ -5,10 +5,11 @@ from decimal import Decimal
 
 from django.db import connection
 
-from billing.models import MonthlyQuantity, Rate
 from billing.money import EXACT
+from billing.pricing.models import Rate
 from billing.pricing.rating import ZERO, Tariff
 from billing.profiles import month_of, zone_of
+from billing.usage.models import MonthlyQuantity
 from tenants.models import Tenant
 
 # One statement, so that of two that end at once the second begins where the first ended; the row stays locked until the

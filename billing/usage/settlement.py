@@ -9,8 +9,10 @@ from uuid import UUID
 from django.db import transaction
 
 from billing.ledger import ledger
-from billing.models import Charge, Rate, Transaction, UsageRecord
+from billing.ledger.models import Transaction
+from billing.pricing.models import Rate
 from billing.pricing.rating import Prices, Quantity, RatedLine
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from tenants.models import Project, Tenant
 

@@ -9,17 +9,17 @@ from typing import Any
 from hypothesis import strategies as st
 
 from billing.budgets.budgets import BudgetNotFound, budget_remove, budget_set
+from billing.invoices.adjustments import NothingOwed, adjustment_make, write_off
+from billing.invoices.corrections import CorrectionInvalid, StatementIsFinal, usage_correct
 from billing.invoices.credit_notes import usage_put_right
 from billing.invoices.statements import StatementNotReady, statement_draft, statement_final
 from billing.ledger import ledger
-from billing.ledger.adjustments import NothingOwed, adjustment_make, write_off
 from billing.ledger.budget_months import BudgetExceeded
 from billing.ledger.expiry import grants_expire
 from billing.ledger.ledger import CreditLimitBelowDebt, InsufficientBalance
 from billing.models import Budget, Entry, Meter, Rate, Transaction, UsageRecord
 from billing.pricing.price_books import RateTerms
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import CorrectionInvalid, StatementIsFinal, usage_correct
 from billing.usage.metering import usage_meter
 from billing.usage.settlement import settle
 from tenants.models import ApiKey, Project, Tenant

@@ -17,8 +17,8 @@ from billing.budgets.budgets import (
     budgets_of,
     charged_micros,
 )
+from billing.invoices.adjustments import adjustment_make
 from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_make
 from billing.ledger.budget_months import BudgetExceeded
 from billing.models import BudgetCrossing, BudgetHold, BudgetMonth, Meter
 from billing.profiles import profile_set

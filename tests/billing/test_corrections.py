@@ -7,19 +7,19 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from billing.invoices.statements import charges_of, statement_draft, statement_final
-from billing.ledger import ledger
-from billing.models import Charge, Meter, MonthlyQuantity, Statement, UsageRecord
-from billing.pricing.contracts import contract_make
-from billing.pricing.price_books import RateTerms, price_book_seed
-from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import (
+from billing.invoices.corrections import (
     CorrectionInvalid,
     CorrectionKeyReused,
     StatementIsFinal,
     quantity_of,
     usage_correct,
 )
+from billing.invoices.statements import charges_of, statement_draft, statement_final
+from billing.ledger import ledger
+from billing.models import Charge, Meter, MonthlyQuantity, Statement, UsageRecord
+from billing.pricing.contracts import contract_make
+from billing.pricing.price_books import RateTerms, price_book_seed
+from billing.pricing.rating import Prices, Quantity
 from billing.usage.queries import job_costs
 from billing.usage.settlement import settle
 from easel.observability.audit import accounts_match_entries, charges_match_ledger, grants_match_credit

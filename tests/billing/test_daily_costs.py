@@ -10,10 +10,10 @@ import pytest
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Max, Sum
 
+from billing.invoices.corrections import usage_correct
 from billing.ledger import ledger
 from billing.models import Charge, CostDay, DailyCost, Meter, UsageRecord
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import usage_correct
 from billing.usage.daily_costs import cost_day_seal, cost_days_due
 from billing.usage.settlement import settle
 from easel.observability.audit import daily_costs_match_charges

@@ -7,12 +7,12 @@ from decimal import Decimal
 import pytest
 from django.db import connection, transaction
 
+from billing.invoices.corrections import usage_correct
 from billing.ledger import ledger
 from billing.models import Charge, Meter, MonthlyQuantity, UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish, price_book_seed
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import usage_correct
 from billing.usage.metering import usage_meter
 from billing.usage.rerating import charges_between, rerated
 from billing.usage.settlement import settle

@@ -92,7 +92,7 @@ def tenant_adjust(
 ) -> None:
     """Charge a tenant AMOUNT by hand, or give it back if it is below zero: -5 gives back 5."""
     with committed() as act:
-        from billing.ledger.adjustments import adjustment_make, charge_get
+        from billing.invoices.adjustments import adjustment_make, charge_get
         from billing.money import format_micros, to_micros
 
         found = _tenant(name)
@@ -121,7 +121,7 @@ def tenant_adjust(
 def tenant_write_off(name: str, reason: str) -> None:
     """Give up all that a tenant owes."""
     with committed() as act:
-        from billing.ledger.adjustments import write_off
+        from billing.invoices.adjustments import write_off
         from billing.money import format_micros
 
         found = _tenant(name)

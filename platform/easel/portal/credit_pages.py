@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from django import forms
 
 from billing.budgets.budgets import budget_remove, budgets_of
+from billing.invoices.adjustments import adjustment_make, write_off
 from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_make, write_off
 from billing.models import Adjustment, BillingProfile, CreditGrant
 from billing.money import AMOUNT_MICROS_MAX, format_micros, from_micros, to_micros
 from billing.profiles import FIELDS, profile_of, profile_set, zone_of

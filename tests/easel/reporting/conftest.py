@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from billing.invoices.adjustments import adjustment_make
+from billing.invoices.corrections import usage_correct
 from billing.invoices.lines import lines_of
 from billing.invoices.statements import number, statement_draft, statement_final
 from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_make
 from billing.models import BillingProfile, Meter, Rate, Statement, UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import usage_correct
 from billing.usage.metering import usage_meter
 from billing.usage.settlement import settle
 from tenants.accounts import project_create

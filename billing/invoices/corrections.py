@@ -12,10 +12,11 @@ from decimal import Decimal
 from django.db import transaction
 from django.db.models import Q, Sum
 
+from billing.invoices.models import Statement
 from billing.ledger import ledger
-from billing.models import Charge, Statement, UsageRecord
 from billing.money import AMOUNT_MICROS_MAX, EXACT, from_micros, to_micros
 from billing.pricing.rating import Tariff
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from billing.usage.settlement import cap_of
 from core.audit import audit_record

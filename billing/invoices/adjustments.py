@@ -6,9 +6,11 @@ from uuid import UUID
 
 from django.db import transaction
 
+from billing.invoices.models import Statement
 from billing.ledger import ledger
-from billing.models import Adjustment, Charge, Statement, Transaction
+from billing.ledger.models import Adjustment, Transaction
 from billing.money import AMOUNT_MICROS_MAX, format_micros
+from billing.usage.models import Charge
 from core.errors import DomainError
 from tenants.models import Project, Tenant
 
