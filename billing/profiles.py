@@ -8,15 +8,36 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
 
-from billing.models import BillingProfile
 from core.errors import DomainError
 from core.revision import cached_by_revision
+from core.text import text_unstorable_at
 from tenants.models import Tenant
 
 FIELDS = ("legal_name", "address", "email", "tax_id", "tax_name", "tax_rate", "time_zone")
 _ADDRESS_CHARS_MAX = 1000
 _ZONES = available_timezones() - {"localtime", "Factory"}  # the server's own, and no zone at all
+
+
+class BillingProfile(models.Model):
+    """How a tenant is billed; one without a row is billed in UTC and without tax."""
+
+    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="billing_profile")
+    legal_name = models.CharField(max_length=200, blank=True)
+    address = models.TextField(blank=True)
+    email = models.EmailField(blank=True, help_text="Where statements and budget notices go.")
+    tax_id = models.CharField(max_length=60, blank=True)
+    tax_name = models.CharField(max_length=40, default="Tax", help_text="As statements show it: VAT.")
+    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.19 is 19 %.")
+    time_zone = models.CharField(
+        max_length=60, default="UTC", help_text="Of months and statements; a change holds from the next one on."
+    )
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
 
 
 class ProfileInvalid(DomainError):
@@ -63,13 +84,8 @@ def _check(profile: BillingProfile) -> None:
         name, messages = next(iter(error.message_dict.items()))
         raise ProfileInvalid(f"{name}: {messages[0]}", param=name) from error
     for name in FIELDS:
-        if isinstance(text := getattr(profile, name), str) and _unusable(text):
-            raise ProfileInvalid(f"{name} holds characters that are no text", param=name)
-
-
-def _unusable(text: str) -> bool:
-    """NUL and lone surrogates, which the database can't keep."""
-    return "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)
+        if isinstance(text := getattr(profile, name), str) and (found := text_unstorable_at(text)):
+            raise ProfileInvalid(f"{name} contains {found.code_point}, which can't be stored", param=name)
 
 
 @cached_by_revision

@@ -1,6 +1,5 @@
 """Block lists: what no prompt may hold, for all of the platform or for one tenant."""
 
-import re
 import uuid
 from datetime import datetime
 from typing import Any
@@ -9,13 +8,12 @@ import re2
 from django.db import IntegrityError, transaction
 
 from core.errors import DomainError
+from core.text import text_unstorable_at
 from tenants.models import BlockListEntry, Tenant
 
 PATTERN_CHARS_MAX = 500
 # What RE2 may use for one pattern: a bounded size, as its time is linear in the text by construction.
 PATTERN_BYTES_MAX = 2**20
-# What PostgreSQL can't keep: NUL, and the lone surrogates that a terminal in another encoding gives.
-_UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class PatternInvalid(DomainError):
@@ -37,7 +35,7 @@ def block_list_add(
 
     Raises `PatternInvalid` with RE2's own reason, and `BlockListEntryExists`.
     """
-    if not pattern.strip() or len(pattern) > PATTERN_CHARS_MAX or _UNUSABLE.search(pattern):
+    if not pattern.strip() or len(pattern) > PATTERN_CHARS_MAX or text_unstorable_at(pattern):
         raise PatternInvalid(param="pattern")
     if kind == BlockListEntry.Kind.REGEX:
         _check_regex(pattern)

@@ -20,7 +20,7 @@ from typing import Any
 
 import django
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 import tests.profiles  # noqa: F401 - registers them
 from easel_local.embedded import servers
@@ -81,9 +81,11 @@ else:
     os.environ.update(unused, DJANGO_SETTINGS_MODULE="easel.settings")
     django.setup()
 
-from billing.ledger import ledger  # noqa: E402
+from billing.ledger.holds import hold_take  # noqa: E402
+from billing.ledger.postings import credit_grant  # noqa: E402
 from billing.money import to_micros  # noqa: E402
 from billing.pricing.price_books import price_book_seed  # noqa: E402
+from core.pipeline import run_query  # noqa: E402
 from easel.catalog.models import ModelVersion, Pool  # noqa: E402
 from easel.catalog.versions import version_register  # noqa: E402
 from easel.jobs.lifecycle import beat  # noqa: E402
@@ -130,6 +132,12 @@ def the_books_balance_after_the_whole_suite() -> Iterator[None]:
     assert not broken, "\n".join(broken)
 
 
+@transaction.atomic
+def take_hold(**terms: Any) -> bool:
+    """`hold_take` on a round trip and in a transaction of its own."""
+    return run_query(hold_take(**terms))
+
+
 @dataclass
 class Customer:
     """A tenant with a key and some credit."""
@@ -151,7 +159,7 @@ def customer() -> Callable[..., Customer]:
         given = {} if scopes is None else {"scopes": scopes}
         key, secret = key_issue(project=project, pepper=PEPPER, now=NOW, **given)
         if Decimal(credit):
-            ledger.grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
+            credit_grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
         return Customer(tenant, project, key, secret)
 
     return make

@@ -9,12 +9,14 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, OuterRef, Q, Subquery, Sum
 
-from billing.ledger import ledger
-from billing.ledger.budget_months import crossings_find
-from billing.models import Adjustment, Budget, BudgetCrossing, BudgetHold, BudgetMonth, Charge, Entry, LedgerAccount
-from billing.models import Transaction as Movement
+from billing.budgets.models import Budget, BudgetCrossing, BudgetHold, BudgetMonth
+from billing.ledger.accounts import budgeted_set
+from billing.ledger.budget_months import crossings_record
+from billing.ledger.models import Adjustment, Entry, LedgerAccount
+from billing.ledger.models import Transaction as Movement
 from billing.money import AMOUNT_MICROS_MAX
 from billing.profiles import month_begin, month_end, month_of, zone_of
+from billing.usage.models import Charge
 from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
 
@@ -69,7 +71,7 @@ def budget_set(
         raise BudgetInvalid("a budget is of a project or of a key, not of both", param="api_key")
     if any(owner is not None and owner.tenant_id != tenant.pk for owner in (project, api_key)):
         raise BudgetInvalid("the project or the key is of another account")
-    ledger.budgeted_set(tenant=tenant, budgeted=True)  # and nobody else moves the tenant's money until the commit
+    budgeted_set(tenant=tenant, budgeted=True)  # and nobody else moves the tenant's money until the commit
     zone = zone_of(tenant.pk)
     changed = {"amount_micros": amount_micros, "hard_stop": hard_stop, "updated_at": now}
     made = {**changed, "currency": tenant.currency, "counts_from": month_begin(now, zone), "created_at": now}
@@ -81,17 +83,17 @@ def budget_set(
         _count(month, unfinished())
     reached = month.spent_micros * 100 // amount_micros if amount_micros and month.spent_micros > 0 else 0
     BudgetCrossing.objects.filter(budget_month=month, percent__gt=reached).delete()
-    crossings_find(budget, now=now)
+    crossings_record(tenant=tenant, budget_id=budget.pk, now=now)
     return budget
 
 
 @transaction.atomic
 def budget_remove(*, tenant: Tenant, budget_id: UUID) -> Budget:
     """Takes a budget away, with its counts. Raises `BudgetNotFound`."""
-    ledger.budgeted_set(tenant=tenant, budgeted=True)
+    budgeted_set(tenant=tenant, budgeted=True)
     budget = budget_get(tenant=tenant, budget_id=budget_id)
     Budget.objects.filter(pk=budget_id).delete()
-    ledger.budgeted_set(tenant=tenant, budgeted=Budget.objects.filter(tenant=tenant).exists())
+    budgeted_set(tenant=tenant, budgeted=Budget.objects.filter(tenant=tenant).exists())
     return budget
 
 

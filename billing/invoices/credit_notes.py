@@ -7,9 +7,10 @@ from decimal import Decimal
 
 from django.db import transaction
 
+from billing.invoices.corrections import final_statement_of, usage_correct
+from billing.invoices.models import Statement
 from billing.invoices.statements import draw_up, number
-from billing.models import Charge, Statement, UsageRecord
-from billing.usage.corrections import final_statement_of, usage_correct
+from billing.usage.models import Charge, UsageRecord
 from core.errors import DomainError
 from tenants.models import Tenant
 

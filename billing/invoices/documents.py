@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from django.template.loader import render_to_string
 
 from billing.invoices.lines import projects_of
-from billing.models import Statement, StatementLine
+from billing.invoices.models import Statement, StatementLine
 from billing.money import amount_text, from_micros, places_of
 
 _OTHER_FONT = "STSong-Light"

@@ -9,7 +9,10 @@ from django.db.models import Count, F, Q, QuerySet, Sum, TextField, Value
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce
 
-from billing.models import Adjustment, Charge, Meter, Rate, Statement, StatementLine, Transaction
+from billing.invoices.models import Statement, StatementLine
+from billing.ledger.models import Adjustment, Transaction
+from billing.pricing.models import Meter, Rate
+from billing.usage.models import Charge
 from tenants.models import Project
 
 

@@ -11,25 +11,6 @@ from django.db.models import F, Q
 from tenants.models import Project, Tenant
 
 
-class BillingProfile(models.Model):
-    """How a tenant is billed; one without a row is billed in UTC and without tax."""
-
-    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="billing_profile")
-    legal_name = models.CharField(max_length=200, blank=True)
-    address = models.TextField(blank=True)
-    email = models.EmailField(blank=True, help_text="Where statements and budget notices go.")
-    tax_id = models.CharField(max_length=60, blank=True)
-    tax_name = models.CharField(max_length=40, default="Tax", help_text="As statements show it: VAT.")
-    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.19 is 19 %.")
-    time_zone = models.CharField(
-        max_length=60, default="UTC", help_text="Of months and statements; a change holds from the next one on."
-    )
-    updated_at = models.DateTimeField()
-
-    class Meta:
-        constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
-
-
 class StatementSequence(models.Model):
     """One row: the number of the last final document. Raised in the transaction that makes one, so none is left out."""
 

@@ -19,21 +19,15 @@ from decimal import Decimal
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 
+from billing.invoices.adjustments import adjustment_record
 from billing.invoices.lines import charges_of, lines_of
-from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_record
-from billing.models import (
-    Adjustment,
-    Charge,
-    Contract,
-    Meter,
-    Rate,
-    Statement,
-    StatementLine,
-    StatementSequence,
-)
+from billing.invoices.models import Statement, StatementLine, StatementSequence
+from billing.ledger.models import Adjustment
+from billing.ledger.postings import balance_adjust, tax_charge
 from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.pricing.models import Contract, Meter, Rate
 from billing.profiles import month_begin, month_end, profile_of
+from billing.usage.models import Charge
 from billing.usage.storage import storage_days_due
 from core.errors import DomainError
 from tenants.models import Tenant
@@ -120,7 +114,7 @@ def statement_final(statement: Statement, *, now: datetime) -> Statement:
 
 def number(statement: Statement, *, now: datetime) -> Statement:
     """Charges the tax of a document that is drawn up and gives it its number; in the caller's transaction."""
-    ledger.tax(
+    tax_charge(
         tenant=statement.tenant,
         amount_micros=statement.tax_micros,
         reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/tax"),
@@ -249,7 +243,7 @@ def _settle_minimum(statement: Statement, now: datetime) -> None:
 def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str, reason: str, now: datetime) -> None:
     if not amount:
         return
-    made = ledger.adjust(
+    made = balance_adjust(
         tenant=statement.tenant,
         amount_micros=amount,
         reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"),

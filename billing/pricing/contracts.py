@@ -6,8 +6,8 @@ from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
-from billing.models import Contract, PriceBook
 from billing.money import AMOUNT_MICROS_MAX, MICROS, from_micros
+from billing.pricing.models import Contract, PriceBook
 from core.errors import DomainError
 from tenants.models import Tenant
 

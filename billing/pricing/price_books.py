@@ -8,7 +8,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
-from billing.models import Meter, PriceBook, PriceTier, Rate
+from billing.pricing.models import Meter, PriceBook, PriceTier, Rate
 from billing.pricing.rating import REQUIRED
 from core.errors import DomainError
 from tenants.models import Tenant

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from billing.models import Meter, Rate
+from billing.pricing.models import Meter, Rate
 from billing.pricing.price_books import PricesInvalid, RateTerms, rates_check
 
 _LENGTH_MAX = 1_000_000

@@ -13,8 +13,8 @@ from functools import lru_cache
 from itertools import pairwise, product
 from uuid import UUID
 
-from billing.models import Contract, Meter, PriceBook, Rate
 from billing.money import EXACT, to_micros
+from billing.pricing.models import Contract, Meter, PriceBook, Rate
 from core.errors import DomainError
 from core.revision import cached_by_revision
 from tenants.models import Tenant

@@ -5,7 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 from django.db import connection, transaction
 from django.db.models import Max
 
-from billing.models import CostDay
+from billing.usage.models import CostDay
 
 # Until then most of what a day was charged has committed. What comes later adds itself, row by row.
 SETTLING = timedelta(hours=1)

@@ -6,9 +6,10 @@ from datetime import datetime
 
 from django.db import transaction
 
-from billing.ledger import ledger
-from billing.models import Charge, UsageRecord
+from billing.ledger.accounts import balance_lock
+from billing.ledger.postings import usage_charge
 from billing.pricing.rating import ZERO, Prices, Quantity
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from billing.usage.settlement import charge_of
 from tenants.models import Project
@@ -34,7 +35,7 @@ def usage_meter(
     What credit doesn't cover is owed. What nobody prices is recorded and not charged.
     """
     tenant = project.tenant
-    ledger.locked(tenant)
+    balance_lock(tenant)
     record = UsageRecord(
         id=uuid.uuid4(),
         idempotency_key=key,
@@ -55,7 +56,7 @@ def usage_meter(
     line = prices.line(quantity, used_before=used_before)
     if line is None:
         return True
-    made = ledger.charge(
+    made = usage_charge(
         project=project,
         meter=quantity.meter,
         amount_micros=line.amount_micros,

@@ -5,10 +5,11 @@ from decimal import Decimal
 
 from django.db import connection
 
-from billing.models import MonthlyQuantity, Rate
 from billing.money import EXACT
+from billing.pricing.models import Rate
 from billing.pricing.rating import ZERO, Tariff
 from billing.profiles import month_of, zone_of
+from billing.usage.models import MonthlyQuantity
 from tenants.models import Tenant
 
 # One statement, so that of two that end at once the second begins where the first ended; the row stays locked until the
@@ -30,7 +31,7 @@ def month_so_far(*, tenant: Tenant, tariff: Tariff, now: datetime) -> Decimal:
 def month_take(*, tenant: Tenant, tariff: Tariff, amount: Decimal, now: datetime) -> Decimal:
     """Adds to the month; returns what was used of the rate before. 0 for a flat rate, of which nothing is kept.
 
-    The caller holds the tenant's accounts (`ledger.locked`): locks are taken in one order, accounts before months.
+    The caller has the tenant's balance locked (`balance_lock`): accounts are locked before months, everywhere.
     """
     if tariff.mode == Rate.Mode.FLAT:
         return ZERO

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from django.db.models import Sum
 
-from billing.models import Charge, LedgerAccount, Meter, UsageRecord
+from billing.ledger.models import LedgerAccount
+from billing.pricing.models import Meter
+from billing.usage.models import Charge, UsageRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

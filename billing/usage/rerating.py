@@ -14,7 +14,8 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from billing.models import Charge, Contract, Meter, PriceBook, Transaction
+from billing.ledger.models import Transaction
+from billing.pricing.models import Contract, Meter, PriceBook
 from billing.pricing.rating import (
     Prices,
     Quantity,
@@ -22,6 +23,7 @@ from billing.pricing.rating import (
     contracts,
     lists,
 )
+from billing.usage.models import Charge
 from tenants.models import Tenant
 
 _BATCH = 1000

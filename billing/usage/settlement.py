@@ -8,9 +8,12 @@ from uuid import UUID
 
 from django.db import transaction
 
-from billing.ledger import ledger
-from billing.models import Charge, Rate, Transaction, UsageRecord
+from billing.ledger.accounts import balance_lock
+from billing.ledger.holds import held_micros, hold_post
+from billing.ledger.models import Transaction
+from billing.pricing.models import Rate
 from billing.pricing.rating import Prices, Quantity, RatedLine
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from tenants.models import Project, Tenant
 
@@ -35,16 +38,16 @@ def settle(
     used = [replace(quantity, model=model, tier=tier) for quantity in quantities]
     if _has_tiers(prices, used):
         # A repeat must not count towards the month: with the accounts locked, who has settled is known.
-        ledger.locked(project.tenant)
+        balance_lock(project.tenant)
         if Transaction.objects.filter(reference=job_id, kind__in=(POST, VOID)).exists():
             return charged_micros(job_id)
     rated = [(quantity, _rated(project.tenant, prices, quantity, now)) for quantity in used]
-    let_off = _caps([line.amount_micros if line else 0 for _, line in rated], most=ledger.held_micros(job_id))
+    let_off = _caps([line.amount_micros if line else 0 for _, line in rated], most=held_micros(job_id))
     amounts: dict[str, int] = {}
     for (quantity, line), cap in zip(rated, let_off, strict=True):
         if line is not None:
             amounts[quantity.meter] = amounts.get(quantity.meter, 0) + line.amount_micros - cap
-    posted = ledger.post(tenant=project.tenant, amounts=amounts, reference=job_id, now=now)
+    posted = hold_post(tenant=project.tenant, amounts=amounts, reference=job_id, now=now)
     if posted is None:
         return charged_micros(job_id)
     records = [

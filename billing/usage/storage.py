@@ -13,10 +13,11 @@ from decimal import Decimal
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 
-from billing.models import Meter, StorageDay, StoredObject
 from billing.money import EXACT
+from billing.pricing.models import Meter
 from billing.pricing.rating import Quantity
 from billing.usage.metering import usage_meter
+from billing.usage.models import StorageDay, StoredObject
 from tenants.models import Project, Tenant
 
 DAY = timedelta(days=1)

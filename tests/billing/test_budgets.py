@@ -17,14 +17,16 @@ from billing.budgets.budgets import (
     budgets_of,
     charged_micros,
 )
-from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_make
+from billing.invoices.adjustments import adjustment_make
+from billing.ledger.accounts import balances_by_kind
 from billing.ledger.budget_months import BudgetExceeded
+from billing.ledger.holds import hold_post, hold_void
+from billing.ledger.postings import balance_adjust, charge_correct, usage_charge
 from billing.models import BudgetCrossing, BudgetHold, BudgetMonth, Meter
 from billing.profiles import profile_set
 from tenants.accounts import project_create
 from tenants.keys import key_issue
-from tests.conftest import NOW, PEPPER
+from tests.conftest import NOW, PEPPER, take_hold
 from tests.profiles import examples
 
 DOLLAR = 1_000_000
@@ -45,7 +47,7 @@ def budget(customer, dollars, *, hard_stop=True, unfinished=(), now=NOW, **of):
 
 def hold(customer, dollars, *, now=NOW, project=None, api_key=None):
     reference = uuid.uuid4()
-    ledger.hold(
+    take_hold(
         tenant=customer.tenant,
         project=project or customer.project,
         api_key=api_key or customer.key,
@@ -57,7 +59,7 @@ def hold(customer, dollars, *, now=NOW, project=None, api_key=None):
 
 
 def post(customer, reference, dollars, *, now=NOW):
-    ledger.post(tenant=customer.tenant, amounts={"image_unit": dollars * DOLLAR}, reference=reference, now=now)
+    hold_post(tenant=customer.tenant, amounts={"image_unit": dollars * DOLLAR}, reference=reference, now=now)
 
 
 def standing(customer, *, now=NOW):
@@ -83,7 +85,7 @@ def test_a_hard_stop_refuses_what_its_budget_has_not_left(alice):
         " month; the next month begins at 2026-04-01T00:00:00+00:00"
     )
     assert standing(alice) == [(2, 2)]
-    assert ledger.balances(alice.tenant)["held"] == 2 * DOLLAR
+    assert balances_by_kind(alice.tenant)["held"] == 2 * DOLLAR
 
 
 def test_a_budget_without_a_hard_stop_counts_and_refuses_nothing(alice):
@@ -112,7 +114,7 @@ def test_a_budget_is_of_a_project_or_a_key_and_others_spend_on(alice):
 
 def test_what_a_voided_job_held_is_left_again(alice):
     budget(alice, 5)
-    ledger.void(tenant=alice.tenant, reference=hold(alice, 5), now=NOW)
+    hold_void(tenant=alice.tenant, reference=hold(alice, 5), now=NOW)
     hold(alice, 5)
     assert BudgetHold.objects.filter(budget_month__budget__tenant=alice.tenant).count() == 1
 
@@ -122,7 +124,7 @@ def test_settling_twice_counts_once(alice):
     reference = hold(alice, 3)
     for _ in range(2):
         post(alice, reference, 2)
-        ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
+        hold_void(tenant=alice.tenant, reference=reference, now=NOW)
     assert standing(alice) == [(2, 0)]
 
 
@@ -157,9 +159,9 @@ def test_what_is_charged_without_a_hold_is_counted_and_never_refused(alice):
     budget(alice, 1, api_key=alice.key)
     told = {"reference": uuid.uuid4(), "now": NOW}
     for _ in range(2):
-        ledger.charge(project=other, meter="storage_gb_second", amount_micros=4 * DOLLAR, **told)
-        ledger.correct(project=alice.project, meter="image_unit", amount_micros=-DOLLAR, **told)
-        ledger.adjust(tenant=alice.tenant, amount_micros=2 * DOLLAR, **told)
+        usage_charge(project=other, meter="storage_gb_second", amount_micros=4 * DOLLAR, **told)
+        charge_correct(project=alice.project, meter="image_unit", amount_micros=-DOLLAR, **told)
+        balance_adjust(tenant=alice.tenant, amount_micros=2 * DOLLAR, **told)
     assert standing(alice) == [(5, 0), (0, 0), (4, 0)]
 
 
@@ -188,7 +190,7 @@ def charged(prices):
 
     def make(customer, *, now, ended=None, project=None):
         job_id, project = uuid.uuid4(), project or customer.project
-        ledger.hold(
+        take_hold(
             tenant=customer.tenant,
             project=project,
             api_key=customer.key,
@@ -314,7 +316,7 @@ def test_whatever_threads_ask_for_at_once_no_budget_is_overspent(customer, asked
             made = made or set_budget()
             return 0
         try:
-            ledger.hold(
+            take_hold(
                 tenant=alice.tenant,
                 project=alice.project,
                 api_key=alice.key,
@@ -327,7 +329,7 @@ def test_whatever_threads_ask_for_at_once_no_budget_is_overspent(customer, asked
         if made_meanwhile or charged[number] is None:
             return asked[number] * DOLLAR
         cost = asked[number] * DOLLAR * charged[number] // 100
-        ledger.post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=references[number], now=NOW)
+        hold_post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=references[number], now=NOW)
         return cost
 
     used = sum(together(len(asked) + 1, work))

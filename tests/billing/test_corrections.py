@@ -7,23 +7,23 @@ from hypothesis import given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
-from billing.invoices.statements import charges_of, statement_draft, statement_final
-from billing.ledger import ledger
-from billing.models import Charge, Meter, MonthlyQuantity, Statement, UsageRecord
-from billing.pricing.contracts import contract_make
-from billing.pricing.price_books import RateTerms, price_book_seed
-from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import (
+from billing.invoices.corrections import (
     CorrectionInvalid,
     CorrectionKeyReused,
     StatementIsFinal,
     quantity_of,
     usage_correct,
 )
+from billing.invoices.statements import charges_of, statement_draft, statement_final
+from billing.ledger.accounts import balances_by_kind
+from billing.models import Charge, Meter, MonthlyQuantity, Statement, UsageRecord
+from billing.pricing.contracts import contract_make
+from billing.pricing.price_books import RateTerms, price_book_seed
+from billing.pricing.rating import Prices, Quantity
 from billing.usage.queries import job_costs
 from billing.usage.settlement import settle
 from easel.observability.audit import accounts_match_entries, charges_match_ledger, grants_match_credit
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 from tests.profiles import examples
 
 HOUR = timedelta(hours=1)
@@ -50,7 +50,7 @@ def use(customer, units, *, held=None):
     job_id, prices = uuid.uuid4(), Prices.at(tenant=customer.tenant, now=NOW)
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
     most = prices.max_micros(quantities) if held is None else held
-    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=NOW)
+    take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=NOW)
     settle(project=customer.project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, now=NOW)
     return UsageRecord.objects.get(job_id=job_id)
 
@@ -71,7 +71,7 @@ def test_a_correction_is_a_record_of_its_own_that_points_at_the_first(dana, pric
     assert (correction.quantity, correction.corrects, correction.occurred_at) == (-6, record, record.occurred_at)
     assert (quantity_of(record), charged(record)) == (4, 4_000_000)
     assert UsageRecord.objects.get(pk=record.pk).quantity == 10
-    assert ledger.balances(dana.tenant)["revenue"] == 4_000_000
+    assert balances_by_kind(dana.tenant)["revenue"] == 4_000_000
 
 
 def test_a_correction_upwards_is_charged_as_far_as_the_quote_went(dana, priced):

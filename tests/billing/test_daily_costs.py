@@ -10,14 +10,13 @@ import pytest
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Max, Sum
 
-from billing.ledger import ledger
+from billing.invoices.corrections import usage_correct
 from billing.models import Charge, CostDay, DailyCost, Meter, UsageRecord
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import usage_correct
 from billing.usage.daily_costs import cost_day_seal, cost_days_due
 from billing.usage.settlement import settle
 from easel.observability.audit import daily_costs_match_charges
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 
 DAY = timedelta(days=1)
 
@@ -40,7 +39,7 @@ def draw(customer, *, now, units="10", **dimensions):
     job_id = uuid.uuid4()
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
     prices = Prices.at(tenant=customer.tenant, now=now)
-    ledger.hold(tenant=customer.tenant, amount_micros=prices.max_micros(quantities), reference=job_id, now=now)
+    take_hold(tenant=customer.tenant, amount_micros=prices.max_micros(quantities), reference=job_id, now=now)
     settle(
         project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, now=now
     )

@@ -36,14 +36,16 @@ import pytest
 
 from billing.invoices.credit_notes import CreditNoteInvalid, credit_note_issue, usage_put_right
 from billing.invoices.statements import statement_draft, statement_final, statement_now
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.ledger.expiry import grants_expire
+from billing.ledger.postings import credit_grant
 from billing.models import BillingProfile, Meter, Statement, UsageRecord
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.rerating import charges_between, rerated
 from billing.usage.settlement import settle
 from tenants.accounts import tenant_create
+from tests.conftest import take_hold
 
 ZONE = "Europe/Berlin"
 BEGIN = datetime(2028, 1, 31, 23, tzinfo=UTC)
@@ -73,7 +75,7 @@ def months():
     )
 
     def grant(micros, **terms):
-        ledger.grant(tenant=tenant, amount_micros=micros, reference=uuid.uuid4(), now=BEGIN, **terms)
+        credit_grant(tenant=tenant, amount_micros=micros, reference=uuid.uuid4(), now=BEGIN, **terms)
 
     def use(when, *, admitted=None, gpu_seconds=None, requests=None, units):
         job_id, prices = uuid.uuid4(), Prices.at(tenant=tenant, now=admitted or when)
@@ -83,7 +85,7 @@ def months():
         if requests:
             quantities.append(Quantity(meter=Meter.REQUEST, amount=Decimal(requests)))
         most = prices.max_micros(quantities)
-        ledger.hold(tenant=tenant, amount_micros=most, reference=job_id, now=admitted or when)
+        take_hold(tenant=tenant, amount_micros=most, reference=job_id, now=admitted or when)
         settle(project=project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, now=when)
         return UsageRecord.objects.filter(job_id=job_id)
 
@@ -137,7 +139,7 @@ def test_periods_begin_and_end_with_the_months_of_berlin(months):
 
 
 def test_what_is_left_of_the_credit_is_what_was_not_charged(months):
-    balances = ledger.balances(months[0])
+    balances = balances_by_kind(months[0])
     assert balances["credit"] == 11_000_000 - 110_075 - 907_500 - 98_770 + 4_760 - 15_000 == 9_873_415
     assert (balances["expired"], balances["tax"], balances["held"]) == (907_500, 17_575 + 15_770 - 760, 0)
     assert balances["revenue"] == 92_500 + 83_000 - 4_000 + 15_000

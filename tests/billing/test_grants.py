@@ -5,12 +5,14 @@ from datetime import timedelta
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 
-from billing.ledger import ledger
+from billing.ledger.accounts import CreditLimitBelowDebt, balance_of, balances_by_kind, credit_limit_set
 from billing.ledger.expiry import grants_expire
+from billing.ledger.holds import InsufficientBalance, hold_post
+from billing.ledger.postings import balance_adjust, charge_correct, credit_expire, credit_grant, debt_write_off
 from billing.models import Contract, CreditDraw, CreditGrant
 from easel.observability.audit import grants_match_credit
 from tests.billing.conftest import wait_until_somebody_waits_for
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 
 DOLLAR = 1_000_000
 DAY = timedelta(days=1)
@@ -18,20 +20,20 @@ DAY = timedelta(days=1)
 
 def give(customer, dollars, **terms):
     reference = uuid.uuid4()
-    ledger.grant(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, now=NOW, **terms)
+    credit_grant(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, now=NOW, **terms)
     return CreditGrant.objects.get(transaction__reference=reference)
 
 
 def hold(customer, dollars):
     reference = uuid.uuid4()
-    ledger.hold(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, now=NOW)
+    take_hold(tenant=customer.tenant, amount_micros=dollars * DOLLAR, reference=reference, now=NOW)
     return reference
 
 
 def spend(customer, dollars):
     reference = hold(customer, dollars)
     amounts = {"image_unit": dollars * DOLLAR}
-    return ledger.post(tenant=customer.tenant, amounts=amounts, reference=reference, now=NOW)
+    return hold_post(tenant=customer.tenant, amounts=amounts, reference=reference, now=NOW)
 
 
 def left(*grants):
@@ -39,7 +41,7 @@ def left(*grants):
 
 
 def credit(customer):
-    return ledger.balances(customer.tenant)["credit"] // DOLLAR
+    return balances_by_kind(customer.tenant)["credit"] // DOLLAR
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def test_what_is_left_of_a_grant_is_taken_when_it_expires(dora):
     spend(dora, 2)
     assert grants_expire(now=NOW + DAY - timedelta(microseconds=1)) == 0
     grants_expire(now=NOW + DAY)
-    assert (left(gift, paid), credit(dora), ledger.balances(dora.tenant)["expired"]) == ([0, 1], 1, 3 * DOLLAR)
+    assert (left(gift, paid), credit(dora), balances_by_kind(dora.tenant)["expired"]) == ([0, 1], 1, 3 * DOLLAR)
     grants_expire(now=NOW + 2 * DAY)
     assert credit(dora) == 1
 
@@ -85,61 +87,61 @@ def test_what_a_job_holds_when_a_grant_expires_stays_the_jobs(dora):
     running = hold(dora, 4)
     grants_expire(now=NOW + DAY)
     assert (left(gift), credit(dora)) == ([4], 0)
-    ledger.post(tenant=dora.tenant, amounts={"image_unit": 3 * DOLLAR}, reference=running, now=NOW + DAY)
+    hold_post(tenant=dora.tenant, amounts={"image_unit": 3 * DOLLAR}, reference=running, now=NOW + DAY)
     assert (left(gift), credit(dora)) == ([1], 1)
     grants_expire(now=NOW + DAY)
     assert (left(gift), credit(dora)) == ([0], 0)
 
 
 def test_a_postpaid_tenant_spends_down_to_its_limit(dora):
-    ledger.credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
+    credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
     spend(dora, 4)
-    with pytest.raises(ledger.InsufficientBalance, match=r"1\.000000 USD is available"):
+    with pytest.raises(InsufficientBalance, match=r"1\.000000 USD is available"):
         hold(dora, 2)
     spend(dora, 1)
     assert credit(dora) == -5
 
 
 def test_a_payment_makes_up_for_what_is_owed_first(dora):
-    ledger.credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
+    credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
     spend(dora, 4)
     paid = give(dora, 6)
     assert (left(paid), credit(dora)) == ([2], 2)
 
 
 def test_a_limit_below_the_debt_is_refused(dora):
-    ledger.credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
+    credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
     spend(dora, 4)
-    with pytest.raises(ledger.CreditLimitBelowDebt, match=r"4\.000000 USD"):
-        ledger.credit_limit_set(tenant=dora.tenant, limit_micros=3 * DOLLAR)
+    with pytest.raises(CreditLimitBelowDebt, match=r"4\.000000 USD"):
+        credit_limit_set(tenant=dora.tenant, limit_micros=3 * DOLLAR)
 
 
 def test_the_database_refuses_credit_below_its_limit(dora):
     give(dora, 1)
     with pytest.raises(IntegrityError, match="credit_within_its_limit"), transaction.atomic():
-        ledger.expire(tenant=dora.tenant, amount_micros=2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+        credit_expire(tenant=dora.tenant, amount_micros=2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
 
 
 def test_a_correction_gives_back_what_was_charged_too_much(dora):
     give(dora, 5)
     spend(dora, 5)
-    ledger.correct(project=dora.project, meter="image_unit", amount_micros=-2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
-    assert (credit(dora), ledger.balances(dora.tenant)["revenue"]) == (2, 3 * DOLLAR)
+    charge_correct(project=dora.project, meter="image_unit", amount_micros=-2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+    assert (credit(dora), balances_by_kind(dora.tenant)["revenue"]) == (2, 3 * DOLLAR)
     assert CreditGrant.objects.get(tenant=dora.tenant, category="refund").remaining_micros == 2 * DOLLAR
 
 
 def test_an_adjustment_takes_what_there_is_and_the_rest_is_owed(dora):
     give(dora, 1)
-    ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
-    assert (credit(dora), ledger.balances(dora.tenant)["receivable"]) == (0, -2 * DOLLAR)
+    balance_adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+    assert (credit(dora), balances_by_kind(dora.tenant)["receivable"]) == (0, -2 * DOLLAR)
 
 
 def test_a_debt_that_is_written_off_is_gone_and_stays_on_record(dora):
-    ledger.credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
+    credit_limit_set(tenant=dora.tenant, limit_micros=5 * DOLLAR)
     spend(dora, 4)
-    ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
-    ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), now=NOW)
-    found = ledger.balances(dora.tenant)
+    balance_adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+    debt_write_off(tenant=dora.tenant, reference=uuid.uuid4(), now=NOW)
+    found = balances_by_kind(dora.tenant)
     assert (found["credit"], found["receivable"], found["write_off"]) == (0, 0, -7 * DOLLAR)
 
 
@@ -149,24 +151,24 @@ def test_a_first_debt_is_seen_by_whoever_waited_for_it(dora):
 
     def give_up():
         try:
-            return ledger.write_off(tenant=dora.tenant, reference=uuid.uuid4(), now=NOW)
+            return debt_write_off(tenant=dora.tenant, reference=uuid.uuid4(), now=NOW)
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(1) as threads:
         with transaction.atomic():
-            ledger.adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+            balance_adjust(tenant=dora.tenant, amount_micros=3 * DOLLAR, reference=uuid.uuid4(), now=NOW)
             given_up = threads.submit(give_up)
             wait_until_somebody_waits_for(connection)
         assert given_up.result() is not None
-    assert ledger.balance_of(dora.tenant).owed == 0
+    assert balance_of(dora.tenant).owed == 0
 
 
 def test_revenue_is_kept_by_meter(dora):
     give(dora, 5)
     reference = hold(dora, 5)
     amounts = {"gpu_second": DOLLAR, "image_unit": 2 * DOLLAR}
-    ledger.post(tenant=dora.tenant, amounts=amounts, reference=reference, now=NOW)
+    hold_post(tenant=dora.tenant, amounts=amounts, reference=reference, now=NOW)
     rows = dora.tenant.accounts.filter(kind="revenue").values_list("meter", "balance_micros")
     assert dict(rows) == amounts
 

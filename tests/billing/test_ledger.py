@@ -7,16 +7,18 @@ from django.db import DatabaseError, IntegrityError, connections, transaction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_lock, balances_by_kind
+from billing.ledger.holds import HoldUnknown, InsufficientBalance, hold_post, hold_void
+from billing.ledger.postings import credit_grant
 from billing.models import Charge, Entry, LedgerAccount, PriceBook, Rate, Transaction, UsageRecord
 from tests.billing.conftest import wait_until_somebody_waits_for
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 
 DOLLAR = 1_000_000
 
 
 def balances(customer):
-    return ledger.balances(customer.tenant)
+    return balances_by_kind(customer.tenant)
 
 
 def moved(customer):
@@ -26,13 +28,13 @@ def moved(customer):
 
 def hold(customer, amount, reference=None):
     reference = reference or uuid.uuid4()
-    ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=reference, now=NOW)
+    take_hold(tenant=customer.tenant, amount_micros=amount, reference=reference, now=NOW)
     return reference
 
 
 def test_a_grant_is_credit_to_spend(customer):
     alice = customer(credit="0")
-    ledger.grant(tenant=alice.tenant, amount_micros=5 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+    credit_grant(tenant=alice.tenant, amount_micros=5 * DOLLAR, reference=uuid.uuid4(), now=NOW)
     assert moved(alice) == {"funding": -5 * DOLLAR, "credit": 5 * DOLLAR}
 
 
@@ -43,19 +45,19 @@ def test_a_hold_moves_credit_aside(alice):
 
 def test_a_post_charges_and_returns_the_rest(alice):
     reference = hold(alice, 3 * DOLLAR)
-    ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
+    hold_post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
     assert moved(alice) == {"funding": -10 * DOLLAR, "credit": 9 * DOLLAR, "revenue": DOLLAR}
 
 
 def test_a_void_returns_everything(alice):
     reference = hold(alice, 3 * DOLLAR)
-    ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
+    hold_void(tenant=alice.tenant, reference=reference, now=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
 def test_a_hold_over_the_balance_is_refused_and_leaves_nothing(alice):
     reference = uuid.uuid4()
-    with pytest.raises(ledger.InsufficientBalance, match=r"10\.000000 USD is available"):
+    with pytest.raises(InsufficientBalance, match=r"10\.000000 USD is available"):
         hold(alice, 10 * DOLLAR + 1, reference)
     assert not Transaction.objects.filter(reference=reference).exists()
 
@@ -64,8 +66,8 @@ def test_a_hold_over_the_balance_is_refused_and_leaves_nothing(alice):
 def test_a_hold_is_settled_once(alice, settle_first):
     reference = hold(alice, 3 * DOLLAR)
     verbs = {
-        "post": lambda: ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW),
-        "void": lambda: ledger.void(tenant=alice.tenant, reference=reference, now=NOW),
+        "post": lambda: hold_post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW),
+        "void": lambda: hold_void(tenant=alice.tenant, reference=reference, now=NOW),
     }
     assert verbs.pop(settle_first)()
     before = balances(alice)
@@ -80,16 +82,16 @@ def test_a_void_and_a_post_at_once_settle_a_hold_once_whoever_has_the_accounts(a
 
     def void():
         try:
-            return ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
+            return hold_void(tenant=alice.tenant, reference=reference, now=NOW)
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(1) as threads:
         with transaction.atomic():
-            ledger.locked(alice.tenant)
+            balance_lock(alice.tenant)
             voided = threads.submit(void)
             wait_until_somebody_waits_for(connections["default"])
-            assert ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
+            assert hold_post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
         assert voided.result() is False
     assert (balances(alice)["credit"], balances(alice)["held"]) == (9 * DOLLAR, 0)
 
@@ -98,27 +100,27 @@ def test_a_void_and_a_post_at_once_settle_a_hold_once_whoever_has_the_accounts(a
 def test_a_charge_outside_its_hold_is_a_defect(alice, amount):
     reference = hold(alice, 3 * DOLLAR)
     with pytest.raises(ValueError, match="can't charge"):
-        ledger.post(tenant=alice.tenant, amounts={"image_unit": amount}, reference=reference, now=NOW)
+        hold_post(tenant=alice.tenant, amounts={"image_unit": amount}, reference=reference, now=NOW)
 
 
 def test_settling_what_was_never_held_is_a_defect(alice):
-    with pytest.raises(ledger.HoldUnknown):
-        ledger.void(tenant=alice.tenant, reference=uuid.uuid4(), now=NOW)
+    with pytest.raises(HoldUnknown):
+        hold_void(tenant=alice.tenant, reference=uuid.uuid4(), now=NOW)
 
 
 def test_a_free_request_holds_and_posts_nothing(alice):
     reference = hold(alice, 0)
-    assert ledger.post(tenant=alice.tenant, amounts={"image_unit": 0}, reference=reference, now=NOW)
+    assert hold_post(tenant=alice.tenant, amounts={"image_unit": 0}, reference=reference, now=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
 def test_every_verb_repeated_does_nothing(alice):
     reference, grant = uuid.uuid4(), uuid.uuid4()
     for _ in range(2):
-        ledger.grant(tenant=alice.tenant, amount_micros=DOLLAR, reference=grant, now=NOW)
+        credit_grant(tenant=alice.tenant, amount_micros=DOLLAR, reference=grant, now=NOW)
         hold(alice, 3 * DOLLAR, reference)
     for _ in range(2):
-        ledger.post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
+        hold_post(tenant=alice.tenant, amounts={"image_unit": DOLLAR}, reference=reference, now=NOW)
     assert balances(alice)["credit"] == 10 * DOLLAR
 
 
@@ -130,7 +132,7 @@ def test_concurrent_holds_never_overspend(alice):
         start.wait()
         try:
             hold(alice, DOLLAR)
-        except ledger.InsufficientBalance:
+        except InsufficientBalance:
             return 0
         finally:
             connections.close_all()
@@ -149,14 +151,14 @@ def test_whatever_is_held_and_settled_money_is_conserved(customer, movements):
     for amount, share, charged in movements:
         try:
             reference = hold(alice, amount)
-        except ledger.InsufficientBalance:
+        except InsufficientBalance:
             assert balances(alice)["credit"] < amount
             continue
         if charged:
             spent += (cost := int(amount * share))
-            ledger.post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=reference, now=NOW)
+            hold_post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=reference, now=NOW)
         else:
-            ledger.void(tenant=alice.tenant, reference=reference, now=NOW)
+            hold_void(tenant=alice.tenant, reference=reference, now=NOW)
     found = balances(alice)
     assert (found["credit"], found["held"], found["revenue"]) == (10 * DOLLAR - spent, 0, spent)
     assert sum(found.values()) == 0

@@ -7,17 +7,16 @@ from decimal import Decimal
 import pytest
 from django.db import connection, transaction
 
-from billing.ledger import ledger
+from billing.invoices.corrections import usage_correct
 from billing.models import Charge, Meter, MonthlyQuantity, UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish, price_book_seed
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import usage_correct
 from billing.usage.metering import usage_meter
 from billing.usage.rerating import charges_between, rerated
 from billing.usage.settlement import settle
 from easel.observability.audit import months_match_charges
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 
 HOUR = timedelta(hours=1)
 
@@ -43,7 +42,7 @@ def charged(customer, currency):
         for dimensions in ({}, {"model": "m", "tier": "hd"}):
             job_id, now = uuid.uuid4(), NOW + hour * HOUR
             prices = Prices.at(tenant=gina.tenant, now=now)
-            ledger.hold(tenant=gina.tenant, amount_micros=5_000_000, reference=job_id, now=now)
+            take_hold(tenant=gina.tenant, amount_micros=5_000_000, reference=job_id, now=now)
             settle(
                 project=gina.project,
                 job_id=job_id,

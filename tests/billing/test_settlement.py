@@ -11,14 +11,14 @@ from itertools import pairwise
 import pytest
 from django.db import connections
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import BillingProfile, Charge, Meter, MonthlyQuantity, UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish, price_book_seed
 from billing.pricing.rating import Prices, Quantity, Tariff
 from billing.usage.metering import usage_meter
 from billing.usage.settlement import settle
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 
 UNIT, REQUEST = Meter.IMAGE_UNIT, Meter.REQUEST
 THREADS = 4
@@ -62,7 +62,7 @@ def use(customer, units, *, now=NOW, meter=UNIT, held=None, job_id=None, **dimen
     prices = Prices.at(tenant=customer.tenant, now=now)
     bound = [replace(quantity, **dimensions) for quantity in quantities]
     most = prices.max_micros(bound) if held is None else held
-    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
+    take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
     return settle(
         project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, now=now
     )
@@ -148,7 +148,7 @@ def test_a_contract_is_on_the_charge_with_its_discount_and_what_the_list_would_h
     made = charges(dana)
     assert {(charge.contract, charge.discount) for charge in made} == {(contract, Decimal("0.25"))}
     assert sorted(charge.list_micros for charge in made) == [500_000, 10_000_000]
-    assert ledger.balances(dana.tenant)["revenue"] == 6_375_000
+    assert balances_by_kind(dana.tenant)["revenue"] == 6_375_000
 
 
 def test_no_charge_passes_its_hold(dana, publish):
@@ -176,7 +176,7 @@ def test_what_nobody_prices_is_recorded_and_not_charged(dana, publish):
     assert metered
     recorded = UsageRecord.objects.filter(tenant=dana.tenant, charges=None)
     assert {record.meter for record in recorded} == {"cache_hit", "storage_gb_second"}
-    assert ledger.balances(dana.tenant)["revenue"] == 0
+    assert balances_by_kind(dana.tenant)["revenue"] == 0
 
 
 def test_what_is_metered_without_a_hold_has_tiers_too_and_is_charged_once(dana, publish):

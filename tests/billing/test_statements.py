@@ -21,7 +21,7 @@ from billing.invoices.statements import (
     statement_now,
     statements_make,
 )
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import Adjustment, BillingProfile, Contract, Meter, Statement, StatementLine, StoredObject
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.pricing.rating import Prices, Quantity
@@ -29,7 +29,7 @@ from billing.profiles import month_begin, month_end
 from billing.usage.settlement import settle
 from billing.usage.storage import objects_stored
 from tenants.accounts import project_create
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 
 APRIL = datetime(2026, 4, 1, tzinfo=UTC)  # tenants of the tests are made on the first of March
 HOUR = timedelta(hours=1)
@@ -47,7 +47,7 @@ def use(customer, *, now=NOW, units="10", project=None, model="z-image"):
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
     prices = Prices.at(tenant=customer.tenant, now=now)
     amount = prices.max_micros(quantities)
-    ledger.hold(tenant=customer.tenant, amount_micros=amount, reference=job_id, now=now)
+    take_hold(tenant=customer.tenant, amount_micros=amount, reference=job_id, now=now)
     return settle(
         project=project, job_id=job_id, quantities=quantities, dimensions={"model": model}, prices=prices, now=now
     )
@@ -161,7 +161,7 @@ def test_tax_is_shown_and_charged(alice):
     use(alice)
     statement = finalised(alice)
     assert (statement.subtotal_micros, statement.tax_micros, statement.total_micros) == (20_000, 3_800, 23_800)
-    found = ledger.balances(alice.tenant)
+    found = balances_by_kind(alice.tenant)
     assert (found["tax"], found["credit"]) == (3_800, 10 * DOLLAR - 23_800)
 
 
@@ -171,7 +171,7 @@ def test_a_contracts_minimum_is_made_up_for(alice):
     statement = finalised(alice)
     assert statement.total_micros == 5 * DOLLAR
     assert Adjustment.objects.get(statement=statement).amount_micros == 5 * DOLLAR - 20_000
-    assert ledger.balances(alice.tenant)["credit"] == 5 * DOLLAR
+    assert balances_by_kind(alice.tenant)["credit"] == 5 * DOLLAR
 
 
 def test_a_months_volume_price_is_settled_when_it_is_final(customer, currency):

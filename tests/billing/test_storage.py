@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
+from billing.ledger.postings import credit_grant
 from billing.models import Charge, Meter, StoredObject, UsageRecord
 from billing.usage.storage import (
     gb_seconds,
@@ -71,18 +72,18 @@ def test_a_day_is_charged_once_however_often_it_is_metered(alice, prices):
         storage_day_meter(day=DAY, now=LATER)
     [charge] = Charge.objects.filter(usage_record__tenant=alice.tenant)
     assert charge.amount_micros == 432_000  # 1000 GB for 43,200 s at 0.00000001 a GB-second
-    assert ledger.balances(alice.tenant)["revenue"] == 432_000
+    assert balances_by_kind(alice.tenant)["revenue"] == 432_000
 
 
 def test_what_credit_does_not_cover_is_owed_and_paid_by_the_next_grant(customer, prices):
     poor = customer(credit="0.1")
     keep(poor, "archive", size_bytes=1000 * GB)
     storage_day_meter(day=DAY, now=LATER)
-    balances = ledger.balances(poor.tenant)
+    balances = balances_by_kind(poor.tenant)
     assert (balances["credit"], balances["receivable"], balances["revenue"]) == (0, -332_000, 432_000)
 
-    ledger.grant(tenant=poor.tenant, amount_micros=1_000_000, reference=poor.project.id, now=NOW)
-    balances = ledger.balances(poor.tenant)
+    credit_grant(tenant=poor.tenant, amount_micros=1_000_000, reference=poor.project.id, now=NOW)
+    balances = balances_by_kind(poor.tenant)
     assert (balances["credit"], balances["receivable"]) == (668_000, 0)
 
 

@@ -16,7 +16,7 @@ from billing.budgets.budgets import (
     budget_standing,
     budgets_of,
 )
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_of
 from billing.models import CreditGrant
 from core import clock
 from core.audit import audit_record
@@ -99,7 +99,7 @@ class BudgetDetail(APIView):
 
 def balance_json(tenant: Tenant) -> dict[str, Any]:
     """Amounts by `money_json`; grants in the order in which they are spent."""
-    standing = ledger.balance_of(tenant)
+    standing = balance_of(tenant)
     amounts = {
         "available": standing.available,
         "credit": standing.credit,

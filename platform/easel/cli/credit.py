@@ -37,7 +37,8 @@ def tenant_grant(
 ) -> None:
     """Give a tenant credit; what it owes beyond its limit is paid first."""
     with committed() as act:
-        from billing.ledger import ledger
+        from billing.ledger.accounts import balance_of
+        from billing.ledger.postings import credit_grant
         from billing.models import CreditGrant
         from billing.money import format_micros, to_micros
         from billing.profiles import zone_of
@@ -47,7 +48,7 @@ def tenant_grant(
         if ends is not None and ends <= act.now:
             raise GrantInvalid(f"{ends.isoformat()} is over", param="expires")
         category = CreditGrant.Category.PROMOTIONAL if promotional else CreditGrant.Category.PAID
-        ledger.grant(
+        credit_grant(
             tenant=found,
             amount_micros=to_micros(amount),
             reference=uuid.uuid4(),
@@ -60,7 +61,7 @@ def tenant_grant(
         details = {"amount": str(amount), "currency": found.currency, "category": category, "priority": priority}
         details |= {"expires_at": ends and ends.isoformat(), "reason": reason}
         act.record("credit.grant", name, tenant=found, details=details)
-        available = format_micros(ledger.balance_of(found).available, found.currency)
+        available = format_micros(balance_of(found).available, found.currency)
     until = f"; what is left of it on {ends:%Y-%m-%d %H:%M %Z} is lost" if ends else ""
     click.echo(f"{name} can spend {available}{until}")
 
@@ -71,13 +72,13 @@ def tenant_grant(
 def tenant_credit_limit(name: str, amount: Decimal) -> None:
     """Let a tenant spend AMOUNT more than its credit, to be paid later; 0: nothing, it pays before."""
     with committed() as act:
-        from billing.ledger import ledger
+        from billing.ledger.accounts import balance_of, credit_limit_set
         from billing.money import format_micros, to_micros
 
         found = _tenant(name)
-        ledger.credit_limit_set(tenant=found, limit_micros=to_micros(amount))
+        credit_limit_set(tenant=found, limit_micros=to_micros(amount))
         act.record("credit.limit", name, tenant=found, details={"amount": str(amount), "currency": found.currency})
-        available = format_micros(ledger.balance_of(found).available, found.currency)
+        available = format_micros(balance_of(found).available, found.currency)
     click.echo(f"{name} can spend {available}")
 
 
@@ -92,7 +93,7 @@ def tenant_adjust(
 ) -> None:
     """Charge a tenant AMOUNT by hand, or give it back if it is below zero: -5 gives back 5."""
     with committed() as act:
-        from billing.ledger.adjustments import adjustment_make, charge_get
+        from billing.invoices.adjustments import adjustment_make, charge_get
         from billing.money import format_micros, to_micros
 
         found = _tenant(name)
@@ -121,7 +122,7 @@ def tenant_adjust(
 def tenant_write_off(name: str, reason: str) -> None:
     """Give up all that a tenant owes."""
     with committed() as act:
-        from billing.ledger.adjustments import write_off
+        from billing.invoices.adjustments import write_off
         from billing.money import format_micros
 
         found = _tenant(name)

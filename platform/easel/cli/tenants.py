@@ -103,7 +103,7 @@ def tenant_resume(name: str) -> None:
 def tenant_list(as_json: bool) -> None:
     """List tenants with what they can spend and what is held for their running jobs."""
     with django_ready():
-        from billing.ledger import ledger
+        from billing.ledger.accounts import balances_by_kind
         from billing.money import from_micros
         from tenants.models import Tenant
 
@@ -115,7 +115,7 @@ def tenant_list(as_json: bool) -> None:
                 "suspended": found.suspended_at is not None,
             }
             for found in Tenant.objects.order_by("slug")
-            for balances in [ledger.balances(found)]
+            for balances in [balances_by_kind(found)]
         ]
     print_rows(rows, as_json)
 
@@ -270,10 +270,10 @@ def _live_key(key_id: str) -> Any:
 
 
 def _grant(owner: Any, amount: Decimal, now: datetime) -> None:
-    from billing.ledger import ledger
+    from billing.ledger.postings import credit_grant
     from billing.money import to_micros
 
-    ledger.grant(tenant=owner, amount_micros=to_micros(amount), reference=uuid.uuid4(), now=now)
+    credit_grant(tenant=owner, amount_micros=to_micros(amount), reference=uuid.uuid4(), now=now)
 
 
 def tenant_named(slug: str) -> Any:

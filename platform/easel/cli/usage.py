@@ -114,11 +114,11 @@ def usage_correct(
     if (quantity is None) == (difference is None):
         raise click.UsageError("give either --quantity or --by")
     with committed() as act:
+        from billing.invoices import corrections
         from billing.invoices.credit_notes import usage_put_right
         from billing.invoices.documents import title_of
         from billing.models import UsageRecord
         from billing.money import EXACT, format_micros
-        from billing.usage import corrections
 
         record = UsageRecord.objects.select_related("tenant", "project").filter(id=record_id).first()
         if record is None:

@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import transaction
 from PIL import Image, ImageDraw
 
-from billing.ledger import ledger
+from billing.ledger.postings import credit_grant
 from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.usage.storage import storage_day_meter
@@ -125,7 +125,7 @@ def _model(now: datetime) -> tuple[Pool, ModelVersion]:
 def _tenant(customer: Customer, now: datetime) -> list[ApiKey]:
     """The tenant with a key for each of its projects."""
     tenant, _ = tenant_create(slug=customer.slug, name=f"{customer.slug} (generated history)", now=now)
-    ledger.grant(tenant=tenant, amount_micros=_CREDIT_MICROS, reference=uuid.uuid4(), now=now, description="history")
+    credit_grant(tenant=tenant, amount_micros=_CREDIT_MICROS, reference=uuid.uuid4(), now=now, description="history")
     keys = []
     for slug, department in customer.projects.items():
         labels = {"department": department, "history": "generated"}

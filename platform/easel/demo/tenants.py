@@ -23,7 +23,8 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
     from django.conf import settings
     from django.db import transaction
 
-    from billing.ledger import ledger
+    from billing.ledger.accounts import balances_by_kind
+    from billing.ledger.postings import credit_grant
     from tenants import accounts, keys
     from tenants.models import Project, Tenant
 
@@ -35,9 +36,9 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
             known = set(Project.objects.filter(tenant=tenant).values_list("slug", flat=True))
             for name in sorted(set(names) - known):
                 accounts.project_create(tenant=tenant, slug=name, now=now)
-            missing = _CREDIT_MICROS - ledger.balances(tenant)["credit"]
+            missing = _CREDIT_MICROS - balances_by_kind(tenant)["credit"]
             if missing > _CREDIT_MICROS // 2:
-                ledger.grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), now=now)
+                credit_grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), now=now)
             tenant.api_keys.filter(name=_KEY_NAME, revoked_at=None).update(revoked_at=now)
             project = Project.objects.get(tenant=tenant, slug="default")
             _, secrets[slug] = keys.key_issue(

@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 from django.db import transaction
 
-from billing.ledger import ledger
+from billing.ledger.holds import hold_take
 from billing.models import Meter
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.settlement import settle
@@ -242,7 +242,7 @@ def job_admit(plan: Plan, *, job_id: UUID, request_id: str, now: datetime) -> Jo
         created_at=now,
         expires_at=now + timedelta(seconds=plan.ttl_seconds),
     )
-    hold = ledger.hold_take(
+    hold = hold_take(
         tenant=tenant,
         project=plan.project,
         api_key=api_key,

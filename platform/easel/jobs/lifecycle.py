@@ -16,7 +16,7 @@ from django.db import transaction
 from django.db.models import Case, JSONField, PositiveIntegerField, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
-from billing.ledger import ledger
+from billing.ledger.holds import hold_void
 from billing.models import Meter, StoredObject
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.settlement import settle
@@ -257,7 +257,7 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
 
 def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
     """Ends a job that made nothing: its hold goes back whole, unless it was charged for what it did."""
-    ledger.void(tenant=job.tenant, reference=job.id, now=now)
+    hold_void(tenant=job.tenant, reference=job.id, now=now)
     units = image_units(width=job.width, height=job.height, n=job.n)
     units_return(api_key=job.api_key, image_units=units, taken_at=job.created_at)
     job.state, job.finished_at = state, now

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from django.db import transaction
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_of
 from billing.models import Meter
 from billing.pricing.rating import Quantity, RatedLine
 from billing.usage.months import month_so_far
@@ -62,7 +62,7 @@ def job_quote(*, api_key: ApiKey, spec: Spec, limits: Limits, now: datetime) -> 
     lines = list(_lines(plan, now))
     max_micros = plan.prices.max_micros(plan.most)
     refusal = None
-    available = ledger.balance_of(api_key.tenant).available
+    available = balance_of(api_key.tenant).available
     try:
         with transaction.atomic():
             job_admit(plan, job_id=job_id, request_id="quote", now=now)

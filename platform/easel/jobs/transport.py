@@ -10,13 +10,11 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import redis
 from celery import Celery
 from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from core.pipeline import PipelinedQuery, Query, run_query
+from core.redis_client import redis_asked_once
 from easel.catalog.models import Pool, version_label
 from easel.jobs.models import Attempt
 from easel.jobs.storage_keys import output_key, preview_key
@@ -157,18 +155,3 @@ def celery_for(namespace: str) -> Celery:
         task_ignore_result=True,
     )
     return app
-
-
-@cache
-def redis_asked_once() -> "redis.Redis":
-    """For whoever has a client waiting: a server that doesn't answer at once is away."""
-    return redis.Redis.from_url(
-        settings.EASEL.redis_url, socket_connect_timeout=0.5, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
-    )
-
-
-@cache
-def redis_client() -> "redis.Redis":
-    return redis.Redis.from_url(
-        settings.EASEL.redis_url, socket_connect_timeout=2, socket_timeout=10, health_check_interval=30
-    )

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from billing.invoices.corrections import quantity_of
 from billing.invoices.credit_notes import usage_put_right
 from billing.invoices.documents import title_of
 from billing.models import PriceBook, UsageRecord
@@ -20,7 +21,6 @@ from billing.pricing.contracts import (
 )
 from billing.pricing.price_books import price_book_publish, prices_said
 from billing.pricing.price_files import rates_read
-from billing.usage.corrections import quantity_of
 from core.errors import DomainError
 from easel.jobs.models import Job
 from easel.portal import cells

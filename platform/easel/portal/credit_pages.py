@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 from django import forms
 
 from billing.budgets.budgets import budget_remove, budgets_of
-from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_make, write_off
+from billing.invoices.adjustments import adjustment_make, write_off
+from billing.ledger.accounts import balance_of, credit_limit_set
+from billing.ledger.postings import credit_grant
 from billing.models import Adjustment, BillingProfile, CreditGrant
 from billing.money import AMOUNT_MICROS_MAX, format_micros, from_micros, to_micros
 from billing.profiles import FIELDS, profile_of, profile_set, zone_of
@@ -79,7 +80,7 @@ class CreditLimitForm(ActForm):
     reason = forms.CharField(max_length=200, help_text="Kept in the audit log.")
 
     def prepare(self) -> None:
-        self.fields["amount"].initial = from_micros(ledger.balance_of(self.row).limit)
+        self.fields["amount"].initial = from_micros(balance_of(self.row).limit)
 
 
 class BudgetForm(ActForm):
@@ -138,7 +139,7 @@ def _grant(
     expires: datetime | None,
     token: uuid.UUID,
 ) -> Done:
-    granted = ledger.grant(
+    granted = credit_grant(
         tenant=tenant,
         amount_micros=to_micros(amount),
         reference=token,
@@ -195,10 +196,10 @@ def _write_off(tenant: Tenant, operator: Operator, *, reason: str, token: uuid.U
 
 
 def _set_credit_limit(tenant: Tenant, operator: Operator, *, amount: Decimal, reason: str) -> Done:
-    ledger.credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
+    credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
     details = {"amount": str(amount), "currency": tenant.currency, "reason": reason}
     operator.record("credit.limit", tenant.slug, tenant=tenant, details=details)
-    return Done(f"{tenant.slug} can spend {format_micros(ledger.balance_of(tenant).available, tenant.currency)}.")
+    return Done(f"{tenant.slug} can spend {format_micros(balance_of(tenant).available, tenant.currency)}.")
 
 
 def _set_budget(
@@ -270,7 +271,7 @@ CREDIT_ACTS = (
         permission="billing.add_adjustment",
         perform=_write_off,
         form=WriteOffForm,
-        applies=lambda tenant: ledger.balance_of(tenant).owed > 0,
+        applies=lambda tenant: balance_of(tenant).owed > 0,
         explain="Gives up all that the tenant owes.",
         danger=True,
     ),
@@ -298,7 +299,7 @@ CREDIT_ACTS = (
 
 def credit_sections(tenant: Tenant) -> Iterable[Section]:
     """What a tenant has, owes and means to spend, and how it is billed."""
-    standing, profile = ledger.balance_of(tenant), profile_of(tenant)
+    standing, profile = balance_of(tenant), profile_of(tenant)
     yield Section(
         "Credit",
         ("Available", "Credit", "Held", "Owed", "Credit limit"),

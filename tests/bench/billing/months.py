@@ -13,7 +13,7 @@ from decimal import Decimal
 from django.db import connection, transaction
 from django.db.models import Max
 
-from billing.ledger import ledger
+from billing.ledger.postings import credit_grant
 from billing.models import CostDay, Meter
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.daily_costs import cost_day_seal
@@ -100,7 +100,7 @@ def customers(count: int, version: ModelVersion, *, now: datetime) -> tuple[list
         project.labels = {"department": f"department-{number % 20}"}
         project.save()
         key, secret = key_issue(project=project, pepper=PEPPER, now=now)
-        ledger.grant(tenant=tenant, amount_micros=10**9, reference=uuid.uuid4(), now=now)
+        credit_grant(tenant=tenant, amount_micros=10**9, reference=uuid.uuid4(), now=now)
         made.append(Customer(tenant, project, key, secret))
         jobs += [_settled(made[-1], version, size, now) for size in SIZES]
     return made, jobs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.db import connection
 
-from billing.ledger import ledger
+from billing.ledger.postings import credit_grant
 from billing.models import PriceBook
 from billing.money import to_micros
 from billing.pricing.price_books import price_book_seed
@@ -36,7 +36,7 @@ def customers(count: int, *, credit: str = "1000000") -> list[Customer]:
     for _ in range(count):
         tenant, project = tenant_create(slug=f"bench-{uuid.uuid4().hex[:12]}", now=NOW)
         key, secret = key_issue(project=project, pepper=PEPPER, now=NOW)
-        ledger.grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
+        credit_grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
         made.append(Customer(tenant, project, key, secret))
     return made
 

@@ -6,7 +6,7 @@ import uuid
 import pytest
 from django.db import OperationalError
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from easel.catalog.models import Adapter
 from easel.jobs.models import Job
 from tenants.keys import key_revoke
@@ -29,7 +29,7 @@ def refused(answer, status, code, param=...):
 def left_nothing(customer):
     assert not Job.objects.filter(tenant=customer.tenant).exists()
     assert not Adapter.objects.filter(tenant=customer.tenant).exists()
-    assert ledger.balances(customer.tenant)["held"] == 0
+    assert balances_by_kind(customer.tenant)["held"] == 0
 
 
 @pytest.mark.parametrize(

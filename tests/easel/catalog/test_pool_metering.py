@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import Charge, Meter, UsageRecord
 from billing.pricing.price_books import RateTerms, price_book_seed
 from easel.catalog.models import Pool, WorkerDay
@@ -77,7 +77,7 @@ def test_a_day_is_metered_once_it_is_over_and_once(frank):
     assert meter(pool, now=MIDNIGHT + HOUR) == [True]
     day = WorkerDay.objects.get(pool=pool)
     assert (meter(pool, now=MIDNIGHT + 2 * HOUR), pool_day_meter(day_id=day.pk, now=MIDNIGHT + 2 * HOUR)) == ([], False)
-    assert ledger.balances(frank.tenant)["revenue"] == 7_200_000
+    assert balances_by_kind(frank.tenant)["revenue"] == 7_200_000
 
 
 def test_what_is_told_late_is_a_record_of_its_own(frank):
@@ -95,5 +95,5 @@ def test_a_pool_that_nobody_prices_is_recorded_and_a_shared_one_is_not(alice, po
         see(one, now=NOW + HOUR)
         meter(one, now=MIDNIGHT + HOUR)
     assert metered(alice) == [3600]
-    assert ledger.balances(alice.tenant)["revenue"] == 0
+    assert balances_by_kind(alice.tenant)["revenue"] == 0
     assert WorkerDay.objects.get(pool=pool, worker="w1").metered_seconds == 0

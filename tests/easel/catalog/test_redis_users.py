@@ -11,10 +11,10 @@ import pytest
 import redis
 from django.conf import settings
 
+from core.redis_client import redis_client
 from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool
 from easel.catalog.redis_users import redis_user_set, worker_redis_url
-from easel.jobs.transport import redis_client
 from easel.processes import dispatcher
 from inference.contract import QUEUE, TASK_NAME, AttemptFinished, cancel_key, report_from_json, reports_key
 from tests.conftest import NOW

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import Transaction
 from easel.jobs import lifecycle, queue
 from easel.jobs.lifecycle import Applied
@@ -78,7 +78,7 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
         def __init__(self):
             super().__init__()
             self.customers = [customer(name="a"), customer(name="b")]
-            self.before = [ledger.balances(one.tenant) for one in self.customers]
+            self.before = [balances_by_kind(one.tenant) for one in self.customers]
             self.jobs: dict[uuid.UUID, Thought] = {}
             self.tries: list[Try] = []
 
@@ -224,7 +224,7 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
         @invariant()
         def what_is_held_is_held_for_jobs_that_go_on(self):
             for one, before in zip(self.customers, self.before, strict=True):
-                now = ledger.balances(one.tenant)
+                now = balances_by_kind(one.tenant)
                 own = Job.objects.filter(tenant=one.tenant, id__in=self.jobs)
                 assert (now["held"] > 0) == own.filter(finished_at=None).exists()
                 assert now["credit"] + now["held"] + now["revenue"] == before["credit"]

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import StoredObject, UsageRecord
 from easel.jobs.models import CachedResult, Job, State
 from easel.jobs.outputs import outputs_delete
@@ -46,9 +46,9 @@ def test_the_same_request_again_has_the_same_images_at_once(alice, draw, submit)
 
 def test_it_costs_the_request_and_is_counted_as_a_hit_and_leaves_no_hold(alice, draw, submit):
     draw(alice)
-    before = ledger.balances(alice.tenant)
+    before = balances_by_kind(alice.tenant)
     again = submit(alice, seed=7, now=LATER)
-    after = ledger.balances(alice.tenant)
+    after = balances_by_kind(alice.tenant)
     assert (after["revenue"] - before["revenue"], after["held"]) == (500, 0)
     records = UsageRecord.objects.filter(job_id=again.id).order_by("meter")
     assert [(record.meter, record.quantity) for record in records] == [("cache_hit", 1), ("request", 1)]

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import PriceBook, UsageRecord
 from billing.pricing.contracts import contract_at
 from billing.pricing.price_books import RateTerms, rates_of
@@ -39,12 +39,12 @@ def test_terms_that_can_not_be_leave_no_prices_behind(finance, alice):
 
 def test_a_form_sent_twice_corrects_once(finance, alice, submit, end):
     job = end(submit(alice))
-    before = ledger.balances(alice.tenant)["revenue"]
+    before = balances_by_kind(alice.tenant)["revenue"]
     record = UsageRecord.objects.get(job_id=job.id, meter="image_unit")
     hidden = hidden_fields(finance.get(act(job, "correct")).text)
     for _ in range(2):
         finance.post(act(job, "correct"), **{**hidden, "record": record.pk, "quantity": "0", "reason": "a blank image"})
-    assert ledger.balances(alice.tenant)["revenue"] - before == -500
+    assert balances_by_kind(alice.tenant)["revenue"] - before == -500
     [event] = events(alice.tenant, "usage.correct")
     assert (event.actor, event.details["reason"]) == (f"operator:{finance.name}", "a blank image")
     assert "a correction of the usage" in finance.get(f"/admin/jobs/job/{job.pk}/change/").text

@@ -11,19 +11,18 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from billing.invoices.adjustments import adjustment_make
+from billing.invoices.corrections import usage_correct
 from billing.invoices.lines import lines_of
 from billing.invoices.statements import number, statement_draft, statement_final
-from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_make
 from billing.models import BillingProfile, Meter, Rate, Statement, UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import usage_correct
 from billing.usage.metering import usage_meter
 from billing.usage.settlement import settle
 from tenants.accounts import project_create
-from tests.conftest import NOW, Customer
+from tests.conftest import NOW, Customer, take_hold
 
 VIEWS = (
     "charges",
@@ -77,7 +76,7 @@ def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None,
     ]
     prices = Prices.at(tenant=customer.tenant, now=now)
     most = prices.max_micros(quantities) if held is None else held
-    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
+    take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
     names = {"model": "z-image", "model_version": "z-image@2", "tier": "fast", "resolution": "512x512"}
     settle(
         project=project,

@@ -9,7 +9,7 @@ from email.policy import default
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.postings import balance_adjust
 from billing.models import BudgetCrossing
 from billing.profiles import profile_set
 from core.models import AuditEvent
@@ -61,7 +61,7 @@ def crossed(alice):
     BudgetCrossing.objects.filter(mailed_at=None).update(mailed_at=NOW)
     budget_set(tenant=alice.tenant, amount_micros=10 * DOLLAR, hard_stop=True, now=NOW)
     reference = uuid.uuid4()
-    ledger.adjust(tenant=alice.tenant, amount_micros=9 * DOLLAR, reference=reference, now=NOW)
+    balance_adjust(tenant=alice.tenant, amount_micros=9 * DOLLAR, reference=reference, now=NOW)
     return alice
 
 

@@ -12,10 +12,13 @@ from decimal import Decimal
 from django.db import transaction
 from django.db.models import Q, Sum
 
-from billing.ledger import ledger
-from billing.models import Charge, Statement, UsageRecord
+from billing.invoices.models import Statement
+from billing.ledger.accounts import balance_lock
+from billing.ledger.holds import held_micros
+from billing.ledger.postings import charge_correct
 from billing.money import AMOUNT_MICROS_MAX, EXACT, from_micros, to_micros
 from billing.pricing.rating import Tariff
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from billing.usage.settlement import cap_of
 from core.audit import audit_record
@@ -75,7 +78,7 @@ def usage_correct(
         raise CorrectionInvalid("this is a correction itself: correct the first record")
     # In the order of `statement_final`, which waits until this is told or not.
     Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
-    ledger.locked(record.tenant)
+    balance_lock(record.tenant)
     idempotency_key = f"correction/{key}"
     if made := UsageRecord.objects.filter(idempotency_key=idempotency_key).first():
         if made.corrects_id != record.pk:
@@ -167,7 +170,7 @@ def _charge(
     cap = _cap_change(correction, amount)
     if max(abs(amount), abs(amount + cap)) > AMOUNT_MICROS_MAX:
         raise CorrectionInvalid("it would cost more than an account can hold", param="quantity")
-    made = ledger.correct(
+    made = charge_correct(
         project=correction.project,
         meter=correction.meter,
         amount_micros=amount + cap,
@@ -209,5 +212,5 @@ def _cap_change(correction: UsageRecord, amount: int) -> int:
     of_job = Charge.objects.filter(usage_record__job_id=correction.job_id).order_by()
     is_cap = Q(kind=Charge.Kind.CAP)
     sums = of_job.aggregate(capped=Sum("amount_micros", filter=is_cap), rated=Sum("amount_micros", filter=~is_cap))
-    over = (sums["rated"] or 0) + amount - ledger.held_micros(correction.job_id)
+    over = (sums["rated"] or 0) + amount - held_micros(correction.job_id)
     return -max(0, over) - (sums["capped"] or 0)

@@ -6,9 +6,12 @@ from uuid import UUID
 
 from django.db import transaction
 
-from billing.ledger import ledger
-from billing.models import Adjustment, Charge, Statement, Transaction
+from billing.invoices.models import Statement
+from billing.ledger.accounts import balance_lock
+from billing.ledger.models import Adjustment, Transaction
+from billing.ledger.postings import balance_adjust, debt_write_off
 from billing.money import AMOUNT_MICROS_MAX, format_micros
+from billing.usage.models import Charge
 from core.errors import DomainError
 from tenants.models import Project, Tenant
 
@@ -55,7 +58,7 @@ def adjustment_make(
     if charge is not None:
         project = charge.usage_record.project
     reason = checked_reason(reason)
-    made = ledger.adjust(
+    made = balance_adjust(
         tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, description=reason, project=project
     )
     if made is None:
@@ -70,8 +73,8 @@ def adjustment_make(
 def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now: datetime) -> Adjustment | None:
     """Gives up all that a tenant owes. None when this was done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
     reason = checked_reason(reason)
-    owed = ledger.locked(tenant).owed
-    made = ledger.write_off(tenant=tenant, reference=reference, now=now, description=reason)
+    owed = balance_lock(tenant).owed
+    made = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
     if made is None:
         if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF).exists():
             return None
