@@ -87,10 +87,10 @@ from billing.money import to_micros  # noqa: E402
 from billing.pricing.price_books import price_book_seed  # noqa: E402
 from core.pipeline import run_query  # noqa: E402
 from easel.catalog.models import ModelVersion, Pool  # noqa: E402
-from easel.catalog.versions import version_register  # noqa: E402
 from easel.jobs.lifecycle import beat  # noqa: E402
 from easel.observability.audit import accounts_match_entries, ledger_balances  # noqa: E402
 from easel.seed import DEMO_LIMITS, PRICES  # noqa: E402
+from easel.serving.versions import version_register  # noqa: E402
 from inference.contract import WorkerBeat  # noqa: E402
 from tenants.accounts import tenant_create  # noqa: E402
 from tenants.keys import key_issue  # noqa: E402

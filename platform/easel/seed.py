@@ -11,9 +11,10 @@ from django.conf import settings
 from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from easel.catalog.models import Pool
-from easel.catalog.versions import VersionLimits, model_make_default, version_register
+from easel.catalog.versions import VersionLimits, model_make_default
 from easel.serving.errors import RolloutRunning
 from easel.serving.routing import routes_set
+from easel.serving.versions import version_register
 
 SHARED_POOL = "shared"
 SHARED_NAMESPACE = "easel-shared"

@@ -153,8 +153,8 @@ def _worker(name: str, told: dict[str, str]) -> ProcessSpec:
 def _workers_told() -> dict[str, str]:
     """Makes the database as `easel migrate` does, in this process, which needs Django all the same."""
     django.setup()
-    from easel.catalog.pool_workers import local_workers
     from easel.seed import seed
+    from easel.serving.pool_workers import local_workers
 
     schema_migrate(provider_name="Easel")
     seed()

@@ -31,6 +31,7 @@ from easel.jobs.models import (
     State,
 )
 from easel.jobs.outputs import attempts_sweep, orphans_sweep
+from easel.serving.routing import main_version
 from inference.demo_model import ADAPTERS_DIR
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
@@ -54,7 +55,7 @@ def tenant_made(slug: str) -> str:
         project=project,
         name="outline",
         data=(ADAPTERS_DIR / "outline.safetensors").read_bytes(),
-        model_name=None,
+        base=main_version(None),
         bytes_max=2**30,
         rank_max=128,
         now=now,

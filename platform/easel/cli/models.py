@@ -73,7 +73,8 @@ def model_add_version(
     with committed() as act:
         from easel.catalog.errors import PoolNotFound
         from easel.catalog.models import Pool
-        from easel.catalog.versions import VersionLimits, version_register
+        from easel.catalog.versions import VersionLimits
+        from easel.serving.versions import version_register
 
         newest = version_named(name)
         serves = newest.pool if pool is None else Pool.objects.filter(slug=pool).first()
@@ -189,7 +190,7 @@ def pool_create(name: str, tier: str | None, model_name: str | None, gpu_class: 
 def pool_environment(name: str) -> None:
     """Print what a pool's workers are to be told, as NAME=value lines. They hold a password."""
     with django_ready():
-        from easel.catalog.pool_workers import worker_named
+        from easel.serving.pool_workers import worker_named
 
         told = worker_named(name)["env"]
     click.echo("\n".join(f"{variable}={value}" for variable, value in told.items()))

@@ -161,8 +161,8 @@ def tenant_manifests(name: str, image: str, gpus: int, gpu_resource: str, weight
         from django.conf import settings
 
         from easel.catalog.errors import PoolNotFound
-        from easel.catalog.pool_workers import pool_worker
         from easel.cli.tenant_manifests import tenant_manifests as rendered
+        from easel.serving.pool_workers import pool_worker
 
         pool = tenant_named(name).pools.first()
         if pool is None:

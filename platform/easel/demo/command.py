@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 from PIL import Image
@@ -113,17 +113,16 @@ def demo(once: bool, history: bool, port: int | None) -> None:
     log_path = log_dir(home) / "stack.log"
     port = port or (_PORT if port_is_free(_PORT) else free_port())
     try:
-        with log_path.open("wb") as log:
-            console.print("[bold]1/6[/bold] Starting PostgreSQL, Redis and Easel's processes")
-            with running_stack(port=port, out=log) as stack:
-                with django_ready():
-                    if history:
-                        _make_history(console, log)
-                    _show(console, stack, home)
-                console.print(f"\n[dim]logs: {log_path}[/dim]")
-                if not once:
-                    console.print("Serving until Ctrl-C")
-                    keep_serving(stack, on_ready=lambda url: None)
+        console.print("[bold]1/6[/bold] Starting PostgreSQL, Redis and Easel's processes")
+        with running_stack(port=port, log=log_path) as stack:
+            with django_ready():
+                if history:
+                    _make_history(console, log_path)
+                _show(console, stack, home)
+            console.print(f"\n[dim]logs: {log_path}[/dim]")
+            if not once:
+                console.print("Serving until Ctrl-C")
+                keep_serving(stack, on_ready=lambda url: None)
     except StackUnavailable as error:
         raise click.ClickException(str(error)) from error
     except (DemoFailed, Refused) as error:
@@ -164,11 +163,11 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     _print_next_steps(console, stack.url, clients["aurora"].api_key, sheet)
 
 
-def _make_history(console: Console, log: BinaryIO) -> None:
+def _make_history(console: Console, log_path: Path) -> None:
     from easel.demo.history import DAYS, history_make
     from easel.observability import logs
 
-    logs.configure(service="history", out=io.TextIOWrapper(log, write_through=True))
+    logs.configure(service="history", out=log_path.open("a", buffering=1))
     with Progress(TextColumn("    a month of history"), BarColumn(12), MofNCompleteColumn(), console=console) as bars:
         bar = bars.add_task("", total=DAYS)
         made = history_make(now=datetime.now(UTC), progress=lambda done, days: bars.update(bar, completed=done))

@@ -24,7 +24,6 @@ from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.usage.storage import storage_day_meter
 from easel.catalog.models import ModelVersion, Pool
-from easel.catalog.versions import version_register, version_retire
 from easel.catalog.workers import worker_seen
 from easel.jobs import lifecycle, queue
 from easel.jobs.admission import Limits, Spec, job_submit
@@ -33,6 +32,7 @@ from easel.jobs.storage_keys import output_key
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.models import Route
 from easel.serving.routing import main_version
+from easel.serving.versions import version_register, version_retire
 from easel.storage import store
 from inference.contract import AttemptFinished, StoredOutput, WorkerBeat
 from tenants.accounts import project_create, tenant_create

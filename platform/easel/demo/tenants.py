@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from easel.catalog.pool_workers import PoolWorker
+    from easel.serving.pool_workers import PoolWorker
 
 _CREDIT_MICROS = 10_000_000
 _KEY_NAME = "demo"
@@ -52,8 +52,8 @@ def dedicated_worker(slug: str) -> "PoolWorker":
     from django.conf import settings
 
     from easel.catalog.models import Pool
-    from easel.catalog.pool_workers import pool_worker
     from easel.catalog.pools import dedicated_pool_create
+    from easel.serving.pool_workers import pool_worker
     from easel.serving.routing import main_version
     from tenants.models import Tenant
 

@@ -7,12 +7,12 @@ from django.contrib import admin
 from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 
-from easel.catalog.adapters import adapter_retire
 from easel.catalog.models import Adapter
 from easel.jobs.models import Output, State
 from easel.portal import cells
 from easel.portal.pages import Act, Done, Operator, Page, Section
 from easel.portal.site import portal
+from easel.serving.experiments import adapter_retire
 from easel.storage import store
 
 URL_SECONDS = 3600

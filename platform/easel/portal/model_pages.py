@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from easel.catalog.models import Model, ModelVersion, Pool
 from easel.catalog.pools import pool_cost_set
-from easel.catalog.versions import model_make_default, version_retire
+from easel.catalog.versions import model_make_default
 from easel.jobs.models import FINAL, Job
 from easel.portal import cells
 from easel.portal.pages import Act, ActForm, Done, Operator, Page, Section
@@ -25,6 +25,7 @@ from easel.serving.rollouts import (
     rollout_start,
 )
 from easel.serving.routing import routes_set
+from easel.serving.versions import version_retire
 
 DAYS = 14
 _PLAN = RolloutPlan()

@@ -14,9 +14,9 @@ from datetime import datetime
 from django.db import IntegrityError, transaction
 
 from core.revision import cached_by_revision
-from easel.catalog.adapters import adapters_resolve, erased_name
-from easel.catalog.errors import VersionNotFound
-from easel.catalog.models import Model, ModelVersion
+from easel.catalog.adapters import adapter_get, adapters_resolve, erased_name
+from easel.catalog.errors import AdapterInUse, VersionNotFound
+from easel.catalog.models import Adapter, Model, ModelVersion
 from easel.serving.errors import ExperimentExists, ExperimentInvalid, ExperimentNotFound
 from easel.serving.models import Arm, Experiment
 from easel.serving.routing import (
@@ -96,6 +96,16 @@ def experiment_stop(*, tenant: Tenant, name: str, now: datetime) -> Experiment:
         state=Experiment.State.STOPPED, stopped_at=now
     )
     return experiment_get(tenant=tenant, name=name)
+
+
+def adapter_retire(*, tenant: Tenant, name: str, now: datetime) -> Adapter:
+    """Keeps an adapter out of new requests; running jobs finish with it. Raises `AdapterNotFound`, `AdapterInUse`."""
+    adapter = adapter_get(tenant=tenant, name=name)
+    running = Arm.objects.filter(experiment__tenant=tenant, experiment__state=Experiment.State.RUNNING)
+    if arm := running.filter(adapters__contains=[{"name": name}]).select_related("experiment").first():
+        raise AdapterInUse(f"the experiment {arm.experiment.name} uses the adapter {name}: stop it first")
+    Adapter.objects.filter(pk=adapter.pk, retired_at=None).update(retired_at=now)
+    return adapter_get(tenant=tenant, name=name)
 
 
 def experiments_erase(*, tenant: Tenant, now: datetime) -> None:

@@ -14,9 +14,9 @@ from billing.models import PriceBook
 from billing.money import to_micros
 from billing.pricing.price_books import price_book_seed
 from easel.catalog.models import ModelVersion, Pool
-from easel.catalog.versions import version_register
 from easel.jobs.admission import Limits, Spec, job_submit
 from easel.seed import DEMO_LIMITS, PRICES
+from easel.serving.versions import version_register
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import NOW, PEPPER, TRANSFORMER, Customer

@@ -6,10 +6,10 @@ from django.db import IntegrityError
 
 from easel.catalog.errors import PoolExists, PoolHoldsOther, PoolNameInvalid
 from easel.catalog.models import ModelVersion, Pool
-from easel.catalog.pool_workers import pool_worker
 from easel.catalog.pools import dedicated_pool_create, shared_pool_create
-from easel.catalog.versions import version_register
 from easel.seed import DEMO_LIMITS
+from easel.serving.pool_workers import pool_worker
+from easel.serving.versions import version_register
 from tests.conftest import NOW
 
 

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from easel.catalog.adapters import adapter_retire
 from easel.catalog.errors import AdapterInUse, AdapterNotFound, VersionNotFound
 from easel.catalog.models import Adapter, AdapterVersion
 from easel.jobs.errors import FeedbackExists, JobNotSucceeded
@@ -19,6 +18,7 @@ from easel.serving.errors import (
 from easel.serving.experiment_report import compare, experiment_report
 from easel.serving.experiments import (
     ArmPlan,
+    adapter_retire,
     experiment_get,
     experiment_start,
     experiment_stop,

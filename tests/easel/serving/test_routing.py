@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.catalog.errors import VersionIncompatible, VersionInUse, VersionNotFound
-from easel.catalog.versions import version_register, version_retire
 from easel.seed import DEMO_LIMITS
 from easel.serving.errors import RolloutRunning, WeightsInvalid
 from easel.serving.models import Route
@@ -21,6 +20,7 @@ from easel.serving.routing import (
     share_of,
     version_for,
 )
+from easel.serving.versions import version_register, version_retire
 from tests.conftest import NOW
 
 

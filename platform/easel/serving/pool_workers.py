@@ -1,4 +1,4 @@
-"""What the workers of a pool have to be told: which weights they hold, and their way into Redis."""
+"""Configuration of a pool's workers: the weights they hold, and their login at Redis."""
 
 from typing import TypedDict
 
@@ -18,7 +18,7 @@ class PoolWorker(TypedDict):
 
 
 def local_workers() -> list[PoolWorker]:
-    """What one machine runs: a worker of the default model's pool, and one of each pool that is told what to hold."""
+    """The workers of a stack on one machine: one of the default model's pool, one of each pool with its own weights."""
     try:
         shared = [worker_named(None)]
     except ModelNotFound:
@@ -27,10 +27,10 @@ def local_workers() -> list[PoolWorker]:
 
 
 def worker_named(slug: str | None) -> PoolWorker:
-    """For the pool of this name, or that of the default model. Raises `PoolNotFound`, `ModelNotFound`."""
+    """A worker of the named pool, by default of the default model's. Raises `PoolNotFound`, `ModelNotFound`."""
     if slug is None:
         version = main_version(None)
-        return _told(version.pool, version.checkpoint, version.precision)
+        return _worker(version.pool, version.checkpoint, version.precision)
     pool = Pool.objects.filter(slug=slug).first()
     if pool is None:
         raise PoolNotFound(f"there is no pool {slug!r}")
@@ -38,19 +38,19 @@ def worker_named(slug: str | None) -> PoolWorker:
 
 
 def pool_worker(pool: Pool) -> PoolWorker:
-    """For a dedicated pool and one of a tier, by the checkpoint it holds; for another, by its newest version.
+    """A worker of the pool. It holds the pool's own checkpoint, or that of the newest version that names the pool.
 
-    Raises `ModelNotFound` for a pool without one.
+    Raises `ModelNotFound` for a pool that has neither.
     """
     if pool.checkpoint:
-        return _told(pool, pool.checkpoint, pool.precision)
+        return _worker(pool, pool.checkpoint, pool.precision)
     newest = ModelVersion.objects.filter(pool=pool, retired_at=None).order_by("-created_at", "-number").first()
     if newest is None:
-        raise ModelNotFound(f"no version of a model is served by the pool {pool.slug!r}")
-    return _told(pool, newest.checkpoint, newest.precision)
+        raise ModelNotFound(f"the pool {pool.slug!r} serves no version of a model")
+    return _worker(pool, newest.checkpoint, newest.precision)
 
 
-def _told(pool: Pool, checkpoint: str, precision: str) -> PoolWorker:
+def _worker(pool: Pool, checkpoint: str, precision: str) -> PoolWorker:
     weights = {"checkpoint": checkpoint, "precision": precision}
     versions = ModelVersion.objects.select_related("model").filter(**weights, retired_at=None)
     served = versions if pool.checkpoint else versions.filter(pool=pool)
@@ -59,8 +59,8 @@ def _told(pool: Pool, checkpoint: str, precision: str) -> PoolWorker:
         "env": {
             "EASEL_MODEL": checkpoint,
             "EASEL_PRECISION": precision,
-            # Versions of the same weights differ by their defaults, which come with each task.
-            "EASEL_MODEL_VERSIONS": ",".join(found.label for found in served.order_by("model__name", "number")),
+            # One worker serves all versions with these weights: each task carries the defaults in which they differ.
+            "EASEL_MODEL_VERSIONS": ",".join(version.label for version in served.order_by("model__name", "number")),
             "EASEL_POOL_NAMESPACE": pool.namespace,
             "REDIS_URL": worker_redis_url(settings.EASEL.redis_url, pool, secret=settings.EASEL.secret_key),
         },
