@@ -60,7 +60,7 @@ class Config:
             public_url=env.get("EASEL_PUBLIC_URL", internal_url).rstrip("/"),
             internal_url=internal_url.rstrip("/"),
             provider_name=env.get("EASEL_PROVIDER_NAME") or "Easel",
-            model=env.get("EASEL_MODEL") or str(files("inference") / "demo_model" / "checkpoint"),
+            model=env.get("EASEL_MODEL") or _demo_checkpoint(),
             gpu_class=env.get("EASEL_GPU_CLASS", "cpu"),
             debug=env.get("EASEL_DEBUG", "") == "1",
             lease_seconds=_count(env, "EASEL_LEASE_SECONDS", 15),
@@ -80,6 +80,12 @@ class Config:
             # The server that budget notices leave by; none: nobody is sent any.
             email_url=env.get("EASEL_EMAIL_URL", ""),
         )
+
+
+def _demo_checkpoint() -> str:
+    """The demo model's folder; empty where it is not installed, as in the images."""
+    folder = Path(str(files("inference"))) / "demo_model" / "checkpoint"
+    return str(folder) if folder.is_dir() else ""
 
 
 def _required(env: Mapping[str, str], name: str, example: str) -> str:

@@ -1,6 +1,6 @@
-"""The demo's side of the database: two tenants with credit and a key, and whether all is in order.
+"""The demo's tenants with credit and a key, its dedicated pool, and the audit of the result.
 
-To be called inside `django_ready`.
+Call these functions inside `django_ready`.
 """
 
 import uuid
@@ -16,9 +16,9 @@ _KEY_NAME = "demo"
 
 
 def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """A new key for each tenant; the tenants, their projects and their credit are made where missing.
+    """Create a key for each tenant, and the tenants, projects and credit that are missing. Returns each tenant's key.
 
-    The key of an earlier demo is revoked, since its text is lost.
+    It revokes the key of an earlier demo, since nobody has its text any more.
     """
     from django.conf import settings
     from django.db import transaction
@@ -48,7 +48,7 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def dedicated_worker(slug: str) -> "PoolWorker":
-    """What a worker of the tenant's own pool is to be told; the pool is made where missing."""
+    """The environment of a worker of the tenant's own pool. Creates the pool where it is missing."""
     from django.conf import settings
 
     from easel.catalog.models import Pool
@@ -65,7 +65,7 @@ def dedicated_worker(slug: str) -> "PoolWorker":
 
 
 def worker_is_ready(pool: str) -> bool:
-    """Whether a pool has room for a job."""
+    """True if a worker of the pool can take a job."""
     from easel.catalog.models import Pool
     from easel.jobs.queue import pool_load
 
@@ -73,7 +73,7 @@ def worker_is_ready(pool: str) -> bool:
 
 
 def broken_invariants() -> list[str]:
-    """What `easel audit` would complain of."""
+    """Every violation that `easel audit` would report."""
     from easel.observability.audit import audit
 
     return [line for lines in audit(now=datetime.now(UTC)).values() for line in lines]
