@@ -1,8 +1,8 @@
 """Brings the database to this version's schema: Django's migrations, then the SQL files of each app.
 
-Functions, triggers and views follow from the code, so they are no migrations: each app keeps them in `sql/`, and all of
-them are applied again, idempotently, after every migration. Views go before the migrations run, since PostgreSQL changes
-no column that a view reads.
+Functions, triggers and views follow from the code, so they are no migrations: each app keeps them in `sql/`, and all
+of them are applied again, idempotently, after every migration. Views are dropped before the migrations run, since
+PostgreSQL changes no column that a view reads.
 """
 
 from pathlib import Path
