@@ -44,6 +44,8 @@ LONGEST = (
     "/test_bench_gateway.py",
 )
 
+# Torch takes a thread per core otherwise, and two test processes make its threads wait for each other, at full speed.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 _servers = ExitStack()
 
 
