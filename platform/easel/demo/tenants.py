@@ -66,9 +66,9 @@ def dedicated_worker(slug: str) -> "PoolWorker":
 def worker_is_ready(pool: str) -> bool:
     """Whether a pool has room for a job."""
     from easel.catalog.models import Pool
-    from easel.jobs.queue import standing
+    from easel.jobs.queue import pool_load
 
-    return standing(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).free_slots > 0
+    return pool_load(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).room > 0
 
 
 def broken_invariants() -> list[str]:
