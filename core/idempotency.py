@@ -47,6 +47,20 @@ def fingerprint(body: object) -> bytes:
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).digest()
 
 
+def outcome_find(*, tenant: Model, endpoint: str, key: str | None, body: Any) -> Outcome | None:
+    """Return what an earlier, committed request with this key made, if there is one.
+
+    For work that must come before the transaction of `idempotent`, which replays too. Raises `IdempotencyKeyReused`,
+    `IdempotencyKeyInvalid`.
+    """
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise IdempotencyKeyInvalid
+    request = IdempotentRequest.objects.filter(tenant_id=tenant.pk, endpoint=endpoint, key=key).first()
+    return _replay(request, body) if request else None
+
+
 def idempotent(
     *, tenant: Model, endpoint: str, key: str | None, body: Any, now: datetime, make: Callable[[], UUID]
 ) -> Outcome:
@@ -61,16 +75,22 @@ def idempotent(
             return Outcome(make(), replayed=False)
     if not _KEY.fullmatch(key):
         raise IdempotencyKeyInvalid
-    body_hash = fingerprint(body)
     with _commit_observed(repeatable=True):
         request, created = IdempotentRequest.objects.get_or_create(
-            tenant_id=tenant.pk, endpoint=endpoint, key=key, defaults={"fingerprint": body_hash, "created_at": now}
+            tenant_id=tenant.pk,
+            endpoint=endpoint,
+            key=key,
+            defaults={"fingerprint": fingerprint(body), "created_at": now},
         )
         if created:
             request.resource_id = make()
             request.save(update_fields=["resource_id"])
             return Outcome(request.resource_id, replayed=False)
-    if bytes(request.fingerprint) != body_hash:
+    return _replay(request, body)
+
+
+def _replay(request: IdempotentRequest, body: Any) -> Outcome:
+    if bytes(request.fingerprint) != fingerprint(body):
         raise IdempotencyKeyReused
     assert request.resource_id is not None  # written in the transaction that created the row
     return Outcome(request.resource_id, replayed=True)

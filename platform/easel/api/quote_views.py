@@ -15,8 +15,8 @@ from easel.api.openapi import answers
 from easel.api.rate_limit import RequestsPerMinute
 from easel.api.rendering import money_json
 from easel.api.serializers import ImagesInput
-from easel.jobs.admission import Limits
 from easel.jobs.quote import Quote, QuoteLine, job_quote
+from easel.jobs.spec import Limits
 from tenants.models import Scope
 
 
@@ -42,11 +42,11 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "object": "quote",
         "model": plan.version.model.name,
         "model_version": plan.version.number,
-        "size": f"{plan.drawn.width}x{plan.drawn.height}",
-        "steps": plan.drawn.steps,
-        "n": plan.drawn.n,
+        "size": f"{plan.image_spec.width}x{plan.image_spec.height}",
+        "steps": plan.image_spec.steps,
+        "n": plan.image_spec.n,
         "tier": plan.tier,
-        "cached": plan.source is not None,
+        "cached": plan.cached_from is not None,
         "lines": [_line_json(line, currency) for line in quote.lines],
         "expected": money_json(quote.expected_micros, currency),
         "most": money_json(quote.max_micros, currency),
@@ -61,7 +61,7 @@ def _line_json(line: QuoteLine, currency: str) -> dict[str, Any]:
     return {
         "meter": expected.quantity.meter,
         "quantity": _plain(expected.quantity.amount),
-        "quantity_most": _plain(line.most.amount),
+        "quantity_most": _plain(line.quantity_max.amount),
         "price_book": expected.tariff.book,
         "mode": expected.tariff.mode,
         "used_before": _plain(expected.used_before),

@@ -93,8 +93,8 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
 
         from easel.api.quote_views import quote_json
         from easel.cli.tenants import KeyNotFound, tenant_named
-        from easel.jobs.admission import Limits, Spec
         from easel.jobs.quote import job_quote
+        from easel.jobs.spec import Limits, Spec
 
         key = tenant_named(tenant_name).api_keys.filter(revoked_at=None).order_by("created_at").first()
         if key is None:

@@ -23,11 +23,13 @@ from billing.ledger.postings import credit_grant
 from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.usage.storage import storage_day_meter
+from core.image_units import image_units
 from easel.catalog.models import ModelVersion, Pool
 from easel.catalog.workers import worker_seen
 from easel.jobs import lifecycle, queue
-from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.admission import job_submit
 from easel.jobs.models import Attempt, Job
+from easel.jobs.spec import Limits, Spec
 from easel.jobs.storage_keys import output_key
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.models import Route
@@ -171,8 +173,8 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: rando
     [attempt] = queue.attempts_lease(
         [queue.Chosen(job.id, 0.0)], now=now + timedelta(seconds=dice.expovariate(1)), lease_seconds=15
     )
-    units = job.width * job.height * job.n / 512**2
-    gpu_seconds = round(units * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
+    units = image_units(width=job.width, height=job.height, n=job.n)
+    gpu_seconds = round(float(units) * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
     failed = dice.random() < _FAILURES
     report = AttemptFinished(
         attempt_token=str(attempt.token),

@@ -69,7 +69,7 @@ def worker_is_ready(pool: str) -> bool:
     from easel.catalog.models import Pool
     from easel.jobs.queue import pool_load
 
-    return pool_load(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).free_slots > 0
+    return pool_load(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).room > 0
 
 
 def broken_invariants() -> list[str]:

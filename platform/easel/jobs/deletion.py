@@ -19,7 +19,7 @@ from django.db.models.functions import Coalesce
 from core.audit import audit_record
 from easel.jobs.errors import JobUnfinished
 from easel.jobs.models import Attempt, Feedback, Job
-from easel.jobs.outputs import images_delete, leftovers_delete
+from easel.jobs.outputs import attempt_files_delete, images_delete
 from easel.serving.experiment_report import CALLER
 from tenants.models import Tenant
 from tenants.retention import KeptDays
@@ -133,7 +133,7 @@ def _locked(job_ids: Collection[UUID], **still: None) -> list[UUID]:
 def _words_delete(owner: Tenant, job_ids: Collection[UUID], now: datetime) -> Deleted:
     """Of locked jobs; what is left of them is a row of numbers, and an id that usage and ledger refer to."""
     images = images_delete(job_ids, now=now)
-    leftovers_delete(job_ids)
+    attempt_files_delete(job_ids)
     Feedback.objects.filter(job__in=job_ids).update(comment="")
     Attempt.objects.filter(job__in=job_ids).exclude(error_message="").update(error_message="")
     jobs = Job.objects.filter(pk__in=job_ids, deleted_at=None).update(

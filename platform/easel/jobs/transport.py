@@ -21,7 +21,7 @@ from easel.jobs.storage_keys import output_key, preview_key
 from easel.storage import store
 from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, UploadTarget, cancel_key
 
-CAPABILITY_SECONDS = 3600
+SIGNED_URL_SECONDS = 3600
 
 
 class Released(NamedTuple):
@@ -95,7 +95,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
 
     def put_url(key: str) -> str:
         content_type = f"image/{job.output_format}"
-        return store().signed_url("PUT", key, seconds=CAPABILITY_SECONDS, content_type=content_type, base=base)
+        return store().signed_url("PUT", key, seconds=SIGNED_URL_SECONDS, content_type=content_type, base=base)
 
     return GenerationTask(
         attempt_token=str(attempt.token),
@@ -115,7 +115,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
                 sha256=sha256,
                 size_bytes=size_bytes,
                 scale=scale,
-                url=store().signed_url("GET", key, seconds=CAPABILITY_SECONDS, base=base),
+                url=store().signed_url("GET", key, seconds=SIGNED_URL_SECONDS, base=base),
             )
             for name, sha256, size_bytes, scale, key in job.adapters
         ),

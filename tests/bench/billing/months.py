@@ -20,9 +20,10 @@ from billing.usage.daily_costs import cost_day_seal
 from billing.usage.settlement import settle
 from billing.usage.storage import DAY
 from easel.catalog.models import ModelVersion
-from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.admission import job_submit
 from easel.jobs.dimensions import dimensions_of
 from easel.jobs.models import Attempt, Job
+from easel.jobs.spec import Limits, Spec
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import PEPPER, Customer

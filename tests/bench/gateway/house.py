@@ -14,7 +14,8 @@ from billing.models import PriceBook
 from billing.money import to_micros
 from billing.pricing.price_books import price_book_seed
 from easel.catalog.models import ModelVersion, Pool
-from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.admission import job_submit
+from easel.jobs.spec import Limits, Spec
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.versions import version_register
 from tenants.accounts import tenant_create

@@ -5,6 +5,7 @@ import pytest
 
 from billing.ledger.accounts import balances_by_kind
 from billing.ledger.holds import InsufficientBalance
+from core.image_units import image_units
 from easel.catalog.errors import AdapterNotFound, AdapterRetired, ModelNotFound
 from easel.catalog.models import Adapter, AdapterVersion
 from easel.jobs.errors import (
@@ -60,7 +61,7 @@ def test_a_seed_is_drawn_when_none_is_given(alice, submit):
         ("", "empty"),
         (" \n\t", "empty"),
         ("x" * 101, "limit is 100"),
-        ("a\x00b", r"U\+0000 at 1"),
+        ("a\x00b", r"U\+0000 at position 1"),
         ("a\x1bb", r"U\+001B"),
         ("\ud800", r"U\+D800"),
     ],
@@ -161,7 +162,5 @@ def test_a_refused_request_holds_nothing(alice, submit):
 
 @pytest.mark.parametrize(("size", "units"), [("512x512", 1), ("256x256", Decimal("0.25")), ("1024x1024", 4)])
 def test_an_image_unit_is_512_by_512_pixels(size, units):
-    from easel.jobs.admission import image_units
-
     width, height = map(int, size.split("x"))
     assert image_units(width=width, height=height, n=1) == units

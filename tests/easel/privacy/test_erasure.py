@@ -139,7 +139,7 @@ def test_it_is_on_record_from_request_to_end_and_twice_is_once(alice, furnish):
 
 STEPS = (
     "easel.jobs.outputs.objects_deleted",
-    "easel.jobs.deletion.leftovers_delete",
+    "easel.jobs.deletion.attempt_files_delete",
     "easel.jobs.deletion.audit_record",
     "easel.catalog.adapters.objects_deleted",
     "easel.privacy.erasure.experiments_erase",
