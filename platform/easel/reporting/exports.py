@@ -43,6 +43,12 @@ _COSTS = r"""
 """
 
 
+class ParquetUnavailable(DomainError):
+    """Parquet is not installed here: take CSV, or install `easel[parquet]`."""
+
+    code, type, http_status = "parquet_unavailable", "server_error", 501
+
+
 class ExportsBusy(DomainError):
     """Too many exports are running: try again in a minute."""
 
@@ -155,8 +161,11 @@ def _as_text(name: str, oid: int) -> sql.Composed:
 
 
 def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where: sql.Composed) -> Iterator[bytes]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise ParquetUnavailable from error
 
     types = {
         _NUMERIC: pa.decimal128(38, 15),
