@@ -153,7 +153,7 @@ def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
 
 _POOL_LOAD = """
 SELECT coalesce(alive.slots, 0) - hand.jobs, hand.quarantined, coalesce(share.virtual_time, 0), share.rate
-FROM (SELECT sum(slots) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(alive)s) AS alive (slots)
+FROM (SELECT sum(concurrency) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(alive)s) AS alive (slots)
 CROSS JOIN (
     SELECT count(*), coalesce(bool_or(quarantined), false) FROM jobs_job
     WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')

@@ -226,7 +226,7 @@ def test_an_empty_range_is_a_file_with_a_head(form, year):
 
 
 def test_an_export_more_than_there_may_be_is_refused(span):
-    running = [exports.focus(span, form="csv") for _ in range(exports.AT_ONCE_MAX)]
+    running = [exports.focus(span, form="csv") for _ in range(exports.RUNNING_MAX)]
     for one in running:
         next(one)
     with pytest.raises(exports.ExportsBusy):
