@@ -1,5 +1,5 @@
 # API, dispatcher, completion consumer, scheduler and the commands: no torch, no embedded servers.
-# docker build -f deploy/images/control-plane.Dockerfile -t registry.example/easel/control-plane:0.1.0 .
+# docker build -f deploy/images/control-plane.Dockerfile -t registry.example/easel/control-plane:0.2.0 .
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv

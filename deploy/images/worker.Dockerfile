@@ -1,6 +1,6 @@
 # A GPU worker. Torch's wheels include CUDA, so only the node's driver is needed besides.
 # The weights are not in the image: a volume holds them, which a Job fills ahead (deploy/kubernetes/base/weights.yaml).
-# docker build -f deploy/images/worker.Dockerfile -t registry.example/easel/worker:0.1.0 .
+# docker build -f deploy/images/worker.Dockerfile -t registry.example/easel/worker:0.2.0 .
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv

@@ -1,6 +1,7 @@
 """Django's settings, derived from `easel.config`."""
 
 import os
+from importlib.metadata import version
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
@@ -150,7 +151,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Easel",
-    "VERSION": "0.1.0",
+    "VERSION": version("easel"),
     "DESCRIPTION": "Text-to-image generation for many tenants. Compatible with OpenAI's Images API.",
     "SERVE_INCLUDE_SCHEMA": False,
 }

@@ -32,7 +32,7 @@ def tenant_yaml(**changes: Any) -> str:
     known = {
         "pool": pool,
         "worker_env": TENANT_ENV,
-        "image": "registry.example/easel/worker:0.1.0",
+        "image": "registry.example/easel/worker:0.2.0",
         "gpus": 2,
         "gpu_resource": "nvidia.com/gpu",
         "weights": "Tongyi-MAI/Z-Image-Turbo",
