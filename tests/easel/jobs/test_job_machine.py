@@ -186,8 +186,9 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
 
         @rule()
         def the_scheduler_looks(self):
-            scheduler.lose_silent_attempts(clock[0])
-            scheduler.expire_jobs(clock[0])
+            tenants = [one.tenant for one in self.customers]
+            scheduler.lose_silent_attempts(clock[0], tenants=tenants)
+            scheduler.expire_jobs(clock[0], tenants=tenants)
             for one in self.tries:
                 if one.live and one.lease_expires_at <= clock[0]:
                     one.live = False
