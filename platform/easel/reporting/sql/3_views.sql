@@ -20,7 +20,7 @@ SELECT record.occurred_at                                  AS used_at,
        record.meter                                        AS meter,
        charge.kind                                         AS kind,
        -- The quantity belongs to the charge of the usage or its correction, so that a sum counts it once.
-       CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END AS quantity,
+       CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END AS quantity,
        charge.amount_micros                                AS amount_micros,
        charge.currency::text                               AS currency,
        coalesce(project.labels ->> 'history', '') = 'generated' AS is_history
@@ -54,9 +54,9 @@ COMMENT ON COLUMN reporting.charges.gpu_class IS 'The class of GPU whose seconds
 COMMENT ON COLUMN reporting.charges.storage_kind IS 'Of storage, what was kept: output or adapter; else empty.';
 COMMENT ON COLUMN reporting.charges.meter IS 'What was counted: gpu_second, image_unit, request or storage_gb_second.';
 COMMENT ON COLUMN reporting.charges.kind IS
-    'usage: quantity times price; cap: what was let off (below zero) since the job cost more than was quoted;
+    'usage: quantity times price; waiver: the part of a job''s cost above its quote, which nobody pays (below zero);
      correction: the difference that a correction of the usage makes.';
-COMMENT ON COLUMN reporting.charges.quantity IS 'How much of the meter, in the meter''s unit; 0 for a cap.';
+COMMENT ON COLUMN reporting.charges.quantity IS 'How much of the meter, in the meter''s unit; 0 for a waiver.';
 COMMENT ON COLUMN reporting.charges.amount_micros IS 'The amount in micro-units of the currency.';
 COMMENT ON COLUMN reporting.charges.currency IS 'ISO 4217.';
 COMMENT ON COLUMN reporting.charges.is_history IS 'True for a project whose label history says that its use was generated, to look at.';
@@ -312,7 +312,7 @@ COMMENT ON COLUMN reporting.pool_days.foreign_gpu_seconds IS
 COMMENT ON COLUMN reporting.pool_days.cost_micros IS
     'up_seconds at what a GPU hour of the pool cost while they passed, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.revenue_micros IS
-    'What the GPU seconds were charged, less what was let off over the quote, in micro-USD.';
+    'What the GPU seconds were charged, less waivers, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.job_revenue_micros IS
     'What was charged for it in all: its jobs, and the time of a dedicated pool, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.currency IS 'Always USD, in which pools are paid for.';

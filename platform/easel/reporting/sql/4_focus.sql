@@ -16,8 +16,8 @@ WITH usage AS (
                 sum(cost.quantity)                                          AS quantity,
                 sum(cost.charges)                                           AS charges,
                 sum(cost.amount_micros)                                     AS billed,
-                coalesce(sum(cost.amount_micros) FILTER (WHERE cost.kind <> 'cap'), 0) AS contracted,
-                coalesce(sum(cost.list_micros) FILTER (WHERE cost.kind <> 'cap'), 0)   AS list
+                coalesce(sum(cost.amount_micros) FILTER (WHERE cost.kind <> 'waiver'), 0) AS contracted,
+                coalesce(sum(cost.list_micros) FILTER (WHERE cost.kind <> 'waiver'), 0)   AS list
            FROM reporting.costs cost
            LEFT JOIN billing_statement note ON note.id = cost.credit_note_id
            LEFT JOIN billing_statement statement
@@ -55,8 +55,8 @@ WITH usage AS (
           CROSS JOIN LATERAL (
                  -- What the other costs of its charges differ from what it bills.
                  SELECT coalesce(sum(amount_micros), 0)                                AS billed,
-                        coalesce(sum(amount_micros) FILTER (WHERE kind <> 'cap'), 0)   AS contracted,
-                        coalesce(sum(list_micros) FILTER (WHERE kind <> 'cap'), 0)     AS list
+                        coalesce(sum(amount_micros) FILTER (WHERE kind <> 'waiver'), 0)   AS contracted,
+                        coalesce(sum(list_micros) FILTER (WHERE kind <> 'waiver'), 0)     AS list
                    FROM reporting.costs cost
                   WHERE cost.tenant_id = statement.tenant_id
                     AND CASE statement.kind WHEN 'credit_note' THEN cost.credit_note_id = statement.id
@@ -72,8 +72,7 @@ WITH usage AS (
                 CASE usage.meter WHEN 'gpu_second' THEN 'GPU time' WHEN 'pool_second' THEN 'Dedicated workers'
                            WHEN 'image_unit' THEN 'Images, in units of 512x512 pixels' WHEN 'request' THEN 'Requests'
                            WHEN 'cache_hit' THEN 'Requests answered from the result cache'
-                           WHEN 'storage_gb_second' THEN 'Storage of images and adapters'
-                           ELSE 'Transfer of images' END
+                           WHEN 'storage_gb_second' THEN 'Storage of images and adapters' END
                     || CASE WHEN usage.model <> '' THEN ' of ' || usage.model ELSE '' END
                     || CASE WHEN is_correction THEN ', corrected' ELSE '' END AS description,
                 day::timestamp AT TIME ZONE 'UTC' AS charge_start,
@@ -81,8 +80,7 @@ WITH usage AS (
                 billed / 1e6 AS billed, contracted / 1e6 AS contracted, list / 1e6 AS list,
                 usage.project_id, usage.labels, usage.quantity,
                 CASE usage.meter WHEN 'gpu_second' THEN 'GPU-Seconds' WHEN 'pool_second' THEN 'Worker-Seconds'
-                           WHEN 'image_unit' THEN 'Image Units' WHEN 'storage_gb_second' THEN 'GB-Seconds'
-                           WHEN 'egress_gb' THEN 'GB' ELSE 'Requests' END AS unit,
+                           WHEN 'image_unit' THEN 'Image Units' WHEN 'storage_gb_second' THEN 'GB-Seconds' ELSE 'Requests' END AS unit,
                 usage.meter,
                 -- The price itself where there is one; of tiers, and of the list under a contract, what it came to.
                 CASE WHEN rate.mode = 'flat' OR usage.quantity = 0 THEN round(rate.unit_price * (1 - usage.discount), 15)
@@ -150,7 +148,7 @@ SELECT line.billed                              AS "BilledCost",
        line.sku                                 AS "SkuId",
        CASE line.meter WHEN 'gpu_second' THEN 'GPU Seconds' WHEN 'pool_second' THEN 'Worker Seconds'
             WHEN 'image_unit' THEN 'Image Units' WHEN 'request' THEN 'Requests' WHEN 'cache_hit' THEN 'Cache Hits'
-            WHEN 'storage_gb_second' THEN 'Storage' WHEN 'egress_gb' THEN 'Egress' END AS "SkuMeter",
+            WHEN 'storage_gb_second' THEN 'Storage' END AS "SkuMeter",
        CASE WHEN line.rate_id IS NOT NULL THEN jsonb_build_object('x_PriceBook', line.book, 'x_PriceMode', line.mode)
             END                                 AS "SkuPriceDetails",
        line.book || '/' || line.rate_id         AS "SkuPriceId",
@@ -179,7 +177,7 @@ SELECT line.billed                              AS "BilledCost",
 COMMENT ON VIEW reporting.focus IS
     'All that tenants were charged, in the columns of FOCUS 1.2; BilledCost sums to an invoice''s total by InvoiceId, and
      over all to what the ledger earned, adjusted and taxed. Amounts are whole units of the currency.';
-COMMENT ON COLUMN reporting.focus."BilledCost" IS 'What is invoiced, in units of BillingCurrency: what was let off is taken off.';
+COMMENT ON COLUMN reporting.focus."BilledCost" IS 'What is invoiced, in units of BillingCurrency; waivers are subtracted.';
 COMMENT ON COLUMN reporting.focus."BillingAccountId" IS 'Slug of the tenant that pays.';
 COMMENT ON COLUMN reporting.focus."BillingAccountName" IS 'The tenant''s name.';
 COMMENT ON COLUMN reporting.focus."BillingAccountType" IS 'Always Tenant.';
@@ -194,7 +192,7 @@ COMMENT ON COLUMN reporting.focus."ChargePeriodEnd" IS 'The end, exclusive, of t
 COMMENT ON COLUMN reporting.focus."ChargePeriodStart" IS 'The beginning of that.';
 COMMENT ON COLUMN reporting.focus."ConsumedQuantity" IS 'How much was used; null for adjustments and taxes.';
 COMMENT ON COLUMN reporting.focus."ConsumedUnit" IS 'The unit of ConsumedQuantity.';
-COMMENT ON COLUMN reporting.focus."ContractedCost" IS 'By the tenant''s prices and discount, before anything was let off.';
+COMMENT ON COLUMN reporting.focus."ContractedCost" IS 'By the tenant''s prices and discount, before waivers.';
 COMMENT ON COLUMN reporting.focus."ContractedUnitPrice" IS 'The tenant''s price of one unit, discount taken off; of a tiered price, what one came to.';
 COMMENT ON COLUMN reporting.focus."EffectiveCost" IS 'As BilledCost: nothing is paid ahead.';
 COMMENT ON COLUMN reporting.focus."InvoiceId" IS 'Number of the final statement or credit note; null until there is one.';
