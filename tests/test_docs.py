@@ -44,6 +44,4 @@ def test_every_variable_is_described():
 def test_every_link_to_a_file_leads_somewhere(page):
     text = page.read_text()
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)
-        r'src="([^":]+)"', page.read_text()
-    )
     assert not [link for link in links if not (page.parent / link).exists()]

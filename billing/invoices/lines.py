@@ -89,8 +89,8 @@ def lines_of(statement: Statement) -> list[StatementLine]:
             kind=row["kind"],
             discount=row["discount"],
             description=_describe(rates[row["rate"]], row["kind"], row["discount"], statement.currency),
-            # What was let off is of a quantity that another line has.
-            quantity=None if row["kind"] == Charge.Kind.CAP else row["quantity"],
+            # A waiver belongs to a quantity that another line shows.
+            quantity=None if row["kind"] == Charge.Kind.WAIVER else row["quantity"],
             charges=row["charges"],
             amount_micros=row["amount"],
         )
@@ -117,7 +117,7 @@ def _describe(rate: Rate, kind: str, discount: Decimal, currency: str) -> str:
         price = f"by {rate.mode} price"
     of = f", {rate.gpu_class}" if rate.gpu_class else ""
     less = f", less {(discount * 100).normalize():f} %" if discount else ""
-    what = {Charge.Kind.CAP: "let off above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
+    what = {Charge.Kind.WAIVER: "waiver above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
         Charge.Kind(kind), ""
     )
     return f"{what}{Meter(rate.meter).label}{of} {price}{less} ({rate.price_book})"

@@ -201,7 +201,7 @@ def _settle_volume(statement: Statement, now: datetime) -> None:
     """What the tier that the month's sum reaches makes of all its units, less what was charged on the way."""
     # A correction of a month before was charged by that month's sum, and is no part of this one's.
     of_before = Q(kind=Charge.Kind.CORRECTION, usage_record__corrects__occurred_at__lt=statement.period_start)
-    volume = charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).exclude(Q(kind=Charge.Kind.CAP) | of_before)
+    volume = charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).exclude(Q(kind=Charge.Kind.WAIVER) | of_before)
     sums = (
         volume.order_by().values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
     )

@@ -18,7 +18,6 @@ class Meter(models.TextChoices):
     REQUEST = "request", "successful requests"
     CACHE_HIT = "cache_hit", "requests answered from the result cache"
     STORAGE_GB_SECOND = "storage_gb_second", "GB (10^9 bytes) kept for a second"
-    EGRESS_GB = "egress_gb", "GB (10^9 bytes) of images sent out"
 
 
 class PriceBook(models.Model):

@@ -35,7 +35,7 @@ BEGIN
                coalesce(record.dimensions ->> 'gpu_class', ''), coalesce(record.dimensions ->> 'kind', ''),
                record.meter, charge.kind, charge.rate_id, charge.contract_id, charge.discount, charge.statement_id,
                charge.currency,
-               sum(CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END), sum(charge.amount_micros),
+               sum(CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END), sum(charge.amount_micros),
                sum(coalesce(charge.list_micros, charge.amount_micros)), count(*)
           FROM added charge JOIN billing_usagerecord record ON record.id = charge.usage_record_id
          WHERE (charge.created_at AT TIME ZONE 'UTC')::date = written
@@ -78,7 +78,7 @@ BEGIN
                coalesce(record.dimensions ->> 'gpu_class', ''), coalesce(record.dimensions ->> 'kind', ''),
                record.meter, charge.kind, charge.rate_id, charge.contract_id, charge.discount, charge.statement_id,
                charge.currency,
-               sum(CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END), sum(charge.amount_micros),
+               sum(CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END), sum(charge.amount_micros),
                sum(coalesce(charge.list_micros, charge.amount_micros)), count(*)
           FROM billing_charge charge JOIN billing_usagerecord record ON record.id = charge.usage_record_id
          WHERE charge.created_at >= sealed::timestamp AT TIME ZONE 'UTC' AND charge.created_at < (sealed + 1)::timestamp AT TIME ZONE 'UTC'

@@ -101,7 +101,10 @@ class Charge(models.Model):
 
     class Kind(models.TextChoices):
         USAGE = "usage", "quantity times price"
-        CAP = "cap", "what is let off because the job cost more than was held; of a correction, what no longer is"
+        WAIVER = (
+            "waiver",
+            "the part of a job's cost above its hold, below zero; above zero in a correction that takes it back",
+        )
         CORRECTION = "correction", "the difference that a correction of the usage makes"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -132,7 +135,7 @@ class Charge(models.Model):
             models.UniqueConstraint(fields=["usage_record", "kind"], name="usage_charged_once"),
             models.CheckConstraint(
                 condition=Q(kind="usage", amount_micros__gte=0)
-                | Q(kind="cap") & ~Q(amount_micros=0)
+                | Q(kind="waiver") & ~Q(amount_micros=0)
                 | Q(kind="correction"),
                 name="charge_sign",
             ),
@@ -182,7 +185,7 @@ class DailyCost(models.Model):
         "billing.Statement", on_delete=models.PROTECT, null=True, related_name="+", help_text="A credit note."
     )
     currency = models.CharField(max_length=3)
-    quantity = models.DecimalField(max_digits=38, decimal_places=15, help_text="0 of a cap, whose usage has it.")
+    quantity = models.DecimalField(max_digits=38, decimal_places=15, help_text="0 for a waiver: its usage has it.")
     amount_micros = models.BigIntegerField()
     list_micros = models.BigIntegerField(help_text="By the list's prices; the amount where those were not kept.")
     charges = models.PositiveIntegerField(help_text="How many it sums.")

@@ -77,7 +77,7 @@ def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
 
 
 def _amounts(charge: Charge, tariff: Tariff) -> Iterator[Difference]:
-    if charge.kind == Charge.Kind.CAP:
+    if charge.kind == Charge.Kind.WAIVER:
         return
     rate = tariff.micros if charge.kind == Charge.Kind.USAGE else tariff.correction_micros
     amount = rate(charge.usage_record.quantity, used_before=charge.used_before, discount=charge.discount)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from billing.budgets.budgets import BudgetNotFound, budget_remove, budget_set
 from billing.invoices.adjustments import NothingOwed, adjustment_make, write_off
-from billing.invoices.corrections import CorrectionInvalid, StatementIsFinal, usage_correct
-from billing.invoices.credit_notes import usage_put_right
+from billing.invoices.corrections import CorrectionInvalid, StatementIsFinal, correction_record
+from billing.invoices.credit_notes import usage_correct
 from billing.invoices.statements import StatementNotReady, statement_draft, statement_final
 from billing.ledger.accounts import CreditLimitBelowDebt, credit_limit_set
 from billing.ledger.budget_months import BudgetExceeded
@@ -168,10 +168,10 @@ class Moves:
                 return
             record = found[which % len(found)]
             if noted:
-                made = usage_put_right(record=record, key=key, quantity=right, **terms)
-                assert usage_put_right(record=record, key=key, quantity=right, **terms) == made
+                made = usage_correct(record=record, key=key, quantity=right, **terms)
+                assert usage_correct(record=record, key=key, quantity=right, **terms) == made
             else:
-                usage_correct(record=record, key=str(key), quantity=right, **terms)
+                correction_record(record=record, key=str(key), quantity=right, **terms)
 
         return done
 

@@ -11,8 +11,8 @@ from billing.invoices.corrections import (
     CorrectionInvalid,
     CorrectionKeyReused,
     StatementIsFinal,
+    correction_record,
     quantity_of,
-    usage_correct,
 )
 from billing.invoices.statements import charges_of, statement_draft, statement_final
 from billing.ledger.accounts import balances_by_kind
@@ -57,7 +57,7 @@ def use(customer, units, *, held=None):
 
 def correct(record, *, key=None, now=NOW + HOUR, **fields):
     given = {"key": key or str(uuid.uuid4()), "reason": "a clock that ran fast", "author": "operator:ann"}
-    return usage_correct(record=record, now=now, **given, **fields)
+    return correction_record(record=record, now=now, **given, **fields)
 
 
 def charged(record):
@@ -77,13 +77,13 @@ def test_a_correction_is_a_record_of_its_own_that_points_at_the_first(dana, pric
 def test_a_correction_upwards_is_charged_as_far_as_the_quote_went(dana, priced):
     priced(1)
     record = use(dana, 10, held=12_000_000)
-    correct(record, difference=Decimal(5))
+    correct(record, quantity=Decimal(15))
     assert charged(record) == 12_000_000
-    correct(record, difference=Decimal(-4))
+    correct(record, quantity=Decimal(11))
     assert charged(record) == 11_000_000
 
 
-def test_what_was_let_off_is_not_given_back(dana, priced):
+def test_what_was_waived_is_not_refunded(dana, priced):
     priced(1)
     record = use(dana, 10, held=7_000_000)
     correct(record, quantity=Decimal(8))
@@ -107,10 +107,10 @@ def test_the_same_key_corrects_once_and_names_one_correction(dana, priced):
     priced(1)
     record, other = use(dana, 10), use(dana, 10)
     key = str(uuid.uuid4())
-    assert correct(record, key=key, difference=Decimal(-1)) == correct(record, key=key, difference=Decimal(-1))
+    assert correct(record, key=key, quantity=Decimal(9)) == correct(record, key=key, quantity=Decimal(9))
     assert charged(record) == 9_000_000
     with pytest.raises(CorrectionKeyReused):
-        correct(other, key=key, difference=Decimal(-1))
+        correct(other, key=key, quantity=Decimal(9))
 
 
 def test_what_nobody_priced_is_corrected_without_a_charge(dana):
@@ -132,15 +132,15 @@ def test_what_nobody_priced_is_corrected_without_a_charge(dana):
     [
         {"quantity": Decimal(10)},
         {"quantity": Decimal(-1)},
-        {"difference": Decimal("-10.000000000000001")},
-        {"difference": Decimal("NaN")},
-        {"difference": Decimal("Infinity")},
-        {"difference": Decimal("1e-16")},
-        {"difference": Decimal(10) ** 23},
-        {"difference": Decimal(9_999_999_999_999_999_999)},
-        {"difference": Decimal(1), "reason": " "},
-        {"difference": Decimal(1), "reason": "x" * 201},
-        {"difference": Decimal(1), "key": "k" * 81},
+        {"quantity": Decimal("-0.000000000000001")},
+        {"quantity": Decimal("NaN")},
+        {"quantity": Decimal("Infinity")},
+        {"quantity": Decimal("10.0000000000000001")},
+        {"quantity": Decimal(10) ** 23},
+        {"quantity": Decimal(10_000_000_000_000_000_009)},
+        {"quantity": Decimal(11), "reason": " "},
+        {"quantity": Decimal(11), "reason": "x" * 201},
+        {"quantity": Decimal(11), "key": "k" * 81},
     ],
 )
 def test_what_can_not_be_is_refused_and_nothing_written(dana, priced, given):
@@ -148,7 +148,7 @@ def test_what_can_not_be_is_refused_and_nothing_written(dana, priced, given):
     record = use(dana, 10)
     fields = {"key": "k1", "reason": "why", **given}
     with pytest.raises(CorrectionInvalid):
-        usage_correct(record=record, author="operator:ann", now=NOW, **fields)
+        correction_record(record=record, author="operator:ann", now=NOW, **fields)
     assert not UsageRecord.objects.filter(corrects=record).exists()
 
 

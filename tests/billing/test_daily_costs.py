@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError, connections, transaction
 from django.db.models import Max, Sum
 
-from billing.invoices.corrections import usage_correct
+from billing.invoices.corrections import correction_record
 from billing.models import Charge, CostDay, DailyCost, Meter, UsageRecord
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.daily_costs import cost_day_seal, cost_days_due
@@ -141,7 +141,9 @@ def test_labels_are_those_of_the_time(alice):
     alice.project.save()
     draw(alice, now=NOW)
     record = UsageRecord.objects.filter(tenant=alice.tenant).first()
-    usage_correct(record=record, key=str(uuid.uuid4()), reason="r", author="a", difference=Decimal(-1), now=NOW)
+    correction_record(
+        record=record, key=str(uuid.uuid4()), reason="r", author="a", quantity=record.quantity - 1, now=NOW
+    )
     rows = DailyCost.objects.filter(tenant=alice.tenant).order_by("pk")
     assert [(row.labels, row.kind) for row in rows] == [
         ({"department": "design"}, "usage"),

@@ -34,7 +34,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing.invoices.credit_notes import CreditNoteInvalid, credit_note_issue, usage_put_right
+from billing.invoices.credit_notes import CreditNoteInvalid, credit_note_issue, usage_correct
 from billing.invoices.statements import statement_draft, statement_final, statement_now
 from billing.ledger.accounts import balances_by_kind
 from billing.ledger.expiry import grants_expire
@@ -103,12 +103,12 @@ def months():
     [wrong] = use(at("03-14T23:59:59"), units=10)
     use(at("03-15T00:00:00"), units=10)
     use(at("03-15T00:05:00"), admitted=at("03-14T23:59:00"), units=10)
-    _, none = usage_put_right(
+    _, none = usage_correct(
         record=wrong, quantity=Decimal(8), key=uuid.uuid4(), reason="two were blank", author="operator:ann",
         now=at("03-20T10:00:00"),
     )  # fmt: skip
     assert none is None  # March is not final
-    _, documents["credit note"] = usage_put_right(
+    _, documents["credit note"] = usage_correct(
         record=leap_day.get(meter=Meter.GPU_SECOND), quantity=Decimal(60), key=uuid.uuid4(),
         reason="a clock that ran fast", author="operator:ann", now=at("03-20T11:00:00"),
     )  # fmt: skip
@@ -157,7 +157,12 @@ def test_rated_again_from_its_records_it_is_the_same(months):
 def test_a_credit_note_is_issued_once(months):
     note = months[1]["credit note"]
     again = credit_note_issue(
-        statement=months[1]["february"], rights=[], reason="again", author="operator:ann", note_id=note.pk, now=APRIL
+        statement=months[1]["february"],
+        corrections=[],
+        reason="again",
+        author="operator:ann",
+        note_id=note.pk,
+        now=APRIL,
     )
     assert (again.pk, again.number) == (note.pk, note.number)
 
@@ -165,6 +170,6 @@ def test_a_credit_note_is_issued_once(months):
 def test_a_draft_is_corrected_without_a_credit_note(months):
     with pytest.raises(CreditNoteInvalid):
         credit_note_issue(
-            statement=months[1]["credit note"], rights=[], reason="of itself", author="operator:ann",
+            statement=months[1]["credit note"], corrections=[], reason="of itself", author="operator:ann",
             note_id=uuid.uuid4(), now=APRIL,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from django.db import connection, transaction
 
-from billing.invoices.corrections import usage_correct
+from billing.invoices.corrections import correction_record
 from billing.models import Charge, Meter, MonthlyQuantity, UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish, price_book_seed
@@ -33,7 +33,7 @@ def rates(price):
 
 @pytest.fixture
 def charged(customer, currency):
-    """A tenant with charges of every kind: tiers, models, a contract, a new price, a cap, corrections, a pool."""
+    """A tenant with charges of every kind: tiers, models, a contract, a new price, a waiver, corrections, a pool."""
     gina = customer(name="gina", currency=currency, credit="1000")
     price_book_seed(currency=currency, version=1, rates=rates(1), effective_at=NOW - timedelta(days=9), now=NOW)
     price_book_publish(currency=currency, rates=rates(2), effective_at=NOW + 2 * HOUR, now=NOW)
@@ -52,7 +52,7 @@ def charged(customer, currency):
                 now=now + HOUR,  # by when prices have changed: a job has those of its admission
             )
     for record in UsageRecord.objects.filter(tenant=gina.tenant)[:4]:
-        usage_correct(record=record, quantity=Decimal("1.7"), key=str(record.pk), reason="r", author="a", now=NOW)
+        correction_record(record=record, quantity=Decimal("1.7"), key=str(record.pk), reason="r", author="a", now=NOW)
     usage_meter(
         project=gina.project,
         quantity=Quantity(meter=Meter.POOL_SECOND, amount=Decimal("86399.999999"), gpu_class="h200"),
@@ -72,7 +72,7 @@ def differences(customer):
 
 def test_every_charge_is_what_its_record_and_the_prices_of_its_time_make(charged):
     charges = Charge.objects.filter(usage_record__tenant=charged.tenant)
-    assert set(charges.values_list("kind", flat=True)) == {"usage", "cap", "correction"}
+    assert set(charges.values_list("kind", flat=True)) == {"usage", "waiver", "correction"}
     assert differences(charged) == []
     assert not [line for line in months_match_charges(NOW) if str(charged.tenant.pk) in line]
 

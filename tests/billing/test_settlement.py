@@ -155,8 +155,8 @@ def test_no_charge_passes_its_hold(dana, publish):
     publish(tiered("graduated", 1, (5, 3)))
     assert use(dana, 10, held=7_000_000) == 7_000_000
     assert sorted((charge.kind, charge.amount_micros) for charge in charges(dana)) == [
-        ("cap", -13_000_000),
         ("usage", 20_000_000),
+        ("waiver", -13_000_000),
     ]
 
 

@@ -114,8 +114,7 @@ def usage_correct(
     if (quantity is None) == (difference is None):
         raise click.UsageError("give either --quantity or --by")
     with committed() as act:
-        from billing.invoices import corrections
-        from billing.invoices.credit_notes import usage_put_right
+        from billing.invoices import corrections, credit_notes
         from billing.invoices.documents import title_of
         from billing.models import UsageRecord
         from billing.money import EXACT, format_micros
@@ -126,7 +125,7 @@ def usage_correct(
         if difference is not None:
             quantity = EXACT.add(corrections.quantity_of(record), difference)
         assert quantity is not None  # by the first check
-        made, note = usage_put_right(
+        made, note = credit_notes.usage_correct(
             record=record,
             key=key or uuid.uuid4(),
             quantity=quantity,

@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 
 from billing.invoices.corrections import quantity_of
-from billing.invoices.credit_notes import usage_put_right
+from billing.invoices.credit_notes import usage_correct
 from billing.invoices.documents import title_of
 from billing.models import PriceBook, UsageRecord
 from billing.money import format_micros
@@ -125,7 +125,7 @@ def _correct(
     job: Job, operator: Operator, *, record: UsageRecord, quantity: Decimal, reason: str, token: uuid.UUID
 ) -> Done:
     author = f"operator:{operator.name}"
-    made, note = usage_put_right(
+    made, note = usage_correct(
         record=record, key=token, quantity=quantity, reason=reason, author=author, now=operator.now
     )
     charged = sum(charge.amount_micros for charge in made.charges.all())

@@ -75,10 +75,10 @@ def test_a_bad_query_is_named(alice, query, param):
 def test_what_nobody_prices_is_shown_as_used(used):
     usage_meter(
         project=used.project,
-        quantity=Quantity(meter=Meter.EGRESS_GB, amount=Decimal("1.5")),
+        quantity=Quantity(meter=Meter.POOL_SECOND, amount=Decimal("1.5")),
         dimensions={"model": "unpriced"},
         source="test",
-        key=f"egress/{used.project.pk}",
+        key=f"unpriced/{used.project.pk}",
         occurred_at=datetime.now(UTC),
         description="",
         now=datetime.now(UTC),

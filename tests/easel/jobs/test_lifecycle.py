@@ -80,7 +80,7 @@ def test_nobody_pays_more_than_was_held(alice, attempt, pool):
     finish(attempt, pool, gpu_seconds=1000.0)
     # The hold: 8 GPU seconds at 0.0001, and the rest as charged.
     assert balances_by_kind(alice.tenant)["revenue"] == 800 + 500 + 500
-    assert Charge.objects.get(usage_record__job_id=attempt.job_id, kind="cap").amount_micros == -(100_000 - 800)
+    assert Charge.objects.get(usage_record__job_id=attempt.job_id, kind="waiver").amount_micros == -(100_000 - 800)
 
 
 def test_the_same_report_twice_is_applied_once(alice, attempt, pool):

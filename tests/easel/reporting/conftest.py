@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, transaction
 
 from billing.invoices.adjustments import adjustment_make
-from billing.invoices.corrections import usage_correct
+from billing.invoices.corrections import correction_record
 from billing.invoices.lines import lines_of
 from billing.invoices.statements import number, statement_draft, statement_final
 from billing.models import BillingProfile, Meter, Rate, Statement, UsageRecord
@@ -115,7 +115,7 @@ def year(customer, prices) -> Year:
     for hours in (0, 1, 26, 27):
         draw(carol, now=NOW + hours * HOUR, gpu_seconds="1.234567891", project=design)
     draw(carol, now=NOW + HOUR, model="other", adapter="outline")
-    draw(carol, now=NOW + HOUR, gpu_seconds="1000", held=50_000)  # a cap lets most of it off
+    draw(carol, now=NOW + HOUR, gpu_seconds="1000", held=50_000)  # most of it is waived
     at_midnight = draw(carol, now=PERIOD[1] - timedelta(microseconds=1), project=design)
     for day in range(5):
         midnight = datetime(2026, 3, 2 + day, tzinfo=UTC)
@@ -141,8 +141,13 @@ def year(customer, prices) -> Year:
         now=NOW + 3 * HOUR,
     )
     record = UsageRecord.objects.get(job_id=at_midnight, meter="image_unit")
-    usage_correct(
-        record=record, key=str(uuid.uuid4()), reason="counted twice", author="a", difference=Decimal(-2), now=NOW + HOUR
+    correction_record(
+        record=record,
+        key=str(uuid.uuid4()),
+        reason="counted twice",
+        author="a",
+        quantity=record.quantity - 2,
+        now=NOW + HOUR,
     )
     later = PERIOD[1] + 3 * HOUR
     statement = statement_final(statement_draft(tenant, now=later), now=later)
@@ -160,12 +165,12 @@ def year(customer, prices) -> Year:
     )
     note.save(force_insert=True)
     record = UsageRecord.objects.filter(tenant=tenant, meter="gpu_second", project=design).earliest("occurred_at")
-    usage_correct(
+    correction_record(
         record=record,
         key=str(uuid.uuid4()),
         reason="too many",
         author="a",
-        difference=Decimal("-0.5"),
+        quantity=record.quantity - Decimal("0.5"),
         credit_note=note,
         now=later,
     )

@@ -20,7 +20,7 @@ WITH sealed AS MATERIALIZED (
                 coalesce(record.dimensions ->> 'api_key', ''), coalesce(record.dimensions ->> 'gpu_class', ''),
                 coalesce(record.dimensions ->> 'kind', ''), record.meter, charge.kind, charge.rate_id,
                 charge.contract_id, charge.discount, charge.statement_id, charge.currency,
-                CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END, charge.amount_micros,
+                CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END, charge.amount_micros,
                 coalesce(charge.list_micros, charge.amount_micros), 1
            FROM billing_charge charge
            JOIN billing_usagerecord record ON record.id = charge.usage_record_id
@@ -85,9 +85,9 @@ COMMENT ON COLUMN reporting.costs.api_key IS 'The public part of the API key; em
 COMMENT ON COLUMN reporting.costs.gpu_class IS 'The GPU class of GPU seconds; empty for other meters.';
 COMMENT ON COLUMN reporting.costs.storage_kind IS 'For storage, the kind of file: output or adapter; else empty.';
 COMMENT ON COLUMN reporting.costs.meter IS
-    'The meter: gpu_second, pool_second, image_unit, request, cache_hit, storage_gb_second or egress_gb.';
-COMMENT ON COLUMN reporting.costs.kind IS 'usage, cap or correction, as in reporting.charges.';
-COMMENT ON COLUMN reporting.costs.quantity IS 'Quantity in the meter''s unit; 0 for a cap.';
+    'The meter: gpu_second, pool_second, image_unit, request, cache_hit or storage_gb_second.';
+COMMENT ON COLUMN reporting.costs.kind IS 'usage, waiver or correction, as in reporting.charges.';
+COMMENT ON COLUMN reporting.costs.quantity IS 'Quantity in the meter''s unit; 0 for a waiver.';
 COMMENT ON COLUMN reporting.costs.charges IS 'Number of charges in the sum.';
 COMMENT ON COLUMN reporting.costs.amount_micros IS 'Charged amount in micro-units of the currency.';
 COMMENT ON COLUMN reporting.costs.list_micros IS

@@ -19,8 +19,8 @@ SELECT record.occurred_at                                  AS used_at,
        coalesce(record.dimensions ->> 'kind', '')          AS storage_kind,
        record.meter                                        AS meter,
        charge.kind                                         AS kind,
-       -- A cap has no quantity of its own, so that a sum counts each quantity once.
-       CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END AS quantity,
+       -- A waiver has no quantity of its own, so that a sum counts each quantity once.
+       CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END AS quantity,
        charge.amount_micros                                AS amount_micros,
        charge.currency::text                               AS currency,
        coalesce(project.labels ->> 'history', '') = 'generated' AS is_history
@@ -54,9 +54,9 @@ COMMENT ON COLUMN reporting.charges.gpu_class IS 'The GPU class of GPU seconds; 
 COMMENT ON COLUMN reporting.charges.storage_kind IS 'For storage, the kind of file: output or adapter; else empty.';
 COMMENT ON COLUMN reporting.charges.meter IS 'The meter, as in reporting.costs.';
 COMMENT ON COLUMN reporting.charges.kind IS
-    'usage: quantity times price; cap: the waived part (negative) of a job that cost more than was quoted; correction: the
+    'usage: quantity times price; waiver: the waived part (negative) of a job that cost more than was quoted; correction: the
      difference that a correction of the usage makes.';
-COMMENT ON COLUMN reporting.charges.quantity IS 'Quantity in the meter''s unit; 0 for a cap.';
+COMMENT ON COLUMN reporting.charges.quantity IS 'Quantity in the meter''s unit; 0 for a waiver.';
 COMMENT ON COLUMN reporting.charges.amount_micros IS 'The amount in micro-units of the currency.';
 COMMENT ON COLUMN reporting.charges.currency IS 'Currency code of ISO 4217.';
 COMMENT ON COLUMN reporting.charges.is_history IS 'True for a project with the label history=generated: its use is made up, for demonstration.';

@@ -16,8 +16,8 @@ WITH usage AS (
                 sum(cost.quantity)                                          AS quantity,
                 sum(cost.charges)                                           AS charges,
                 sum(cost.amount_micros)                                     AS billed,
-                coalesce(sum(cost.amount_micros) FILTER (WHERE cost.kind <> 'cap'), 0) AS contracted,
-                coalesce(sum(cost.list_micros) FILTER (WHERE cost.kind <> 'cap'), 0)   AS list
+                coalesce(sum(cost.amount_micros) FILTER (WHERE cost.kind <> 'waiver'), 0) AS contracted,
+                coalesce(sum(cost.list_micros) FILTER (WHERE cost.kind <> 'waiver'), 0)   AS list
            FROM reporting.costs cost
            LEFT JOIN billing_statement note ON note.id = cost.credit_note_id
            LEFT JOIN billing_statement statement
@@ -55,8 +55,8 @@ WITH usage AS (
           CROSS JOIN LATERAL (
                  -- The statement's charges by each kind of cost, whose differences change the taxable amount.
                  SELECT coalesce(sum(amount_micros), 0)                                AS billed,
-                        coalesce(sum(amount_micros) FILTER (WHERE kind <> 'cap'), 0)   AS contracted,
-                        coalesce(sum(list_micros) FILTER (WHERE kind <> 'cap'), 0)     AS list
+                        coalesce(sum(amount_micros) FILTER (WHERE kind <> 'waiver'), 0)   AS contracted,
+                        coalesce(sum(list_micros) FILTER (WHERE kind <> 'waiver'), 0)     AS list
                    FROM reporting.costs cost
                   WHERE cost.tenant_id = statement.tenant_id
                     AND CASE statement.kind WHEN 'credit_note' THEN cost.credit_note_id = statement.id
@@ -72,8 +72,7 @@ WITH usage AS (
                 CASE usage.meter WHEN 'gpu_second' THEN 'GPU time' WHEN 'pool_second' THEN 'Dedicated workers'
                            WHEN 'image_unit' THEN 'Images, in units of 512x512 pixels' WHEN 'request' THEN 'Requests'
                            WHEN 'cache_hit' THEN 'Requests answered from the result cache'
-                           WHEN 'storage_gb_second' THEN 'Storage of images and adapters'
-                           ELSE 'Transfer of images' END
+                           WHEN 'storage_gb_second' THEN 'Storage of images and adapters' END
                     || CASE WHEN usage.model <> '' THEN ' of ' || usage.model ELSE '' END
                     || CASE WHEN is_correction THEN ', corrected' ELSE '' END AS description,
                 day::timestamp AT TIME ZONE 'UTC' AS charge_start,
@@ -81,8 +80,7 @@ WITH usage AS (
                 billed / 1e6 AS billed, contracted / 1e6 AS contracted, list / 1e6 AS list,
                 usage.project_id, usage.labels, usage.quantity,
                 CASE usage.meter WHEN 'gpu_second' THEN 'GPU-Seconds' WHEN 'pool_second' THEN 'Worker-Seconds'
-                           WHEN 'image_unit' THEN 'Image Units' WHEN 'storage_gb_second' THEN 'GB-Seconds'
-                           WHEN 'egress_gb' THEN 'GB' ELSE 'Requests' END AS unit,
+                           WHEN 'image_unit' THEN 'Image Units' WHEN 'storage_gb_second' THEN 'GB-Seconds' ELSE 'Requests' END AS unit,
                 usage.meter,
                 -- A flat price as it is; for tiered prices, and for list prices under a contract, the average.
                 CASE WHEN rate.mode = 'flat' OR usage.quantity = 0 THEN round(rate.unit_price * (1 - usage.discount), 15)
@@ -150,7 +148,7 @@ SELECT line.billed                              AS "BilledCost",
        line.sku                                 AS "SkuId",
        CASE line.meter WHEN 'gpu_second' THEN 'GPU Seconds' WHEN 'pool_second' THEN 'Worker Seconds'
             WHEN 'image_unit' THEN 'Image Units' WHEN 'request' THEN 'Requests' WHEN 'cache_hit' THEN 'Cache Hits'
-            WHEN 'storage_gb_second' THEN 'Storage' WHEN 'egress_gb' THEN 'Egress' END AS "SkuMeter",
+            WHEN 'storage_gb_second' THEN 'Storage' END AS "SkuMeter",
        CASE WHEN line.rate_id IS NOT NULL THEN jsonb_build_object('x_PriceBook', line.book, 'x_PriceMode', line.mode)
             END                                 AS "SkuPriceDetails",
        line.book || '/' || line.rate_id         AS "SkuPriceId",
