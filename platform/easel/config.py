@@ -97,9 +97,7 @@ def _required(env: Mapping[str, str], name: str, example: str) -> str:
 def _job_days(env: Mapping[str, str], output_days: int) -> int:
     days = _count(env, "EASEL_JOB_DAYS", max(90, output_days))
     if days < output_days:
-        raise BadSetting(
-            "EASEL_JOB_DAYS", f"should be at least EASEL_OUTPUT_DAYS, {output_days}: jobs outlive their images"
-        )
+        raise BadSetting("EASEL_JOB_DAYS", f"should be at least EASEL_OUTPUT_DAYS ({output_days}): jobs outlive images")
     return days
 
 

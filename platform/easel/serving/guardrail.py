@@ -51,7 +51,7 @@ def decide(rollout: Rollout, *, candidate: Sample, stable: Sample, now: datetime
         )
     for name, sample in (("candidate", candidate), ("stable version", stable)):
         if sample.ended < rollout.jobs_min:
-            return Decision.WAIT, f"waiting for jobs: the {name} has {sample.ended} of the {rollout.jobs_min} needed"
+            return Decision.WAIT, f"waits for data: the {name} has {sample.ended} of the {rollout.jobs_min} jobs needed"
     if candidate.p95_seconds is not None and stable.p95_seconds:
         ratio = candidate.p95_seconds / stable.p95_seconds
         latency = f"p95 {candidate.p95_seconds:.2f} s against {stable.p95_seconds:.2f} s"
@@ -61,7 +61,7 @@ def decide(rollout: Rollout, *, candidate: Sample, stable: Sample, now: datetime
         latency = "no job has succeeded yet"
     healthy = f"healthy: {candidate.failed} of {candidate.ended} jobs failed, {latency}"
     if now < rollout.stage_started_at + timedelta(seconds=rollout.stage_seconds):
-        return Decision.WAIT, f"{healthy}; this stage lasts at least {rollout.stage_seconds} s"
+        return Decision.WAIT, f"{healthy}; this stage lasts {rollout.stage_seconds} s"
     return Decision.ADVANCE, healthy
 
 

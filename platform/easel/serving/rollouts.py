@@ -46,7 +46,7 @@ def rollout_start(*, candidate: ModelVersion, plan: RolloutPlan, now: datetime) 
         raise RolloutRunning
     routes = list(Route.objects.filter(model=model).select_related("version"))
     if len(routes) != 1:
-        raise RolloutInvalid(f"{len(routes)} versions serve {model.name}: route it to one of them first")
+        raise RolloutInvalid(f"{model.name} is shared by {len(routes)} versions: route it to one of them first")
     stable = routes[0].version
     if stable == candidate:
         raise RolloutInvalid(f"{candidate.label} serves {model.name} already")

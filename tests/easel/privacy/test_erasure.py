@@ -1,4 +1,4 @@
-"""A tenant is erased whole and nobody else is; what it was charged stays; and no crash leaves it half erased."""
+"""An erasure is complete and of one tenant only, leaves the books, and survives crashes."""
 
 import io
 import itertools
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("any_store")
 
 DAYS = Retention(output_days=30, job_days=90)
 LATER = NOW + timedelta(hours=1)
-# What amounts are attributed to stays on record, and so does what operators did.
+# Usage records and daily costs retain adapters' names, to which amounts are attributed.
 KEEPS_NAMES = {"billing_usagerecord", "billing_dailycost"}
 
 
@@ -126,7 +126,7 @@ def test_waiting_jobs_are_canceled_and_one_in_a_workers_hands_is_waited_for(alic
     assert not Job.objects.filter(tenant=alice.tenant).exclude(prompt="").exists()
 
 
-def test_it_is_on_record_from_request_to_end_and_twice_is_once(alice, furnish):
+def test_an_erasure_is_recorded_from_request_to_end_and_idempotent(alice, furnish):
     furnish(alice)
     for _ in range(2):
         erase(alice)
@@ -149,7 +149,7 @@ STEPS = (
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_crash_at_any_step_is_mended_by_going_on(alice, bob, furnish, monkeypatch, step):
+def test_an_erasure_continues_after_a_crash_at_any_step(alice, bob, furnish, monkeypatch, step):
     furnish(alice)
     charges, _, *sums, _ = told(alice)
     theirs = rows_of(bob)
@@ -205,7 +205,7 @@ def test_the_database_lets_no_tenant_be_erased_with_its_name_or_its_keys_in(alic
             Tenant.objects.filter(pk=alice.tenant.pk).update(**fields)
 
 
-# Where a table of tenants belongs: a new one is deleted by an erasure, or stays because money is explained by it.
+# Every table with tenants' rows: an erasure deletes from it, or retains it because amounts are explained by it.
 DELETED = {
     "adapter", "adapter_version", "api_key", "arm", "attempt", "block_list_entry", "experiment", "feedback", "job",
     "job_adapter", "output", "stored_object", "tenant",

@@ -1,4 +1,4 @@
-"""A month that has everything finance meets, and ways to read it."""
+"""A month with every kind of charge, and functions that read it."""
 
 import csv
 import io
@@ -67,7 +67,7 @@ class Year:
 
 
 def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None, **dimensions) -> uuid.UUID:
-    """Draws, and returns the job; `held` is what the job may cost at most, in micros."""
+    """Runs a job and returns it; `held` is what the job may cost at most, in micros."""
     job_id, project = uuid.uuid4(), project or customer.project
     quantities = [
         Quantity(meter=Meter.GPU_SECOND, amount=Decimal(gpu_seconds), gpu_class="h100"),

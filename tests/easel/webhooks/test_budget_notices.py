@@ -1,4 +1,4 @@
-"""What is told when a budget's month reaches a threshold. The e-mails go to a server that speaks SMTP."""
+"""Notices of budget thresholds. The e-mails go to a test server for SMTP."""
 
 import socketserver
 import threading
@@ -56,7 +56,7 @@ def mail(settings_of, monkeypatch):
 
 @pytest.fixture
 def crossed(alice):
-    """Alice, who has spent 9 of the 10 dollars of her budget; nobody else's crossings are due."""
+    """Alice, who has spent 9 of the 10 dollars of her budget; no crossings of others are due."""
     BudgetCrossing.objects.filter(notified_at=None).update(notified_at=NOW)
     BudgetCrossing.objects.filter(mailed_at=None).update(mailed_at=NOW)
     budget_set(tenant=alice.tenant, amount_micros=10 * DOLLAR, hard_stop=True, now=NOW)
@@ -65,7 +65,7 @@ def crossed(alice):
     return alice
 
 
-def test_a_threshold_is_told_once_on_record(crossed):
+def test_a_threshold_is_recorded_once(crossed):
     assert [crossings_notify(now=NOW), crossings_notify(now=NOW)] == [2, 0]
     events = AuditEvent.objects.filter(tenant=crossed.tenant, action="budget.threshold_reached")
     assert sorted(event.details["threshold_percent"] for event in events) == [50, 80]

@@ -8,7 +8,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT sum(weight) FROM %I WHERE %I::text = $1', TG_TABLE_NAME, owner) INTO total USING owner_id;
     IF total <> 100 THEN
-        RAISE EXCEPTION 'the weights of %.% = % must sum to 100, not to %', TG_TABLE_NAME, owner, owner_id, total
+        RAISE EXCEPTION 'the weights of %.% = % sum to %; they must sum to 100', TG_TABLE_NAME, owner, owner_id, total
             USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;
