@@ -29,7 +29,7 @@ from easel.storage import store
 from easel.webhooks.endpoints import webhooks_erase
 from tenants.accounts import tenant_close, tenant_forget
 from tenants.models import Tenant
-from tenants.retention import KeptDays
+from tenants.retention import RetentionDefault
 
 CANCELS = 200  # at a time
 
@@ -58,7 +58,7 @@ def erase_request(*, tenant: Tenant, cancel_jobs: bool, actor: str, now: datetim
     return tenant
 
 
-def erase_advance(*, tenant: Tenant, default: KeptDays, actor: str, now: datetime) -> int:
+def erase_advance(*, tenant: Tenant, default: RetentionDefault, actor: str, now: datetime) -> int:
     """One batch of a requested erasure; returns how many jobs it touched.
 
     0 when it waits for workers to stop, and when all is done: then `erased_at` is set.
