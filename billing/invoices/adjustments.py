@@ -58,14 +58,14 @@ def adjustment_make(
     if charge is not None:
         project = charge.usage_record.project
     reason = _checked_reason(reason)
-    made = balance_adjust(
+    posted = balance_adjust(
         tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, description=reason, project=project
     )
-    if made is None:
+    if posted is None:
         return None
     kind = Adjustment.Kind.DEBIT if amount_micros > 0 else Adjustment.Kind.CREDIT
     return adjustment_record(
-        made, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
+        posted, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
     )
 
 
@@ -74,18 +74,18 @@ def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now:
     """Write off all that a tenant owes. None if done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
     reason = _checked_reason(reason)
     owed = balance_lock(tenant).owed
-    made = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
-    if made is None:
+    posted = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
+    if posted is None:
         if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF).exists():
             return None
         raise NothingOwed(f"{tenant} owes nothing")
     return adjustment_record(
-        made, kind=Adjustment.Kind.WRITE_OFF, amount_micros=-owed, reason=reason, author=author, project=None
+        posted, kind=Adjustment.Kind.WRITE_OFF, amount_micros=-owed, reason=reason, author=author, project=None
     )
 
 
 def adjustment_record(
-    made: Transaction,
+    posted: Transaction,
     *,
     kind: Adjustment.Kind,
     amount_micros: int,
@@ -98,17 +98,17 @@ def adjustment_record(
     """Record author and reason of a ledger transaction."""
     return Adjustment.objects.create(
         id=uuid.uuid4(),
-        tenant=made.tenant,
+        tenant=posted.tenant,
         project=project,
-        transaction=made,
+        transaction=posted,
         kind=kind,
         amount_micros=amount_micros,
-        currency=made.currency,
+        currency=posted.currency,
         reason=reason,
         author=author[:200],
         charge=charge,
         statement=statement,
-        created_at=made.created_at,
+        created_at=posted.created_at,
     )
 
 

@@ -131,19 +131,19 @@ def number(statement: Statement, *, now: datetime) -> Statement:
 
 def statements_make(*, now: datetime) -> int:
     """Draft statements of months that are over, and make reviewed drafts final; return the number of both."""
-    made = 0
+    count = 0
     statements = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")
     tenants = Tenant.objects.annotate(billed_until=Subquery(statements.values("period_end")[:1]))
     for tenant in tenants.filter(Q(billed_until=None) | Q(billed_until__lt=now - timedelta(days=27))).iterator():
         if period_next(tenant).end + SETTLING <= now and not _drafts(tenant).exists():
             statement_draft(tenant, now=now)
-            made += 1
+            count += 1
     reviewed = Statement.objects.filter(state=Statement.State.DRAFT, period_end__lte=now - SETTLING - REVIEW)
     for statement in reviewed.select_related("tenant").order_by("period_start"):
         with contextlib.suppress(StatementNotReady):  # until its storage is metered
             statement_final(statement, now=now)
-            made += 1
-    return made
+            count += 1
+    return count
 
 
 def _drafts(tenant: Tenant) -> QuerySet[Statement]:
@@ -241,16 +241,16 @@ def _settle_minimum(statement: Statement, now: datetime) -> None:
 def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str, reason: str, now: datetime) -> None:
     if not amount:
         return
-    made = balance_adjust(
+    posted = balance_adjust(
         tenant=statement.tenant,
         amount_micros=amount,
         reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"),
         now=now,
         description=reason[:200],
     )
-    if made is not None:
+    if posted is not None:
         adjustment_record(
-            made,
+            posted,
             kind=kind,
             amount_micros=amount,
             reason=reason[:200],

@@ -13,11 +13,11 @@ class Meter(models.TextChoices):
     """What is billed. A quantity's unit is the meter's name."""
 
     GPU_SECOND = "gpu_second", "GPU seconds"
-    POOL_SECOND = "pool_second", "seconds of a dedicated pool's workers, idle ones too"
+    POOL_SECOND = "pool_second", "worker seconds of a dedicated pool, idle or not"
     IMAGE_UNIT = "image_unit", "image units of 512x512 pixels"
     REQUEST = "request", "successful requests"
     CACHE_HIT = "cache_hit", "requests answered from the result cache"
-    STORAGE_GB_SECOND = "storage_gb_second", "GB (10^9 bytes) kept for a second"
+    STORAGE_GB_SECOND = "storage_gb_second", "GB (10^9 bytes) stored for a second"
 
 
 class PriceBook(models.Model):

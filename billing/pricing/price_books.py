@@ -200,7 +200,7 @@ def _check_number(terms: RateTerms, what: str, number: Decimal, *, below: Decima
 
 
 def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
-    made = Rate.objects.bulk_create(
+    created = Rate.objects.bulk_create(
         Rate(
             price_book=book,
             meter=terms.meter,
@@ -214,7 +214,7 @@ def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
     )
     PriceTier.objects.bulk_create(
         PriceTier(rate=rate, above=above, unit_price=unit_price)
-        for rate, terms in zip(made, rates, strict=True)
+        for rate, terms in zip(created, rates, strict=True)
         for above, unit_price in terms.tiers
     )
 

@@ -56,7 +56,7 @@ def usage_meter(
     line = prices.line(quantity, used_before=used_before)
     if line is None:
         return True
-    made = usage_charge(
+    posted = usage_charge(
         project=project,
         meter=quantity.meter,
         amount_micros=line.amount_micros,
@@ -64,6 +64,6 @@ def usage_meter(
         now=now,
         description=description,
     )
-    assert made is not None  # the record is new, and its key names the transaction
-    Charge.objects.bulk_create([charge_of(record, line, made)])
+    assert posted is not None  # the record is new, and its key names the transaction
+    Charge.objects.bulk_create([charge_of(record, line, posted)])
     return True
