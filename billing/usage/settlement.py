@@ -17,6 +17,8 @@ from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from tenants.models import Project, Tenant
 
+POST, VOID = Transaction.Kind.POST, Transaction.Kind.VOID
+
 
 @transaction.atomic
 def settle(
@@ -71,9 +73,6 @@ def settle(
     charges += [waiver_of(charge, -micros) for charge, (_, _, micros) in zip(charges, priced, strict=True) if micros]
     Charge.objects.bulk_create(charges)
     return sum(amounts.values())
-
-
-POST, VOID = Transaction.Kind.POST, Transaction.Kind.VOID
 
 
 def charge_of(record: UsageRecord, line: RatedLine, posted: Transaction) -> Charge:
