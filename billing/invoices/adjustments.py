@@ -1,4 +1,4 @@
-"""What people move by hand, each with its reason and its author."""
+"""Adjustments and write-offs: amounts without usage, each with a reason and an author."""
 
 import uuid
 from datetime import datetime
@@ -19,19 +19,19 @@ _REASON_CHARS_MAX = 200
 
 
 class AdjustmentInvalid(DomainError):
-    """An adjustment is of an amount that isn't zero, and has a reason."""
+    """An adjustment needs a reason and an amount that isn't zero."""
 
     code = "adjustment_invalid"
 
 
 class ChargeNotFound(DomainError):
-    """There is no such charge of this tenant."""
+    """The tenant has no such charge."""
 
     code, http_status = "charge_not_found", 404
 
 
 class NothingOwed(DomainError):
-    """The tenant owes nothing that could be given up."""
+    """The tenant owes nothing."""
 
     code, http_status = "nothing_owed", 409
 
@@ -48,44 +48,44 @@ def adjustment_make(
     project: Project | None = None,
     charge: Charge | None = None,
 ) -> Adjustment | None:
-    """Charges a tenant an amount, or gives it back if it is below zero; `charge` is the one that was disputed.
+    """Charge a tenant an amount, or pay it if it is below zero; `charge` is the disputed one, if any.
 
-    None when this was done before. Raises `AdjustmentInvalid`.
+    None if this was done before. Raises `AdjustmentInvalid`.
     """
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
-        most = format_micros(AMOUNT_MICROS_MAX, tenant.currency)
-        raise AdjustmentInvalid(f"an amount is not zero, and at most {most}", param="amount")
+        highest = format_micros(AMOUNT_MICROS_MAX, tenant.currency)
+        raise AdjustmentInvalid(f"an amount must not be zero, nor more than {highest}", param="amount")
     if charge is not None:
         project = charge.usage_record.project
-    reason = checked_reason(reason)
-    made = balance_adjust(
+    reason = _checked_reason(reason)
+    posted = balance_adjust(
         tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, description=reason, project=project
     )
-    if made is None:
+    if posted is None:
         return None
     kind = Adjustment.Kind.DEBIT if amount_micros > 0 else Adjustment.Kind.CREDIT
     return adjustment_record(
-        made, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
+        posted, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
     )
 
 
 @transaction.atomic
 def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now: datetime) -> Adjustment | None:
-    """Gives up all that a tenant owes. None when this was done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
-    reason = checked_reason(reason)
+    """Write off all that a tenant owes. None if done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
+    reason = _checked_reason(reason)
     owed = balance_lock(tenant).owed
-    made = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
-    if made is None:
+    posted = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
+    if posted is None:
         if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF).exists():
             return None
         raise NothingOwed(f"{tenant} owes nothing")
     return adjustment_record(
-        made, kind=Adjustment.Kind.WRITE_OFF, amount_micros=-owed, reason=reason, author=author, project=None
+        posted, kind=Adjustment.Kind.WRITE_OFF, amount_micros=-owed, reason=reason, author=author, project=None
     )
 
 
 def adjustment_record(
-    made: Transaction,
+    posted: Transaction,
     *,
     kind: Adjustment.Kind,
     amount_micros: int,
@@ -95,34 +95,34 @@ def adjustment_record(
     charge: Charge | None = None,
     statement: Statement | None = None,
 ) -> Adjustment:
-    """Writes down who moved what and why, beside the ledger's transaction."""
+    """Record author and reason of a ledger transaction."""
     return Adjustment.objects.create(
         id=uuid.uuid4(),
-        tenant=made.tenant,
+        tenant=posted.tenant,
         project=project,
-        transaction=made,
+        transaction=posted,
         kind=kind,
         amount_micros=amount_micros,
-        currency=made.currency,
+        currency=posted.currency,
         reason=reason,
         author=author[:200],
         charge=charge,
         statement=statement,
-        created_at=made.created_at,
+        created_at=posted.created_at,
     )
 
 
 def charge_get(*, tenant: Tenant, charge_id: UUID) -> Charge:
-    """Raises `ChargeNotFound`."""
+    """Return one of a tenant's charges. Raises `ChargeNotFound`."""
     found = Charge.objects.select_related("usage_record__project").filter(pk=charge_id, usage_record__tenant=tenant)
     if (charge := found.first()) is None:
         raise ChargeNotFound
     return charge
 
 
-def checked_reason(reason: str) -> str:
-    """Raises `AdjustmentInvalid`."""
+def _checked_reason(reason: str) -> str:
+    """Return the reason without outer spaces. Raises `AdjustmentInvalid`."""
     reason = reason.strip()
     if not reason or len(reason) > _REASON_CHARS_MAX:
-        raise AdjustmentInvalid(f"a reason has 1 to {_REASON_CHARS_MAX} characters", param="reason")
+        raise AdjustmentInvalid(f"a reason must have 1 to {_REASON_CHARS_MAX} characters", param="reason")
     return reason

@@ -77,10 +77,10 @@ def correction_record(
     Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
     balance_lock(record.tenant)
     idempotency_key = f"correction/{key}"
-    if made := UsageRecord.objects.filter(idempotency_key=idempotency_key).first():
-        if made.corrects_id != record.pk:
+    if existing := UsageRecord.objects.filter(idempotency_key=idempotency_key).first():
+        if existing.corrects_id != record.pk:
             raise CorrectionKeyReused
-        return made
+        return existing
     corrected = quantity_of(record)
     change = _checked(EXACT.subtract(_checked(quantity), corrected))
     if not change:
@@ -169,7 +169,7 @@ def _charge(
     waiver = _waiver_change(correction, amount)
     if max(abs(amount), abs(amount + waiver)) > AMOUNT_MICROS_MAX:
         raise CorrectionInvalid("the correction's amount is more than an account can hold", param="quantity")
-    made = charge_correct(
+    posted = charge_correct(
         project=correction.project,
         meter=correction.meter,
         amount_micros=amount + waiver,
@@ -177,11 +177,11 @@ def _charge(
         now=now,
         description=description,
     )
-    assert made is not None  # the record is new, and its key names the transaction
+    assert posted is not None  # the record is new, and its key names the transaction
     charge = Charge(
         id=uuid.uuid4(),
         usage_record=correction,
-        transaction=made,
+        transaction=posted,
         kind=Charge.Kind.CORRECTION,
         rate=first.rate,
         contract_id=first.contract_id,
@@ -189,7 +189,7 @@ def _charge(
         discount=first.discount,
         amount_micros=amount,
         list_micros=_share(first, correction.quantity),
-        currency=made.currency,
+        currency=posted.currency,
         statement=credit_note,
         created_at=now,
     )

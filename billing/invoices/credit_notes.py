@@ -38,8 +38,8 @@ def credit_note_issue(
     The same `note_id` again changes nothing. Raises `CreditNoteInvalid`, and what `correction_record` does.
     """
     Tenant.objects.select_for_update(no_key=True).get(pk=statement.tenant_id)
-    if made := Statement.objects.filter(pk=note_id).first():
-        return made
+    if existing := Statement.objects.filter(pk=note_id).first():
+        return existing
     statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
     if statement.kind != Statement.Kind.STATEMENT or statement.state != Statement.State.FINAL or not corrections:
         raise CreditNoteInvalid("a credit note must correct usage on a final statement")
@@ -91,5 +91,7 @@ def usage_correct(
         )
     if note is not None:
         return UsageRecord.objects.get(idempotency_key=f"correction/{key}/0"), note
-    made = correction_record(record=record, quantity=quantity, key=str(key), reason=reason, author=author, now=now)
-    return made, None
+    correction = correction_record(
+        record=record, quantity=quantity, key=str(key), reason=reason, author=author, now=now
+    )
+    return correction, None

@@ -1,4 +1,4 @@
-"""What tenants are told: statements, their lines, and credit notes."""
+"""Statements, credit notes and their lines."""
 
 import uuid
 from datetime import timedelta
@@ -12,16 +12,16 @@ from tenants.models import Project, Tenant
 
 
 class StatementSequence(models.Model):
-    """One row: the number of the last final document. Raised in the transaction that makes one, so none is left out."""
+    """One row: the last document's number, raised in the transaction that makes a document final, so without gaps."""
 
     last = models.PositiveBigIntegerField(default=0)
 
 
 class Statement(models.Model):
-    """What a tenant was charged in a month, or a credit note for one; a draft is made anew, a final one never changes.
+    """A tenant's document of a month, or a credit note for one. A draft is rebuilt; a final one never changes.
 
-    A tenant's periods follow each other without gap or overlap, whatever becomes of its time zone: one begins where
-    the last one ended. Ends are exclusive.
+    A tenant's periods have no gap or overlap, even when its time zone changes: one begins where the last one ended.
+    Ends are exclusive.
     """
 
     class Kind(models.TextChoices):
@@ -36,13 +36,15 @@ class Statement(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="statements")
     kind = models.CharField(max_length=12, choices=Kind, default=Kind.STATEMENT)
     state = models.CharField(max_length=5, choices=State, default=State.DRAFT)
-    number = models.PositiveBigIntegerField(null=True, unique=True, help_text="Without gaps, of final documents.")
+    number = models.PositiveBigIntegerField(
+        null=True, unique=True, help_text="Number of a final document, without gaps."
+    )
     corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="credit_notes")
     currency = models.CharField(max_length=3)
     time_zone = models.CharField(max_length=60)
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
-    billed_to = models.JSONField(default=dict, help_text="Name, address and tax id as they were.")
+    billed_to = models.JSONField(default=dict, help_text="Name, address and tax id at the time.")
     tax_name = models.CharField(max_length=40, default="Tax")
     tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     subtotal_micros = models.BigIntegerField(default=0)
@@ -85,7 +87,7 @@ class Statement(models.Model):
 class StatementLine(models.Model):
     """A sum of charges of one project, meter, model and price, or an adjustment.
 
-    Its charges are those of the statement with its `project`, `meter`, `model`, `rate`, `kind` and `discount`.
+    Its charges are those of the statement with the same `project`, `meter`, `model`, `rate`, `kind` and `discount`.
     """
 
     statement = models.ForeignKey(Statement, on_delete=models.CASCADE, related_name="lines")
@@ -94,11 +96,11 @@ class StatementLine(models.Model):
     meter = models.CharField(max_length=20, blank=True, help_text="Empty for an adjustment.")
     model = models.CharField(max_length=100, blank=True)
     rate = models.ForeignKey("billing.Rate", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
-    kind = models.CharField(max_length=10, default="usage", help_text="Of its charges, or of the adjustment.")
+    kind = models.CharField(max_length=10, default="usage", help_text="Kind of its charges, or of the adjustment.")
     discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     description = models.CharField(max_length=300)
     quantity = models.DecimalField(max_digits=38, decimal_places=15, null=True)
-    charges = models.PositiveIntegerField(default=0, help_text="How many it sums.")
+    charges = models.PositiveIntegerField(default=0, help_text="Number of charges in the sum.")
     amount_micros = models.BigIntegerField()
 
     class Meta:

@@ -1,4 +1,4 @@
-"""Reads of statements, and of the charges behind them."""
+"""Reads statements and their charges."""
 
 import uuid
 
@@ -28,7 +28,7 @@ def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> t
 
 
 def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
-    """Raises `StatementNotFound`."""
+    """Return one of a tenant's statements. Raises `StatementNotFound`."""
     found = Statement.objects.filter(tenant=tenant, pk=statement_id).first()
     if found is None:
         raise StatementNotFound
@@ -36,7 +36,7 @@ def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
 
 
 def statement_with_id(statement_id: uuid.UUID) -> Statement:
-    """Any tenant's, for operators. Raises `StatementNotFound`."""
+    """Return any tenant's statement, for operators. Raises `StatementNotFound`."""
     found = Statement.objects.select_related("tenant").filter(pk=statement_id).first()
     if found is None:
         raise StatementNotFound(f"there is no statement {statement_id}: `easel statement list TENANT` shows them")
@@ -44,8 +44,9 @@ def statement_with_id(statement_id: uuid.UUID) -> Statement:
 
 
 def statement_numbered(number: int, *, tenant: str | None) -> Statement:
-    """The final statement or credit note of this number, of the tenant with this slug or of any. Raises
-    `StatementNotFound`.
+    """Return the final document with this number, of the tenant with this slug or of any.
+
+    Raises `StatementNotFound`.
     """
     found = Statement.objects.filter(number=number, **({"tenant__slug": tenant} if tenant else {})).first()
     if found is None:
@@ -54,7 +55,7 @@ def statement_numbered(number: int, *, tenant: str | None) -> Statement:
 
 
 def line_get(statement: Statement, *, position: int) -> StatementLine:
-    """Raises `StatementNotFound`."""
+    """Return a statement's line. Raises `StatementNotFound`."""
     found = statement.lines.filter(position=position).first()
     if found is None:
         raise StatementNotFound(f"the statement has no line {position}")

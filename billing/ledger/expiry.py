@@ -32,10 +32,10 @@ def _expire(grant_id: uuid.UUID, now: datetime) -> bool:
         return False
     # The remainder shrinks each time, so it tells the times apart.
     reference = uuid.uuid5(_NAMESPACE, f"{grant.id}/{grant.remaining_micros}")
-    made = credit_expire(tenant=tenant, amount_micros=amount, reference=reference, now=now)
-    if made is None:
+    posted = credit_expire(tenant=tenant, amount_micros=amount, reference=reference, now=now)
+    if posted is None:
         return False
     grant.remaining_micros -= amount
     grant.save(update_fields=["remaining_micros"])
-    CreditDraw.objects.create(grant=grant, transaction=made, amount_micros=amount)
+    CreditDraw.objects.create(grant=grant, transaction=posted, amount_micros=amount)
     return True

@@ -36,16 +36,16 @@ SELECT id, %(transaction)s, micros FROM share
 """
 
 
-def grants_consume(made: Transaction, *, amount_micros: int) -> None:
+def grants_consume(posted: Transaction, *, amount_micros: int) -> None:
     """Consume the tenant's grants by what a transaction spent, as far as they go; in the ledger's transaction."""
     if amount_micros:
         with connection.cursor() as cursor:
-            fields: dict[str, Any] = {"tenant": made.tenant_id, "currency": made.currency, "transaction": made.id}
+            fields: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
             cursor.execute(_CONSUME, {**fields, "amount": amount_micros})
 
 
 def grant_add(
-    made: Transaction,
+    posted: Transaction,
     *,
     category: CreditGrant.Category,
     priority: int = 50,
@@ -55,25 +55,25 @@ def grant_add(
 
     Runs in the ledger's transaction, which has the tenant's balance locked.
     """
-    entries = Entry.objects.filter(transaction=made, account__kind=Kind.CREDIT)
+    entries = Entry.objects.filter(transaction=posted, account__kind=Kind.CREDIT)
     amount = entries.aggregate(sum=Sum("amount_micros"))["sum"]
     if not amount:
         return
     accounts = LedgerAccount.objects.filter(
-        tenant=made.tenant_id, currency=made.currency, kind__in=(Kind.CREDIT, Kind.HELD)
+        tenant=posted.tenant_id, currency=posted.currency, kind__in=(Kind.CREDIT, Kind.HELD)
     )
     balance = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
-    grants = CreditGrant.objects.filter(tenant=made.tenant_id, currency=made.currency)
+    grants = CreditGrant.objects.filter(tenant=posted.tenant_id, currency=posted.currency)
     remaining = grants.aggregate(sum=Sum("remaining_micros"))["sum"] or 0
     CreditGrant.objects.create(
         id=uuid.uuid4(),
-        tenant_id=made.tenant_id,
-        transaction=made,
+        tenant_id=posted.tenant_id,
+        transaction=posted,
         category=category,
         priority=priority,
-        currency=made.currency,
+        currency=posted.currency,
         amount_micros=amount,
         remaining_micros=min(amount, max(0, balance - remaining)),
         expires_at=expires_at,
-        created_at=made.created_at,
+        created_at=posted.created_at,
     )

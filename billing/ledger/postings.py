@@ -34,10 +34,10 @@ def credit_grant(
         raise ValueError(f"the amount of a grant must be between 1 and {AMOUNT_MICROS_MAX} micros")
     if expires_at is not None and expires_at <= now:
         raise ValueError("a grant must expire later than it is made")
-    made = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, now, description)
-    if made is None:
+    posted = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, now, description)
+    if posted is None:
         return False
-    grant_add(made, category=category, priority=priority, expires_at=expires_at)
+    grant_add(posted, category=category, priority=priority, expires_at=expires_at)
     return True
 
 
@@ -58,8 +58,8 @@ def usage_charge(
     if amount_micros < 0:
         raise ValueError("a charge must not be negative")
     into = (Kind.REVENUE, meter)
-    made = _take(project.tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, now, description)
-    return _count(made, project.tenant, project, amount_micros)
+    posted = _take(project.tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, now, description)
+    return _count(posted, project.tenant, project, amount_micros)
 
 
 @transaction.atomic
@@ -68,8 +68,8 @@ def charge_correct(
 ) -> Transaction | None:
     """Charge the difference that a correction makes, or refund it if it is below zero. None if done before."""
     tenant, kind, side = project.tenant, Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
-    made = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
-    return _count(made, tenant, project, amount_micros)
+    posted = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
+    return _count(posted, tenant, project, amount_micros)
 
 
 @transaction.atomic
@@ -89,8 +89,8 @@ def balance_adjust(
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         raise ValueError(f"an adjustment must not be 0, nor more than {AMOUNT_MICROS_MAX} micros")
     kind, side = Transaction.Kind.ADJUST, (Kind.ADJUSTMENTS, "")
-    made = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
-    return _count(made, tenant, project, amount_micros)
+    posted = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
+    return _count(posted, tenant, project, amount_micros)
 
 
 @transaction.atomic
@@ -139,10 +139,10 @@ def _take(
     balance = balance_lock(tenant)
     from_credit = max(0, min(balance.available, amount))
     movements = {(Kind.CREDIT, ""): -from_credit, (Kind.RECEIVABLE, ""): from_credit - amount, into: amount}
-    made = transaction_record(tenant, kind, reference, movements, now, description)
-    if made is not None:
-        grants_consume(made, amount_micros=from_credit)
-    return made
+    posted = transaction_record(tenant, kind, reference, movements, now, description)
+    if posted is not None:
+        grants_consume(posted, amount_micros=from_credit)
+    return posted
 
 
 def _take_or_refund(
@@ -150,14 +150,14 @@ def _take_or_refund(
 ) -> Transaction | None:
     if amount >= 0:
         return _take(tenant, kind, side, amount, reference, now, description)
-    made = _give(tenant, kind, side, -amount, reference, now, description)
-    if made is not None:
-        grant_add(made, category=CreditGrant.Category.REFUND)
-    return made
+    posted = _give(tenant, kind, side, -amount, reference, now, description)
+    if posted is not None:
+        grant_add(posted, category=CreditGrant.Category.REFUND)
+    return posted
 
 
-def _count(made: Transaction | None, tenant: Tenant, project: Project | None, amount: int) -> Transaction | None:
+def _count(posted: Transaction | None, tenant: Tenant, project: Project | None, amount: int) -> Transaction | None:
     """Count a new transaction towards the tenant's budgets."""
-    if made is not None and amount:
-        budgets_spend(tenant=tenant, project=project, amount_micros=amount, now=made.created_at)
-    return made
+    if posted is not None and amount:
+        budgets_spend(tenant=tenant, project=project, amount_micros=amount, now=posted.created_at)
+    return posted

@@ -17,6 +17,8 @@ from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from tenants.models import Project, Tenant
 
+POST, VOID = Transaction.Kind.POST, Transaction.Kind.VOID
+
 
 @transaction.atomic
 def settle(
@@ -73,23 +75,20 @@ def settle(
     return sum(amounts.values())
 
 
-POST, VOID = Transaction.Kind.POST, Transaction.Kind.VOID
-
-
-def charge_of(record: UsageRecord, line: RatedLine, made: Transaction) -> Charge:
+def charge_of(record: UsageRecord, line: RatedLine, posted: Transaction) -> Charge:
     """Return the charge of a usage record, not saved."""
     return Charge(
         id=uuid.uuid4(),
         usage_record=record,
-        transaction=made,
+        transaction=posted,
         rate_id=line.tariff.rate_id,
         contract_id=line.contract_id,
         used_before=line.used_before,
         discount=line.discount,
         amount_micros=line.amount_micros,
         list_micros=line.list_micros,
-        currency=made.currency,
-        created_at=made.created_at,
+        currency=posted.currency,
+        created_at=posted.created_at,
     )
 
 

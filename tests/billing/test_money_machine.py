@@ -179,9 +179,9 @@ def machine(currency) -> type[RuleBasedStateMachine]:
             if amount > balance_of(self.tenant).available:
                 return False
             return not amount or all(
-                standing.spent_micros + standing.held_micros + amount <= standing.budget.amount_micros
-                for standing in budgets_of(self.tenant, now=self.now)
-                if standing.budget.hard_stop and self.counts(standing.budget, job)
+                status.spent_micros + status.held_micros + amount <= status.budget.amount_micros
+                for status in budgets_of(self.tenant, now=self.now)
+                if status.budget.hard_stop and self.counts(status.budget, job)
             )
 
         def counts(self, budget, job):
@@ -194,9 +194,9 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 return
             holds = self.held_for(self.jobs[-asked:])
             let_in = [job for job in self.jobs[-asked:] if holds.get(job.reference)]
-            for standing in budgets_of(self.tenant, now=self.now):
-                if standing.budget.hard_stop and any(self.counts(standing.budget, job) for job in let_in):
-                    assert standing.spent_micros + standing.held_micros <= standing.budget.amount_micros
+            for status in budgets_of(self.tenant, now=self.now):
+                if status.budget.hard_stop and any(self.counts(status.budget, job) for job in let_in):
+                    assert status.spent_micros + status.held_micros <= status.budget.amount_micros
 
         @invariant()
         def every_transaction_sums_to_zero_and_balances_are_their_entries(self):
@@ -207,16 +207,16 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def credit_stays_within_its_limit_and_held_is_what_open_jobs_hold(self):
-            standing = balance_of(self.tenant)
-            assert standing.credit >= -standing.limit
-            assert standing.receivable <= 0
-            assert standing.held == sum(self.held_for(self.jobs).values()) >= 0
+            balance = balance_of(self.tenant)
+            assert balance.credit >= -balance.limit
+            assert balance.receivable <= 0
+            assert balance.held == sum(self.held_for(self.jobs).values()) >= 0
 
         @invariant()
         def what_is_left_of_grants_is_credit_and_held(self):
-            standing = balance_of(self.tenant)
+            balance = balance_of(self.tenant)
             left = CreditGrant.objects.filter(tenant=self.tenant).aggregate(sum=Sum("remaining_micros"))["sum"] or 0
-            assert left == max(0, standing.credit + standing.held)
+            assert left == max(0, balance.credit + balance.held)
 
         @invariant()
         def revenue_is_what_was_charged_and_adjustments_what_was_adjusted(self):
@@ -237,10 +237,10 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def what_a_budget_has_reached_is_written_down(self):
-            for standing in budgets_of(self.tenant, now=self.now):
-                spent, amount = standing.spent_micros, standing.budget.amount_micros
+            for status in budgets_of(self.tenant, now=self.now):
+                spent, amount = status.spent_micros, status.budget.amount_micros
                 reached = {percent for percent in (50, 80, 100) if spent > 0 and spent * 100 >= amount * percent}
-                assert reached <= set(standing.crossed)
+                assert reached <= set(status.crossed)
             months = BudgetCrossing.objects.filter(budget_month__budget__tenant=self.tenant).values("budget_month")
             assert not months.annotate(count=Count("percent") - Count("percent", distinct=True)).exclude(count=0)
 

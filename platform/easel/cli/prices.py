@@ -46,7 +46,7 @@ def price_list(tenant_name: str | None, currency: str, now: datetime | None, as_
             {
                 "price_book": str(book),
                 **{name: getattr(rate, name) for name in ("meter", "model", "gpu_class", "tier")},
-                "price": RateTerms.of(rate).said,
+                "price": RateTerms.of(rate).price_text,
                 "currency": book.currency,
             }
             for book in books
@@ -159,7 +159,7 @@ def contract_make(
             ends_at=ends_at,
             now=act.now,
         )
-        act.record("contract.make", name, tenant=tenant, details=contracts.terms_said(made))
+        act.record("contract.make", name, tenant=tenant, details=contracts.contract_details(made))
     click.echo(f"{name} has a contract from {made.starts_at.isoformat()}")
 
 
@@ -169,10 +169,10 @@ def contract_make(
 def contract_list(name: str, as_json: bool) -> None:
     """List a tenant's contracts, the latest first."""
     with django_ready():
-        from billing.pricing.contracts import terms_said
+        from billing.pricing.contracts import contract_details
         from easel.cli.tenants import tenant_named
 
-        rows = [terms_said(made) for made in tenant_named(name).contracts.order_by("-starts_at")]
+        rows = [contract_details(made) for made in tenant_named(name).contracts.order_by("-starts_at")]
     print_rows(rows, as_json)
 
 
@@ -187,7 +187,7 @@ def contract_end(name: str, ends_at: datetime | None) -> None:
 
         tenant = tenant_named(name)
         ended = contracts.contract_end(tenant=tenant, ends_at=ends_at, now=act.now)
-        act.record("contract.end", name, tenant=tenant, details=contracts.terms_said(ended))
+        act.record("contract.end", name, tenant=tenant, details=contracts.contract_details(ended))
         assert ended.ends_at is not None
     click.echo(f"{name}'s contract ends {ended.ends_at.isoformat()}")
 
@@ -202,7 +202,7 @@ def _text(file: Path) -> str:
 
 
 def _published(act: Any, text: str, tenant: Any) -> Any:
-    from billing.pricing.price_books import price_book_publish, prices_said
+    from billing.pricing.price_books import price_book_publish, rates_details
     from billing.pricing.price_files import price_file_read
 
     file = price_file_read(text)
@@ -214,6 +214,6 @@ def _published(act: Any, text: str, tenant: Any) -> Any:
         bills_stopped_work=file.bills_stopped_work,
         now=act.now,
     )
-    details = {"effective_at": book.effective_at.isoformat(), **prices_said(file.rates)}
+    details = {"effective_at": book.effective_at.isoformat(), **rates_details(file.rates)}
     act.record("price_book.publish", str(book), tenant=tenant, details=details)
     return book

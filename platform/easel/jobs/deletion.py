@@ -22,7 +22,7 @@ from easel.jobs.models import Attempt, Feedback, Job
 from easel.jobs.outputs import attempt_files_delete, images_delete
 from easel.serving.experiment_report import CALLER
 from tenants.models import Tenant
-from tenants.retention import KeptDays
+from tenants.retention import RetentionDefault
 
 # Jobs of one transaction and of one call to the store, which takes a thousand keys: locks are held for a moment.
 BATCH_JOBS = 200
@@ -54,7 +54,7 @@ def job_delete(*, job: Job, actor: str, now: datetime) -> Deleted:
     return deleted
 
 
-def age_out(*, default: KeptDays, now: datetime, tenant: Tenant | None = None, actor: str = "platform") -> int:
+def age_out(*, default: RetentionDefault, now: datetime, tenant: Tenant | None = None, actor: str = "platform") -> int:
     """Deletes a batch of what is kept too long, images before words; returns how many jobs that touched.
 
     Of all tenants, or of one; one that is to be erased keeps nothing. Broken off, it goes on at the next call, and
@@ -103,7 +103,7 @@ _DAYS = {
 }
 
 
-def _due(mark: str, default: KeptDays, now: datetime, tenant: Tenant | None) -> list[tuple[Tenant, list[UUID]]]:
+def _due(mark: str, default: RetentionDefault, now: datetime, tenant: Tenant | None) -> list[tuple[Tenant, list[UUID]]]:
     """A batch of jobs by tenant; each tenant's are found by its partial index, whatever the others keep."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     found: dict[UUID, list[UUID]] = defaultdict(list)

@@ -14,12 +14,12 @@ from billing.models import PriceBook, UsageRecord
 from billing.money import format_micros
 from billing.pricing.contracts import (
     contract_at,
+    contract_details,
     contract_end,
     contract_make,
     minimum_of,
-    terms_said,
 )
-from billing.pricing.price_books import price_book_publish, prices_said
+from billing.pricing.price_books import price_book_publish, rates_details
 from billing.pricing.price_files import rates_read
 from core.errors import DomainError
 from easel.jobs.models import Job
@@ -101,7 +101,7 @@ def _make(
     book: PriceBook | None = None
     if prices:
         book = price_book_publish(currency=tenant.currency, tenant=tenant, rates=prices, now=operator.now)
-        operator.record("price_book.publish", str(book), tenant=tenant, details=prices_said(prices))
+        operator.record("price_book.publish", str(book), tenant=tenant, details=rates_details(prices))
     made = contract_make(
         tenant=tenant,
         discount=discount / 100,
@@ -111,13 +111,13 @@ def _make(
         ends_at=ends_at,
         now=operator.now,
     )
-    operator.record("contract.make", tenant.slug, tenant=tenant, details=terms_said(made))
+    operator.record("contract.make", tenant.slug, tenant=tenant, details=contract_details(made))
     return Done(f"{tenant.slug} has a contract from {cells.when(made.starts_at)}.")
 
 
 def _end(tenant: Tenant, operator: Operator, *, ends_at: datetime | None) -> Done:
     ended = contract_end(tenant=tenant, ends_at=ends_at, now=operator.now)
-    operator.record("contract.end", tenant.slug, tenant=tenant, details=terms_said(ended))
+    operator.record("contract.end", tenant.slug, tenant=tenant, details=contract_details(ended))
     return Done(f"The contract ends {cells.when(ended.ends_at)}.")
 
 

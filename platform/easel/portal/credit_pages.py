@@ -299,14 +299,14 @@ CREDIT_ACTS = (
 
 def credit_sections(tenant: Tenant) -> Iterable[Section]:
     """What a tenant has, owes and means to spend, and how it is billed."""
-    standing, profile = balance_of(tenant), profile_of(tenant)
+    balance, profile = balance_of(tenant), profile_of(tenant)
     yield Section(
         "Credit",
         ("Available", "Credit", "Held", "Owed", "Credit limit"),
         [
             tuple(
                 cells.money(micros, tenant.currency)
-                for micros in (standing.available, standing.credit, standing.held, standing.owed, standing.limit)
+                for micros in (balance.available, balance.credit, balance.held, balance.owed, balance.limit)
             )
         ],
         "",

@@ -13,7 +13,7 @@ from billing.pricing.price_books import (
     PRICE_MAX,
     RateTerms,
     price_book_publish,
-    prices_said,
+    rates_details,
     rates_of,
 )
 from billing.pricing.price_files import rates_read
@@ -126,7 +126,7 @@ def _publish(
         now=operator.now,
     )
     details = {"effective_at": made.effective_at.isoformat(), "bills_stopped_work": bills_stopped_work}
-    operator.record("price_book.publish", str(made), tenant=book.tenant, details={**details, **prices_said(rates)})
+    operator.record("price_book.publish", str(made), tenant=book.tenant, details={**details, **rates_details(rates)})
     return Done(f"{made} is published, in force from {cells.when(made.effective_at)}.", show=made)
 
 
@@ -140,7 +140,7 @@ def rates_section(book: PriceBook) -> Section:
                 rate.model or cells.NOTHING,
                 rate.gpu_class or cells.NOTHING,
                 rate.tier or cells.NOTHING,
-                cells.number(f"{RateTerms.of(rate).said} {book.currency}"),
+                cells.number(f"{RateTerms.of(rate).price_text} {book.currency}"),
             )
             for rate in rates_of(book)
         ],

@@ -23,7 +23,7 @@ from easel.storage import store
 from easel.webhooks.endpoints import webhooks_erase
 from tenants.accounts import tenant_close, tenant_forget
 from tenants.models import Tenant
-from tenants.retention import KeptDays
+from tenants.retention import RetentionDefault
 
 CANCELS_MAX = 200  # jobs canceled by one call
 
@@ -52,7 +52,7 @@ def erase_request(*, tenant: Tenant, cancel_jobs: bool, actor: str, now: datetim
     return tenant
 
 
-def erase_advance(*, tenant: Tenant, default: KeptDays, actor: str, now: datetime) -> int:
+def erase_advance(*, tenant: Tenant, default: RetentionDefault, actor: str, now: datetime) -> int:
     """Works off one batch of a requested erasure; returns the number of jobs it deleted from.
 
     Returns 0 while it waits for workers to stop, and once everything is done: then `erased_at` is set.

@@ -18,7 +18,7 @@ def test_a_contract_is_made_with_prices_of_its_own_and_ended(finance, alice):
     contract = contract_at(tenant=alice.tenant, now=datetime.now(UTC))
     assert (contract.discount, contract.minimum_micros) == (Decimal("0.125"), 100_000_000)
     [rate] = rates_of(contract.price_book)
-    assert RateTerms.of(rate).said == "0, above 10: 0.001 (graduated)"
+    assert RateTerms.of(rate).price_text == "0, above 10: 0.001 (graduated)"
     page = finance.get(f"/admin/tenants/tenant/{alice.tenant.pk}/change/").text
     assert "12.5 %" in page
     assert "above 10: 0.001" in finance.get(f"/admin/billing/pricebook/{contract.price_book.pk}/change/").text

@@ -53,7 +53,7 @@ def test_a_credit_limit_is_set_and_not_below_what_is_used(finance, alice):
     finance.fill_in(act(alice.tenant, "credit-limit"), amount="5", reason="r")
     take_hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), now=alice.tenant.created_at)
     refused = finance.fill_in(act(alice.tenant, "credit-limit"), amount="3", reason="r")
-    assert "has used 4.000000 USD of it already" in refused.text
+    assert "has already used 4.000000 USD" in refused.text
     assert balance_of(alice.tenant).limit == 5 * DOLLAR
 
 

@@ -260,7 +260,7 @@ def test_a_tenant_changes_its_budget_in_place_and_nobody_elses(alice, bob):
         budget_remove(tenant=bob.tenant, budget_id=made.pk)
     with pytest.raises(BudgetInvalid, match="another account"):
         budget(bob, 1, project=alice.project)
-    with pytest.raises(BudgetInvalid, match="not of both"):
+    with pytest.raises(BudgetInvalid, match="not to both"):
         budget(alice, 1, project=alice.project, api_key=alice.key)
 
 

@@ -12,11 +12,11 @@ from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish
 from billing.pricing.rating import (
     REQUIRED,
-    Band,
     PriceMissing,
     Prices,
     Quantity,
     Tariff,
+    TierPrice,
 )
 from tests.conftest import NOW
 
@@ -24,7 +24,9 @@ FLAT, GRADUATED, VOLUME = Rate.Mode.FLAT, Rate.Mode.GRADUATED, Rate.Mode.VOLUME
 
 
 def tariff(*bands, mode=FLAT, rate_id=1):
-    return Tariff(rate_id=rate_id, mode=mode, bands=tuple(Band(Decimal(a), Decimal(p)) for a, p in bands), book="list")
+    return Tariff(
+        rate_id=rate_id, mode=mode, tiers=tuple(TierPrice(Decimal(a), Decimal(p)) for a, p in bands), book="list"
+    )
 
 
 def at(unit_price, rate_id=1):
