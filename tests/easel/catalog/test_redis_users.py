@@ -183,7 +183,7 @@ def test_a_pool_that_can_have_no_user_holds_up_no_other(acme):
     slug = f"odd-{uuid.uuid4().hex[:8]}"
     odd = Pool.objects.create(slug=slug, namespace=f"*{slug}", gpu_class="cpu", created_at=NOW)
     redis_client().execute_command("ACL", "DELUSER", acme.namespace)
-    dispatcher._welcomed.clear()
+    dispatcher._users_set.clear()
     try:
         dispatcher.turn()
     finally:
