@@ -142,7 +142,7 @@ class Worker:
             worker=self._config.worker_name,
             gpu_class=self._gpu_class,
             # A worker about to end still renews its leases, but offers no room.
-            slots=0 if self._stopping.is_set() else self._config.slots,
+            concurrency=0 if self._stopping.is_set() else self._config.slots,
             model_version=",".join(self._config.model_versions),
             started_at=self._started_at,
             busy_seconds=meter.busy_seconds,

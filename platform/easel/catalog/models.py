@@ -73,7 +73,7 @@ class Worker(models.Model):
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="workers")
     name = models.CharField(max_length=100)
     gpu_class = models.CharField(max_length=40)
-    slots = models.PositiveIntegerField(help_text="Attempts it takes at once.")
+    concurrency = models.PositiveIntegerField(help_text="Attempts that it runs at a time.")
     model_version = models.CharField(max_length=200)
     started_at = models.DateTimeField()
     beat_at = models.DateTimeField()

@@ -350,13 +350,13 @@ class PoolPage(Page):
     def sections(self, row: Pool) -> Iterable[Section]:
         yield Section(
             "Workers",
-            ("Worker", "GPU", "Versions", "Slots", "Started", "Last beat"),
+            ("Worker", "GPU", "Versions", "Concurrency", "Started", "Last beat"),
             [
                 (
                     worker.name,
                     worker.gpu_class,
                     worker.model_version,
-                    worker.slots,
+                    worker.concurrency,
                     cells.when(worker.started_at),
                     cells.when(worker.beat_at),
                 )

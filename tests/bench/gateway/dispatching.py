@@ -35,7 +35,7 @@ def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int =
     for turn in range(rounds + 1):
         for pool, found in zip(pools, seconds, strict=True):
             slots = room * (turn + 1)  # what was released before is still in hand
-            lifecycle.beat(pool=pool, report=worker_beat(slots=slots), now=NOW, lease_seconds=LEASE_SECONDS)
+            lifecycle.beat(pool=pool, report=worker_beat(concurrency=slots), now=NOW, lease_seconds=LEASE_SECONDS)
             begun = time.perf_counter()
             released = queue.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
             took = time.perf_counter() - begun
@@ -63,7 +63,7 @@ class Shift:
     def turn(self, *, until: float = math.inf) -> None:
         """Fills the free slots, then goes on to the next end of an attempt, or `until` then."""
         now = NOW + timedelta(seconds=self.seconds)
-        lifecycle.beat(pool=self.pool, report=worker_beat(slots=self.slots), now=now, lease_seconds=LEASE_SECONDS)
+        lifecycle.beat(pool=self.pool, report=worker_beat(concurrency=self.slots), now=now, lease_seconds=LEASE_SECONDS)
         released = queue.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
         jobs = Job.objects.in_bulk([attempt.job_id for attempt in released])
         for attempt in released:

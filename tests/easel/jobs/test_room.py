@@ -59,7 +59,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
     of_pool = Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE)
     of_pool.update(state=Attempt.State.CANCELED, finished_at=NOW)
     Job.objects.filter(pool=pool, finished_at=None).update(state=State.CANCELED, finished_at=NOW)
-    Worker.objects.filter(pool=pool).update(slots=slots)
+    Worker.objects.filter(pool=pool).update(concurrency=slots)
     for customer, cap in zip(customers, caps, strict=True):
         Tenant.objects.filter(pk=customer.tenant.pk).update(running_jobs_max=cap)
     for owner, kind in jobs:
@@ -82,7 +82,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
 
 
 def test_a_tenant_whose_jobs_cannot_run_does_not_hold_the_place_of_the_next(alice, bob, pool, submit):
-    Worker.objects.filter(pool=pool).update(slots=1)
+    Worker.objects.filter(pool=pool).update(concurrency=1)
     first, second = sorted((alice, bob), key=lambda customer: customer.tenant.id)
     submit(first, now=NOW - timedelta(hours=1))  # past its time, and not swept yet
     waits = submit(second)
@@ -95,7 +95,7 @@ def fast(version):
     made = tier_pool_create(
         name=f"fast-{uuid.uuid4().hex[:12]}", tier=PoolTier.FAST, version=version, gpu_class="cpu", now=NOW
     )
-    beat(pool=made, report=worker_beat(slots=4), now=NOW, lease_seconds=15)
+    beat(pool=made, report=worker_beat(concurrency=4), now=NOW, lease_seconds=15)
     return made
 
 
