@@ -13,7 +13,7 @@ from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Charge, Entry, UsageRecord
 from billing.usage.queries import job_costs
-from easel.jobs.cancellation import job_cancel
+from easel.jobs import lifecycle
 from easel.jobs.models import FINAL, Attempt, Job
 from easel.portal import cells
 from easel.portal.adapter_pages import image_url
@@ -24,7 +24,7 @@ from easel.portal.site import portal
 
 
 def _cancel(job: Job, operator: Operator) -> Done:
-    job_cancel(job, now=operator.now)
+    lifecycle.cancel(job=job, now=operator.now)
     operator.record("job.cancel", str(job.id), tenant=job.tenant)
     return Done("The job is canceled, or will be as soon as its worker stops.")
 
