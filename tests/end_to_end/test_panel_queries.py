@@ -75,8 +75,8 @@ from datetime import UTC, datetime, timedelta
 from easel.cli.django_ready import django_ready
 with django_ready():
     from billing.models import StoredObject
-    from billing.price_books import price_book_seed
-    from billing.storage import objects_stored, storage_day_meter, storage_days_due
+    from billing.pricing.price_books import price_book_seed
+    from billing.usage.storage import objects_stored, storage_day_meter, storage_days_due
     from easel.seed import PRICES
     from easel.catalog.models import Pool, WorkerDay
     from tenants.models import Project

@@ -45,7 +45,7 @@ def beat(attempt, pool, now=SOON, steps_done=3):
         gpu_class="cpu",
         concurrency=4,
         model_version="m",
-        started_at=NOW.timestamp(),
+        started_at=NOW.timestamp(),  # a worker that began in 1970 would be recorded for each day since
         busy_seconds=1,
         attributed_seconds=1,
         load_seconds=1,
@@ -170,7 +170,7 @@ def test_wasted_time_is_that_of_the_worker_that_wasted_it_and_counts_once(attemp
 @pytest.mark.parametrize("indexes", [(), (1,), (0, 0), (0, 1)])
 def test_a_success_without_just_its_images_is_none(attempt, pool, indexes):
     outputs = tuple(StoredOutput(index=index, seed=1, sha256="0" * 64, size_bytes=10) for index in indexes)
-    with pytest.raises(ValueError, match="not the 1 images"):
+    with pytest.raises(ValueError, match="has 1 images"):
         finish(attempt, pool, outputs=outputs)
     attempt.refresh_from_db()
     assert (attempt.state, job_of(attempt).state) == (Attempt.State.LIVE, State.DISPATCHED)
