@@ -1,5 +1,5 @@
-"""What operators do, declared once: the portal's form, the command and the audit record come from a declaration.
+"""The actions of operators, each declared once: its form, its command and its audit record come from the declaration.
 
 The command line builds its commands from these modules before Django is set up, so that `--help` needs no database:
-they import models inside functions only.
+they import models inside functions only. Roles, which are no actions, are in `roles.py`.
 """

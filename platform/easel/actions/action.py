@@ -41,7 +41,7 @@ class ActionForm(forms.Form):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What an action is done to: a row of `model`, which a command finds by its arguments and options."""
+    """The kind of row that an action is done to; `find` takes a command's arguments and options."""
 
     model: str
     arguments: tuple[str, ...]

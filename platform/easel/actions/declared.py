@@ -1,4 +1,4 @@
-"""All declared actions."""
+"""The list of declared actions."""
 
 from easel.actions import credit, jobs, limits, prices, serving, statements, tenants
 

@@ -1,4 +1,4 @@
-"""What tenants and keys may ask for, their share of busy pools, block lists, and how long their data is retained."""
+"""Actions on quotas, shares of busy pools, block lists, and the days that data is retained."""
 
 from datetime import datetime
 from decimal import Decimal

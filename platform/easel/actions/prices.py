@@ -153,7 +153,7 @@ def _publish(
     version: int | None = None,
     currency: str = "",
 ) -> Done:
-    """`row` is the newest book of a list, a tenant whose own prices these are, or None for a list of a currency."""
+    """`row` is the newest book of a list, a tenant that gets prices of its own, or None for the list of a currency."""
     from billing.pricing.price_books import price_book_publish
     from tenants.models import Tenant
 
@@ -212,7 +212,7 @@ def _make_contract(
     book = None
     if prices:
         book = price_book_publish(currency=tenant.currency, tenant=tenant, rates=prices, now=now)
-        # The tenant's own prices are a second act, which leaves the same record as `easel price publish --tenant`.
+        # The tenant's own prices are a second change, which leaves the same record as `easel price publish --tenant`.
         audit_record(
             actor=actor,
             action=PUBLISH.name,

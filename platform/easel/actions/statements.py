@@ -13,7 +13,7 @@ from easel.actions.subjects import STATEMENT, TENANT, USAGE_RECORD
 
 
 class CorrectionForm(ActionForm):
-    """The row is a usage record, or a job whose records can be chosen."""
+    """Corrects the row, a usage record, or one that is chosen from the row's, a job's."""
 
     record = forms.ModelChoiceField(queryset=None, label="Usage record", empty_label=None)
     quantity = fields.number(required=False, label="Correct quantity", help_text="The quantity that is correct.")

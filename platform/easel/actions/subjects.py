@@ -1,4 +1,4 @@
-"""What actions are done to, and how a command finds it."""
+"""The rows that actions are done to, as a command finds them."""
 
 import uuid
 from typing import Any
@@ -174,7 +174,7 @@ def _by_id(label: str) -> Subject:
 
 
 def _price_list(*, tenant: str | None = None) -> Any:
-    """The tenant whose own prices these are, or None for everybody's."""
+    """The tenant that a price book is for, or None for everybody."""
     return tenant_named(tenant) if tenant else None
 
 

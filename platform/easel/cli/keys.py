@@ -1,4 +1,4 @@
-"""`easel key` and `easel project`: who may call the API, and what calls are charged to."""
+"""`easel key` and `easel project`: credentials, and the projects that their requests are charged to."""
 
 import click
 

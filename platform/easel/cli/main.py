@@ -1,4 +1,4 @@
-"""The `easel` command. Everything heavy is imported by the command that needs it."""
+"""The `easel` command. Each command imports its heavy modules itself, so that `--help` stays fast."""
 
 import gc
 import json
@@ -85,7 +85,7 @@ def api(host: str, port: int) -> None:
 
         from easel.asgi import application
 
-        gc.freeze()  # what was loaded stays: looking through it again held requests up for 50 ms and more
+        gc.freeze()  # keep loaded modules out of garbage collection, which stopped requests for 50 ms and more
         uvicorn.run(
             application,
             host=host,
@@ -138,7 +138,7 @@ def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
 
 @cli.command()
 @click.option("--seed/--no-seed", default=True, help="Also add the default model, pool and prices where missing.")
-@click.option("--json", "as_json", is_flag=True, help="Print what the workers of this machine are to be told.")
+@click.option("--json", "as_json", is_flag=True, help="Print the environment of this machine's workers.")
 def migrate(seed: bool, as_json: bool) -> None:
     """Bring the database to this version's schema."""
     from easel.cli.django_ready import django_ready
@@ -160,7 +160,7 @@ def migrate(seed: bool, as_json: bool) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Say whether the stack of EASEL_HOME is up; exit 1 when not."""
+    """Say if the stack of EASEL_HOME is up; exit 1 if not."""
     from easel_local.home import home_of
     from easel_local.status import stack_status
 
@@ -195,14 +195,16 @@ def psql(arguments: tuple[str, ...]) -> None:
 @cli.command()
 @click.option("--pool", help="The pool to work for; by default that of the default model.")
 def worker(pool: str | None) -> None:
-    """Run a worker alone: of a pool, or as EASEL_MODEL_VERSIONS and its like say."""
+    """Run a worker alone: for a pool, or for the versions in EASEL_MODEL_VERSIONS."""
     from easel.cli.django_ready import django_ready
     from easel_local.home import home_of
     from easel_local.processes import worker_argv, worker_environment
     from easel_local.supervisor import signals_call
 
     argv = worker_argv()
-    if os.environ.get("REDIS_URL") and os.environ.get("EASEL_MODEL_VERSIONS"):  # told all it needs: no database
+    if os.environ.get("REDIS_URL") and os.environ.get(
+        "EASEL_MODEL_VERSIONS"
+    ):  # it has all it needs without the database
         env = worker_environment({**os.environ, "EASEL_HOME": str(home_of(os.environ))})
         os.execve(argv[0], argv, env)  # noqa: S606
     with django_ready(service="worker"):

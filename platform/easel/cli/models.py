@@ -1,4 +1,4 @@
-"""`easel model`, `easel pool` and `easel adapter`: what can be called, by which version, and on whose workers."""
+"""`easel model`, `easel pool` and `easel adapter`: models with their versions, and the workers that serve them."""
 
 import click
 

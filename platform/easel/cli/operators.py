@@ -33,7 +33,7 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
     with committed() as change:
         from django.core.exceptions import ValidationError
 
-        from easel.portal import roles
+        from easel.actions import roles
 
         try:
             roles.operator_create(name=name, password=password, role=role)
@@ -48,7 +48,7 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
 def operator_disable(name: str) -> None:
     """End a user's sign-ins and sessions."""
     with committed() as change:
-        from easel.portal import roles
+        from easel.actions import roles
 
         roles.operator_disable(name=name)
         change.record("operator.disable", name)

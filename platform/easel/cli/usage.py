@@ -15,7 +15,7 @@ from easel.cli.tables import as_json_option, print_rows
 
 @click.group()
 def usage() -> None:
-    """What jobs were measured to use, and corrections of it."""
+    """List jobs' usage records, correct them, and rate charges again."""
 
 
 add_commands(usage, (CORRECT_USAGE,))

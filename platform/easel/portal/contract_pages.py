@@ -1,4 +1,4 @@
-"""What a tenant's page shows of its contracts."""
+"""The section of a tenant's page on its contracts."""
 
 from easel.portal import cells
 from easel.portal.pages import Section

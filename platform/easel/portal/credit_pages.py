@@ -1,4 +1,4 @@
-"""What a tenant's page shows of its credit, its budgets and how it is billed."""
+"""Sections of a tenant's page: credit, budgets, adjustments and billing profile."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime

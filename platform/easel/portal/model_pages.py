@@ -1,4 +1,4 @@
-"""Models, their versions and routes, canaries, and the pools that serve them."""
+"""Models, their versions and routes, rollouts, and the pools that serve them."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a tenant's page shows of how long its data is retained."""
+"""The section of a tenant's page on how long its data is retained."""
 
 from django.conf import settings
 

@@ -91,7 +91,7 @@ class WebhookDeliveryPage(Page):
     def sections(self, row: WebhookDelivery) -> Iterable[Section]:
         yield Section(
             "Attempts",
-            ("At", "Answer", "Outcome", "Seconds", "What it said"),
+            ("At", "Answer", "Outcome", "Seconds", "Response"),
             [
                 (
                     cells.when(one.sent_at),

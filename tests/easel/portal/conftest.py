@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from easel.actions.roles import operator_create
 from easel.asgi import application
-from easel.portal.roles import operator_create
 
 PASSWORD = "correct horse battery"
 

@@ -11,9 +11,9 @@ from billing.invoices.statements import statement_draft
 from billing.ledger import ledger
 from billing.models import PriceBook
 from core.models import AuditEvent
+from easel.actions.roles import OperatorExists, operator_create, operator_disable
 from easel.catalog.models import Adapter
 from easel.portal.pages import Page
-from easel.portal.roles import OperatorExists, operator_create, operator_disable
 from easel.portal.sign_in import ATTEMPTS_MAX
 from easel.portal.site import portal
 from easel.serving.rollouts import rollout_start

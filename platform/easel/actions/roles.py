@@ -1,7 +1,7 @@
 """Roles: a viewer reads everything, finance sets prices and gives credit, an operator does everything.
 
 A role is a group of Django's. The permissions are those that Django makes of each model; each action asks for the one
-of the model that it changes (`easel.actions`). No permission lets anybody edit a row: the pages have no such form.
+of the model that it changes. No permission lets anybody edit a row: the pages have no such form.
 """
 
 from typing import Any
