@@ -97,7 +97,7 @@ class Labels(Lines):
         return {name.strip(): text.strip() for name, _, text in pairs}
 
 
-class OfTenant(forms.ModelChoiceField):
+class OfTenant(forms.ModelChoiceField):  # type: ignore[type-arg]  # it takes none at run time
     """A project of the row's tenant: chosen from a list in the portal, named by its slug on the command line."""
 
     def __init__(self, **options: Any) -> None:
@@ -114,7 +114,7 @@ class OfTenant(forms.ModelChoiceField):
     def from_command(self, slug: str) -> Any:
         from easel.jobs.errors import ProjectNotFound
 
-        found = self.queryset.filter(slug=slug).first()
+        found = self.owner.projects.filter(slug=slug).first()
         if found is None:
             raise ProjectNotFound(f"{self.owner} has no project {slug!r}")
         return found.pk

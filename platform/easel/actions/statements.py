@@ -15,7 +15,7 @@ from easel.actions.subjects import STATEMENT, TENANT, USAGE_RECORD
 class CorrectionForm(ActionForm):
     """Corrects the row, a usage record, or one that is chosen from the row's, a job's."""
 
-    record = forms.ModelChoiceField(queryset=None, label="Usage record", empty_label=None)
+    record: Any = forms.ModelChoiceField(queryset=None, label="Usage record", empty_label=None)
     quantity = fields.number(required=False, label="Correct quantity", help_text="The quantity that is correct.")
     difference = fields.number(required=False, help_text="Add this to the quantity instead; below zero: subtract it.")
     reason = forms.CharField(max_length=200, help_text="For the tenant's statement and the audit log.")
@@ -103,7 +103,7 @@ def _correct(
 
 
 def _is_draft(row: Any) -> bool:
-    return row._meta.label == "tenants.Tenant" or row.state == "draft"
+    return bool(row._meta.label == "tenants.Tenant" or row.state == "draft")
 
 
 def _has_usage(job: Any) -> bool:

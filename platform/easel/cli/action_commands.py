@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 from django import forms
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
 from easel.actions.action import Action, ActionForm, Done, action_perform
 from easel.cli.committed import actor_name
@@ -137,7 +137,7 @@ def _form_of(action: Action) -> type[ActionForm]:
 
 
 def _is_hidden(field: forms.Field) -> bool:
-    return bool(field.widget.is_hidden)  # type: ignore[union-attr]  # an instance, once the form is declared
+    return bool(field.widget.is_hidden)
 
 
 def _named(action: Action, name: str) -> str:
@@ -148,11 +148,12 @@ def _named(action: Action, name: str) -> str:
     return (param.metavar if param else None) or name
 
 
-def _refusal(action: Action, name: str, messages: Iterable[str]) -> click.UsageError:
-    text = " ".join(messages)
-    if name == forms.forms.NON_FIELD_ERRORS:
+def _refusal(action: Action, name: str, messages: Iterable[Any]) -> click.UsageError:
+    text = " ".join(map(str, messages))
+    if name == NON_FIELD_ERRORS:
         return click.UsageError(text)
     field = _form_of(action).base_fields.get(name)
     if isinstance(field, forms.ChoiceField):
-        text = f"{text} Choose from {', '.join(str(value) for value, _ in field.choices if value)}."
+        choices: Any = field.choices
+        text = f"{text} Choose from {', '.join(str(value) for value, _ in choices if value)}."
     return click.BadParameter(text, param_hint=_named(action, name))

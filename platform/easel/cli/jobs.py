@@ -1,5 +1,7 @@
 """`easel job` and `easel webhook`: cancel jobs; switch tenants' webhooks and send their messages again."""
 
+from uuid import UUID
+
 import click
 
 from easel.actions import jobs
@@ -50,7 +52,7 @@ def webhook_list(tenant_name: str, as_json: bool) -> None:
 @webhook.command("deliveries")
 @click.argument("webhook_id", type=click.UUID, metavar="ID")
 @as_json_option
-def webhook_deliveries(webhook_id: str, as_json: bool) -> None:
+def webhook_deliveries(webhook_id: UUID, as_json: bool) -> None:
     """List a webhook's latest deliveries."""
     with django_ready():
         from easel.webhooks.models import WebhookDelivery
