@@ -3,7 +3,7 @@
 import uuid
 from typing import Any
 
-from core.errors import DomainError
+from core.errors import DomainError, NotFound
 from easel.actions.action import Subject
 
 KEY_HELP = "This key alone: the part between `easel_sk_` and the next underscore."
@@ -27,10 +27,16 @@ class RolloutNotFound(DomainError):
     code, http_status = "rollout_not_found", 404
 
 
-class RowNotFound(DomainError):
-    """There is no such record."""
+class EntryNotFound(DomainError):
+    """There is no such entry: `easel block-list list` shows them."""
 
-    code, http_status = "not_found", 404
+    code, http_status = "block_list_entry_not_found", 404
+
+
+class RecordNotFound(DomainError):
+    """There is no such usage record: `easel usage list JOB` shows a job's."""
+
+    code, http_status = "usage_record_not_found", 404
 
 
 def tenant_named(slug: str) -> Any:
@@ -128,18 +134,6 @@ def entry_with_id(text: str) -> Any:
     return found
 
 
-class EntryNotFound(DomainError):
-    """There is no such entry: `easel block-list list` shows them."""
-
-    code, http_status = "block_list_entry_not_found", 404
-
-
-class RecordNotFound(DomainError):
-    """There is no such usage record: `easel usage list JOB` shows a job's."""
-
-    code, http_status = "usage_record_not_found", 404
-
-
 def usage_record_with_id(text: str) -> Any:
     """Raises `RecordNotFound`."""
     from billing.models import UsageRecord
@@ -151,7 +145,7 @@ def usage_record_with_id(text: str) -> Any:
 
 
 def row_with_id(label: str, text: str) -> Any:
-    """The row of a model by its primary key. Raises `RowNotFound`."""
+    """The row of a model by its primary key. Raises `NotFound`."""
     from django.apps import apps
     from django.core.exceptions import ValidationError
 
@@ -159,14 +153,14 @@ def row_with_id(label: str, text: str) -> Any:
     try:
         return model._default_manager.get(pk=text)
     except (model.DoesNotExist, ValidationError, ValueError) as error:
-        raise RowNotFound(f"there is no {model._meta.verbose_name} {text!r}") from error
+        raise NotFound(f"there is no {model._meta.verbose_name} {text!r}") from error
 
 
 def _uuid(text: str) -> uuid.UUID:
     try:
         return uuid.UUID(text)
     except ValueError as error:
-        raise RowNotFound(f"{text!r} is not a UUID") from error
+        raise NotFound(f"{text!r} is not a UUID") from error
 
 
 def _by_id(label: str) -> Subject:

@@ -26,10 +26,16 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
 
     def run(as_json: bool, **given: Any) -> None:
         with django_ready():
+            from django.db import transaction
+
             now = datetime.now(UTC)
-            row = subject_of(action, given)
             fields = given_fields(given)
-            done = perform(action, row, fields, now=now) if fields or show is None else None
+            with transaction.atomic():
+                row = subject_of(action, given)
+                if show and fields:
+                    # The command writes back the fields that it wasn't given: two at once take turns.
+                    row = type(row).objects.select_for_update(no_key=True).get(pk=row.pk)
+                done = perform(action, row, fields, now=now) if fields or show is None else None
             shown = show(row, now) if show else None
         if isinstance(shown, dict):
             print_fields(shown, as_json)

@@ -54,7 +54,7 @@ class ModelPage(Page):
                 )
                 for version in versions
             ],
-            "No version: add one with easel model add.",
+            "No version: add one with easel model add-version.",
         )
         yield Section(
             "Canaries",

@@ -41,3 +41,10 @@ def test_a_keys_limits_are_its_own(alice):
 def test_retention_is_shown_without_being_changed(alice):
     easel("retention", alice, "--output-days", "3")
     assert json.loads(easel("retention", alice, "--json").output)[0]["output_days"] == 3
+
+
+def test_a_limit_that_is_not_given_stays_as_it_is(alice):
+    easel("limit", alice, "--requests-per-minute", "60")
+    easel("limit", alice, "--steps-max", "8")
+    quota = Quota.objects.get(tenant=alice.tenant, api_key=None)
+    assert (quota.requests_per_minute, quota.steps_max, quota.pixels_max) == (60, 8, 1024 * 1024)

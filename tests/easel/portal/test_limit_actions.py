@@ -6,6 +6,7 @@ from decimal import Decimal
 import pytest
 
 from core.models import AuditEvent
+from easel.portal.limit_pages import quotas_section
 from tenants.models import BlockListEntry, Quota
 from tests.easel.portal.test_actions import action
 
@@ -34,6 +35,11 @@ def test_the_form_begins_with_the_limits_as_they_are_and_the_page_shows_them(ope
     Quota.objects.filter(tenant=alice.tenant).update(steps_max=17)
     assert 'value="17"' in operator.get(action(alice.tenant, "quota.set")).text
     assert "1,048,576" in operator.get(f"/admin/tenants/tenant/{alice.tenant.pk}/change/").text
+
+
+def test_every_limit_has_its_column(alice):
+    section = quotas_section(alice.tenant)
+    assert {len(row) for row in section.rows} == {len(section.headers)}
 
 
 def test_a_negative_limit_is_refused_and_nothing_changes(operator, alice):
