@@ -1,56 +1,64 @@
 PYTHON ?= python3
 export PYTHON
 BIN := .venv/bin
-READY := .venv/.easel-ready
+DEMO := .venv/.easel-demo
+DEV := .venv/.easel-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
+.PHONY: help setup demo dev test test-all bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(READY) ## Install everything into .venv (the others do it when needed).
+setup: $(DEV) ## Install everything into .venv (the others do it when needed).
 
-# Newer than what it was made from: nothing to do, and make says so by doing nothing.
-$(READY): pyproject.toml requirements.lock scripts/setup
-	@scripts/setup
+# A marker that is newer than what it was made from: there is nothing to install.
+$(DEMO): pyproject.toml requirements.lock scripts/setup
+	@scripts/setup $(if $(wildcard $(DEV)),dev,demo)
 
-demo: $(READY) ## Start the whole stack, generate, show the cost (ONCE=1: exit after; HISTORY=1: with a month of use).
+$(DEV): pyproject.toml requirements.lock scripts/setup
+	@scripts/setup dev
+
+demo: $(DEMO) ## Start the whole stack, generate, show the cost (ONCE=1: exit after; HISTORY=1: with a month of use).
 	@$(BIN)/easel demo $(if $(ONCE),--once) $(if $(HISTORY),--history)
 
-dev: $(READY) ## Run the whole stack until Ctrl-C.
+dev: $(DEMO) ## Run the whole stack until Ctrl-C.
 	@$(BIN)/easel up
 
-test: $(READY) ## Run the tests, in two processes.
-	@$(BIN)/pytest -n 2
+test: $(DEV) ## Run the tests, in two processes, and print the ten slowest.
+	@$(BIN)/pytest -n 2 --durations=10
 
-bench-engine: $(READY) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
+test-all: $(DEV) ## The same with twenty times the examples of Hypothesis (CI does it weekly).
+	@$(BIN)/pytest -n 2 --durations=10 --hypothesis-profile=large
+
+bench-engine: $(DEV) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.engine
 
-bench-gateway: $(READY) ## Measure admission, dispatch and fairness (QUICK=1, RECORD=1).
+bench-gateway: $(DEV) ## Measure admission, dispatch and fairness (PEER=1: beside LiteLLM; QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.gateway
 
-bench-billing: $(READY) ## Measure statements, dashboards and exports at up to a million jobs (QUICK=1, RECORD=1).
+bench-billing: $(DEV) ## Measure statements, dashboards and exports at up to a million jobs (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.billing
 
-chaos: $(READY) ## Kill, pause and confuse everything under load, and check the books (SEEDS=50, or SEED=17; RECORD=1).
+chaos: $(DEV) ## Kill, pause and confuse everything under load, and check the books (SEEDS=50, or SEED=17; RECORD=1).
 	@$(BIN)/python -m tests.chaos
 
-lint: $(READY) ## Check style, types and the directions of imports.
+lint: $(DEV) ## Check style, types, directions of imports and migrations.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	scripts/types
 	$(BIN)/lint-imports
+	scripts/migrations
 	$(BIN)/python -c "import platform, sysconfig; assert platform.__file__.startswith(sysconfig.get_path('stdlib')), platform.__file__"
 
-format: $(READY) ## Apply the style.
+format: $(DEV) ## Apply the style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-dashboards: $(READY) ## Write Grafana's dashboards from deploy/grafana.
+dashboards: $(DEV) ## Write Grafana's dashboards from deploy/grafana.
 	@$(BIN)/python -m deploy.grafana
 
-lock: $(READY) ## Write the versions installed now to requirements.lock.
+lock: $(DEV) ## Write the versions installed now to requirements.lock.
 	@scripts/lock $(BIN)/python > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 clean: ## Remove .venv, caches and the data of the local stack.

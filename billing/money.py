@@ -1,28 +1,28 @@
-"""Amounts of money and their one rounding."""
+"""Converts amounts between currency units and micro-units, with one rounding, and formats them."""
 
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 MICROS = 1_000_000
-# The most that people may set or move at once: a billion, of which thousands fit into a balance.
+# Maximum that people may set or move at once: a billion units, of which thousands fit into a balance.
 AMOUNT_MICROS_MAX = 10**15
-# Holds a product of any quantity and any price with all its digits: the only rounding is that of `to_micros`.
+# Keeps all digits of the product of any quantity and price: `to_micros` is the only rounding.
 EXACT = Context(prec=100)
 
 
 def to_micros(amount: Decimal) -> int:
-    """Micro-units of an amount in currency units, rounded half to even."""
+    """Convert currency units to micro-units, rounded half to even."""
     return int(amount.scaleb(6, EXACT).to_integral_value(rounding=ROUND_HALF_EVEN))
 
 
 def from_micros(amount_micros: int) -> Decimal:
-    """Currency units of an amount in micro-units, exactly."""
+    """Convert micro-units to currency units, exactly."""
     return Decimal(amount_micros) / MICROS
 
 
 def format_micros(amount_micros: int, currency: str) -> str:
-    """For people: `0.001250 USD`."""
+    """Format an amount with its currency: `0.001250 USD`."""
     return f"{from_micros(amount_micros):.6f} {currency}"
 
 
@@ -36,10 +36,10 @@ def money_json(amount_micros: int, currency: str) -> dict[str, Any]:
 
 
 def amount_text(amount_micros: int, *, places: int = 6) -> str:
-    """For documents: `1,234.567800`; exact, if `places` are enough for it."""
+    """Format an amount for documents: `1,234.567800`; exact if it has no more decimal `places`."""
     return f"{from_micros(amount_micros):,.{places}f}"
 
 
 def places_of(amounts_micros: Iterable[int]) -> int:
-    """Two if cents are enough for all of them, else six: amounts in a column have as many places."""
+    """Return 2 if all amounts are whole cents, else 6: the decimal places of a column of amounts."""
     return 6 if any(amount % 10_000 for amount in amounts_micros) else 2

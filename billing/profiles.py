@@ -1,4 +1,4 @@
-"""How tenants are billed: names, address and tax for statements, and the zone whose months they are billed by."""
+"""Billing profiles: a tenant's name, address and tax on statements, and the time zone of its months."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -8,34 +8,57 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, available_timezones
 
 from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
 
-from billing.models import BillingProfile
 from core.errors import DomainError
 from core.revision import cached_by_revision
+from core.text import text_unstorable_at
 from tenants.models import Tenant
 
 FIELDS = ("legal_name", "address", "email", "tax_id", "tax_name", "tax_rate", "time_zone")
 _ADDRESS_CHARS_MAX = 1000
-_ZONES = available_timezones() - {"localtime", "Factory"}  # the server's own, and no zone at all
+_ZONES = available_timezones() - {"localtime", "Factory"}  # the server's own zone, and a placeholder
+
+
+class BillingProfile(models.Model):
+    """A tenant's billing data. A tenant without a row is billed in UTC and without tax."""
+
+    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="billing_profile")
+    legal_name = models.CharField(max_length=200, blank=True)
+    address = models.TextField(blank=True)
+    email = models.EmailField(blank=True, help_text="Receives statements and budget notices.")
+    tax_id = models.CharField(max_length=60, blank=True)
+    tax_name = models.CharField(max_length=40, default="Tax", help_text="As statements show it, for example VAT.")
+    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.19 is 19 %.")
+    time_zone = models.CharField(
+        max_length=60,
+        default="UTC",
+        help_text="Time zone of months and statements; a change takes effect with the next month.",
+    )
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
 
 
 class ProfileInvalid(DomainError):
-    """This is no billing profile."""
+    """The billing profile is invalid."""
 
     code = "billing_profile_invalid"
 
 
 def profile_of(tenant: Tenant) -> BillingProfile:
-    """How a tenant is billed."""
+    """Return a tenant's billing profile."""
     return BillingProfile.objects.filter(tenant=tenant).first() or BillingProfile(tenant=tenant)
 
 
 def profile_set(*, tenant: Tenant, changes: Mapping[str, Any], now: datetime) -> BillingProfile:
-    """Changes some of `FIELDS`; a zone holds from the next month on. Raises `ProfileInvalid`, naming the field."""
+    """Change some of `FIELDS`; a new zone takes effect with the next month. Raises `ProfileInvalid`."""
     profile = profile_of(tenant)
     for name, value in changes.items():
         if name not in FIELDS:
-            raise ProfileInvalid(f"there is no {name!r}: there are {', '.join(FIELDS)}")
+            raise ProfileInvalid(f"unknown field {name!r}; the fields are {', '.join(FIELDS)}")
         setattr(profile, name, value if name == "tax_rate" else value.strip())
     _check(profile)
     profile.updated_at = now
@@ -46,51 +69,46 @@ def profile_set(*, tenant: Tenant, changes: Mapping[str, Any], now: datetime) ->
 def _check(profile: BillingProfile) -> None:
     rate = profile.tax_rate
     if not isinstance(rate, Decimal | int) or not Decimal(rate).is_finite() or not 0 <= rate <= 1:
-        raise ProfileInvalid("a tax rate is 0 to 1: 0.19 is 19 %", param="tax_rate")
+        raise ProfileInvalid("a tax rate must be between 0 and 1: 0.19 is 19 %", param="tax_rate")
     if rate != round(Decimal(rate), 6):
-        raise ProfileInvalid("a tax rate has at most 6 places", param="tax_rate")
+        raise ProfileInvalid("a tax rate must have at most 6 decimal places", param="tax_rate")
     if profile.time_zone not in _ZONES:
         raise ProfileInvalid(
-            f"there is no time zone {profile.time_zone!r}: one is UTC, another Europe/Berlin", param="time_zone"
+            f"there is no time zone {profile.time_zone!r}: use for example UTC or Europe/Berlin", param="time_zone"
         )
     if len(profile.address) > _ADDRESS_CHARS_MAX:
-        raise ProfileInvalid(f"an address has at most {_ADDRESS_CHARS_MAX} characters", param="address")
+        raise ProfileInvalid(f"an address must have at most {_ADDRESS_CHARS_MAX} characters", param="address")
     if not profile.tax_name:
-        raise ProfileInvalid("a tax has a name, for example VAT", param="tax_name")
+        raise ProfileInvalid("a tax needs a name, for example VAT", param="tax_name")
     try:
         profile.clean_fields(exclude=["tenant", "updated_at", "tax_rate"])
     except ValidationError as error:
         name, messages = next(iter(error.message_dict.items()))
         raise ProfileInvalid(f"{name}: {messages[0]}", param=name) from error
     for name in FIELDS:
-        if isinstance(text := getattr(profile, name), str) and _unusable(text):
-            raise ProfileInvalid(f"{name} holds characters that are no text", param=name)
-
-
-def _unusable(text: str) -> bool:
-    """NUL and lone surrogates, which the database can't keep."""
-    return "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text)
+        if isinstance(text := getattr(profile, name), str) and (found := text_unstorable_at(text)):
+            raise ProfileInvalid(f"{name} contains {found.code_point}, which can't be stored", param=name)
 
 
 @cached_by_revision
 def zone_of(tenant_id: UUID) -> str:
-    """The zone of a tenant's months."""
+    """Return the time zone of a tenant's months."""
     return BillingProfile.objects.filter(tenant=tenant_id).values_list("time_zone", flat=True).first() or "UTC"
 
 
 def month_of(now: datetime, zone: str) -> date:
-    """The first day of the month that an instant is in, in `zone`."""
+    """Return the first day of the month of `now` in `zone`."""
     return now.astimezone(ZoneInfo(zone)).date().replace(day=1)
 
 
 def month_begin(now: datetime, zone: str) -> datetime:
-    """The midnight in `zone` with which the month of an instant began."""
+    """Return the midnight in `zone` that began the month of `now`."""
     local = now.astimezone(ZoneInfo(zone))
     return datetime(local.year, local.month, 1, tzinfo=local.tzinfo).astimezone(UTC)
 
 
 def month_end(now: datetime, zone: str) -> datetime:
-    """The first midnight after `at` with which a month begins in `zone`."""
+    """Return the first midnight after `now` that begins a month in `zone`."""
     local = now.astimezone(ZoneInfo(zone))
     years, month = divmod(local.month, 12)
     return datetime(local.year + years, month + 1, 1, tzinfo=local.tzinfo).astimezone(UTC)

@@ -1,12 +1,13 @@
-"""Writes down who did what: every act of an operator, by the portal or the command line, and of the platform itself."""
+"""Audit log: records each act of an operator, a key or the platform itself."""
 
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Model
+
 from core.models import AuditEvent
-from tenants.models import Tenant
 
 
 def audit_record(
@@ -15,10 +16,10 @@ def audit_record(
     action: str,
     subject: str,
     now: datetime,
-    tenant: Tenant | None = None,
+    tenant: Model | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> AuditEvent:
-    """Adds an event, in the transaction of the act itself: an act that is undone leaves no record of having been done.
+    """Add an event in the transaction of the act, so that an act that is rolled back leaves no event.
 
     `actor` is `operator:<username>`, `command:<user>`, `key:<key_id>` or `platform`; `action` is `<noun>.<verb>`.
     """
@@ -27,7 +28,7 @@ def audit_record(
         recorded_at=now,
         actor=actor[:200],
         action=action,
-        tenant=tenant,
+        tenant_id=tenant.pk if tenant else None,
         subject=subject[:200],
         details=dict(details or {}),
     )

@@ -2,5 +2,5 @@ from datetime import UTC, datetime
 
 
 def now() -> datetime:
-    """The clock of the API's edge; verbs are told the time."""
+    """Read the clock. Only views, tasks and commands do; verbs get `now` as an argument."""
     return datetime.now(UTC)

@@ -1,11 +1,11 @@
-"""Errors that a caller is told of: a type, a stable code, an HTTP status, and whether trying again can help.
+"""Errors for callers: each has a type, a stable code, an HTTP status, and says if a retry can help.
 
-`easel.api.errors` is the one place that turns them into HTTP.
+The API turns them into HTTP in one place.
 """
 
 
 class DomainError(Exception):
-    """A refusal with a reason. `param` names the request's field at fault, when there is one."""
+    """A refusal with a reason. `param` names the invalid field of the request, if there is one."""
 
     code = "invalid_request"
     type = "invalid_request_error"
@@ -25,28 +25,30 @@ class NotFound(DomainError):
 
 
 class IdempotencyKeyReused(DomainError):
-    """This Idempotency-Key was used with another body: take a new key for a new request."""
+    """This Idempotency-Key was used with another body: use a new key for a new request."""
 
     code, http_status = "idempotency_key_reused", 422
 
 
 class IdempotencyKeyInvalid(DomainError):
-    """An Idempotency-Key is 1 to 255 printable ASCII characters."""
+    """An Idempotency-Key must have 1 to 255 printable ASCII characters."""
 
     code = "idempotency_key_invalid"
 
 
 class OutcomeUnknown(DomainError):
-    """The database went away just as this was being written down, so that nobody knows whether it was."""
+    """The database connection was lost during the commit, so it is unknown whether the request took effect."""
 
     code, type, http_status = "outcome_unknown", "server_error", 503
 
     def __init__(self, *, repeatable: bool) -> None:
         advice = (
-            "send it again with the same Idempotency-Key"
+            "send the request again with the same Idempotency-Key"
             if repeatable
-            else "look for it in GET /v1/jobs before sending it again, or send an Idempotency-Key next time"
+            else "look for its result before sending it again, and send an Idempotency-Key next time"
         )
-        super().__init__(f"the database went away just as this was being written down: {advice}")
+        super().__init__(
+            f"the database connection was lost during the commit, so the request may have taken effect: {advice}"
+        )
         self.retryable = repeatable
         self.retry_after_seconds = 2 if repeatable else None

@@ -1,4 +1,4 @@
-"""Makes a POST repeatable by its `Idempotency-Key`: same key and body, same thing, once."""
+"""Makes a POST repeatable by its `Idempotency-Key`: the same key with the same body has one effect."""
 
 import hashlib
 import json
@@ -11,26 +11,26 @@ from typing import Any
 from uuid import UUID
 
 from django.db import InterfaceError, OperationalError, transaction
+from django.db.models import Model
 
 from core.errors import IdempotencyKeyInvalid, IdempotencyKeyReused, OutcomeUnknown
 from core.models import IdempotentRequest
-from tenants.models import Tenant
 
 _KEY = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The id of the thing made, and whether it was made by an earlier request."""
+    """The id of the created resource; `replayed` if an earlier request created it."""
 
     resource_id: UUID
     replayed: bool
 
 
 @contextmanager
-def _known_end(*, repeatable: bool) -> Iterator[None]:
-    """A transaction; when the database goes away in its commit, nobody can say whether it was, and it is not a failure
-    that a client may repeat as if nothing had happened. Raises `OutcomeUnknown`."""
+def _commit_observed(*, repeatable: bool) -> Iterator[None]:
+    """Run a transaction. Raises `OutcomeUnknown` if the connection is lost during the commit: the commit may have
+    succeeded, so the client must not be told that the request failed."""
     committing = False
     try:
         with transaction.atomic():
@@ -43,34 +43,54 @@ def _known_end(*, repeatable: bool) -> Iterator[None]:
 
 
 def fingerprint(body: object) -> bytes:
-    """SHA-256 of the parsed body, so that spacing and the order of fields don't matter."""
+    """Return the SHA-256 of the parsed body, in which spacing and the order of fields don't matter."""
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).digest()
 
 
-def idempotent(
-    *, tenant: Tenant, endpoint: str, key: str | None, body: Any, now: datetime, make: Callable[[], UUID]
-) -> Outcome:
-    """Runs `make` in one transaction, at most once per (tenant, endpoint, key); without a key, every time.
+def outcome_find(*, tenant: Model, endpoint: str, key: str | None, body: Any) -> Outcome | None:
+    """Return what an earlier, committed request with this key made, if there is one.
 
-    A concurrent request with the same key waits on the unique index until the first has committed, then
-    replays. A `make` that raises leaves no trace, so that a refused request can be mended and sent again.
-    Raises `IdempotencyKeyReused` when the key came with another body, `IdempotencyKeyInvalid`, `OutcomeUnknown`.
+    For work that must come before the transaction of `idempotent`, which replays too. Raises `IdempotencyKeyReused`,
+    `IdempotencyKeyInvalid`.
     """
     if key is None:
-        with _known_end(repeatable=False):
+        return None
+    if not _KEY.fullmatch(key):
+        raise IdempotencyKeyInvalid
+    request = IdempotentRequest.objects.filter(tenant_id=tenant.pk, endpoint=endpoint, key=key).first()
+    return _replay(request, body) if request else None
+
+
+def idempotent(
+    *, tenant: Model, endpoint: str, key: str | None, body: Any, now: datetime, make: Callable[[], UUID]
+) -> Outcome:
+    """Run `make` in one transaction, at most once per (tenant, endpoint, key); without a key, every time.
+
+    A concurrent request with the same key waits on the unique index until the first has committed, then replays. If
+    `make` raises, nothing is stored, so that the client can correct a refused request and send it with the same key.
+    Raises `IdempotencyKeyReused` if the key came with another body, `IdempotencyKeyInvalid`, `OutcomeUnknown`.
+    """
+    if key is None:
+        with _commit_observed(repeatable=False):
             return Outcome(make(), replayed=False)
     if not _KEY.fullmatch(key):
         raise IdempotencyKeyInvalid
-    mark = fingerprint(body)
-    with _known_end(repeatable=True):
+    with _commit_observed(repeatable=True):
         request, created = IdempotentRequest.objects.get_or_create(
-            tenant=tenant, endpoint=endpoint, key=key, defaults={"fingerprint": mark, "created_at": now}
+            tenant_id=tenant.pk,
+            endpoint=endpoint,
+            key=key,
+            defaults={"fingerprint": fingerprint(body), "created_at": now},
         )
         if created:
             request.resource_id = make()
             request.save(update_fields=["resource_id"])
             return Outcome(request.resource_id, replayed=False)
-    if bytes(request.fingerprint) != mark:
+    return _replay(request, body)
+
+
+def _replay(request: IdempotentRequest, body: Any) -> Outcome:
+    if bytes(request.fingerprint) != fingerprint(body):
         raise IdempotencyKeyReused
-    assert request.resource_id is not None  # written in the transaction that made the row
+    assert request.resource_id is not None  # written in the transaction that created the row
     return Outcome(request.resource_id, replayed=True)

@@ -6,20 +6,22 @@ from django.db import models
 
 
 class Configuration(models.Model):
-    """One row: how often anything that requests are answered by was changed. Raised by triggers alone."""
+    """One row: a counter that triggers raise at every change of a configured table."""
 
     revision = models.BigIntegerField()
 
 
 class AuditEvent(models.Model):
-    """Something that somebody did to the platform or to a tenant; append-only, by a trigger (migration `0002`)."""
+    """An act on the platform or on a tenant. Append-only: a trigger in `sql/triggers.sql` refuses changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     recorded_at = models.DateTimeField(db_index=True)
-    actor = models.CharField(max_length=200, help_text="`operator:ann`, `command:root`, `key:<key_id>`, `platform`.")
-    action = models.CharField(max_length=60, help_text="`tenant.suspend`, `rollout.roll_back`, …")
+    actor = models.CharField(
+        max_length=200, help_text="For example `operator:ann`, `command:root`, `key:<key_id>` or `platform`."
+    )
+    action = models.CharField(max_length=60, help_text="For example `tenant.suspend` or `rollout.roll_back`.")
     tenant = models.ForeignKey("tenants.Tenant", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
-    subject = models.CharField(max_length=200, help_text="What it was done to.")
+    subject = models.CharField(max_length=200, help_text="The object of the act.")
     details = models.JSONField(default=dict, blank=True)
 
     class Meta:
@@ -30,12 +32,12 @@ class AuditEvent(models.Model):
 
 
 class IdempotentRequest(models.Model):
-    """A POST that carried an `Idempotency-Key`, and the thing it made; committed together with that thing."""
+    """A POST with an `Idempotency-Key` and the resource that it created, committed in one transaction."""
 
     tenant = models.ForeignKey("tenants.Tenant", on_delete=models.CASCADE)
     endpoint = models.CharField(max_length=100)
     key = models.CharField(max_length=255)
-    fingerprint = models.BinaryField(max_length=32, help_text="SHA-256 of the request's body.")
+    fingerprint = models.BinaryField(max_length=32, help_text="SHA-256 of the request's parsed body.")
     resource_id = models.UUIDField(null=True)
     created_at = models.DateTimeField(db_index=True)
 

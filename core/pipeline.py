@@ -36,7 +36,7 @@ def run_pipelined(*functions: PipelinedQuery[Any]) -> list[Any]:
     connection.ensure_connection()
     with connection.wrap_database_errors:
         raw: psycopg.Connection[Any] = connection.connection
-        # The server binds the parameters, unlike with Django's own cursors: the text stays the same and is planned once.
+        # The server binds the parameters, unlike with Django's cursors: the text stays the same, so it is planned once.
         cursors = [psycopg.Cursor(raw) for _ in queries]
         with raw.pipeline():
             for cursor, query in zip(cursors, queries, strict=True):

@@ -1,8 +1,8 @@
 """Caches reads of configured tables in each process, until any configured table changes.
 
 A trigger raises one revision in the transaction of each change of a configured table. A cached answer belongs to a
-revision. A request reads the revision once, when it begins: a revoked key, a lower limit or a moved route holds from its
-commit on, in every process, and a request reads one row instead of ten.
+revision. A request reads the revision once, when it begins: a revoked key, a lower limit or a moved route takes effect
+with its commit, in every process, and a request reads one row instead of ten.
 
 A request on the hot path does not read even that row: it optimistically assumes the revision that this process saw last
 (`optimistic`), and validates it on the round trip that writes its job (`revision_validate`). If the revision has moved,
@@ -54,8 +54,8 @@ def revision_validate() -> PipelinedQuery[None]:
 def optimistic(function: Callable[P, R], *, is_final: Callable[[R], bool]) -> Callable[P, R]:
     """Wrap `function` so that it assumes the cached revision, and runs again where that was wrong.
 
-    The function must validate the revision with what it writes, or be repeatable. An answer for which `is_final` is true
-    does not depend on the configuration and is given unvalidated.
+    The function must validate the revision with what it writes, or be repeatable. An answer for which `is_final` is
+    true does not depend on the configuration and is given unvalidated.
     """
 
     @wraps(function)

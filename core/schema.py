@@ -1,8 +1,8 @@
 """Brings the database to this version's schema: Django's migrations, then the SQL files of each app.
 
-Functions, triggers and views follow from the code, so they are no migrations: each app keeps them in `sql/`, and all of
-them are applied again, idempotently, after every migration. Views go before the migrations run, since PostgreSQL changes
-no column that a view reads.
+Functions, triggers and views follow from the code, so they are no migrations. Each app keeps them in `sql/`, and all of
+them are applied again, idempotently, after every migration. Views are dropped before the migrations run, because
+PostgreSQL changes no column that a view reads.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ class SchemaTooOld(DomainError):
 
 
 def schema_migrate(*, provider_name: str) -> None:
-    """Run what is missing and apply the SQL files; processes that do so at once take turns. Raises `SchemaTooOld`."""
+    """Run missing migrations and apply the SQL files; concurrent processes take turns. Raises `SchemaTooOld`."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT pg_advisory_lock({_LOCK})")
         try:
@@ -39,7 +39,7 @@ def schema_migrate(*, provider_name: str) -> None:
 
 @transaction.atomic
 def schema_apply(*, provider_name: str) -> None:
-    """Apply the SQL files of all apps, in the apps' order. `{provider}` stands for the name of who bills, quoted."""
+    """Apply the SQL files of all apps, in the apps' order. `{provider}` is replaced by the quoted provider name."""
     _drop_views()
     with connection.cursor() as cursor:
         provider = sql.Literal(provider_name).as_string(cursor.connection)
@@ -48,12 +48,12 @@ def schema_apply(*, provider_name: str) -> None:
 
 
 def schema_files() -> list[Path]:
-    """Every app's `sql/*.sql`, in the order in which they are applied."""
+    """Return every app's `sql/*.sql` in the order in which they are applied."""
     return [file for app in apps.get_app_configs() for file in sorted(Path(app.path, "sql").glob("*.sql"))]
 
 
 def _drop_views() -> None:
-    """Without CASCADE: PostgreSQL refuses and names a view of somebody else's that is built on one of ours."""
+    """Drop our views without CASCADE: PostgreSQL refuses, and names a foreign view that is built on one of ours."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT string_agg(format('%I.%I', schemaname, viewname), ', ') FROM pg_views"

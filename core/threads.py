@@ -1,7 +1,7 @@
 """Runs the synchronous part of a request (authentication, parsing, database) on a small pool of threads.
 
-Left to itself, Django keeps a thread for each request under ASGI until the request ends; a client that waits for
-its image would hold one. Here a request borrows a thread and a pooled connection only while it works.
+Django under ASGI keeps a thread for each request until the request ends, so a client that waits for its image holds
+one. Here a request uses a thread and a pooled connection only while it works.
 """
 
 import asyncio
@@ -18,20 +18,20 @@ from django.template.response import SimpleTemplateResponse
 from rest_framework.views import APIView
 
 T = TypeVar("T")
-THREADS = 16  # as many as the database pool has connections
+THREADS = 16  # equal to the connections of the database pool
 _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="request")
-# For what is over in a moment: as many as keep the interpreter at work while PostgreSQL commits. With 16, which take it
-# from one another, a job took 2.8 CPU ms, and 1.4 of PostgreSQL's; with 4, 2.3 and 1.1.
+# Pool for short work (admission). Four threads keep the interpreter busy while PostgreSQL commits: with 16 a job costs
+# 2.8 ms of CPU instead of 2.3, and 1.4 ms of PostgreSQL's instead of 1.1 (bench-gateway).
 SHORT = ThreadPoolExecutor(4, thread_name_prefix="short")
 
 
 async def in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Calls a blocking function with this context's variables; its database connection goes back to the pool."""
+    """Call a blocking function with this context's variables; its database connection returns to the pool."""
     return await in_thread_of(_executor, function, *args, **kwargs)
 
 
 async def in_thread_of(executor: ThreadPoolExecutor, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """`in_thread` on other threads than those of the API."""
+    """Call a blocking function as `in_thread` does, on the threads of another executor."""
     call = partial(contextvars.copy_context().run, _then_return_connections, function, args, kwargs)
     return await asyncio.get_running_loop().run_in_executor(executor, call)
 
@@ -39,7 +39,7 @@ async def in_thread_of(executor: ThreadPoolExecutor, function: Callable[..., T],
 def threaded(
     view: Callable[..., HttpResponseBase], executor: ThreadPoolExecutor = _executor
 ) -> Callable[..., Coroutine[Any, Any, HttpResponseBase]]:
-    """A synchronous view as an asynchronous one."""
+    """Wrap a synchronous view as an asynchronous one."""
 
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -49,7 +49,7 @@ def threaded(
 
 
 def as_view_of(function: Any, view: type[APIView]) -> None:
-    """Marks a function as the way to a view, where Django and the OpenAPI generator look."""
+    """Mark a function as the entry of a view, for Django and for the OpenAPI generator."""
     function.cls, function.initkwargs, function.csrf_exempt = view, {}, True
     markcoroutinefunction(function)
 
@@ -65,7 +65,7 @@ def _then_return_connections(function: Callable[..., T], args: Any, kwargs: Any)
 
 
 def _render(answer: SimpleTemplateResponse) -> None:
-    """Here, as Django would start a thread to do it; one that it can await it awaits."""
+    """Render in this thread. Django would start another thread for a synchronous `render`, but awaits a coroutine."""
     answer.render()
 
     async def rendered() -> SimpleTemplateResponse:

@@ -1,8 +1,8 @@
-"""LoRA adapters as files: a canonical one becomes a table of matrices, checked against the model it is for.
+"""LoRA adapter files: a canonical file is checked against its model and becomes a table of matrices.
 
-A canonical file is safetensors with, for each module it changes, exactly three tensors:
+A canonical file is safetensors with exactly three tensors for each module that it changes:
 `<module>.lora_A.weight` [rank, in], `<module>.lora_B.weight` [out, rank] and `<module>.alpha`, a scalar.
-The module's output then gains `scale * alpha / rank * B @ A @ x`.
+It adds `scale * alpha / rank * B @ A @ x` to the module's output.
 """
 
 from collections import defaultdict
@@ -23,14 +23,14 @@ Matrices = dict[str, tuple[Tensor, Tensor]]
 
 
 class AdapterTable:
-    """An adapter's matrices by module path: A [rank, in] and B [out, rank], `alpha / rank` in B, all of one dtype."""
+    """An adapter's matrices by module path: A [rank, in] and B [out, rank] of one dtype, B times alpha / rank."""
 
     def __init__(self, sha256: str, matrices: Matrices) -> None:
         self.sha256 = sha256
         self._paths = list(matrices)
         tensors = [matrix for pair in matrices.values() for matrix in pair]
         values = torch.cat([matrix.flatten() for matrix in tensors])
-        # In one piece and pinned: a copy to a GPU is then one, made by the GPU while the CPU goes on.
+        # One pinned tensor, so that one asynchronous copy brings the adapter to a GPU.
         self._values = values.pin_memory() if torch.cuda.is_available() else values
         self._like = [torch.empty(matrix.shape, dtype=matrix.dtype, device="meta") for matrix in tensors]
 
@@ -39,14 +39,14 @@ class AdapterTable:
         return self._values.nbytes
 
     def on(self, device: torch.device | str) -> Matrices:
-        """The matrices on a device; what is done with them there comes after the copy by itself."""
+        """Copy the matrices to a device, asynchronously; work launched on the same stream waits for the copy."""
         parts = iter(_unflatten_dense_tensors(self._values.to(device, non_blocking=True), self._like))
         return {path: (next(parts), next(parts)) for path in self._paths}
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterTargets:
-    """What an adapter may change: the [out, in] of every linear layer by its path, and how high a rank has room."""
+    """The layers that an adapter may change: [out, in] of each linear layer by path, the largest rank, the dtype."""
 
     shapes: Mapping[str, tuple[int, int]]
     rank_max: int
@@ -60,7 +60,7 @@ class AdapterTargets:
 
 
 def load_adapter(path: Path, targets: AdapterTargets, *, sha256: str) -> AdapterTable:
-    """Read and check a canonical file whole, against the transformer that it is for.
+    """Read a canonical file and check all of it against the transformer's `targets`.
 
     Raises `AdapterRejected` with the code of the first check that fails: `adapter_unreadable`,
     `adapter_empty`, `adapter_key_unknown`, `adapter_incomplete`, `adapter_module_unknown`, `adapter_shape`,
@@ -70,22 +70,22 @@ def load_adapter(path: Path, targets: AdapterTargets, *, sha256: str) -> Adapter
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """What a safetensors file holds. Raises `AdapterRejected`."""
+    """Read a safetensors file. Raises `AdapterRejected` with the code `adapter_unreadable`."""
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise AdapterRejected("the file is no safetensors file", code="adapter_unreadable") from error
+        raise AdapterRejected("the file is not a safetensors file", code="adapter_unreadable") from error
 
 
 def adapter_of(tensors: Mapping[str, Tensor], targets: AdapterTargets, *, sha256: str) -> AdapterTable:
-    """The table of a canonical file's tensors. Raises `AdapterRejected` as `load_adapter` does."""
+    """Check a canonical file's tensors and make a table of them. Raises `AdapterRejected` as `load_adapter` does."""
     if not tensors:
-        raise AdapterRejected("the file holds no tensors", code="adapter_empty")
+        raise AdapterRejected("the file has no tensors", code="adapter_empty")
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         part = next((part for part in _PARTS if key.endswith(part)), None)
         if part is None:
-            raise AdapterRejected(f"{key} is no part of a canonical adapter", code="adapter_key_unknown")
+            raise AdapterRejected(f"{key} is not a tensor of a canonical adapter", code="adapter_key_unknown")
         parts[key.removesuffix(part)][part] = tensor
 
     matrices: Matrices = {}
@@ -105,14 +105,14 @@ def _checked(module: str, targets: AdapterTargets, a: Tensor, b: Tensor, alpha: 
     if rank == 0 or shapes != ((rank, in_features), (out_features, rank)) or alpha.numel() != 1:
         raise AdapterRejected(
             f"{module} is {in_features} -> {out_features}; "
-            f"A {shapes[0]}, B {shapes[1]} and alpha {tuple(alpha.shape)} don't fit it",
+            f"A {shapes[0]}, B {shapes[1]} and alpha {tuple(alpha.shape)} do not fit it",
             code="adapter_shape",
         )
     if rank > targets.rank_max:
         raise AdapterRejected(
-            f"{module} has rank {rank}; this worker has room for {targets.rank_max}", code="adapter_rank_too_large"
+            f"{module} has rank {rank}; this worker accepts up to {targets.rank_max}", code="adapter_rank_too_large"
         )
-    # Checked in the model's own precision: a float32 value may be infinite as a narrower one.
+    # Checked in the model's own dtype: a finite float32 value may be infinite in a narrower one.
     a, b = a.to(targets.dtype), (b.float() * (alpha.float().reshape(()) / rank)).to(targets.dtype)
     if not (a.isfinite().all() and b.isfinite().all()):
         raise AdapterRejected(f"{module} has values that are not finite", code="adapter_not_finite")

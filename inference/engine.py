@@ -1,9 +1,9 @@
-"""The engine: one loop that advances every image in flight, many of them together, each by one step at a time."""
+"""The engine: one loop that advances all images in flight together, each by one step at a time."""
 
 import math
 import sys
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -12,23 +12,25 @@ from typing import Any, TypeVar
 import structlog
 
 from inference import metrics
-from inference.attribution import Clock, Meter
+from inference.attribution import BusyTimeMeter, Clock
 from inference.errors import AdapterRejected, DeadlinePassed, OutOfMemory, WorkerStopped
-from inference.residency import NEVER_MERGE, Places
-from inference.rows import ImageRequest, Row, Shown
+from inference.merging import MergedWeights
+from inference.model_protocol import Model
+from inference.out_of_memory import run_in_halves
+from inference.preparation import Preparation
+from inference.residency import SlotAllocator
+from inference.rows import ImageRequest, OnPreview, Row
 from inference.scheduler import Scheduler
-from inference.slots import RowAdapters
-from inference.stage import Model, Stage, in_parts
 
 T = TypeVar("T")
-_RATE_KEPT = 0.9  # of the rate of work measured so far, at each step
+_RATE_DECAY = 0.9  # exponential decay of the measured rate of work, per step
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step did: `adapters` counts distinct ones, `merged` the rows that took merged weights."""
+    """A step that was made: its rows, tokens, distinct adapters, rows on merged weights, and duration."""
 
     rows: tuple[Row, ...] = ()
     tokens: int = 0
@@ -38,62 +40,65 @@ class Step:
 
 
 class Engine:
-    """Steps images on a model. `submit` from any thread; one thread runs `run` (see `start`), or calls `step`."""
+    """Steps images on a model. Call `submit` from any thread; after `start`, one thread runs the loop.
+
+    Without `start`, the caller makes the steps itself by calling `step`.
+    """
 
     def __init__(self, model: Model, *, clock: Clock, scheduler: Scheduler[Row], step_seconds_max: float) -> None:
-        """A step takes about `step_seconds_max` at most, unless one row alone takes longer."""
+        """A step takes at most about `step_seconds_max`, unless one row alone takes longer."""
         self._model = model
         self._clock = clock
         self._scheduler = scheduler
         self._step_seconds_max = step_seconds_max
         self._work_per_second = model.work_per_second
         self._inbox: SimpleQueue[Row] = SimpleQueue()
-        self._staged: SimpleQueue[tuple[Row, Any]] = SimpleQueue()
-        self._waiting: list[Row] = []  # for room in the slots
-        self._at_stage: set[Row] = set()
-        self._slots: Places[str] = Places(model.slots)
-        self._merged: Places[Hashable] = Places(model.merged_max)
-        self._costs = model.costs
+        self._prepared: SimpleQueue[tuple[Row, Any]] = SimpleQueue()
+        self._waiting: list[Row] = []  # for adapter slots
+        self._preparing: set[Row] = set()  # rows that are prepared or decoded
+        self._adapter_slots: SlotAllocator[str] = SlotAllocator(model.adapter_slots)
         self._awake = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self.run, name="engine", daemon=True)
-        self.meter = Meter(clock, model.synchronize)
-        self._stage = Stage(model, self.meter, clock, self._came_back)
+        self.meter = BusyTimeMeter(clock, model.synchronize)
+        self._merged = MergedWeights(model, self.meter)
+        self._preparation = Preparation(model, self.meter, clock, self._on_prepared)
 
-    def submit(self, request: ImageRequest, *, shown: Shown | None = None) -> Row:
-        """Queue an image; `shown` gets its previews, on the engine's thread, and must not keep that.
+    def submit(self, request: ImageRequest, *, on_preview: OnPreview | None = None) -> Row:
+        """Queue an image. `on_preview` is called with its previews on the engine's thread and must return quickly.
 
-        Raises what is wrong with the request itself: `SizeUnsupported`, `PromptTooLong`, `AdapterRejected`. Whatever
-        goes wrong later is raised by `Row.result`.
+        Raises `SizeUnsupported`, `PromptTooLong` or `AdapterRejected` for a bad request and `WorkerStopped` after
+        `close`. Later errors are raised by `Row.result`.
         """
         if self._closing:
             raise WorkerStopped("the worker is stopping")
-        if len(request.adapters) > self._model.slots:
+        if len(request.adapters) > self._model.adapter_slots:
             raise AdapterRejected(
-                f"{len(request.adapters)} adapters on one image; at most {self._model.slots} fit",
+                f"the image has {len(request.adapters)} adapters; at most {self._model.adapter_slots} are possible",
                 code="too_many_adapters",
             )
         if not all(math.isfinite(scale) for _, scale in request.adapters):
-            raise AdapterRejected("the scale of an adapter is a finite number", code="adapter_scale_bad")
+            raise AdapterRejected("the scale of an adapter must be a finite number", code="adapter_scale_bad")
         prompt_ids = self._model.prompt_ids(request.prompt)
-        measures = request.width, request.height, len(prompt_ids)
+        size = request.width, request.height, len(prompt_ids)
         row = Row(
             request,
             prompt_ids=prompt_ids,
-            tokens=self._model.step_tokens(*measures),
-            work=self._model.step_work(*measures),
+            tokens=self._model.step_tokens(*size),
+            work=self._model.step_work(*size),
             now=self._clock(),
-            shown=shown,
+            on_preview=on_preview,
         )
         self._inbox.put(row)
         self._awake.set()
         return row
 
     def start(self) -> None:
+        """Start the loop's thread, and the preparation's on a device where two threads get more done than one."""
         if self._model.concurrent:
-            # The loop launches kernels without a pause, and the stage needs its turn at Python within a step.
+            # The loop launches kernels without a pause, and the preparation thread needs the GIL within a step.
             sys.setswitchinterval(0.0005)
-            self._stage.start()
+            self._preparation.start()
         self._thread.start()
 
     def close(self) -> None:
@@ -103,7 +108,7 @@ class Engine:
         self._thread.join()
 
     def run(self) -> None:
-        """Step until closed, asleep while there is nothing to do."""
+        """Step until closed; sleep while there is nothing to do."""
         while not self._closing:
             self._awake.clear()
             try:
@@ -111,137 +116,94 @@ class Engine:
                 if step is None or not step.rows:
                     self._awake.wait()
             except Exception as error:
-                # What a model may raise is caught where it is called: this is a fault of the engine's own.
+                # The model's exceptions are caught where it is called, so this is a fault of the engine itself.
                 log.exception("engine_fault")
                 self._end_all(error)
-        self._stage.close()
+        self._preparation.close()
         self._take_inbox()
         self._end_all(WorkerStopped("the worker was stopped"))
 
     def step(self) -> Step | None:
-        """Advance a batch by one step, and send on what that finished. None when no image is in flight."""
+        """Advance one batch by one step and hand on the rows that finished. None when no image is in flight."""
         self._take_inbox()
         self._admit()
-        if not self._stage.threaded and self._stage.work():
-            self._take_staged()
+        if not self._preparation.has_thread and self._preparation.work():
+            self._take_prepared()
         batch = self._scheduler.next_batch()
         step = self._advance(batch) if batch else Step()
         for row in batch:
-            self._show(row)
+            self._make_preview(row)
         self._retire(batch)
-        return step if batch or self._waiting or self._at_stage else None
+        return step if batch or self._waiting or self._preparing else None
 
     def _take_inbox(self) -> None:
-        """Let in what came, let go what was canceled or is too late."""
-        self._waiting.extend(_drained(self._inbox))
-        self._take_staged()
+        """Take new and prepared rows; end the canceled rows and those past their deadline."""
+        self._waiting.extend(_drain(self._inbox))
+        self._take_prepared()
         now = self._clock()
         for row in [*self._waiting, *self._scheduler.rows()]:
-            if why := row.canceled or (DeadlinePassed("its time was up") if now > row.request.deadline else None):
-                self._end(row, why)
+            is_late = now > row.request.deadline_at
+            if reason := row.cancel_reason or (DeadlinePassed("the deadline has passed") if is_late else None):
+                self._end(row, reason)
         metrics.ROWS.labels("waiting").set(len(self._waiting))
-        metrics.ROWS.labels("stage").set(len(self._at_stage))
+        metrics.ROWS.labels("preparation").set(len(self._preparing))
         metrics.ROWS.labels("running").set(len(self._scheduler))
 
     def _admit(self) -> None:
-        """Give slots to those that wait, the least served tenant's first, and send them to be prepared.
+        """Give adapter slots to waiting rows, the least served tenant's first, and have these rows prepared.
 
-        Nobody overtakes a row that waits for room, except onto adapters that others hold in place anyway.
+        No row overtakes one that waits for a free slot, except to use adapters that other rows hold in place anyway.
         """
         self._waiting.sort(key=lambda row: self._scheduler.served(row.tenant))
-        room = True
+        nobody_waits = True
         for row in list(self._waiting):
-            if self._slots.take(row.hashes, in_use_only=not room):
-                row.slots = tuple((self._slots[sha256], scale) for sha256, scale in row.composition)
-                row.has_slots = True
+            if self._adapter_slots.acquire(row.adapter_hashes, in_use_only=not nobody_waits):
+                row.adapter_slots = tuple((self._adapter_slots[sha256], scale) for sha256, scale in row.composition)
                 self._waiting.remove(row)
-                self._at_stage.add(row)
-                self._stage.prepare(row)
+                self._preparing.add(row)
+                self._preparation.prepare(row)
             else:
-                room = False
+                nobody_waits = False
 
-    def _came_back(self, row: Row, outcome: Any) -> None:
-        """From the stage, on its thread: a picture, an error, or None for a row that can step."""
-        self._staged.put((row, outcome))
+    def _on_prepared(self, row: Row, outcome: Any) -> None:
+        """Receive a row on the preparation's thread: with a picture, an error, or None if it is ready to step."""
+        self._prepared.put((row, outcome))
         self._awake.set()
 
-    def _take_staged(self) -> None:
-        for row, outcome in _drained(self._staged):
-            if row.done:  # ended meanwhile by a fault
+    def _take_prepared(self) -> None:
+        for row, outcome in _drain(self._prepared):
+            if row.done:  # an engine fault has ended it in the meantime
                 continue
-            self._at_stage.remove(row)
-            if outcome is None and not row.canceled:
+            self._preparing.remove(row)
+            if outcome is None and not row.cancel_reason:
                 self._scheduler.add(row)
             else:
-                self._end(row, row.canceled or outcome)
+                self._end(row, row.cancel_reason or outcome)
 
     def _advance(self, batch: list[Row]) -> Step:
-        begun = self._clock()
-        for row in batch:
-            row.weights = RowAdapters(row.slots)
-        for composition in {row.composition for row in batch if row.composition}:
-            self._choose_weights([row for row in batch if row.composition == composition])
-        # Side by side, rows that take the same weights share a product, and rows of one length share their attention.
+        started = self._clock()
+        self._merged.choose(batch, self._scheduler.rows())
+        # Adjacent rows on the same weights share a product, and adjacent rows of one length share their attention.
         batch.sort(key=lambda row: (-1 if row.weights.merged is None else row.weights.merged, row.tokens))
-        in_parts(self._denoise, batch, self._end)
-        seconds = self._clock() - begun
-        work = sum(row.work for row in batch)
-        if seconds > 0:
-            measured = work / seconds
-            kept = measured if math.isinf(self._work_per_second) else self._work_per_second
-            self._work_per_second = _RATE_KEPT * kept + (1 - _RATE_KEPT) * measured
-        self._scheduler.work_max = self._work_per_second * self._step_seconds_max
+        run_in_halves(self._denoise, batch, self._end)
         step = Step(
             rows=tuple(batch),
             tokens=sum(row.tokens for row in batch),
-            adapters=len({sha256 for row in batch for sha256 in row.hashes}),
+            adapters=len({sha256 for row in batch for sha256 in row.adapter_hashes}),
             merged=sum(row.weights.merged is not None for row in batch),
-            seconds=seconds,
+            seconds=self._clock() - started,
         )
-        metrics.observe_step(step)
+        if step.seconds > 0:
+            measured = sum(row.work for row in batch) / step.seconds
+            before = measured if math.isinf(self._work_per_second) else self._work_per_second
+            self._work_per_second = _RATE_DECAY * before + (1 - _RATE_DECAY) * measured
+        self._scheduler.work_max = self._work_per_second * self._step_seconds_max
+        weights = [row.weights.kind for row in batch]
+        metrics.observe_step(seconds=step.seconds, tokens=step.tokens, adapters=step.adapters, weights=weights)
         return step
 
-    def _choose_weights(self, rows: list[Row]) -> None:
-        """Unmerged or merged, for the rows of a step with one composition of adapters: what was measured to cost less.
-
-        New weights are merged if all that is left to do for rows in flight pays for it.
-        """
-        composition = rows[0].composition
-        if composition not in self._merged:
-            left = [row for row in self._scheduler.rows() if row.composition == composition]
-            token_steps = sum(row.tokens * row.steps_left for row in left)
-            steps = max(row.steps_left for row in left)
-            if not self._costs.merging_pays(token_steps=token_steps, steps=steps) or not self._merge(rows):
-                return
-        elif not self._costs.merged_is_faster(tokens=sum(row.tokens for row in rows)):
-            return
-        for row in rows:
-            if not row.holds_merged:
-                self._merged.take([composition])
-                row.holds_merged = True
-            row.weights = RowAdapters(merged=self._merged[composition])
-
-    def _merge(self, rows: list[Row]) -> bool:
-        """Make the merged weights of these rows, who asked for them; False where there is no room."""
-        first = rows[0]
-        if not self._merged.take([first.composition]):
-            return False
-        first.holds_merged = True
-        try:
-            with self.meter.charge([(row, row.work) for row in rows]):
-                self._model.merge(self._merged[first.composition], first.slots)
-        except Exception:
-            # For want of memory, most likely. The rows go on unmerged, and nobody tries again.
-            log.exception("merging_failed")
-            self._costs = NEVER_MERGE
-            self._merged.drop(first.composition)
-            first.holds_merged = False
-        else:
-            metrics.MERGES.inc()
-        return first.holds_merged
-
     def _denoise(self, rows: Sequence[Row]) -> None:
-        """One Euler step of each row; the rows stay as they are unless all of it succeeds."""
+        """Make one Euler step of each row; no row changes unless all of them succeed."""
         try:
             with self.meter.charge([(row, row.work) for row in rows]):
                 velocities = self._model.velocity(
@@ -258,7 +220,7 @@ class Engine:
             tokens = sum(row.tokens for row in rows)
             log.warning("step_out_of_memory", rows=len(rows), tokens=tokens)
             if len(rows) > 1:
-                self._scheduler.narrow(tokens)
+                self._scheduler.lower_tokens_max(tokens)
             raise
         for row, stepped, velocity in zip(rows, latents, velocities, strict=True):
             row.latents, row.velocity = stepped, velocity
@@ -266,14 +228,14 @@ class Engine:
             if row.first_step_at is None:
                 row.first_step_at = self._clock()
 
-    def _show(self, row: Row) -> None:
-        """A preview, where one is due. An image does not fail for want of one."""
-        if row.shown is None or row.done or row.steps_done not in row.request.preview_steps:
+    def _make_preview(self, row: Row) -> None:
+        """Make a preview if one is due. An error is logged and does not fail the image."""
+        if row.on_preview is None or row.done or row.steps_done not in row.request.preview_steps:
             return
         try:
             with self.meter.charge([(row, 1)]):
                 preview = self._model.preview(row.denoised)
-            row.shown(row, row.request.preview_steps.index(row.steps_done), preview)
+            row.on_preview(row, row.request.preview_steps.index(row.steps_done), preview)
         except Exception:
             log.exception("preview_failed")
 
@@ -281,35 +243,39 @@ class Engine:
         for row in batch:
             if not row.done and not row.steps_left:
                 self._scheduler.remove(row)
-                self._at_stage.add(row)
-                self._stage.decode(row)
+                self._preparing.add(row)
+                self._preparation.decode(row)
 
     def _end(self, row: Row, outcome: Any) -> None:
+        """End a row that is not being prepared, with a picture or an exception."""
         if row in self._scheduler:
             self._scheduler.remove(row)
         elif row in self._waiting:
             self._waiting.remove(row)
-        if row.has_slots:
-            self._slots.release(row.hashes)
-        if row.holds_merged:
-            self._merged.release([row.composition])
+        if row.adapter_slots is not None:
+            self._adapter_slots.release(row.adapter_hashes)
+        self._merged.release(row)
         row.latents = row.velocity = row.sequence = None
         row.finished_at = self._clock()
-        metrics.observe_end(row)
+        metrics.observe_image(
+            queue_seconds=row.seconds_until(row.started_at),
+            first_step_seconds=row.seconds_until(row.first_step_at),
+            total_seconds=None if row.steps_left else row.seconds_until(row.finished_at),
+        )
         if isinstance(outcome, Exception):
             row.future.set_exception(outcome)
         else:
             row.future.set_result(outcome)
 
     def _end_all(self, error: Exception) -> None:
-        self._take_staged()
-        for row in [*self._waiting, *self._scheduler.rows(), *self._at_stage]:
+        self._take_prepared()
+        for row in [*self._waiting, *self._scheduler.rows(), *self._preparing]:
             self._end(row, error)
-        self._at_stage.clear()
+        self._preparing.clear()
 
 
-def _drained(queue: SimpleQueue[T]) -> Iterator[T]:
-    """What is in a queue now, without waiting."""
+def _drain(queue: SimpleQueue[T]) -> Iterator[T]:
+    """Yield the entries that are in a queue now, without waiting for more."""
     with suppress(Empty):
         while True:
             yield queue.get_nowait()

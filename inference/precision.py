@@ -1,8 +1,8 @@
-"""Weights in eight bits, by torchao: half the memory of bfloat16, for a drift that `easel quality` reports.
+"""Quantisation to eight bits by torchao: half the memory of bfloat16, for a drift that `easel quality` reports.
 
-Only the large matrices of the layers are quantised. What is small and touches every token's meaning (embedders,
-modulation, captions) keeps its precision, and so do adapters, which are added unmerged: merged into rounded weights
-they would be rounded away.
+Only the large matrices of the layers are quantised. Small weights that affect every token (embedders, modulation,
+captions) keep their precision, and so do adapters. Adapters stay unmerged: merged into rounded weights they would be
+rounded away.
 """
 
 from typing import Literal
@@ -10,17 +10,18 @@ from typing import Literal
 from torch import nn
 from torch.nn import functional
 
-from inference.packed import PackedTransformer, compiled
-from inference.slots import SlotLinear
+from inference.adapter_linear import AdapterLinear
+from inference.kernels import compile_dynamic
+from inference.packed import PackedTransformer
 
 Precision = Literal["none", "int8", "fp8"]
 
 
 def quantize(transformer: PackedTransformer, precision: Precision) -> None:
-    """Quantise the weights in place: with the activations on CUDA, which has such products, else alone."""
+    """Quantise the weights in place; on CUDA, which has products of eight bits, the activations too."""
     if precision == "none":
         return
-    # Imported here: it takes a second, and most workers serve full precision.
+    # Imported here because it takes a second and most workers serve full precision.
     from torchao import quantization as ao
 
     if transformer.device.type == "cuda":
@@ -30,12 +31,12 @@ def quantize(transformer: PackedTransformer, precision: Precision) -> None:
         config = {"int8": ao.Int8WeightOnlyConfig(), "fp8": ao.Float8WeightOnlyConfig()}[precision]
     ao.quantize_(transformer.layers, config, filter_fn=_is_large)
     if transformer.device.type == "cuda":
-        # Rounding activations is many passes over them, or one kernel: uncompiled, fp8 was slower than bfloat16 (H200).
-        product = compiled(functional.linear, sizes=[(0, 0)])
+        # Compiled, rounding the activations is one kernel: uncompiled, fp8 was slower than bfloat16 (H200).
+        product = compile_dynamic(functional.linear, sizes=[(0, 0)])
         for path, module in transformer.layers.named_modules():
-            if isinstance(module, SlotLinear) and _is_large(module, path):
+            if isinstance(module, AdapterLinear) and _is_large(module, path):
                 module.product = product
 
 
 def _is_large(module: nn.Module, path: str) -> bool:
-    return isinstance(module, SlotLinear) and "modulation" not in path
+    return isinstance(module, AdapterLinear) and "modulation" not in path

@@ -1,4 +1,4 @@
-"""Who lies where: a fixed number of places, given out least recently used first. Policy alone, no tensors."""
+"""Policy of adapters on the device, without tensors: the allocation of slots, and the choice to merge."""
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -8,64 +8,69 @@ from typing import Generic, TypeVar
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 
-class Places(Generic[KeyT]):
-    """Keys in numbered places. A key that is in use stays; of the others the longest unused makes room."""
+class SlotAllocator(Generic[KeyT]):
+    """Keys in numbered slots, with reference counts: a key in use stays, the least recently used of the others goes."""
 
     def __init__(self, count: int) -> None:
         self._free = list(range(count))
-        self._place: OrderedDict[KeyT, int] = OrderedDict()  # the longest unused first
-        self._users: dict[KeyT, int] = {}
+        self._slots: OrderedDict[KeyT, int] = OrderedDict()  # the least recently used first
+        self._references: dict[KeyT, int] = {}
 
     def __contains__(self, key: KeyT) -> bool:
-        return key in self._place
+        return key in self._slots
 
     def __getitem__(self, key: KeyT) -> int:
-        return self._place[key]
+        return self._slots[key]
 
-    def take(self, keys: Sequence[KeyT], *, in_use_only: bool = False) -> bool:
-        """Use all of `keys`, or none of them and say False.
+    def acquire(self, keys: Sequence[KeyT], *, in_use_only: bool = False) -> bool:
+        """Reference all of `keys` and return True, or none of them and return False.
 
-        `in_use_only` takes none that isn't in use already: for who may not overtake somebody waiting for room.
+        With `in_use_only`, acquire only keys that are in use already: such a caller does not overtake the callers
+        that wait for a free slot.
         """
         wanted = list(dict.fromkeys(keys))
-        idle = [key for key in self._place if key not in self._users and key not in wanted]
-        new = [key for key in wanted if key not in self._place]
-        if len(new) > len(self._free) + len(idle) or (in_use_only and any(key not in self._users for key in wanted)):
+        idle = [key for key in self._slots if key not in self._references and key not in wanted]
+        new = [key for key in wanted if key not in self._slots]
+        if len(new) > len(self._free) + len(idle):
+            return False
+        if in_use_only and any(key not in self._references for key in wanted):
             return False
         for key in new:
-            self._place[key] = self._free.pop() if self._free else self._place.pop(idle.pop(0))
+            self._slots[key] = self._free.pop() if self._free else self._slots.pop(idle.pop(0))
         for key in wanted:
-            self._users[key] = self._users.get(key, 0) + 1
-            self._place.move_to_end(key)
+            self._references[key] = self._references.get(key, 0) + 1
+            self._slots.move_to_end(key)
         return True
 
     def release(self, keys: Sequence[KeyT]) -> None:
+        """Drop one reference to each of `keys`; they stay resident until their slots are needed."""
         for key in dict.fromkeys(keys):
-            self._users[key] -= 1
-            if not self._users[key]:
-                del self._users[key]
+            self._references[key] -= 1
+            if not self._references[key]:
+                del self._references[key]
 
     def drop(self, key: KeyT) -> None:
-        """Empty a place at once, users or not: what was to lie there could not be made."""
-        self._free.append(self._place.pop(key))
-        self._users.pop(key, None)
+        """Free a slot at once, referenced or not, because it could not be filled."""
+        self._free.append(self._slots.pop(key))
+        self._references.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterCosts:
-    """Measured when the model is loaded, in seconds: what decides between unmerged and merged adapters."""
+    """Seconds measured when the model is loaded, from which unmerged or merged adapters are chosen."""
 
-    unmerged_per_token: float  # that a step takes longer for a token with an adapter than for one without
-    merge: float  # to make merged weights of one adapter
-    merged_per_step: float  # that a step takes longer for a row whose weights are its own
+    unmerged_per_token_seconds: float  # extra time of a step for each token with an unmerged adapter
+    merge_seconds: float  # time to merge one adapter into a copy of the weights
+    merged_per_step_seconds: float  # extra time of a step for each row with weights of its own
 
     def merging_pays(self, *, token_steps: int, steps: int) -> bool:
-        """Whether to merge for work that is left: `steps` steps, whose tokens add up to `token_steps`."""
-        return self.merge + steps * self.merged_per_step < token_steps * self.unmerged_per_token
+        """True if a merge is cheaper for the work left: `steps` steps, with `token_steps` tokens in all of them."""
+        merged = self.merge_seconds + steps * self.merged_per_step_seconds
+        return merged < token_steps * self.unmerged_per_token_seconds
 
     def merged_is_faster(self, *, tokens: int) -> bool:
-        """Whether to use weights that are merged for a step of `tokens` tokens."""
-        return self.merged_per_step < tokens * self.unmerged_per_token
+        """True if a step of `tokens` tokens is faster on weights that are already merged."""
+        return self.merged_per_step_seconds < tokens * self.unmerged_per_token_seconds
 
 
-NEVER_MERGE = AdapterCosts(unmerged_per_token=0.0, merge=0.0, merged_per_step=0.0)
+NEVER_MERGE = AdapterCosts(0.0, 0.0, 0.0)

@@ -1,4 +1,4 @@
-"""An image on its way: what was asked for, how far it is, and the handle its caller waits on."""
+"""An image in flight: its request, its progress, and the handle on which its caller waits."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -7,19 +7,19 @@ from typing import Any
 
 from PIL import Image
 
+from inference.adapter_linear import RowAdapters, ScaledSlots
 from inference.adapters import AdapterTable
 from inference.errors import Canceled, GenerationError
-from inference.slots import RowAdapters, Used
 
-Shown = Callable[["Row", int, Image.Image], None]  # a row, the number of its preview, and the preview
+OnPreview = Callable[["Row", int, Image.Image], None]  # a row, the number of its preview from 0, and the preview
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRequest:
     """One image. With the same model, equal requests give equal images, whatever else is in flight.
 
-    `deadline` is on the engine's clock: from then on the image is not worth a step. `previews` are shown on the way,
-    at equal distances, as far as there are steps between them.
+    `width` and `height` are in pixels, `adapters` are (table, scale). After `deadline_at`, on the engine's clock in
+    seconds, the image is given up. `previews` are made at equal distances, as far as there are steps between them.
     """
 
     prompt: str
@@ -29,18 +29,21 @@ class ImageRequest:
     seed: int
     adapters: tuple[tuple[AdapterTable, float], ...] = ()
     tenant: str = ""
-    deadline: float = float("inf")
+    deadline_at: float = float("inf")
     previews: int = 0
 
     @property
     def preview_steps(self) -> list[int]:
-        """After which steps a preview is shown: never after the last."""
+        """The numbers of steps after which a preview is made; the last step is never among them."""
         parts = self.previews + 1
         return sorted({self.steps * part // parts for part in range(1, parts)} - {0})
 
 
 class Row:
-    """An image in flight. A caller reads, waits and cancels; the engine alone writes."""
+    """An image in flight. A caller reads, waits and cancels; only the engine writes.
+
+    Instants (`..._at`) are seconds on the engine's clock.
+    """
 
     def __init__(
         self,
@@ -50,28 +53,27 @@ class Row:
         tokens: int,
         work: float,
         now: float,
-        shown: Shown | None = None,
+        on_preview: OnPreview | None = None,
     ) -> None:
-        """A step has this many `tokens` and costs `work` floating point operations. Times are the engine's clock."""
+        """A step of this row has `tokens` tokens and takes `work` floating point operations."""
         self.request = request
-        self.shown = shown
+        self.on_preview = on_preview
         self.prompt_ids = prompt_ids
         self.tokens = tokens
         self.work = work
-        # Sorted: the same adapters in another order are the same, and add up in the same order.
-        self.adapters = sorted(request.adapters, key=lambda used: (used[0].sha256, used[1]))
+        # Sorted, so that the same adapters in another order compare equal and are added in the same order.
+        self.adapters = sorted(request.adapters, key=lambda adapter: (adapter[0].sha256, adapter[1]))
         self.composition = tuple((table.sha256, scale) for table, scale in self.adapters)
         self.steps_done = 0
         self.gpu_seconds = 0.0
         self.submitted_at = now
-        self.started_at: float | None = None  # the begin of its first work
-        self.first_step_at: float | None = None  # the end of its first step
+        self.started_at: float | None = None  # when its first work began
+        self.first_step_at: float | None = None  # when its first step ended
         self.finished_at: float | None = None
-        self.canceled: GenerationError | None = None
+        self.cancel_reason: GenerationError | None = None
         self.future: Future[Image.Image] = Future()
-        self.slots: Used = ()  # where its adapters lie, once it has them
-        self.has_slots = False
-        self.weights = RowAdapters()  # what its next step takes
+        self.adapter_slots: ScaledSlots | None = None  # None until it is admitted
+        self.weights = RowAdapters()  # the weights of its next step
         self.holds_merged = False
         self.sequence: Any = None
         self.latents: Any = None
@@ -84,6 +86,7 @@ class Row:
 
     @property
     def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
         return self.request.width, self.request.height
 
     @property
@@ -95,7 +98,7 @@ class Row:
         return len(self.prompt_ids)
 
     @property
-    def hashes(self) -> list[str]:
+    def adapter_hashes(self) -> list[str]:
         return [sha256 for sha256, _ in self.composition]
 
     @property
@@ -104,30 +107,37 @@ class Row:
 
     @property
     def sigma(self) -> float:
-        """The noise level that the next step begins at."""
+        """The noise level at which the next step begins."""
         return self.sigmas[self.steps_done]
 
     @property
     def denoised(self) -> Any:
-        """The latents that the last step was headed for: what the picture will be, as far as is known."""
+        """The latents of the finished image as the last step predicted them."""
         return self.latents - self.sigma * self.velocity
 
     @property
     def done(self) -> bool:
         return self.future.done()
 
-    def cancel(self, why: GenerationError | None = None) -> None:
-        """Give the image up at the next step: `result` raises `why`. No effect on one that is finished."""
-        self.canceled = why or Canceled("canceled")
+    def seconds_until(self, instant_at: float | None) -> float | None:
+        """Seconds from the row's arrival to an instant; None if the instant has not come."""
+        return None if instant_at is None else instant_at - self.submitted_at
 
-    def when_done(self, told: Callable[["Row"], None]) -> None:
-        """Call `told` once the image is finished, well or not."""
-        self.future.add_done_callback(lambda _: told(self))
+    def cancel(self, reason: GenerationError | None = None) -> None:
+        """Give the image up at the next step: `result` then raises `reason`. A finished image stays as it is."""
+        self.cancel_reason = reason or Canceled("canceled")
+
+    def on_done(self, callback: Callable[["Row"], None]) -> None:
+        """Call `callback` with this row once it has succeeded or failed."""
+        self.future.add_done_callback(lambda _: callback(self))
 
     def result(self, timeout: float | None = None) -> Image.Image:
-        """Wait for the picture. Raises `GenerationError` (`Canceled` among them), or what broke instead."""
+        """Wait for the picture, at most `timeout` seconds.
+
+        Raises `GenerationError`, or `TimeoutError`, or the exception of a fault in the engine.
+        """
         return self.future.result(timeout)
 
     def wait(self) -> None:
-        """Wait until the image is finished, well or not: from then on `gpu_seconds` is final."""
+        """Wait until the image has succeeded or failed; from then on `gpu_seconds` is final."""
         self.future.exception()

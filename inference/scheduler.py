@@ -1,21 +1,21 @@
-"""Who takes the next step: policy alone, no tensors and no clock.
+"""The choice of rows for the next step. Policy alone: no tensors and no clock.
 
-Between tenants the one that was served least goes first (virtual-time counters, as in VTC: Sheng et al., OSDI 2024).
-Inside a tenant rows go by finish tag, as packets do in weighted fair queueing (Demers et al. 1989): the tenant's clock
-when the row came plus the row's whole work, where the clock runs at the work done over the rows that share it. So a
-small row overtakes large ones, equal rows end in the order they came, and none waits for ever.
+Between tenants, the least served goes first (virtual-time counters as in VTC: Sheng et al., OSDI 2024). Within a
+tenant, rows are ordered by finish tag as in weighted fair queueing (Demers et al. 1989): the tenant's virtual clock at
+the row's arrival plus the row's total work, where the virtual clock advances by the work done divided by the number of
+rows. So a small row overtakes large ones, equal rows finish in the order of their arrival, and no row starves.
 """
 
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-# A row at most this many times as large as the one that goes first may share its step: beside a much larger one, a
-# small row would take the large one's time for each of its steps.
-_LARGER_MAX = 4
+# A row joins a step only if its work is at most this many times the first row's: beside a much larger row, each step
+# of a small one would take as long as the large one's.
+_WORK_RATIO_MAX = 4
 
 
 class Schedulable(Protocol):
-    """A row. `work` is what one step of it costs, in floating point operations."""
+    """A row; `work` is the floating point operations of one of its steps, `tokens` the tokens of one."""
 
     @property
     def tenant(self) -> str: ...
@@ -34,29 +34,30 @@ RowT = TypeVar("RowT", bound=Schedulable)
 
 
 class _Queue(Generic[RowT]):
-    """The rows of one tenant by finish tag."""
+    """One tenant's rows with their finish tags, and the work done for the tenant."""
 
     def __init__(self, served: float) -> None:
         self.served = served
-        self.clock = 0.0
-        self.tags: dict[RowT, float] = {}
+        self.virtual_clock = 0.0
+        self.finish_tags: dict[RowT, float] = {}
 
     def add(self, row: RowT) -> None:
-        self.tags[row] = self.clock + row.work * row.steps_left
+        self.finish_tags[row] = self.virtual_clock + row.work * row.steps_left
 
-    def in_turn(self) -> Iterator[RowT]:
-        return iter(sorted(self.tags, key=self.tags.__getitem__))
+    def in_order(self) -> Iterator[RowT]:
+        return iter(sorted(self.finish_tags, key=self.finish_tags.__getitem__))
 
     def serve(self, work: float) -> None:
         self.served += work
-        self.clock += work / len(self.tags)
+        self.virtual_clock += work / len(self.finish_tags)
 
 
 class Scheduler(Generic[RowT]):
     """Rows that are ready to step, and the limits of one step.
 
-    A step takes at most `tokens_max` tokens (memory) and `work_max` operations (the time that it takes, and so the
-    time that a newcomer waits), and no row much larger than the first, which steps even when alone it is beyond them.
+    A step has at most `tokens_max` tokens, which bounds its memory, and `work_max` operations, which bounds its time
+    and so the wait of a new row. It has no row much larger than the first. The first row steps even if it alone
+    exceeds the limits.
     """
 
     def __init__(self, *, tokens_max: int, work_max: float = float("inf")) -> None:
@@ -65,39 +66,39 @@ class Scheduler(Generic[RowT]):
         self._queues: dict[str, _Queue[RowT]] = {}
 
     def __len__(self) -> int:
-        return sum(len(queue.tags) for queue in self._queues.values())
+        return sum(len(queue.finish_tags) for queue in self._queues.values())
 
     def __contains__(self, row: RowT) -> bool:
-        return row.tenant in self._queues and row in self._queues[row.tenant].tags
+        return row.tenant in self._queues and row in self._queues[row.tenant].finish_tags
 
     def rows(self) -> list[RowT]:
-        return [row for queue in self._queues.values() for row in queue.tags]
+        return [row for queue in self._queues.values() for row in queue.finish_tags]
 
     def add(self, row: RowT) -> None:
-        """A tenant that comes back starts level with the least served one: idling saves nothing up."""
+        """Add a row. A returning tenant starts level with the least served one: idle time earns no credit."""
         if row.tenant not in self._queues:
             self._queues[row.tenant] = _Queue(min((queue.served for queue in self._queues.values()), default=0.0))
         self._queues[row.tenant].add(row)
 
     def remove(self, row: RowT) -> None:
         queue = self._queues[row.tenant]
-        del queue.tags[row]
-        if not queue.tags:
+        del queue.finish_tags[row]
+        if not queue.finish_tags:
             del self._queues[row.tenant]
 
     def served(self, tenant: str) -> float:
-        """The work done for a tenant, level with the others' counters; one without rows has the least."""
+        """Return the work done for a tenant, on the scale of the other tenants' counters; 0 for one without rows."""
         return self._queues[tenant].served if tenant in self._queues else 0.0
 
     def next_batch(self) -> list[RowT]:
-        """The rows that step next, charged to their tenants; empty when there are none."""
+        """Choose the rows of the next step and count their work as served; empty when there are no rows."""
         batch: list[RowT] = []
         tokens, work = 0, 0.0
-        for row in self._in_turn():
+        for row in self._by_turn():
             if batch and (
                 tokens + row.tokens > self.tokens_max
                 or work + row.work > self.work_max
-                or row.work > _LARGER_MAX * batch[0].work
+                or row.work > _WORK_RATIO_MAX * batch[0].work
             ):
                 continue
             batch.append(row)
@@ -106,19 +107,19 @@ class Scheduler(Generic[RowT]):
             self._queues[row.tenant].serve(row.work)
         return batch
 
-    def _in_turn(self) -> Iterator[RowT]:
-        """Every row once: the least served tenant's first, each counted as served when it is handed out."""
+    def _by_turn(self) -> Iterator[RowT]:
+        """Yield every row once, always from the least served tenant, as if each yielded row had been served."""
         served = {tenant: queue.served for tenant, queue in self._queues.items()}
-        ordered = {tenant: queue.in_turn() for tenant, queue in self._queues.items()}
+        by_tenant = {tenant: queue.in_order() for tenant, queue in self._queues.items()}
         while served:
             tenant = min(served, key=served.__getitem__)
-            row = next(ordered[tenant], None)
+            row = next(by_tenant[tenant], None)
             if row is None:
                 del served[tenant]
             else:
                 served[tenant] += row.work
                 yield row
 
-    def narrow(self, tokens: int) -> None:
-        """A batch of this many tokens was too much for the device's memory: stay under it."""
+    def lower_tokens_max(self, tokens: int) -> None:
+        """Keep later steps below `tokens`, which was too much for the device's memory."""
         self.tokens_max = min(self.tokens_max, tokens - 1)

@@ -1,4 +1,4 @@
-"""Verbs on tenants and projects."""
+"""Creates, suspends, closes and configures tenants and their projects."""
 
 import re
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from tenants.models import (
     Tenant,
 )
 
-PIXELS_MAX = 1024 * 1024  # what a new tenant may ask for
+PIXELS_MAX = 1024 * 1024  # limit of a new tenant
 
 
 class SlugInvalid(DomainError):
-    """A name is 1 to 40 lower-case letters, digits and inner hyphens, as a DNS label is."""
+    """A name must be 1 to 40 lower-case letters, digits and inner hyphens, like a DNS label."""
 
     code = "slug_invalid"
 
 
 class TenantClosed(DomainError):
-    """This account is closed and erased: make another one."""
+    """This account is closed and being erased: create another one."""
 
     code, http_status = "tenant_closed", 409
 
@@ -39,7 +39,7 @@ class SlugTaken(DomainError):
 
 
 def tenant_create(*, slug: str, now: datetime, name: str = "", currency: str = "USD") -> tuple[Tenant, Project]:
-    """Makes a tenant with its first project, `default`. Raises `SlugInvalid`, `SlugTaken`."""
+    """Create a tenant with its first project, `default`. Raises `SlugInvalid`, `SlugTaken`."""
     if not re.fullmatch(SLUG, slug):
         raise SlugInvalid(param="name")
     with transaction.atomic():
@@ -53,7 +53,7 @@ def tenant_create(*, slug: str, now: datetime, name: str = "", currency: str = "
 
 
 def project_create(*, tenant: Tenant, slug: str, now: datetime, labels: Mapping[str, str] | None = None) -> Project:
-    """Adds a project to a tenant. Raises `SlugInvalid`, `SlugTaken`."""
+    """Add a project to a tenant. Raises `SlugInvalid`, `SlugTaken`."""
     if not re.fullmatch(SLUG, slug):
         raise SlugInvalid(param="project")
     project, created = Project.objects.get_or_create(
@@ -65,25 +65,25 @@ def project_create(*, tenant: Tenant, slug: str, now: datetime, labels: Mapping[
 
 
 def tenant_suspend(*, tenant: Tenant, now: datetime) -> bool:
-    """Refuses the tenant's keys from now on; its running jobs finish. False when it is suspended already."""
+    """Refuse the tenant's keys from now on; its running jobs finish. False if it is suspended already."""
     return Tenant.objects.filter(pk=tenant.pk, suspended_at=None).update(suspended_at=now) == 1
 
 
 def tenant_resume(*, tenant: Tenant) -> bool:
-    """Lets the tenant's keys in again; False when it isn't suspended. Raises `TenantClosed`."""
+    """Accept the tenant's keys again; False if it isn't suspended. Raises `TenantClosed`."""
     if Tenant.objects.filter(pk=tenant.pk).exclude(erase_requested_at=None).exists():
         raise TenantClosed
     return Tenant.objects.filter(pk=tenant.pk).exclude(suspended_at=None).update(suspended_at=None) == 1
 
 
 def tenant_close(*, tenant: Tenant, now: datetime) -> None:
-    """Suspends a locked tenant for good and revokes its keys: it is to be erased."""
+    """Suspend a locked tenant permanently and revoke its keys, before it is erased."""
     Tenant.objects.filter(pk=tenant.pk).update(suspended_at=tenant.suspended_at or now, erase_requested_at=now)
     ApiKey.objects.filter(tenant=tenant, revoked_at=None).update(revoked_at=now)
 
 
 def tenant_forget(*, tenant: Tenant, now: datetime) -> None:
-    """Deletes what a closed tenant has here besides what its costs are attributed to: it is erased."""
+    """Erase a closed tenant's data of this room, except the rows that its costs refer to."""
     BlockListEntry.objects.filter(tenant=tenant).delete()
     IdempotentRequest.objects.filter(tenant=tenant).delete()
     ApiKey.objects.filter(tenant=tenant).update(name="")
@@ -91,7 +91,7 @@ def tenant_forget(*, tenant: Tenant, now: datetime) -> None:
 
 
 def tenant_share(*, tenant: Tenant, changes: Mapping[str, int | None]) -> Tenant:
-    """Sets `fair_share_weight` (from 1) and `running_jobs_max` (from 1; None: any): its part of pools that are busy."""
+    """Set `fair_share_weight` (at least 1) and `running_jobs_max` (at least 1; None: unlimited) for busy pools."""
     for field, value in changes.items():
         setattr(tenant, field, value)
     tenant.save(update_fields=[*changes])

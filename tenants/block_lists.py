@@ -1,6 +1,8 @@
-"""Block lists: what no prompt may hold, for all of the platform or for one tenant."""
+"""Block lists: phrases and patterns that no prompt may contain, on the platform or for one tenant.
 
-import re
+Patterns are RE2's: none can take more than linear time, so that none has to be trusted.
+"""
+
 import uuid
 from datetime import datetime
 from typing import Any
@@ -9,23 +11,22 @@ import re2
 from django.db import IntegrityError, transaction
 
 from core.errors import DomainError
+from core.text import text_unstorable_at
 from tenants.models import BlockListEntry, Tenant
 
 PATTERN_CHARS_MAX = 500
-# What RE2 may use for one pattern: a bounded size, as its time is linear in the text by construction.
+# Memory limit of one pattern. Its time needs no limit: RE2's is linear in the text.
 PATTERN_BYTES_MAX = 2**20
-# What PostgreSQL can't keep: NUL, and the lone surrogates that a terminal in another encoding gives.
-_UNUSABLE = re.compile(r"[\x00\ud800-\udfff]")
 
 
 class PatternInvalid(DomainError):
-    """A block list's entry is 1 to 500 characters of text, and a regular expression one that RE2 can run."""
+    """A pattern must be 1 to 500 characters of text, and a regular expression one that RE2 can run."""
 
     code = "pattern_invalid"
 
 
 class BlockListEntryExists(DomainError):
-    """The block list has this entry already."""
+    """The block list already has this entry."""
 
     code, http_status = "block_list_entry_exists", 409
 
@@ -33,16 +34,16 @@ class BlockListEntryExists(DomainError):
 def block_list_add(
     *, tenant: Tenant | None, kind: BlockListEntry.Kind, pattern: str, reason: str, now: datetime
 ) -> BlockListEntry:
-    """Adds an entry, the platform's where there is no tenant. Holds from the next request.
+    """Add an entry to a tenant's list, or to the platform's without a tenant. It applies from the next request on.
 
     Raises `PatternInvalid` with RE2's own reason, and `BlockListEntryExists`.
     """
-    if not pattern.strip() or len(pattern) > PATTERN_CHARS_MAX or _UNUSABLE.search(pattern):
+    if not pattern.strip() or len(pattern) > PATTERN_CHARS_MAX or text_unstorable_at(pattern):
         raise PatternInvalid(param="pattern")
     if kind == BlockListEntry.Kind.REGEX:
         _check_regex(pattern)
     elif not any(char.isalnum() for char in pattern):
-        raise PatternInvalid("a phrase has a letter or a digit: for signs alone add a regex", param="pattern")
+        raise PatternInvalid("a phrase must have a letter or a digit: for signs alone add a regex", param="pattern")
     try:
         with transaction.atomic():
             return BlockListEntry.objects.create(
@@ -53,14 +54,14 @@ def block_list_add(
 
 
 def block_list_remove(*, entry_id: uuid.UUID) -> bool:
-    """False when there is no such entry."""
+    """Remove an entry; False if there is none with this id."""
     return BlockListEntry.objects.filter(pk=entry_id).delete()[0] == 1
 
 
 def compiled(pattern: str) -> Any:
-    """Without regard to case: prompts are matched in lower case, and a pattern may be written in any.
+    """Compile a pattern that ignores case, because prompts are matched in lower case.
 
-    Raises `re2.error` for what RE2 doesn't know (look-around, back-references) or what is too large.
+    Raises `re2.error` for syntax that RE2 lacks (look-around, back-references) and for patterns that are too large.
     """
     options = re2.Options()
     options.log_errors = False
@@ -76,6 +77,4 @@ def _check_regex(pattern: str) -> None:
         text = error.args[0].decode() if isinstance(error.args[0], bytes) else str(error)
         raise PatternInvalid(f"RE2 can't run this pattern: {text}", param="pattern") from error
     if regex.search(""):
-        raise PatternInvalid(
-            "this pattern matches even an empty text, so it would refuse every prompt", param="pattern"
-        )
+        raise PatternInvalid("this pattern matches the empty text, so it would refuse every prompt", param="pattern")

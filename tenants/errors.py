@@ -10,7 +10,7 @@ class InvalidApiKey(DomainError):
 
 
 class TenantSuspended(DomainError):
-    """This account is suspended: write to the platform's operator."""
+    """This account is suspended: contact the platform's operator."""
 
     code, type, http_status = "account_suspended", "permission_error", 403
 

@@ -1,8 +1,8 @@
-"""API keys: issue, authenticate, revoke.
+"""Issues, authenticates and revokes API keys.
 
 A key is `easel_sk_<key_id>_<secret><check>`: `key_id` finds the row, `secret` is 32 random characters (about 190
-bits), `check` is the CRC-32 of everything before it in base 62, so that secret scanners, and we, can tell a real
-key from a look-alike without asking the database.
+bits), `check` is the CRC-32 of everything before it in base 62, so that secret scanners and we can tell a real
+key from a look-alike without a query.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _SHAPE = re.compile(r"easel_sk_([0-9A-Za-z]{12})_([0-9A-Za-z]{32})([0-9A-Za-z]{6
 def key_issue(
     *, project: Project, pepper: str, now: datetime, scopes: Collection[str] = Scope.values, name: str = ""
 ) -> tuple[ApiKey, str]:
-    """Makes a key and returns it with its secret text, which is not kept and can't be shown again."""
+    """Create a key; return it with its secret text, which is not stored and can't be shown again."""
     key_id, secret = _random_text(12), _random_text(32)
     body = f"easel_sk_{key_id}_{secret}"
     key = ApiKey.objects.create(
@@ -42,16 +42,16 @@ def key_issue(
 
 
 def key_authenticate(text: str, *, pepper: str) -> ApiKey:
-    """The live key that `text` is, with its tenant and project.
+    """Return the live key of this text, with its tenant and project.
 
-    Raises `InvalidApiKey` for a malformed, unknown, wrong or revoked key, in words that don't tell which, and
+    Raises `InvalidApiKey` for a malformed, unknown, wrong or revoked key, without saying which, and
     `TenantSuspended`.
     """
     shape = _SHAPE.fullmatch(text)
     if not shape or _check(text[: -len(shape[3])]) != shape[3]:
         raise InvalidApiKey
     key = _key(shape[1])
-    # Hashed also for an unknown key, so that the time taken doesn't tell whether it exists.
+    # Also hashed for an unknown key, so that the response time doesn't reveal if the key exists.
     matches = hmac.compare_digest(_hash(shape[2], pepper), bytes(key.secret_hash) if key else b"")
     if key is None or not matches or key.revoked_at is not None:
         raise InvalidApiKey
@@ -61,7 +61,7 @@ def key_authenticate(text: str, *, pepper: str) -> ApiKey:
 
 
 def key_confirm(key: ApiKey) -> None:
-    """For what goes on long after its request was let in. Raises `InvalidApiKey`, `TenantSuspended` as of now."""
+    """Check that a key is still live, long after its request began. Raises `InvalidApiKey`, `TenantSuspended`."""
     row = ApiKey.objects.select_related("tenant").filter(pk=key.pk, revoked_at=None).first()
     if row is None:
         raise InvalidApiKey
@@ -70,13 +70,13 @@ def key_confirm(key: ApiKey) -> None:
 
 
 def key_revoke(*, key_id: str, now: datetime) -> bool:
-    """Ends a key for good; False when there is no such live key."""
+    """Revoke a key permanently; False if there is no such live key."""
     return ApiKey.objects.filter(key_id=key_id, revoked_at=None).update(revoked_at=now) == 1
 
 
 @transaction.atomic
 def key_rotate(*, key: ApiKey, pepper: str, now: datetime) -> tuple[ApiKey, str]:
-    """Issues a key like this one and revokes this one, together. Raises `InvalidApiKey` for a revoked key."""
+    """Issue a key with the same rights and revoke this one. Raises `InvalidApiKey` for a revoked key."""
     if not key_revoke(key_id=key.key_id, now=now):
         raise InvalidApiKey("this key is revoked already: issue a new one")
     return key_issue(project=key.project, pepper=pepper, now=now, scopes=key.scopes, name=key.name)

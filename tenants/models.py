@@ -1,4 +1,4 @@
-"""Who uses Easel: tenants, the projects their cost is allocated to, and the keys they call with."""
+"""Tenants, their projects and API keys, quotas and block lists."""
 
 import uuid
 
@@ -10,7 +10,7 @@ from django.db.models import Q
 # A DNS label of at most 40 characters: the slug becomes a Kubernetes namespace (`easel-t-<slug>`), a Redis key
 # prefix, an object-store prefix and a metric label.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
-RETENTION_DAYS_MAX = 3650  # what a tenant may have kept at most
+RETENTION_DAYS_MAX = 3650  # maximum of a tenant's retention
 
 
 class Tenant(models.Model):
@@ -20,17 +20,19 @@ class Tenant(models.Model):
     slug = models.CharField(max_length=40, unique=True)
     name = models.CharField(max_length=200)
     currency = models.CharField(max_length=3, default="USD")
-    running_jobs_max = models.PositiveIntegerField(null=True, blank=True, help_text="In workers' hands; others wait.")
+    running_jobs_max = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Maximum of jobs on workers at once; further jobs wait."
+    )
     fair_share_weight = models.PositiveSmallIntegerField(
         default=1, help_text="Share of a busy pool, relative to the other tenants waiting for it."
     )
     output_days = models.PositiveSmallIntegerField(
-        null=True, blank=True, help_text="How long images are kept; empty: as the platform does."
+        null=True, blank=True, help_text="Days to retain images; empty: the platform's."
     )
     job_days = models.PositiveSmallIntegerField(
-        null=True, blank=True, help_text="How long what a job says is kept; empty: as the platform does."
+        null=True, blank=True, help_text="Days to retain a job's texts; empty: the platform's."
     )
-    # Tells callers of an experiment apart once their names are deleted; gone itself when the tenant is erased.
+    # Distinguishes callers of an experiment after their names are deleted; deleted when the tenant is erased.
     caller_salt = models.UUIDField(null=True, editable=False, db_default=RandomUUID())
     suspended_at = models.DateTimeField(null=True, blank=True)
     erase_requested_at = models.DateTimeField(null=True, blank=True)
@@ -86,7 +88,7 @@ class Project(models.Model):
 
 
 class Scope(models.TextChoices):
-    """What a key may do."""
+    """A permission of a key."""
 
     GENERATE = "generate", "create, read and cancel jobs"
     ADAPTERS = "adapters", "upload, read and retire adapters"
@@ -99,7 +101,7 @@ class ApiKey(models.Model):
     """A credential `easel_sk_<key_id>_<secret>`, of which only a keyed hash of the secret is stored."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    key_id = models.CharField(max_length=16, unique=True, help_text="The readable part; safe to log.")
+    key_id = models.CharField(max_length=16, unique=True, help_text="The public part of the key, which is safe to log.")
     secret_hash = models.BinaryField(max_length=32)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="api_keys")
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="api_keys")
@@ -113,17 +115,17 @@ class ApiKey(models.Model):
 
 
 class Quota(models.Model):
-    """What a tenant may ask for, or one of its keys; an empty limit is none of its own, 0 allows nothing."""
+    """Limits of a tenant or of one of its keys. An empty field sets no limit, 0 allows nothing."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="quotas")
     api_key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="quota")
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
     concurrent_jobs_max = models.PositiveIntegerField(null=True, blank=True)
     queued_jobs_max = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Jobs that wait; empty for an account: as the platform has it."
+        null=True, blank=True, help_text="Maximum of waiting jobs; empty for an account: the platform's."
     )
     image_units_per_month = models.DecimalField(max_digits=14, decimal_places=4, null=True, blank=True)
-    pixels_max = models.PositiveIntegerField(null=True, blank=True, help_text="Largest width x height of an image.")
+    pixels_max = models.PositiveIntegerField(null=True, blank=True, help_text="Maximum of width x height of an image.")
     steps_max = models.PositiveSmallIntegerField(null=True, blank=True)
     updated_at = models.DateTimeField()
 
@@ -138,11 +140,11 @@ class Quota(models.Model):
 
 
 class MonthlyUse(models.Model):
-    """Image units that a tenant, or one of its keys, has asked for in a month (UTC), less those not delivered."""
+    """Image units that a tenant or one of its keys has requested in a month (UTC), less those not delivered."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
     api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, related_name="+")
-    month = models.DateField(help_text="Its first day.")
+    month = models.DateField(help_text="First day of the month.")
     image_units = models.DecimalField(max_digits=20, decimal_places=10)
 
     class Meta:
@@ -155,11 +157,11 @@ class MonthlyUse(models.Model):
 
 
 class BlockListEntry(models.Model):
-    """A phrase or pattern that no prompt may hold: the platform's, or one tenant's own."""
+    """A phrase or pattern that no prompt may contain: the platform's, or one tenant's own."""
 
     class Kind(models.TextChoices):
-        PHRASE = "phrase", "words, however they are written"
-        REGEX = "regex", "a regular expression of RE2"
+        PHRASE = "phrase", "a phrase in any spelling"
+        REGEX = "regex", "an RE2 regular expression"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True, related_name="block_list")
@@ -177,7 +179,7 @@ class BlockListEntry(models.Model):
 
 
 class BlockListRevision(models.Model):
-    """Counts the changes of a block list (`tenant` NULL: the platform's), by a trigger: what compiled lists go by."""
+    """A counter that a trigger raises at each change of a block list (`tenant` NULL: the platform's)."""
 
     tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, null=True, related_name="+")
     revision = models.BigIntegerField()

@@ -1,4 +1,4 @@
-"""What a tenant and each of its keys may ask for. Both hold: the tightest decides, and a refusal says whose it was."""
+"""Quotas of tenants and of their keys. Both apply: the tightest decides, and a refusal names its owner."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ HIGHEST: dict[str, int] = {"image_units_per_month": 10**9, "steps_max": 2**15 - 
 
 
 class QuotaInvalid(DomainError):
-    """A limit is 0 or more, or none at all."""
+    """A limit must be 0 or more, or none."""
 
     code = "quota_invalid"
 
@@ -44,34 +44,36 @@ class ImageQuotaExceeded(DomainError):
 
 
 class ConcurrencyExceeded(DomainError):
-    """As many jobs as are allowed at once are unfinished: wait for one to end."""
+    """The limit of unfinished jobs is reached: wait for one to end."""
 
     code, type, http_status = "concurrency_limit_exceeded", "rate_limit_error", 429
 
     def __init__(self, *, limit: int, owner: str) -> None:
-        if limit == 0:  # no end of a job will change that
-            super().__init__(f"no jobs are allowed ({owner} of jobs at once is 0)")
+        if limit == 0:  # waiting doesn't help
+            super().__init__(f"no jobs are allowed ({owner} of concurrent jobs is 0)")
             return
         super().__init__(f"{limit} unfinished jobs are allowed at once ({owner}): wait for one to end")
         self.retryable, self.retry_after_seconds = True, 1
 
 
 class QueueFull(DomainError):
-    """As many jobs wait as may: send more as they are drawn."""
+    """The limit of waiting jobs is reached: try again later."""
 
     code, type, http_status = "queue_full", "rate_limit_error", 429
 
     def __init__(self, *, limit: int, owner: str, retry_after_seconds: int) -> None:
-        if limit == 0:  # no end of a job will change that
+        if limit == 0:  # waiting doesn't help
             super().__init__(f"no jobs may wait ({owner} of waiting jobs is 0)")
             return
-        super().__init__(f"{limit} jobs may wait ({owner}), and as many do: try again in {retry_after_seconds} s")
+        super().__init__(
+            f"{limit} jobs are waiting, which is the limit ({owner}): try again in {retry_after_seconds} s"
+        )
         self.retryable, self.retry_after_seconds = True, retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
-    """A limit and whose it is, as a refusal says it."""
+    """A limit, and its owner in the words of a refusal."""
 
     value: int | Decimal
     owner: str
@@ -80,30 +82,30 @@ class Bound:
 def quota_set(
     *, tenant: Tenant, api_key: ApiKey | None, limits: Mapping[str, int | Decimal | None], now: datetime
 ) -> Quota:
-    """Sets some of the limits of a tenant, or of one of its keys; None lifts a limit. Holds from the next request.
+    """Set some limits of a tenant or of one of its keys; None lifts a limit. They apply from the next request on.
 
     Raises `QuotaInvalid`.
     """
     for name, value in limits.items():
         highest = HIGHEST.get(name, INTEGER_MAX)
         if name not in LIMITS:
-            raise QuotaInvalid(f"there is no limit {name!r}: there are {', '.join(LIMITS)}")
+            raise QuotaInvalid(f"unknown limit {name!r}; the limits are {', '.join(LIMITS)}")
         if value is not None and not (_is_amount(value, name) and 0 <= value <= highest):
-            places = " with at most 4 places" if name == "image_units_per_month" else ""
-            raise QuotaInvalid(f"{name} is 0 to {highest}{places}, or none", param=name)
+            places = " with at most 4 decimal places" if name == "image_units_per_month" else ""
+            raise QuotaInvalid(f"{name} must be between 0 and {highest}{places}, or none", param=name)
     if api_key is not None and api_key.tenant_id != tenant.pk:
-        raise QuotaInvalid("the key is of another tenant")
+        raise QuotaInvalid("the key belongs to another tenant")
     quota, _ = Quota.objects.update_or_create(tenant=tenant, api_key=api_key, defaults={**limits, "updated_at": now})
     return quota
 
 
 def quotas_of(api_key: ApiKey) -> list[Quota]:
-    """The tenant's quota and the key's own, where there are any."""
+    """Return the quotas that apply to a key: its tenant's and its own, if they exist."""
     return [quota for quota in _quotas(api_key.tenant_id) if quota.api_key_id in (None, api_key.pk)]
 
 
 def quotas_locked(api_key: ApiKey) -> list[Quota]:
-    """`quotas_of` just now; a tenant's admissions take turns from here to the commit."""
+    """Return the current quotas of a key, and make its tenant's admissions take turns until the commit."""
     rows = Quota.objects.filter(tenant=api_key.tenant_id).order_by("id").select_for_update()
     return [quota for quota in rows if quota.api_key_id in (None, api_key.pk)]
 
@@ -114,18 +116,19 @@ def _quotas(tenant_id: UUID) -> list[Quota]:
 
 
 def owner_of(quota: Quota) -> str:
+    """Return the owner of a quota in the words of a refusal."""
     return "your account's limit" if quota.api_key_id is None else "this API key's limit"
 
 
 def tightest(quotas: list[Quota], name: str) -> Bound | None:
-    """The least of a limit that is set; None where none is."""
+    """Return the lowest value of a limit with its owner; None if no quota sets it."""
     bounds = [
         Bound(value=value, owner=owner_of(quota)) for quota in quotas if (value := getattr(quota, name)) is not None
     ]
     return min(bounds, key=lambda bound: bound.value, default=None)
 
 
-# Its row locks make a tenant's admissions take turns.
+# The row locks make a tenant's admissions take turns.
 _ADD = """
 INSERT INTO tenants_monthlyuse AS monthly (tenant_id, api_key_id, month, image_units)
 VALUES (%(tenant)s, NULL, %(month)s, %(units)s), (%(tenant)s, %(key)s, %(month)s, %(units)s)
@@ -136,9 +139,9 @@ RETURNING api_key_id, image_units
 
 
 def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, now: datetime) -> PipelinedQuery[None]:
-    """Counts image units towards the month, for the tenant and for the key; in the caller's transaction.
+    """Count image units in the month, for the tenant and for the key, in the caller's transaction.
 
-    Raises `ImageQuotaExceeded`, after which the caller's transaction must not commit.
+    Raises `ImageQuotaExceeded`; the caller's transaction must then not commit.
     """
     fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_of(now), "units": image_units}
     used: dict[UUID | None, Decimal] = dict((yield Query(_ADD, fields)))
@@ -156,32 +159,34 @@ def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, no
 
 
 def units_return(*, api_key: ApiKey, image_units: Decimal, taken_at: datetime) -> None:
-    """Gives back what a job took and did not deliver."""
-    # A count that isn't there was never raised: a job from before there were counts.
+    """Return the image units that a job took but did not deliver."""
+    # A missing count was never raised, so there is nothing to lower.
     rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(taken_at))
     for holder in (Q(api_key=None), Q(api_key=api_key)):
         rows.filter(holder).update(image_units=Greatest(F("image_units") - image_units, Value(Decimal(0))))
 
 
 def units_used(api_key: ApiKey, *, now: datetime) -> dict[UUID | None, Decimal]:
-    """This month's image units: the tenant's by None, the key's by its id."""
+    """Return this month's image units: the tenant's under None, the key's under its id."""
     rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(now))
     found = rows.filter(Q(api_key=None) | Q(api_key=api_key)).values_list("api_key_id", "image_units")
     return {None: Decimal(0), api_key.pk: Decimal(0), **dict(found)}
 
 
 def month_of(now: datetime) -> date:
+    """Return the first day of the month of `now` in UTC."""
     return now.astimezone(UTC).date().replace(day=1)
 
 
 def next_month(now: datetime) -> datetime:
+    """Return the beginning of the month after `now` in UTC."""
     first = month_of(now)
     following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
     return datetime(following.year, following.month, 1, tzinfo=UTC)
 
 
 def _is_amount(value: object, name: str) -> bool:
-    """Whether the column keeps the number as it is: a column would round 0.00001 to 0, which is another limit."""
+    """Return True if the column stores the number exactly: rounding 0.00001 to 0 would set another limit."""
     if name == "image_units_per_month" and isinstance(value, Decimal):
         return value.is_finite() and value.adjusted() < 20 and value == round(value, 4)
     return isinstance(value, int) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
-"""How long what tenants made and wrote is kept: the platform's days, and a tenant's own where it has any.
+"""Retention of images and jobs: the platform's days, or a tenant's own.
 
-Days are whole (UTC): what ended on a day is kept for so many days after it, and deleted in the day that follows.
+Days are whole days in UTC. A job that ended on a day is retained for that many days after it, then deleted.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from tenants.models import RETENTION_DAYS_MAX, Tenant
 
 
 class RetentionInvalid(DomainError):
-    """Images and jobs are kept for 1 to 3650 days, images no longer than their jobs."""
+    """Images and jobs must be retained for 1 to 3650 days, images no longer than their jobs."""
 
     code = "retention_invalid"
 
 
-class KeptDays(Protocol):
-    """What the platform is configured with."""
+class RetentionDefault(Protocol):
+    """The platform's configured retention."""
 
     @property
     def output_days(self) -> int: ...
@@ -29,34 +29,36 @@ class KeptDays(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """Images are kept for `output_days`, what a job says (prompt, metadata, user, errors) for `job_days`."""
+    """Images are retained for `output_days`, a job's texts (prompt, metadata, user, errors) for `job_days`."""
 
     output_days: int
     job_days: int
 
 
-def retention_of(tenant: Tenant, *, default: KeptDays) -> Retention:
-    """What holds for a tenant. Images never outlive their job, so that fewer `job_days` alone are enough."""
+def retention_of(tenant: Tenant, *, default: RetentionDefault) -> Retention:
+    """Return a tenant's retention. Images never outlive their job, so `job_days` also limits `output_days`."""
     job_days = default.job_days if tenant.job_days is None else tenant.job_days
     output_days = default.output_days if tenant.output_days is None else tenant.output_days
     return Retention(output_days=min(output_days, job_days), job_days=job_days)
 
 
-def retention_set(*, tenant: Tenant, changes: Mapping[str, int | None], default: KeptDays) -> Retention:
-    """Sets `output_days` and `job_days`, or one of them; None: as the platform. Returns what holds then.
+def retention_set(*, tenant: Tenant, changes: Mapping[str, int | None], default: RetentionDefault) -> Retention:
+    """Set `output_days`, `job_days` or both; None: as the platform. Return the new retention.
 
-    Raises `RetentionInvalid`, also for images that would be kept longer than the platform keeps jobs.
+    Raises `RetentionInvalid`, also for images that would be retained longer than the platform retains jobs.
     """
     for field, days in changes.items():
         if days is not None and not 1 <= days <= RETENTION_DAYS_MAX:
-            raise RetentionInvalid(f"{field} is 1 to {RETENTION_DAYS_MAX}, or none for the platform's", param=field)
+            raise RetentionInvalid(
+                f"{field} must be between 1 and {RETENTION_DAYS_MAX}, or none for the platform's", param=field
+            )
         setattr(tenant, field, days)
-    holds = retention_of(tenant, default=default)
-    if tenant.output_days is not None and tenant.output_days > holds.job_days:
+    retention = retention_of(tenant, default=default)
+    if tenant.output_days is not None and tenant.output_days > retention.job_days:
         raise RetentionInvalid(
-            f"images are kept no longer than their jobs: {tenant.output_days} days need as many job days, which are"
-            f" {holds.job_days}",
+            f"images must be retained no longer than their jobs: output_days is {tenant.output_days}, job_days is"
+            f" {retention.job_days}",
             param="output_days",
         )
     tenant.save(update_fields=[*changes])
-    return holds
+    return retention

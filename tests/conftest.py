@@ -20,18 +20,32 @@ from typing import Any
 
 import django
 import pytest
-from django.db import connections
-from hypothesis import HealthCheck, settings
+from django.db import connections, transaction
 
+import tests.profiles  # noqa: F401 - registers them
 from easel_local.embedded import servers
-
-settings.register_profile("easel", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.load_profile("easel")
+from tests.template import migrated_home
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PEPPER = "only for tests"
+# Files and folders of tests that take more than ten seconds, the longest first.
+LONGEST = (
+    "/end_to_end/",
+    "/test_bench_engine.py",
+    "/test_demo_model.py",
+    "/test_packed.py",
+    "/chaos/",
+    "/test_worker_process.py",
+    "/test_job_machine.py",
+    "/test_manifests.py",
+    "/test_outages.py",
+    "/test_embedded.py",
+    "/test_money_machine.py",
+    "/test_bench_gateway.py",
+)
 
-
+# Torch takes a thread per core otherwise, and two test processes make its threads wait for each other, at full speed.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 _servers = ExitStack()
 
 
@@ -40,6 +54,7 @@ def start_servers() -> None:
     stack = _servers
     atexit.register(stack.close)
     home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-tests-", ignore_cleanup_errors=True)))
+    migrated_home(home)
     endpoints = stack.enter_context(servers(home, {}))
     os.environ.update(
         EASEL_HOME=str(home),
@@ -51,7 +66,7 @@ def start_servers() -> None:
     django.setup()
     from core.schema import schema_migrate
 
-    schema_migrate(provider_name="Easel")
+    schema_migrate(provider_name="Easel")  # roles belong to the server and not to the copied cluster
     stack.callback(connections.close_all)
 
 
@@ -68,14 +83,16 @@ else:
     os.environ.update(unused, DJANGO_SETTINGS_MODULE="easel.settings")
     django.setup()
 
-from billing.ledger import ledger  # noqa: E402
+from billing.ledger.holds import hold_take  # noqa: E402
+from billing.ledger.postings import credit_grant  # noqa: E402
 from billing.money import to_micros  # noqa: E402
 from billing.pricing.price_books import price_book_seed  # noqa: E402
+from core.pipeline import run_query  # noqa: E402
 from easel.catalog.models import ModelVersion, Pool  # noqa: E402
-from easel.catalog.versions import version_register  # noqa: E402
 from easel.jobs.lifecycle import beat  # noqa: E402
 from easel.observability.audit import accounts_match_entries, ledger_balances  # noqa: E402
 from easel.seed import DEMO_LIMITS, PRICES  # noqa: E402
+from easel.serving.versions import version_register  # noqa: E402
 from inference.contract import WorkerBeat  # noqa: E402
 from tenants.accounts import tenant_create  # noqa: E402
 from tenants.keys import key_issue  # noqa: E402
@@ -84,7 +101,10 @@ from tenants.models import ApiKey, Project, Tenant  # noqa: E402
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Processes share the tests out by file, whose fixtures are made once; those of a running stack stay together."""
+    """Processes share the tests out by file, whose fixtures are made once; those of a running stack stay together.
+
+    The longest come first, so that no process is left with one of them at the end.
+    """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByFile(LoadScopeScheduling):
@@ -92,7 +112,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return "tests/end_to_end" if file.startswith("tests/end_to_end/") else file
 
+    config.option.loadscopereorder = False  # by the number of tests, which says little
     return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest first; the others stay in the order of their files."""
+    places = {item.path: item.path.as_posix() for item in items}
+    order = {
+        path: next((place for place, name in enumerate(LONGEST) if name in posix), len(LONGEST))
+        for path, posix in places.items()
+    }
+    items.sort(key=lambda item: order[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -101,6 +132,12 @@ def the_books_balance_after_the_whole_suite() -> Iterator[None]:
 
     broken = [*ledger_balances(NOW), *accounts_match_entries(NOW)]
     assert not broken, "\n".join(broken)
+
+
+@transaction.atomic
+def take_hold(**terms: Any) -> bool:
+    """`hold_take` on a round trip and in a transaction of its own."""
+    return run_query(hold_take(**terms))
 
 
 @dataclass
@@ -124,7 +161,7 @@ def customer() -> Callable[..., Customer]:
         given = {} if scopes is None else {"scopes": scopes}
         key, secret = key_issue(project=project, pepper=PEPPER, now=NOW, **given)
         if Decimal(credit):
-            ledger.grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
+            credit_grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
         return Customer(tenant, project, key, secret)
 
     return make

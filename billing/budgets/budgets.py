@@ -1,4 +1,4 @@
-"""Budgets: what a tenant, a project or a key means to spend in a month, set, removed and shown."""
+"""Sets, removes and reads budgets: the monthly amounts that a tenant, a project or a key means to spend."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,18 +9,20 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F, OuterRef, Q, Subquery, Sum
 
-from billing.ledger import ledger
-from billing.ledger.budget_months import crossings_find
-from billing.models import Adjustment, Budget, BudgetCrossing, BudgetHold, BudgetMonth, Charge, Entry, LedgerAccount
-from billing.models import Transaction as Movement
+from billing.budgets.models import Budget, BudgetCrossing, BudgetHold, BudgetMonth
+from billing.ledger.accounts import budgeted_set
+from billing.ledger.budget_months import crossings_record
+from billing.ledger.models import Adjustment, Entry, LedgerAccount
+from billing.ledger.models import Transaction as Movement
 from billing.money import AMOUNT_MICROS_MAX
 from billing.profiles import month_begin, month_end, month_of, zone_of
+from billing.usage.models import Charge
 from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
 
 
 class BudgetInvalid(DomainError):
-    """A budget is of an account, of one of its projects or of one of its keys, in the account's currency."""
+    """A budget must belong to an account, or to one of its projects or keys."""
 
     code = "budget_invalid"
 
@@ -32,8 +34,8 @@ class BudgetNotFound(DomainError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetStanding:
-    """A budget with the counts of the month that ends at `resets_at`, in micro-units; `crossed` in percent."""
+class BudgetStatus:
+    """A budget with its counts in the month that ends at `resets_at`, and the thresholds crossed, in percent."""
 
     budget: Budget
     spent_micros: int
@@ -57,19 +59,19 @@ def budget_set(
     unfinished: Callable[[], Iterable[UUID]],
     now: datetime,
 ) -> Budget:
-    """Makes the budget of a tenant, a project or a key, or changes it; it holds for what is admitted from now on.
+    """Create or change the budget of a tenant, a project or a key; it limits the jobs admitted from now on.
 
-    A new one counts what its month was charged so far, and what is held for the jobs that `unfinished` names: those of
-    its owner that have not ended, asked for once the tenant's money stands still. A changed amount has the thresholds
-    that it hasn't reached told again. Raises `BudgetInvalid`.
+    A new budget counts its month's charges so far, and the holds of the owner's unfinished jobs. `unfinished` returns
+    their ids; it is called once the tenant's balance is locked. After a change of the amount, thresholds that are no
+    longer reached will be notified again. Raises `BudgetInvalid`.
     """
     if not 0 <= amount_micros <= AMOUNT_MICROS_MAX:
-        raise BudgetInvalid(f"a budget is 0 to {AMOUNT_MICROS_MAX} micros", param="amount_micros")
+        raise BudgetInvalid(f"a budget must be between 0 and {AMOUNT_MICROS_MAX} micros", param="amount_micros")
     if project is not None and api_key is not None:
-        raise BudgetInvalid("a budget is of a project or of a key, not of both", param="api_key")
+        raise BudgetInvalid("a budget belongs to a project or to a key, not to both", param="api_key")
     if any(owner is not None and owner.tenant_id != tenant.pk for owner in (project, api_key)):
-        raise BudgetInvalid("the project or the key is of another account")
-    ledger.budgeted_set(tenant=tenant, budgeted=True)  # and nobody else moves the tenant's money until the commit
+        raise BudgetInvalid("the project or the key belongs to another account")
+    budgeted_set(tenant=tenant, budgeted=True)  # locks the tenant's balance until the commit
     zone = zone_of(tenant.pk)
     changed = {"amount_micros": amount_micros, "hard_stop": hard_stop, "updated_at": now}
     made = {**changed, "currency": tenant.currency, "counts_from": month_begin(now, zone), "created_at": now}
@@ -81,45 +83,45 @@ def budget_set(
         _count(month, unfinished())
     reached = month.spent_micros * 100 // amount_micros if amount_micros and month.spent_micros > 0 else 0
     BudgetCrossing.objects.filter(budget_month=month, percent__gt=reached).delete()
-    crossings_find(budget, now=now)
+    crossings_record(tenant=tenant, budget_id=budget.pk, now=now)
     return budget
 
 
 @transaction.atomic
 def budget_remove(*, tenant: Tenant, budget_id: UUID) -> Budget:
-    """Takes a budget away, with its counts. Raises `BudgetNotFound`."""
-    ledger.budgeted_set(tenant=tenant, budgeted=True)
+    """Delete a budget with its counts. Raises `BudgetNotFound`."""
+    budgeted_set(tenant=tenant, budgeted=True)
     budget = budget_get(tenant=tenant, budget_id=budget_id)
     Budget.objects.filter(pk=budget_id).delete()
-    ledger.budgeted_set(tenant=tenant, budgeted=Budget.objects.filter(tenant=tenant).exists())
+    budgeted_set(tenant=tenant, budgeted=Budget.objects.filter(tenant=tenant).exists())
     return budget
 
 
 def budget_get(*, tenant: Tenant, budget_id: UUID) -> Budget:
-    """Raises `BudgetNotFound`."""
+    """Return one of a tenant's budgets. Raises `BudgetNotFound`."""
     found = Budget.objects.filter(tenant=tenant, pk=budget_id).select_related("project", "api_key").first()
     if found is None:
         raise BudgetNotFound
     return found
 
 
-def budget_standing(*, tenant: Tenant, budget_id: UUID, now: datetime) -> BudgetStanding:
-    """How a budget stands in the month of an instant. Raises `BudgetNotFound`."""
+def budget_status(*, tenant: Tenant, budget_id: UUID, now: datetime) -> BudgetStatus:
+    """Return the status of a budget in the month of `now`. Raises `BudgetNotFound`."""
     budget = budget_get(tenant=tenant, budget_id=budget_id)
-    return next(standing for standing in budgets_of(tenant, now=now) if standing.budget == budget)
+    return next(status for status in budgets_of(tenant, now=now) if status.budget == budget)
 
 
-def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStanding]:
-    """The tenant's budgets and how they stand in the month of an instant: the account's own first."""
+def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStatus]:
+    """Return the status of a tenant's budgets in the month of `now`, the account's own first."""
     zone = zone_of(tenant.pk)
     months = BudgetMonth.objects.filter(budget__tenant=tenant, month=month_of(now, zone)).prefetch_related("crossings")
     by_budget = {month.budget_id: month for month in months}
     order = (F("project__slug").asc(nulls_first=True), F("api_key__key_id").asc(nulls_first=True))
-    standings = []
+    statuses = []
     for budget in Budget.objects.filter(tenant=tenant).select_related("project", "api_key").order_by(*order):
         month = by_budget.get(budget.pk)
-        standings.append(
-            BudgetStanding(
+        statuses.append(
+            BudgetStatus(
                 budget=budget,
                 spent_micros=month.spent_micros if month else 0,
                 held_micros=month.held_micros if month else 0,
@@ -127,11 +129,11 @@ def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStanding]:
                 resets_at=month_end(now, zone),
             )
         )
-    return standings
+    return statuses
 
 
 def charged_micros(budget: Budget) -> int:
-    """What a budget's owner was charged from `counts_from` on, taxes apart: what its months have counted together."""
+    """Return the owner's charges since `counts_from`, without taxes: all months of the budget together."""
     admitted = Movement.objects.filter(kind=Movement.Kind.HOLD, reference=OuterRef("transaction__reference"))
     charges = Charge.objects.filter(
         transaction__tenant=budget.tenant_id, transaction__created_at__gte=budget.counts_from, currency=budget.currency
@@ -157,7 +159,7 @@ def _sum(rows: Any) -> int:
 
 
 def _count(month: BudgetMonth, unfinished: Iterable[UUID]) -> None:
-    """Has a new budget's first month count what was charged and is held already."""
+    """Count existing charges and holds in a new budget's first month."""
     holds = Entry.objects.filter(
         transaction__reference__in=list(unfinished),
         transaction__kind=Movement.Kind.HOLD,

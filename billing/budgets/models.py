@@ -1,4 +1,4 @@
-"""Credit and its limits: grants that expire, and budgets."""
+"""Budgets, their counts by month, and the thresholds that they have reached."""
 
 import uuid
 
@@ -9,7 +9,7 @@ from tenants.models import ApiKey, Project, Tenant
 
 
 class Budget(models.Model):
-    """What a tenant, one of its projects or keys means to spend in a month; with `hard_stop` it can spend no more."""
+    """The amount that a tenant, a project or a key means to spend in a month; `hard_stop` refuses jobs above it."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="budgets")
@@ -17,8 +17,8 @@ class Budget(models.Model):
     api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="budgets")
     amount_micros = models.BigIntegerField()
     currency = models.CharField(max_length=3)
-    hard_stop = models.BooleanField(default=False, help_text="Refuse what would go over it.")
-    counts_from = models.DateTimeField(help_text="The beginning of the month in which it was made.")
+    hard_stop = models.BooleanField(default=False, help_text="Refuse jobs that may exceed the budget.")
+    counts_from = models.DateTimeField(help_text="Beginning of the month in which the budget was created.")
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
@@ -38,10 +38,10 @@ class Budget(models.Model):
 
 
 class BudgetMonth(models.Model):
-    """What was charged to a budget in a month of its tenant's time zone, and what is held of it."""
+    """The charged and the held amount of a budget in a month of its tenant's time zone."""
 
     budget = models.ForeignKey(Budget, on_delete=models.CASCADE, related_name="months")
-    month = models.DateField(help_text="Its first day.")
+    month = models.DateField(help_text="First day of the month.")
     spent_micros = models.BigIntegerField(default=0)
     held_micros = models.BigIntegerField(default=0)
 
@@ -53,7 +53,7 @@ class BudgetMonth(models.Model):
 
 
 class BudgetHold(models.Model):
-    """What a job that has not ended may still cost a budget, of the month in which it was admitted."""
+    """The amount that an unfinished job holds of a budget, in the month in which the job was admitted."""
 
     budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="holds")
     reference = models.UUIDField(db_index=True, help_text="The job's id.")
@@ -66,7 +66,7 @@ class BudgetHold(models.Model):
 
 
 class BudgetCrossing(models.Model):
-    """A threshold that a budget's month has reached: told once, by a webhook and by e-mail."""
+    """A threshold that a budget has reached in a month: notified once by webhook and once by e-mail."""
 
     budget_month = models.ForeignKey(BudgetMonth, on_delete=models.CASCADE, related_name="crossings")
     percent = models.PositiveSmallIntegerField()

@@ -1,4 +1,4 @@
-"""Credit notes: what a final statement said wrongly, told by a document of its own, final and numbered at once."""
+"""Credit notes: documents that correct a final statement. Each is final and numbered as soon as it is issued."""
 
 import uuid
 from dataclasses import dataclass
@@ -7,22 +7,23 @@ from decimal import Decimal
 
 from django.db import transaction
 
+from billing.invoices.corrections import correction_record, final_statement_of
+from billing.invoices.models import Statement
 from billing.invoices.statements import draw_up, number
-from billing.models import Charge, Statement, UsageRecord
-from billing.usage.corrections import final_statement_of, usage_correct
+from billing.usage.models import Charge, UsageRecord
 from core.errors import DomainError
 from tenants.models import Tenant
 
 
 class CreditNoteInvalid(DomainError):
-    """There is nothing here that a credit note could correct."""
+    """A credit note can't correct this."""
 
     code, http_status = "credit_note_invalid", 409
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Right:
-    """A usage record of the statement, and the quantity that it should have said."""
+class Correction:
+    """A usage record of the statement, and its right quantity."""
 
     record: UsageRecord
     quantity: Decimal
@@ -30,18 +31,18 @@ class Right:
 
 @transaction.atomic
 def credit_note_issue(
-    *, statement: Statement, rights: list[Right], reason: str, author: str, note_id: uuid.UUID, now: datetime
+    *, statement: Statement, corrections: list[Correction], reason: str, author: str, note_id: uuid.UUID, now: datetime
 ) -> Statement:
-    """Corrects usage that is on a final statement, and tells it by a credit note with its tax and number.
+    """Correct usage on a final statement, and issue a credit note for it with tax and number.
 
-    All or nothing; the same `note_id` again changes nothing. Raises `CreditNoteInvalid`, and what `usage_correct` does.
+    The same `note_id` again changes nothing. Raises `CreditNoteInvalid`, and what `correction_record` does.
     """
     Tenant.objects.select_for_update(no_key=True).get(pk=statement.tenant_id)
-    if made := Statement.objects.filter(pk=note_id).first():
-        return made
+    if existing := Statement.objects.filter(pk=note_id).first():
+        return existing
     statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
-    if statement.kind != Statement.Kind.STATEMENT or statement.state != Statement.State.FINAL or not rights:
-        raise CreditNoteInvalid("a credit note corrects usage that is on a final statement")
+    if statement.kind != Statement.Kind.STATEMENT or statement.state != Statement.State.FINAL or not corrections:
+        raise CreditNoteInvalid("a credit note must correct usage on a final statement")
     note = Statement.objects.create(
         id=note_id,
         tenant=statement.tenant,
@@ -51,16 +52,16 @@ def credit_note_issue(
         time_zone=statement.time_zone,
         period_start=statement.period_start,
         period_end=statement.period_end,
-        # As the statement was: the tax of that day, to whom it was billed.
+        # As on the statement: its recipient and the tax of its day.
         billed_to=statement.billed_to,
         tax_name=statement.tax_name,
         tax_rate=statement.tax_rate,
         made_at=now,
     )
-    for position, right in enumerate(rights):
-        usage_correct(
-            record=right.record,
-            quantity=right.quantity,
+    for position, correction in enumerate(corrections):
+        correction_record(
+            record=correction.record,
+            quantity=correction.quantity,
             key=f"{note_id}/{position}",
             reason=reason,
             author=author,
@@ -71,23 +72,26 @@ def credit_note_issue(
 
 
 @transaction.atomic
-def usage_put_right(
+def usage_correct(
     *, record: UsageRecord, quantity: Decimal, key: uuid.UUID, reason: str, author: str, now: datetime
 ) -> tuple[UsageRecord, Statement | None]:
-    """Corrects a record wherever it stands: by a credit note if its month is final, which is returned then too.
+    """Correct a record; if its month's statement is final, issue a credit note. Return the correction and the note.
 
-    The same `key` again changes nothing. Raises what `usage_correct` does.
+    The same `key` again changes nothing. Raises what `correction_record` does.
     """
-    Tenant.objects.select_for_update(no_key=True).get(
-        pk=record.tenant_id
-    )  # so that its month isn't made final meanwhile
+    # The lock keeps the month's statement from becoming final meanwhile.
+    Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
     charge = Charge.objects.select_related("usage_record").filter(usage_record=record, kind=Charge.Kind.USAGE).first()
     note = Statement.objects.filter(pk=key).first()
     final = final_statement_of(charge) if charge and note is None else None
     if final is not None:
-        right = Right(record=record, quantity=quantity)
-        note = credit_note_issue(statement=final, rights=[right], reason=reason, author=author, note_id=key, now=now)
+        corrections = [Correction(record=record, quantity=quantity)]
+        note = credit_note_issue(
+            statement=final, corrections=corrections, reason=reason, author=author, note_id=key, now=now
+        )
     if note is not None:
         return UsageRecord.objects.get(idempotency_key=f"correction/{key}/0"), note
-    made = usage_correct(record=record, quantity=quantity, key=str(key), reason=reason, author=author, now=now)
-    return made, None
+    correction = correction_record(
+        record=record, quantity=quantity, key=str(key), reason=reason, author=author, now=now
+    )
+    return correction, None

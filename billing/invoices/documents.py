@@ -1,4 +1,4 @@
-"""What a statement looks like: as a page that prints well, as PDF, and as CSV for a spreadsheet."""
+"""Renders a statement as a page for print, as PDF, and as CSV for a spreadsheet."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from django.template.loader import render_to_string
 
 from billing.invoices.lines import projects_of
-from billing.models import Statement, StatementLine
+from billing.invoices.models import Statement, StatementLine
 from billing.money import amount_text, from_micros, places_of
 
 _OTHER_FONT = "STSong-Light"
@@ -43,7 +43,7 @@ class ShownLine:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The lines of a project with their sum; those of none are the account's."""
+    """The lines of a project with their sum; lines without a project belong to the account."""
 
     name: str
     labels: str
@@ -52,13 +52,13 @@ class Group:
 
 
 def title_of(statement: Statement) -> str:
-    """`Statement 42`, `Credit note 43`; of a draft without a number."""
+    """Return `Statement 42` or `Credit note 43`; a draft has no number."""
     name = "Credit note" if statement.kind == Statement.Kind.CREDIT_NOTE else "Statement"
     return f"{name} {statement.number}" if statement.number else name
 
 
 def period_of(statement: Statement) -> str:
-    """First and last day, in the statement's zone: `1 October 2026 to 31 October 2026`."""
+    """Return the first and last day in the statement's zone: `1 October 2026 to 31 October 2026`."""
     zone = ZoneInfo(statement.time_zone)
     last = statement.period_end - timedelta(microseconds=1)
     return f"{_day(statement.period_start, zone)} to {_day(last, zone)}"
@@ -69,7 +69,7 @@ def statement_html(statement: Statement, lines: Sequence[StatementLine]) -> str:
 
 
 def statement_csv(statement: Statement, lines: Sequence[StatementLine], *, comma: bool = False) -> Iterator[str]:
-    """Row by row. With `comma` decimals have a comma and columns a semicolon, as many spreadsheets want."""
+    """Yield CSV row by row. `comma`: decimal commas, and semicolons between columns, as many spreadsheets expect."""
     file = io.StringIO()
     rows = csv.writer(file, delimiter=";" if comma else ",", lineterminator="\r\n")
     rows.writerow(_COLUMNS)
@@ -91,9 +91,9 @@ def statement_csv(statement: Statement, lines: Sequence[StatementLine], *, comma
                 statement.currency,
             )
         )
-        yield _taken(file)
+        yield _drain(file)
     if not lines:
-        yield _taken(file)
+        yield _drain(file)
 
 
 def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes:
@@ -140,9 +140,9 @@ def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes
         table.setStyle(TableStyle([rule, ("VALIGN", (0, 0), (-1, -1), "TOP")]))
         story += [table, Spacer(0, 5 * mm)]
     if not shown["groups"]:
-        story.append(text("Nothing was charged in this month.", plain))
+        story.append(text("There were no charges in this month.", plain))
     totals = [
-        [text("Sum", plain), text(f"{shown['subtotal']} {statement.currency}", right)],
+        [text("Subtotal", plain), text(f"{shown['subtotal']} {statement.currency}", right)],
         [
             text(f"{statement.tax_name}, {shown['tax_percent']} %", plain),
             text(f"{shown['tax']} {statement.currency}", right),
@@ -160,7 +160,7 @@ def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes
         rightMargin=15 * mm,
         topMargin=15 * mm,
         bottomMargin=15 * mm,
-        # The same statement is the same file, byte for byte.
+        # Renders the same statement to the same bytes.
         invariant=1,
     )
     document.build(story, onFirstPage=_page_number, onLaterPages=_page_number)
@@ -173,7 +173,7 @@ def _page_number(canvas: Any, _document: Any) -> None:
 
 
 def _marked(words: str) -> str:
-    """Text for the PDF: what its own fonts lack is set in a font that readers have for Chinese, Greek and Cyrillic."""
+    """Return markup for the PDF. Characters that Helvetica lacks are set in a font of the reader's."""
     from reportlab.pdfbase import pdfmetrics
     from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 
@@ -224,8 +224,8 @@ def _corrects(statement: Statement) -> str:
     return f"corrects statement {statement.corrects.number}" if statement.corrects else ""
 
 
-def _day(now: datetime, zone: ZoneInfo) -> str:
-    local = now.astimezone(zone)
+def _day(instant: datetime, zone: ZoneInfo) -> str:
+    local = instant.astimezone(zone)
     return f"{local.day} {local:%B %Y}"
 
 
@@ -241,11 +241,11 @@ def _decimal(value: Decimal | None, comma: bool) -> str:
 
 
 def _cell(text: str) -> str:
-    """A spreadsheet takes what begins with one of these for a formula: a tenant's name shall be none."""
+    """Quote a text that a spreadsheet would run as a formula, such as a hostile tenant name."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _taken(file: io.StringIO) -> str:
+def _drain(file: io.StringIO) -> str:
     text = file.getvalue()
     file.seek(0)
     file.truncate()

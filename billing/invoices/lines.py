@@ -1,4 +1,4 @@
-"""What a statement sums: charges by project, meter, model and price, and adjustments."""
+"""Computes a statement's lines: charges summed by project, meter, model and price, and adjustments."""
 
 import uuid
 from collections.abc import Iterable
@@ -9,12 +9,15 @@ from django.db.models import Count, F, Q, QuerySet, Sum, TextField, Value
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Coalesce
 
-from billing.models import Adjustment, Charge, Meter, Rate, Statement, StatementLine, Transaction
+from billing.invoices.models import Statement, StatementLine
+from billing.ledger.models import Adjustment, Transaction
+from billing.pricing.models import Meter, Rate
+from billing.usage.models import Charge
 from tenants.models import Project
 
 
 def charges_of(statement: Statement) -> QuerySet[Charge]:
-    """The charges that a statement sums."""
+    """Return the charges that a statement sums."""
     if statement.kind == Statement.Kind.CREDIT_NOTE:
         return Charge.objects.filter(statement=statement)
     written = Transaction.objects.filter(
@@ -27,7 +30,7 @@ def charges_of(statement: Statement) -> QuerySet[Charge]:
 
 
 def adjustments_of(statement: Statement) -> QuerySet[Adjustment]:
-    """The adjustments that a statement tells."""
+    """Return the adjustments that a statement shows."""
     own = Q(statement=statement.pk)
     if statement.kind == Statement.Kind.STATEMENT:
         own |= Q(
@@ -37,12 +40,12 @@ def adjustments_of(statement: Statement) -> QuerySet[Adjustment]:
             created_at__gte=statement.period_start,
             created_at__lt=statement.period_end,
         )
-    # What a debt is written off against was told when it was charged.
+    # A write-off is not shown: the debt was shown when it was charged.
     return Adjustment.objects.filter(own).exclude(kind=Adjustment.Kind.WRITE_OFF)
 
 
 def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
-    """The charges that a line sums, for whoever asks why."""
+    """Return the charges that a line sums."""
     return with_model(charges_of(line.statement)).filter(
         usage_record__project=line.project,
         usage_record__meter=line.meter,
@@ -54,12 +57,14 @@ def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
 
 
 def with_model(charges: QuerySet[Charge]) -> QuerySet[Any]:
+    """Annotate charges with the model of their usage."""
     return charges.order_by().annotate(
         model=Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
     )
 
 
 def lines_of(statement: Statement) -> list[StatementLine]:
+    """Return a statement's lines, not saved: charges by project and meter, then adjustments."""
     rows = with_model(charges_of(statement)).values(
         "usage_record__project", "usage_record__meter", "model", "rate", "kind", "discount"
     )
@@ -86,8 +91,8 @@ def lines_of(statement: Statement) -> list[StatementLine]:
             kind=row["kind"],
             discount=row["discount"],
             description=_describe(rates[row["rate"]], row["kind"], row["discount"], statement.currency),
-            # What was let off is of a quantity that another line has.
-            quantity=None if row["kind"] == Charge.Kind.CAP else row["quantity"],
+            # A waiver belongs to a quantity that another line shows.
+            quantity=None if row["kind"] == Charge.Kind.WAIVER else row["quantity"],
             charges=row["charges"],
             amount_micros=row["amount"],
         )
@@ -112,13 +117,14 @@ def _describe(rate: Rate, kind: str, discount: Decimal, currency: str) -> str:
     price = f"at {rate.unit_price.normalize():f} {currency}"
     if rate.mode != Rate.Mode.FLAT:
         price = f"by {rate.mode} price"
-    of = f", {rate.gpu_class}" if rate.gpu_class else ""
+    gpu_class = f", {rate.gpu_class}" if rate.gpu_class else ""
     less = f", less {(discount * 100).normalize():f} %" if discount else ""
-    what = {Charge.Kind.CAP: "let off above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
+    prefix = {Charge.Kind.WAIVER: "waiver above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
         Charge.Kind(kind), ""
     )
-    return f"{what}{Meter(rate.meter).label}{of} {price}{less} ({rate.price_book})"
+    return f"{prefix}{Meter(rate.meter).label}{gpu_class} {price}{less} ({rate.price_book})"
 
 
 def projects_of(lines: Iterable[StatementLine]) -> dict[uuid.UUID, Project]:
+    """Return the projects of lines by their ids."""
     return Project.objects.in_bulk({line.project_id for line in lines if line.project_id})

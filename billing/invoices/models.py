@@ -1,4 +1,4 @@
-"""What tenants are told: statements, their lines, and credit notes."""
+"""Statements, credit notes and their lines."""
 
 import uuid
 from datetime import timedelta
@@ -11,36 +11,17 @@ from django.db.models import F, Q
 from tenants.models import Project, Tenant
 
 
-class BillingProfile(models.Model):
-    """How a tenant is billed; one without a row is billed in UTC and without tax."""
-
-    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="billing_profile")
-    legal_name = models.CharField(max_length=200, blank=True)
-    address = models.TextField(blank=True)
-    email = models.EmailField(blank=True, help_text="Where statements and budget notices go.")
-    tax_id = models.CharField(max_length=60, blank=True)
-    tax_name = models.CharField(max_length=40, default="Tax", help_text="As statements show it: VAT.")
-    tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.19 is 19 %.")
-    time_zone = models.CharField(
-        max_length=60, default="UTC", help_text="Of months and statements; a change holds from the next one on."
-    )
-    updated_at = models.DateTimeField()
-
-    class Meta:
-        constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
-
-
 class StatementSequence(models.Model):
-    """One row: the number of the last final document. Raised in the transaction that makes one, so none is left out."""
+    """One row: the last document's number, raised in the transaction that makes a document final, so without gaps."""
 
     last = models.PositiveBigIntegerField(default=0)
 
 
 class Statement(models.Model):
-    """What a tenant was charged in a month, or a credit note for one; a draft is made anew, a final one never changes.
+    """A tenant's document of a month, or a credit note for one. A draft is rebuilt; a final one never changes.
 
-    A tenant's periods follow each other without gap or overlap, whatever becomes of its time zone: one begins where
-    the last one ended. Ends are exclusive.
+    A tenant's periods have no gap or overlap, even when its time zone changes: one begins where the last one ended.
+    Ends are exclusive.
     """
 
     class Kind(models.TextChoices):
@@ -55,13 +36,15 @@ class Statement(models.Model):
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="statements")
     kind = models.CharField(max_length=12, choices=Kind, default=Kind.STATEMENT)
     state = models.CharField(max_length=5, choices=State, default=State.DRAFT)
-    number = models.PositiveBigIntegerField(null=True, unique=True, help_text="Without gaps, of final documents.")
+    number = models.PositiveBigIntegerField(
+        null=True, unique=True, help_text="Number of a final document, without gaps."
+    )
     corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="credit_notes")
     currency = models.CharField(max_length=3)
     time_zone = models.CharField(max_length=60)
     period_start = models.DateTimeField()
     period_end = models.DateTimeField()
-    billed_to = models.JSONField(default=dict, help_text="Name, address and tax id as they were.")
+    billed_to = models.JSONField(default=dict, help_text="Name, address and tax id at the time.")
     tax_name = models.CharField(max_length=40, default="Tax")
     tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     subtotal_micros = models.BigIntegerField(default=0)
@@ -104,7 +87,7 @@ class Statement(models.Model):
 class StatementLine(models.Model):
     """A sum of charges of one project, meter, model and price, or an adjustment.
 
-    Its charges are those of the statement with its `project`, `meter`, `model`, `rate`, `kind` and `discount`.
+    Its charges are those of the statement with the same `project`, `meter`, `model`, `rate`, `kind` and `discount`.
     """
 
     statement = models.ForeignKey(Statement, on_delete=models.CASCADE, related_name="lines")
@@ -113,11 +96,11 @@ class StatementLine(models.Model):
     meter = models.CharField(max_length=20, blank=True, help_text="Empty for an adjustment.")
     model = models.CharField(max_length=100, blank=True)
     rate = models.ForeignKey("billing.Rate", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
-    kind = models.CharField(max_length=10, default="usage", help_text="Of its charges, or of the adjustment.")
+    kind = models.CharField(max_length=10, default="usage", help_text="Kind of its charges, or of the adjustment.")
     discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     description = models.CharField(max_length=300)
     quantity = models.DecimalField(max_digits=38, decimal_places=15, null=True)
-    charges = models.PositiveIntegerField(default=0, help_text="How many it sums.")
+    charges = models.PositiveIntegerField(default=0, help_text="Number of charges in the sum.")
     amount_micros = models.BigIntegerField()
 
     class Meta:

@@ -1,12 +1,13 @@
-"""Reads of statements, and of the charges behind them."""
+"""Reads statements and their charges."""
 
 import uuid
-from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
-from billing.models import Charge, Statement, StatementLine
+from billing.invoices.models import Statement, StatementLine
+from billing.usage.models import Charge
 from core.errors import DomainError
+from core.pages import page_after
 from tenants.models import Tenant
 
 
@@ -17,21 +18,17 @@ class StatementNotFound(DomainError):
 
 
 def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> tuple[list[Statement], bool]:
-    """Statements and credit notes, the latest first, after the one named `after`; and whether there are more."""
-    rows = Statement.objects.filter(tenant=tenant).order_by("-period_start", "-made_at", "-id")
-    if after is not None:
-        last = statement_get(tenant=tenant, statement_id=after)
-        rows = rows.filter(
-            Q(period_start__lt=last.period_start)
-            | Q(period_start=last.period_start, made_at__lt=last.made_at)
-            | Q(period_start=last.period_start, made_at=last.made_at, id__lt=last.id)
-        )
-    found = list(rows[: limit + 1])
-    return found[:limit], len(found) > limit
+    """Return statements and credit notes, the latest first, those after the one named `after`; and True if more follow.
+
+    Raises `StatementNotFound` for an unknown `after`.
+    """
+    last = statement_get(tenant=tenant, statement_id=after) if after else None
+    rows = Statement.objects.filter(tenant=tenant)
+    return page_after(rows, order=("-period_start", "-made_at", "-id"), after=last, limit=limit)
 
 
 def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
-    """Raises `StatementNotFound`."""
+    """Return one of a tenant's statements. Raises `StatementNotFound`."""
     found = Statement.objects.filter(tenant=tenant, pk=statement_id).first()
     if found is None:
         raise StatementNotFound
@@ -39,7 +36,7 @@ def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
 
 
 def statement_with_id(statement_id: uuid.UUID) -> Statement:
-    """Any tenant's, for operators. Raises `StatementNotFound`."""
+    """Return any tenant's statement, for operators. Raises `StatementNotFound`."""
     found = Statement.objects.select_related("tenant").filter(pk=statement_id).first()
     if found is None:
         raise StatementNotFound(f"there is no statement {statement_id}: `easel statement list TENANT` shows them")
@@ -47,8 +44,9 @@ def statement_with_id(statement_id: uuid.UUID) -> Statement:
 
 
 def statement_numbered(number: int, *, tenant: str | None) -> Statement:
-    """The final statement or credit note of this number, of the tenant with this slug or of any. Raises
-    `StatementNotFound`.
+    """Return the final document with this number, of the tenant with this slug or of any.
+
+    Raises `StatementNotFound`.
     """
     found = Statement.objects.filter(number=number, **({"tenant__slug": tenant} if tenant else {})).first()
     if found is None:
@@ -57,17 +55,14 @@ def statement_numbered(number: int, *, tenant: str | None) -> Statement:
 
 
 def line_get(statement: Statement, *, position: int) -> StatementLine:
-    """Raises `StatementNotFound`."""
+    """Return a statement's line. Raises `StatementNotFound`."""
     found = statement.lines.filter(position=position).first()
     if found is None:
         raise StatementNotFound(f"the statement has no line {position}")
     return found
 
 
-def charges_page(charges: QuerySet[Any], *, limit: int, after: uuid.UUID | None) -> tuple[list[Charge], bool]:
-    """Charges by their ids, those after the one named `after`; and whether there are more."""
-    rows = charges.select_related("usage_record", "rate__price_book").order_by("id")
-    if after is not None:
-        rows = rows.filter(id__gt=after)
-    found = list(rows[: limit + 1])
-    return found[:limit], len(found) > limit
+def charges_page(charges: QuerySet[Charge], *, limit: int, after: uuid.UUID | None) -> tuple[list[Charge], bool]:
+    """Return charges by their ids, those after the id `after`; and True if more follow."""
+    rows = charges.select_related("usage_record", "rate__price_book")
+    return page_after(rows, order=("id",), after=Charge(id=after) if after else None, limit=limit)

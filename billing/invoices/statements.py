@@ -1,17 +1,17 @@
-"""Statements: what a tenant was charged in a month of its own time zone; drafts, and final ones with a number.
+"""Draws up statements: a tenant's charges of a month of its time zone, as drafts and as final, numbered documents.
 
-A tenant's periods follow each other without gap: the first begins with the month in which the tenant was made, the
-next where the last one ended, and each ends at a first of a month, at midnight, in the zone of the tenant's profile as
-it is then. So a change of zone makes one month some hours longer or shorter, and nothing is told twice or left out.
+A tenant's periods have no gap. The first begins with the month in which the tenant was created, the next where the last
+one ended. Each ends at midnight before the first of a month, in the zone that the tenant's profile has then. So a
+change of zone makes one month some hours longer or shorter, and no charge is billed twice or missed.
 
 A statement has the charges that were written in its period, by project, meter, model and price, and the adjustments
-that were made in it or for it. A correction that is written later belongs to the month in which it is written; one of a
-final statement is told by a credit note, which never stands on another statement.
+that were made in the period or for the statement. A later correction belongs to the month in which it is written. A
+correction of a final statement goes on a credit note, and on no other document.
 """
 
 import contextlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
@@ -19,45 +19,39 @@ from decimal import Decimal
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 
+from billing.invoices.adjustments import adjustment_record
 from billing.invoices.lines import charges_of, lines_of
-from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_record
-from billing.models import (
-    Adjustment,
-    Charge,
-    Contract,
-    Meter,
-    Rate,
-    Statement,
-    StatementLine,
-    StatementSequence,
-)
+from billing.invoices.models import Statement, StatementLine, StatementSequence
+from billing.ledger.models import Adjustment
+from billing.ledger.postings import balance_adjust, tax_charge
 from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.pricing.models import Contract, Meter, Rate
 from billing.profiles import month_begin, month_end, profile_of
+from billing.usage.models import Charge
 from billing.usage.storage import storage_days_due
 from core.errors import DomainError
 from tenants.models import Tenant
 
-# What was begun before midnight may commit after it, and the storage of a day is metered an hour after it.
+# Transactions may commit after midnight, and a day's storage is metered an hour after it.
 SETTLING = timedelta(hours=2)
-# The clocks of two zones are at most 26 hours apart: what a change of zone leaves of a month is no month of its own.
+# Two zones are at most 26 hours apart. The rest that a change of zone leaves of a month is not a month of its own.
 _ZONES_APART = timedelta(days=2)
-# How long a draft waits for somebody to look at it before it is made final by itself.
+# Time to review a draft before it becomes final by itself.
 REVIEW = timedelta(days=3)
-# Names what a statement moves for its ledger transactions; never to be changed, as it makes a repeat harmless.
+# Never change it: names in this namespace are the ledger's references, which make a repeat harmless.
 _NAMESPACE = uuid.UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
 _PLATFORM = "platform"
 
 
 class StatementNotReady(DomainError):
-    """The month is not over, or not all of it is metered: wait until it is."""
+    """The month is not over or not completely metered yet: try again later."""
 
     code, http_status, retryable = "statement_not_ready", 409, True
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From `start` until before `end`, a month of `zone`."""
+    """A month of `zone`, from `start` until just before `end`."""
 
     start: datetime
     end: datetime
@@ -65,17 +59,17 @@ class Period:
 
 
 def period_next(tenant: Tenant) -> Period:
-    """The period after the tenant's last statement: the one that goes on, or one that is over and not drawn up yet."""
+    """Return the period after the tenant's last statement, which may be over already."""
     zone = profile_of(tenant).time_zone
-    told = Statement.objects.filter(tenant=tenant, kind=Statement.Kind.STATEMENT)
-    last = told.order_by("-period_start").first()
+    statements = Statement.objects.filter(tenant=tenant, kind=Statement.Kind.STATEMENT)
+    last = statements.order_by("-period_start").first()
     start = last.period_end if last else month_begin(tenant.created_at, zone)
     return Period(start, month_end(start + _ZONES_APART, zone), zone)
 
 
 def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[StatementLine]]:
-    """What the statement of the period that goes on would say if it ended now; nothing is kept of it."""
-    statement = _begun(tenant, period_next(tenant), now)
+    """Return the next period's statement as if the period ended now, without saving it."""
+    statement = _new(tenant, period_next(tenant), now)
     lines = lines_of(statement)
     _total(statement, lines)
     return statement, lines
@@ -83,25 +77,25 @@ def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[Sta
 
 @transaction.atomic
 def statement_draft(tenant: Tenant, *, now: datetime) -> Statement:
-    """Draws up the oldest period that is over and not final, or draws it up anew. Raises `StatementNotReady`."""
+    """Create or rebuild the draft of the oldest period that is not final. Raises `StatementNotReady`."""
     _lock(tenant)
     draft = _drafts(tenant).order_by("period_start").first()
     if draft is None:
         period = period_next(tenant)
         if period.end + SETTLING > now:
             raise StatementNotReady(
-                f"the month of {tenant} ends at {period.end.isoformat()}; it is settled two hours on"
+                f"the month of {tenant} ends at {period.end.isoformat()} and is settled two hours later"
             )
-        draft = _begun(tenant, period, now)
+        draft = _new(tenant, period, now)
         draft.save(force_insert=True)
     return draw_up(draft, now)
 
 
 @transaction.atomic
 def statement_final(statement: Statement, *, now: datetime) -> Statement:
-    """Makes a draft final: its minimum and volume prices, its tax, its number. A final one stays as it is.
+    """Make a draft final, with its minimum, volume prices, tax and number; a final statement stays as it is.
 
-    All of it in one transaction, so that after a crash there is a draft or all of it. Raises `StatementNotReady`.
+    One transaction: after a crash there is the draft or the complete final statement. Raises `StatementNotReady`.
     """
     _lock(statement.tenant)
     statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
@@ -110,7 +104,7 @@ def statement_final(statement: Statement, *, now: datetime) -> Statement:
     due = storage_days_due(now=now, tenant=statement.tenant)
     unmetered = [day for day in due if datetime.combine(day, time(), UTC) < statement.period_end]
     if statement.period_end + SETTLING > now or unmetered:
-        missing = f"the storage of {unmetered[0]} is not metered" if unmetered else "the month is not settled"
+        missing = f"the storage of {unmetered[0]} is not metered" if unmetered else "the month is not settled yet"
         raise StatementNotReady(f"{missing}: the statement can't be final yet")
     _settle_volume(statement, now)
     _settle_minimum(statement, now)
@@ -119,8 +113,8 @@ def statement_final(statement: Statement, *, now: datetime) -> Statement:
 
 
 def number(statement: Statement, *, now: datetime) -> Statement:
-    """Charges the tax of a document that is drawn up and gives it its number; in the caller's transaction."""
-    ledger.tax(
+    """Charge the tax of a document and number it, in the caller's transaction."""
+    tax_charge(
         tenant=statement.tenant,
         amount_micros=statement.tax_micros,
         reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/tax"),
@@ -135,21 +129,25 @@ def number(statement: Statement, *, now: datetime) -> Statement:
     return statement
 
 
-def statements_make(*, now: datetime) -> int:
-    """Draws up the months that are over, and makes final what was looked at long enough; returns how many of both."""
-    made = 0
-    told = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")
-    tenants = Tenant.objects.annotate(told_until=Subquery(told.values("period_end")[:1]))
-    for tenant in tenants.filter(Q(told_until=None) | Q(told_until__lt=now - timedelta(days=27))).iterator():
+def statements_make(*, now: datetime, tenants: Collection[Tenant] | None = None) -> int:
+    """Draft statements of months that are over, and make reviewed drafts final; return the number of both.
+
+    `tenants` limits the work to these tenants; by default every tenant of the platform has its turn.
+    """
+    count = 0
+    chosen = Tenant.objects.all() if tenants is None else Tenant.objects.filter(pk__in={one.pk for one in tenants})
+    statements = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")
+    due = chosen.annotate(billed_until=Subquery(statements.values("period_end")[:1]))
+    for tenant in due.filter(Q(billed_until=None) | Q(billed_until__lt=now - timedelta(days=27))).iterator():
         if period_next(tenant).end + SETTLING <= now and not _drafts(tenant).exists():
             statement_draft(tenant, now=now)
-            made += 1
-    waiting = Statement.objects.filter(state=Statement.State.DRAFT, period_end__lte=now - SETTLING - REVIEW)
-    for statement in waiting.select_related("tenant").order_by("period_start"):
-        with contextlib.suppress(StatementNotReady):  # its storage will be metered
+            count += 1
+    reviewed = Statement.objects.filter(state=Statement.State.DRAFT, period_end__lte=now - SETTLING - REVIEW)
+    for statement in reviewed.filter(tenant__in=chosen).select_related("tenant").order_by("period_start"):
+        with contextlib.suppress(StatementNotReady):  # until its storage is metered
             statement_final(statement, now=now)
-            made += 1
-    return made
+            count += 1
+    return count
 
 
 def _drafts(tenant: Tenant) -> QuerySet[Statement]:
@@ -157,11 +155,11 @@ def _drafts(tenant: Tenant) -> QuerySet[Statement]:
 
 
 def _lock(tenant: Tenant) -> None:
-    """A tenant's statements are made one at a time."""
+    """Let a tenant's statements be made one at a time."""
     Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
 
 
-def _begun(tenant: Tenant, period: Period, now: datetime) -> Statement:
+def _new(tenant: Tenant, period: Period, now: datetime) -> Statement:
     profile = profile_of(tenant)
     return Statement(
         id=uuid.uuid4(),
@@ -182,7 +180,7 @@ def _begun(tenant: Tenant, period: Period, now: datetime) -> Statement:
 
 
 def draw_up(statement: Statement, now: datetime) -> Statement:
-    """Writes a draft's lines and totals anew."""
+    """Rebuild a draft's lines and totals."""
     statement.lines.all().delete()
     lines = lines_of(statement)
     StatementLine.objects.bulk_create(lines)
@@ -200,10 +198,12 @@ def _total(statement: Statement, lines: Iterable[StatementLine]) -> None:
 
 
 def _settle_volume(statement: Statement, now: datetime) -> None:
-    """What the tier that the month's sum reaches makes of all its units, less what was charged on the way."""
-    # A correction of a month before was charged by that month's sum, and is no part of this one's.
-    of_before = Q(kind=Charge.Kind.CORRECTION, usage_record__corrects__occurred_at__lt=statement.period_start)
-    volume = charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).exclude(Q(kind=Charge.Kind.CAP) | of_before)
+    """Adjust volume prices: all units at the tier that the month's sum reaches, less the amounts already charged."""
+    # A correction of an earlier month was charged by that month's sum, so it is not part of this one.
+    of_earlier_month = Q(kind=Charge.Kind.CORRECTION, usage_record__corrects__occurred_at__lt=statement.period_start)
+    volume = (
+        charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).exclude(Q(kind=Charge.Kind.WAIVER) | of_earlier_month)
+    )
     sums = (
         volume.order_by().values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
     )
@@ -239,22 +239,22 @@ def _settle_minimum(statement: Statement, now: datetime) -> None:
     )
     agreed = format_micros(contract.minimum_micros, statement.currency)
     short = max(0, contract.minimum_micros - charged)
-    _adjust(statement, Adjustment.Kind.MINIMUM, short, "minimum", f"up to the month's minimum of {agreed}", now)
+    _adjust(statement, Adjustment.Kind.MINIMUM, short, "minimum", f"difference to the monthly minimum of {agreed}", now)
 
 
 def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str, reason: str, now: datetime) -> None:
     if not amount:
         return
-    made = ledger.adjust(
+    posted = balance_adjust(
         tenant=statement.tenant,
         amount_micros=amount,
         reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"),
         now=now,
         description=reason[:200],
     )
-    if made is not None:
+    if posted is not None:
         adjustment_record(
-            made,
+            posted,
             kind=kind,
             amount_micros=amount,
             reason=reason[:200],

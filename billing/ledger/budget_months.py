@@ -1,8 +1,9 @@
-"""What counts towards budgets: what is held for jobs, and what was charged, by the month of the tenant's time zone.
+"""Counts held and charged amounts towards budgets, by the month of the tenant's time zone.
 
-The ledger counts here, in its own transactions, once it has the tenant's accounts: so a tenant's counts take turns, and
-what a budget has left is what is left after everything that was admitted before. A job counts in the month in which it
-was admitted, whatever month it ends in; what is charged without a hold counts in the month in which it is charged.
+The ledger counts in its own transactions, while it has the tenant's balance locked, so that no two jobs can take the
+same room of a budget. A hold's own query says if the tenant has budgets, so that tenants without any pay nothing for
+them. A job counts in the month in which it was admitted, whatever month it ends in. A charge without a hold counts in
+the month in which it is made.
 """
 
 from datetime import datetime
@@ -11,13 +12,12 @@ from uuid import UUID
 
 from django.db import connection
 
-from billing.models import Budget
 from billing.money import format_micros
 from billing.profiles import month_end, month_of, zone_of
 from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
 
-THRESHOLDS = (50, 80, 100)  # percent of the amount
+THRESHOLDS = (50, 80, 100)  # percent of a budget's amount
 
 
 class BudgetExceeded(DomainError):
@@ -38,13 +38,16 @@ WITH month AS (
     INSERT INTO billing_budgethold (budget_month_id, reference, amount_micros)
     SELECT id, %(reference)s, %(amount)s FROM month
 )
-SELECT budget.id, budget.amount_micros - spent_micros - held_micros + %(amount)s AS room
+SELECT budget.amount_micros, budget.amount_micros - spent_micros - held_micros + %(amount)s AS room,
+       project.slug, api_key.key_id
   FROM month JOIN billing_budget AS budget ON budget.id = month.budget_id
+       LEFT JOIN tenants_project AS project ON project.id = budget.project_id
+       LEFT JOIN tenants_apikey AS api_key ON api_key.id = budget.api_key_id
  WHERE budget.hard_stop AND spent_micros + held_micros > budget.amount_micros
  ORDER BY room LIMIT 1
 """
 
-# Every threshold that the months in `moved` have reached and that isn't written down.
+# Records every threshold that the months in `moved` have reached and that is not recorded yet.
 _CROSS = """
 INSERT INTO billing_budgetcrossing (budget_month_id, percent, spent_micros, crossed_at)
 SELECT moved.id, percent, moved.spent_micros, %(now)s
@@ -62,7 +65,7 @@ WITH over AS (
       FROM over WHERE month.id = over.budget_month_id
     RETURNING month.id, month.budget_id, month.spent_micros
 )
-{_CROSS}"""  # noqa: S608 - of constants alone
+{_CROSS}"""  # noqa: S608 - built of constants
 
 _SPEND = f"""
 WITH moved AS (
@@ -72,13 +75,13 @@ WITH moved AS (
         ON CONFLICT (budget_id, month) DO UPDATE SET spent_micros = month.spent_micros + excluded.spent_micros
     RETURNING id, budget_id, spent_micros
 )
-{_CROSS}"""  # noqa: S608 - of constants alone
+{_CROSS}"""  # noqa: S608 - built of constants
 
 _CROSS_ONE = f"""
 WITH moved AS (
     SELECT id, budget_id, spent_micros FROM billing_budgetmonth WHERE budget_id = %(budget)s AND month = %(month)s
 )
-{_CROSS}"""  # noqa: S608 - of constants alone
+{_CROSS}"""  # noqa: S608 - built of constants
 
 
 def budgets_hold(
@@ -90,53 +93,50 @@ def budgets_hold(
     reference: UUID,
     now: datetime,
 ) -> None:
-    """Holds an amount of every budget that a job of a project and key counts to; in the ledger's transaction.
+    """Hold an amount of every budget that a job of this project and key counts towards; in the ledger's transaction.
 
-    Raises `BudgetExceeded` where a hard stop has less left, after which the transaction must not commit.
+    Raises `BudgetExceeded` if a budget with a hard stop has less left; the transaction must then not commit.
     """
     zone = zone_of(tenant.pk)
-    whose: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "key": api_key and api_key.pk}
+    owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "key": api_key and api_key.pk}
+    hold: dict[str, Any] = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
     with connection.cursor() as cursor:
-        what: dict[str, Any] = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
-        cursor.execute(_HOLD, {**whose, **what})
-        over = cursor.fetchone()
-    if over is None:
+        cursor.execute(_HOLD, {**owner, **hold})
+        exceeded = cursor.fetchone()
+    if exceeded is None:
         return
-    budget_id, room = over
-    budget = Budget.objects.select_related("project", "api_key").get(pk=budget_id)
-    asked, whole, left = (
-        format_micros(micros, tenant.currency) for micros in (amount_micros, budget.amount_micros, max(0, room))
+    budget_micros, room, project_slug, key_id = exceeded
+    cost, budget, left = (
+        format_micros(micros, tenant.currency) for micros in (amount_micros, budget_micros, max(0, room))
     )
+    name = "your account's budget"
+    if project_slug is not None:
+        name = f"the budget of the project {project_slug!r}"
+    elif key_id is not None:
+        name = f"the budget of the API key {key_id}"
     raise BudgetExceeded(
-        f"this request may cost up to {asked}, and {left} is left of {owner_of(budget)} of {whole} a month;"
+        f"this request may cost up to {cost}, and {left} is left of {name} of {budget} a month;"
         f" the next month begins at {month_end(now, zone).isoformat()}"
     )
 
 
 def budgets_settle(reference: UUID, *, spent_micros: int, now: datetime) -> None:
-    """Gives back what a job held of its budgets and counts what it was charged; in the ledger's transaction."""
+    """Release what a job held of its budgets and count what it was charged; in the ledger's transaction."""
     with connection.cursor() as cursor:
         fields: dict[str, Any] = {"reference": reference, "spent": spent_micros}
         cursor.execute(_SETTLE, {**fields, "now": now, "thresholds": list(THRESHOLDS)})
 
 
 def budgets_spend(*, tenant: Tenant, project: Project | None, amount_micros: int, now: datetime) -> None:
-    """Counts what was charged, or given back if it is below zero, without a hold: never refused, and no key's."""
+    """Count a charge, or a refund if it is below zero, that had no hold: it is never refused, and belongs to no key."""
     fields: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "amount": amount_micros}
     with connection.cursor() as cursor:
         month = month_of(now, zone_of(tenant.pk))
         cursor.execute(_SPEND, {**fields, "month": month, "now": now, "thresholds": list(THRESHOLDS)})
 
 
-def crossings_find(budget: Budget, *, now: datetime) -> None:
-    """Writes down the thresholds that a budget has reached in the month of `at`."""
+def crossings_record(*, tenant: Tenant, budget_id: UUID, now: datetime) -> None:
+    """Record the thresholds that a budget has reached in the month of `now`."""
     with connection.cursor() as cursor:
-        fields: dict[str, Any] = {"budget": budget.pk, "month": month_of(now, zone_of(budget.tenant_id))}
+        fields: dict[str, Any] = {"budget": budget_id, "month": month_of(now, zone_of(tenant.pk))}
         cursor.execute(_CROSS_ONE, {**fields, "now": now, "thresholds": list(THRESHOLDS)})
-
-
-def owner_of(budget: Budget) -> str:
-    """As a refusal says it."""
-    if budget.project is not None:
-        return f"the budget of the project {budget.project.slug!r}"
-    return "your account's budget" if budget.api_key is None else f"the budget of the API key {budget.api_key.key_id}"

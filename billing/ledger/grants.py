@@ -1,8 +1,8 @@
-"""What is left of each credit grant: spent by priority, lost at its expiry.
+"""The remainder of each credit grant: consumed by priority, lost at its expiry.
 
-A hold reserves credit as a whole; grants are drawn on when it is settled, so that what a failed job had reserved was
-never taken from anywhere. All that is left of a tenant's grants is its credit and what is held, and more than that by
-what it owes on account: the next grant makes up for that first.
+A hold reserves credit as a whole. Grants are consumed when it is posted, so a failed job never took anything of a
+grant. The remainders of a tenant's grants add up to its credit plus its held credit, unless it is in debt: then they
+are more by what it owes within its credit limit, and the next grant pays that first.
 """
 
 import uuid
@@ -12,10 +12,10 @@ from typing import Any
 from django.db import connection
 from django.db.models import Sum
 
-from billing.models import CreditGrant, Entry, LedgerAccount, Transaction
+from billing.ledger.models import CreditGrant, Entry, LedgerAccount, Transaction
 
 Kind = LedgerAccount.Kind
-_DRAW = """
+_CONSUME = """
 WITH spendable AS (
     SELECT id, priority, expires_at, created_at, remaining_micros FROM billing_creditgrant
      WHERE tenant_id = %(tenant)s AND currency = %(currency)s AND remaining_micros > 0
@@ -36,43 +36,44 @@ SELECT id, %(transaction)s, micros FROM share
 """
 
 
-def drawn(made: Transaction, *, amount_micros: int) -> None:
-    """Takes what a transaction spent from the tenant's grants, as far as they go; in the ledger's transaction."""
+def grants_consume(posted: Transaction, *, amount_micros: int) -> None:
+    """Consume the tenant's grants by what a transaction spent, as far as they go; in the ledger's transaction."""
     if amount_micros:
         with connection.cursor() as cursor:
-            fields: dict[str, Any] = {"tenant": made.tenant_id, "currency": made.currency, "transaction": made.id}
-            cursor.execute(_DRAW, {**fields, "amount": amount_micros})
+            fields: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
+            cursor.execute(_CONSUME, {**fields, "amount": amount_micros})
 
 
-def granted(
-    made: Transaction,
+def grant_add(
+    posted: Transaction,
     *,
     category: CreditGrant.Category,
     priority: int = 50,
     expires_at: datetime | None = None,
 ) -> None:
-    """Keeps what a transaction gave as a grant, less what the tenant owed on account; in the ledger's transaction,
-    which holds the tenant's accounts."""
-    amount = Entry.objects.filter(transaction=made, account__kind=Kind.CREDIT).aggregate(sum=Sum("amount_micros"))[
-        "sum"
-    ]
+    """Add a grant for the credit that a transaction gave, less the debt that it paid.
+
+    Runs in the ledger's transaction, which has the tenant's balance locked.
+    """
+    entries = Entry.objects.filter(transaction=posted, account__kind=Kind.CREDIT)
+    amount = entries.aggregate(sum=Sum("amount_micros"))["sum"]
     if not amount:
         return
     accounts = LedgerAccount.objects.filter(
-        tenant=made.tenant_id, currency=made.currency, kind__in=(Kind.CREDIT, Kind.HELD)
+        tenant=posted.tenant_id, currency=posted.currency, kind__in=(Kind.CREDIT, Kind.HELD)
     )
-    have = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
-    grants = CreditGrant.objects.filter(tenant=made.tenant_id, currency=made.currency)
-    left = grants.aggregate(sum=Sum("remaining_micros"))["sum"] or 0
+    balance = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
+    grants = CreditGrant.objects.filter(tenant=posted.tenant_id, currency=posted.currency)
+    remaining = grants.aggregate(sum=Sum("remaining_micros"))["sum"] or 0
     CreditGrant.objects.create(
         id=uuid.uuid4(),
-        tenant_id=made.tenant_id,
-        transaction=made,
+        tenant_id=posted.tenant_id,
+        transaction=posted,
         category=category,
         priority=priority,
-        currency=made.currency,
+        currency=posted.currency,
         amount_micros=amount,
-        remaining_micros=min(amount, max(0, have - left)),
+        remaining_micros=min(amount, max(0, balance - remaining)),
         expires_at=expires_at,
-        created_at=made.created_at,
+        created_at=posted.created_at,
     )

@@ -1,4 +1,4 @@
-"""Where the money is: accounts, the transactions whose entries move them, and adjustments by people."""
+"""Ledger accounts, the transactions whose entries change them, credit grants, and manual adjustments."""
 
 import uuid
 
@@ -9,26 +9,26 @@ from tenants.models import Project, Tenant
 
 
 class LedgerAccount(models.Model):
-    """One of a tenant's accounts; `balance_micros` equals the sum of its entries."""
+    """One of a tenant's accounts. A trigger keeps `balance_micros` equal to the sum of its entries."""
 
     class Kind(models.TextChoices):
-        FUNDING = "funding", "where credit comes from"
-        CREDIT = "credit", "what the tenant can spend; below zero, down to its limit, what it owes on account"
-        HELD = "held", "what is reserved for jobs not settled yet"
-        REVENUE = "revenue", "what was earned, by meter"
-        RECEIVABLE = "receivable", "what the tenant owes beyond its limit, below zero: the next grant pays it first"
-        ADJUSTMENTS = "adjustments", "what was given or taken by hand"
-        EXPIRED = "expired", "credit that ran out unspent"
+        FUNDING = "funding", "source of granted credit"
+        CREDIT = "credit", "credit to spend; below zero, down to the limit: debt within the limit"
+        HELD = "held", "reserved for jobs that are not settled yet"
+        REVENUE = "revenue", "earned, by meter"
+        RECEIVABLE = "receivable", "debt beyond the limit, below zero; the next grant pays it first"
+        ADJUSTMENTS = "adjustments", "manual adjustments"
+        EXPIRED = "expired", "expired credit"
         TAX = "tax", "taxes on final statements"
-        WRITE_OFF = "write_off", "debts given up"
+        WRITE_OFF = "write_off", "debts written off"
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="accounts")
     kind = models.CharField(max_length=20, choices=Kind)
-    meter = models.CharField(max_length=20, blank=True, help_text="Of revenue; empty before it was kept by meter.")
+    meter = models.CharField(max_length=20, blank=True, help_text="Of revenue accounts only.")
     currency = models.CharField(max_length=3)
     balance_micros = models.BigIntegerField(default=0)
-    credit_limit_micros = models.BigIntegerField(default=0, help_text="How far `credit` may go below zero.")
-    budgeted = models.BooleanField(default=False, help_text="Of `credit`: whether its tenant has budgets.")
+    credit_limit_micros = models.BigIntegerField(default=0, help_text="Lowest allowed balance of `credit`, below zero.")
+    budgeted = models.BooleanField(default=False, help_text="Of `credit` accounts: the tenant has budgets.")
 
     class Meta:
         constraints = [
@@ -55,31 +55,31 @@ class LedgerAccount(models.Model):
 
 
 class Transaction(models.Model):
-    """A movement of money; its entries sum to zero."""
+    """A movement of money. Its entries sum to zero: a deferred trigger in `sql/ledger.sql` checks it."""
 
     class Kind(models.TextChoices):
-        GRANT = "grant", "credit given"
+        GRANT = "grant", "credit granted"
         HOLD = "hold", "credit reserved"
-        POST = "post", "a hold settled: charged, and the rest returned"
-        VOID = "void", "a hold returned whole"
-        CHARGE = "charge", "charged without a hold: from credit as far as it goes, the rest is owed"
-        CORRECT = "correct", "the difference that a correction of usage makes"
-        ADJUST = "adjust", "given or taken by hand"
-        EXPIRE = "expire", "credit that ran out unspent"
-        TAX = "tax", "the tax of a final statement"
-        WRITE_OFF = "write_off", "a debt given up"
+        POST = "post", "hold settled: its cost charged, the rest returned"
+        VOID = "void", "hold returned whole"
+        CHARGE = "charge", "charge without a hold: from credit as far as it goes, the rest is owed"
+        CORRECT = "correct", "price difference of a usage correction"
+        ADJUST = "adjust", "manual adjustment"
+        EXPIRE = "expire", "expired credit"
+        TAX = "tax", "tax of a final statement"
+        WRITE_OFF = "write_off", "debt written off"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
     kind = models.CharField(max_length=10, choices=Kind)
     currency = models.CharField(max_length=3)
-    reference = models.UUIDField(help_text="The caller's id: of the grant, or of the job whose hold this is.")
+    reference = models.UUIDField(help_text="The caller's id, which makes a repeat harmless: for a hold, the job's.")
     description = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField()
 
     class Meta:
         constraints = [
-            # What makes every verb of `billing.ledger.ledger` harmless to repeat.
+            # Makes every verb of the ledger idempotent.
             models.UniqueConstraint(fields=["reference", "kind"], name="transaction_once"),
             models.UniqueConstraint(
                 fields=["reference"], condition=Q(kind__in=["post", "void"]), name="hold_settled_once"
@@ -106,31 +106,31 @@ class Entry(models.Model):
 
 
 class Adjustment(models.Model):
-    """Who moved money by hand, and why; what a month's minimum or volume price adds is one of the platform's own."""
+    """Author and reason of an adjustment; those of a month's minimum or volume price are the platform's own."""
 
     class Kind(models.TextChoices):
-        CREDIT = "credit", "given to the tenant"
-        DEBIT = "debit", "taken from the tenant"
-        WRITE_OFF = "write_off", "a debt given up"
-        MINIMUM = "minimum", "what a month's charges fell short of the contract's minimum"
-        VOLUME = "volume", "what a month's volume price differs from what was charged"
+        CREDIT = "credit", "paid to the tenant"
+        DEBIT = "debit", "charged to the tenant"
+        WRITE_OFF = "write_off", "debt written off"
+        MINIMUM = "minimum", "shortfall of a month's charges below the contract's minimum"
+        VOLUME = "volume", "difference of a month's volume price from its charges"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="adjustments")
     project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     transaction = models.OneToOneField(Transaction, on_delete=models.PROTECT, related_name="adjustment")
     kind = models.CharField(max_length=10, choices=Kind)
-    amount_micros = models.BigIntegerField(help_text="Above zero: the tenant pays more.")
+    amount_micros = models.BigIntegerField(help_text="Above zero the tenant pays more.")
     currency = models.CharField(max_length=3)
     reason = models.CharField(max_length=200)
-    author = models.CharField(max_length=200, help_text="As in the audit log: `operator:ann`.")
+    author = models.CharField(max_length=200, help_text="As in the audit log, for example `operator:ann`.")
     charge = models.ForeignKey(
         "billing.Charge",
         on_delete=models.PROTECT,
         null=True,
         blank=True,
         related_name="adjustments",
-        help_text="Disputed.",
+        help_text="The disputed charge.",
     )
     statement = models.ForeignKey(
         "billing.Statement",
@@ -138,7 +138,7 @@ class Adjustment(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="The one that it was made for; without one, that of the month in which it was made.",
+        help_text="The statement it was made for; empty: the statement of the month in which it was made.",
     )
     created_at = models.DateTimeField()
 
@@ -150,15 +150,15 @@ class Adjustment(models.Model):
 
 
 class CreditGrant(models.Model):
-    """Credit given at once, and what is left of it: the lowest priority is spent first, of those what expires first.
+    """Credit granted at once, and its remainder. The lowest priority is spent first, then what expires first.
 
-    All that is left of a tenant's grants together is its credit and what is held of it (unless it is in debt).
+    The remainders of a tenant's grants add up to its credit plus its held credit, unless it is in debt.
     """
 
     class Category(models.TextChoices):
         PAID = "paid", "bought"
         PROMOTIONAL = "promotional", "given away"
-        REFUND = "refund", "given back: a correction or an adjustment"
+        REFUND = "refund", "refund by a correction or an adjustment"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="credit_grants")
@@ -198,13 +198,13 @@ class CreditGrant(models.Model):
 
     @classmethod
     def to_spend(cls, tenant: Tenant) -> "models.QuerySet[CreditGrant]":
-        """Those that are not used up, in the order in which they are spent."""
+        """Return a tenant's grants that have a remainder, in the order in which they are spent."""
         left = cls.objects.filter(tenant=tenant, currency=tenant.currency, remaining_micros__gt=0)
         return left.order_by("priority", F("expires_at").asc(nulls_last=True), "created_at", "id")
 
 
 class CreditDraw(models.Model):
-    """What a transaction took of a grant."""
+    """The amount that a transaction consumed of a grant."""
 
     grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="draws")
     transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="draws")

@@ -1,4 +1,4 @@
-"""What is agreed with a tenant for a time: prices of its own, a discount, a minimum a month."""
+"""Contracts: a tenant's own prices, a discount and a monthly minimum, for a limited time."""
 
 import uuid
 from datetime import datetime
@@ -6,32 +6,32 @@ from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
-from billing.models import Contract, PriceBook
 from billing.money import AMOUNT_MICROS_MAX, MICROS, from_micros
+from billing.pricing.models import Contract, PriceBook
 from core.errors import DomainError
 from tenants.models import Tenant
 
 
 class ContractInvalid(DomainError):
-    """These terms can't be agreed on."""
+    """The contract's terms are invalid."""
 
     code = "contract_invalid"
 
 
 class ContractBackdated(DomainError):
-    """A contract begins and ends no earlier than now: what was used before has its prices."""
+    """A contract can't begin or end in the past: usage until now is already priced."""
 
     code, http_status = "contract_backdated", 409
 
 
 class ContractOverlaps(DomainError):
-    """The tenant has a contract in this time: end it first."""
+    """The tenant already has a contract in this time: end it first."""
 
     code, http_status = "contract_overlaps", 409
 
 
 class ContractNotFound(DomainError):
-    """The tenant has no contract that goes on."""
+    """The tenant has no running contract."""
 
     code, http_status = "contract_not_found", 404
 
@@ -46,23 +46,23 @@ def contract_make(
     ends_at: datetime | None = None,
     now: datetime,
 ) -> Contract:
-    """Agrees with a tenant from `starts_at` (now, if None) until before `ends_at`. Terms never change.
+    """Make a contract from `starts_at` (default: now) until just before `ends_at`. Its terms never change.
 
     Raises `ContractInvalid`, `ContractBackdated`, `ContractOverlaps`.
     """
     starts_at = now if starts_at is None else starts_at
     if not discount.is_finite() or not 0 <= discount <= 1 or discount != round(discount, 6):
         raise ContractInvalid(
-            f"a discount is a share from 0 to 1 with at most six places; {discount} is not", param="discount"
+            f"a discount must be between 0 and 1 with at most six decimal places, unlike {discount}", param="discount"
         )
     if not 0 <= minimum_micros <= AMOUNT_MICROS_MAX:
-        raise ContractInvalid("a month's minimum is 0 or more, and below a billion", param="minimum")
+        raise ContractInvalid("a monthly minimum must be between 0 and a billion", param="minimum")
     if price_book is not None and (price_book.tenant_id, price_book.currency) != (tenant.pk, tenant.currency):
-        raise ContractInvalid(f"{price_book} holds no prices of {tenant} in {tenant.currency}", param="price_book")
+        raise ContractInvalid(f"{price_book} has no prices of {tenant} in {tenant.currency}", param="price_book")
     if starts_at < now:
-        raise ContractBackdated(f"{starts_at.isoformat()} is past: what was used since then has its prices already")
+        raise ContractBackdated(f"{starts_at.isoformat()} is past: usage since then is already priced")
     if ends_at is not None and ends_at <= starts_at:
-        raise ContractInvalid("a contract ends later than it begins", param="ends_at")
+        raise ContractInvalid("a contract must end later than it begins", param="ends_at")
     try:
         with transaction.atomic():
             return Contract.objects.create(
@@ -80,21 +80,23 @@ def contract_make(
 
 
 def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: datetime) -> Contract:
-    """Ends the tenant's last contract at `ends_at` (now, if None); one can only come sooner than was agreed.
+    """End the tenant's last contract at `ends_at` (default: now), which can't be later than agreed.
 
     Raises `ContractNotFound`, `ContractBackdated`, `ContractInvalid`.
     """
     ends_at = now if ends_at is None else ends_at
     contract = Contract.objects.filter(tenant=tenant).order_by("-starts_at").first()
     if contract is None or (contract.ends_at is not None and contract.ends_at <= now):
-        raise ContractNotFound(f"{tenant} has no contract that goes on")
+        raise ContractNotFound(f"{tenant} has no running contract")
     if ends_at < now:
-        raise ContractBackdated(f"{ends_at.isoformat()} is past: what was used since then has its prices already")
+        raise ContractBackdated(f"{ends_at.isoformat()} is past: usage since then is already priced")
     if ends_at <= contract.starts_at:
-        raise ContractInvalid(f"the contract begins {contract.starts_at.isoformat()}: it ends later", param="ends_at")
+        raise ContractInvalid(
+            f"the contract begins {contract.starts_at.isoformat()}: it must end later", param="ends_at"
+        )
     if contract.ends_at is not None and ends_at > contract.ends_at:
         raise ContractInvalid(
-            f"the contract ends {contract.ends_at.isoformat()} already: make another from then on", param="ends_at"
+            f"the contract ends {contract.ends_at.isoformat()} already: make another one from then on", param="ends_at"
         )
     contract.ends_at = ends_at
     contract.save(update_fields=["ends_at"])
@@ -102,22 +104,23 @@ def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: dateti
 
 
 def contract_at(*, tenant: Tenant, now: datetime) -> Contract | None:
-    """The one in force at an instant."""
+    """Return the contract in force at an instant."""
     begun = Contract.objects.filter(tenant=tenant, starts_at__lte=now).order_by("-starts_at").first()
     return begun if begun and (begun.ends_at is None or now < begun.ends_at) else None
 
 
 def minimum_of(amount: Decimal) -> int:
-    """Micro-units of a month's minimum as people write it. Raises `ContractInvalid`."""
+    """Return a monthly minimum in micro-units. Raises `ContractInvalid`."""
     if not amount.is_finite() or not 0 <= amount <= from_micros(AMOUNT_MICROS_MAX) or amount != round(amount, 6):
         raise ContractInvalid(
-            f"a month's minimum is 0 to a billion, with at most six places; {amount} is not", param="minimum"
+            f"a monthly minimum must be between 0 and a billion with at most six decimal places, unlike {amount}",
+            param="minimum",
         )
     return int(amount * MICROS)
 
 
-def terms_said(contract: Contract) -> dict[str, str]:
-    """For the audit log, and for people."""
+def contract_details(contract: Contract) -> dict[str, str]:
+    """Return a contract's terms as texts, for the audit log and for people."""
     return {
         "starts_at": contract.starts_at.isoformat(),
         "ends_at": contract.ends_at.isoformat() if contract.ends_at else "",

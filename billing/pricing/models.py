@@ -1,4 +1,4 @@
-"""What things cost: meters, price books with their rates, and the contracts of tenants."""
+"""Meters, price books with their rates, and contracts."""
 
 import uuid
 from decimal import Decimal
@@ -10,21 +10,20 @@ from tenants.models import Tenant
 
 
 class Meter(models.TextChoices):
-    """What is counted. The quantity's unit is the meter's name."""
+    """What is billed. A quantity's unit is the meter's name."""
 
     GPU_SECOND = "gpu_second", "GPU seconds"
-    POOL_SECOND = "pool_second", "seconds of a dedicated pool's workers, idle ones too"
+    POOL_SECOND = "pool_second", "worker seconds of a dedicated pool, idle or not"
     IMAGE_UNIT = "image_unit", "image units of 512x512 pixels"
     REQUEST = "request", "successful requests"
     CACHE_HIT = "cache_hit", "requests answered from the result cache"
-    STORAGE_GB_SECOND = "storage_gb_second", "GB (10^9 bytes) kept for a second"
-    EGRESS_GB = "egress_gb", "GB (10^9 bytes) of images sent out"
+    STORAGE_GB_SECOND = "storage_gb_second", "GB (10^9 bytes) stored for a second"
 
 
 class PriceBook(models.Model):
-    """The prices of one currency from `effective_at` until a later book's; a change of price is a new book.
+    """The prices of one currency from `effective_at` until a later book's. A change of price is a new book.
 
-    A book of a `tenant` is in force by its contract alone, and prices what it has a rate for; the list prices the rest.
+    A tenant's book is in force only by its contract. The list prices whatever the book has no rate for.
     """
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="price_books")
@@ -32,13 +31,13 @@ class PriceBook(models.Model):
     version = models.PositiveIntegerField()
     effective_at = models.DateTimeField()
     bills_stopped_work = models.BooleanField(
-        default=False, help_text="Whether a job that is canceled or expires while it runs pays for the steps it took."
+        default=False, help_text="Charge the steps taken by a job that is canceled or expires while it runs."
     )
     created_at = models.DateTimeField()
 
     class Meta:
         constraints = [
-            # One after the other in a currency: books neither overlap nor leave a gap.
+            # Books of a currency follow one another: they neither overlap nor leave a gap.
             models.UniqueConstraint(
                 fields=["tenant", "currency", "version"], nulls_distinct=False, name="price_book_version_unique"
             ),
@@ -54,24 +53,24 @@ class PriceBook(models.Model):
 
 
 class Rate(models.Model):
-    """The price of one unit of a meter, in units of the book's currency; an empty dimension is any.
+    """The price of one unit of a meter, in units of the book's currency. An empty dimension stands for any.
 
-    Of the rates that fit, the one that names the model is taken, then the one that names the GPU class, then the tier.
+    Of several rates that fit, one with the model wins, then one with the GPU class, then one with the tier.
     """
 
     class Mode(models.TextChoices):
         FLAT = "flat", "every unit at the same price"
-        GRADUATED = "graduated", "units of the month above a tier's beginning at that tier's price"
+        GRADUATED = "graduated", "each unit of the month at the price of its tier"
         VOLUME = "volume", "all units of the month at the price of the tier that their sum reaches"
 
     price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, related_name="rates")
     meter = models.CharField(max_length=20, choices=Meter)
-    gpu_class = models.CharField(max_length=40, blank=True, help_text="Empty: any class without its own rate.")
-    model = models.CharField(max_length=100, blank=True, help_text="Empty: any model without its own rate.")
-    tier = models.CharField(max_length=10, blank=True, help_text="Empty: any tier without its own rate.")
+    gpu_class = models.CharField(max_length=40, blank=True, help_text="Empty: any GPU class without a rate of its own.")
+    model = models.CharField(max_length=100, blank=True, help_text="Empty: any model without a rate of its own.")
+    tier = models.CharField(max_length=10, blank=True, help_text="Empty: any tier without a rate of its own.")
     mode = models.CharField(max_length=10, choices=Mode, default=Mode.FLAT)
     unit_price = models.DecimalField(
-        max_digits=30, decimal_places=15, help_text="Up to the first tier, if there are any."
+        max_digits=30, decimal_places=15, help_text="Up to the first tier, if the rate has tiers."
     )
 
     class Meta:
@@ -92,7 +91,7 @@ class Rate(models.Model):
 
 
 class PriceTier(models.Model):
-    """From `above` units of a tenant's month on, a rate's price is this. A free allowance is a first price of 0."""
+    """A rate's price above a number of units of a tenant's month. A free allowance is a first price of 0."""
 
     rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="tiers")
     above = models.DecimalField(max_digits=38, decimal_places=15)
@@ -107,18 +106,19 @@ class PriceTier(models.Model):
 
 
 class Contract(models.Model):
-    """What was agreed with a tenant for a time: prices of its own, a discount, a minimum a month.
+    """A tenant's own prices, a discount and a monthly minimum, for a limited time.
 
-    A tenant's contracts don't overlap (a trigger, migration `0008`). Terms never change; only the end may come sooner.
+    A tenant's contracts don't overlap, and terms never change: triggers in `sql/pricing.sql`. Only the end may be moved
+    forward.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="contracts")
     price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     discount = models.DecimalField(
-        max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.1 takes a tenth off."
+        max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.1 subtracts a tenth."
     )
-    minimum_micros = models.BigIntegerField(default=0, help_text="A month's charges are at least this.")
+    minimum_micros = models.BigIntegerField(default=0, help_text="A month's charges are raised to this amount.")
     starts_at = models.DateTimeField()
     ends_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()

@@ -1,4 +1,4 @@
-"""Publishes prices. A book never changes; a change of price is the next book, and what was rated stays rated."""
+"""Publishes price books. A book never changes: a change of price is the next book, and earlier charges keep theirs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,41 +8,41 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
-from billing.models import Meter, PriceBook, PriceTier, Rate
+from billing.pricing.models import Meter, PriceBook, PriceTier, Rate
 from billing.pricing.rating import REQUIRED
 from core.errors import DomainError
 from tenants.models import Tenant
 
 PLACES = 15
-PRICE_MAX = Decimal(10) ** 9  # so that no request's cost comes near what an account can hold
+PRICE_MAX = Decimal(10) ** 9  # keeps any request's cost far below what an account can hold
 ABOVE_MAX = Decimal(10) ** 23
 _GPU_METERS = (Meter.GPU_SECOND, Meter.POOL_SECOND)
-_OF_NO_JOB = (Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND)
+_METERS_WITHOUT_JOB = (Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND)
 
 
 class PricesInvalid(DomainError):
-    """A price is not one: say which rate, and what it may be."""
+    """A price is invalid."""
 
     code = "prices_invalid"
 
 
 class PriceBookBackdated(DomainError):
-    """Prices begin later than the newest ones and not in the past: what was used since then has its prices."""
+    """Prices must begin after the newest ones and not in the past: usage since then is already priced."""
 
     code, http_status = "price_book_backdated", 409
 
 
 class PriceBookOutdated(DomainError):
-    """Another version was published meanwhile: begin again from its prices."""
+    """Another version was published meanwhile: start again from its prices."""
 
     code, http_status = "price_book_outdated", 409
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateTerms:
-    """A rate to be published: the price of one unit of a meter, in units of the currency.
+    """A rate to publish: the price of one unit of a meter, in units of the currency.
 
-    `tiers` are (units of the month, price above them), of a graduated or a volume price. An empty dimension is any.
+    `tiers` are (units of the month, price above them), of a graduated or volume price. An empty dimension is any.
     """
 
     meter: Meter
@@ -55,7 +55,7 @@ class RateTerms:
 
     @classmethod
     def of(cls, rate: Rate) -> "RateTerms":
-        """A rate of a book as it would be published again."""
+        """Return the terms with which a rate was published."""
         return cls(
             meter=Meter(rate.meter),
             unit_price=rate.unit_price,
@@ -71,7 +71,7 @@ class RateTerms:
         return " ".join(part for part in (self.meter, self.model, self.gpu_class, self.tier) if part)
 
     @property
-    def said(self) -> str:
+    def price_text(self) -> str:
         """`0.002`, `0.002, above 1000: 0.0015 (graduated)`."""
         prices = [_plain(self.unit_price), *(f"above {_plain(above)}: {_plain(price)}" for above, price in self.tiers)]
         return ", ".join(prices) + ("" if self.mode == Rate.Mode.FLAT else f" ({self.mode})")
@@ -88,10 +88,10 @@ def price_book_publish(
     tenant: Tenant | None = None,
     now: datetime,
 ) -> PriceBook:
-    """Adds the next price book of a currency, in force from `effective_at` (now, if None) until a later one's.
+    """Add the next price book of a currency, in force from `effective_at` (default: now) until a later book's.
 
-    One of a `tenant` is in force by its contract alone. `version` is what the caller takes for the next one. Raises
-    `PricesInvalid`, `PriceBookBackdated`, and `PriceBookOutdated` if that is not the next one.
+    A tenant's book is in force only by its contract. `version` is the version that the caller expects this book to get.
+    Raises `PricesInvalid`, `PriceBookBackdated`, and `PriceBookOutdated` if it gets another.
     """
     effective_at = now if effective_at is None else effective_at
     rates_check(rates)
@@ -103,12 +103,12 @@ def price_book_publish(
         raise PriceBookOutdated
     if effective_at < now:
         raise PriceBookBackdated(
-            f"{effective_at.isoformat()} is past: what was used since then has its prices already", param="effective_at"
+            f"{effective_at.isoformat()} is past: usage since then is already priced", param="effective_at"
         )
     latest = PriceBook.objects.filter(tenant=tenant, currency=currency).order_by("-effective_at").first()
     if latest is not None and effective_at <= latest.effective_at:
         raise PriceBookBackdated(
-            f"{latest} begins {latest.effective_at.isoformat()}: the next one begins later", param="effective_at"
+            f"{latest} begins {latest.effective_at.isoformat()}: the next book must begin later", param="effective_at"
         )
     try:
         with transaction.atomic():
@@ -120,7 +120,7 @@ def price_book_publish(
                 bills_stopped_work=bills_stopped_work,
                 created_at=now,
             )
-    except IntegrityError as error:  # two at once
+    except IntegrityError as error:  # two books were published at once
         raise PriceBookOutdated from error
     _add(book, rates)
     return book
@@ -136,7 +136,7 @@ def price_book_seed(
     bills_stopped_work: bool = False,
     now: datetime,
 ) -> PriceBook:
-    """Adds a list that an installation begins with, of a time gone by too; one that is there already stays as it is."""
+    """Add an installation's first list, which may begin in the past; do nothing if the currency has this version."""
     rates_check(rates)
     book, created = PriceBook.objects.get_or_create(
         tenant=None,
@@ -150,7 +150,7 @@ def price_book_seed(
 
 
 def rates_check(rates: Iterable[RateTerms]) -> None:
-    """Raises `PricesInvalid` with the first rate that can't be published."""
+    """Raise `PricesInvalid` for the first rate that can't be published."""
     seen: set[tuple[str, str, str, str]] = set()
     for terms in rates:
         key = (terms.meter, terms.model, terms.gpu_class, terms.tier)
@@ -159,44 +159,48 @@ def rates_check(rates: Iterable[RateTerms]) -> None:
         seen.add(key)
         if terms.gpu_class and terms.meter not in _GPU_METERS:
             raise PricesInvalid(f"{terms.name}: only {' and '.join(_GPU_METERS)} have a price by GPU class")
-        if (terms.model or terms.tier) and terms.meter in _OF_NO_JOB:
+        if (terms.model or terms.tier) and terms.meter in _METERS_WITHOUT_JOB:
             raise PricesInvalid(f"{terms.name}: {terms.meter} has no price by model or tier")
         for value, length in ((terms.gpu_class, 40), (terms.model, 100), (terms.tier, 10)):
             if len(value) > length or not value.isprintable():
-                raise PricesInvalid(f"{terms.name[:100]!r}: a name of at most {length} printable characters")
-        _check_number(terms, "price", terms.unit_price, most=PRICE_MAX)
+                raise PricesInvalid(f"{terms.name[:100]!r}: a name must have at most {length} printable characters")
+        _check_number(terms, "price", terms.unit_price, below=PRICE_MAX)
         if bool(terms.tiers) != (terms.mode != Rate.Mode.FLAT):
             raise PricesInvalid(
                 f"{terms.name}: a {terms.mode} price has {'no tiers' if terms.tiers else 'one tier at least'}"
             )
         before = Decimal(0)
         for above, unit_price in terms.tiers:
-            _check_number(terms, "beginning of a tier", above, most=ABOVE_MAX)
-            _check_number(terms, "price", unit_price, most=PRICE_MAX)
+            _check_number(terms, "beginning of a tier", above, below=ABOVE_MAX)
+            _check_number(terms, "price", unit_price, below=PRICE_MAX)
             if above <= before:
-                raise PricesInvalid(f"{terms.name}: tiers begin above 0, each above the one before; {above} does not")
+                raise PricesInvalid(
+                    f"{terms.name}: each tier must begin above 0 and above the one before, unlike {above}"
+                )
             before = above
     if not seen:
-        raise PricesInvalid("there is no price in it")
+        raise PricesInvalid("there is no price")
 
 
 def _check_no_gap(rates: Iterable[RateTerms]) -> None:
-    """A list without these for any model would have requests refused that were admitted before."""
+    """Refuse a list without general prices of the required meters: it would stop requests that are admitted today."""
     general = {terms.meter for terms in rates if not (terms.model or terms.gpu_class or terms.tier)}
     if missing := sorted(REQUIRED - general):
-        raise PricesInvalid(f"a list has a price of {', '.join(missing)} for any model, GPU class and tier; 0 is one")
+        raise PricesInvalid(
+            f"a list needs a price, which may be 0, of {', '.join(missing)} for any model, GPU class and tier"
+        )
 
 
-def _check_number(terms: RateTerms, what: str, number: Decimal, *, most: Decimal) -> None:
-    if not number.is_finite() or number < 0 or number >= most:
-        raise PricesInvalid(f"{terms.name}: a {what} is 0 or more and below {most:f}; {number} is not")
+def _check_number(terms: RateTerms, what: str, number: Decimal, *, below: Decimal) -> None:
+    if not number.is_finite() or number < 0 or number >= below:
+        raise PricesInvalid(f"{terms.name}: a {what} must be 0 or more and below {below:f}, unlike {number}")
     exponent = number.normalize().as_tuple().exponent
     if isinstance(exponent, int) and exponent < -PLACES:
-        raise PricesInvalid(f"{terms.name}: a {what} has at most {PLACES} places; {number} has more")
+        raise PricesInvalid(f"{terms.name}: a {what} must have at most {PLACES} decimal places, unlike {number}")
 
 
 def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
-    made = Rate.objects.bulk_create(
+    created = Rate.objects.bulk_create(
         Rate(
             price_book=book,
             meter=terms.meter,
@@ -210,25 +214,25 @@ def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
     )
     PriceTier.objects.bulk_create(
         PriceTier(rate=rate, above=above, unit_price=unit_price)
-        for rate, terms in zip(made, rates, strict=True)
+        for rate, terms in zip(created, rates, strict=True)
         for above, unit_price in terms.tiers
     )
 
 
 def rates_of(book: PriceBook) -> QuerySet[Rate]:
-    """A book's rates, in the order in which they are shown."""
+    """Return a book's rates in their display order."""
     return book.rates.prefetch_related("tiers").order_by("meter", "model", "gpu_class", "tier")
 
 
 def list_at(*, currency: str, now: datetime) -> PriceBook | None:
-    """The list in force at an instant."""
+    """Return the list in force at an instant."""
     books = PriceBook.objects.filter(tenant=None, currency=currency, effective_at__lte=now)
     return books.order_by("-effective_at").first()
 
 
-def prices_said(rates: Iterable[RateTerms]) -> dict[str, str]:
-    """For the audit log: each rate's name with its prices."""
-    return {terms.name: terms.said for terms in rates}
+def rates_details(rates: Iterable[RateTerms]) -> dict[str, str]:
+    """Return each rate's name with its prices, for the audit log."""
+    return {terms.name: terms.price_text for terms in rates}
 
 
 def _plain(number: Decimal) -> str:

@@ -1,8 +1,8 @@
-"""From quantities and prices to charges: pure functions, one rounding per charge.
+"""Rates quantities: pure functions from quantities and prices to charges, with one rounding per charge.
 
-`amount_micros = half-even(sum over bands of quantity * price * (1 - discount) * 10**6)`, each step but the last exact.
-What a rate's bands are and where in the month a quantity lies is all that it takes, so that a charge can be rated again
-from what it keeps: its record's quantity, its rate, `used_before` and `discount`.
+`amount_micros = half-even(sum over tiers of quantity * price * (1 - discount) * 10**6)`, all exact but the last step.
+An amount depends only on the quantity, the rate, the month's earlier usage (`used_before`) and the discount. A charge
+stores them, so that it can be rated again.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,17 +13,17 @@ from functools import lru_cache
 from itertools import pairwise, product
 from uuid import UUID
 
-from billing.models import Contract, Meter, PriceBook, Rate
 from billing.money import EXACT, to_micros
+from billing.pricing.models import Contract, Meter, PriceBook, Rate
 from core.errors import DomainError
 from core.revision import cached_by_revision
 from tenants.models import Tenant
 
 ZERO = Decimal(0)
-# What a request is refused without a price for, so that nobody draws for nothing by mistake. What else nobody prices
-# is recorded and not charged.
+# A request is refused while one of these has no price, so that nobody generates for free by mistake. Usage of other
+# meters without a price is recorded and not charged.
 REQUIRED = frozenset({Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST})
-# Meter, model, GPU class, tier; an empty one is any.
+# Meter, model, GPU class, tier; an empty value stands for any.
 Key = tuple[str, str, str, str]
 
 
@@ -35,7 +35,7 @@ class PriceMissing(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantity:
-    """So much of a meter; GPU class, model and tier choose its rate."""
+    """An amount of a meter; GPU class, model and tier choose its rate."""
 
     meter: Meter
     amount: Decimal
@@ -45,8 +45,8 @@ class Quantity:
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
-    """What a unit costs above so many units of the month."""
+class TierPrice:
+    """The price of a unit above so many units of the month."""
 
     above: Decimal
     unit_price: Decimal
@@ -54,7 +54,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """So much of a quantity at one price."""
+    """A part of a quantity that has one price."""
 
     amount: Decimal
     unit_price: Decimal
@@ -62,61 +62,61 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tariff:
-    """A rate as rating needs it: its bands, from 0 up."""
+    """A rate as rating needs it: the prices of its tiers, the first from 0 on."""
 
     rate_id: int
     mode: Rate.Mode
-    bands: tuple[Band, ...]
+    tiers: tuple[TierPrice, ...]
     book: str
 
     @classmethod
     def of(cls, rate: Rate) -> "Tariff":
-        tiers = (Band(tier.above, tier.unit_price) for tier in rate.tiers.all())
+        tiers = (TierPrice(tier.above, tier.unit_price) for tier in rate.tiers.all())
         return cls(
             rate_id=rate.pk,
             mode=Rate.Mode(rate.mode),
-            bands=(Band(ZERO, rate.unit_price), *sorted(tiers, key=lambda band: band.above)),
+            tiers=(TierPrice(ZERO, rate.unit_price), *sorted(tiers, key=lambda tier: tier.above)),
             book=str(rate.price_book),
         )
 
     @property
-    def dearest(self) -> Decimal:
-        """The most that a unit can cost, wherever in the month it is used."""
-        return max(band.unit_price for band in self.bands)
+    def unit_price_max(self) -> Decimal:
+        """The highest price of a unit, wherever in the month it is used."""
+        return max(tier.unit_price for tier in self.tiers)
 
     def price_at(self, total: Decimal) -> Decimal:
-        """Of the tier that a month's sum reaches."""
-        return next((band.unit_price for band in reversed(self.bands) if total > band.above), self.bands[0].unit_price)
+        """Return the price of the tier that a month's sum reaches."""
+        return next((tier.unit_price for tier in reversed(self.tiers) if total > tier.above), self.tiers[0].unit_price)
 
     def parts(self, amount: Decimal, used_before: Decimal) -> list[Part]:
-        """A quantity used after `used_before` units of the month, by price; one taken back has parts below zero."""
+        """Split a quantity after `used_before` units of the month by price; a negative one has negative parts."""
         if self.mode == Rate.Mode.FLAT:
-            return [Part(amount, self.bands[0].unit_price)]
+            return [Part(amount, self.tiers[0].unit_price)]
         if self.mode == Rate.Mode.VOLUME:
             return [Part(amount, self.price_at(EXACT.add(used_before, amount)))]
         low, high = sorted((used_before, EXACT.add(used_before, amount)))
-        edges = [min(low, ZERO), *(band.above for band in self.bands[1:]), max(high, self.bands[-1].above)]
+        edges = [min(low, ZERO), *(tier.above for tier in self.tiers[1:]), max(high, self.tiers[-1].above)]
         parts = []
-        for band, (begin, end) in zip(self.bands, pairwise(edges), strict=True):
+        for tier, (begin, end) in zip(self.tiers, pairwise(edges), strict=True):
             inside = EXACT.subtract(min(high, end), max(low, begin))
             if inside > 0:
-                parts.append(Part(inside.copy_negate() if amount < 0 else inside, band.unit_price))
+                parts.append(Part(inside.copy_negate() if amount < 0 else inside, tier.unit_price))
         return parts or [Part(amount, self.price_at(used_before))]
 
     def micros(self, amount: Decimal, *, used_before: Decimal = ZERO, discount: Decimal = ZERO) -> int:
-        """What a quantity of usage costs: the formula of this module, with its one rounding."""
+        """Return the cost of a quantity by the formula of this module, with its one rounding."""
         return _rounded(self.parts(amount, used_before), discount)
 
     def correction_micros(self, amount: Decimal, *, used_before: Decimal = ZERO, discount: Decimal = ZERO) -> int:
-        """What it makes to the month's cost that its sum is `used_before + amount` instead of `used_before`.
+        """Return the change of the month's cost when its sum changes from `used_before` to `used_before + amount`.
 
-        By volume, where the tier that is reached prices all units, that is more or less than the price of `amount`.
+        With a volume price this differs from the cost of `amount`: the tier that the sum reaches prices all units.
         """
         if self.mode != Rate.Mode.VOLUME:
             return self.micros(amount, used_before=used_before, discount=discount)
-        right = EXACT.add(used_before, amount)
+        total = EXACT.add(used_before, amount)
         return _rounded(
-            [Part(right, self.price_at(right)), Part(used_before.copy_negate(), self.price_at(used_before))],
+            [Part(total, self.price_at(total)), Part(used_before.copy_negate(), self.price_at(used_before))],
             discount,
         )
 
@@ -130,7 +130,7 @@ def _rounded(parts: Iterable[Part], discount: Decimal) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatedLine:
-    """A quantity with its price, where in the month it was used, and what came of it."""
+    """A rated quantity: its price, the month's earlier usage, and the amounts."""
 
     quantity: Quantity
     tariff: Tariff
@@ -147,7 +147,7 @@ class RatedLine:
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What a tenant pays at an instant: the list, and what its contract says."""
+    """A tenant's prices at an instant: the list's, and those of its contract."""
 
     currency: str
     listed: Mapping[Key, Tariff]
@@ -158,14 +158,14 @@ class Prices:
 
     @classmethod
     def at(cls, *, tenant: Tenant, now: datetime) -> "Prices":
-        """The list in force, and the tenant's contract if one is."""
+        """Return the prices in force: the list's, and those of the tenant's contract if it has one."""
         return cls.among(lists(tenant.currency), contracts(tenant.pk), currency=tenant.currency, now=now)
 
     @classmethod
     def among(
         cls, books: Iterable[PriceBook], contracts: Iterable[Contract], *, currency: str, now: datetime
     ) -> "Prices":
-        """Of these lists, the newest first, and of a tenant's contracts what is in force."""
+        """Return the prices in force among these lists, the newest first, and contracts of the tenant."""
         book = next((book for book in books if book.effective_at <= now), None)
         contract = next((one for one in contracts if _runs(one, now)), None)
         return cls(
@@ -178,11 +178,11 @@ class Prices:
         )
 
     def tariff(self, quantity: Quantity) -> Tariff | None:
-        """The rate that fits best: the contract's before the list's, then by model, GPU class and tier."""
+        """Return the best fitting rate: the contract's before the list's, then by model, GPU class and tier."""
         return _best(self.own, quantity) or _best(self.listed, quantity)
 
     def line(self, quantity: Quantity, *, used_before: Decimal = ZERO) -> RatedLine | None:
-        """What a quantity costs, used after `used_before` units of its rate's month; None if nobody prices it."""
+        """Rate a quantity that is used after `used_before` units of the month; None if it has no price."""
         tariff = self.tariff(quantity)
         if tariff is None:
             return None
@@ -198,20 +198,20 @@ class Prices:
         )
 
     def max_micros(self, quantities: Iterable[Quantity]) -> int:
-        """What quantities that are at most these can cost, wherever in the month they end. Raises `PriceMissing`.
+        """Return an upper bound of the cost of quantities up to these, wherever in the month. Raises `PriceMissing`.
 
-        Rounding doesn't break the order of amounts, and no band is dearer than the dearest: no sum of `line`s is more.
+        No tier costs more than `unit_price_max`, and rounding keeps the order of amounts: no sum of `line`s is more.
         """
-        most = 0
+        max_micros = 0
         for quantity in quantities:
             tariff = self.tariff(quantity)
             if tariff is not None:
-                most += _rounded([Part(quantity.amount, tariff.dearest)], self.discount)
+                max_micros += _rounded([Part(quantity.amount, tariff.unit_price_max)], self.discount)
             elif quantity.meter in REQUIRED:
                 raise PriceMissing(
                     f"no price of {quantity.meter} {quantity.gpu_class}".rstrip() + f" in {self.currency}"
                 )
-        return most
+        return max_micros
 
 
 def _best(rates: Mapping[Key, Tariff], quantity: Quantity) -> Tariff | None:
@@ -233,17 +233,18 @@ def _runs(contract: Contract, now: datetime) -> bool:
 
 @cached_by_revision
 def lists(currency: str) -> list[PriceBook]:
-    """Newest first."""
+    """Return a currency's lists, the newest first."""
     return list(PriceBook.objects.filter(currency=currency, tenant=None).order_by("-effective_at"))
 
 
 @cached_by_revision
 def contracts(tenant_id: UUID) -> list[Contract]:
+    """Return a tenant's contracts, the newest first."""
     return list(Contract.objects.filter(tenant=tenant_id).order_by("-starts_at"))
 
 
 @lru_cache(maxsize=1024)
 def _tariffs(price_book_id: int) -> dict[Key, Tariff]:
-    """Kept for as long as the process lives, since a book never changes."""
+    """Cached for as long as the process lives, since a book never changes."""
     rates = Rate.objects.filter(price_book=price_book_id).select_related("price_book__tenant").prefetch_related("tiers")
     return {(rate.meter, rate.model, rate.gpu_class, rate.tier): Tariff.of(rate) for rate in rates}

@@ -1,4 +1,4 @@
--- The ledger: entries are append-only, a transaction sums to zero, and balances follow from entries alone.
+-- The ledger: entries are append-only, a transaction sums to zero, and only entries change balances.
 
 CREATE OR REPLACE FUNCTION billing_guard_balance() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -18,7 +18,7 @@ BEGIN
      WHERE account.id = NEW.account_id AND txn.id = NEW.transaction_id
        AND account.tenant_id = txn.tenant_id AND account.currency = txn.currency;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'entry % is of another tenant or currency than its transaction', NEW.id
+        RAISE EXCEPTION 'entry % belongs to another tenant or currency than its transaction', NEW.id
             USING ERRCODE = 'foreign_key_violation';
     END IF;
     RETURN NEW;
@@ -40,7 +40,7 @@ DROP TRIGGER IF EXISTS billing_entry_balanced ON billing_entry;
 CREATE CONSTRAINT TRIGGER billing_entry_balanced AFTER INSERT ON billing_entry DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION billing_check_balanced();
 
--- A credit grant is spent and never refilled.
+-- The remainder of a credit grant only shrinks, and nothing else of it changes.
 CREATE OR REPLACE FUNCTION billing_guard_grant() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.remaining_micros > OLD.remaining_micros OR

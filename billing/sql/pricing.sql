@@ -9,7 +9,7 @@ BEGIN
     ) THEN
         RAISE EXCEPTION 'a contract''s terms don''t change: end it and make another' USING ERRCODE = 'restrict_violation';
     END IF;
-    PERFORM 1 FROM tenants_tenant WHERE id = NEW.tenant_id FOR NO KEY UPDATE;  -- contracts of a tenant take turns
+    PERFORM 1 FROM tenants_tenant WHERE id = NEW.tenant_id FOR NO KEY UPDATE;  -- makes contracts of a tenant take turns
     IF EXISTS (
         SELECT FROM billing_contract AS other WHERE other.tenant_id = NEW.tenant_id AND other.id <> NEW.id
            AND tstzrange(other.starts_at, other.ends_at) && tstzrange(NEW.starts_at, NEW.ends_at)

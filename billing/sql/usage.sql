@@ -1,28 +1,25 @@
--- Usage and charges are append-only. Daily sums of charges take in every charge exactly once: a charge holds its day's
--- lock shared until it commits, sealing a day takes the lock alone, and a charge of a sealed day adds itself.
+-- Usage and charges are append-only. Daily sums count every charge exactly once. A charge takes a shared lock on its day
+-- until it commits. Sealing a day takes the lock exclusively. A charge of a sealed day adds itself.
 
 CALL core_append_only('billing_usagerecord', 'billing_charge', 'billing_costday', 'billing_dailycost');
 
--- The day before the first charge counts as sealed, so that days are sealed in order from the first one.
+-- The day before the first charge counts as sealed, so that days are sealed in order from the first one on.
 INSERT INTO billing_costday
 SELECT coalesce((min(created_at) AT TIME ZONE 'UTC')::date, (now() AT TIME ZONE 'UTC')::date) - 1, now()
   FROM billing_charge HAVING NOT EXISTS (SELECT FROM billing_costday);
 
-CREATE OR REPLACE FUNCTION billing_add_up() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE written date;
-BEGIN
-    FOR written IN SELECT DISTINCT (created_at AT TIME ZONE 'UTC')::date FROM added ORDER BY 1 LOOP
-        IF written > (SELECT max(day) FROM billing_costday) THEN
-            PERFORM pg_advisory_xact_lock_shared(1163088716, written - date '2000-01-01');
-        END IF;
-        -- Asked anew, by a snapshot from after the lock: it may have been sealed meanwhile.
-        IF written <= (SELECT max(day) FROM billing_costday) THEN
-
-        INSERT INTO billing_dailycost (day, booked_at, tenant_id, project_id, labels, pool, model, model_version, adapter, quality, tier, resolution,
-        api_key, gpu_class, storage_kind, meter, kind, rate_id, contract_id, discount, statement_id, currency,
-        quantity, amount_micros, list_micros, charges)
+-- The query that adds charges of a table (or transition table) to the daily sums, for EXECUTE. A transition table is
+-- visible in its trigger alone, so that this can't be a view or a function of its own.
+CREATE OR REPLACE FUNCTION billing_sum_query(charges text, condition text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT format($query$
+        INSERT INTO billing_dailycost (
+            day, booked_at, tenant_id, project_id, labels, pool, model, model_version, adapter, quality, tier,
+            resolution, api_key, gpu_class, storage_kind, meter, kind, rate_id, contract_id, discount, statement_id,
+            currency, quantity, amount_micros, list_micros, charges
+        )
         SELECT (record.occurred_at AT TIME ZONE 'UTC')::date,
-               -- A month begins between 10:00 of the last and 12:00 of the first day of one in UTC, by the quarter hour.
+               -- Depending on the time zone, a month begins at a quarter hour between 10:00 UTC on the last day of the
+               -- month before and 12:00 UTC on the first day.
                CASE WHEN extract(day FROM charge.created_at AT TIME ZONE 'UTC') = 1
                       OR extract(day FROM (charge.created_at + interval '24 hours') AT TIME ZONE 'UTC') = 1
                     THEN date_bin('15 minutes', charge.created_at, '2000-01-01T00:00Z')
@@ -35,11 +32,24 @@ BEGIN
                coalesce(record.dimensions ->> 'gpu_class', ''), coalesce(record.dimensions ->> 'kind', ''),
                record.meter, charge.kind, charge.rate_id, charge.contract_id, charge.discount, charge.statement_id,
                charge.currency,
-               sum(CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END), sum(charge.amount_micros),
+               sum(CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END), sum(charge.amount_micros),
                sum(coalesce(charge.list_micros, charge.amount_micros)), count(*)
-          FROM added charge JOIN billing_usagerecord record ON record.id = charge.usage_record_id
-         WHERE (charge.created_at AT TIME ZONE 'UTC')::date = written
-         GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22;
+          FROM %I AS charge JOIN billing_usagerecord AS record ON record.id = charge.usage_record_id
+         WHERE %s
+         GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22
+    $query$, charges, condition)
+$$;
+
+CREATE OR REPLACE FUNCTION billing_add_up() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE written date;
+BEGIN
+    FOR written IN SELECT DISTINCT (created_at AT TIME ZONE 'UTC')::date FROM added ORDER BY 1 LOOP
+        IF written > (SELECT max(day) FROM billing_costday) THEN
+            PERFORM pg_advisory_xact_lock_shared(1163088716, written - date '2000-01-01');
+        END IF;
+        -- Read again with a snapshot taken after the lock: the day may have been sealed meanwhile.
+        IF written <= (SELECT max(day) FROM billing_costday) THEN
+            EXECUTE billing_sum_query('added', '(charge.created_at AT TIME ZONE ''UTC'')::date = $1') USING written;
         END IF;
     END LOOP;
     RETURN NULL;
@@ -48,7 +58,7 @@ CREATE OR REPLACE TRIGGER billing_charge_added_up AFTER INSERT ON billing_charge
     REFERENCING NEW TABLE AS added
     FOR EACH STATEMENT EXECUTE FUNCTION billing_add_up();
 
--- Adds up the charges of a day, once; true when it did. Waits for transactions that wrote charges of that day.
+-- Sums the charges of a day; false if that was done before. Waits for transactions that have written charges of the day.
 CREATE OR REPLACE FUNCTION billing_seal_day(sealed date, sealed_at timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE newest date;
 BEGIN
@@ -60,28 +70,7 @@ BEGIN
         RAISE EXCEPTION 'days are sealed in order: % is next', newest + 1 USING ERRCODE = 'restrict_violation';
     END IF;
     INSERT INTO billing_costday VALUES (sealed, sealed_at);
-
-        INSERT INTO billing_dailycost (day, booked_at, tenant_id, project_id, labels, pool, model, model_version, adapter, quality, tier, resolution,
-        api_key, gpu_class, storage_kind, meter, kind, rate_id, contract_id, discount, statement_id, currency,
-        quantity, amount_micros, list_micros, charges)
-        SELECT (record.occurred_at AT TIME ZONE 'UTC')::date,
-               -- A month begins between 10:00 of the last and 12:00 of the first day of one in UTC, by the quarter hour.
-               CASE WHEN extract(day FROM charge.created_at AT TIME ZONE 'UTC') = 1
-                      OR extract(day FROM (charge.created_at + interval '24 hours') AT TIME ZONE 'UTC') = 1
-                    THEN date_bin('15 minutes', charge.created_at, '2000-01-01T00:00Z')
-                    ELSE date_trunc('day', charge.created_at, 'UTC') END,
-               record.tenant_id, record.project_id, record.dimensions -> 'labels',
-               coalesce(record.dimensions ->> 'pool', ''), coalesce(record.dimensions ->> 'model', ''),
-               coalesce(record.dimensions ->> 'model_version', ''), coalesce(record.dimensions ->> 'adapter', ''),
-               coalesce(record.dimensions ->> 'quality', ''), coalesce(record.dimensions ->> 'tier', ''),
-               coalesce(record.dimensions ->> 'resolution', ''), coalesce(record.dimensions ->> 'api_key', ''),
-               coalesce(record.dimensions ->> 'gpu_class', ''), coalesce(record.dimensions ->> 'kind', ''),
-               record.meter, charge.kind, charge.rate_id, charge.contract_id, charge.discount, charge.statement_id,
-               charge.currency,
-               sum(CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END), sum(charge.amount_micros),
-               sum(coalesce(charge.list_micros, charge.amount_micros)), count(*)
-          FROM billing_charge charge JOIN billing_usagerecord record ON record.id = charge.usage_record_id
-         WHERE charge.created_at >= sealed::timestamp AT TIME ZONE 'UTC' AND charge.created_at < (sealed + 1)::timestamp AT TIME ZONE 'UTC'
-         GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22;
+    EXECUTE billing_sum_query('billing_charge', 'charge.created_at >= $1 AND charge.created_at < $2')
+        USING sealed::timestamp AT TIME ZONE 'UTC', (sealed + 1)::timestamp AT TIME ZONE 'UTC';
     RETURN true;
 END $$;

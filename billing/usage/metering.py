@@ -1,4 +1,4 @@
-"""Meters and charges what no hold was placed for: storage, dedicated pools."""
+"""Records and charges usage that has no hold: storage and dedicated pools."""
 
 import uuid
 from collections.abc import Mapping
@@ -6,14 +6,15 @@ from datetime import datetime
 
 from django.db import transaction
 
-from billing.ledger import ledger
-from billing.models import Charge, UsageRecord
+from billing.ledger.accounts import balance_lock
+from billing.ledger.postings import usage_charge
 from billing.pricing.rating import ZERO, Prices, Quantity
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from billing.usage.settlement import charge_of
 from tenants.models import Project
 
-# Names a record's charge for its ledger transaction; never to be changed, since it is what makes a repeat harmless.
+# Never change it: a record's key in this namespace is the ledger's reference, which makes a repeat harmless.
 _NAMESPACE = uuid.UUID("5a1c4bb0-6d1c-4e55-9f5e-1d0f7a3f2c11")
 
 
@@ -29,12 +30,12 @@ def usage_meter(
     description: str,
     now: datetime,
 ) -> bool:
-    """Records a quantity and charges it at `at`, by the prices of `occurred_at`; False when `key` was metered before.
+    """Record a quantity and charge it at `now` by the prices of `occurred_at`; False if `key` was metered before.
 
-    What credit doesn't cover is owed. What nobody prices is recorded and not charged.
+    The part that credit doesn't cover is owed. A quantity without a price is recorded and not charged.
     """
     tenant = project.tenant
-    ledger.locked(tenant)
+    balance_lock(tenant)
     record = UsageRecord(
         id=uuid.uuid4(),
         idempotency_key=key,
@@ -55,7 +56,7 @@ def usage_meter(
     line = prices.line(quantity, used_before=used_before)
     if line is None:
         return True
-    made = ledger.charge(
+    posted = usage_charge(
         project=project,
         meter=quantity.meter,
         amount_micros=line.amount_micros,
@@ -63,6 +64,6 @@ def usage_meter(
         now=now,
         description=description,
     )
-    assert made is not None  # the record is new, and its key names the transaction
-    Charge.objects.bulk_create([charge_of(record, line, made)])
+    assert posted is not None  # the record is new, and its key names the transaction
+    Charge.objects.bulk_create([charge_of(record, line, posted)])
     return True

@@ -1,4 +1,4 @@
-"""What was used: usage records, the objects that storage is metered from, and what each record cost."""
+"""Usage records and their charges, stored objects, and sums by month and day."""
 
 import uuid
 from decimal import Decimal
@@ -6,31 +6,30 @@ from decimal import Decimal
 from django.db import models
 from django.db.models import F, Q
 
-from billing.invoices.models import Statement
 from billing.ledger.models import Transaction
 from billing.pricing.models import Contract, Meter, Rate
 from tenants.models import Project, Tenant
 
 
 class UsageRecord(models.Model):
-    """One measured quantity of one meter; `dimensions` are what reports group by, as they were at the time: names of
-    the model, its version, adapters, key and so on, and `labels`, the project's.
+    """One measured quantity of one meter.
 
-    What was measured wrongly stays; a later record that `corrects` it adds the difference, which may be below zero.
+    Reports group by `dimensions`, as they were at the time: names of the model, version, adapters and key, and the
+    project's `labels`. A wrong record stays; a later one that `corrects` it adds the difference, which may be negative.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     idempotency_key = models.CharField(max_length=100, unique=True)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
-    job_id = models.UUIDField(null=True, db_index=True, help_text="None for storage and pools.")
+    job_id = models.UUIDField(null=True, db_index=True, help_text="None for storage and dedicated pools.")
     meter = models.CharField(max_length=20, choices=Meter)
-    # 15 places hold bytes times microseconds, in GB-seconds, exactly.
+    # 15 decimal places store bytes times microseconds exactly, in GB-seconds.
     quantity = models.DecimalField(max_digits=38, decimal_places=15)
     dimensions = models.JSONField()
-    source = models.CharField(max_length=40, default="completion", help_text="What measured it.")
+    source = models.CharField(max_length=40, default="completion", help_text="The component that measured it.")
     corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="corrections")
-    reason = models.CharField(max_length=200, blank=True, help_text="Of a correction.")
+    reason = models.CharField(max_length=200, blank=True, help_text="Why it was corrected.")
     occurred_at = models.DateTimeField()
 
     class Meta:
@@ -47,7 +46,7 @@ class UsageRecord(models.Model):
 
 
 class StoredObject(models.Model):
-    """Bytes that a project keeps, from `created_at` to `deleted_at`; what storage is metered from."""
+    """Bytes that a project stores from `created_at` to `deleted_at`; storage is metered from these rows."""
 
     class Kind(models.TextChoices):
         OUTPUT = "output"
@@ -75,18 +74,18 @@ class StoredObject(models.Model):
 
 
 class StorageDay(models.Model):
-    """A day (UTC) whose storage is metered and charged for every project."""
+    """A day (UTC) whose storage has been metered and charged for every project."""
 
     day = models.DateField(primary_key=True)
     metered_at = models.DateTimeField()
 
 
 class MonthlyQuantity(models.Model):
-    """How much of a rate with tiers a tenant has used in a month, of its own time zone: where the next unit stands."""
+    """A tenant's usage of a rate with tiers in a month of its time zone: it decides the next unit's tier."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
     rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
-    month = models.DateField(help_text="Its first day.")
+    month = models.DateField(help_text="First day of the month.")
     quantity = models.DecimalField(max_digits=38, decimal_places=15, default=0)
 
     class Meta:
@@ -94,16 +93,19 @@ class MonthlyQuantity(models.Model):
 
 
 class Charge(models.Model):
-    """What a usage record cost, by which rate. The charges of a job sum to its `post` transaction.
+    """The cost of a usage record, by one rate. The charges of a job sum to its `post` transaction.
 
-    `amount_micros` follows from the record's quantity, the rate, `used_before` and `discount` alone, so that it can be
-    rated again. A statement of a month has the charges that were written in it and name no statement.
+    `amount_micros` depends only on the record's quantity, the rate, `used_before` and `discount`, so that it can be
+    rated again. A month's statement has the charges that were written in the month and name no statement.
     """
 
     class Kind(models.TextChoices):
         USAGE = "usage", "quantity times price"
-        CAP = "cap", "what is let off because the job cost more than was held; of a correction, what no longer is"
-        CORRECTION = "correction", "the difference that a correction of the usage makes"
+        WAIVER = (
+            "waiver",
+            "the part of a job's cost above its hold, below zero; above zero in a correction that takes it back",
+        )
+        CORRECTION = "correction", "price difference of a usage correction"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     usage_record = models.ForeignKey(UsageRecord, on_delete=models.PROTECT, related_name="charges")
@@ -112,14 +114,22 @@ class Charge(models.Model):
     rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
     contract = models.ForeignKey(Contract, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
     used_before = models.DecimalField(
-        max_digits=38, decimal_places=15, default=0, help_text="Of the rate in the month, where it has tiers."
+        max_digits=38,
+        decimal_places=15,
+        default=0,
+        help_text="Earlier usage of the rate in the month, if the rate has tiers.",
     )
     discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     amount_micros = models.BigIntegerField()
-    list_micros = models.BigIntegerField(null=True, help_text="By the list's prices; None before they were kept.")
+    list_micros = models.BigIntegerField(null=True, help_text="The amount by list prices; None if unknown.")
     currency = models.CharField(max_length=3)
     statement = models.ForeignKey(
-        Statement, on_delete=models.PROTECT, null=True, blank=True, related_name="+", help_text="A credit note."
+        "billing.Statement",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="A credit note.",
     )
     created_at = models.DateTimeField()
 
@@ -128,10 +138,66 @@ class Charge(models.Model):
             models.UniqueConstraint(fields=["usage_record", "kind"], name="usage_charged_once"),
             models.CheckConstraint(
                 condition=Q(kind="usage", amount_micros__gte=0)
-                | Q(kind="cap") & ~Q(amount_micros=0)
+                | Q(kind="waiver") & ~Q(amount_micros=0)
                 | Q(kind="correction"),
                 name="charge_sign",
             ),
         ]
         ordering = [F("created_at").asc()]
         indexes = [models.Index(fields=["created_at"], name="charge_by_time")]
+
+
+class CostDay(models.Model):
+    """A sealed day (UTC): its charges are summed in `DailyCost`, as are those of all earlier days.
+
+    Every charge is counted, whenever it commits. A charge takes a shared lock on its day until it commits. Sealing a
+    day takes the lock exclusively, so it sees all of them. A charge of a sealed day adds itself: `sql/usage.sql`.
+    """
+
+    day = models.DateField(primary_key=True)
+    sealed_at = models.DateTimeField()
+
+
+class DailyCost(models.Model):
+    """A sum of charges of one day that share all these columns. Rows are only added, so several may share them, too."""
+
+    day = models.DateField(help_text="The day of use, in UTC.")
+    booked_at = models.DateTimeField(
+        help_text="Beginning of the day (UTC) in which the charges were written; on the last and first day of a month,"
+        " of the quarter hour, because a statement's month may end at any quarter hour."
+    )
+    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    labels = models.JSONField(null=True, help_text="The project's labels at the time; None if unknown.")
+    pool = models.CharField(max_length=40, blank=True)
+    model = models.CharField(max_length=100, blank=True)
+    model_version = models.CharField(max_length=200, blank=True)
+    adapter = models.TextField(blank=True)
+    quality = models.CharField(max_length=20, blank=True)
+    tier = models.CharField(max_length=10, blank=True)
+    resolution = models.CharField(max_length=20, blank=True)
+    api_key = models.CharField(max_length=20, blank=True)
+    gpu_class = models.CharField(max_length=40, blank=True)
+    storage_kind = models.CharField(max_length=10, blank=True)
+    meter = models.CharField(max_length=20)
+    kind = models.CharField(max_length=10)
+    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
+    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, null=True, related_name="+")
+    discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
+    statement = models.ForeignKey(
+        "billing.Statement", on_delete=models.PROTECT, null=True, related_name="+", help_text="A credit note."
+    )
+    currency = models.CharField(max_length=3)
+    quantity = models.DecimalField(max_digits=38, decimal_places=15, help_text="0 for a waiver: its usage has it.")
+    amount_micros = models.BigIntegerField()
+    list_micros = models.BigIntegerField(
+        help_text="The amount by list prices; the charged amount where they are unknown."
+    )
+    charges = models.PositiveIntegerField(help_text="Number of charges in the sum.")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["day"], name="daily_cost_by_day"),
+            models.Index(fields=["tenant", "day"], name="daily_cost_by_tenant"),
+            models.Index(fields=["tenant", "booked_at"], name="daily_cost_by_booking"),
+        ]

@@ -1,4 +1,4 @@
-"""Reads of what was used and what it cost."""
+"""Reads usage, costs and totals of accounts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,14 @@ from uuid import UUID
 
 from django.db.models import Sum
 
-from billing.models import Charge, LedgerAccount, Meter, UsageRecord
+from billing.ledger.models import LedgerAccount
+from billing.pricing.models import Meter
+from billing.usage.models import Charge, UsageRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCost:
-    """What one job was measured to use, and what it was charged."""
+    """The usage of one job, and its cost."""
 
     image_units: Decimal
     gpu_seconds: Decimal
@@ -20,7 +22,7 @@ class JobCost:
 
 
 def job_costs(job_ids: Sequence[UUID]) -> dict[UUID, JobCost]:
-    """By job; a job that wasn't charged is not there."""
+    """Return the cost of each job that has usage records."""
     quantities: dict[UUID, dict[str, Decimal]] = {}
     for record in UsageRecord.objects.filter(job_id__in=job_ids):
         assert record.job_id is not None  # by the filter
@@ -43,23 +45,23 @@ def job_costs(job_ids: Sequence[UUID]) -> dict[UUID, JobCost]:
 
 
 def gpu_seconds_by_tenant() -> list[tuple[str, Decimal]]:
-    """(tenant, GPU seconds) billed since the beginning."""
+    """Return (tenant, GPU seconds) billed since the beginning."""
     rows = UsageRecord.objects.filter(meter=Meter.GPU_SECOND).order_by().values_list("tenant__slug")
     return list(rows.annotate(Sum("quantity")))
 
 
 def revenue_by_tenant() -> list[tuple[str, str, int]]:
-    """(tenant, currency, micro-units) earned since the beginning."""
+    """Return (tenant, currency, micro-units) earned since the beginning."""
     rows = LedgerAccount.objects.filter(kind=LedgerAccount.Kind.REVENUE).order_by("tenant__slug", "currency")
     return list(rows.values_list("tenant__slug", "currency").annotate(Sum("balance_micros")))
 
 
 def credit_by_tenant() -> list[tuple[str, str, int]]:
-    """(tenant, currency, micro-units) that can still be spent."""
+    """Return (tenant, currency, micro-units) of remaining credit."""
     rows = LedgerAccount.objects.filter(kind=LedgerAccount.Kind.CREDIT).order_by("tenant__slug")
     return list(rows.values_list("tenant__slug", "currency", "balance_micros"))
 
 
 def ledger_imbalance() -> list[tuple[str, int]]:
-    """(currency, micro-units): the sum of all balances, which is 0."""
+    """Return (currency, micro-units), the sum of all balances, which must be 0."""
     return list(LedgerAccount.objects.order_by().values_list("currency").annotate(Sum("balance_micros")))

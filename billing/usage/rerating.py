@@ -1,8 +1,8 @@
-"""Rates charges again, from usage records and price books alone, and tells what differs from what was charged.
+"""Rates charges again from usage records and price books alone, and finds differences.
 
-An amount follows from the record's quantity and what its charge keeps; which rate, contract and discount it has, from
-the record's dimensions and the prices of its time: of a job those of its admission, which is when its hold was placed.
-What was let off has no price: that a job costs its hold at most is for the ledger to say.
+An amount is recomputed from the record's quantity and the charge's rate, `used_before` and `discount`. Rate, contract
+and discount are looked up again by the record's dimensions and the prices of its time: for a job, those of its
+admission, which is the time of its hold. Waivers have no price and are not rated again.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from uuid import UUID
 
 from django.db.models import QuerySet
 
-from billing.models import Charge, Contract, Meter, PriceBook, Transaction
+from billing.ledger.models import Transaction
+from billing.pricing.models import Contract, Meter, PriceBook
 from billing.pricing.rating import (
     Prices,
     Quantity,
@@ -22,6 +23,7 @@ from billing.pricing.rating import (
     contracts,
     lists,
 )
+from billing.usage.models import Charge
 from tenants.models import Tenant
 
 _BATCH = 1000
@@ -29,7 +31,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A charge that rating makes otherwise."""
+    """A field of a charge that rating again makes different."""
 
     charge_id: UUID
     what: str
@@ -37,18 +39,18 @@ class Difference:
     rated: Any
 
     def __str__(self) -> str:
-        return f"charge {self.charge_id} has {self.what} {self.charged}, and rated again {self.rated}"
+        return f"charge {self.charge_id} has {self.what} {self.charged}, but rated again {self.rated}"
 
 
 def charges_between(*, tenant: Tenant, start: datetime | None, end: datetime | None) -> QuerySet[Charge]:
-    """A tenant's charges, written from `start` until before `end`."""
+    """Return a tenant's charges that were written from `start` until just before `end`."""
     charges = Charge.objects.filter(usage_record__tenant=tenant).order_by("created_at", "pk")
     charges = charges.filter(created_at__gte=start) if start else charges
     return charges.filter(created_at__lt=end) if end else charges
 
 
 def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
-    """What differs, of any number of charges at flat memory."""
+    """Find the differences in any number of charges, in constant memory."""
     books: dict[str, list[PriceBook]] = {}
     agreed: dict[UUID, list[Contract]] = {}
     tariffs: dict[int, Tariff] = {}
@@ -75,7 +77,7 @@ def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
 
 
 def _amounts(charge: Charge, tariff: Tariff) -> Iterator[Difference]:
-    if charge.kind == Charge.Kind.CAP:
+    if charge.kind == Charge.Kind.WAIVER:
         return
     rate = tariff.micros if charge.kind == Charge.Kind.USAGE else tariff.correction_micros
     amount = rate(charge.usage_record.quantity, used_before=charge.used_before, discount=charge.discount)

@@ -1,4 +1,4 @@
-"""Settles a job's hold: usage records, their charges and the ledger's post, together or not at all."""
+"""Settles a job's hold: writes usage records, their charges and the ledger's post together."""
 
 import uuid
 from collections.abc import Mapping, Sequence
@@ -8,11 +8,16 @@ from uuid import UUID
 
 from django.db import transaction
 
-from billing.ledger import ledger
-from billing.models import Charge, Rate, Transaction, UsageRecord
+from billing.ledger.accounts import balance_lock
+from billing.ledger.holds import held_micros, hold_post
+from billing.ledger.models import Transaction
+from billing.pricing.models import Rate
 from billing.pricing.rating import Prices, Quantity, RatedLine
+from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
 from tenants.models import Project, Tenant
+
+POST, VOID = Transaction.Kind.POST, Transaction.Kind.VOID
 
 
 @transaction.atomic
@@ -25,26 +30,26 @@ def settle(
     prices: Prices,
     now: datetime,
 ) -> int:
-    """Charges a job from what was measured; returns the micro-units charged.
+    """Charge a job for its measured quantities; return the micro-units charged.
 
-    A tenant never pays more than was held, which was the quote: what goes over is let off by `cap` charges on the
-    first usage records. What nobody prices is recorded and not charged. Repeated, it does nothing and returns what was
-    charged the first time.
+    A tenant never pays more than its hold, which was the quote: the cost above it is waived by `waiver` charges of the
+    first usage records. A quantity without a price is recorded and not charged. A repeat changes nothing and returns
+    what was charged the first time.
     """
     model, tier = dimensions.get("model", ""), dimensions.get("tier", "")
     used = [replace(quantity, model=model, tier=tier) for quantity in quantities]
     if _has_tiers(prices, used):
-        # A repeat must not count towards the month: with the accounts locked, who has settled is known.
-        ledger.locked(project.tenant)
+        # A repeat must not count towards the month. With the balance locked, nobody else can be settling the job.
+        balance_lock(project.tenant)
         if Transaction.objects.filter(reference=job_id, kind__in=(POST, VOID)).exists():
             return charged_micros(job_id)
     rated = [(quantity, _rated(project.tenant, prices, quantity, now)) for quantity in used]
-    let_off = _caps([line.amount_micros if line else 0 for _, line in rated], most=ledger.held_micros(job_id))
+    waived = _waived([line.amount_micros if line else 0 for _, line in rated], max_micros=held_micros(job_id))
     amounts: dict[str, int] = {}
-    for (quantity, line), cap in zip(rated, let_off, strict=True):
+    for (quantity, line), waived_micros in zip(rated, waived, strict=True):
         if line is not None:
-            amounts[quantity.meter] = amounts.get(quantity.meter, 0) + line.amount_micros - cap
-    posted = ledger.post(tenant=project.tenant, amounts=amounts, reference=job_id, now=now)
+            amounts[quantity.meter] = amounts.get(quantity.meter, 0) + line.amount_micros - waived_micros
+    posted = hold_post(tenant=project.tenant, amounts=amounts, reference=job_id, now=now)
     if posted is None:
         return charged_micros(job_id)
     records = [
@@ -56,49 +61,44 @@ def settle(
             job_id=job_id,
             meter=quantity.meter,
             quantity=quantity.amount,
-            # Labels as they are now: a report of this month stays as it is when projects move.
+            # The project's labels as they are now: later changes must not change a report of this month.
             dimensions={**dimensions, "gpu_class": quantity.gpu_class, "labels": project.labels},
             occurred_at=now,
         )
         for quantity in used
     ]
     UsageRecord.objects.bulk_create(records)
-    priced = [
-        (record, line, cap) for record, (_, line), cap in zip(records, rated, let_off, strict=True) if line is not None
-    ]
+    priced = [(record, line, micros) for record, (_, line), micros in zip(records, rated, waived, strict=True) if line]
     charges = [charge_of(record, line, posted) for record, line, _ in priced]
-    charges += [cap_of(charge, -cap) for charge, (_, _, cap) in zip(charges, priced, strict=True) if cap]
+    charges += [waiver_of(charge, -micros) for charge, (_, _, micros) in zip(charges, priced, strict=True) if micros]
     Charge.objects.bulk_create(charges)
     return sum(amounts.values())
 
 
-POST, VOID = Transaction.Kind.POST, Transaction.Kind.VOID
-
-
-def charge_of(record: UsageRecord, line: RatedLine, made: Transaction) -> Charge:
-    """What a record of usage cost."""
+def charge_of(record: UsageRecord, line: RatedLine, posted: Transaction) -> Charge:
+    """Return the charge of a usage record, not saved."""
     return Charge(
         id=uuid.uuid4(),
         usage_record=record,
-        transaction=made,
+        transaction=posted,
         rate_id=line.tariff.rate_id,
         contract_id=line.contract_id,
         used_before=line.used_before,
         discount=line.discount,
         amount_micros=line.amount_micros,
         list_micros=line.list_micros,
-        currency=made.currency,
-        created_at=made.created_at,
+        currency=posted.currency,
+        created_at=posted.created_at,
     )
 
 
-def cap_of(charge: Charge, amount_micros: int) -> Charge:
-    """What is let off of a charge, below zero; above zero, what a correction takes back of that."""
+def waiver_of(charge: Charge, amount_micros: int) -> Charge:
+    """Return the waiver of a charge, not saved: below zero; above zero where a correction takes a waiver back."""
     return Charge(
         id=uuid.uuid4(),
         usage_record=charge.usage_record,
         transaction=charge.transaction,
-        kind=Charge.Kind.CAP,
+        kind=Charge.Kind.WAIVER,
         rate_id=charge.rate_id,
         contract_id=charge.contract_id,
         discount=charge.discount,
@@ -122,18 +122,18 @@ def _has_tiers(prices: Prices, quantities: Sequence[Quantity]) -> bool:
     return any(tariff is not None and tariff.mode != Rate.Mode.FLAT for tariff in tariffs)
 
 
-def _caps(amounts: Sequence[int], *, most: int) -> list[int]:
-    """What to let off of each amount, from the first on, so that their sum is `most` at most."""
-    over = max(0, sum(amounts) - most)
-    caps = []
+def _waived(amounts: Sequence[int], *, max_micros: int) -> list[int]:
+    """Return what to waive of each amount, from the first on, so that their sum is `max_micros` at most."""
+    excess = max(0, sum(amounts) - max_micros)
+    waived = []
     for amount in amounts:
-        caps.append(min(amount, over))
-        over -= caps[-1]
-    return caps
+        waived.append(min(amount, excess))
+        excess -= waived[-1]
+    return waived
 
 
 def charged_micros(job_id: UUID) -> int:
-    """What a job was charged; 0 when it wasn't."""
+    """Return what a job was charged; 0 if it was not."""
     return sum(
         Charge.objects.filter(usage_record__job_id=job_id).values_list("amount_micros", flat=True),
     )

@@ -1,9 +1,11 @@
-"""Storage: what is kept, since when and until when, and its charge by the day.
+"""Meters stored objects and charges them by the day.
 
-An object's cost is its bytes times its life, exactly: a day's quantity is the integral over that day (UTC) of the
-bytes that a project kept, in GB-seconds with the 15 decimals that bytes times microseconds need. A day is metered
-once it is over, so that nothing is sampled and no part of a life is counted twice or left out. Its price is the one
-in force as it ends.
+A day's quantity is the integral over that day (UTC) of the bytes that a project stored, in GB-seconds with the 15
+decimal places that bytes times microseconds need: exact, without sampling. A day is metered once it is over, so that no
+part of an object's life is counted twice or missed. Its price is the one in force when the day ends.
+
+Storage needs no hold: the part that credit doesn't cover is owed, and the next grant pays it first. Traffic is not
+metered, because images leave the bucket by signed URLs, unseen by Easel.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,20 +15,21 @@ from decimal import Decimal
 from django.db.models import F, Q, Value
 from django.db.models.functions import Greatest
 
-from billing.models import Meter, StorageDay, StoredObject
 from billing.money import EXACT
+from billing.pricing.models import Meter
 from billing.pricing.rating import Quantity
 from billing.usage.metering import usage_meter
+from billing.usage.models import StorageDay, StoredObject
 from tenants.models import Project, Tenant
 
 DAY = timedelta(days=1)
-# A transaction that began before midnight may commit after it: by then its objects are there to be seen.
+# A transaction that began before midnight may commit after it. By then its objects are visible.
 SETTLING = timedelta(hours=1)
 INSTANT = timedelta(microseconds=1)
 
 
 def objects_stored(*, project: Project, kind: StoredObject.Kind, sizes: Mapping[str, int], now: datetime) -> None:
-    """Begins the lives of objects, in bytes by storage key; what is stored already under its key goes on as it is."""
+    """Record new objects, as bytes by storage key; a key that is stored already stays as it is."""
     StoredObject.objects.bulk_create(
         (
             StoredObject(project=project, kind=kind, storage_key=key, size_bytes=size_bytes, created_at=now)
@@ -37,13 +40,13 @@ def objects_stored(*, project: Project, kind: StoredObject.Kind, sizes: Mapping[
 
 
 def objects_deleted(*, storage_keys: Iterable[str], now: datetime) -> int:
-    """Ends the lives of objects; returns how many lived. A clock behind the one of their creation ends them there."""
+    """Record that objects were deleted; return the number. `deleted_at` is never before `created_at`."""
     living = StoredObject.objects.filter(storage_key__in=list(storage_keys), deleted_at=None)
     return living.update(deleted_at=Greatest(Value(now), F("created_at")))
 
 
 def gb_seconds(objects: Iterable[StoredObject], *, start: datetime, end: datetime) -> Decimal:
-    """What objects took up between two instants: the sum of bytes times the time that each lived, in GB-seconds."""
+    """Return the sum of bytes times lifetime of objects between two instants, in GB-seconds."""
     byte_microseconds = 0
     for stored in objects:
         lived = min(stored.deleted_at or end, end) - max(stored.created_at, start)
@@ -52,7 +55,7 @@ def gb_seconds(objects: Iterable[StoredObject], *, start: datetime, end: datetim
 
 
 def storage_days_due(*, now: datetime, tenant: Tenant | None = None) -> list[date]:
-    """The days that are over and not metered yet, oldest first; of a tenant, since it first kept anything."""
+    """Return the days that are over and not metered yet, oldest first; for a tenant, since its first object."""
     objects = StoredObject.objects.filter(project__tenant=tenant) if tenant else StoredObject.objects.all()
     first = objects.order_by("created_at").values_list("created_at", flat=True).first()
     if first is None:
@@ -64,18 +67,17 @@ def storage_days_due(*, now: datetime, tenant: Tenant | None = None) -> list[dat
 
 
 def storage_day_meter(*, day: date, now: datetime) -> int:
-    """Meters and charges a day for every project; returns how many records were made.
+    """Meter and charge a day for every project; return the number of new records.
 
-    Repeated, or broken off and run again, it makes each record once. Raises `ValueError` before the day is over and
-    settled.
+    Each record is made once, even after a repeat or a crash. Raises `ValueError` before the day is over and settled.
     """
     start = datetime.combine(day, time(), UTC)
     end = start + DAY
     if end + SETTLING > now:
         raise ValueError(f"{day} is not over")
     alive = Q(created_at__lt=end) & (Q(deleted_at__isnull=True) | Q(deleted_at__gt=start))
-    kept = StoredObject.objects.filter(alive)
-    groups = kept.order_by("project", "kind").values_list("project", "kind").distinct()
+    stored = StoredObject.objects.filter(alive)
+    groups = stored.order_by("project", "kind").values_list("project", "kind").distinct()
     charged = sum(
         _charge(project=Project.objects.select_related("tenant").get(pk=project), kind=kind, start=start, end=end)
         for project, kind in groups
@@ -93,7 +95,7 @@ def _charge(*, project: Project, kind: str, start: datetime, end: datetime) -> b
         dimensions={"kind": kind},
         source="storage",
         key=f"storage/{project.pk}/{kind}/{start.date()}",
-        # The last instant of the day, so that reports by day count it where it belongs.
+        # The last instant of the day, so that reports count it on that day.
         occurred_at=end - INSTANT,
         description=f"storage of {kind}s on {start.date()}",
         now=end,

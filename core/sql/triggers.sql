@@ -17,7 +17,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- Refuses to delete rows of the named tables; other triggers say how they may change.
+-- Refuses to delete rows of the named tables; other triggers restrict their changes.
 CREATE OR REPLACE PROCEDURE core_never_deleted(VARIADIC tables text[]) LANGUAGE plpgsql AS $$
 DECLARE name text;
 BEGIN
@@ -28,7 +28,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- The configuration's revision: one row, raised in the transaction of each change of a configured table.
+-- The revision of the configuration: one row, raised in the transaction of each change of a configured table.
 INSERT INTO core_configuration (revision) SELECT 0 WHERE NOT EXISTS (SELECT FROM core_configuration);
 
 CREATE OR REPLACE FUNCTION core_count_configuration_change() RETURNS trigger LANGUAGE plpgsql AS $$

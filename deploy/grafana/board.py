@@ -1,4 +1,4 @@
-"""What the dashboards are put together from: queries, panels, variables, and the page itself."""
+"""Builders of dashboards: queries, panels, variables, and the page."""
 
 import json
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 # The uids of `provisioning/datasources/easel.yaml`.
 PROMETHEUS = DataSourceRef(type_val="prometheus", uid="easel-prometheus")
 POSTGRESQL = DataSourceRef(type_val="grafana-postgresql-datasource", uid="easel-postgresql")
-# Of Grafana 11.6, whose types the SDK has; Grafana itself brings older dashboards up to date.
+# The version of Grafana 11.6, whose types the SDK has; Grafana upgrades dashboards of older versions.
 SCHEMA_VERSION = 41
 WIDTH = 24
 
@@ -38,7 +38,7 @@ Panel = Builder[Any]
 
 
 class SqlQuery(Dataquery):
-    """A query of PostgreSQL, which the SDK has no builder for. `format` is `table` or `time_series`."""
+    """A PostgreSQL query, for which the SDK has no builder; `format` is `table` or `time_series`."""
 
     def __init__(self, text: str, *, format: str) -> None:  # noqa: A002 - Grafana's name
         self.text, self.format, self.ref_id = text, format, "A"
@@ -58,42 +58,42 @@ class SqlQuery(Dataquery):
 
 
 def rows(text: str) -> SqlQuery:
-    """A table."""
+    """A query that returns a table."""
     return SqlQuery(text, format="table")
 
 
 def by_time(text: str) -> SqlQuery:
-    """Columns `time`, a number, and `metric`: the name of the series."""
+    """A query that returns the columns `time`, `metric` (the name of the series), and a number."""
     return SqlQuery(text, format="time_series")
 
 
 def series(expr: str, legend: str) -> prometheus.Dataquery:
-    """PromQL over the page's range."""
+    """A PromQL query over the page's time range."""
     return prometheus.Dataquery().expr(expr).legend_format(legend).range().datasource(PROMETHEUS)
 
 
 def latest(expr: str, legend: str = "__auto") -> prometheus.Dataquery:
-    """PromQL at the end of the page's range."""
+    """A PromQL query at the end of the page's time range."""
     query = prometheus.Dataquery().expr(expr).legend_format(legend).instant().datasource(PROMETHEUS)
     return query.format(PromQueryFormat.TIME_SERIES)
 
 
 def lines(title: str, about: str, *queries: Any, unit: str, span: int = 12, top: float | None = None) -> Panel:
-    """Lines over time."""
+    """A panel of lines over time."""
     panel = _framed(timeseries.Panel(), title, about, queries, unit=unit, span=span, height=8)
     panel.fill_opacity(10).line_width(1).show_points(VisibilityMode.NEVER).min(0).legend(_legend())
     return panel if top is None else panel.max(top)
 
 
 def stacked_days(title: str, about: str, query: SqlQuery, *, unit: str, span: int = 12, stack: bool = True) -> Panel:
-    """A bar for each day, one part a series."""
+    """A panel with a bar for each day, made of one part per series."""
     panel = _framed(timeseries.Panel(), title, about, [query], unit=unit, span=span, height=9)
     panel.draw_style(GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
     return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)) if stack else panel
 
 
 def number(title: str, about: str, *queries: Any, unit: str, span: int = 4, decimals: int | None = None) -> Panel:
-    """One large number, the latest."""
+    """A panel with the latest value as a large number."""
     panel = _framed(stat.Panel(), title, about, queries, unit=unit, span=span, height=4)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     panel.graph_mode(BigValueGraphMode.NONE).color_mode(BigValueColorMode.NONE)
@@ -101,22 +101,22 @@ def number(title: str, about: str, *queries: Any, unit: str, span: int = 4, deci
 
 
 def ranking(title: str, about: str, query: SqlQuery, *, unit: str, span: int = 8) -> Panel:
-    """A bar for each row: its first column is the name, its second the number."""
+    """A panel with a bar for each row, whose columns are a name and a number."""
     panel = _framed(bargauge.Panel(), title, about, [query], unit=unit, span=span, height=9)
     panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).limit(20))
     return panel.orientation(VizOrientation.HORIZONTAL).display_mode(BarGaugeDisplayMode.BASIC).min(0)
 
 
 def listing(title: str, about: str, query: SqlQuery, *, unit: str, units: dict[str, str], span: int = 24) -> Panel:
-    """A table; `units` are those of the columns that have another one than the rest."""
+    """A panel with a table; `units` are the units of columns that don't have `unit`."""
     panel = _framed(table.Panel(), title, about, [query], unit=unit, span=span, height=9)
-    for column, its in units.items():
-        panel.override_by_name(column, [DynamicConfigValue(id_val="unit", value=its)])
+    for column, other in units.items():
+        panel.override_by_name(column, [DynamicConfigValue(id_val="unit", value=other)])
     return panel
 
 
 def choice(name: str, label: str, about: str, query: str, *, several: bool) -> dashboard.QueryVariable:
-    """A variable that the reader chooses, from the first column of a query."""
+    """A variable whose values are the first column of a query."""
     made = dashboard.QueryVariable(name).label(label).description(about).query(query).datasource(POSTGRESQL)
     made.refresh(VariableRefresh.ON_DASHBOARD_LOAD).multi(several).include_all(several)
     if several:
@@ -134,7 +134,7 @@ def page(
     since: str,
     refresh: str = "",
 ) -> dict[str, Any]:
-    """A dashboard as Grafana's provisioning reads it; panels fill its rows from left to right."""
+    """A dashboard in the JSON of Grafana's provisioning; panels fill its rows from left to right."""
     board = dashboard.Dashboard(title).uid(uid).description(about).tags(["easel"]).timezone("utc").readonly()
     board.time(since, "now").refresh(refresh).variables(list(variables))
     for number_, panel in enumerate(panels, 1):

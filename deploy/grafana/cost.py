@@ -1,4 +1,4 @@
-"""Cost: what tenants were charged, for what."""
+"""The dashboard of costs: charges of tenants, by attribute."""
 
 from typing import Any
 
@@ -35,18 +35,18 @@ def dashboard() -> dict[str, Any]:
     return page(
         "easel-cost",
         "Easel: cost",
-        "What tenants were charged, by who used it and for what. It adds up to the ledger's revenue.",
+        "Charges of tenants by project, model, meter and more. They sum to the ledger's revenue.",
         [
             number(
                 "Charged, ${currency}",
-                "All charges of the chosen time, tenants and currency.",
+                "All charges of the selected time, tenants and currency.",
                 _total(f"coalesce({_COST}, 0) AS charged"),
                 unit=_UNIT,
                 decimals=2,
             ),
             number(
                 "Images, in units of 512x512",
-                "Pixels drawn and charged, as images of 512x512: one of 1024x1024 is 4.",
+                "Charged pixels in units of 512x512: an image of 1024x1024 is 4 units.",
                 _total("coalesce(sum(quantity) FILTER (WHERE meter = 'image_unit'), 0) AS units"),
                 unit="none",
                 decimals=1,
@@ -59,13 +59,13 @@ def dashboard() -> dict[str, Any]:
             ),
             number(
                 "GPU time charged",
-                "GPU seconds that were charged.",
+                "Charged GPU seconds.",
                 _total("coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0) AS gpu_seconds"),
                 unit="s",
             ),
             number(
-                "Cost of a request, ${currency}",
-                "Charges, storage left out, over successful requests.",
+                "Cost per request, ${currency}",
+                "Charges without storage, divided by successful requests.",
                 _total(
                     "sum(amount_micros) FILTER (WHERE meter <> 'storage_gb_second') / 1e6"
                     " / nullif(sum(quantity) FILTER (WHERE meter = 'request'), 0) AS cost"
@@ -75,25 +75,25 @@ def dashboard() -> dict[str, Any]:
             ),
             number(
                 "Credit left, ${currency}",
-                "What the chosen tenants can still spend, as of now.",
+                "Current credit of the selected tenants.",
                 _total("coalesce(sum(credit_micros), 0) / 1e6 AS credit", "balances", balances),
                 unit=_UNIT,
                 decimals=2,
             ),
             stacked_days(
                 "By day and tenant, ${currency}",
-                "Charges of each day, one color a tenant.",
+                "Charges per day and tenant.",
                 _daily("tenant"),
                 unit=_UNIT,
             ),
             stacked_days(
                 "By day and meter, ${currency}",
-                "Charges of each day by what was counted: GPU seconds, image units, requests, storage.",
+                "Charges per day and meter: GPU seconds, image units, requests, storage.",
                 _daily("meter"),
                 unit=_UNIT,
             ),
             ranking(
-                "Who spent most, ${currency}",
+                "By tenant, ${currency}",
                 "The tenants with the highest charges.",
                 _top("tenant"),
                 unit=_UNIT,
@@ -106,13 +106,13 @@ def dashboard() -> dict[str, Any]:
             ),
             ranking(
                 "By department, ${currency}",
-                "Charges by the label department that the projects had at the time.",
+                "Charges by the projects' label department at the time of use.",
                 _top("CASE department WHEN '' THEN 'no department' ELSE department END AS department"),
                 unit=_UNIT,
             ),
             ranking(
                 "By model, ${currency}",
-                "Charges of images by the model that drew them.",
+                "Charges of images by model.",
                 _top("model", "model <> ''"),
                 unit=_UNIT,
             ),
@@ -130,7 +130,7 @@ def dashboard() -> dict[str, Any]:
             ),
             listing(
                 "Projects, ${currency}",
-                "What each project used and was charged.",
+                "Use and charges of each project.",
                 rows(
                     f"""SELECT tenant, project, department, {_COST} AS cost,
                     sum(quantity) FILTER (WHERE meter = 'request') AS requests,
@@ -145,7 +145,7 @@ def dashboard() -> dict[str, Any]:
             ),
             listing(
                 "Jobs by model and resolution, ${currency}",
-                "How many jobs ended, how, after how long, and what one of their images cost.",
+                "Ended jobs by final state, their p95 latency, and the cost per image.",
                 rows(
                     f"""WITH timed AS (
                     SELECT model, resolution, state, seconds, sum(jobs) AS jobs, sum(images) AS images
@@ -166,17 +166,17 @@ def dashboard() -> dict[str, Any]:
                     SELECT model, resolution, {_COST} AS cost FROM reporting.costs WHERE {_CHOSEN}
                     GROUP BY model, resolution
                     )
-                    SELECT model, resolution, jobs, succeeded, failed, p95 AS "p95 to the end",
-                    cost / nullif(images, 0) AS "cost of an image"
+                    SELECT model, resolution, jobs, succeeded, failed, p95 AS "p95 latency",
+                    cost / nullif(images, 0) AS "cost per image"
                     FROM job LEFT JOIN charged USING (model, resolution) ORDER BY jobs DESC"""
                 ),
                 unit=_UNIT,
-                units={"p95 to the end": "s"},
+                units={"p95 latency": "s"},
                 span=12,
             ),
             listing(
                 "Balances, ${currency}",
-                "As of now: what tenants can spend, what running jobs have reserved, and what they owe.",
+                "Current balances: credit, holds of unfinished jobs, and debts.",
                 rows(
                     f"""SELECT tenant, credit_micros / 1e6 AS credit, held_micros / 1e6 AS held,
                     owed_micros / 1e6 AS owed, charged_micros / 1e6 AS "charged so far"
@@ -195,7 +195,7 @@ def dashboard() -> dict[str, Any]:
 TENANT = choice(
     "tenant",
     "Tenant",
-    "Whose cost to show.",
+    "Tenants whose cost is shown.",
     "SELECT DISTINCT tenant FROM reporting.balances ORDER BY tenant",
     several=True,
 )

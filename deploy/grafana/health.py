@@ -1,10 +1,10 @@
-"""Service health: is it answering, how fast, and does the queue move."""
+"""The dashboard of service health: errors, latency, queues and workers."""
 
 from typing import Any
 
 from deploy.grafana.board import latest, lines, number, page, series
 
-# Probes and scrapes are no work of tenants.
+# Leaves out probes and scrapes, which are no requests of tenants.
 WORK = 'route!~"metrics|healthz.*"'
 
 
@@ -22,17 +22,17 @@ def dashboard() -> dict[str, Any]:
     return page(
         "easel-health",
         "Easel: service health",
-        "Whether tenants get answers and images, and how long they wait. For whoever is on call.",
+        "Errors, latency, queues and workers, for the engineer on call.",
         [
             number(
                 "API processes up",
-                "API processes that Prometheus reaches.",
+                "API processes that Prometheus can scrape.",
                 latest('sum(up{job="easel-api"})'),
                 unit="none",
             ),
             number(
                 "Workers up",
-                "GPU workers that reported in the last seconds, in all pools.",
+                "GPU workers that sent a beat in the last seconds, in all pools.",
                 latest("sum(max by (pool) (easel_workers))"),
                 unit="none",
             ),
@@ -50,34 +50,33 @@ def dashboard() -> dict[str, Any]:
             ),
             number(
                 "Errors, last 5 minutes",
-                "Share of requests that ended with a fault of ours (HTTP 5xx).",
+                "Share of requests that failed with HTTP 5xx.",
                 latest(_errors("5m")),
                 unit="percentunit",
                 decimals=2,
             ),
             number(
                 "Ledger out of balance",
-                "Sum of all balances in micro-units of the currency. Anything but 0 is a bookkeeping fault.",
+                "Sum of all balances in micro-units of the currency. It must be 0.",
                 latest("sum(max by (currency) (abs(easel_ledger_imbalance_micros)))"),
                 unit="none",
             ),
             lines(
                 "Requests by status",
-                "Requests answered in a second: 2xx went well, 4xx the caller has to change, 5xx are our faults.",
+                "Requests per second by HTTP status.",
                 series(f"sum by (status) (rate(easel_http_requests_total{{{WORK}}}[$__rate_interval]))", "{{status}}"),
                 unit="reqps",
             ),
             lines(
                 "Error rate",
-                "Share of requests that ended with a fault of ours (HTTP 5xx).",
+                "Share of requests that failed with HTTP 5xx.",
                 series(_errors("$__rate_interval"), "errors"),
                 unit="percentunit",
             ),
             *(
                 lines(
-                    f"Time to answer, {name}",
-                    f"{share} of the requests of a route are answered within this time. Where the call waits for"
-                    " the image, that wait is part of it.",
+                    f"Latency, {name}",
+                    f"{share} of a route's requests are answered within this time, a wait for an image included.",
                     series(_latency(quantile), "{{route}}"),
                     unit="s",
                     span=8,
@@ -86,28 +85,28 @@ def dashboard() -> dict[str, Any]:
             ),
             lines(
                 "Jobs waiting by pool",
-                "Jobs that wait for a free place in a worker. It is what autoscaling acts on.",
+                "Jobs that wait for a worker. Autoscaling follows this number.",
                 series("max by (pool) (easel_pending_generations)", "{{pool}}"),
                 unit="none",
                 span=8,
             ),
             lines(
                 "Longest wait by pool",
-                "Age of the oldest waiting job: it grows while a pool is too small or stands still.",
+                "Age of the oldest waiting job. It grows while a pool has too few workers.",
                 series("max by (pool) (easel_oldest_pending_seconds)", "{{pool}}"),
                 unit="s",
                 span=8,
             ),
             lines(
-                "Jobs in workers' hands by pool",
-                "Jobs handed to a worker that have not ended.",
+                "Running jobs by pool",
+                "Jobs that were dispatched to a worker and have not ended.",
                 series("max by (pool) (easel_running_generations)", "{{pool}}"),
                 unit="none",
                 span=8,
             ),
             lines(
-                "Jobs ended, by how",
-                "Jobs in a second that succeeded, failed, were canceled by their tenant, or expired in the queue.",
+                "Ended jobs by state",
+                "Jobs per second that succeeded, failed, were canceled or expired.",
                 series(
                     "sum by (state) (max by (pool, state) (rate(easel_finished_generations_total[$__rate_interval])))",
                     "{{state}}",
@@ -116,22 +115,22 @@ def dashboard() -> dict[str, Any]:
                 span=8,
             ),
             lines(
-                "Attempts lost",
-                "Attempts in a second whose worker fell silent. Their jobs are tried again, at our cost.",
+                "Lost attempts",
+                "Attempts per second whose worker stopped sending beats. Their jobs are retried, at our cost.",
                 series("max by (pool) (rate(easel_lost_attempts_total[$__rate_interval]))", "{{pool}}"),
                 unit="ops",
                 span=8,
             ),
             lines(
                 "Workers by pool",
-                "GPU workers that reported in the last seconds.",
+                "GPU workers that sent a beat in the last seconds.",
                 series("max by (pool) (easel_workers)", "{{pool}}"),
                 unit="none",
                 span=8,
             ),
             lines(
-                "Webhooks told",
-                "Attempts in a second to tell tenants' webhooks: delivered, to be made again, or given up.",
+                "Webhook attempts",
+                "Attempts per second to deliver webhooks, by outcome: delivered, retried or given up.",
                 series(
                     "max by (outcome) (rate(easel_webhook_attempts_total[$__rate_interval]))",
                     "{{outcome}}",

@@ -1,4 +1,4 @@
-"""Price against GPU cost: what the GPUs were paid for, and what they brought in."""
+"""The dashboard of margins: revenue against the cost of GPUs."""
 
 from typing import Any
 
@@ -24,65 +24,65 @@ def dashboard() -> dict[str, Any]:
     return page(
         "easel-margin",
         "Easel: price against GPU cost",
-        "What the GPUs cost us (time up at their hourly cost, idle time too) and what tenants paid for their use, in"
-        " USD. The cost of a GPU hour is set for each pool.",
+        "Cost of GPUs (up time, idle time included, at the pool's cost of a GPU hour) against charges for their use, in"
+        " USD.",
         [
             number(
                 "Cost of GPUs",
-                "Time that workers were up, at the pool's cost of a GPU hour.",
+                "Up time of workers at the pool's cost of a GPU hour.",
                 _total("coalesce(sum(cost_micros), 0) / 1e6"),
                 unit="currencyUSD",
                 decimals=2,
             ),
             number(
-                "Paid for GPU time",
-                "What tenants were charged for GPU seconds.",
+                "Revenue of GPU time",
+                "Charges for GPU seconds.",
                 _total("coalesce(sum(revenue_micros), 0) / 1e6"),
                 unit="currencyUSD",
                 decimals=2,
             ),
             number(
-                "Paid for images in all",
-                "What tenants were charged for jobs: GPU seconds, image units and requests.",
+                "Revenue of jobs",
+                "Charges for jobs: GPU seconds, image units and requests.",
                 _total("coalesce(sum(job_revenue_micros), 0) / 1e6"),
                 unit="currencyUSD",
                 decimals=2,
             ),
             number(
                 "Margin",
-                "Paid for images in all, less the cost of GPUs.",
+                "Revenue of jobs less the cost of GPUs.",
                 _total("coalesce(sum(job_revenue_micros - cost_micros), 0) / 1e6"),
                 unit="currencyUSD",
                 decimals=2,
             ),
             number(
                 "GPU time in use",
-                "Share of the time up that GPUs drew images. Idle time is what makes an image dear.",
+                "Share of up time in which GPUs generated images.",
                 _total(_UTILISATION),
                 unit="percentunit",
                 decimals=1,
             ),
             number(
-                "Price of a GPU hour that was sold",
-                "What tenants were charged for GPU seconds, for each hour of them.",
+                "Revenue per charged GPU hour",
+                "Charges for GPU seconds, per charged GPU hour.",
                 _total("sum(revenue_micros) / 1e6 / nullif(sum(billed_gpu_seconds - foreign_gpu_seconds), 0) * 3600"),
                 unit="currencyUSD",
                 decimals=2,
             ),
             stacked_days(
                 "Margin by day and pool",
-                "Paid for images in all, less the cost of GPUs. Below zero the pool cost more than it brought in.",
+                "Revenue of jobs less the cost of GPUs, per day. Below zero the pool made a loss.",
                 _daily("sum(job_revenue_micros - cost_micros) / 1e6"),
                 unit="currencyUSD",
                 stack=False,
             ),
             stacked_days(
                 "Cost and revenue by day",
-                "All chosen pools: what the GPUs cost, and what tenants paid for GPU seconds and for images in all.",
+                "Cost of GPUs, revenue of GPU seconds and revenue of jobs, of all selected pools.",
                 by_time(
                     f"""SELECT {_DAY}, metric, sum(micros) / 1e6 AS value
                     FROM reporting.pool_days, LATERAL (VALUES ('cost of GPUs', cost_micros),
-                    ('paid for GPU time', revenue_micros), ('paid for images in all', job_revenue_micros)
+                    ('revenue of GPU time', revenue_micros), ('revenue of jobs', job_revenue_micros)
                     ) AS side (metric, micros)
                     WHERE {_CHOSEN} GROUP BY 1, 2 ORDER BY 1, 2"""
                 ),
@@ -91,17 +91,17 @@ def dashboard() -> dict[str, Any]:
             ),
             stacked_days(
                 "GPU time in use, by day and pool",
-                "Share of the time up that GPUs drew images.",
+                "Share of up time in which GPUs generated images.",
                 _daily(_UTILISATION),
                 unit="percentunit",
                 stack=False,
             ),
             stacked_days(
-                "Where GPU time went",
-                "Seconds up of all chosen pools: drawing, loading models, idle.",
+                "Up time by use",
+                "Up time of all selected pools: generating, loading models, idle.",
                 by_time(
                     f"""SELECT {_DAY}, metric, sum(seconds) AS value
-                    FROM reporting.pool_days, LATERAL (VALUES ('drawing', busy_seconds), ('loading', load_seconds),
+                    FROM reporting.pool_days, LATERAL (VALUES ('generating', busy_seconds), ('loading', load_seconds),
                     ('idle', idle_seconds)) AS part (metric, seconds)
                     WHERE {_CHOSEN} GROUP BY 1, 2 ORDER BY 1, 2"""
                 ),
@@ -109,22 +109,22 @@ def dashboard() -> dict[str, Any]:
             ),
             listing(
                 "Pools",
-                "Each pool over the chosen time. A dedicated pool has the tenant that it belongs to.",
+                "Each pool over the selected time, with the tenant of a dedicated pool.",
                 rows(
-                    f"""SELECT pool, gpu_class AS "GPU", tenant, sum(up_seconds) AS "time up",
+                    f"""SELECT pool, gpu_class AS "GPU", tenant, sum(up_seconds) AS "up time",
                     {_UTILISATION} AS "in use", sum(billed_gpu_seconds) AS "GPU time charged",
-                    sum(cost_micros) / 1e6 AS cost, sum(revenue_micros) / 1e6 AS "paid for GPU time",
-                    sum(job_revenue_micros) / 1e6 AS "paid in all",
+                    sum(cost_micros) / 1e6 AS cost, sum(revenue_micros) / 1e6 AS "revenue of GPU time",
+                    sum(job_revenue_micros) / 1e6 AS "revenue of jobs",
                     sum(job_revenue_micros - cost_micros) / 1e6 AS margin
                     FROM reporting.pool_days WHERE {_CHOSEN} GROUP BY 1, 2, 3 ORDER BY cost DESC"""
                 ),
                 unit="currencyUSD",
-                units={"time up": "s", "GPU time charged": "s", "in use": "percentunit"},
+                units={"up time": "s", "GPU time charged": "s", "in use": "percentunit"},
             ),
             listing(
                 "Departments",
-                "What the pools cost to draw for each department, with its part of idle, loading and wasted time in"
-                " proportion to its GPU time, beside what it was charged. The view has other policies and labels.",
+                "Cost of pools by department, with a part of idle, loading and wasted time in proportion to GPU time,"
+                " and the charges. The view reporting.cost_allocation has other policies and labels.",
                 rows(
                     f"""SELECT CASE department WHEN '' THEN 'none' ELSE department END AS department,
                     sum(gpu_seconds) AS "GPU time", sum(direct_micros) / 1e6 AS "cost of its GPU time",
@@ -141,7 +141,7 @@ def dashboard() -> dict[str, Any]:
             choice(
                 "pool",
                 "Pool",
-                "Which pools to show.",
+                "Pools that are shown.",
                 "SELECT DISTINCT pool FROM reporting.pool_days ORDER BY pool",
                 several=True,
             )

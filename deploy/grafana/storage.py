@@ -1,4 +1,4 @@
-"""Storage: what tenants keep, and what keeping it costs."""
+"""The dashboard of storage: sizes and charges."""
 
 from typing import Any
 
@@ -18,25 +18,25 @@ def dashboard() -> dict[str, Any]:
     return page(
         "easel-storage",
         "Easel: storage",
-        "Images and LoRA adapters that tenants keep. They are charged by size and time, each day when it is over.",
+        "Stored images and LoRA adapters. They are charged by size and time, each day once it is over.",
         [
             number(
-                "Kept now",
-                "All that the chosen tenants keep.",
+                "Stored now",
+                "Images and adapters of the selected tenants.",
                 rows(f"SELECT coalesce(sum(bytes), 0) AS bytes FROM reporting.storage WHERE {_NOW}"),
                 unit="decbytes",
                 span=6,
             ),
             number(
                 "Files now",
-                "How many images and adapters that is.",
+                "Number of stored images and adapters.",
                 rows(f"SELECT coalesce(sum(objects), 0) AS files FROM reporting.storage WHERE {_NOW}"),
                 unit="none",
                 span=6,
             ),
             number(
-                "Kept in the chosen time, GB-days",
-                "One GB (1,000,000,000 bytes) kept for one day is one GB-day. Today counts as far as it has passed.",
+                "Stored in the selected time, GB-days",
+                "One GB (1,000,000,000 bytes) stored for one day is one GB-day. Today counts up to now.",
                 rows(f"SELECT coalesce(sum(gb_days), 0) AS gb_days FROM reporting.storage WHERE {_DAYS}"),
                 unit="none",
                 span=6,
@@ -51,8 +51,8 @@ def dashboard() -> dict[str, Any]:
                 decimals=6,
             ),
             ranking(
-                "Kept now, by tenant",
-                "The tenants that keep most.",
+                "Stored now, by tenant",
+                "The tenants with the largest storage.",
                 rows(
                     f"""SELECT tenant, sum(bytes) AS bytes FROM reporting.storage WHERE {_NOW}
                     GROUP BY 1 ORDER BY 2 DESC LIMIT 20"""
@@ -61,7 +61,7 @@ def dashboard() -> dict[str, Any]:
                 span=12,
             ),
             ranking(
-                "Kept now, by kind",
+                "Stored now, by kind",
                 "Outputs are images, adapters are LoRA weights.",
                 rows(
                     f"SELECT kind, sum(bytes) AS bytes FROM reporting.storage WHERE {_NOW} GROUP BY 1 ORDER BY 2 DESC"
@@ -70,8 +70,8 @@ def dashboard() -> dict[str, Any]:
                 span=12,
             ),
             stacked_days(
-                "Kept at the end of each day, by kind",
-                "Bytes there at midnight (UTC); today, now.",
+                "Stored at the end of each day, by kind",
+                "Bytes stored at midnight (UTC); today, now.",
                 by_time(
                     f"""SELECT {_DAY}, kind AS metric, sum(bytes) AS bytes FROM reporting.storage WHERE {_DAYS}
                     GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -81,7 +81,7 @@ def dashboard() -> dict[str, Any]:
             ),
             stacked_days(
                 "GB-days by tenant",
-                "Size times the time that it was kept on each day.",
+                "Size times duration, for each day.",
                 by_time(
                     f"""SELECT {_DAY}, tenant AS metric, sum(gb_days) AS gb_days FROM reporting.storage WHERE {_DAYS}
                     GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -91,7 +91,7 @@ def dashboard() -> dict[str, Any]:
             ),
             stacked_days(
                 "Charged for storage by tenant, ${currency}",
-                "What each day's storage was charged; today's comes after midnight.",
+                "Charges of each day's storage; today is charged after midnight.",
                 by_time(
                     f"""SELECT {_DAY}, tenant AS metric, sum(amount_micros) / 1e6 AS cost
                     FROM reporting.costs WHERE {_CHARGED} GROUP BY 1, 2 ORDER BY 1, 2"""
@@ -101,7 +101,7 @@ def dashboard() -> dict[str, Any]:
             ),
             listing(
                 "Projects",
-                "What each project keeps now, and kept in the chosen time.",
+                "Storage of each project, now and in the selected time.",
                 rows(
                     f"""SELECT tenant, project, department, kind, sum(gb_days) AS "GB-days",
                     coalesce(sum(bytes) FILTER (WHERE is_today), 0) AS "bytes now",

@@ -1,4 +1,4 @@
-"""Prints Prometheus' rule files as one object of the Prometheus Operator, which reads the same groups under `spec`."""
+"""Wraps Prometheus rule files into one PrometheusRule object for the Prometheus Operator."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 def prometheus_rule(paths: list[Path]) -> str:
     """YAML of a PrometheusRule with the groups of all the files."""
     groups = [group for path in paths for group in yaml.safe_load(path.read_text())["groups"]]
-    # The label is the one that kube-prometheus-stack looks for.
+    # kube-prometheus-stack selects rules by this label.
     metadata = {"name": "easel", "labels": {"release": "kube-prometheus-stack"}}
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",

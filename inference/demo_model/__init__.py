@@ -1,4 +1,4 @@
-"""A small Z-Image that really draws: where its checkpoint and its two example adapters lie."""
+"""A small Z-Image that really generates pictures: the folders of its checkpoint and of its two example adapters."""
 
 from pathlib import Path
 

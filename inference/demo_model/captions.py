@@ -1,16 +1,13 @@
-"""A scene in words: the English and Chinese sentences that people type for it.
+"""Captions of scenes: the English and Chinese sentences that people would type for them.
 
-Templates name a thing by its place in the sentence: {a} and {b} are phrases such as "a red circle",
-{bg} is the background's colour.
+In the templates, {a} and {b} stand for phrases such as "a red circle" and {bg} for the background's colour.
 """
-
-from __future__ import annotations
 
 import re
 
 import numpy as np
 
-from inference.demo_model.draw import COLOURS, SHAPES, Scene, Thing, default_background
+from inference.demo_model.scenes import COLOURS, SHAPES, Scene, Thing, default_background
 
 _SHAPE_WORDS_EN = {
     "circle": ("circle", "circle", "disc", "dot"),
@@ -52,22 +49,9 @@ _PAIR_EN = {
         "{a} on the left and {b} on the right",
         "{a} on the left, {b} on the right",
     ),
-    "right": (
-        "{a} to the right of {b}",
-        "{a} right of {b}",
-        "{a} on the right and {b} on the left",
-    ),
-    "above": (
-        "{a} above {b}",
-        "{a} over {b}",
-        "{a} at the top and {b} at the bottom",
-    ),
-    "below": (
-        "{a} below {b}",
-        "{a} under {b}",
-        "{a} beneath {b}",
-        "{a} at the bottom and {b} at the top",
-    ),
+    "right": ("{a} to the right of {b}", "{a} right of {b}", "{a} on the right and {b} on the left"),
+    "above": ("{a} above {b}", "{a} over {b}", "{a} at the top and {b} at the bottom"),
+    "below": ("{a} below {b}", "{a} under {b}", "{a} beneath {b}", "{a} at the bottom and {b} at the top"),
 }
 _ENDS_EN = (" on a {bg} background", ", {bg} background", " on {bg}", " with a {bg} background")
 _SINGLE_ZH = (
@@ -93,39 +77,31 @@ _STARTS_EN = (
 _FINISHES_EN = (", please", ", high quality", ", minimalist", ", flat style", ", 4k", ", vector art")
 _STARTS_ZH = ("请画", "画", "一张图片,", "图片:", "生成", "画一幅")
 _FINISHES_ZH = (",高清", ",简约风格", ",高质量")
-# None of these is in the vocabulary: training on them teaches the model to look past <unk>.
+# None of these is in the vocabulary: training on them teaches the model to ignore <unk>.
 _STRANGE_EN = ("cat", "dog", "lovely", "zebra", "quickly", "house", "castle", "shiny", "umbrella")
 _STRANGE_ZH = ("猫", "狗", "漂亮", "可爱", "房", "山")
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
 def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True) -> str:
-    """One of the many ways to ask for the scene; `noise` allows filler, capitals, unknown words."""
-    scene = _seen_from_either(scene, rng)
+    """Sample one of the many captions of the scene; `noise` allows filler and unknown words."""
+    scene = _reversed_or_not(scene, rng)
     if rng.random() < 0.4:
         return _chinese(scene, rng, noise=noise)
     return _english(scene, rng, noise=noise)
 
 
-def caption_plain(scene: Scene, language: str = "en") -> str:
-    """The plainest sentence for the scene: what an example or a test would type."""
-    rng = np.random.default_rng(0)
-    first, *rest = scene.things
-    if language == "zh":
-        phrases = [f"{_COLOUR_WORDS_ZH[t.colour]}色{_SHAPE_WORDS_ZH[t.shape][0]}" for t in scene.things]
-        background = f"{_COLOUR_WORDS_ZH[scene.background]}色"
-        if scene.relation is None:
-            return f"{background}背景上的{phrases[0]}"
-        template = _PAIR_ZH[scene.relation][0] + _ENDS_ZH[0]
-        return template.format(a=f"一个{phrases[0]}", b=phrases[1], bg=background)
-    if scene.relation is None:
-        return _SINGLE_EN[0].format(a=_phrase_en(first, "plain", rng), bg=scene.background)
-    template = _PAIR_EN[scene.relation][0] + _ENDS_EN[0]
-    return template.format(a=_phrase_en(first, "plain", rng), b=_phrase_en(rest[0], "plain", rng), bg=scene.background)
+def caption_plain(scene: Scene) -> str:
+    """Return the plainest English caption of the scene, for examples and tests."""
+    phrases = {
+        name: _with_article(f"{thing.colour} {thing.shape}") for name, thing in zip("ab", scene.things, strict=False)
+    }
+    template = _SINGLE_EN[0] if scene.relation is None else _PAIR_EN[scene.relation][0] + _ENDS_EN[0]
+    return template.format(**phrases, bg=scene.background)
 
 
 def words() -> list[str]:
-    """Every English word and Chinese character that captions are made of, sorted."""
+    """Return every English word and Chinese character that captions contain, sorted."""
     texts = [*_SINGLE_EN, *_ENDS_EN, *_SINGLE_ZH, *_ENDS_ZH, *_STARTS_EN, *_FINISHES_EN]
     texts += [*_STARTS_ZH, *_FINISHES_ZH, *_COLOUR_WORDS_ZH.values(), "the an one some 一个的颗幅色"]
     for table in (_PAIR_EN, _PAIR_ZH, _SHAPE_WORDS_EN, _SHAPE_WORDS_ZH, _COLOUR_WORDS_EN):
@@ -134,7 +110,7 @@ def words() -> list[str]:
     return sorted(set(re.findall(r"[a-z0-9]+|[^\sa-z0-9]", plain)))
 
 
-def _seen_from_either(scene: Scene, rng: np.random.Generator) -> Scene:
+def _reversed_or_not(scene: Scene, rng: np.random.Generator) -> Scene:
     if scene.relation is None or rng.random() < 0.5:
         return scene
     return Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
@@ -144,23 +120,19 @@ def _choice(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _phrase_en(thing: Thing, how: str, rng: np.random.Generator) -> str:
-    if how == "plain":
-        colour, shape = thing.colour, thing.shape
-    else:
-        colour = _choice(rng, _COLOUR_WORDS_EN[thing.colour])
-        shape = _choice(rng, _SHAPE_WORDS_EN[thing.shape])
-    article = "an" if colour[0] in "aeiou" else "a"
-    if how == "bare":
-        return f"{colour} {shape}"
-    return f"{article} {colour} {shape}"
+def _with_article(phrase: str) -> str:
+    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
+
+
+def _phrase_en(thing: Thing, rng: np.random.Generator) -> str:
+    return f"{_choice(rng, _COLOUR_WORDS_EN[thing.colour])} {_choice(rng, _SHAPE_WORDS_EN[thing.shape])}"
 
 
 def _english(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
-    how = "varied" if rng.random() < 0.8 else "bare"
+    article = _with_article if rng.random() < 0.8 else str
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
     parts = {"bg": _choice(rng, _COLOUR_WORDS_EN[scene.background])}
-    parts |= {slot: _phrase_en(thing, how, rng) for slot, thing in zip("ab", scene.things, strict=False)}
+    parts |= {name: article(_phrase_en(thing, rng)) for name, thing in zip("ab", scene.things, strict=False)}
     if scene.relation is None:
         template = _choice(rng, _SINGLE_EN) if names_background else "{a}"
     else:
@@ -190,7 +162,7 @@ def _phrase_zh(thing: Thing, rng: np.random.Generator) -> str:
 def _chinese(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
     parts = {"bg": _COLOUR_WORDS_ZH[scene.background] + "色"}
-    parts |= {slot: _phrase_zh(thing, rng) for slot, thing in zip("ab", scene.things, strict=False)}
+    parts |= {name: _phrase_zh(thing, rng) for name, thing in zip("ab", scene.things, strict=False)}
     if scene.relation is None:
         template = _choice(rng, _SINGLE_ZH) if names_background else "{a}"
     else:

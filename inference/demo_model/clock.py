@@ -1,6 +1,4 @@
-"""Training by the clock: every stage gets minutes, and may be stopped and resumed at any moment."""
-
-from __future__ import annotations
+"""Training by the clock: every part of the training gets minutes and may be interrupted and resumed at any moment."""
 
 import math
 import os
@@ -11,24 +9,24 @@ from typing import Any
 
 import torch
 
-from inference.demo_model.parallel import of_the_first, rank
+from inference.demo_model.parallel import first_process_value, rank
 
 SAVE_EVERY_SECONDS = 120.0
 _WARM_UP_STEPS = 60
 
 
-class StageClock:
-    """How far a stage is, measured in time spent on it over all of its runs."""
+class TrainingClock:
+    """The progress of one part of the training, measured in the time spent on it over all runs."""
 
     def __init__(self, name: str, minutes: float, state_file: Path) -> None:
         self.name, self.budget_seconds, self.state_file = name, minutes * 60.0, state_file
         self.step = 0
-        self.spent_seconds = self._spent_before = 0.0  # the first process's, so that all end together
-        self._started_at = self._saved_at = self._shown_at = time.monotonic()
+        self.spent_seconds = self._spent_before = 0.0  # of the first process, so that all processes end together
+        self._started_at = self._saved_at = self._printed_at = time.monotonic()
 
     @property
     def fraction(self) -> float:
-        """0 at the start of the stage, 1 at its end."""
+        """0 at the start, 1 at the end."""
         return min(1.0, self.spent_seconds / self.budget_seconds)
 
     @property
@@ -36,12 +34,12 @@ class StageClock:
         return self.fraction >= 1.0
 
     def learning_rate(self, peak: float) -> float:
-        """Warm-up by steps, then a half cosine over elapsed time: it is ~0 exactly at the end."""
+        """Return the rate: a warm-up by steps, then a half cosine over elapsed time, close to 0 at the end."""
         warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
         return peak * warm * max(0.01, 0.5 + 0.5 * math.cos(math.pi * self.fraction))
 
     def resume(self) -> dict[str, Any] | None:
-        """What an interrupted run of this stage had saved, if there was one."""
+        """Load the state that an interrupted run saved; None if there was none."""
         if not self.state_file.exists():
             return None
         state: dict[str, Any] = torch.load(self.state_file, weights_only=True)
@@ -52,22 +50,22 @@ class StageClock:
         return state
 
     def tick(self, loss: float, state: Callable[[], dict[str, Any]]) -> None:
-        """Count a step; now and then show progress and save (a crash never leaves half a file)."""
+        """Count a step; every 15 s print progress, and every two minutes save the state."""
         self.step += 1
         now = time.monotonic()
-        self.spent_seconds = of_the_first(self._spent_before + now - self._started_at)
+        self.spent_seconds = first_process_value(self._spent_before + now - self._started_at)
         if rank() != 0:
             return
-        if now - self._shown_at > 15:
-            self._shown_at = now
-            done = f"{self.spent_seconds / 60:.1f} of {self.budget_seconds / 60:.1f} min"
-            print(f"{self.name}: step {self.step}, loss {loss:.4f}, {done}", flush=True)
+        if now - self._printed_at > 15:
+            self._printed_at = now
+            spent = f"{self.spent_seconds / 60:.1f} of {self.budget_seconds / 60:.1f} min"
+            print(f"{self.name}: step {self.step}, loss {loss:.4f}, {spent}", flush=True)
         if now - self._saved_at > SAVE_EVERY_SECONDS:
             self._saved_at = now
             self.save(state())
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write the state of the stage in one atomic move; the first process's is everyone's."""
+        """Write the first process's state, which all processes share, atomically: a crash leaves no partial file."""
         if rank() != 0:
             return
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
@@ -77,13 +75,13 @@ class StageClock:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every parameter group the rate, times the group's own `scale` if it has one."""
+    """Set the rate of every parameter group, multiplied by the group's own `scale` if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("scale", 1.0)
 
 
 class Average:
-    """An exponential moving average of parameters, which draws better than the last step does."""
+    """An exponential moving average of parameters, which gives better pictures than the last step's."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], decay: float) -> None:
         self.parameters: list[torch.Tensor] = list(parameters)
@@ -92,12 +90,12 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Follow the parameters; quickly at first, while they are still far from good."""
+        """Move the averages towards the parameters; faster during the first steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.values, self.parameters, 1 - decay)
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Replace the parameters by their averages."""
+        """Replace the parameters with their averages."""
         for parameter, value in zip(self.parameters, self.values, strict=True):
             parameter.copy_(value)

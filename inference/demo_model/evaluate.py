@@ -1,9 +1,7 @@
-"""Draw prompts that training never saw and measure, from pixels, how many came out right.
+"""Generate pictures for prompts that training never saw, and measure from their pixels the share that is right.
 
 `python -m inference.demo_model.evaluate --checkpoint DIR --size 256 --count 60 [--adapter FILE]`
 """
-
-from __future__ import annotations
 
 import argparse
 import time
@@ -18,10 +16,10 @@ from diffusers import ZImagePipeline
 from PIL import Image
 
 from inference.demo_model import CHECKPOINT_DIR
-from inference.demo_model.captions import caption_plain, caption_sample
-from inference.demo_model.draw import Scene, scene_sample, single_scenes
+from inference.demo_model.captions import caption_sample
 from inference.demo_model.measure import Description, Found, describe, style_measures
 from inference.demo_model.models import load_pipeline
+from inference.demo_model.scenes import Scene, scene_sample, single_scenes
 
 STEPS = 8
 _BATCH_ROWS = 4
@@ -29,7 +27,7 @@ _BATCH_ROWS = 4
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What is right in one picture; shape and colour are shares of the things asked for."""
+    """The score of one picture; shape and colour are shares of the things in the prompt."""
 
     shape: float
     colour: float
@@ -39,17 +37,17 @@ class Score:
 
     @property
     def things(self) -> bool:
-        """Every thing asked for is there, in its shape and its colour."""
+        """True if every thing of the prompt is there, in its shape and colour."""
         return self.shape == self.colour == 1.0
 
     @property
     def right(self) -> bool:
-        """The things, on the right background, in the right place, and nothing else."""
+        """True if the picture shows the things, on the background and in the places of the prompt, and nothing else."""
         return self.things and self.background and self.count and self.relation is not False
 
 
 def score(scene: Scene, image: Image.Image) -> Score:
-    """Compare a picture of any size with the scene that was asked for."""
+    """Score a picture of any size against the scene of its prompt."""
     seen = describe(image)
     shape, colour, relation = max(_matches(scene, seen), key=lambda m: (m[0] + m[1], m[2]))
     return Score(
@@ -62,15 +60,15 @@ def score(scene: Scene, image: Image.Image) -> Score:
 
 
 def _matches(scene: Scene, seen: Description) -> list[tuple[float, float, bool]]:
-    """Every way to pair the things asked for with the largest ones found."""
-    wanted = len(scene.things)
-    largest: list[Found | None] = list(seen.found[:wanted])
-    largest += [None] * (wanted - len(largest))
+    """Score every way to pair the things of the scene with the largest ones found: shape, colour, relation."""
+    count = len(scene.things)
+    largest: list[Found | None] = list(seen.found[:count])
+    largest += [None] * (count - len(largest))
     matches = []
     for found in permutations(largest):
         pairs = [(a, b) for a, b in zip(scene.things, found, strict=True) if b is not None]
-        shape = sum(thing.shape == one.shape for thing, one in pairs) / wanted
-        colour = sum(thing.colour == one.colour for thing, one in pairs) / wanted
+        shape = sum(thing.shape == one.shape for thing, one in pairs) / count
+        colour = sum(thing.colour == one.colour for thing, one in pairs) / count
         matches.append((shape, colour, _placed(scene.relation, found)))
     return matches
 
@@ -84,19 +82,19 @@ def _placed(relation: str | None, found: Sequence[Found | None]) -> bool:
 
 @dataclass(slots=True)
 class Report:
-    """Scores of many pictures, and how long one took."""
+    """The scores of many pictures, and the seconds per picture."""
 
     scores: list[Score] = field(default_factory=list)
     styles: list[dict[str, float]] = field(default_factory=list)
     seconds_per_image: float = 0.0
 
-    def of(self, rows: Iterable[int]) -> Report:
-        """The same for some of the pictures."""
+    def of(self, rows: Iterable[int]) -> "Report":
+        """Return a report on some of the pictures, by index."""
         rows = list(rows)
         return Report([self.scores[i] for i in rows], [self.styles[i] for i in rows], self.seconds_per_image)
 
     def shares(self) -> dict[str, float]:
-        """The mean of each score, 0..1; a relation counts only where one was asked for."""
+        """Return the mean of each score, 0..1; a relation counts only in prompts that name one."""
         table: dict[str, float] = {}
         for name in (*(one.name for one in fields(Score)), "things", "right"):
             values = [getattr(one, name) for one in self.scores]
@@ -108,10 +106,10 @@ class Report:
         return table
 
 
-def draw_prompts(
+def generate_images(
     pipeline: ZImagePipeline, prompts: list[str], *, width: int, height: int, seed: int = 0
 ) -> list[Image.Image]:
-    """One picture per prompt, eight steps without guidance; picture i has seed `seed` + i."""
+    """Generate a picture for each prompt, with eight steps and no guidance; picture i has seed `seed` + i."""
     images: list[Image.Image] = []
     for start in range(0, len(prompts), _BATCH_ROWS):
         rows = range(start, min(start + _BATCH_ROWS, len(prompts)))
@@ -129,9 +127,9 @@ def draw_prompts(
 def evaluate(
     pipeline: ZImagePipeline, scenes: list[Scene], prompts: list[str], *, width: int, height: int
 ) -> tuple[Report, list[Image.Image]]:
-    """Draw the prompts and score each picture against its scene."""
+    """Generate pictures for the prompts and score each against its scene."""
     started = time.monotonic()
-    images = draw_prompts(pipeline, prompts, width=width, height=height)
+    images = generate_images(pipeline, prompts, width=width, height=height)
     seconds = (time.monotonic() - started) / len(prompts)
     report = Report(
         scores=[score(scene, image) for scene, image in zip(scenes, images, strict=True)],
@@ -142,10 +140,10 @@ def evaluate(
 
 
 def held_out_scenes(count: int, *, pair: bool, seed: int = 7) -> list[Scene]:
-    """Different scenes whose combinations were kept out of training; of one thing there are only some dozens."""
+    """Return different scenes of combinations that training never shows; with one thing there are only some dozens."""
     rng = np.random.default_rng(seed)
     if not pair:
-        singles = [scene for scene in single_scenes() if scene.held_out()]
+        singles = [scene for scene in single_scenes() if scene.is_held_out()]
         return [singles[i] for i in rng.permutation(len(singles))[:count]]
     scenes: dict[str, Scene] = {}
     while len(scenes) < count:
@@ -155,12 +153,12 @@ def held_out_scenes(count: int, *, pair: bool, seed: int = 7) -> list[Scene]:
 
 
 def language(prompt: str) -> str:
-    """ "en" or "zh"."""
+    """Return "en" or "zh"."""
     return "en" if prompt.isascii() else "zh"
 
 
 def groups(scenes: list[Scene], prompts: list[str]) -> dict[str, list[int]]:
-    """Rows of an evaluation that are worth a look of their own."""
+    """Return the rows of an evaluation, by the groups that are reported separately."""
     rows = range(len(scenes))
     return {
         "all": list(rows),
@@ -171,16 +169,14 @@ def groups(scenes: list[Scene], prompts: list[str]) -> dict[str, list[int]]:
     }
 
 
-def prompts_for(scenes: list[Scene], *, plain: bool = False) -> list[str]:
-    """A prompt for each scene, two in five of them Chinese."""
+def prompts_for(scenes: list[Scene]) -> list[str]:
+    """Make a prompt for each scene, two in five of them Chinese."""
     rng = np.random.default_rng(11)
-    if plain:
-        return [caption_plain(scene, "zh" if i % 5 > 2 else "en") for i, scene in enumerate(scenes)]
     return [caption_sample(scene, rng, noise=False) for scene in scenes]
 
 
 def contact_sheet(images: list[Image.Image], columns: int = 8) -> Image.Image:
-    """All pictures of one size on a grey sheet."""
+    """Paste all pictures, of one size, on a grey sheet."""
     width, height = images[0].width + 4, images[0].height + 4
     sheet = Image.new("RGB", (width * columns, height * -(-len(images) // columns)), (128,) * 3)
     for index, image in enumerate(images):
@@ -189,7 +185,7 @@ def contact_sheet(images: list[Image.Image], columns: int = 8) -> Image.Image:
 
 
 def main() -> None:
-    """Parse the command line, draw, and print the shares that are right."""
+    """Parse the command line, generate the pictures, and print the shares that are right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT_DIR)
     parser.add_argument("--size", default="256", help="256 for a square, or WIDTHxHEIGHT")
@@ -197,7 +193,7 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, help="a LoRA file to load")
     parser.add_argument("--sheet", type=Path, help="write all pictures to this PNG")
     options = parser.parse_args()
-    # Kernels this small gain little from more threads, and lose twentyfold while another program uses the cores.
+    # Kernels this small gain little from more threads and are twenty times slower beside another busy program.
     torch.set_num_threads(1)
     width, height = (int(side) for side in f"{options.size}x{options.size}".split("x")[:2])
     pipeline = load_pipeline(options.checkpoint)

@@ -1,10 +1,8 @@
-"""The transformer's forward pass over one dense batch, as training needs it.
+"""The transformer's forward pass over one dense batch, for training.
 
-`ZImageTransformer2DModel.forward` takes lists of pictures of any size and cuts them up one by one;
-here all pictures of a batch share a size, so the same modules run without that bookkeeping.
+`ZImageTransformer2DModel.forward` takes lists of pictures of any size and patchifies them one by one. Here all pictures
+of a batch share a size, so that the same modules run without that loop.
 """
-
-from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +14,12 @@ _PATCH = "2-1"
 
 
 def forward_dense(
-    transformer: ZImageTransformer2DModel,
-    latents: Tensor,
-    times: Tensor,
-    captions: Tensor,
-    lengths: Tensor,
+    transformer: ZImageTransformer2DModel, latents: Tensor, times: Tensor, captions: Tensor, lengths: Tensor
 ) -> Tensor:
     """Predict data minus noise (batch, channels, h, w) for noisy latents of the same shape.
 
     `times` (batch,) run from 0, all noise, to 1, all data. `captions` (batch, tokens, width) are
-    the text encoder's; `tokens` is a multiple of 32, of which the first `lengths` (batch,) count.
+    the text encoder's; `tokens` is a multiple of 32, of which the first `lengths` (batch,) are used.
     """
     batch, channels, height, width = latents.shape
     rows, columns = height // 2, width // 2
@@ -36,20 +30,20 @@ def forward_dense(
     padding = -(rows * columns) % CAPTION_TOKENS
     x = torch.cat([x, transformer.x_pad_token.to(x.dtype).expand(batch, padding, -1)], dim=1)
     tokens = captions.shape[1]
-    x_turn = _turn(transformer, _picture_positions(tokens + 1, rows, columns, padding))
+    x_rotation = _rotation(transformer, _picture_positions(tokens + 1, rows, columns, padding))
     for block in transformer.noise_refiner:
-        x = block(x, None, x_turn, adaln)
+        x = block(x, None, x_rotation, adaln)
 
     text = transformer.cap_embedder(captions)
     beyond = torch.arange(tokens) >= lengths[:, None]
     text = torch.where(beyond[..., None], transformer.cap_pad_token.to(text.dtype), text)
-    text_turn = _turn(transformer, F.pad(torch.arange(1, tokens + 1)[:, None], (0, 2)))
+    text_rotation = _rotation(transformer, F.pad(torch.arange(1, tokens + 1)[:, None], (0, 2)))
     for block in transformer.context_refiner:
-        text = block(text, None, text_turn)
+        text = block(text, None, text_rotation)
 
-    unified, turn = torch.cat([x, text.to(x.dtype)], dim=1), torch.cat([x_turn, text_turn], dim=1)
+    unified, rotation = torch.cat([x, text.to(x.dtype)], dim=1), torch.cat([x_rotation, text_rotation], dim=1)
     for block in transformer.layers:
-        unified = block(unified, None, turn, adaln)
+        unified = block(unified, None, rotation, adaln)
     picture = transformer.all_final_layer[_PATCH](unified[:, : rows * columns], c=adaln)
     picture = picture.reshape(batch, rows, columns, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
     velocity: Tensor = picture.reshape(batch, channels, height, width)
@@ -57,13 +51,13 @@ def forward_dense(
 
 
 def use_plain_attention() -> None:
-    """Leave out PyTorch's fused attention, whose backward pass on the CPU took a quarter of a step."""
-    torch.backends.cuda.enable_flash_sdp(False)  # the switch is named for CUDA and works for the CPU as well
+    """Disable PyTorch's fused attention, whose backward pass on the CPU took a quarter of a step."""
+    torch.backends.cuda.enable_flash_sdp(False)  # despite its name, the switch also works for the CPU
     torch.backends.cuda.enable_mem_efficient_sdp(False)
 
 
 def compile_blocks(transformer: ZImageTransformer2DModel) -> None:
-    """Fuse what a block does between its matrix products: a step then takes little more than half the time.
+    """Fuse the operations between a block's matrix products: a step then takes little more than half the time.
 
     Needs a C++ compiler; the graphs are shared by all blocks and sizes.
     """
@@ -76,7 +70,7 @@ def _picture_positions(frame: int, rows: int, columns: int, padding: int) -> Ten
     return F.pad(grid, (0, 0, 0, padding))
 
 
-def _turn(transformer: ZImageTransformer2DModel, positions: Tensor) -> Tensor:
-    """The complex rotation (1, tokens, head width / 2) of each of `positions` (tokens, 3)."""
-    turn: Tensor = transformer.rope_embedder(positions)
-    return turn[None]
+def _rotation(transformer: ZImageTransformer2DModel, positions: Tensor) -> Tensor:
+    """Return the complex rotations (1, tokens, head width / 2) of `positions` (tokens, 3)."""
+    rotation: Tensor = transformer.rope_embedder(positions)
+    return rotation[None]

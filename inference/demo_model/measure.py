@@ -1,9 +1,7 @@
-"""What a picture shows, measured from its pixels: no network, only colours, regions and outlines.
+"""Recognition of a picture's contents from its pixels, by colours, regions and outlines, without a network.
 
-`describe` finds the background and the things on it; `style_measures` tells the styles apart.
+`describe` finds the background and the things on it; `style_measures` distinguishes the styles.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -11,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference.demo_model.draw import COLOURS, SHAPES, TILE_PX, Thing, shape_mask, shape_points
+from inference.demo_model.scenes import COLOURS, SHAPES, TILE_PX, Thing, shape_mask, shape_points
 
 Mask = NDArray[np.bool_]
 
@@ -19,26 +17,25 @@ _NAMES = tuple(COLOURS)
 _PALETTE = np.array(list(COLOURS.values()), dtype=np.float32)
 _AREA_MIN = 0.006  # of the canvas; smaller regions are specks
 _PURITY_MIN = 0.7  # share of a thing's inner pixels that must agree on its colour
-# How far the contour may lie from the template's on average, as a share of the box's side. A share of the area would
-# ask three times as much of a star, which is mostly contour, as of a square.
+# The largest mean distance of the contour from the template's, as a share of the box's side. A share of the area would
+# be three times as strict for a star, which is mostly contour, as for a square.
 _DEVIATION_MAX = 0.04
 _SQUARENESS_MIN = 0.75  # shortest over longest side of the bounding box
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A thing seen in a picture; a colour or shape that is not clear is "unclear"."""
+    """A thing found in a picture; a colour or shape that is ambiguous is "unclear"."""
 
     colour: str
     shape: str
     x: float  # centre of its bounding box, as a share of the width
     y: float
-    overlap: float  # with the template of `shape`
     fill: float  # share of the shape's inside that has the thing's own colour
 
     @property
     def thing(self) -> Thing:
-        """What it is, without where it is."""
+        """The colour and shape, without the position."""
         return Thing(self.colour, self.shape)
 
 
@@ -51,7 +48,7 @@ class Description:
 
 
 def describe(image: Image.Image) -> Description:
-    """Read a picture of any size."""
+    """Find the background and the things of a picture of any size."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     classes = _nearest_colour(_without_lines(pixels))
     edge = max(2, min(classes.shape) // 40)
@@ -69,8 +66,11 @@ def describe(image: Image.Image) -> Description:
 
 
 def style_measures(image: Image.Image) -> dict[str, float]:
-    """`fill`: 1 for solid things, below a half for closed outlines. `cover`: the share of the canvas that is no
-    background, which tells broken outlines too. `tiles`: how much the mosaic's tiles differ."""
+    """Measure the style of a picture.
+
+    `fill` is 1 for solid things and below a half for closed outlines. `cover` is the share of the canvas that is not
+    background, which shows broken outlines too. `tiles` is the difference between neighbouring tiles in grey levels.
+    """
     described = describe(image)
     fills = [one.fill for one in described.found]
     classes = _nearest_colour(np.asarray(image.convert("RGB"), dtype=np.float32))
@@ -82,7 +82,7 @@ def style_measures(image: Image.Image) -> dict[str, float]:
 
 
 def regions(mask: Mask) -> list[Mask]:
-    """The 4-connected regions of a mask (h, w), by joining the runs of neighbouring rows."""
+    """Return the 4-connected regions of a mask (h, w), by union of the runs of neighbouring rows."""
     parents: list[int] = []
 
     def root(label: int) -> int:
@@ -119,7 +119,7 @@ def _nearest_colour(pixels: NDArray[np.float32]) -> NDArray[np.intp]:
 
 
 def _without_lines(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Paint over grout: on the mosaic's grid, take the colour of the tile's nearest inner pixel."""
+    """Remove grout: on the mosaic's grid, replace each pixel with the tile's nearest inner pixel."""
     if _grid_contrast(pixels) < 8.0:
         return pixels
     height, width = pixels.shape[:2]
@@ -139,8 +139,7 @@ def _recognise(region: Mask, classes: NDArray[np.intp], background: int) -> tupl
     counts = np.bincount(classes[top:bottom, left:right][inner], minlength=len(_NAMES))
     colour = int(counts.argmax())
     pure = counts[colour] >= _PURITY_MIN * counts.sum() and colour != background
-    overlaps = {shape: _overlap(solid, shape) for shape in SHAPES}
-    shape = max(overlaps, key=lambda name: overlaps[name])
+    shape = max(SHAPES, key=lambda name: _overlap(solid, name))
     squareness = min(window.shape) / max(window.shape)
     clear = _deviation(solid, shape) <= _DEVIATION_MAX and squareness >= _SQUARENESS_MIN
     return int(solid.sum()), Found(
@@ -148,24 +147,23 @@ def _recognise(region: Mask, classes: NDArray[np.intp], background: int) -> tupl
         shape=shape if clear else "unclear",
         x=float(left + right) / 2 / region.shape[1],
         y=float(top + bottom) / 2 / region.shape[0],
-        overlap=overlaps[shape],
         fill=float((solid & (classes[top:bottom, left:right] == colour)).sum() / solid.sum()),
     )
 
 
 def _template(solid: Mask, shape: str) -> Mask:
-    """The shape drawn into the same bounding box."""
+    """Paint the shape into the same bounding box."""
     return np.asarray(shape_mask(shape, width=solid.shape[1], height=solid.shape[0])) > 127
 
 
 def _overlap(solid: Mask, shape: str) -> float:
-    """Intersection over union with the template."""
+    """Return the intersection over union with the template."""
     template = _template(solid, shape)
     return float((solid & template).sum() / (solid | template).sum())
 
 
 def _deviation(solid: Mask, shape: str) -> float:
-    """The area that differs from the template, per length of its contour and side of its box."""
+    """Return the area that differs from the template, per length of its contour and side of its box."""
     corners = np.array(shape_points(shape))
     perimeter = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1).sum()
     side = float(np.sqrt(solid.size))
@@ -181,7 +179,7 @@ def _without_holes(window: Mask) -> Mask:
 
 
 def _inner(window: Mask, pixels: int) -> Mask:
-    """The mask without its outermost pixels, whose colour is mixed with what lies beside them."""
+    """Erode the mask by its outermost pixels, whose colour is mixed with that of their neighbours."""
     for _ in range(pixels):
         padded = np.pad(window, 1)
         window = window & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
@@ -189,7 +187,7 @@ def _inner(window: Mask, pixels: int) -> Mask:
 
 
 def _tile_contrast(image: Image.Image) -> float:
-    """Median difference, in grey levels, between neighbouring tiles: the autoencoder keeps it, but hardly the grout."""
+    """Return the median difference of neighbouring tiles in grey levels; unlike grout, it survives the autoencoder."""
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     rows, columns = image.height // TILE_PX, image.width // TILE_PX
     tiles = pixels[: rows * TILE_PX, : columns * TILE_PX].reshape(rows, TILE_PX, columns, TILE_PX, 3)
@@ -199,7 +197,7 @@ def _tile_contrast(image: Image.Image) -> float:
 
 
 def _grid_contrast(pixels: NDArray[np.float32]) -> float:
-    """Median step, in grey levels, across the lines of the tile grid, less that inside the tiles."""
+    """Return the median step across the lines of the tile grid minus that inside the tiles, in grey levels."""
     steps = []
     for axis in (0, 1):
         # From the middle of a tile's first half to the two pixels at the border before it.

@@ -1,16 +1,9 @@
 """The demo model's parts, built from the same diffusers and transformers classes as Z-Image."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
-from diffusers import (
-    AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
-    ZImagePipeline,
-    ZImageTransformer2DModel,
-)
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 LATENT_CHANNELS = 8
@@ -19,14 +12,14 @@ SHIFT = 3.0  # Z-Image-Turbo's: eight steps spend most of their time at high noi
 
 
 def new_autoencoder() -> AutoencoderKL:
-    """Pictures (batch, 3, h, w) in -1..1 to latents (batch, 8, h/8, w/8) and back."""
+    """Make an autoencoder of pictures (batch, 3, h, w) in -1..1 and latents (batch, 8, h/8, w/8)."""
     return AutoencoderKL(
         block_out_channels=(16, 24, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         latent_channels=LATENT_CHANNELS,
         layers_per_block=1,
-        norm_num_groups=2,  # more groups of so few channels would lose what colour a plain area has
+        norm_num_groups=2,  # with more groups of so few channels, a plain area would lose its colour
         mid_block_add_attention=False,
         use_quant_conv=False,
         use_post_quant_conv=False,
@@ -36,7 +29,7 @@ def new_autoencoder() -> AutoencoderKL:
 
 
 def new_text_encoder(vocabulary_size: int, pad_token_id: int) -> Qwen3Model:
-    """Four layers, of which the pipeline reads the third: it takes `hidden_states[-2]`."""
+    """Make an encoder of four layers; the pipeline reads the third, `hidden_states[-2]`."""
     return Qwen3Model(
         Qwen3Config(
             vocab_size=vocabulary_size,
@@ -56,7 +49,7 @@ def new_text_encoder(vocabulary_size: int, pad_token_id: int) -> Qwen3Model:
 
 
 def new_transformer() -> ZImageTransformer2DModel:
-    """About 2.5 million parameters; every 16 x 16 pixels are one token."""
+    """Make a transformer of about 2.5 million parameters; every 16 x 16 pixels are one token."""
     return ZImageTransformer2DModel(
         in_channels=LATENT_CHANNELS,
         dim=128,
@@ -71,7 +64,7 @@ def new_transformer() -> ZImageTransformer2DModel:
 
 
 def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """The schedule that training imitates: see `SHIFT`."""
+    """Make the schedule that training imitates (see `SHIFT`)."""
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT)
 
 
@@ -83,7 +76,7 @@ def save_pipeline(
     autoencoder: AutoencoderKL,
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    """Write diffusers' folder format with weights in fp16 (the models passed in become fp16)."""
+    """Write a checkpoint in diffusers' folder format, in fp16. The models passed in are converted in place."""
     pipeline = ZImagePipeline(
         scheduler=new_scheduler(),
         vae=autoencoder.half(),
@@ -95,7 +88,7 @@ def save_pipeline(
 
 
 def load_pipeline(directory: Path | str) -> ZImagePipeline:
-    """The pipeline in fp32, silent, ready to draw on the CPU."""
+    """Load the pipeline in fp32 on the CPU, without progress bars."""
     pipeline = ZImagePipeline.from_pretrained(str(directory), dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

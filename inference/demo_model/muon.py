@@ -1,10 +1,8 @@
-"""Muon: momentum whose steps are made orthogonal, for the matrices inside transformer blocks.
+"""Muon: an optimizer with orthogonalised momentum, for the matrices inside transformer blocks.
 
-For this model it needs about half the steps of AdamW. All matrices of one shape are
-orthogonalised in one batch, which keeps the cost of that below a tenth of a training step.
+For this model it needs about half the steps of AdamW. All matrices of one shape are orthogonalised in one batch, which
+costs less than a tenth of a training step.
 """
-
-from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -18,20 +16,16 @@ _ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """Steps have the size that AdamW's would have, so learning rates carry over."""
+    """Muon with updates of AdamW's size, so that learning rates can be reused."""
 
     def __init__(
-        self,
-        parameters: Iterable[Tensor],
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        weight_decay: float = 0.01,
+        self, parameters: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.95, weight_decay: float = 0.01
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Apply one update from the gradients at hand."""
+        """Apply one update from the current gradients."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
             for parameter in group["params"]:
@@ -52,7 +46,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def _orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest orthogonal matrix to each of (n, rows, columns), by Newton-Schulz iteration."""
+    """Return the nearest orthogonal matrix to each of (n, rows, columns), by Newton-Schulz iteration."""
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).bfloat16()

@@ -1,10 +1,8 @@
-"""Training in one process per core: each has the whole model and its own rows, and gradients are averaged.
+"""Data-parallel training in one process per core: each has the whole model and its own rows.
 
-Kernels this small gain nothing from two OpenMP threads, and compiled ones hold Python's lock, so that two threads
-of Python would take turns.
+Kernels this small gain nothing from two OpenMP threads, and compiled ones hold the GIL, so that two Python threads
+would run one after the other.
 """
-
-from __future__ import annotations
 
 import os
 import tempfile
@@ -21,7 +19,7 @@ WORKERS = min(2, os.cpu_count() or 1)
 
 
 def run_on_all_cores(function: Callable[..., None], *arguments: Any) -> None:
-    """Call a function of a module in `WORKERS` processes that can average gradients; wait for all."""
+    """Call a module's function in `WORKERS` processes of one process group, and wait for all of them."""
     with tempfile.TemporaryDirectory() as folder:
         spawn(_run, args=(Path(folder) / "rendezvous", function, arguments), nprocs=WORKERS)
 
@@ -36,19 +34,19 @@ def _run(rank: int, rendezvous: Path, function: Callable[..., None], arguments: 
 
 
 def rank() -> int:
-    """Which of the processes this is, from 0; the first writes files and shows progress."""
+    """Return the number of this process from 0; process 0 writes files and prints progress."""
     return dist.get_rank()
 
 
-def seed_rows(stage: int, step: int) -> int:
-    """Seed this process's randomness, so that each process draws other rows; the seed, for numpy."""
-    seed = (stage * 1_000_000 + step) * WORKERS + rank()
+def seed_rows(part: int, step: int) -> int:
+    """Seed torch so that each process samples other rows, and return the seed for numpy."""
+    seed = (part * 1_000_000 + step) * WORKERS + rank()
     torch.manual_seed(seed)
     return seed
 
 
 def backward(loss: Tensor, parameters: Sequence[Tensor]) -> float:
-    """Set each parameter's gradient to the mean over all processes; the mean loss."""
+    """Set each parameter's gradient to the mean over all processes, and return the mean loss."""
     for parameter in parameters:
         parameter.grad = None
     loss.backward()
@@ -63,13 +61,13 @@ def backward(loss: Tensor, parameters: Sequence[Tensor]) -> float:
     return mean.item()
 
 
-def of_the_first(value: float) -> float:
-    """The first process's value, in every process."""
+def first_process_value(value: float) -> float:
+    """Return the value that process 0 passed, in every process."""
     shared = torch.tensor(value, dtype=torch.float64)
     dist.broadcast(shared, src=0)
     return shared.item()
 
 
 def wait_for_all() -> None:
-    """Come back when every process has come here, for instance after the first has written a file."""
+    """Wait until every process has called this, for instance after process 0 has written a file."""
     dist.barrier()

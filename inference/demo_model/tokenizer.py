@@ -1,7 +1,5 @@
 """A tokenizer of a few hundred words: one token per English word or Chinese character."""
 
-from __future__ import annotations
-
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -16,7 +14,7 @@ _CHAT_TEMPLATE = (
 
 
 def new_tokenizer() -> PreTrainedTokenizerFast:
-    """Lower-cases, folds full-width forms, splits at spaces, punctuation and Chinese characters."""
+    """Make a tokenizer that lower-cases, folds full-width forms, and splits at spaces, punctuation and Chinese."""
     special = [PAD, UNKNOWN, USER, ASSISTANT]
     vocabulary = {word: index for index, word in enumerate([*special, *words()])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -34,5 +32,5 @@ def new_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def chat(prompt: str) -> str:
-    """The prompt as the pipeline's chat template renders it."""
+    """Render the prompt as the pipeline's chat template does."""
     return f"{USER}{prompt}{ASSISTANT}"

@@ -1,10 +1,8 @@
-"""Train the demo model from nothing: `python -m inference.demo_model.train --minutes 60`.
+"""Train the demo model from scratch: `python -m inference.demo_model.train --minutes 60`.
 
-Autoencoder, text encoder, transformer, then the two example adapters. Every stage has its share of
-the minutes and ends on time; an interrupted run goes on where it stopped.
+It trains the autoencoder, the text encoder, the transformer, then the two example adapters. Each part has its share of
+the minutes and ends on time; an interrupted run resumes where it stopped.
 """
-
-from __future__ import annotations
 
 import argparse
 from pathlib import Path
@@ -18,7 +16,7 @@ from inference.demo_model.train_adapters import ADAPTER_STYLES, train_adapter
 from inference.demo_model.train_autoencoder import train_autoencoder
 from inference.demo_model.train_transformer import train_transformer
 
-# Shares of the minutes given.
+# Shares of the minutes.
 _AUTOENCODER, _TEXT_ENCODER, _TRANSFORMER, _ADAPTER = 0.11, 0.05, 0.70, 0.07
 
 
@@ -39,13 +37,13 @@ def train_base(out: Path, minutes: float, checkpoint: Path) -> None:
 
 
 def main() -> None:
-    """Parse the command line and run the stages that are not finished yet."""
+    """Parse the command line and run the parts that are not finished yet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="time for all stages together")
+    parser.add_argument("--minutes", type=float, default=60.0, help="time for all parts together")
     parser.add_argument("--out", type=Path, default=Path("var/demo_model"), help="resumable state")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT_DIR)
     parser.add_argument("--adapters", type=Path, default=ADAPTERS_DIR)
-    parser.add_argument("--only", choices=("base", "adapters"), help="run one half alone")
+    parser.add_argument("--only", choices=("base", "adapters"), help="train only this half")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     run_on_all_cores(_train, options)

@@ -1,6 +1,4 @@
-"""Stage 1: the autoencoder, on freshly drawn scenes in every style that the project ships."""
-
-from __future__ import annotations
+"""Training, part 1: the autoencoder, on newly painted scenes in every style that the project ships."""
 
 from pathlib import Path
 
@@ -10,42 +8,42 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.demo_model.clock import StageClock, set_learning_rate
-from inference.demo_model.draw import STYLES, TILE_PX, draw, scene_sample
+from inference.demo_model.clock import TrainingClock, set_learning_rate
 from inference.demo_model.models import LATENT_CHANNELS, new_autoencoder
 from inference.demo_model.parallel import backward, rank, seed_rows
+from inference.demo_model.scenes import STYLES, TILE_PX, paint, scene_sample
 
 _KL_WEIGHT = 3e-4
 _LATENT_NOISE = 0.12
 
 
 def to_tensor(pictures: list[NDArray[np.uint8]]) -> Tensor:
-    """RGB arrays (h, w, 3) in 0..255 to one batch (n, 3, h, w) in -1..1."""
+    """Convert RGB arrays (h, w, 3) in 0..255 to one batch (n, 3, h, w) in -1..1."""
     batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     return batch.float().div(127.5).sub(1.0)
 
 
 def _crop_sample(rng: np.random.Generator, crop_px: int) -> NDArray[np.uint8]:
-    """A window of a scene of 128 to 384 px: convolutions need not see whole pictures."""
+    """Sample a window of a scene of 128 to 384 px: convolutions do not need whole pictures."""
     side = int(rng.choice([128, 128, 192, 256, 384]))
     style = STYLES[int(rng.choice(3, p=[0.6, 0.2, 0.2]))]
     scene = scene_sample(rng, pair=bool(rng.random() < 0.4))
-    picture = np.asarray(draw(scene, width=side, height=side, rng=rng, style=style))
+    picture = np.asarray(paint(scene, width=side, height=side, rng=rng, style=style))
     # Windows start on the mosaic's grid, as the latents of a whole picture would.
     top, left = (int(rng.integers((side - crop_px) // TILE_PX + 1)) * TILE_PX for _ in range(2))
     return picture[top : top + crop_px, left : left + crop_px]
 
 
 def _batch_sample(rng: np.random.Generator, fraction: float) -> Tensor:
-    """Small windows first, which make many quick steps; larger and whole pictures later."""
+    """Sample a batch: small windows at first, for many quick steps, then larger windows and whole pictures."""
     if fraction < 0.55:
         return to_tensor([_crop_sample(rng, 64) for _ in range(4)])
     if rng.random() < 0.8:
         return to_tensor([_crop_sample(rng, 128) for _ in range(3)])
-    # Group normalisation averages over the canvas, so some whole pictures have to be seen.
+    # Group normalisation averages over the canvas, so training needs some whole pictures.
     width, height = ((256, 256), (320, 192), (192, 256))[int(rng.integers(3))]
     scenes = [scene_sample(rng, pair=bool(rng.random() < 0.5)) for _ in range(1)]
-    return to_tensor([np.asarray(draw(scene, width=width, height=height, rng=rng)) for scene in scenes])
+    return to_tensor([np.asarray(paint(scene, width=width, height=height, rng=rng)) for scene in scenes])
 
 
 def _edges(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,7 +54,7 @@ def _loss(autoencoder: AutoencoderKL, pictures: Tensor) -> Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         posterior = autoencoder.encode(pictures).latent_dist
         latents = posterior.mean + posterior.std * torch.randn_like(posterior.std)
-        # The transformer will leave a little noise; a decoder that has met some shrugs it off.
+        # The transformer leaves a little noise, so the decoder is trained to ignore some.
         amount = _LATENT_NOISE * torch.rand(len(latents), 1, 1, 1)
         decoded = autoencoder.decode(latents + amount * torch.randn_like(latents)).sample
     decoded = decoded.float()
@@ -72,31 +70,30 @@ def _loss(autoencoder: AutoencoderKL, pictures: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _measure_scale(autoencoder: AutoencoderKL, rng: np.random.Generator) -> None:
-    """Set the shift and scale that give the latents mean 0 and deviation 1."""
+    """Set the shift and scale that give the latents mean 0 and standard deviation 1."""
     values = []
     for _ in range(24):
         batch = to_tensor([_crop_sample(rng, 128) for _ in range(8)])
         values.append(autoencoder.encode(batch).latent_dist.mean.flatten())
     latents = torch.cat(values)
     autoencoder.register_to_config(
-        shift_factor=round(latents.mean().item(), 4),
-        scaling_factor=round(1.0 / latents.std().item(), 4),
+        shift_factor=round(latents.mean().item(), 4), scaling_factor=round(1.0 / latents.std().item(), 4)
     )
 
 
 def train_autoencoder(out: Path, minutes: float) -> AutoencoderKL:
-    """Train for `minutes` in all, or load what an earlier run finished."""
+    """Train for `minutes` over all runs, or load the result of an earlier run."""
     finished = out / "autoencoder"
     if finished.exists():
         return AutoencoderKL.from_pretrained(finished)
     torch.manual_seed(0)
     autoencoder = new_autoencoder()
-    # Start from a nearly silent posterior: one of deviation 1 drowns the first hundreds of steps.
+    # Start from a posterior of little noise: one of deviation 1 hides the signal for hundreds of steps.
     with torch.no_grad():
         autoencoder.encoder.conv_out.bias[LATENT_CHANNELS:] -= 5.0
     parameters = list(autoencoder.parameters())
     optimizer = torch.optim.AdamW(parameters, weight_decay=1e-4, betas=(0.9, 0.99))
-    clock = StageClock("autoencoder", minutes, out / "autoencoder.pt")
+    clock = TrainingClock("autoencoder", minutes, out / "autoencoder.pt")
     if state := clock.resume():
         autoencoder.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -107,10 +104,7 @@ def train_autoencoder(out: Path, minutes: float) -> AutoencoderKL:
         loss = backward(_loss(autoencoder, pictures), parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        clock.tick(
-            loss,
-            lambda: {"model": autoencoder.state_dict(), "optimizer": optimizer.state_dict()},
-        )
+        clock.tick(loss, lambda: {"model": autoencoder.state_dict(), "optimizer": optimizer.state_dict()})
     _measure_scale(autoencoder.eval(), np.random.default_rng(0))
     if rank() == 0:
         autoencoder.save_pretrained(finished)

@@ -1,6 +1,4 @@
-"""Stages 2 and 3: the text encoder on what captions say, then the transformer by flow matching in latents."""
-
-from __future__ import annotations
+"""Training, parts 2 and 3: the text encoder on the contents of captions, then the transformer by flow matching."""
 
 from pathlib import Path
 
@@ -12,19 +10,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen3Model
 
 from inference.demo_model.captions import caption_sample
-from inference.demo_model.clock import Average, StageClock, set_learning_rate
-from inference.demo_model.draw import COLOURS, RELATIONS, SHAPES, Scene, scene_sample
+from inference.demo_model.clock import Average, TrainingClock, set_learning_rate
 from inference.demo_model.forward import CAPTION_TOKENS, compile_blocks, forward_dense
 from inference.demo_model.models import SHIFT, TEXT_WIDTH, new_text_encoder, new_transformer
 from inference.demo_model.muon import Muon
 from inference.demo_model.parallel import backward, rank, seed_rows
 from inference.demo_model.pool import LatentPool, size_sample
+from inference.demo_model.scenes import COLOURS, RELATIONS, SHAPES, Scene, scene_sample
 from inference.demo_model.tokenizer import chat, new_tokenizer
 
 _PEAK_RATE = 2e-3
 _AVERAGE_DECAY = 0.998
-# Words decide the shape while the noise hides it, in the first two of eight steps; later steps see the shape in the
-# noisy picture and learn nothing from the words. With even levels, shapes took several times as long to learn.
+# The caption decides the shape while noise hides it, in the first two of eight steps. In later steps the noisy picture
+# shows the shape, and nothing is learnt from the caption. With even noise levels, learning shapes took several times as
+# long.
 _EARLY_SHARE = 0.4
 _EARLY_FROM = 0.9
 
@@ -32,23 +31,20 @@ _EARLY_FROM = 0.9
 def encode_captions(
     tokenizer: PreTrainedTokenizerFast, text_encoder: Qwen3Model, captions: list[str]
 ) -> tuple[Tensor, Tensor]:
-    """Text features (rows, tokens, width) as the pipeline takes them, and each caption's length."""
+    """Return text features (rows, tokens, width) as the pipeline computes them, and each caption's length."""
     encoded = tokenizer(
-        [chat(caption) for caption in captions],
-        padding=True,
-        pad_to_multiple_of=CAPTION_TOKENS,
-        return_tensors="pt",
+        [chat(caption) for caption in captions], padding=True, pad_to_multiple_of=CAPTION_TOKENS, return_tensors="pt"
     )
     # Attention is causal and padding lies to the right, so no mask is needed.
     hidden = text_encoder(input_ids=encoded.input_ids, output_hidden_states=True).hidden_states[-2]
     return hidden, encoded.attention_mask.sum(dim=1)
 
 
-def _answers(scene: Scene) -> list[int]:
-    """What a caption says, as class numbers; a lone thing counts as both."""
+def _labels(scene: Scene) -> list[int]:
+    """Return the contents of a caption as class numbers; a single thing counts as both things."""
     ordered = scene.things
     if scene.relation in ("right", "below"):
-        ordered = ordered[::-1]  # from left to right, from top to bottom: any wording agrees
+        ordered = ordered[::-1]  # from left to right, or from top to bottom, whatever the wording
     axis = 0 if scene.relation is None else 1 + RELATIONS.index(scene.relation) // 2
     things = (ordered[0], ordered[-1])
     colours = list(COLOURS)
@@ -61,7 +57,7 @@ def _answers(scene: Scene) -> list[int]:
 
 
 def pretrain_text_encoder(out: Path, minutes: float, tokenizer: PreTrainedTokenizerFast) -> Qwen3Model:
-    """Teach the text encoder to name what a caption asks for; pictures come later."""
+    """Train the text encoder to classify the contents of captions, without pictures."""
     text_encoder = new_text_encoder(len(tokenizer), tokenizer.pad_token_id)
     finished = out / "text_encoder_pretrained.pt"
     if finished.exists():
@@ -72,7 +68,7 @@ def pretrain_text_encoder(out: Path, minutes: float, tokenizer: PreTrainedTokeni
     heads = nn.Sequential(nn.LayerNorm(TEXT_WIDTH), nn.Linear(TEXT_WIDTH, sum(sizes)))
     parameters = [*text_encoder.parameters(), *heads.parameters()]
     optimizer = torch.optim.AdamW(parameters, weight_decay=0.01)
-    clock = StageClock("text encoder", minutes, out / "text_encoder.pt")
+    clock = TrainingClock("text encoder", minutes, out / "text_encoder.pt")
     rng = np.random.default_rng(seed_rows(1, clock.step))
     while not clock.finished:
         set_learning_rate(optimizer, clock.learning_rate(1e-3))
@@ -81,9 +77,9 @@ def pretrain_text_encoder(out: Path, minutes: float, tokenizer: PreTrainedTokeni
         with torch.autocast("cpu", torch.bfloat16):
             hidden, lengths = encode_captions(tokenizer, text_encoder, captions)
             logits = heads(hidden[torch.arange(len(scenes)), lengths - 1])
-        answers = torch.tensor([_answers(scene) for scene in scenes])
+        labels = torch.tensor([_labels(scene) for scene in scenes])
         guesses = logits.float().split(sizes, dim=1)
-        loss = torch.stack([F.cross_entropy(guess, answers[:, i]) for i, guess in enumerate(guesses)]).sum()
+        loss = torch.stack([F.cross_entropy(guess, labels[:, i]) for i, guess in enumerate(guesses)]).sum()
         mean = backward(loss, parameters)
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -94,7 +90,7 @@ def pretrain_text_encoder(out: Path, minutes: float, tokenizer: PreTrainedTokeni
 
 
 def flow_loss(transformer: ZImageTransformer2DModel, latents: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
-    """Mean squared error of the predicted velocity, at the noise levels that sampling visits."""
+    """Return the mean squared error of the predicted velocity, at the noise levels of sampling."""
     rows = len(latents)
     # One level from each of `rows` equal slices, some moved to the start, shifted as the scheduler shifts them.
     even = (torch.randperm(rows) + torch.rand(rows)) / rows
@@ -110,7 +106,7 @@ def flow_loss(transformer: ZImageTransformer2DModel, latents: Tensor, captions: 
 
 @torch.no_grad()
 def _open_gates(transformer: ZImageTransformer2DModel) -> None:
-    """Start with every block adding a fair share, whatever the time, and a silent last layer."""
+    """Initialise every block to contribute equally at any noise level, and the last layer to small outputs."""
     for block in (*transformer.noise_refiner, *transformer.layers):
         linear = block.adaLN_modulation[0]
         linear.weight.mul_(0.1)
@@ -136,7 +132,7 @@ def _optimizers(transformer: ZImageTransformer2DModel) -> tuple[Muon, torch.opti
 def train_transformer(
     out: Path, minutes: float, autoencoder: AutoencoderKL, text_minutes: float
 ) -> tuple[ZImageTransformer2DModel, Qwen3Model]:
-    """Train for `minutes` in all; the transformer returned holds the averaged weights."""
+    """Train for `minutes` over all runs; the returned transformer has the averaged weights."""
     tokenizer = new_tokenizer()
     text_encoder = pretrain_text_encoder(out, text_minutes, tokenizer).requires_grad_(False)
     torch.manual_seed(2)
@@ -145,7 +141,7 @@ def train_transformer(
     compile_blocks(transformer)
     muon, adamw = _optimizers(transformer)
     parameters = list(transformer.parameters())
-    clock = StageClock("transformer", minutes, out / "transformer.pt")
+    clock = TrainingClock("transformer", minutes, out / "transformer.pt")
     average = Average(parameters, _AVERAGE_DECAY)
     if state := clock.resume():
         transformer.load_state_dict(state["transformer"])

@@ -1,1 +1,1 @@
-"""Commands that run the engine alone, without a worker: `easel replay` and `easel quality`."""
+"""Commands that run the engine without a worker: `easel replay` and `easel quality`. Not part of a worker."""

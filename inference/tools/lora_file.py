@@ -1,4 +1,4 @@
-"""LoRA files as they are on disk, for commands that have no registry in front of them to convert what is uploaded."""
+"""LoRA files from disk, for commands without the registry that converts uploaded files to canonical ones."""
 
 import hashlib
 from pathlib import Path
@@ -8,9 +8,9 @@ from inference.demo_model import ADAPTERS_DIR
 
 
 def lora_file(path: Path, targets: AdapterTargets) -> AdapterTable:
-    """A file as diffusers writes it for a Z-Image, or a canonical one. Raises `AdapterRejected` and `OSError`.
+    """Read a canonical file, or one that diffusers wrote for a Z-Image. Raises `AdapterRejected` and `OSError`.
 
-    Diffusers puts `transformer.` before each module and leaves out alpha where it is the rank.
+    Diffusers prefixes each module with `transformer.` and omits an alpha that equals the rank.
     """
     content = path.read_bytes()
     tensors = {key.removeprefix("transformer."): tensor for key, tensor in read_tensors(path).items()}
@@ -21,5 +21,5 @@ def lora_file(path: Path, targets: AdapterTargets) -> AdapterTable:
 
 
 def bundled_adapter(name: str, targets: AdapterTargets) -> AdapterTable:
-    """`outline` or `mosaic`, which come with the demo model."""
+    """Read one of the demo model's adapters, `outline` or `mosaic`."""
     return lora_file(ADAPTERS_DIR / f"{name}.safetensors", targets)

@@ -1,8 +1,8 @@
-"""`easel quality`: how far pictures drift when a model's weights are quantised.
+"""`easel quality`: measure how far pictures drift when a model's weights are quantised.
 
-The same prompts, seeds and sizes are drawn at every precision. PSNR is in dB; SSIM is Wang et al. 2004 on luminance
-with their window (Gaussian, 11 px, sigma 1.5) and constants. For the demo model the pictures are also read: the score
-is the share of shapes and of colours that are those that the prompt asks for.
+The same prompts, seeds and sizes are generated at every precision. PSNR is in dB; SSIM is Wang et al. 2004 on luminance
+with their window (Gaussian, 11 px, sigma 1.5) and constants. The demo model's pictures are also scored: the share of
+shapes and colours that match the prompt.
 """
 
 import argparse
@@ -24,22 +24,22 @@ from torch.nn import functional
 
 from inference.demo_model import CHECKPOINT_DIR
 from inference.demo_model.captions import caption_plain
-from inference.demo_model.draw import Scene
 from inference.demo_model.evaluate import held_out_scenes, score
+from inference.demo_model.scenes import Scene
 from inference.engine import Engine
 from inference.errors import GenerationError
-from inference.model import LoadedModel, Room, load_model
+from inference.model import AdapterLimits, LoadedModel, load_model
 from inference.precision import Precision
 from inference.rows import ImageRequest
 from inference.scheduler import Scheduler
 from inference.tools.lora_file import bundled_adapter
 
-_LINE = 24  # of text on the sheet, in pixels
+_LINE_PX = 24  # height of a line of text on the sheet
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """One precision against full precision, means over the pictures; `psnr` over those that differ, if any."""
+    """The drift of one precision from full precision, averaged over pictures; `psnr` only over those that differ."""
 
     precision: Precision
     adapter: str
@@ -79,19 +79,20 @@ def _pixels(image: Image.Image) -> NDArray[np.float64]:
 def compare(
     ref: str, requests: list[ImageRequest], scenes: list[Scene]
 ) -> tuple[list[Drift], dict[str, list[Image.Image]]]:
-    """The drift of every precision, and its pictures; the demo model's also with one of its adapters.
+    """Return the drift of every precision and the pictures by label; the demo model's also with one of its adapters.
 
-    `scenes` are what its prompts ask for, to be scored; empty for prompts of one's own.
+    The demo model's pictures are scored against `scenes`, which is empty for custom prompts.
     """
     drifts: list[Drift] = []
     pictures: dict[str, list[Image.Image]] = {}
     for precision in get_args(Precision):
-        model = load_model(ref, name="quality", precision=precision, room=Room(slots=1, rank_max=32, merged_bytes=0))
+        limits = AdapterLimits(adapter_slots=1, rank_max=32, merged_bytes=0)
+        model = load_model(ref, name="quality", precision=precision, limits=limits)
         for adapter in ("", "outline") if ref == str(CHECKPOINT_DIR) else ("",):
             label, reference = (f"{name} {adapter}".strip() for name in (precision, "none"))
-            print(f"drawing {len(requests)} pictures: {label}", file=sys.stderr, flush=True)  # noqa: T201
-            used = ((bundled_adapter(adapter, model.targets), 1.0),) if adapter else ()
-            images, seconds = _drawn(model, [replace(request, adapters=used) for request in requests])
+            print(f"generating {len(requests)} pictures: {label}", file=sys.stderr, flush=True)  # noqa: T201
+            adapters = ((bundled_adapter(adapter, model.targets), 1.0),) if adapter else ()
+            images, seconds = _generate(model, [replace(request, adapters=adapters) for request in requests])
             pictures[label] = images
             pairs = list(zip(images, pictures[reference], strict=True))
             finite = [ratio for ratio in (psnr(*pair) for pair in pairs) if ratio < math.inf]
@@ -104,34 +105,34 @@ def compare(
                     seconds=seconds,
                     psnr=sum(finite) / len(finite) if finite else None,
                     ssim=sum(ssim(*pair) for pair in pairs) / len(pairs),
-                    score=sum(found.shape + found.colour for found in scores) / 2 / len(scores) if scores else None,
+                    score=sum(one.shape + one.colour for one in scores) / 2 / len(scores) if scores else None,
                 )
             )
     return drifts, pictures
 
 
-def _drawn(model: LoadedModel, requests: list[ImageRequest]) -> tuple[list[Image.Image], float]:
+def _generate(model: LoadedModel, requests: list[ImageRequest]) -> tuple[list[Image.Image], float]:
     engine = Engine(model, clock=time.monotonic, scheduler=Scheduler(tokens_max=model.tokens_max), step_seconds_max=1)
     rows = [engine.submit(request) for request in requests]
-    begun = time.monotonic()
+    started = time.monotonic()
     while engine.step() is not None:
         pass
-    return [row.result() for row in rows], time.monotonic() - begun
+    return [row.result() for row in rows], time.monotonic() - started
 
 
 def side_by_side(pictures: dict[str, list[Image.Image]], prompts: list[str]) -> Image.Image:
-    """A row for each prompt, below its text, and a labelled column for each way that it was drawn."""
+    """Make a sheet with a row for each prompt, below its text, and a labelled column for each way to generate it."""
     width, height = next(iter(pictures.values()))[0].size
-    pitch = height + _LINE
-    sheet = Image.new("RGB", (width * len(pictures), _LINE + pitch * len(prompts)), "white")
+    pitch = height + _LINE_PX
+    sheet = Image.new("RGB", (width * len(pictures), _LINE_PX + pitch * len(prompts)), "white")
     pen = ImageDraw.Draw(sheet)
     for row, prompt in enumerate(prompts):
-        # Pillow's own font has no Chinese.
-        pen.text((6, _LINE + row * pitch + 6), prompt.encode("ascii", "replace").decode(), fill="black")
+        # Pillow's default font has no Chinese.
+        pen.text((6, _LINE_PX + row * pitch + 6), prompt.encode("ascii", "replace").decode(), fill="black")
     for column, (label, images) in enumerate(pictures.items()):
         pen.text((column * width + 6, 6), label, fill="black")
         for row, image in enumerate(images):
-            sheet.paste(image, (column * width, 2 * _LINE + row * pitch))
+            sheet.paste(image, (column * width, 2 * _LINE_PX + row * pitch))
     return sheet
 
 
@@ -139,8 +140,8 @@ def table(drifts: list[Drift]) -> str:
     lines = [f"{'precision':10}{'adapter':10}{'MB':>8}{'seconds':>9}{'PSNR dB':>9}{'SSIM':>8}{'score':>8}"]
     for drift in drifts:
         ratio = "equal" if drift.psnr is None else f"{drift.psnr:.1f}"
-        right = "" if drift.score is None else f"{drift.score:.3f}"
-        numbers = f"{drift.weight_bytes / 1e6:8.1f}{drift.seconds:9.2f}{ratio:>9}{drift.ssim:8.4f}{right:>8}"
+        score = "" if drift.score is None else f"{drift.score:.3f}"
+        numbers = f"{drift.weight_bytes / 1e6:8.1f}{drift.seconds:9.2f}{ratio:>9}{drift.ssim:8.4f}{score:>8}"
         lines.append(f"{drift.precision:10}{drift.adapter or '-':10}{numbers}")
     return "\n".join(lines)
 
@@ -148,32 +149,32 @@ def table(drifts: list[Drift]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="easel quality", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default=str(CHECKPOINT_DIR), help="a folder or a hub id (default: the demo model)")
-    parser.add_argument("--prompt", action="append", help="what to draw, may be repeated (default: held-out scenes)")
-    parser.add_argument("--count", type=int, default=4, help="how many pictures, without --prompt (default: 4)")
-    parser.add_argument("--size", type=int, default=256, help="their side in pixels (default: 256)")
+    parser.add_argument("--prompt", action="append", help="a prompt, may be repeated (default: held-out scenes)")
+    parser.add_argument("--count", type=int, default=4, help="number of pictures without --prompt (default: 4)")
+    parser.add_argument("--size", type=int, default=256, help="side of the pictures in pixels (default: 256)")
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture; the next one's is one more")
-    parser.add_argument("-o", "--output", type=Path, default=Path("quality.png"), help="the side-by-side picture")
-    parser.add_argument("--json", action="store_true", help="the table as JSON")
-    asked = parser.parse_args()
-    if asked.count < 1 or asked.steps < 1:
-        parser.error("--count and --steps are at least 1")
-    if not asked.prompt and asked.model != str(CHECKPOINT_DIR):
-        parser.error("say what to draw with --prompt: only the demo model has scenes of its own")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first picture; each further seed is one more")
+    parser.add_argument("-o", "--output", type=Path, default=Path("quality.png"), help="file of the sheet")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    args = parser.parse_args()
+    if args.count < 1 or args.steps < 1:
+        parser.error("--count and --steps must be at least 1")
+    if not args.prompt and args.model != str(CHECKPOINT_DIR):
+        parser.error("--prompt is required: only the demo model has scenes of its own")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
-    scenes = [] if asked.prompt else held_out_scenes(asked.count, pair=False)
-    prompts = asked.prompt or [caption_plain(scene) for scene in scenes]
+    scenes = [] if args.prompt else held_out_scenes(args.count, pair=False)
+    prompts = args.prompt or [caption_plain(scene) for scene in scenes]
     requests = [
-        ImageRequest(prompt=prompt, width=asked.size, height=asked.size, steps=asked.steps, seed=asked.seed + i)
+        ImageRequest(prompt=prompt, width=args.size, height=args.size, steps=args.steps, seed=args.seed + i)
         for i, prompt in enumerate(prompts)
     ]
     try:
-        drifts, pictures = compare(asked.model, requests, scenes)
+        drifts, pictures = compare(args.model, requests, scenes)
     except (GenerationError, OSError, TypeError) as error:
         sys.exit(f"easel quality: {error}")
-    side_by_side(pictures, prompts).save(asked.output)
-    print(json.dumps([asdict(drift) for drift in drifts]) if asked.json else table(drifts))  # noqa: T201
-    print(f"pictures side by side: {asked.output}", file=sys.stderr)  # noqa: T201
+    side_by_side(pictures, prompts).save(args.output)
+    print(json.dumps([asdict(drift) for drift in drifts]) if args.json else table(drifts))  # noqa: T201
+    print(f"pictures side by side: {args.output}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

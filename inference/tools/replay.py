@@ -1,4 +1,4 @@
-"""`easel replay`: run a mixed batch from a trace file, step by step, and see who was in each step and what it cost.
+"""`easel replay`: run a mixed batch from a trace file and report the images and the cost of each step.
 
 A trace is JSON, such as
 
@@ -11,13 +11,13 @@ A trace is JSON, such as
 Each request has `prompt`, `width`, `height`, `steps` and `seed`, and may have
 
 - `tenant`, a name;
-- `join_step`, the number of the step before which it arrives (0, the first, if left out);
+- `join_step`, the number of the step before which it arrives (default 0, the first);
 - `cancel_step`, the number of the step before which it is canceled;
-- `adapters`, whose `scale` is 1.0 if left out. A name is that of an adapter of the demo model (outline, mosaic), or the
-  path, from where the trace is, of a LoRA file for the model, as diffusers writes it.
+- `adapters`, each with a `scale` (default 1.0). A name is that of an adapter of the demo model (outline, mosaic), or
+  the path, relative to the trace, of a LoRA file in diffusers' format.
 
-Without a file, the mixed batch that comes with the demo model is run. A bad trace is refused with its place and a
-code, exit status 2.
+Without a file, the demo model's mixed batch is run. A bad trace is refused with the place of the error and a code,
+exit status 2.
 """
 
 import argparse
@@ -36,6 +36,7 @@ import structlog
 from PIL import Image, ImageDraw
 
 from inference.adapters import AdapterTable, AdapterTargets
+from inference.calibration import warm_up
 from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
 from inference.engine import Engine, Step
 from inference.errors import GenerationError
@@ -45,23 +46,23 @@ from inference.scheduler import Scheduler
 from inference.tools.lora_file import bundled_adapter, lora_file
 
 EXAMPLE = CHECKPOINT_DIR.parent / "traces" / "mixed.json"
-_SIDE, _COLUMNS = 256, 3  # of the contact sheet
+_SIDE_PX, _COLUMNS = 256, 3  # of the contact sheet
 
 _REQUIRED = {"prompt": str, "width": int, "height": int, "steps": int, "seed": int}
 _OPTIONAL = {"tenant": str, "join_step": int, "cancel_step": int, "adapters": list}
-_LEAST = {"width": 1, "height": 1, "steps": 1, "seed": 0, "join_step": 0, "cancel_step": 0}
+_MIN = {"width": 1, "height": 1, "steps": 1, "seed": 0, "join_step": 0, "cancel_step": 0}
 
 
 class TraceError(ValueError):
-    """The trace can't be run: the message says where, why, and a code."""
+    """The trace cannot be run; the message gives the place, the reason and a code."""
 
-    def __init__(self, place: str, why: str, code: str) -> None:
-        super().__init__(f"{place}: {why} ({code})")
+    def __init__(self, place: str, reason: str, code: str) -> None:
+        super().__init__(f"{place}: {reason} ({code})")
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A request, and the steps before which it joins and, if ever, is canceled. `place` is where the trace has it."""
+    """A request, its `place` in the trace, and the numbers of the steps before which it joins and is canceled."""
 
     request: ImageRequest
     join_step: int = 0
@@ -71,7 +72,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What happened: a row for each arrival, the steps by number, and the seconds that the device was busy."""
+    """The result of a replay: a row for each arrival, the steps by number, and the device's busy seconds."""
 
     rows: list[Row]
     steps: dict[int, Step]
@@ -79,14 +80,14 @@ class Replay:
 
 
 def read_trace(path: Path, targets: AdapterTargets) -> list[Arrival]:
-    """The requests of a trace file. Raises `TraceError`."""
+    """Read the requests of a trace file. Raises `TraceError`."""
     try:
         trace = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise TraceError(str(path), str(error), "trace_unreadable") from error
     requests = trace.get("requests") if isinstance(trace, dict) else None
     if not isinstance(requests, list) or not requests:
-        raise TraceError(str(path), "`requests` is a list of at least one request", "trace_invalid")
+        raise TraceError(str(path), "`requests` must be a list of at least one request", "trace_invalid")
     return [
         _arrival(fields, f"{path}, request {number}", path.parent, targets) for number, fields in enumerate(requests)
     ]
@@ -95,8 +96,8 @@ def read_trace(path: Path, targets: AdapterTargets) -> list[Arrival]:
 def _arrival(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> Arrival:
     _check(fields, place, _REQUIRED, _OPTIONAL)
     adapters = tuple(
-        _adapter(used, f"{place}, adapter {number}", folder, targets)
-        for number, used in enumerate(fields.get("adapters", []))
+        _adapter(adapter, f"{place}, adapter {number}", folder, targets)
+        for number, adapter in enumerate(fields.get("adapters", []))
     )
     wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
     request = ImageRequest(**wanted, adapters=adapters)
@@ -125,16 +126,15 @@ def _check(fields: Any, place: str, required: Mapping[str, Any], optional: Mappi
     for name, value in fields.items():
         if name not in types:
             raise TraceError(place, f"`{name}` is unknown; known are {', '.join(types)}", "trace_invalid")
-        if not isinstance(value, types[name]) or isinstance(value, bool) or value < _LEAST.get(name, value):
-            raise TraceError(place, f"`{name}` can't be {json.dumps(value)}", "trace_invalid")
+        if not isinstance(value, types[name]) or isinstance(value, bool) or value < _MIN.get(name, value):
+            raise TraceError(place, f"`{name}` cannot be {json.dumps(value)}", "trace_invalid")
 
 
-def run(model: LoadedModel, arrivals: Sequence[Arrival], *, stepped: Callable[[Step], None] = lambda _: None) -> Replay:
-    """Run to the end, telling `stepped` of each step.
+def run(model: LoadedModel, arrivals: Sequence[Arrival], *, on_step: Callable[[Step], None] = lambda _: None) -> Replay:
+    """Run all requests to their end and call `on_step` after each step.
 
-    Raises `TraceError` for what is wrong with a request itself; other failures stay with its row.
-
-    Who is in a step doesn't depend on how fast the device is: a step's time has no limit here.
+    Raises `TraceError` for a bad request; other failures stay with their row. The time of a step has no limit, so that
+    its rows do not depend on the speed of the device.
     """
     scheduler: Scheduler[Row] = Scheduler(tokens_max=model.tokens_max)
     engine = Engine(model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=math.inf)
@@ -151,11 +151,11 @@ def run(model: LoadedModel, arrivals: Sequence[Arrival], *, stepped: Callable[[S
         if step and step.rows:
             steps[number] = step
             number += 1
-            stepped(step)
+            on_step(step)
         elif step is None:
             if len(rows) == len(arrivals):
                 break
-            # Nobody is there: go on to the next to come.
+            # No image is in flight: skip to the next arrival.
             number = min(arrival.join_step for i, arrival in enumerate(arrivals) if i not in rows)
     return Replay([rows[i] for i in range(len(arrivals))], steps, engine.meter.busy_seconds)
 
@@ -168,20 +168,20 @@ def _submit(engine: Engine, arrival: Arrival) -> Row:
 
 
 def describe(replay: Replay) -> str:
-    """A line for each step and each image, and how the time was shared out."""
+    """Format a line for each step and each image, and the attribution of the device's time."""
     numbers = {row: number for number, row in enumerate(replay.rows)}
     lines = [f"{'step':>4}{'rows':>5}{'tokens':>7}{'adapters':>9}{'merged':>7}{'seconds':>9}  images"]
     for number, step in replay.steps.items():
-        who = " ".join(map(str, sorted(numbers[row] for row in step.rows)))
+        members = " ".join(map(str, sorted(numbers[row] for row in step.rows)))
         counts = f"{len(step.rows):5}{step.tokens:7}{step.adapters:9}{step.merged:7}{step.seconds:9.3f}"
-        lines.append(f"{number:4}{counts}  {who}")
+        lines.append(f"{number:4}{counts}  {members}")
     lines.append(f"\n{'image':>5} {'tenant':10}{'size':>9}{'steps':>6}{'adapters':>9}{'GPU s':>8}{'share':>7}  outcome")
     charged = sum(row.gpu_seconds for row in replay.rows)
     busy = replay.busy_seconds
     for row, number in numbers.items():
         size, share = "x".join(map(str, row.size)), row.gpu_seconds / busy if busy else 0.0
-        used = f"{row.steps_done:6}{len(row.adapters):9}{row.gpu_seconds:8.3f}{share:7.1%}"
-        lines.append(f"{number:5} {row.tenant or '-':10}{size:>9}{used}  {_outcome(row)}")
+        figures = f"{row.steps_done:6}{len(row.adapters):9}{row.gpu_seconds:8.3f}{share:7.1%}"
+        lines.append(f"{number:5} {row.tenant or '-':10}{size:>9}{figures}  {_outcome(row)}")
     drift = 1 - charged / busy if busy else 0.0
     lines.append(f"\nbusy {busy:.6f} s, charged {charged:.6f} s, drift {drift:.1e}")
     return "\n".join(lines)
@@ -193,20 +193,20 @@ def _outcome(row: Row) -> str:
 
 
 def contact_sheet(pictures: Mapping[int, Image.Image]) -> Image.Image:
-    """The pictures in their proportions, each under its number."""
-    columns, line = min(_COLUMNS, len(pictures)), _SIDE + 24
-    sheet = Image.new("RGB", (columns * (_SIDE + 8), -(-len(pictures) // columns) * line), "white")
+    """Make a sheet of the pictures in their proportions, each under its number."""
+    columns, line = min(_COLUMNS, len(pictures)), _SIDE_PX + 24
+    sheet = Image.new("RGB", (columns * (_SIDE_PX + 8), -(-len(pictures) // columns) * line), "white")
     for place, (number, picture) in enumerate(pictures.items()):
-        x, y = place % columns * (_SIDE + 8), place // columns * line
-        shown = picture.copy()
-        shown.thumbnail((_SIDE, _SIDE))
+        x, y = place % columns * (_SIDE_PX + 8), place // columns * line
+        small = picture.copy()
+        small.thumbnail((_SIDE_PX, _SIDE_PX))
         ImageDraw.Draw(sheet).text((x + 4, y + 4), f"{number}: {picture.width}x{picture.height}", fill="black")
-        sheet.paste(shown, (x + 4, y + 20))
+        sheet.paste(small, (x + 4, y + 20))
     return sheet
 
 
 def preview_sheet(previews: Mapping[int, Sequence[Image.Image]]) -> Image.Image:
-    """What each picture was headed for after each of its steps: a line for each."""
+    """Make a sheet with a line for each picture: its preview after each of its steps."""
     sheet = Image.new("RGB", (40 + max(map(len, previews.values())) * 68, len(previews) * 68), "white")
     for line, (number, pictures) in enumerate(sorted(previews.items())):
         ImageDraw.Draw(sheet).text((4, line * 68 + 28), str(number), fill="black")
@@ -216,14 +216,14 @@ def preview_sheet(previews: Mapping[int, Sequence[Image.Image]]) -> Image.Image:
 
 
 def largest_difference(model: LoadedModel, replay: Replay) -> int:
-    """Of 255, between any picture and the same request drawn alone."""
-    worst = 0
+    """Return the largest difference, of 255, between a picture and the same request generated alone."""
+    largest = 0
     for row in replay.rows:
         if row.future.exception() is None:
             (alone,) = run(model, [Arrival(row.request)]).rows
             left, right = (np.asarray(picture.result(), dtype=np.int16) for picture in (row, alone))
-            worst = max(worst, int(np.abs(left - right).max()))
-    return worst
+            largest = max(largest, int(np.abs(left - right).max()))
+    return largest
 
 
 def main() -> None:
@@ -232,37 +232,37 @@ def main() -> None:
     )
     parser.add_argument("trace", nargs="?", type=Path, default=EXAMPLE, help="a trace file")
     parser.add_argument("--model", default=str(CHECKPOINT_DIR), help="a folder or a hub id (default: the demo model)")
-    parser.add_argument("--check", action="store_true", help="draw each request alone too, and compare")
+    parser.add_argument("--check", action="store_true", help="also generate each request alone, and compare")
     parser.add_argument("-o", "--output", type=Path, default=Path("replay"), help="the folder for the pictures")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
-        model = load_model(asked.model, name="replay")
-        arrivals = read_trace(asked.trace, model.targets)
-        model.warm_up()
+        model = load_model(args.model, name="replay")
+        arrivals = read_trace(args.trace, model.targets)
+        warm_up(model)
         previews: dict[Row, list[Image.Image]] = {}
 
-        def stepped(step: Step) -> None:
+        def on_step(step: Step) -> None:
             for row in step.rows:
                 if row.velocity is not None:
                     previews.setdefault(row, []).append(model.preview(row.denoised))
 
-        replay = run(model, arrivals, stepped=stepped)
+        replay = run(model, arrivals, on_step=on_step)
     except (TraceError, GenerationError, OSError, TypeError) as error:
         print(f"easel replay: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
     print(describe(replay))  # noqa: T201
-    drawn = {number: row.result() for number, row in enumerate(replay.rows) if not row.future.exception()}
-    asked.output.mkdir(parents=True, exist_ok=True)
-    for number, picture in drawn.items():
-        picture.save(asked.output / f"{number}.png")
-    if drawn:
-        contact_sheet(drawn).save(asked.output / "all.png")
+    pictures = {number: row.result() for number, row in enumerate(replay.rows) if not row.future.exception()}
+    args.output.mkdir(parents=True, exist_ok=True)
+    for number, picture in pictures.items():
+        picture.save(args.output / f"{number}.png")
+    if pictures:
+        contact_sheet(pictures).save(args.output / "all.png")
     numbers = {row: number for number, row in enumerate(replay.rows)}
-    preview_sheet({numbers[row]: seen for row, seen in previews.items()}).save(asked.output / "previews.png")
-    print(f"pictures: {asked.output}/")  # noqa: T201
-    if asked.check:
-        print(f"largest difference to each drawn alone: {largest_difference(model, replay)} of 255")  # noqa: T201
+    preview_sheet({numbers[row]: images for row, images in previews.items()}).save(args.output / "previews.png")
+    print(f"pictures: {args.output}/")  # noqa: T201
+    if args.check:
+        print(f"largest difference to each generated alone: {largest_difference(model, replay)} of 255")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The worker process: a Celery consumer in front of one engine, and what it fetches, stores and reports."""
+"""The worker process: a Celery consumer in front of one engine, with its downloads, uploads and reports."""

@@ -1,7 +1,7 @@
 """The worker process: `easel-worker`. A Celery consumer in front of one engine.
 
-The queue hands out work and remembers nothing: a task is acknowledged as it is taken, and what a dead worker
-took is repeated by the control plane, whose database holds the lease.
+The queue is not the record of work: a task is acknowledged as soon as it is received. The control plane, whose database
+holds the lease, repeats the tasks of a worker that died.
 """
 
 import os
@@ -22,10 +22,11 @@ from celery.apps.worker import Worker as CeleryWorker
 
 from inference import metrics
 from inference.adapters import load_adapter
+from inference.calibration import warm_up
 from inference.contract import QUEUE, TASK_NAME, AttemptFinished, GenerationTask, WorkerBeat
-from inference.cores import lent
 from inference.engine import Engine
-from inference.model import LoadedModel, Room, load_model
+from inference.model import AdapterLimits, LoadedModel, load_model
+from inference.openmp import run_in_fresh_thread
 from inference.scheduler import Scheduler
 from inference.worker.adapter_store import AdapterStore
 from inference.worker.attempts import Attempts
@@ -34,21 +35,21 @@ from inference.worker.logs import configure_logs
 from inference.worker.reports import Reporter
 from inference.worker.transfer import new_client
 
-_FLUSH_SECONDS = 10.0  # for reports, after the last attempt has ended
+_FLUSH_SECONDS = 10.0  # for queued reports, after the last attempt has ended
 
 log = structlog.get_logger()
 
 
 class Worker:
-    """Everything one process holds, wired together."""
+    """The engine, the attempts and the reporter of one process."""
 
     def __init__(
         self, config: WorkerConfig, model: LoadedModel, *, load_seconds: float, ready: threading.Event
     ) -> None:
-        """`ready` is set while the worker takes tasks."""
+        """`ready` is set while the worker accepts tasks."""
         self._config = config
         self._ready = ready
-        self._started_at = time.time() - load_seconds  # loading is part of its life
+        self._started_at = time.time() - load_seconds  # loading counts as part of its life
         self._stopping = threading.Event()
         self._gpu_class = config.gpu_class or model.device_name
         self._engine = Engine(
@@ -72,27 +73,29 @@ class Worker:
                 disk_bytes_max=config.adapter_cache_bytes,
                 memory_bytes_max=config.adapter_memory_bytes,
                 client=client,
-                parse=lambda path, sha256: lent(lambda: load_adapter(path, model.targets, sha256=sha256)),
+                parse=lambda path, sha256: run_in_fresh_thread(
+                    lambda: load_adapter(path, model.targets, sha256=sha256)
+                ),
             ),
             client=client,
             clock=time.monotonic,
             worker=config.worker_name,
             gpu_class=self._gpu_class,
             model_versions=config.model_versions,
-            begins=self._reporter.beat_before,
-            news=self._reporter.beat_soon,
-            finished=self._reporter.finished,
+            on_begin=self._reporter.send_beat,
+            on_preview_stored=self._reporter.request_beat,
+            on_finish=self._reporter.queue_end,
         )
 
     def serve(self) -> int:
-        """Take tasks until SIGTERM or SIGINT; returns the process's exit status."""
+        """Accept tasks until SIGTERM or SIGINT; return the exit status of the process."""
         self._engine.start()
         consumer = _Consumer(
-            app=celery_app(self._config, self._take),
+            app=celery_app(self._config, self._receive),
             hostname=f"easel@{self._config.worker_name}",
             queues=[QUEUE],
             pool="threads",
-            concurrency=self._config.slots,
+            concurrency=self._config.concurrency,
             quiet=True,
             without_gossip=True,
             without_mingle=True,
@@ -102,28 +105,28 @@ class Worker:
         self._reporter.start()
         threading.Thread(target=self._watch_stop, name="stop", daemon=True).start()
         self._ready.set()
-        log.info("worker_ready", worker=self._config.worker_name, slots=self._config.slots)
-        consumer.start()  # comes back when the last attempt has ended
+        log.info("worker_ready", worker=self._config.worker_name, concurrency=self._config.concurrency)
+        consumer.start()  # returns when the last attempt has ended
         self._stop()
         self._engine.close()
-        unsent = self._reporter.stop(patience_seconds=_FLUSH_SECONDS)
+        unsent = self._reporter.stop(timeout_seconds=_FLUSH_SECONDS)
         log.info("worker_stopped", reports_unsent=unsent)
         return int(consumer.exitcode or 0)
 
-    def _take(self, fields: Mapping[str, Any]) -> None:
-        """One message. Whatever is wrong with it is reported, or at least logged, and never raised."""
+    def _receive(self, fields: Mapping[str, Any]) -> None:
+        """Run one task. Any error is reported or logged, never raised."""
         try:
             task = GenerationTask.from_dict(fields)
         except (KeyError, TypeError, AttributeError) as error:
             log.error("task_malformed", reason=repr(error))
             token = fields.get("attempt_token") if isinstance(fields, Mapping) else None
             if isinstance(token, str):
-                self._reporter.finished(self._malformed(token))
+                self._reporter.queue_end(self._malformed(token))
             return
         try:
             self._attempts.run(task, now=time.time())
         except Exception:
-            log.exception("task_broke", job=task.job_id)
+            log.exception("task_failed", job=task.job_id)
 
     def _malformed(self, attempt_token: str) -> AttemptFinished:
         return AttemptFinished(
@@ -136,13 +139,13 @@ class Worker:
         )
 
     def _beat(self) -> WorkerBeat:
-        attempts = self._attempts.progress()  # first: the time of those that are in it no more is in the totals
+        attempts = self._attempts.progress()  # before the totals, so that these include attempts that end in between
         meter = self._engine.meter
         return WorkerBeat(
             worker=self._config.worker_name,
             gpu_class=self._gpu_class,
-            # A worker about to end still renews its leases, but offers no room.
-            slots=0 if self._stopping.is_set() else self._config.slots,
+            # A worker that is stopping renews its leases but accepts no more work.
+            slots=0 if self._stopping.is_set() else self._config.concurrency,
             model_version=",".join(self._config.model_versions),
             started_at=self._started_at,
             busy_seconds=meter.busy_seconds,
@@ -157,14 +160,14 @@ class Worker:
 
     def _watch_stop(self) -> None:
         self._stopping.wait()
-        self._reporter.beat_soon()
+        self._reporter.request_beat()
         log.info("worker_stopping", attempts=len(self._attempts.progress()))
         time.sleep(self._config.stop_grace_seconds)
         self._attempts.stop()
 
 
 class _Consumer(CeleryWorker):  # type: ignore[misc]
-    """Celery's worker with our signal handlers: theirs print, and restart on SIGHUP."""
+    """Celery's worker with our signal handlers: Celery's own print, and restart on SIGHUP."""
 
     on_stop_signal = staticmethod(lambda: None)
 
@@ -174,23 +177,23 @@ class _Consumer(CeleryWorker):  # type: ignore[misc]
 
     def _stop(self, *_: Any) -> None:
         self.on_stop_signal()
-        # Celery's consumer looks at this flag between messages, takes no more, and waits for the pool.
+        # Celery's consumer reads this flag between messages, then takes no more and waits for its threads.
         celery.worker.state.should_stop = 0
 
 
-def celery_app(config: WorkerConfig, take: Any) -> celery.Celery:
-    """The application with its one task, which hands its argument to `take`."""
+def celery_app(config: WorkerConfig, receive: Any) -> celery.Celery:
+    """Make the application with its one task, which calls `receive` with its argument."""
     app = celery.Celery("easel-worker", broker=config.redis_url, set_as_current=False)
     app.conf.update(
         broker_transport_options={"global_keyprefix": f"{config.namespace}:"},
         broker_connection_retry_on_startup=True,
-        broker_connection_max_retries=None,  # Redis may be away for as long as it likes
+        broker_connection_max_retries=None,  # reconnect however long Redis is unavailable
         task_default_queue=QUEUE,
         task_serializer="json",
         accept_content=["json"],
         task_ignore_result=True,
         task_acks_late=False,
-        # A task fetched early would wait here while another worker is idle.
+        # A prefetched task would wait here while another worker is idle.
         worker_prefetch_multiplier=1,
         worker_disable_prefetch=True,
         worker_enable_prefetch_count_reduction=False,
@@ -199,23 +202,22 @@ def celery_app(config: WorkerConfig, take: Any) -> celery.Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
     )
-    # Celery configures logging unless somebody listens to this signal.
-    celery.signals.setup_logging.connect(_keep_our_logging, weak=False)
+    # Celery configures logging unless this signal has a receiver.
+    celery.signals.setup_logging.connect(lambda **_: None, weak=False)
 
     @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
     def generate(task: Mapping[str, Any]) -> None:
-        take(task)
+        receive(task)
 
     return app
 
 
-def _keep_our_logging(**_: Any) -> None:
-    pass
-
-
-def _warm_model(config: WorkerConfig, room: Room) -> LoadedModel:
-    model = load_model(config.model, name=config.model_name, precision=config.precision, room=room)
-    model.warm_up()
+def _load_warm(config: WorkerConfig) -> LoadedModel:
+    limits = AdapterLimits(
+        adapter_slots=config.adapter_slots, rank_max=config.adapter_rank_max, merged_bytes=config.merged_bytes
+    )
+    model = load_model(config.model, name=config.model_name, precision=config.precision, limits=limits)
+    warm_up(model)
     return model
 
 
@@ -227,13 +229,12 @@ def main() -> None:
     configure_logs(config.log_format)
     ready = threading.Event()
     log.info("metrics_served", port=metrics.serve(config.metrics_port, ready=ready.is_set))
-    begun = time.monotonic()
+    started = time.monotonic()
     torch.set_num_threads(config.torch_threads)
-    room = Room(slots=config.adapter_slots, rank_max=config.adapter_rank_max, merged_bytes=config.merged_bytes)
-    model = lent(lambda: _warm_model(config, room))
+    model = run_in_fresh_thread(lambda: _load_warm(config))
     if model.device.type == "cuda":
         metrics.watch_device(str(torch.cuda.get_device_properties(model.device).uuid))
-    worker = Worker(config, model, load_seconds=time.monotonic() - begun, ready=ready)
+    worker = Worker(config, model, load_seconds=time.monotonic() - started, ready=ready)
     sys.exit(worker.serve())
 
 

@@ -1,4 +1,4 @@
-"""Where adapters wait: parsed in memory, as files on disk, else fetched by their signed URL."""
+"""The worker's cache of adapters: parsed in memory, as files on disk, else downloaded from a signed URL."""
 
 import os
 import re
@@ -21,10 +21,10 @@ log = structlog.get_logger()
 
 
 class AdapterStore:
-    """Adapters by content hash, least recently used first out; safe under threads, one fetch per hash.
+    """An LRU cache of adapters by content hash. It is thread-safe; concurrent callers share one download of a hash.
 
-    `parse` turns a file and its hash into a table: `load_adapter` with the model's transformer bound.
-    A table that falls out of memory lives on while rows in flight hold it. Workers may share the folder.
+    `parse` makes a table of a file and its hash. An evicted table lives on while rows in flight use it. Several
+    workers may share the folder.
     """
 
     def __init__(
@@ -44,62 +44,66 @@ class AdapterStore:
         self._parse = parse
         self._tables: OrderedDict[str, AdapterTable] = OrderedDict()
         self._tables_lock = threading.Lock()
-        # A fixed set of locks shared out by hash: one per hash would need collecting.
-        self._fetch_locks = [threading.Lock() for _ in range(64)]
+        # Striped by hash: one lock per hash would have to be garbage-collected.
+        self._download_locks = [threading.Lock() for _ in range(64)]
 
     def get(self, ref: AdapterRef) -> AdapterTable:
-        """Raises `AdapterRejected` if the file doesn't fit the model, `TransferError` if it can't be had."""
-        if not re.fullmatch(r"[0-9a-f]{64}", ref.sha256):
-            raise AdapterRejected("an adapter is named by a hash", code="adapter_hash_bad")
-        path = self._folder / f"{ref.sha256}.safetensors"
-        if table := self._remembered(ref.sha256):
-            metrics.ADAPTER_LOADS.labels("memory").inc()
-            _mark_used(path)
-            return table
-        with self._fetch_locks[int(ref.sha256[:8], 16) % len(self._fetch_locks)]:
-            return self._remembered(ref.sha256) or self._load(ref, path)
+        """Return the adapter's table.
 
-    def _remembered(self, sha256: str) -> AdapterTable | None:
+        Raises `AdapterRejected` if the file does not fit the model and `TransferError` if it cannot be downloaded.
+        """
+        if not re.fullmatch(r"[0-9a-f]{64}", ref.sha256):
+            raise AdapterRejected("an adapter must be named by its SHA-256 hash", code="adapter_hash_bad")
+        path = self._folder / f"{ref.sha256}.safetensors"
+        if table := self._cached(ref.sha256):
+            metrics.ADAPTER_LOADS.labels("memory").inc()
+            _touch(path)
+            return table
+        with self._download_locks[int(ref.sha256[:8], 16) % len(self._download_locks)]:
+            return self._cached(ref.sha256) or self._load(ref, path)
+
+    def _cached(self, sha256: str) -> AdapterTable | None:
         with self._tables_lock:
             if sha256 in self._tables:
                 self._tables.move_to_end(sha256)
             return self._tables.get(sha256)
 
     def _load(self, ref: AdapterRef, path: Path) -> AdapterTable:
-        begun = time.monotonic()
-        source = "disk" if _mark_used(path) else "storage"
+        started = time.monotonic()
+        source = "disk" if _touch(path) else "storage"
         if source == "storage":
             download(self._client, ref.url, path, size_bytes=ref.size_bytes, sha256=ref.sha256)
         table = self._parse(path, ref.sha256)
-        self._remember(table)
+        self._cache(table)
         if source == "storage":
-            self._trim_disk(keep=path)
-        seconds = time.monotonic() - begun
+            self._trim_disk(newest=path)
+        seconds = time.monotonic() - started
         metrics.ADAPTER_LOADS.labels(source).inc()
         metrics.ADAPTER_FETCH_SECONDS.observe(seconds)
         log.info("adapter_loaded", adapter=ref.name, source=source, duration_seconds=round(seconds, 3))
         return table
 
-    def _remember(self, table: AdapterTable) -> None:
+    def _cache(self, table: AdapterTable) -> None:
         with self._tables_lock:
             self._tables[table.sha256] = table
             size = sum(table.size_bytes for table in self._tables.values())
             while size > self._memory_bytes_max and len(self._tables) > 1:
-                _, dropped = self._tables.popitem(last=False)
-                size -= dropped.size_bytes
+                _, evicted = self._tables.popitem(last=False)
+                size -= evicted.size_bytes
 
-    def _trim_disk(self, *, keep: Path) -> None:
-        files = [(entry.stat(), entry) for entry in self._folder.glob("*.safetensors") if entry != keep]
-        size = keep.stat().st_size + sum(stat.st_size for stat, _ in files)
-        for stat, file in sorted(files, key=lambda found: found[0].st_mtime):
+    def _trim_disk(self, *, newest: Path) -> None:
+        """Delete the least recently used files beyond the limit, but never the newest."""
+        files = [(entry.stat(), entry) for entry in self._folder.glob("*.safetensors") if entry != newest]
+        size = newest.stat().st_size + sum(stat.st_size for stat, _ in files)
+        for stat, file in sorted(files, key=lambda pair: pair[0].st_mtime):
             if size <= self._disk_bytes_max:
                 return
             file.unlink(missing_ok=True)
             size -= stat.st_size
 
 
-def _mark_used(path: Path) -> bool:
-    """Date the file now; False if it isn't there (another worker may have made room)."""
+def _touch(path: Path) -> bool:
+    """Set the file's times to now; return False if it is missing, as after an eviction by another worker."""
     try:
         os.utime(path, ns=(time.time_ns(), time.time_ns()))
     except FileNotFoundError:

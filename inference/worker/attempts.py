@@ -1,4 +1,4 @@
-"""One attempt at a job, from the message to the report of how it ended."""
+"""Attempts at jobs: from the task message to the report of the end."""
 
 import math
 import threading
@@ -26,38 +26,38 @@ _SEEN_MAX = 10_000
 log = structlog.get_logger()
 
 
-class _Shown(NamedTuple):
+class _Preview(NamedTuple):
     row: Row
     number: int
     image: Image.Image
 
 
 class Attempt:
-    """A live attempt: its rows in the engine, and whether it is to be given up."""
+    """A live attempt: its task, its rows in the engine, and the reason to give it up, if there is one."""
 
-    def __init__(self, task: GenerationTask, begun: float, begun_at: float) -> None:
-        """`begun` is on the engine's clock, `begun_at` in Unix seconds."""
+    def __init__(self, task: GenerationTask, *, now: float, unix_now: float) -> None:
+        """`now` is the time on the engine's clock, `unix_now` the same instant in Unix seconds."""
         self.task = task
-        self.begun = begun
-        self.deadline = math.inf if task.deadline_at is None else begun + task.deadline_at - begun_at
+        self.started_at = now
+        self.deadline_at = math.inf if task.deadline_at is None else now + task.deadline_at - unix_now
         self.rows: list[Row] = []
-        self.previews: list[tuple[int, int]] = []  # that are stored
-        self.happened: SimpleQueue[_Shown | Row] = SimpleQueue()  # previews to store, and rows that ended
+        self.previews: list[tuple[int, int]] = []  # stored ones: (index of the output, number of the preview)
+        self.events: SimpleQueue[_Preview | Row] = SimpleQueue()  # previews to store, and rows that ended
         self._lock = threading.Lock()
-        self._why: GenerationError | None = None
+        self._give_up_reason: GenerationError | None = None
 
-    def give_up(self, why: GenerationError) -> None:
-        """From any thread: cancel the rows there are and those still to come. The first reason stays."""
+    def give_up(self, reason: GenerationError) -> None:
+        """Cancel the rows that exist and those still to come. Any thread may call it; the first reason stays."""
         with self._lock:
-            self._why = self._why or why
+            self._give_up_reason = self._give_up_reason or reason
             for row in self.rows:
-                row.cancel(why)
+                row.cancel(reason)
 
     def add(self, row: Row) -> None:
         with self._lock:
             self.rows.append(row)
-            if self._why:
-                row.cancel(self._why)
+            if self._give_up_reason:
+                row.cancel(self._give_up_reason)
 
     def progress(self) -> AttemptProgress:
         return AttemptProgress(
@@ -69,7 +69,7 @@ class Attempt:
 
 
 class Attempts:
-    """The attempts of this process. `run` is called by one thread per attempt; the rest from anywhere."""
+    """The attempts of this process. Each attempt's thread calls `run`; any thread may call the rest."""
 
     def __init__(
         self,
@@ -81,14 +81,11 @@ class Attempts:
         worker: str,
         gpu_class: str,
         model_versions: tuple[str, ...],
-        begins: Callable[[], None],
-        news: Callable[[], None],
-        finished: Callable[[AttemptFinished], None],
+        on_begin: Callable[[], None],
+        on_preview_stored: Callable[[], None],
+        on_finish: Callable[[AttemptFinished], None],
     ) -> None:
-        """`begins` is told before the work of an attempt, `news` of a preview, `finished` how it ended.
-
-        `clock` is the engine's.
-        """
+        """`clock` is the engine's. `on_begin` is called before the work of an attempt, `on_finish` with its end."""
         self._engine = engine
         self._adapters = adapters
         self._client = client
@@ -96,9 +93,9 @@ class Attempts:
         self._worker = worker
         self._gpu_class = gpu_class
         self._model_versions = model_versions
-        self._begins = begins
-        self._news = news
-        self._finished = finished
+        self._on_begin = on_begin
+        self._on_preview_stored = on_preview_stored
+        self._on_finish = on_finish
         self._lock = threading.Lock()
         self._live: dict[str, Attempt] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -109,20 +106,24 @@ class Attempts:
         return tuple(attempt.progress() for attempt in live)
 
     def cancel(self, attempt_token: str) -> None:
+        """Cancel an attempt; an unknown token has no effect."""
         with self._lock:
             attempt = self._live.get(attempt_token)
         if attempt:
             attempt.give_up(Canceled("canceled"))
 
     def stop(self) -> None:
-        """The process is to end: give up all that runs, for another worker to repeat."""
+        """Give up all live attempts, for another worker to repeat, because the process is about to end."""
         with self._lock:
             live = list(self._live.values())
         for attempt in live:
             attempt.give_up(WorkerStopped("the worker was stopped"))
 
     def run(self, task: GenerationTask, *, now: float) -> None:
-        """Generate, store, report. Nothing is raised and nothing reported twice; `now` is Unix seconds."""
+        """Generate and store a task's images and report the end, at most once. `now` is in Unix seconds.
+
+        Errors of the attempt are reported, not raised.
+        """
         with bound_to(task):
             if now > task.expires_at:
                 log.info("task_expired", late_seconds=round(now - task.expires_at, 3))
@@ -132,9 +133,9 @@ class Attempts:
                 log.warning("task_delivered_twice")
                 return
             log.info("attempt_began", outputs=len(task.outputs), adapters=len(task.adapters))
-            self._begins()
+            self._on_begin()
             end = self._generate(attempt)
-            self._finished(end)
+            self._on_finish(end)
             with self._lock:
                 del self._live[task.attempt_token]
             metrics.IMAGES.labels(end.outcome).inc(len(task.outputs))
@@ -147,55 +148,58 @@ class Attempts:
                 run_seconds=round(end.run_seconds, 4),
             )
 
-    def _admit(self, task: GenerationTask, now: float) -> Attempt | None:
+    def _admit(self, task: GenerationTask, unix_now: float) -> Attempt | None:
+        """Register the attempt; return None if this process has seen it before."""
         with self._lock:
             if task.attempt_token in self._seen:
                 return None
             self._seen[task.attempt_token] = None
             if len(self._seen) > _SEEN_MAX:
                 self._seen.popitem(last=False)
-            self._live[task.attempt_token] = attempt = Attempt(task, self._clock(), now)
+            attempt = Attempt(task, now=self._clock(), unix_now=unix_now)
+            self._live[task.attempt_token] = attempt
             return attempt
 
     def _generate(self, attempt: Attempt) -> AttemptFinished:
-        task = attempt.task
         stored: list[StoredOutput] = []
         error: GenerationError | None = None
         try:
-            slots = dict(zip(self._submit(attempt), task.outputs, strict=True))
-            while len(stored) < len(slots):
-                news = attempt.happened.get()
-                if isinstance(news, Row):
-                    stored.append(self._store(task, slots[news].url, slots[news], news.result()))
-                elif self._store_preview(task, slots[news.row], news):
-                    attempt.previews.append((slots[news.row].index, news.number))
-                    self._news()
+            targets = dict(zip(self._submit(attempt), attempt.task.outputs, strict=True))
+            while len(stored) < len(targets):
+                event = attempt.events.get()
+                if isinstance(event, Row):
+                    target = targets[event]
+                    stored.append(self._store(attempt.task, target, target.url, event.result()))
+                elif self._store_preview(attempt.task, targets[event.row], event):
+                    attempt.previews.append((targets[event.row].index, event.number))
+                    self._on_preview_stored()
         except GenerationError as expected:
             error = expected
         except Exception:
-            log.exception("attempt_broke")
+            log.exception("attempt_failed")
             error = GenerationError("the worker met an unexpected error")
         if error:
-            # A job is all of its images or none: the others needn't go on, and their time must be final.
+            # A job succeeds with all of its images or not at all: stop the others, and wait until their time is final.
             attempt.give_up(error)
             for row in attempt.rows:
                 row.wait()
         return self._end(attempt, error, tuple(sorted(stored, key=lambda output: output.index)))
 
-    def _store(self, task: GenerationTask, url: str, slot: UploadTarget, image: Image.Image) -> StoredOutput:
+    def _store(self, task: GenerationTask, target: UploadTarget, url: str, image: Image.Image) -> StoredOutput:
         return store_output(
             self._client,
-            slot,
+            target,
             url,
             image,
             output_format=task.output_format,
             output_compression=task.output_compression,
         )
 
-    def _store_preview(self, task: GenerationTask, slot: UploadTarget, shown: _Shown) -> bool:
-        """In the size of the image to come; False where the storage has no room for it now."""
+    def _store_preview(self, task: GenerationTask, target: UploadTarget, preview: _Preview) -> bool:
+        """Store a preview in the size of the final image; return False if the storage did not accept it."""
+        image = preview.image.resize((task.width, task.height))
         try:
-            self._store(task, slot.preview_urls[shown.number], slot, shown.image.resize((task.width, task.height)))
+            self._store(task, target, target.preview_urls[preview.number], image)
         except TransferError as error:
             log.warning("preview_lost", reason=str(error))
             return False
@@ -206,20 +210,20 @@ class Attempts:
         if task.model_version not in self._model_versions:
             raise WrongModel(f"this worker serves {', '.join(self._model_versions)}, not {task.model_version}")
         adapters = tuple((self._adapters.get(ref), ref.scale) for ref in task.adapters)
-        for slot in task.outputs:
+        for target in task.outputs:
             request = ImageRequest(
                 prompt=task.prompt,
                 width=task.width,
                 height=task.height,
                 steps=task.steps,
-                seed=slot.seed,
+                seed=target.seed,
                 adapters=adapters,
                 tenant=task.tenant,
-                deadline=attempt.deadline,
-                previews=len(slot.preview_urls),
+                deadline_at=attempt.deadline_at,
+                previews=len(target.preview_urls),
             )
-            row = self._engine.submit(request, shown=lambda *shown: attempt.happened.put(_Shown(*shown)))
-            row.when_done(attempt.happened.put)
+            row = self._engine.submit(request, on_preview=lambda *preview: attempt.events.put(_Preview(*preview)))
+            row.on_done(attempt.events.put)
             attempt.add(row)
         return attempt.rows
 
@@ -227,7 +231,7 @@ class Attempts:
         self, attempt: Attempt, error: GenerationError | None, stored: tuple[StoredOutput, ...]
     ) -> AttemptFinished:
         now = self._clock()
-        started = min((row.started_at for row in attempt.rows if row.started_at is not None), default=now)
+        work_started_at = min((row.started_at for row in attempt.rows if row.started_at is not None), default=now)
         outcome: Outcome = "succeeded" if error is None else "failed"
         if isinstance(error, Canceled):
             outcome = "canceled"
@@ -242,8 +246,8 @@ class Attempts:
             outputs=stored,
             gpu_seconds=sum(row.gpu_seconds for row in attempt.rows),
             steps_done=sum(row.steps_done for row in attempt.rows),
-            wait_seconds=started - attempt.begun,
-            run_seconds=now - started,
+            wait_seconds=work_started_at - attempt.started_at,
+            run_seconds=now - work_started_at,
             prompt_tokens=max((row.prompt_tokens for row in attempt.rows), default=0),
             error_code=failure.code if failure else "",
             error_message=str(failure) if failure else "",

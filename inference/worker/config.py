@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from inference.demo_model import CHECKPOINT_DIR
 from inference.precision import Precision
 
 LogFormat = Literal["json", "console"]
 _GIB = 1024**3
+# Located without an import: the demo model is not part of a worker's installation.
+_DEMO_CHECKPOINT = Path(__file__).resolve().parents[1] / "demo_model" / "checkpoint"
 
 
 class ConfigError(ValueError):
@@ -21,7 +22,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """`gpu_class` "" means: name it after the device. `metrics_port` 0 means: any free port, logged."""
+    """The settings of one worker. An empty `gpu_class` means the device's name, `metrics_port` 0 any free port."""
 
     model: str
     model_name: str
@@ -30,7 +31,7 @@ class WorkerConfig:
     namespace: str
     gpu_class: str
     worker_name: str
-    slots: int
+    concurrency: int
     precision: Precision
     step_ms_max: int
     adapter_slots: int
@@ -46,22 +47,22 @@ class WorkerConfig:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
-        """Raises `ConfigError` naming the first variable whose value can't be used."""
-        model = env.get("EASEL_MODEL") or str(CHECKPOINT_DIR)
-        model_name = "demo" if model == str(CHECKPOINT_DIR) else _model_name(model)
+        """Read the environment. Raises `ConfigError` naming the first variable with a bad value."""
+        model = env.get("EASEL_MODEL") or _demo_model()
+        model_name = "demo" if model == str(_DEMO_CHECKPOINT) else _model_name(model)
         home = Path(env.get("EASEL_HOME") or "var")
         return cls(
             model=model,
             model_name=model_name,
-            # Versions differ by their defaults too: several may share the weights that this worker holds.
+            # Several versions may share this worker's weights, because versions also differ by their defaults.
             model_versions=tuple((env.get("EASEL_MODEL_VERSIONS") or model_name).split(",")),
             redis_url=_redis_url(env, "REDIS_URL"),
             namespace=_slug(env, "EASEL_POOL_NAMESPACE", "easel-shared"),
             gpu_class=_slug(env, "EASEL_GPU_CLASS", ""),
             worker_name=env.get("EASEL_WORKER_NAME") or f"{socket.gethostname()}-{os.getpid()}",
-            slots=_count(env, "EASEL_WORKER_SLOTS", 8),
+            concurrency=_count(env, "EASEL_WORKER_CONCURRENCY", 8),
             precision=_one_of(get_args(Precision), env, "EASEL_PRECISION", "none"),
-            # A newcomer waits for the step that is under way; beyond this a larger batch gains little.
+            # A new image waits for the step that runs; with steps longer than this, batches gain little.
             step_ms_max=_count(env, "EASEL_STEP_MS_MAX", 100),
             adapter_slots=_count(env, "EASEL_ADAPTER_SLOTS", 16),
             adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
@@ -73,10 +74,16 @@ class WorkerConfig:
             log_format=_one_of(
                 get_args(LogFormat), env, "EASEL_LOG_FORMAT", "console" if sys.stdout.isatty() else "json"
             ),
-            # Half: beside one busy process, a thread per core waits for its siblings most of the time.
+            # Half of the cores: with one per core, beside another busy process, threads mostly wait for each other.
             torch_threads=_count(env, "EASEL_TORCH_THREADS", max(1, (os.cpu_count() or 2) // 2)),
             stop_grace_seconds=_count(env, "EASEL_STOP_GRACE_SECONDS", 25, low=0),
         )
+
+
+def _demo_model() -> str:
+    if not _DEMO_CHECKPOINT.is_dir():
+        raise ConfigError("EASEL_MODEL is required: a folder or a hub id (the demo model is not installed here)")
+    return str(_DEMO_CHECKPOINT)
 
 
 def _model_name(model: str) -> str:
@@ -86,27 +93,27 @@ def _model_name(model: str) -> str:
 def _count(env: Mapping[str, str], name: str, default: int, *, low: int = 1, high: int = 2**63) -> int:
     text = env.get(name) or str(default)
     if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise ConfigError(f"{name}={text!r} is no whole number of at least {low}")
+        raise ConfigError(f"{name}={text!r} must be a whole number of at least {low}")
     return int(text)
 
 
 def _slug(env: Mapping[str, str], name: str, default: str) -> str:
     text = env.get(name) or default
     if not all(char.isascii() and (char.isalnum() or char in "-_.") for char in text):
-        raise ConfigError(f"{name}={text!r} may hold only letters, digits and '-', '_', '.'")
+        raise ConfigError(f"{name}={text!r} may contain only letters, digits and '-', '_', '.'")
     return text
 
 
 def _redis_url(env: Mapping[str, str], name: str) -> str:
     url = env.get(name, "")
     if not url.startswith(("redis://", "rediss://")):
-        # The value itself stays out of the message: it may hold a password.
-        raise ConfigError(f"{name} is required, as redis://... or rediss://...")
+        # The message omits the value, which may contain a password.
+        raise ConfigError(f"{name} is required: redis://... or rediss://...")
     return url
 
 
 def _one_of(known: tuple[str, ...], env: Mapping[str, str], name: str, default: str) -> Any:
     text = env.get(name) or default
     if text not in known:
-        raise ConfigError(f"{name}={text!r} is none of {', '.join(known)}")
+        raise ConfigError(f"{name}={text!r} must be one of {', '.join(known)}")
     return text

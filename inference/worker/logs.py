@@ -1,7 +1,7 @@
-"""Structured logs on stdout: one JSON object a line, or readable lines at a terminal.
+"""Structured logs on stdout: one JSON object per line, or readable lines at a terminal.
 
-Every line carries `ts`, `level`, `service` and `event`; work on an attempt adds `request_id`, `tenant` and
-`job` (see `bound_to`). Durations end in `_seconds`. Prompts and signed URLs are never logged.
+Every line has `ts`, `level`, `service` and `event`; work on an attempt adds `request_id`, `tenant` and `job` (see
+`bound_to`). Durations end in `_seconds`. Prompts and signed URLs are never logged.
 """
 
 import logging
@@ -15,18 +15,8 @@ from inference.contract import GenerationTask
 from inference.worker.config import LogFormat
 
 SERVICE = "worker"
-# Libraries that narrate: what they say below a warning is noise, and httpx would print signed URLs.
-_QUIET = (
-    "celery",
-    "kombu",
-    "amqp",
-    "httpx",
-    "httpcore",
-    "diffusers",
-    "transformers",
-    "huggingface_hub",
-    "PIL",
-)
+# Chatty libraries, logged from warnings upward. Below that, httpx would log signed URLs.
+_QUIET = ["celery", "kombu", "amqp", "httpx", "httpcore", "diffusers", "transformers", "huggingface_hub", "PIL"]
 
 
 def configure_logs(log_format: LogFormat) -> None:
@@ -45,13 +35,12 @@ def configure_logs(log_format: LogFormat) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last]
         )
     )
     logging.root.handlers = [handler]
     logging.root.setLevel(logging.INFO)
-    logging.captureWarnings(True)  # Python's own warnings would be bare text among the JSON
+    logging.captureWarnings(True)  # otherwise Python's own warnings would be plain text among the JSON
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     structlog.configure(
@@ -63,7 +52,7 @@ def configure_logs(log_format: LogFormat) -> None:
 
 
 def bound_to(task: GenerationTask) -> AbstractContextManager[None]:
-    """Every line logged by this thread inside the block says whose attempt it was about."""
+    """Add the task's request, tenant and job to every line that this thread logs inside the block."""
     return structlog.contextvars.bound_contextvars(request_id=task.request_id, tenant=task.tenant, job=task.job_id)
 
 

@@ -1,4 +1,4 @@
-"""Finished pictures: from PIL to a file's bytes, and to the storage."""
+"""Encoding of finished pictures, and their upload to the storage."""
 
 import hashlib
 import io
@@ -14,10 +14,10 @@ OutputFormat = Literal["png", "jpeg", "webp"]
 
 
 def encode_image(image: Image.Image, output_format: OutputFormat, output_compression: int) -> bytes:
-    """The picture as a file. `output_compression` (0 to 100) is jpeg's and webp's quality; PNG ignores it."""
+    """Encode a picture as a file. `output_compression` (0 to 100) is the quality of jpeg and webp; PNG ignores it."""
     buffer = io.BytesIO()
     if output_format == "png":
-        # Level 1: three times faster than the default for a few per cent more bytes.
+        # Level 1 is three times faster than the default, for a few per cent more bytes.
         image.save(buffer, "png", compress_level=1)
     else:
         image.save(buffer, output_format, quality=output_compression)
@@ -26,14 +26,18 @@ def encode_image(image: Image.Image, output_format: OutputFormat, output_compres
 
 def store_output(
     client: httpx.Client,
-    slot: UploadTarget,
+    target: UploadTarget,
     url: str,
     image: Image.Image,
     *,
     output_format: OutputFormat,
     output_compression: int,
 ) -> StoredOutput:
-    """Put the picture of a slot at one of its URLs. Raises `TransferError`, also where another picture lies already."""
+    """Upload a picture to `url`, which is one of its target's.
+
+    Raises `TransferError`, also if another picture is stored there already.
+    """
     data = encode_image(image, output_format, output_compression)
     upload(client, url, data, content_type=f"image/{output_format}")
-    return StoredOutput(index=slot.index, seed=slot.seed, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+    sha256 = hashlib.sha256(data).hexdigest()
+    return StoredOutput(index=target.index, seed=target.seed, sha256=sha256, size_bytes=len(data))

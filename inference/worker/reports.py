@@ -1,4 +1,4 @@
-"""What a worker tells the control plane: beats as well as it can, ends of attempts until Redis has them."""
+"""Reports to the control plane: beats at best effort, ends of attempts until Redis has accepted them."""
 
 import contextlib
 import queue
@@ -19,17 +19,12 @@ log = structlog.get_logger()
 
 
 class Reporter:
-    """Two threads, so that an end that waits for Redis holds up no beat."""
+    """Sends beats from one thread and ends of attempts from another, so that an end that is retried delays no beat."""
 
     def __init__(
-        self,
-        client: "redis.Redis",
-        namespace: str,
-        *,
-        beat: Callable[[], WorkerBeat],
-        cancel: Callable[[str], None],
+        self, client: "redis.Redis", namespace: str, *, beat: Callable[[], WorkerBeat], cancel: Callable[[str], None]
     ) -> None:
-        """`beat` makes the next beat; `cancel` is called with the token of each attempt to be canceled."""
+        """`beat` makes the next beat; `cancel` is called with the token of each attempt that Redis says to cancel."""
         self._client = client
         self._namespace = namespace
         self._make_beat = beat
@@ -37,30 +32,31 @@ class Reporter:
         self._ends: queue.Queue[AttemptFinished] = queue.Queue()
         self._beat_due = threading.Event()
         self._stopping = threading.Event()
-        self._away = False  # whether Redis was away at the last beat
+        self._redis_is_away = False  # at the last beat
 
     def start(self) -> None:
         for loop in (self._beat_loop, self._end_loop):
             threading.Thread(target=loop, name=f"reports{loop.__name__}", daemon=True).start()
 
-    def beat_soon(self) -> None:
+    def request_beat(self) -> None:
+        """Have the next beat sent at once."""
         self._beat_due.set()
 
-    def beat_before(self) -> None:
-        """Send a beat, if Redis is there, before anything else happens.
+    def send_beat(self) -> None:
+        """Send a beat now, on the calling thread, if Redis is available.
 
-        An attempt whose work ends this process is known to have begun, and so to be the cause.
+        Sent before an attempt's work, it lets the control plane suspect that attempt if the process then dies.
         """
         with contextlib.suppress(redis.RedisError):
             self._send(self._make_beat())
 
-    def finished(self, end: AttemptFinished) -> None:
-        """Queue the end of an attempt: sent, and sent again, until Redis has taken it."""
+    def queue_end(self, end: AttemptFinished) -> None:
+        """Queue the end of an attempt, which is sent until Redis has accepted it."""
         self._ends.put(end)
 
-    def stop(self, *, patience_seconds: float) -> int:
-        """Wait that long for the ends still queued to be sent; returns how many were not."""
-        deadline = time.monotonic() + patience_seconds
+    def stop(self, *, timeout_seconds: float) -> int:
+        """Wait for queued ends to be sent, at most `timeout_seconds`; return the number of unsent ends."""
+        deadline = time.monotonic() + timeout_seconds
         while self._ends.unfinished_tasks and time.monotonic() < deadline:
             time.sleep(0.02)
         self._stopping.set()
@@ -72,11 +68,11 @@ class Reporter:
             try:
                 self._beat()
             except redis.RedisError as error:
-                self._note(away=True, reason=type(error).__name__)
+                self._log_change(is_away=True, reason=type(error).__name__)
             except Exception:
                 log.exception("beat_failed")
             else:
-                self._note(away=False)
+                self._log_change(is_away=False)
             self._beat_due.wait(_BEAT_SECONDS)
             self._beat_due.clear()
 
@@ -107,13 +103,10 @@ class Reporter:
 
     def _send(self, report: Report) -> None:
         self._client.xadd(
-            reports_key(self._namespace),
-            {"report": report_to_json(report)},
-            maxlen=_REPORTS_MAX,
-            approximate=True,
+            reports_key(self._namespace), {"report": report_to_json(report)}, maxlen=_REPORTS_MAX, approximate=True
         )
 
-    def _note(self, *, away: bool, reason: str = "") -> None:
-        if away != self._away:
-            self._away = away
-            log.warning("redis_away", reason=reason) if away else log.info("redis_back")
+    def _log_change(self, *, is_away: bool, reason: str = "") -> None:
+        if is_away != self._redis_is_away:
+            self._redis_is_away = is_away
+            log.warning("redis_away", reason=reason) if is_away else log.info("redis_back")

@@ -1,4 +1,4 @@
-"""Bytes to and from signed URLs, with patience for a storage that is away and none for one that refuses."""
+"""Uploads and downloads by signed URL: retried while the storage is unavailable, but not after a refusal."""
 
 import hashlib
 import random
@@ -12,9 +12,9 @@ import structlog
 
 from inference.errors import TransferError
 
-_PATIENCE_SECONDS = 60.0
+_RETRY_SECONDS_MAX = 60.0
 _DELAY_SECONDS_FIRST, _DELAY_SECONDS_MAX = 0.2, 5.0
-_BYTES_PER_SECOND_LEAST = 1024**2  # of a download: what trickles in would hold its attempt for hours
+_BYTES_PER_SECOND_MIN = 1024**2  # of a download: a slower one could hold its attempt for hours
 _TEMPORARY_4XX = (408, 425, 429)
 
 log = structlog.get_logger()
@@ -22,37 +22,37 @@ T = TypeVar("T")
 
 
 class _TemporaryError(Exception):
-    """A failure that time may heal."""
+    """A failure that a retry may fix."""
 
 
 def new_client() -> httpx.Client:
-    """The client to pass in; safe to share between threads."""
+    """Make the HTTP client for transfers; threads may share it."""
     return httpx.Client(timeout=httpx.Timeout(30.0, connect=5.0))
 
 
 def upload(client: httpx.Client, url: str, data: bytes, *, content_type: str) -> None:
-    """PUT `data` where nothing lies yet. Raises `TransferError`: at once when refused (4xx), else when patience ends.
+    """PUT `data` unless the URL already has content (`If-None-Match`, RFC 9110).
 
-    Of a task that was delivered to two workers the first to store is believed: what it reported has to stay (RFC 9110,
-    `If-None-Match`).
+    If a task is delivered to two workers, the first upload stays, because its hash has been reported. Raises
+    `TransferError` at once if the storage refuses (4xx), else when the retries end.
     """
 
     def put() -> None:
         _check(client.put(url, content=data, headers={"Content-Type": content_type, "If-None-Match": "*"}))
 
-    _persist("upload", put)
+    _retry("upload", put)
 
 
 def download(client: httpx.Client, url: str, path: Path, *, size_bytes: int, sha256: str) -> None:
-    """GET into `path`, whole and verified, or not at all. Raises `TransferError`.
+    """GET into `path`, complete and verified, or leave it absent. Raises `TransferError` as `upload` does.
 
-    A body of another size or hash is fetched again: what was asked for is known by its hash.
+    A body of another size or hash is downloaded again.
     """
     partial = path.with_name(f"{path.name}.{random.randbytes(6).hex()}.part")  # noqa: S311
 
     def get() -> None:
         digest, received = hashlib.sha256(), 0
-        slow_at = time.monotonic() + _PATIENCE_SECONDS + size_bytes / _BYTES_PER_SECOND_LEAST
+        slow_at = time.monotonic() + _RETRY_SECONDS_MAX + size_bytes / _BYTES_PER_SECOND_MIN
         with client.stream("GET", url) as response, partial.open("wb") as file:
             _check(response)
             for chunk in response.iter_bytes():
@@ -67,7 +67,7 @@ def download(client: httpx.Client, url: str, path: Path, *, size_bytes: int, sha
             raise _TemporaryError("the body has another size or hash than announced")
 
     try:
-        _persist("download", get)
+        _retry("download", get)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -81,9 +81,9 @@ def _check(response: httpx.Response) -> None:
         raise TransferError(f"the storage refused with {status}", code="storage_refused")
 
 
-def _persist(verb: str, work: Callable[[], T]) -> T:
-    """Repeat `work` with growing, jittered pauses. The messages name no URL: it is a capability."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+def _retry(verb: str, work: Callable[[], T]) -> T:
+    """Repeat `work` with growing, jittered pauses. Messages omit the URL, which is a capability."""
+    deadline = time.monotonic() + _RETRY_SECONDS_MAX
     delay = _DELAY_SECONDS_FIRST
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the control plane is told by its environment: read once, checked, frozen."""
+"""Configuration of the control plane: read from the environment once, checked, frozen."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class BadSetting(SystemExit):
-    """Stops the start with the name of the variable and what it should hold."""
+    """Ends the process with the name of a variable and the value that it should have."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__(f"{name}: {message}")
@@ -16,7 +16,7 @@ class BadSetting(SystemExit):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Settings of one control-plane process; durations in seconds, sizes in bytes."""
+    """Settings of a control-plane process; durations in seconds, sizes in bytes."""
 
     home: Path
     secret_key: str
@@ -46,7 +46,7 @@ class Config:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
-        """Raises `BadSetting` for a missing or unusable variable."""
+        """Reads the settings. Raises `BadSetting` for a missing or invalid variable."""
         home = Path(env.get("EASEL_HOME", "var")).resolve()
         output_days = _count(env, "EASEL_OUTPUT_DAYS", 30)
         internal_url = env.get("EASEL_INTERNAL_URL", f"http://127.0.0.1:{env.get('EASEL_PORT', '8000')}")
@@ -56,11 +56,11 @@ class Config:
             database_url=_required(env, "DATABASE_URL", "postgresql://user:password@host:5432/name"),
             redis_url=_required(env, "REDIS_URL", "redis://:password@host:6379/0"),
             storage_url=env.get("EASEL_STORAGE_URL", (home / "storage").as_uri()),
-            # Where tenants and workers reach the API: the two differ behind an Ingress.
+            # URLs of the API for tenants and for workers, which differ behind an Ingress.
             public_url=env.get("EASEL_PUBLIC_URL", internal_url).rstrip("/"),
             internal_url=internal_url.rstrip("/"),
             provider_name=env.get("EASEL_PROVIDER_NAME") or "Easel",
-            model=env.get("EASEL_MODEL") or str(files("inference") / "demo_model" / "checkpoint"),
+            model=env.get("EASEL_MODEL") or _demo_checkpoint(),
             gpu_class=env.get("EASEL_GPU_CLASS", "cpu"),
             debug=env.get("EASEL_DEBUG", "") == "1",
             lease_seconds=_count(env, "EASEL_LEASE_SECONDS", 15),
@@ -75,23 +75,29 @@ class Config:
             output_days=output_days,
             job_days=_job_days(env, output_days),
             result_cache_bytes=_count(env, "EASEL_RESULT_CACHE_BYTES", 10 * 2**30),
-            # Addresses that are not public and that tenants' webhooks may reach all the same, over plain HTTP too.
+            # Private networks that tenants' webhooks may reach nevertheless, also over plain HTTP.
             webhook_allow=_networks(env, "EASEL_WEBHOOK_ALLOW"),
-            # The server that budget notices leave by; none: nobody is sent any.
+            # The mail server for budget notices; empty: none are sent.
             email_url=env.get("EASEL_EMAIL_URL", ""),
         )
+
+
+def _demo_checkpoint() -> str:
+    """The demo model's folder; empty where it is not installed, as in the images."""
+    folder = Path(str(files("inference"))) / "demo_model" / "checkpoint"
+    return str(folder) if folder.is_dir() else ""
 
 
 def _required(env: Mapping[str, str], name: str, example: str) -> str:
     if value := env.get(name, ""):
         return value
-    raise BadSetting(name, f"is not set; it should hold {example} (`easel up` sets it by itself)")
+    raise BadSetting(name, f"is not set; it should be {example} (`easel up` sets it automatically)")
 
 
 def _job_days(env: Mapping[str, str], output_days: int) -> int:
     days = _count(env, "EASEL_JOB_DAYS", max(90, output_days))
     if days < output_days:
-        raise BadSetting("EASEL_JOB_DAYS", f"should be at least EASEL_OUTPUT_DAYS, {output_days}: images go first")
+        raise BadSetting("EASEL_JOB_DAYS", f"should be at least EASEL_OUTPUT_DAYS ({output_days}): jobs outlive images")
     return days
 
 
@@ -100,7 +106,7 @@ def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Netw
     try:
         return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise BadSetting(name, f"should be networks, as 127.0.0.0/8,10.1.0.0/16: {error}") from error
+        raise BadSetting(name, f"should be a list of networks, as in 127.0.0.0/8,10.1.0.0/16: {error}") from error
 
 
 def _count(env: Mapping[str, str], name: str, default: int) -> int:

@@ -6,15 +6,18 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import structlog
 from django.conf import settings
 
 from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from easel.catalog.models import Pool
-from easel.catalog.versions import VersionLimits, model_make_default, version_register
+from easel.catalog.versions import VersionLimits, model_make_default
 from easel.serving.errors import RolloutRunning
 from easel.serving.routing import routes_set
+from easel.serving.versions import version_register
 
+log = structlog.get_logger()
 SHARED_POOL = "shared"
 SHARED_NAMESPACE = "easel-shared"
 DEMO_MODEL = "z-image-demo"
@@ -57,7 +60,12 @@ def seed() -> None:
         slug=SHARED_POOL,
         defaults={"namespace": SHARED_NAMESPACE, "gpu_class": settings.EASEL.gpu_class, "created_at": now},
     )
+    # A price book of version 1 had no price for storage.
+    price_book_seed(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)
     checkpoint = settings.EASEL.model
+    if not checkpoint:
+        log.warning("no_model_registered", reason="EASEL_MODEL is not set, and the demo model is not installed")
+        return
     is_demo = Path(checkpoint).parts[-2:] == ("demo_model", "checkpoint")
     version = version_register(
         model_name=DEMO_MODEL if is_demo else Path(checkpoint).name.lower(),
@@ -79,5 +87,3 @@ def seed() -> None:
             now=now,
         )
     model_make_default(version.model)
-    # Version 1 knew no storage.
-    price_book_seed(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)

@@ -1,6 +1,7 @@
-"""Django's settings, from `easel.config`."""
+"""Django's settings, derived from `easel.config`."""
 
 import os
+from importlib.metadata import version
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
@@ -17,7 +18,7 @@ ASGI_APPLICATION = "easel.asgi.application"
 APPEND_SLASH = False
 
 INSTALLED_APPS = [
-    # Before the admin, whose templates it replaces; neither makes a site by itself, `easel.portal.site` does.
+    # Before the admin, whose templates it replaces. `easel.portal.site` creates the site.
     "unfold.apps.BasicAppConfig",
     "unfold.contrib.filters",
     "django.contrib.admin.apps.SimpleAdminConfig",
@@ -54,10 +55,10 @@ TEMPLATES = [
         },
     }
 ]
-# The admin looks for its middleware in MIDDLEWARE; `easel.portal.serving` puts it around the portal's views alone.
+# The admin checks for its middleware in MIDDLEWARE; `easel.portal.serving` applies it to the portal's views only.
 SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
 
-# The portal's sign-in. Everything it has lies under one path, and so do its cookies.
+# The portal's sign-in. All its pages are under one path, to which its cookies are limited.
 PORTAL_PATH = "/admin/"
 STATIC_URL = f"{PORTAL_PATH}static/"
 LOGIN_URL = "admin:login"
@@ -68,7 +69,7 @@ CSRF_COOKIE_NAME = "easel_csrf"
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PORTAL_PATH
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = EASEL.public_url.startswith("https://")
 SESSION_COOKIE_AGE = 12 * 3600
-# Behind an Ingress the request itself is plain HTTP, so that its origin has to be told.
+# Behind an Ingress requests arrive over plain HTTP, so the public origin must be listed.
 CSRF_TRUSTED_ORIGINS = ["://".join(urlsplit(EASEL.public_url)[:2])]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
@@ -91,16 +92,16 @@ def _database(url: str) -> dict[str, object]:
         "PORT": str(parts.port or query.pop("port", "")),
         # A pool, since under ASGI each request runs on a thread of its own.
         "OPTIONS": {
-            # A process that hangs in a transaction must not keep a balance or a job locked.
             "connect_timeout": "2",
-            "prepare_threshold": 5,  # where it is asked for (`core.pipeline`): Django binds at the client
+            "prepare_threshold": 5,  # used by `core.pipeline` only, since Django binds parameters in the client
+            # Frees the locks of balances and jobs if a process hangs in a transaction.
             "options": "-c idle_in_transaction_session_timeout=15s",
             **query,
             "pool": {
                 "min_size": 1,
                 "max_size": 16,
                 "timeout": 1.5,
-                "reconnect_timeout": 2,  # then it begins anew, instead of waiting ever longer
+                "reconnect_timeout": 2,  # then starts over, so that pauses between attempts don't grow
                 "connection_class": WatchedConnection,
             },
         },
@@ -112,7 +113,7 @@ def _email(url: str) -> dict[str, object]:
     sender = parse_qs(parts.query).get("from", [""])[0]
     if parts.scheme not in ("smtp", "smtps", "smtp+starttls") or not parts.hostname or "@" not in sender:
         raise BadSetting(
-            "EASEL_EMAIL_URL", "should be as smtp+starttls://user:password@host:587?from=billing@example.com"
+            "EASEL_EMAIL_URL", "should be like smtp+starttls://user:password@host:587?from=billing@example.com"
         )
     return {
         "EMAIL_HOST": parts.hostname,
@@ -121,7 +122,7 @@ def _email(url: str) -> dict[str, object]:
         "EMAIL_HOST_PASSWORD": unquote(parts.password or ""),
         "EMAIL_USE_SSL": parts.scheme == "smtps",
         "EMAIL_USE_TLS": parts.scheme == "smtp+starttls",
-        "EMAIL_TIMEOUT": 5,  # seconds that the scheduler waits for a server that says nothing
+        "EMAIL_TIMEOUT": 5,  # the scheduler waits so many seconds for a server that doesn't answer
         "DEFAULT_FROM_EMAIL": sender,
     }
 
@@ -150,7 +151,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Easel",
-    "VERSION": "0.1.0",
+    "VERSION": version("easel"),
     "DESCRIPTION": "Text-to-image generation for many tenants. Compatible with OpenAI's Images API.",
     "SERVE_INCLUDE_SCHEMA": False,
 }

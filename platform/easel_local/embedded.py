@@ -1,4 +1,4 @@
-"""Real PostgreSQL and Redis without installing either: started when nobody runs them, shared when somebody does."""
+"""Embedded PostgreSQL and Redis servers: the first process that needs them starts them, later ones share them."""
 
 import fcntl
 import json
@@ -17,17 +17,17 @@ from easel_local.supervisor import Supervisor
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _POLL_SECONDS = 0.05
-_DEATHS_MAX = 3  # a server that died this often before it was ever ready won't get better
+_DEATHS_MAX = 3  # a server that died this often before it was ready is reported as failed
 _LOG_TAIL_LINES = 20
 
 
 class ServersUnavailable(Exception):
-    """The servers can't be had; the message says why, and ends with the log of the one that failed."""
+    """The servers could not be started; the message says why and ends with the failed server's log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where the servers are; both URLs hold what is needed to log in."""
+    """URLs of the servers, with passwords."""
 
     database_url: str
     redis_url: str
@@ -35,11 +35,11 @@ class Endpoints:
 
 @contextmanager
 def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterator[Endpoints]:
-    """The servers of `home`, for the length of the `with`.
+    """Provides the servers of `home` for the length of the `with`.
 
-    One whose URL is in `env` is taken from there. The others are started here and stopped at the end, unless another
-    process has them running: then they are used as they are. A long-running caller says `own=True`: it waits for
-    short ones to let go rather than use servers that end with them. Raises `ServersUnavailable`.
+    A server whose URL is in `env` is used from there. The others are started here and stopped at the end, unless
+    another process owns running ones: then those are shared. A long-running caller passes `own=True`: it waits until
+    short-lived owners have stopped theirs, since shared servers stop with their owner. Raises `ServersUnavailable`.
     """
     given = {name: env.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
     if all(given.values()):
@@ -55,7 +55,7 @@ def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterato
             return
         started = stack.enter_context(_started(home, given))
         if not own:
-            # Nobody finds the servers any more by then; those that already use them may finish.
+            # endpoints.json is gone by then, so no new process joins; those that share the servers may finish.
             stack.callback(fcntl.flock, users, fcntl.LOCK_EX)
         stack.callback(_endpoints_file(home).unlink, missing_ok=True)
         _publish(home, started)
@@ -63,12 +63,12 @@ def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterato
 
 
 def _join_or_own(home: Path, lock: IO[str], users: IO[str], *, own: bool) -> Mapping[str, str] | None:
-    """The endpoints of a running owner; None when we are the owner now."""
+    """Returns the endpoints of a running owner, or None when this process has become the owner."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _endpoints_file(home).unlink(missing_ok=True)  # of an owner that was killed
+            _endpoints_file(home).unlink(missing_ok=True)  # left by an owner that was killed
             return None
         if not own:
             fcntl.flock(users, fcntl.LOCK_SH)
@@ -82,7 +82,7 @@ def _join_or_own(home: Path, lock: IO[str], users: IO[str], *, own: bool) -> Map
 
 @contextmanager
 def _started(home: Path, given: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
-    # Imported here: with both URLs given, on Kubernetes, neither wheel is installed.
+    # Imported here: on Kubernetes, where both URLs are given, neither wheel is installed.
     from easel_local.postgres import Postgres, PostgresUnusable
     from easel_local.redis_server import RedisServer
 
@@ -103,7 +103,7 @@ def _started(home: Path, given: Mapping[str, str]) -> Iterator[Mapping[str, str]
         endpoints["redis_url"] = redis.url
         specs.append(redis.spec())
         checks.append((redis.name, redis.log, redis.ready))
-    # To stderr, for stdout may carry a command's JSON.
+    # The log goes to stderr, since stdout may carry a command's JSON.
     supervisor = Supervisor(specs, grace_seconds=_STOP_SECONDS, out=sys.stderr.buffer)
     try:
         supervisor.start()
@@ -133,7 +133,7 @@ def _merged(given: Mapping[str, str], endpoints: Mapping[str, str]) -> Endpoints
 
 
 def _open(path: Path) -> IO[str]:
-    # The lock is on the open file, and the kernel drops it with the process: nothing stale after a crash.
+    # The kernel drops the lock when the process ends, so a crash leaves no stale lock.
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+")
 
 
@@ -146,12 +146,12 @@ def _publish(home: Path, endpoints: Mapping[str, str]) -> None:
 
 
 def _published(home: Path) -> Mapping[str, str] | None:
-    """What a living owner wrote; None when there is none yet."""
+    """The endpoints that a living owner has published, or None."""
     try:
         found = json.loads(_endpoints_file(home).read_text())
         os.kill(found["owner_pid"], 0)
     except PermissionError:
-        pass  # alive, another user's
+        pass  # the owner is alive and runs as another user
     except (FileNotFoundError, ProcessLookupError):
         return None
     return {name: value for name, value in found.items() if name != "owner_pid"}

@@ -1,4 +1,4 @@
-"""Fills the environment with what the settings need, and starts the embedded servers where none are given."""
+"""Sets the environment variables that Easel's settings require, and starts embedded servers where no URL is set."""
 
 import os
 import signal
@@ -13,9 +13,10 @@ from easel_local.home import home_of, secret_key
 
 @contextmanager
 def environment(*, own_servers: bool = False) -> Iterator[None]:
-    """Inside, `os.environ` has DATABASE_URL, REDIS_URL, EASEL_HOME and EASEL_SECRET_KEY.
+    """Sets DATABASE_URL, REDIS_URL, EASEL_HOME and EASEL_SECRET_KEY in `os.environ` for the length of the `with`.
 
-    SIGTERM ends the body like `sys.exit`, so that what was started here is stopped. Raises `ServersUnavailable`.
+    SIGTERM ends the body like `sys.exit`, so that servers that were started here are stopped. Raises
+    `ServersUnavailable`.
     """
     home = home_of(os.environ)
     os.environ["EASEL_HOME"] = str(home)

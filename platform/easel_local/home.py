@@ -1,4 +1,4 @@
-"""Where Easel writes: everything lies under one folder, EASEL_HOME."""
+"""EASEL_HOME, the folder that holds everything Easel writes, and its private files."""
 
 import os
 import secrets
@@ -22,14 +22,14 @@ def log_dir(home: Path) -> Path:
 
 
 def private_dir(path: Path) -> Path:
-    """Make sure the folder is there and that only its owner may look inside."""
+    """Create the folder if it is missing, and close it to other users."""
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
     return path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write the whole file, 0600, so that a reader sees the old text or the new one and never half of it."""
+    """Replace the file atomically, with mode 0600: a reader sees the old text or the new one, never half of it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -38,14 +38,14 @@ def write_private(path: Path, text: str) -> None:
 
 
 def secret_key(home: Path) -> str:
-    """This installation's EASEL_SECRET_KEY, made on the first call."""
+    """This installation's EASEL_SECRET_KEY, generated on the first call."""
     path = home / "secret_key"
     home.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         draft = home / f".secret_key.{os.getpid()}"
         write_private(draft, secrets.token_urlsafe(48))
         try:
-            os.link(draft, path)  # unlike a rename it fails when another process was first: its key is the one
+            os.link(draft, path)  # unlike a rename, a link fails if another process was first: then its key is used
         except FileExistsError:
             pass
         finally:

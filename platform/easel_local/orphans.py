@@ -1,30 +1,30 @@
-"""Ends a server that outlived whoever started it."""
+"""Ends an orphan: a server whose owner is gone."""
 
 import signal
 from pathlib import Path
 
 import psutil
 
-_POLITE_SECONDS = 20.0
-_KILLED_SECONDS = 5.0
+_GRACE_SECONDS = 20.0
+_KILL_SECONDS = 5.0
 
 
-def stop_orphan(pidfile: Path, *, works_in: Path, politely: signal.Signals) -> None:
-    """End the process that `pidfile` names, if it is one whose working directory is `works_in`.
+def stop_orphan(pidfile: Path, *, works_in: Path, stop_signal: signal.Signals) -> None:
+    """End the process that `pidfile` names, if its working directory is `works_in`.
 
-    The pid alone proves nothing: it may have gone to another program since. Raises `psutil.TimeoutExpired` when even
-    SIGKILL doesn't end it.
+    The pid alone doesn't identify it: the system may have given it to another program since. Sends `stop_signal`
+    first and SIGKILL after 20 seconds; raises `psutil.TimeoutExpired` if the process survives even that.
     """
     try:
         pid = int(pidfile.read_text().split()[0])
         process = psutil.Process(pid)
         if Path(process.cwd()) != works_in.resolve():
             return
-        process.send_signal(politely)
+        process.send_signal(stop_signal)
         try:
-            process.wait(_POLITE_SECONDS)
+            process.wait(_GRACE_SECONDS)
         except psutil.TimeoutExpired:
             process.kill()
-            process.wait(_KILLED_SECONDS)
+            process.wait(_KILL_SECONDS)
     except (OSError, ValueError, IndexError, psutil.NoSuchProcess, psutil.AccessDenied):
         return

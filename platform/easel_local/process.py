@@ -1,4 +1,4 @@
-"""One operating-system process, started again whenever it dies, until it is told to stop."""
+"""One operating-system process that is restarted whenever it dies, until a stop is requested."""
 
 import ctypes
 import os
@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-# Looked up before any fork: the child of a threaded program should do as little as it can.
+# Loaded before any fork: between fork and exec the child of a threaded program may do very little.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
-    """What to run. `env` is the whole environment. With `log`, output goes to that file and not to the console."""
+    """A command line and how to run it. `env` is the whole environment; with `log`, output is appended to that file."""
 
     name: str
     argv: Sequence[str]
@@ -30,13 +30,13 @@ class ProcessSpec:
     uid: int | None = None
     gid: int | None = None
     stop_signal: signal.Signals = signal.SIGTERM
-    # What the kernel sends when our process is killed before it could stop this one (Linux).
+    # The kernel sends this signal if our process is killed before it could stop this one (Linux only).
     orphan_signal: signal.Signals = signal.SIGKILL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backoff:
-    """Pause before a restart: doubles from `first_seconds` to `max_seconds`; a long life starts it afresh."""
+    """Pause before a restart: doubles up to `max_seconds`; starts over after a life of `reset_after_seconds`."""
 
     first_seconds: float = 0.5
     max_seconds: float = 10.0
@@ -44,15 +44,15 @@ class Backoff:
 
 
 class Reporter(Protocol):
-    """Where a process's lines and the events of its life go; called from several threads."""
+    """Receiver of a process's output lines and of restart events; several threads call it."""
 
     def line(self, name: str, line: bytes) -> None: ...
 
     def event(self, event: str, **fields: object) -> None: ...
 
 
-class KeptProcess:
-    """Starts the process of a spec and restarts it when it dies."""
+class SupervisedProcess:
+    """Runs the process of a spec and restarts it when it dies."""
 
     def __init__(
         self, spec: ProcessSpec, *, reporter: Reporter, backoff: Backoff, on_start: Callable[[], None]
@@ -63,10 +63,10 @@ class KeptProcess:
         self._backoff = backoff
         self._on_start = on_start
         self._popen: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()  # no process may appear after `request_stop` has looked for one
+        self._lock = threading.Lock()  # keeps `_run_once` from spawning after `request_stop` has looked
         self._stopping = threading.Event()
-        # The kernel ties a child to the thread that forked it, so this thread lives as long as the child.
-        self._thread = threading.Thread(target=self._keep, name=f"keep-{spec.name}", daemon=True)
+        # The kernel's parent-death signal follows the thread that forked, so this thread lives as long as the child.
+        self._thread = threading.Thread(target=self._supervise, name=f"supervise-{spec.name}", daemon=True)
 
     @property
     def pid(self) -> int | None:
@@ -77,42 +77,42 @@ class KeptProcess:
         self._thread.start()
 
     def request_stop(self) -> None:
-        """Ask the process to end, and do not restart it."""
+        """Send the stop signal, and do not restart the process."""
         self._stopping.set()
         with self._lock:
             if self._popen is not None:
                 self._popen.send_signal(self.spec.stop_signal)
 
     def kill(self) -> None:
-        """End it and everything in its process group at once."""
+        """Kill its process group."""
         self._stopping.set()
         with self._lock:
             if self._popen is not None and self._popen.returncode is None:
                 _kill_group(self._popen.pid)
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the end; true when there is no process any more."""
+        """Wait for the end; true if the process has ended."""
         if self._thread.ident is not None:
             self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         delay = self._backoff.first_seconds
         while True:
-            born = time.monotonic()
-            died = self._run_once()
+            started = time.monotonic()
+            end = self._run_once()
             if self._stopping.is_set():
                 return
             self.deaths += 1
-            if time.monotonic() - born >= self._backoff.reset_after_seconds:
+            if time.monotonic() - started >= self._backoff.reset_after_seconds:
                 delay = self._backoff.first_seconds
-            self._reporter.event("process died", process=self.spec.name, **died, restart_in_seconds=delay)
+            self._reporter.event("process died", process=self.spec.name, **end, restart_in_seconds=delay)
             if self._stopping.wait(delay):
                 return
             delay = min(delay * 2, self._backoff.max_seconds)
 
     def _run_once(self) -> dict[str, object]:
-        """Run the process to its end; says how it ended."""
+        """Run the process to its end; return its exit code, or the error if it could not start."""
         with self._lock:
             if self._stopping.is_set():
                 return {}
@@ -126,7 +126,7 @@ class KeptProcess:
             pump.start()
         self._on_start()
         exit_code = popen.wait()
-        _kill_group(popen.pid)  # what it started and left behind
+        _kill_group(popen.pid)  # its own children may outlive it
         if pump is not None:
             pump.join(1.0)
         return {"exit_code": exit_code}
@@ -158,9 +158,9 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log if log is not None else subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # A session of its own: Ctrl-C in the terminal reaches us alone, and we decide the order of the end.
+            # A session of its own: Ctrl-C in the terminal reaches us alone, and we stop processes in order.
             start_new_session=True,
-            # Runs after the change of user, which would clear it.
+            # Runs after the change of user, which clears the parent-death signal.
             preexec_fn=die_with_owner,
         )
     except subprocess.SubprocessError as error:

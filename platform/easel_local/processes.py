@@ -1,14 +1,23 @@
-"""Which processes make up a running Easel, and what each of them may know."""
+"""The processes of a running Easel, and the environment variables that each may see."""
 
 import os
 import socket
 import sys
 from collections.abc import Mapping
+from typing import TypedDict
 
 from easel_local.supervisor import ProcessSpec
 
-# The control plane's long-running processes besides the API; each is also a command of its own.
+# The control plane's long-running processes besides the API; each is also a command of `easel`.
 BACKGROUND = ("dispatcher", "completion", "scheduler")
+
+
+class PoolWorker(TypedDict):
+    """A worker to run, as `easel migrate --json` prints it: its pool's slug and its environment variables."""
+
+    pool: str
+    env: dict[str, str]
+
 
 _WORKER_NAMES = frozenset(
     [
@@ -31,18 +40,18 @@ def control_plane(env: Mapping[str, str], *, port: int) -> list[ProcessSpec]:
 
 
 def worker(env: Mapping[str, str], *, name: str, metrics_port: int) -> ProcessSpec:
-    """A GPU worker; `env` has what `easel.catalog.pool_workers` says of its pool."""
+    """A GPU worker of the pool whose variables are in `env`."""
     own = {"EASEL_METRICS_PORT": str(metrics_port), "EASEL_WORKER_NAME": f"{socket.gethostname()}-{name}"}
     return ProcessSpec(name=name, argv=worker_argv(), env={**worker_environment(env), **own})
 
 
 def worker_argv() -> list[str]:
-    # Another program, which we start and never import.
+    # A program of its own, which we start and never import.
     return [sys.executable, "-m", "inference.worker"]
 
 
 def worker_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """What a worker is told. A list of what passes, so that the control plane's next secret stays out by itself."""
+    """The variables that a worker may see. An allow list, so that a secret added to the control plane stays out."""
     passed = {name: value for name, value in env.items() if name in _WORKER_NAMES or name.startswith(_WORKER_PREFIXES)}
     defaults = {
         "EASEL_POOL_NAMESPACE": "easel-shared",

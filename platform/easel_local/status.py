@@ -1,4 +1,4 @@
-"""Whether the stack of a home is up, seen from outside it."""
+"""State of a home's stack, as another process sees it."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from easel_local.stack import is_ready, recorded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackStatus:
-    """`processes` holds the pid of each process and server that should run, or None where it doesn't."""
+    """State of a stack; `processes` has the pid of each process and server, or None for one that doesn't run."""
 
     url: str
     ready: bool
@@ -30,7 +30,7 @@ class StackStatus:
 
 
 def stack_status(home: Path) -> StackStatus:
-    """Reads what the stack wrote down, and checks it against the living."""
+    """Reads the state file of the stack, and checks which of its processes are alive."""
     state = recorded(home)
     pids = state and state["processes"]
     if state is None or not isinstance(pids, dict) or not _is_alive(state["pid"]):

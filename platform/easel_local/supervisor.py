@@ -1,4 +1,4 @@
-"""Keeps a set of processes running, shows what they print, and ends them all."""
+"""Runs a set of processes, restarts those that die, merges their output, and stops them all."""
 
 import json
 import signal
@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import BinaryIO
 
-from easel_local.process import Backoff, KeptProcess, ProcessSpec
+from easel_local.process import Backoff, ProcessSpec, SupervisedProcess
 
 __all__ = ["Backoff", "Console", "ProcessSpec", "Supervisor", "signals_call"]
 
@@ -22,7 +22,7 @@ _POLL_SECONDS = 0.05
 
 
 class Supervisor:
-    """Runs the processes of `specs` until stopped. `on_change` is called whenever one was started."""
+    """Runs the processes of `specs` until stopped; calls `on_change` after each start of a process."""
 
     def __init__(
         self,
@@ -35,8 +35,10 @@ class Supervisor:
     ) -> None:
         self._console = Console(out or sys.stdout.buffer, [spec.name for spec in specs])
         self._grace_seconds = grace_seconds
-        self._kept = partial(KeptProcess, reporter=self._console, backoff=backoff or Backoff(), on_start=on_change)
-        self._processes = [self._kept(spec) for spec in specs]
+        self._new_process = partial(
+            SupervisedProcess, reporter=self._console, backoff=backoff or Backoff(), on_start=on_change
+        )
+        self._processes = [self._new_process(spec) for spec in specs]
 
     def start(self) -> None:
         """Start every process; returns at once."""
@@ -44,12 +46,12 @@ class Supervisor:
             process.start()
 
     def add(self, spec: ProcessSpec) -> None:
-        """Start one more."""
-        self._processes.append(self._kept(spec))
+        """Start one more process."""
+        self._processes.append(self._new_process(spec))
         self._processes[-1].start()
 
     def stop(self) -> None:
-        """End every process: politely, after the grace by force. A signal meanwhile ends the grace."""
+        """Stop every process, and kill those that outlive the grace period. A signal cuts the grace period short."""
         hurry = threading.Event()
         with signals_call(hurry.set):
             for process in self._processes:
@@ -65,27 +67,27 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until SIGINT, SIGTERM or SIGHUP, stop everything and return the exit code."""
-        told_to_stop = threading.Event()
-        with signals_call(told_to_stop.set):
+        stop_requested = threading.Event()
+        with signals_call(stop_requested.set):
             self.start()
-            told_to_stop.wait()
+            stop_requested.wait()
             self.stop()
         return 0
 
     def pids(self) -> dict[str, int]:
-        """Process id of each process that runs now."""
+        """Process ids of the running processes, by name."""
         return {process.spec.name: pid for process in self._processes if (pid := process.pid) is not None}
 
     def deaths(self) -> dict[str, int]:
-        """How often each process has died by itself."""
+        """Number of unrequested deaths of each process, by name."""
         return {process.spec.name: process.deaths for process in self._processes}
 
-    def _alive(self) -> list[KeptProcess]:
+    def _alive(self) -> list[SupervisedProcess]:
         return [process for process in self._processes if not process.join(0)]
 
 
 class Console:
-    """Lines of many processes on one output: with coloured names on a terminal, untouched elsewhere."""
+    """Merges lines of many processes into one output: after coloured names on a terminal, unchanged elsewhere."""
 
     def __init__(self, out: BinaryIO, names: Sequence[str]) -> None:
         self._out = out
@@ -98,17 +100,17 @@ class Console:
                 self._prefixes[name] = f"\x1b[{color}m{name:<{width}}\x1b[0m ".encode()
 
     def line(self, name: str, line: bytes) -> None:
-        """Print one line; whole lines never mix."""
+        """Print one line as a whole."""
         ended = line if line.endswith(b"\n") else line + b"\n"
         with self._lock:
             try:
                 self._out.write(self._prefixes.get(name, b"") + ended)
                 self._out.flush()
             except (OSError, ValueError):
-                return  # whoever read our output has gone; the processes go on
+                return  # the reader of our output has gone; the processes go on
 
     def event(self, event: str, **fields: object) -> None:
-        """Print what the supervisor itself did: a sentence on a terminal, JSON elsewhere."""
+        """Print an event of the supervisor itself: a sentence on a terminal, JSON elsewhere."""
         if self._prefixes:
             text = f"{event}: " + " ".join(f"{name}={value}" for name, value in fields.items())
         else:
@@ -120,12 +122,12 @@ class Console:
 
 @contextmanager
 def signals_call(action: Callable[[], None]) -> Iterator[None]:
-    """Inside, SIGINT, SIGTERM and SIGHUP call `action`. Only the main thread can; elsewhere nothing changes."""
+    """Calls `action` on SIGINT, SIGTERM and SIGHUP. Does nothing outside the main thread, which alone gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    # A handler may interrupt the main thread while it holds a lock that `action` needs (threading.Event has one),
-    # so it only puts, which is reentrant, and another thread acts.
+    # A handler may interrupt the main thread while it holds a lock that `action` needs (threading.Event has one).
+    # So the handler only calls SimpleQueue.put, which is reentrant, and another thread calls `action`.
     received: SimpleQueue[bool] = SimpleQueue()
 
     def act() -> None:

@@ -1,15 +1,15 @@
--- A quota of a key belongs to the key's tenant.
+-- A key's quota must belong to the key's tenant.
 CREATE OR REPLACE FUNCTION tenants_check_quota_key() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM tenants_apikey WHERE id = NEW.api_key_id AND tenant_id = NEW.tenant_id) THEN
-        RAISE EXCEPTION 'the key is of another tenant than its quota' USING ERRCODE = 'foreign_key_violation';
+        RAISE EXCEPTION 'the key belongs to another tenant than its quota' USING ERRCODE = 'foreign_key_violation';
     END IF;
     RETURN NEW;
 END $$;
 CREATE OR REPLACE TRIGGER tenants_quota_key_checked BEFORE INSERT OR UPDATE ON tenants_quota
     FOR EACH ROW WHEN (NEW.api_key_id IS NOT NULL) EXECUTE FUNCTION tenants_check_quota_key();
 
--- Each block list has a revision, raised at every change of its entries; the platform's own list has no tenant.
+-- Each block list has a revision, which every change of its entries raises. The platform's list has no tenant.
 INSERT INTO tenants_blocklistrevision (tenant_id, revision)
 SELECT NULL, 0 WHERE NOT EXISTS (SELECT FROM tenants_blocklistrevision WHERE tenant_id IS NULL);
 

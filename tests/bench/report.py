@@ -1,21 +1,29 @@
-"""Named figures of a benchmark: said as they come, `name value` lines last, and written to RESULTS.md by RECORD=1."""
+"""Named figures of a benchmark: printed when measured, again as `name value` lines last, and in RESULTS.md by RECORD=1.
+
+Every report has the machine's speed (`machine_python_loop_ms`), measured before the first figure and after the last.
+"""
 
 import datetime
 import os
+import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.bench.machine import python_loop_ms
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
 @dataclass
 class Report:
-    """Named figures, with a target where there is one, and how far they went where they were measured several times."""
+    """Named figures; each may have a target, and a lowest and highest value if it was measured several times."""
 
     figures: list[tuple[str, float, str]] = field(default_factory=list)
     spreads: dict[str, tuple[float, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    loops_ms: list[float] = field(default_factory=lambda: [python_loop_ms()])
 
     def add(
         self,
@@ -26,7 +34,7 @@ class Report:
         at_most: float | None = None,
         of: Sequence[float] = (),
     ) -> None:
-        """`of` is what `value` is the middle of."""
+        """`of` holds the measurements whose median is `value`."""
         target = (
             "" if at_least is None and at_most is None else f">= {at_least}" if at_most is None else f"<= {at_most}"
         )
@@ -37,6 +45,11 @@ class Report:
         if of:
             self.spreads[name] = min(of), max(of)
         say(f"  {name} {value:.4g}  {target}")
+
+    def note(self, text: str) -> None:
+        """Print a remark, and keep it beside the table."""
+        self.notes.append(text)
+        say(f"  {text}")
 
     def lines(self) -> str:
         lines = []
@@ -55,13 +68,15 @@ class Report:
         return "\n".join(["| figure | value | from, to | target |", "| --- | --- | --- | --- |", *rows])
 
     def publish(self, title: str, command: str, device: str, *, seconds: float, quick: bool) -> None:
-        """Prints what was found, and keeps it on top of RESULTS.md if asked to."""
+        """Print all figures, and write them to the top of RESULTS.md if RECORD is set."""
+        self.loops_ms.append(python_loop_ms())
+        self.add("machine_python_loop_ms", statistics.median(self.loops_ms), of=self.loops_ms)
         when = datetime.datetime.now(datetime.UTC).date().isoformat()
         head = f"## {title}, {when}, {device}{', QUICK' if quick else ''}\n\n`{command}`, {seconds:.0f} s.\n"
+        head += "".join(f"\n{note}\n" for note in self.notes)
         if os.environ.get("RECORD"):
-            before = RESULTS.read_text() if RESULTS.exists() else "# What was measured\n"
-            first, _, rest = before.partition("\n")
-            RESULTS.write_text(f"{first}\n\n{head}\n{self.table()}\n{rest}")
+            before, mark, tables = RESULTS.read_text().partition("\n## ")
+            RESULTS.write_text(f"{before}\n{head}\n{self.table()}\n{mark}{tables}")
         print(f"\n{head}\n{self.lines()}")  # noqa: T201
 
 

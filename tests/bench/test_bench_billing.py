@@ -1,4 +1,4 @@
-"""The benchmark's parts at a tiny scale: that they run, and measure what they say."""
+"""Every part of the billing benchmark runs at a tiny scale and measures what it names."""
 
 from datetime import timedelta
 
@@ -7,7 +7,7 @@ from tests.bench.billing import finance, months
 from tests.bench.gateway.house import served_model
 
 
-def test_a_month_of_copies_is_sealed_told_and_exported():
+def test_a_month_of_copies_is_sealed_gets_its_statements_and_is_exported():
     month = months.next_month()
     owners, jobs = months.customers(2, served_model(), at=month)
     months.fill(month, jobs, copies=5)

@@ -1,9 +1,9 @@
-"""The benchmark's parts at a tiny scale: that they run, and that every system draws what it is asked for."""
+"""Every part of the engine benchmark runs at a tiny scale, and every system generates what it is asked for."""
 
 import torch
 
 from inference.demo_model import CHECKPOINT_DIR
-from inference.model import Room, load_model
+from inference.model import AdapterLimits, load_model
 from tests.bench.engine import arrivals, cuda
 from tests.bench.engine.systems import ALWAYS_MERGE, AdapterAffinity, Diffusers, EqualAdapters, OneByOne, Ours
 from tests.bench.engine.workload import Ask, adapter_table, asks
@@ -19,15 +19,15 @@ def test_the_workload_is_the_same_each_time_and_favours_the_first_adapters():
     assert 150 < work[-1].at < 250
 
 
-def test_every_system_runs_the_workload_and_ours_charge_all_of_it():
-    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=8))
+def test_every_system_runs_the_workload_and_ours_attributes_all_of_it():
+    model = load_model(str(CHECKPOINT_DIR), name="demo", room=AdapterLimits(rank_max=8))
     tables = {number: adapter_table(model.targets, number) for number in range(2)}
     work = [Ask(0.0, "acme", "a red circle", 32, seed, seed % 2) for seed in range(3)]
     policies = [
         Ours(model),
         Ours(model, OneByOne),
         Ours(model, EqualAdapters),
-        Ours(model, AdapterAffinity, costs=ALWAYS_MERGE, merged_max=1),
+        Ours(model, AdapterAffinity, costs=ALWAYS_MERGE, merged_slots=1),
     ]
     assert all(system.run(work, tables).drift < 0.001 for system in policies)
     for preloaded in (None, tables):
@@ -35,7 +35,7 @@ def test_every_system_runs_the_workload_and_ours_charge_all_of_it():
 
 
 def test_latency_is_counted_from_the_arrival_on_with_and_without_a_flood():
-    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=8))
+    model = load_model(str(CHECKPOINT_DIR), name="demo", limits=AdapterLimits(rank_max=8))
     tables = {number: adapter_table(model.targets, number) for number in range(2)}
     work = [Ask(at, "acme", "a red circle", 32, seed=1, adapter=0) for at in (0.0, 0.2)]
     for system in (Ours(model), Diffusers(CHECKPOINT_DIR, preloaded=tables)):
@@ -49,7 +49,7 @@ def test_latency_is_counted_from_the_arrival_on_with_and_without_a_flood():
     assert min(figures.values()) > 0
 
 
-def test_what_a_cuda_device_is_measured_by_runs_at_a_small_size_on_a_cpu():
+def test_the_measures_of_a_cuda_device_run_at_a_small_size_on_a_cpu():
     found: dict[str, float] = {}
     cuda.measure(
         lambda name, value, **_: found.update({name: value}),

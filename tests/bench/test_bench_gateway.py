@@ -1,8 +1,12 @@
-"""The benchmark's parts at a tiny scale: that they run, and measure what they say."""
+"""Every part of the gateway benchmark runs at a tiny scale and measures what it names."""
+
+import psutil
 
 from tenants.quotas import quota_set
 from tests.bench.gateway import dispatching, house
-from tests.bench.gateway.submissions import load, request, round_trips, serving
+from tests.bench.gateway.peer import null_backend
+from tests.bench.gateway.submissions import Server, load, request, round_trips, serving
+from tests.bench.report import Report
 from tests.conftest import NOW
 
 
@@ -13,13 +17,13 @@ def test_releases_are_timed_at_each_length_of_the_queue():
 
 
 def test_the_gap_of_service_keeps_its_bound():
-    gap, bound = dispatching.service_gap(tenants=3, slots=2, turns=12)
+    gap, bound = dispatching.service_gap(tenants=3, concurrency=2, turns=12)
     assert 0 < gap <= bound
 
 
 def test_a_flood_does_not_keep_others_waiting_for_its_end():
-    alone = dispatching.trickle_waits(flood=0, others=3, each=1, slots=2)
-    beside = dispatching.trickle_waits(flood=30, others=3, each=1, slots=2)
+    alone = dispatching.trickle_waits(flood=0, others=3, each=1, concurrency=2)
+    beside = dispatching.trickle_waits(flood=30, others=3, each=1, concurrency=2)
     assert max(beside) < 5 * max(alone)
 
 
@@ -40,3 +44,17 @@ def test_clients_are_answered_and_the_servers_time_is_counted():
         )
     assert measured.per_second > 0
     assert measured.cpu_ms > 0
+
+
+def test_the_peers_image_model_answers_at_once():
+    with null_backend() as port:
+        server = Server(port, psutil.Process(), None)
+        measured = load(server, [request("/v1/images/generations", model="image")], connections=2, count=3)
+    assert len(measured.latencies) == 6
+    assert measured.database_cpu_ms == 0
+
+
+def test_a_report_states_the_speed_of_the_machine(capsys):
+    Report().publish("Nothing", "true", "a machine", seconds=0, quick=False)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("machine_python_loop_ms ")]
+    assert float(line.split()[1]) > 0

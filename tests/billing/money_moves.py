@@ -9,20 +9,22 @@ from typing import Any
 from hypothesis import strategies as st
 
 from billing.budgets.budgets import BudgetNotFound, budget_remove, budget_set
-from billing.invoices.credit_notes import usage_put_right
+from billing.invoices.adjustments import NothingOwed, adjustment_make, write_off
+from billing.invoices.corrections import CorrectionInvalid, StatementIsFinal, correction_record
+from billing.invoices.credit_notes import usage_correct
 from billing.invoices.statements import StatementNotReady, statement_draft, statement_final
-from billing.ledger import ledger
-from billing.ledger.adjustments import NothingOwed, adjustment_make, write_off
+from billing.ledger.accounts import CreditLimitBelowDebt, credit_limit_set
 from billing.ledger.budget_months import BudgetExceeded
 from billing.ledger.expiry import grants_expire
-from billing.ledger.ledger import CreditLimitBelowDebt, InsufficientBalance
+from billing.ledger.holds import HoldUnknown, InsufficientBalance, hold_void
+from billing.ledger.postings import credit_grant
 from billing.models import Budget, Entry, Meter, Rate, Transaction, UsageRecord
 from billing.pricing.price_books import RateTerms
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import CorrectionInvalid, StatementIsFinal, usage_correct
 from billing.usage.metering import usage_meter
 from billing.usage.settlement import settle
 from tenants.models import ApiKey, Project, Tenant
+from tests.conftest import take_hold
 
 DOLLAR = 1_000_000
 HOUR = timedelta(hours=1)
@@ -82,7 +84,7 @@ class Moves:
         hours = draw(st.sampled_from([None, 1, 30]))
         ends, reference = hours and self.now + hours * HOUR, uuid.uuid4()
         terms = {"priority": priority, "expires_at": ends, "now": self.now, "reference": reference}
-        return lambda: ledger.grant(tenant=self.tenant, amount_micros=amount, **terms)
+        return lambda: credit_grant(tenant=self.tenant, amount_micros=amount, **terms)
 
     def a_hold(self, draw):
         who = draw(st.integers(0, 1))
@@ -91,7 +93,7 @@ class Moves:
         return lambda: self.admit(job)
 
     def admit(self, job):
-        return ledger.hold(
+        return take_hold(
             tenant=self.tenant,
             project=job.project,
             api_key=job.api_key,
@@ -128,14 +130,14 @@ class Moves:
             )
 
         def void():
-            return ledger.void(tenant=self.tenant, reference=job.reference, now=now)
+            return hold_void(tenant=self.tenant, reference=job.reference, now=now)
 
         verb = post if draw(st.booleans()) else void
 
         def done():
             try:
                 return verb()
-            except ledger.HoldUnknown:  # it was refused
+            except HoldUnknown:  # it was refused
                 assert not Transaction.objects.filter(reference=job.reference).exists()
 
         return done
@@ -166,10 +168,10 @@ class Moves:
                 return
             record = found[which % len(found)]
             if noted:
-                made = usage_put_right(record=record, key=key, quantity=right, **terms)
-                assert usage_put_right(record=record, key=key, quantity=right, **terms) == made
+                made = usage_correct(record=record, key=key, quantity=right, **terms)
+                assert usage_correct(record=record, key=key, quantity=right, **terms) == made
             else:
-                usage_correct(record=record, key=str(key), quantity=right, **terms)
+                correction_record(record=record, key=str(key), quantity=right, **terms)
 
         return done
 
@@ -185,7 +187,7 @@ class Moves:
 
     def a_credit_limit(self, draw):
         limit = draw(st.sampled_from([0, 3 * DOLLAR, 20 * DOLLAR]))
-        return lambda: ledger.credit_limit_set(tenant=self.tenant, limit_micros=limit)
+        return lambda: credit_limit_set(tenant=self.tenant, limit_micros=limit)
 
     def an_expiry(self, draw):
         now = self.now

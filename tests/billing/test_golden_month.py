@@ -34,16 +34,18 @@ from decimal import Decimal
 
 import pytest
 
-from billing.invoices.credit_notes import CreditNoteInvalid, credit_note_issue, usage_put_right
+from billing.invoices.credit_notes import CreditNoteInvalid, credit_note_issue, usage_correct
 from billing.invoices.statements import statement_draft, statement_final, statement_now
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.ledger.expiry import grants_expire
+from billing.ledger.postings import credit_grant
 from billing.models import BillingProfile, Meter, Statement, UsageRecord
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.rerating import charges_between, rerated
 from billing.usage.settlement import settle
 from tenants.accounts import tenant_create
+from tests.conftest import take_hold
 
 ZONE = "Europe/Berlin"
 BEGIN = datetime(2028, 1, 31, 23, tzinfo=UTC)
@@ -73,7 +75,7 @@ def months():
     )
 
     def grant(micros, **terms):
-        ledger.grant(tenant=tenant, amount_micros=micros, reference=uuid.uuid4(), now=BEGIN, **terms)
+        credit_grant(tenant=tenant, amount_micros=micros, reference=uuid.uuid4(), now=BEGIN, **terms)
 
     def use(when, *, admitted=None, gpu_seconds=None, requests=None, units):
         job_id, prices = uuid.uuid4(), Prices.at(tenant=tenant, now=admitted or when)
@@ -83,7 +85,7 @@ def months():
         if requests:
             quantities.append(Quantity(meter=Meter.REQUEST, amount=Decimal(requests)))
         most = prices.max_micros(quantities)
-        ledger.hold(tenant=tenant, amount_micros=most, reference=job_id, now=admitted or when)
+        take_hold(tenant=tenant, amount_micros=most, reference=job_id, now=admitted or when)
         settle(project=project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, now=when)
         return UsageRecord.objects.filter(job_id=job_id)
 
@@ -101,12 +103,12 @@ def months():
     [wrong] = use(at("03-14T23:59:59"), units=10)
     use(at("03-15T00:00:00"), units=10)
     use(at("03-15T00:05:00"), admitted=at("03-14T23:59:00"), units=10)
-    _, none = usage_put_right(
+    _, none = usage_correct(
         record=wrong, quantity=Decimal(8), key=uuid.uuid4(), reason="two were blank", author="operator:ann",
         now=at("03-20T10:00:00"),
     )  # fmt: skip
     assert none is None  # March is not final
-    _, documents["credit note"] = usage_put_right(
+    _, documents["credit note"] = usage_correct(
         record=leap_day.get(meter=Meter.GPU_SECOND), quantity=Decimal(60), key=uuid.uuid4(),
         reason="a clock that ran fast", author="operator:ann", now=at("03-20T11:00:00"),
     )  # fmt: skip
@@ -137,7 +139,7 @@ def test_periods_begin_and_end_with_the_months_of_berlin(months):
 
 
 def test_what_is_left_of_the_credit_is_what_was_not_charged(months):
-    balances = ledger.balances(months[0])
+    balances = balances_by_kind(months[0])
     assert balances["credit"] == 11_000_000 - 110_075 - 907_500 - 98_770 + 4_760 - 15_000 == 9_873_415
     assert (balances["expired"], balances["tax"], balances["held"]) == (907_500, 17_575 + 15_770 - 760, 0)
     assert balances["revenue"] == 92_500 + 83_000 - 4_000 + 15_000
@@ -155,7 +157,12 @@ def test_rated_again_from_its_records_it_is_the_same(months):
 def test_a_credit_note_is_issued_once(months):
     note = months[1]["credit note"]
     again = credit_note_issue(
-        statement=months[1]["february"], rights=[], reason="again", author="operator:ann", note_id=note.pk, now=APRIL
+        statement=months[1]["february"],
+        corrections=[],
+        reason="again",
+        author="operator:ann",
+        note_id=note.pk,
+        now=APRIL,
     )
     assert (again.pk, again.number) == (note.pk, note.number)
 
@@ -163,6 +170,6 @@ def test_a_credit_note_is_issued_once(months):
 def test_a_draft_is_corrected_without_a_credit_note(months):
     with pytest.raises(CreditNoteInvalid):
         credit_note_issue(
-            statement=months[1]["credit note"], rights=[], reason="of itself", author="operator:ann",
+            statement=months[1]["credit note"], corrections=[], reason="of itself", author="operator:ann",
             note_id=uuid.uuid4(), now=APRIL,
         )  # fmt: skip

@@ -1,10 +1,9 @@
 """A tenant's money against its invariants: any order of what the platform and people may do, one by one or two at once.
 
 What two do at once runs in threads with connections of their own, let go together. Run it longer with
-`EASEL_MONEY_EXAMPLES=500 pytest tests/billing/test_money_machine.py`.
+`pytest --hypothesis-profile=large tests/billing/test_money_machine.py`.
 """
 
-import os
 import threading
 import uuid
 from collections.abc import Callable
@@ -29,8 +28,10 @@ from hypothesis.stateful import (
 from billing.budgets.budgets import budget_set, budgets_of, charged_micros
 from billing.invoices.lines import adjustments_of, charges_of, lines_of
 from billing.invoices.statements import period_next, statement_draft, statement_final
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_of, balances_by_kind, credit_limit_set
 from billing.ledger.expiry import grants_expire
+from billing.ledger.holds import HoldUnknown, hold_post, hold_void
+from billing.ledger.postings import credit_grant
 from billing.models import (
     Adjustment,
     Budget,
@@ -50,8 +51,8 @@ from tenants.accounts import project_create, tenant_create
 from tenants.keys import key_issue
 from tests.billing.money_moves import DOLLAR, REFUSALS, Moves, prices_of
 from tests.conftest import NOW, PEPPER
+from tests.profiles import examples
 
-EXAMPLES = int(os.environ.get("EASEL_MONEY_EXAMPLES", "5"))
 HOUR = timedelta(hours=1)
 
 
@@ -92,10 +93,10 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         @initialize(credit=st.integers(0, 30), limit=st.sampled_from([0, 20]), budget=st.sampled_from([None, 6, 25]))
         def begins(self, credit, limit, budget):
-            ledger.credit_limit_set(tenant=self.tenant, limit_micros=limit * DOLLAR)
+            credit_limit_set(tenant=self.tenant, limit_micros=limit * DOLLAR)
             if credit:
                 amount, reference = credit * DOLLAR, uuid.uuid4()
-                ledger.grant(tenant=self.tenant, amount_micros=amount, reference=reference, now=clock[0])
+                credit_grant(tenant=self.tenant, amount_micros=amount, reference=reference, now=clock[0])
             if budget:
                 terms = {"hard_stop": True, "unfinished": list, "now": clock[0]}
                 budget_set(tenant=self.tenant, amount_micros=budget * DOLLAR, **terms)
@@ -149,8 +150,8 @@ def machine(currency) -> type[RuleBasedStateMachine]:
             amounts = {"image_unit": self.most(job) + over}
             refused = False
             try:
-                ledger.post(tenant=self.tenant, amounts=amounts, reference=job.reference, now=clock[0])
-            except (ValueError, ledger.HoldUnknown):
+                hold_post(tenant=self.tenant, amounts=amounts, reference=job.reference, now=clock[0])
+            except (ValueError, HoldUnknown):
                 refused = True
             assert refused
             if Transaction.objects.filter(reference=job.reference).exists():
@@ -175,12 +176,12 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         def has_room(self, job):
             amount = self.most(job)
-            if amount > ledger.balance_of(self.tenant).available:
+            if amount > balance_of(self.tenant).available:
                 return False
             return not amount or all(
-                standing.spent_micros + standing.held_micros + amount <= standing.budget.amount_micros
-                for standing in budgets_of(self.tenant, now=self.now)
-                if standing.budget.hard_stop and self.counts(standing.budget, job)
+                status.spent_micros + status.held_micros + amount <= status.budget.amount_micros
+                for status in budgets_of(self.tenant, now=self.now)
+                if status.budget.hard_stop and self.counts(status.budget, job)
             )
 
         def counts(self, budget, job):
@@ -193,9 +194,9 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 return
             holds = self.held_for(self.jobs[-asked:])
             let_in = [job for job in self.jobs[-asked:] if holds.get(job.reference)]
-            for standing in budgets_of(self.tenant, now=self.now):
-                if standing.budget.hard_stop and any(self.counts(standing.budget, job) for job in let_in):
-                    assert standing.spent_micros + standing.held_micros <= standing.budget.amount_micros
+            for status in budgets_of(self.tenant, now=self.now):
+                if status.budget.hard_stop and any(self.counts(status.budget, job) for job in let_in):
+                    assert status.spent_micros + status.held_micros <= status.budget.amount_micros
 
         @invariant()
         def every_transaction_sums_to_zero_and_balances_are_their_entries(self):
@@ -206,20 +207,20 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def credit_stays_within_its_limit_and_held_is_what_open_jobs_hold(self):
-            standing = ledger.balance_of(self.tenant)
-            assert standing.credit >= -standing.limit
-            assert standing.receivable <= 0
-            assert standing.held == sum(self.held_for(self.jobs).values()) >= 0
+            balance = balance_of(self.tenant)
+            assert balance.credit >= -balance.limit
+            assert balance.receivable <= 0
+            assert balance.held == sum(self.held_for(self.jobs).values()) >= 0
 
         @invariant()
         def what_is_left_of_grants_is_credit_and_held(self):
-            standing = ledger.balance_of(self.tenant)
+            balance = balance_of(self.tenant)
             left = CreditGrant.objects.filter(tenant=self.tenant).aggregate(sum=Sum("remaining_micros"))["sum"] or 0
-            assert left == max(0, standing.credit + standing.held)
+            assert left == max(0, balance.credit + balance.held)
 
         @invariant()
         def revenue_is_what_was_charged_and_adjustments_what_was_adjusted(self):
-            balances = ledger.balances(self.tenant)
+            balances = balances_by_kind(self.tenant)
             charged = Charge.objects.filter(transaction__tenant=self.tenant).aggregate(sum=Sum("amount_micros"))["sum"]
             adjusted = Adjustment.objects.filter(tenant=self.tenant).exclude(kind="write_off")
             assert balances["revenue"] == (charged or 0)
@@ -236,10 +237,10 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         @invariant()
         def what_a_budget_has_reached_is_written_down(self):
-            for standing in budgets_of(self.tenant, now=self.now):
-                spent, amount = standing.spent_micros, standing.budget.amount_micros
+            for status in budgets_of(self.tenant, now=self.now):
+                spent, amount = status.spent_micros, status.budget.amount_micros
                 reached = {percent for percent in (50, 80, 100) if spent > 0 and spent * 100 >= amount * percent}
-                assert reached <= set(standing.crossed)
+                assert reached <= set(status.crossed)
             months = BudgetCrossing.objects.filter(budget_month__budget__tenant=self.tenant).values("budget_month")
             assert not months.annotate(count=Count("percent") - Count("percent", distinct=True)).exclude(count=0)
 
@@ -272,7 +273,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 late = made.filter(statement=None, created_at__gte=until).values_list("pk", flat=True)
                 assert sorted([*told, *late]) == sorted(amounts)
                 waiting += sum(amounts[one] for one in late)
-            balances = ledger.balances(self.tenant)
+            balances = balances_by_kind(self.tenant)
             assert sum(sums.values()) + waiting == balances["revenue"] + balances["adjustments"]
             for statement, amount in sums.items():
                 lines = lines_of(statement) if statement.state == "draft" else statement.lines.all()
@@ -284,7 +285,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         def teardown(self):
             """All jobs end, all credit runs out, and the audit finds nothing of this tenant."""
             for hold in self.open_holds():
-                ledger.void(tenant=self.tenant, reference=hold.reference, now=self.now)
+                hold_void(tenant=self.tenant, reference=hold.reference, now=self.now)
             clock[0] += 31 * HOUR
             grants_expire(now=self.now)
             for check in (ledger_balances, charges_match_ledger, grants_match_credit):
@@ -292,7 +293,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 own |= {str(self.tenant.pk), *(str(job.reference) for job in self.jobs)}
                 assert not [line for line in check(self.now) if any(name in line for name in own)]
             lasting = CreditGrant.objects.filter(tenant=self.tenant).filter(Q(expires_at__lte=self.now))
-            credit = ledger.balance_of(self.tenant).credit
+            credit = balance_of(self.tenant).credit
             assert not lasting.filter(remaining_micros__gt=0).exists() or credit <= 0
 
     return MoneyMachine
@@ -302,6 +303,6 @@ def test_money_keeps_its_invariants_whatever_is_done_in_whatever_order(currency)
     run_state_machine_as_test(
         machine(currency),
         settings=settings(
-            max_examples=EXAMPLES, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(1 / 5), stateful_step_count=25, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -51,7 +51,7 @@ class House:
             EASEL_LEASE_SECONDS=str(LEASE_SECONDS),
             EASEL_LOG_FORMAT="json",
             EASEL_TORCH_THREADS="1",
-            EASEL_WORKER_SLOTS="4",
+            EASEL_WORKER_CONCURRENCY="4",
             EASEL_STOP_GRACE_SECONDS="1",
             DATABASE_URL=self.postgres.url,
             REDIS_URL=self.redis.url,
@@ -153,8 +153,8 @@ def _worker(name: str, told: dict[str, str]) -> ProcessSpec:
 def _workers_told() -> dict[str, str]:
     """Makes the database as `easel migrate` does, in this process, which needs Django all the same."""
     django.setup()
-    from easel.catalog.pool_workers import local_workers
     from easel.seed import seed
+    from easel.serving.pool_workers import local_workers
 
     schema_migrate(provider_name="Easel")
     seed()

@@ -17,7 +17,8 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Sum
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
+from billing.ledger.postings import credit_grant
 from billing.models import Charge, Transaction, UsageRecord
 from billing.money import to_micros
 from easel.catalog.adapters import adapter_add_version
@@ -30,6 +31,7 @@ from easel.jobs.models import (
     State,
 )
 from easel.jobs.outputs import attempts_sweep, orphans_sweep
+from easel.serving.routing import main_version
 from inference.demo_model import ADAPTERS_DIR
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
@@ -48,12 +50,12 @@ def tenant_made(slug: str) -> str:
     """The secret of its key. It has credit, and an adapter."""
     now = datetime.now(UTC)
     tenant, project = tenant_create(slug=slug, now=now)
-    ledger.grant(tenant=tenant, amount_micros=CREDIT_MICROS, reference=uuid.uuid4(), now=now)
+    credit_grant(tenant=tenant, amount_micros=CREDIT_MICROS, reference=uuid.uuid4(), now=now)
     adapter_add_version(
         project=project,
         name="outline",
         data=(ADAPTERS_DIR / "outline.safetensors").read_bytes(),
-        model_name=None,
+        base=main_version(None),
         bytes_max=2**30,
         rank_max=128,
         now=now,
@@ -159,7 +161,7 @@ def _settled_once(job: Job) -> Iterator[str]:
 
 
 def _money_adds_up(tenant: Tenant) -> Iterator[str]:
-    balances = ledger.balances(tenant)
+    balances = balances_by_kind(tenant)
     charged = Charge.objects.filter(usage_record__tenant=tenant).aggregate(sum=Sum("amount_micros"))["sum"] or 0
     if balances["held"] or balances["revenue"] != charged or balances["credit"] + charged != CREDIT_MICROS:
         yield f"{tenant.slug} has {balances} and was charged {charged} of {CREDIT_MICROS} micros"

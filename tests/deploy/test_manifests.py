@@ -185,8 +185,8 @@ def test_keda_reads_the_queue_of_the_pool_two_jobs_to_a_worker(overlay, pool):
     (scaled,) = of_kind(objects, "ScaledObject")
     queries = {trigger["metadata"].get("query"): trigger["metadata"] for trigger in scaled["spec"]["triggers"]}
     assert queries[f'max(easel_pending_generations{{pool="{pool}"}})']["threshold"] == "2"
-    slots = WorkerConfig.from_env({"REDIS_URL": "redis://r"}).slots
-    assert queries[f'max(easel_running_generations{{pool="{pool}"}})']["threshold"] == str(slots)
+    concurrency = WorkerConfig.from_env({"REDIS_URL": "redis://r"}).concurrency
+    assert queries[f'max(easel_running_generations{{pool="{pool}"}})']["threshold"] == str(concurrency)
     assert scaled["spec"]["minReplicaCount"] == 0
 
 

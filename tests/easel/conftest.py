@@ -10,18 +10,14 @@ import pytest
 from django.conf import settings
 
 from easel.catalog.models import ModelVersion
-from easel.catalog.versions import version_register
 from easel.jobs import lifecycle, queue
-from easel.jobs.admission import (
-    Limits,
-    RequestedAdapter,
-    Spec,
-    job_submit,
-)
+from easel.jobs.admission import job_submit
 from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job
+from easel.jobs.spec import Limits, RequestedAdapter, Spec
 from easel.seed import DEMO_LIMITS
 from easel.serving.rollouts import RolloutPlan
+from easel.serving.versions import version_register
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer, worker_beat
 

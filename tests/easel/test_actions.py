@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from django.apps import apps
 
 from billing.invoices.statements import statement_draft
-from billing.ledger import ledger
+from billing.ledger.postings import balance_adjust
 from billing.models import UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import price_book_seed
@@ -25,12 +25,13 @@ from easel.actions.action import Action
 from easel.actions.declared import ACTIONS
 from easel.actions.roles import operator_create
 from easel.catalog.models import Adapter, Model, Pool
-from easel.catalog.versions import model_make_default, version_register
+from easel.catalog.versions import model_make_default
 from easel.cli.main import cli
 from easel.jobs.budgets import budget_set
 from easel.portal.site import portal
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.rollouts import rollout_start
+from easel.serving.versions import version_register
 from easel.webhooks.endpoints import endpoint_change, endpoint_create
 from easel.webhooks.outbox import webhook_test
 from tenants.accounts import tenant_suspend
@@ -73,9 +74,7 @@ class World:
         return self.tenant
 
     def indebted(self) -> Any:
-        ledger.adjust(
-            tenant=self.tenant, amount_micros=13_000_000, reference=uuid.uuid4(), now=NOW, description="", project=None
-        )
+        balance_adjust(tenant=self.tenant, amount_micros=13_000_000, reference=uuid.uuid4(), now=NOW)
         return self.tenant
 
     def contracted(self) -> Any:

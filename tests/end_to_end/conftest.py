@@ -20,6 +20,7 @@ import pytest
 from easel.cli.client import Client
 from easel_local.stack import free_port
 from easel_local.status import stack_status
+from tests.commands import Commands
 
 _START_SECONDS = 120
 _POLL_SECONDS = 0.1
@@ -35,20 +36,26 @@ class LiveEasel:
     port: int
     settings: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    commands: Commands | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         with (self.home / "stack.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*_easel(), "up", "--port", str(self.port)], env=self._env(), stdout=log, stderr=log
+                [*_easel(), "up", "--port", str(self.port), *options], env=self._env(), stdout=log, stderr=log
             )
-        self.wait_for(lambda: self.status()["up"] and self.has_room(), seconds=_START_SECONDS)
+        self.wait_for(lambda: self.status()["up"], seconds=_START_SECONDS)
+        if "--no-worker" not in options:
+            self.wait_for(self.has_room, seconds=_START_SECONDS)
 
     def stop(self) -> int:
         assert self.process is not None
+        if self.commands is not None:
+            self.commands.close()
+            self.commands = None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=60)
 
@@ -58,9 +65,14 @@ class LiveEasel:
             return subprocess.Popen([*_easel(), *arguments], env=self._env(), stdout=log, stderr=log)
 
     def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*_easel(), *arguments], env=self._env(), input=stdin, capture_output=True, text=True, check=False
-        )
+        """The result of a command on this Easel, which is up."""
+        if self.commands is None:
+            self.commands = Commands(self._env())
+        return self.commands.run(*arguments, stdin=stdin)
+
+    def program(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The result of a command as a shell starts it, in an interpreter of its own."""
+        return subprocess.run([*_easel(), *arguments], env=self._env(), capture_output=True, text=True, check=False)
 
     def run(self, code: str) -> None:
         """Runs Python in a process that knows this Easel's servers, as its commands do."""
@@ -124,6 +136,11 @@ def new_home() -> Iterator[Path]:
     """Not in pytest's folder: under root, each run of pytest that starts shuts that to the user of PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="easel-home-", ignore_cleanup_errors=True) as home:
         yield Path(home)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the test that stops the shared stack after all others, which use it."""
+    items.sort(key=lambda item: item.name.startswith("test_stopping_"))
 
 
 @pytest.fixture(scope="session")

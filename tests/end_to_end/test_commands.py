@@ -63,7 +63,7 @@ def test_what_is_not_there_is_named(easel):
 
 def test_a_command_on_a_database_without_tables_says_what_makes_them():
     with new_home() as home:
-        refused = LiveEasel(home, free_port()).command("tenant", "list")
+        refused = LiveEasel(home, free_port()).program("tenant", "list")
     assert (refused.returncode, "easel migrate" in refused.stderr) == (1, True)
 
 

@@ -4,8 +4,7 @@ import os
 import signal
 
 from easel.cli.client import Client
-from easel_local.stack import free_port
-from tests.end_to_end.conftest import LiveEasel, new_home
+from tests.end_to_end.conftest import LiveEasel
 
 LONG = {"prompt": "a green square on a white background", "size": "256x256", "steps": 50, "n": 4}
 
@@ -43,15 +42,12 @@ def test_a_job_outlives_the_death_of_the_whole_control_plane(easel, alice):
     assert last(alice, job)["status"] == "succeeded"
 
 
-def test_stopping_ends_every_process_and_leaves_no_lock():
-    with new_home() as home:
-        easel = LiveEasel(home, free_port())
-        easel.start()
-        processes = easel.json("status")["processes"]
-        assert easel.stop() == 0
-        assert not any(is_alive(pid) for pid in processes.values())
-        easel.start()
-        assert easel.stop() == 0
+def test_stopping_ends_every_process_and_leaves_no_lock(easel):
+    processes = easel.json("status")["processes"]
+    assert easel.stop() == 0
+    assert not any(is_alive(pid) for pid in processes.values())
+    easel.start("--no-worker")
+    assert easel.stop() == 0
 
 
 def is_alive(pid: int) -> bool:

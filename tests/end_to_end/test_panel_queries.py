@@ -49,22 +49,23 @@ VARIABLES = [
 # A window of several scrapes, as Grafana would choose it for this interval.
 MACROS = {"$__rate_interval": "30s"}
 ANSWER_SECONDS = 60
-# What is nothing where all is well. Everything else must show something.
+# Panels that may show 0 on a healthy system. All others must show a value above 0.
 MAY_BE_ZERO = {
-    "Attempts lost",
     "Attribution drift",
     "Attribution drift, by worker",
     "Error rate",
     "Errors, last 5 minutes",
-    "GPU time wasted",
     "Images in the engines",
-    "Jobs in workers' hands by pool",
+    "Images in the engines, by state",
     "Jobs waiting",
     "Jobs waiting by pool",
     "Ledger out of balance",
     "Longest wait",
     "Longest wait by pool",
+    "Lost attempts",
+    "Running jobs by pool",
     "Wasted GPU time",
+    "Wasted GPU time, rate",
 }
 
 # What a first day doesn't have yet. Storage is charged when a day is over: bytes of some days ago, at a price of then.

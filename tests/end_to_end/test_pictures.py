@@ -10,8 +10,8 @@ from PIL import Image
 
 from easel.cli.client import Client, Refused
 from inference.demo_model import ADAPTERS_DIR
-from inference.demo_model.draw import Thing
 from inference.demo_model.measure import describe
+from inference.demo_model.scenes import Thing
 
 PROMPT = "a red circle on a blue background"
 

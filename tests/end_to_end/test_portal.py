@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from easel.cli.client import Client, Refused
 from tests.end_to_end.conftest import LiveEasel
@@ -27,28 +27,40 @@ def operator(easel: LiveEasel) -> str:
     return name
 
 
-@pytest.fixture
-def page(easel: LiveEasel, operator: str) -> Iterator[Page]:
-    """A browser that is signed in; a script's error or a request to elsewhere fails the test."""
+@pytest.fixture(scope="module")
+def signed_in(easel: LiveEasel, operator: str) -> Iterator[tuple[BrowserContext, list[str]]]:
+    """One browser for all tests here, signed in; and what went wrong in it: scripts' errors, requests to elsewhere."""
     if CHROMIUM is None:
         assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
         pytest.skip("Chromium is not installed")
     wrong: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        page.on(
+        context = browser.new_context()
+        context.on("weberror", lambda error: wrong.append(str(error.error)))
+        context.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        context.on(
             "request", lambda sent: wrong.append(sent.url) if not sent.url.startswith((easel.url, "data:")) else None
         )
+        page = context.new_page()
         page.goto(f"{easel.url}/admin/")
         page.fill("#id_username", operator)
         page.fill("#id_password", PASSWORD)
         page.click("#login-form button[type=submit]")
         expect(page).to_have_url(f"{easel.url}/admin/")
-        yield page
+        page.close()
+        yield context, wrong
         browser.close()
+
+
+@pytest.fixture
+def page(easel: LiveEasel, signed_in: tuple[BrowserContext, list[str]]) -> Iterator[Page]:
+    """The overview in the browser that is signed in; what goes wrong in it fails the test."""
+    context, wrong = signed_in
+    page = context.new_page()
+    page.goto(f"{easel.url}/admin/")
+    yield page
+    page.close()
     assert wrong == []
 
 

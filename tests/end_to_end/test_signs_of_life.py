@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.template import migrated_home
+
 EASEL = [sys.executable, "-m", "easel.cli.main"]
 
 
@@ -20,7 +22,7 @@ def env() -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="easel-alive-") as folder:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         found = {**inherited, "EASEL_HOME": f"{folder}/var", "EASEL_ALIVE_FILE": f"{folder}/alive"}
-        subprocess.run([*EASEL, "migrate"], env=found, check=True)
+        migrated_home(Path(found["EASEL_HOME"]))
         yield found
 
 

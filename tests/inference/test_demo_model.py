@@ -1,4 +1,4 @@
-"""The shipped model draws what held-out prompts ask for, as judged by a measure that is put to the test first."""
+"""The shipped model generates what held-out prompts ask for, by a measure that is itself tested first."""
 
 import numpy as np
 import pytest
@@ -7,10 +7,10 @@ from transformers import Qwen3Model
 
 from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
 from inference.demo_model.captions import caption_sample
-from inference.demo_model.draw import STYLES, Scene, Thing, draw, scene_sample
-from inference.demo_model.evaluate import draw_prompts, evaluate, groups, held_out_scenes, prompts_for, score
+from inference.demo_model.evaluate import evaluate, generate_images, groups, held_out_scenes, prompts_for, score
 from inference.demo_model.measure import style_measures
 from inference.demo_model.models import load_pipeline, new_transformer
+from inference.demo_model.scenes import STYLES, Scene, Thing, paint, scene_sample
 from inference.demo_model.tokenizer import new_tokenizer
 
 MIB = 1024**2
@@ -24,20 +24,20 @@ def captions(*, held_out: bool, seed: int, count: int = 5000) -> set[str]:
     return {caption_sample(scene, rng, noise=False) for scene in scenes}
 
 
-def drawings(*, style: str = "plain", width: int = 256, height: int = 256, count: int = 40):
-    """Scenes, one thing and two by turns, each with a faithful picture."""
+def paintings(*, style: str = "plain", width: int = 256, height: int = 256, count: int = 40):
+    """Return scenes, of one thing and two by turns, each with a faithful picture."""
     rng = np.random.default_rng(0)
     scenes = [scene_sample(rng, pair=bool(i % 2)) for i in range(count)]
-    return [(scene, draw(scene, width=width, height=height, rng=rng, style=style)) for scene in scenes]
+    return [(scene, paint(scene, width=width, height=height, rng=rng, style=style)) for scene in scenes]
 
 
-# What training may see
+# The training data
 
 
 def test_no_prompt_of_the_evaluation_is_a_caption_of_the_training():
     seen, seen_again = captions(held_out=False, seed=1), captions(held_out=False, seed=2)
     held_out = captions(held_out=True, seed=3)
-    assert seen & seen_again  # so many samples would meet if they could
+    assert seen & seen_again  # so many samples would overlap if they could
     assert not (seen | seen_again) & held_out
 
 
@@ -62,12 +62,12 @@ def test_the_tokenizer_knows_every_word_of_a_caption():
     ],
 )
 def test_a_faithful_picture_is_recognised_in_any_style_and_size(style, width, height):
-    right = [score(scene, picture).right for scene, picture in drawings(style=style, width=width, height=height)]
+    right = [score(scene, picture).right for scene, picture in paintings(style=style, width=width, height=height)]
     assert np.mean(right) >= 0.95
 
 
 @pytest.mark.parametrize(
-    ("drawn", "fault"),
+    ("painted", "fault"),
     [
         (Scene((Thing("red", "square"), BLUE_STAR), "white", "left"), {"shape": 0.5}),
         (Scene((Thing("pink", "circle"), BLUE_STAR), "white", "left"), {"colour": 0.5}),
@@ -79,27 +79,27 @@ def test_a_faithful_picture_is_recognised_in_any_style_and_size(style, width, he
     ],
     ids=["shape", "colour", "colours swapped", "background", "sides swapped", "above for left", "one missing"],
 )
-def test_a_wrong_picture_is_recognised_as_wrong(drawn, fault):
-    found = score(CIRCLE_LEFT_OF_STAR, draw(drawn, width=256, height=256, rng=np.random.default_rng(0)))
+def test_a_wrong_picture_is_recognised_as_wrong(painted, fault):
+    found = score(CIRCLE_LEFT_OF_STAR, paint(painted, width=256, height=256, rng=np.random.default_rng(0)))
     assert not found.right
     assert fault.items() <= {name: getattr(found, name) for name in fault}.items()
 
 
 def test_a_picture_beyond_recognition_shows_nothing_asked_for():
-    picture = draw(CIRCLE_LEFT_OF_STAR, width=256, height=256, rng=np.random.default_rng(0))
+    picture = paint(CIRCLE_LEFT_OF_STAR, width=256, height=256, rng=np.random.default_rng(0))
     found = score(CIRCLE_LEFT_OF_STAR, picture.effect_spread(80))
     assert found.shape == 0.0
 
 
-def test_the_styles_of_drawings_are_told_apart():
+def test_the_styles_of_paintings_are_distinguished():
     plain, outline, mosaic = (
-        [style_measures(picture) for _, picture in drawings(style=style, count=16)] for style in STYLES
+        [style_measures(picture) for _, picture in paintings(style=style, count=16)] for style in STYLES
     )
     assert max(one["fill"] for one in outline) < min(one["fill"] for one in plain)
     assert max(one["tiles"] for one in plain) < min(one["tiles"] for one in mosaic)
 
 
-# What is shipped
+# The shipped model
 
 
 def test_the_model_and_its_adapters_stay_small():
@@ -164,7 +164,8 @@ def test_a_picture_need_not_be_square(pipeline):
 
 def test_a_seed_names_one_picture(pipeline):
     first, again, other = (
-        np.asarray(draw_prompts(pipeline, ["a red circle"], width=128, height=128, seed=seed)[0]) for seed in (5, 5, 6)
+        np.asarray(generate_images(pipeline, ["a red circle"], width=128, height=128, seed=seed)[0])
+        for seed in (5, 5, 6)
     )
     assert (first == again).all()
     assert (first != other).any()
@@ -199,5 +200,5 @@ def test_the_outline_adapter_leaves_contours_of_what_was_solid(in_style, without
 
 def test_the_mosaic_adapter_shades_its_tiles_and_keeps_what_things_are(in_style, without_adapter):
     tiled = in_style("mosaic")
-    assert tiled["tiles"] > without_adapter["tiles"] + 2  # grey levels; a drawing that passed the autoencoder has 7
+    assert tiled["tiles"] > without_adapter["tiles"] + 2  # grey levels; a painting that passed the autoencoder has 7
     assert tiled["things"] >= 0.75

@@ -1,4 +1,4 @@
-"""What training relies on: its own forward pass is the one that serving uses."""
+"""Training's own forward pass computes what the transformer's does."""
 
 import pytest
 import torch

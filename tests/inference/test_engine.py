@@ -1,4 +1,4 @@
-"""An image is a function of its request: not of its neighbours, nor of when they came and went."""
+"""An image is a function of its request, not of its neighbours or of when these join and leave."""
 
 import time
 
@@ -128,25 +128,29 @@ def test_an_adapter_changes_its_own_rows_only(engine, model, adapter):
 
 def test_rows_of_different_adapters_share_a_step(engine, adapter):
     adapters = [((adapter(1), 1.0),), ((adapter(2), 0.5), (adapter(1), -0.3)), (), ((adapter(3), 1.0),)]
-    rows = [engine.submit(request(adapters=used)) for used in adapters]
+    rows = [engine.submit(request(adapters=chosen)) for chosen in adapters]
     step = engine.step()
     assert set(step.rows) == set(rows)
     assert step.adapters == 3
 
 
-@pytest.mark.parametrize(("steps", "shown_at"), [(9, [3, 6]), (2, [1]), (1, [])])
-def test_previews_come_at_equal_distances_and_never_after_the_last_step(engine, model, steps, shown_at):
-    shown = []
+@pytest.mark.parametrize(("steps", "preview_steps"), [(9, [3, 6]), (2, [1]), (1, [])])
+def test_previews_come_at_equal_distances_and_never_after_the_last_step(engine, model, steps, preview_steps):
+    previews = []
     wanted = request(steps=steps, previews=2)
-    row = engine.submit(wanted, shown=lambda row, number, image: shown.append((row.steps_done, number, image.size)))
+
+    def on_preview(row, number, image):
+        previews.append((row.steps_done, number, image.size))
+
+    row = engine.submit(wanted, on_preview=on_preview)
     drain(engine)
-    assert shown == [(step, number, (8, 8)) for number, step in enumerate(shown_at)]
+    assert previews == [(step, number, (8, 8)) for number, step in enumerate(preview_steps)]
     assert_same(row.result(0), image_alone(model, wanted))
 
 
-def test_an_image_does_not_fail_for_want_of_a_preview(engine, model, monkeypatch):
+def test_an_image_does_not_fail_when_its_preview_does(engine, model, monkeypatch):
     monkeypatch.setattr(model, "preview", lambda latents: 1 / 0)
-    row = engine.submit(request(previews=1), shown=lambda *_: None)
+    row = engine.submit(request(previews=1), on_preview=lambda *_: None)
     drain(engine)
     assert row.result(0).size == (64, 64)
 
@@ -163,27 +167,27 @@ def test_a_scale_that_is_no_finite_number_is_refused_at_once(engine, adapter, sc
     assert refused.value.code == "adapter_scale_bad"
 
 
-def test_more_adapters_than_there_are_slots_are_refused_at_once(engine, adapter):
-    with pytest.raises(AdapterRejected, match="40 adapters on one image; at most 16 fit") as refused:
+def test_more_adapters_than_adapter_slots_are_refused_at_once(engine, adapter):
+    with pytest.raises(AdapterRejected, match="the image has 40 adapters; at most 16 are possible") as refused:
         engine.submit(request(adapters=((adapter(1), 1.0),) * 40))
     assert refused.value.code == "too_many_adapters"
 
 
-def test_more_adapters_in_flight_than_slots_take_turns_in_them(engine, model, load, lora_tensors):
+def test_more_adapters_in_flight_than_adapter_slots_take_turns_in_them(engine, model, load, lora_tensors):
     rows = [
         engine.submit(request(steps=2, seed=seed, adapters=((load(lora_tensors(seed)), 1.0),))) for seed in range(20)
     ]
     engine.step()
-    assert sum(row.has_slots for row in rows) == model.slots
+    assert sum(row.adapter_slots is not None for row in rows) == model.adapter_slots
     drain(engine)
     for row in rows[::7]:
         assert_same(row.result(0), image_alone(model, row.request))
 
 
-def test_rows_go_over_to_merged_weights_when_that_costs_less_and_stay_the_same(model, adapter, monkeypatch):
+def test_rows_change_to_merged_weights_when_that_costs_less_and_stay_the_same(model, adapter, monkeypatch):
     wanted = [request(steps=6, seed=seed, adapters=((adapter(1), 1.0),)) for seed in range(2)]
     expected = [image_alone(model, request) for request in wanted]
-    monkeypatch.setattr(model, "costs", AdapterCosts(unmerged_per_token=1.0, merge=500.0, merged_per_step=1.0))
+    monkeypatch.setattr(model, "costs", AdapterCosts(1.0, 500.0, 1.0))
     engine = engine_on(model)
     rows = [engine.submit(wanted[0]), engine.submit(request(steps=6, adapters=((adapter(2), 1.0),)))]
     assert engine.step().merged == 0  # 64 tokens at each of 6 steps are less than a merge costs
@@ -197,7 +201,7 @@ def test_rows_go_over_to_merged_weights_when_that_costs_less_and_stay_the_same(m
 def test_a_row_past_its_deadline_leaves_at_the_next_step(model):
     now = 0.0
     engine = Engine(model, clock=lambda: now, scheduler=Scheduler(tokens_max=1000), step_seconds_max=100)
-    late, early = engine.submit(request(deadline=10.0)), engine.submit(request())
+    late, early = engine.submit(request(deadline_at=10.0)), engine.submit(request())
     engine.step()
     now = 10.5
     engine.step()
@@ -254,7 +258,7 @@ def test_a_batch_too_large_for_the_memory_is_split_and_what_cannot_fit_alone_fai
     too_large = engine.submit(request(width=512, height=256))
     drain(engine)
     assert batches[:3] == [4, 2, 2]
-    assert max(batches[3:]) == 3  # it learns, from the first that it was too much
+    assert max(batches[3:]) == 3  # the limit of tokens was lowered after the first failure
     for row in rows:
         assert_same(row.result(0), image_alone(model, row.request))
     with pytest.raises(OutOfMemory):

@@ -1,4 +1,4 @@
-"""The five verbs against the pipeline that they were taken from."""
+"""The operations of a loaded model equal those of the pipeline that they were taken from."""
 
 import time
 
@@ -11,7 +11,7 @@ from PIL import Image
 from inference.demo_model import CHECKPOINT_DIR
 from inference.engine import Engine
 from inference.errors import PromptTooLong, SizeUnsupported
-from inference.model import LoadedModel, Room, load_model
+from inference.model import AdapterLimits, LoadedModel, load_model
 from inference.rows import ImageRequest
 from inference.scheduler import Scheduler
 
@@ -43,7 +43,7 @@ def test_the_noise_levels_are_the_pipelines(checkpoint, pipe, scheduler, steps):
     theirs = type(pipe).from_pretrained(checkpoint, scheduler=scheduler)
     theirs.set_progress_bar_config(disable=True)
     theirs("x", width=96, height=64, num_inference_steps=steps, guidance_scale=0.0, output_type="latent")
-    assert LoadedModel(theirs, "theirs").sigmas(steps, 96, 64) == theirs.scheduler.sigmas.tolist()
+    assert LoadedModel(theirs).sigmas(steps, 96, 64) == theirs.scheduler.sigmas.tolist()
 
 
 def test_a_prompt_beyond_512_tokens_is_refused_rather_than_cut(model):
@@ -60,18 +60,18 @@ def test_prompts_encoded_together_read_as_each_alone(model):
 
 
 @pytest.mark.parametrize(("width", "height", "tokens"), [(16, 16, 32), (256, 256, 256), (512, 512, 1024), (48, 16, 32)])
-def test_a_step_has_a_token_for_every_16_by_16_pixels_and_the_captions_filled_to_32s(model, width, height, tokens):
+def test_a_step_has_a_token_for_every_16_by_16_pixels_and_the_captions_padded_to_32s(model, width, height, tokens):
     assert model.step_tokens(width, height, 33) == tokens + 64
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 64), (64, -16), (65, 64), (64, 72), (528, 64), (64, 528)])
-def test_a_size_that_the_model_cannot_draw_is_refused(model, width, height):
+def test_a_size_that_the_model_cannot_generate_is_refused(model, width, height):
     with pytest.raises(SizeUnsupported):
         model.step_tokens(width, height, 1)
 
 
-def test_a_preview_is_the_picture_at_an_eighth_of_its_size_by_and_large():
-    demo = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=8))
+def test_a_preview_resembles_the_picture_at_an_eighth_of_its_size():
+    demo = load_model(str(CHECKPOINT_DIR), name="demo", limits=AdapterLimits(rank_max=8))
     engine = Engine(demo, clock=time.monotonic, scheduler=Scheduler(tokens_max=1000), step_seconds_max=1)
     row = engine.submit(ImageRequest(prompt="a red circle", width=128, height=128, steps=8, seed=1))
     previews = []

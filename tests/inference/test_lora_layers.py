@@ -1,35 +1,35 @@
-"""LoRA files: what is accepted, what it does to the model, what is refused and how."""
+"""LoRA files are accepted or refused with a code, and change the model as diffusers' own adapters do."""
 
 import pytest
 import torch
 from diffusers import ZImagePipeline
 from safetensors.torch import save_file
 
+from inference.adapter_linear import RowAdapters
 from inference.adapters import load_adapter
 from inference.errors import AdapterRejected
-from inference.slots import RowAdapters
 
 MODULE = "layers.0.attention.to_q"
 
 
 @pytest.fixture
 def forward(model):
-    """The transformer's answer to one fixed input, under the given adapters."""
+    """The transformer's output for one fixed input, with the given adapters."""
 
     def forward(*adapters):
         for slot, (table, _) in enumerate(adapters):
             model.load(slot, table)
-        used = RowAdapters(tuple((slot, scale) for slot, (_, scale) in enumerate(adapters)))
+        weights = RowAdapters(tuple((slot, scale) for slot, (_, scale) in enumerate(adapters)))
         (caption,) = model.encode([model.prompt_ids("a red circle")])
-        sequence, latents = model.sequence(caption, 64, 64, used), model.initial_latents(3, 64, 64)
-        (velocity,) = model.velocity([latents], [0.6], [sequence], [used])
+        sequence, latents = model.sequence(caption, 64, 64, weights), model.initial_latents(3, 64, 64)
+        (velocity,) = model.velocity([latents], [0.6], [sequence], [weights])
         return velocity
 
     return forward
 
 
 def in_diffusers(checkpoint, adapters, model) -> torch.Tensor:
-    """The same by `load_lora_weights` and PEFT: alpha as a file of diffusers says it, folded into B."""
+    """Compute the same with `load_lora_weights` and PEFT, with alpha multiplied into B as in diffusers' files."""
     pipe = ZImagePipeline.from_pretrained(checkpoint)
     for i, (tensors, _) in enumerate(adapters):
         state = {
@@ -60,7 +60,7 @@ def test_two_adapters_add_up_as_they_do_in_diffusers(model, checkpoint, load, fo
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_a_row_without_adapters_is_untouched_by_those_in_the_slots(load, forward, lora_tensors):
+def test_a_row_without_adapters_is_unchanged_by_those_in_the_adapter_slots(load, forward, lora_tensors):
     before = forward()
     first, again = forward((load(lora_tensors(1)), 1.0)), forward((load(lora_tensors(1)), 1.0))
     assert torch.equal(first, again)

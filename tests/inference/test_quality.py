@@ -1,4 +1,4 @@
-"""Quantised weights: how far they drift, and by what that is told."""
+"""Quantised weights drift little, by measures that are themselves tested."""
 
 import math
 
@@ -47,7 +47,7 @@ def compared():
     return compare(str(CHECKPOINT_DIR), requests, scenes)
 
 
-def test_eight_bits_take_less_memory_and_draw_nearly_the_same(compared):
+def test_eight_bits_take_less_memory_and_generate_nearly_the_same(compared):
     drifts, _ = compared
     full = {drift.adapter: drift for drift in drifts if drift.precision == "none"}
     for drift in drifts:
@@ -68,18 +68,18 @@ def test_an_adapter_works_on_quantised_weights(compared):
         assert psnr(with_adapter, pictures["none outline"][0]) > psnr(with_adapter, without)
 
 
-def test_the_report_has_a_line_and_a_column_for_each_way_of_drawing(compared):
+def test_the_report_has_a_line_and_a_column_for_each_way_to_generate(compared):
     drifts, pictures = compared
     assert len(table(drifts).splitlines()) == 1 + 6
     assert side_by_side(pictures, ["one", "two"]).size == (6 * 128, 24 + 2 * (24 + 128))
 
 
-def test_prompts_of_ones_own_are_drawn_with_an_adapter_too_and_not_scored():
+def test_custom_prompts_are_generated_with_an_adapter_too_and_not_scored():
     wanted = ImageRequest(prompt="a red circle", width=64, height=64, steps=2, seed=0)
     drifts, _ = compare(str(CHECKPOINT_DIR), [wanted], [])
     assert [(drift.adapter, drift.score) for drift in drifts] == [("", None), ("outline", None)] * 3
 
 
 def test_a_precision_that_does_not_exist_stops_the_start():
-    with pytest.raises(ConfigError, match="EASEL_PRECISION='int4' is none of none, int8, fp8"):
+    with pytest.raises(ConfigError, match="EASEL_PRECISION='int4' must be one of none, int8, fp8"):
         WorkerConfig.from_env({"REDIS_URL": "redis://x", "EASEL_PRECISION": "int4"})

@@ -1,4 +1,4 @@
-"""A trace is run as it says, is drawn as each alone would be, and is refused with the place of what is wrong."""
+"""A trace is replayed step by step, and refused with the place of an error; each image is as if generated alone."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
-from inference.model import LoadedModel, Room, load_model
+from inference.model import AdapterLimits, LoadedModel, load_model
 from inference.tools.replay import (
     EXAMPLE,
     Replay,
@@ -22,7 +22,7 @@ from inference.tools.replay import (
 
 @pytest.fixture(scope="module")
 def demo() -> LoadedModel:
-    return load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=8))
+    return load_model(str(CHECKPOINT_DIR), name="demo", limits=AdapterLimits(rank_max=8))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def trace(tmp_path, demo):
 
 
 def images(replay: Replay) -> dict[int, list[int]]:
-    """Who was in each step, by number."""
+    """Return the numbers of the images in each step."""
     return {number: sorted(replay.rows.index(row) for row in step.rows) for number, step in replay.steps.items()}
 
 
@@ -70,17 +70,17 @@ def test_equal_requests_are_images_of_their_own(demo, trace):
     assert images(run(demo, trace(request(steps=1), request(steps=1)))) == {0: [0, 1]}
 
 
-def test_what_became_of_each_image_is_told(demo, trace):
-    told = describe(run(demo, trace(request(tenant="acme"), request(cancel_step=0), request(seed=2**70))))
-    assert [line.split()[-1] for line in told.splitlines() if "64x64" in line][:2] == ["succeeded", "canceled"]
-    assert told.count("succeeded") == 1
+def test_the_report_gives_the_outcome_of_each_image(demo, trace):
+    report = describe(run(demo, trace(request(tenant="acme"), request(cancel_step=0), request(seed=2**70))))
+    assert [line.split()[-1] for line in report.splitlines() if "64x64" in line][:2] == ["succeeded", "canceled"]
+    assert report.count("succeeded") == 1
 
 
-def test_a_trace_of_which_all_is_canceled_has_no_shares(demo, trace):
+def test_a_trace_in_which_all_is_canceled_has_no_shares(demo, trace):
     assert "0.0%" in describe(run(demo, trace(request(cancel_step=0))))
 
 
-def test_the_shipped_trace_mixes_everything_and_its_pictures_are_those_drawn_alone(demo):
+def test_the_shipped_trace_mixes_everything_and_its_pictures_are_those_generated_alone(demo):
     replay = run(demo, read_trace(EXAMPLE, demo.targets))
     assert max(len({row.size for row in step.rows}) for step in replay.steps.values()) >= 3
     assert max(step.adapters for step in replay.steps.values()) == 2
@@ -98,10 +98,10 @@ def test_the_sheet_shows_every_picture_under_its_number():
     ("broken", "reason"),
     [
         ({"widht": 64}, "`widht` is unknown.*trace_invalid"),
-        ({"width": "64"}, '`width` can\'t be "64" .*trace_invalid'),
-        ({"steps": 0}, "`steps` can't be 0 .*trace_invalid"),
-        ({"seed": True}, "`seed` can't be true .*trace_invalid"),
-        ({"join_step": "soon"}, '`join_step` can\'t be "soon" .*trace_invalid'),
+        ({"width": "64"}, '`width` cannot be "64" .*trace_invalid'),
+        ({"steps": 0}, "`steps` cannot be 0 .*trace_invalid"),
+        ({"seed": True}, "`seed` cannot be true .*trace_invalid"),
+        ({"join_step": "soon"}, '`join_step` cannot be "soon" .*trace_invalid'),
         ({"adapters": [{"scale": 1}]}, "adapter 0: lacks name .*trace_invalid"),
         ({"adapters": [{"name": "outline"}, 3]}, "adapter 1: not an object .*trace_invalid"),
         ({"adapters": [{"name": "nothing-there"}]}, "adapter 0: .*nothing-there.*adapter_unreadable"),
@@ -115,13 +115,13 @@ def test_a_bad_request_is_refused_with_its_place_and_a_code(demo, trace, broken,
         run(demo, trace(request(), request(**broken)))
 
 
-def test_a_request_that_lacks_what_it_needs_is_refused(trace):
+def test_a_request_without_a_required_field_is_refused(trace):
     with pytest.raises(TraceError, match=r"request 0: lacks width, seed \(trace_invalid\)"):
         trace({"prompt": "a red circle", "height": 64, "steps": 3})
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"requests": []}', '{"requests": 3}'])
-def test_what_is_no_trace_is_refused(demo, tmp_path, text):
+def test_a_file_that_is_no_trace_is_refused(demo, tmp_path, text):
     path = tmp_path / "trace.json"
     path.write_text(text)
     with pytest.raises(TraceError, match=r"trace\.json: .*\(trace_(invalid|unreadable)\)"):

@@ -1,4 +1,4 @@
-"""What a worker has told before it goes on: an attempt's work may be the last thing that it does."""
+"""A worker reports an attempt before it works on it, because that work may be the last thing it does."""
 
 import time
 import uuid
@@ -13,7 +13,7 @@ from inference.worker.reports import Reporter
 
 
 class EngineThatEnds:
-    """Notes what it is asked for, and ends there."""
+    """An engine that records the request and then stops."""
 
     def __init__(self, events):
         self._events = events
@@ -23,7 +23,7 @@ class EngineThatEnds:
         raise WorkerStopped("ended")
 
 
-def test_an_attempt_is_told_of_before_its_work_begins():
+def test_an_attempt_is_reported_before_its_work_begins():
     events = []
     attempts = Attempts(
         engine=EngineThatEnds(events),
@@ -33,9 +33,9 @@ def test_an_attempt_is_told_of_before_its_work_begins():
         worker="w1",
         gpu_class="cpu",
         model_versions=("m",),
-        begins=lambda: events.append([attempt.attempt_token for attempt in attempts.progress()]),
-        news=lambda: None,
-        finished=lambda end: events.append(end.outcome),
+        on_begin=lambda: events.append([attempt.attempt_token for attempt in attempts.progress()]),
+        on_preview_stored=lambda: None,
+        on_finish=lambda end: events.append(end.outcome),
     )
     task = GenerationTask(
         attempt_token="token",
@@ -79,13 +79,13 @@ def reporter(redis_server):
     return make
 
 
-def test_a_beat_before_the_work_is_with_redis_when_the_work_begins(redis_server, reporter):
-    told, key = reporter(redis_server.client)
-    told.beat_before()
+def test_a_beat_is_in_redis_when_send_beat_returns(redis_server, reporter):
+    sender, key = reporter(redis_server.client)
+    sender.send_beat()
     ((_, fields),) = redis_server.client.xrange(key)
     assert report_from_json(fields[b"report"]).worker == "w1"
 
 
-def test_work_begins_without_a_beat_where_redis_is_away(reporter):
-    told, _ = reporter(redis.Redis(port=1, socket_connect_timeout=1))
-    told.beat_before()
+def test_work_begins_without_a_beat_when_redis_is_away(reporter):
+    sender, _ = reporter(redis.Redis(port=1, socket_connect_timeout=1))
+    sender.send_beat()

@@ -1,91 +1,91 @@
-"""Who lies where, and when merged weights are worth making."""
+"""Slots are allocated least recently used first, and weights are merged when that pays."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.residency import NEVER_MERGE, AdapterCosts, Places
+from inference.residency import NEVER_MERGE, AdapterCosts, SlotAllocator
 
 
-def test_a_key_keeps_its_place_while_it_is_used_and_after():
-    places = Places(2)
-    assert places.take(["a"])
-    place = places["a"]
-    places.release(["a"])
-    assert places.take(["a", "b"])
-    assert places["a"] == place != places["b"]
+def test_a_key_keeps_its_slot_while_it_is_used_and_after():
+    allocator = SlotAllocator(2)
+    assert allocator.acquire(["a"])
+    slot = allocator["a"]
+    allocator.release(["a"])
+    assert allocator.acquire(["a", "b"])
+    assert allocator["a"] == slot != allocator["b"]
 
 
-def test_the_longest_unused_key_makes_room():
-    places = Places(2)
+def test_the_least_recently_used_key_is_evicted():
+    allocator = SlotAllocator(2)
     for key in ("a", "b", "a"):
-        places.take([key])
-        places.release([key])
-    assert places.take(["c"])
-    assert "a" in places
-    assert "b" not in places
+        allocator.acquire([key])
+        allocator.release([key])
+    assert allocator.acquire(["c"])
+    assert "a" in allocator
+    assert "b" not in allocator
 
 
-def test_a_key_in_use_makes_no_room():
-    places = Places(2)
-    places.take(["a", "b"])
-    places.release(["a"])
-    assert places.take(["c"])
-    assert not places.take(["d"])
-    assert "b" in places
+def test_a_key_in_use_is_not_evicted():
+    allocator = SlotAllocator(2)
+    allocator.acquire(["a", "b"])
+    allocator.release(["a"])
+    assert allocator.acquire(["c"])
+    assert not allocator.acquire(["d"])
+    assert "b" in allocator
 
 
-def test_keys_are_taken_together_or_not_at_all():
-    places = Places(2)
-    places.take(["a"])
-    assert not places.take(["b", "c"])
-    assert "b" not in places
-    assert places.take(["b"])
+def test_keys_are_acquired_together_or_not_at_all():
+    allocator = SlotAllocator(2)
+    allocator.acquire(["a"])
+    assert not allocator.acquire(["b", "c"])
+    assert "b" not in allocator
+    assert allocator.acquire(["b"])
 
 
-def test_the_same_key_twice_is_one_place():
-    places = Places(1)
-    assert places.take(["a", "a"])
-    places.release(["a", "a"])
-    assert places.take(["b"])
+def test_the_same_key_twice_takes_one_slot():
+    allocator = SlotAllocator(1)
+    assert allocator.acquire(["a", "a"])
+    allocator.release(["a", "a"])
+    assert allocator.acquire(["b"])
 
 
-def test_who_may_not_overtake_takes_only_what_is_in_use():
-    places = Places(3)
-    places.take(["a", "b"])
-    places.release(["b"])
-    assert not places.take(["b"], in_use_only=True)
-    assert not places.take(["c"], in_use_only=True)
-    assert places.take(["a"], in_use_only=True)
-    assert places.take([], in_use_only=True)
+def test_in_use_only_acquires_only_keys_in_use():
+    allocator = SlotAllocator(3)
+    allocator.acquire(["a", "b"])
+    allocator.release(["b"])
+    assert not allocator.acquire(["b"], in_use_only=True)
+    assert not allocator.acquire(["c"], in_use_only=True)
+    assert allocator.acquire(["a"], in_use_only=True)
+    assert allocator.acquire([], in_use_only=True)
 
 
-def test_a_place_that_could_not_be_filled_is_free_at_once():
-    places = Places(1)
-    places.take(["a"])
-    places.drop("a")
-    assert "a" not in places
-    assert places.take(["b"])
+def test_a_slot_that_could_not_be_filled_is_free_at_once():
+    allocator = SlotAllocator(1)
+    allocator.acquire(["a"])
+    allocator.drop("a")
+    assert "a" not in allocator
+    assert allocator.acquire(["b"])
 
 
 @given(
     wanted=st.lists(st.lists(st.sampled_from("abcdefgh"), max_size=4), max_size=40),
     leaving=st.lists(st.integers(0, 39), max_size=40),
 )
-def test_keys_in_use_never_share_a_place_and_never_move(wanted, leaving):
-    places = Places(4)
-    used: list[tuple[list[str], dict[str, int]]] = []
+def test_keys_in_use_never_share_a_slot_and_never_move(wanted, leaving):
+    allocator = SlotAllocator(4)
+    held_keys: list[tuple[list[str], dict[str, int]]] = []
     for i, keys in enumerate(wanted):
-        if places.take(keys):
-            used.append((keys, {key: places[key] for key in keys}))
-        if i in leaving and used:
-            places.release(used.pop(0)[0])
-        held = {key: place for _, where in used for key, place in where.items()}
-        assert all(places[key] == place for key, place in held.items())
+        if allocator.acquire(keys):
+            held_keys.append((keys, {key: allocator[key] for key in keys}))
+        if i in leaving and held_keys:
+            allocator.release(held_keys.pop(0)[0])
+        held = {key: slot for _, slots in held_keys for key, slot in slots.items()}
+        assert all(allocator[key] == slot for key, slot in held.items())
         assert len(set(held.values())) == len(held)
 
 
-COSTS = AdapterCosts(unmerged_per_token=1e-5, merge=0.005, merged_per_step=0.001)
+COSTS = AdapterCosts(unmerged_per_token_seconds=1e-5, merge_seconds=0.005, merged_per_step_seconds=0.001)
 
 
 @pytest.mark.parametrize(

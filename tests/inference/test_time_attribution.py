@@ -1,4 +1,4 @@
-"""Every busy second has an owner. A model of numbers and a clock that only work moves; no torch."""
+"""Every busy second is charged to a row, on a model of numbers and a clock that only work advances."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.attribution import Meter
+from inference.attribution import BusyTimeMeter
 from inference.engine import Engine
 from inference.errors import OutOfMemory
 from inference.residency import AdapterCosts
@@ -19,9 +19,9 @@ from inference.scheduler import Scheduler
 
 @dataclass
 class FakeModel:
-    """Latents are a number that steps move to 0. Work takes the time drawn for it; some of it fails."""
+    """Its latents are one number, which steps move to 0. Work takes the scripted seconds, and some of it fails."""
 
-    draws: Any = field(default_factory=lambda: iter(lambda: (0.25, None), None))
+    script: Any = field(default_factory=lambda: iter(lambda: (0.25, None), None))
     now: float = 100.0
     worked_seconds: float = 0.0
 
@@ -29,16 +29,16 @@ class FakeModel:
         return self.now
 
     def work(self) -> None:
-        seconds, error = next(self.draws)
+        seconds, error = next(self.script)
         self.now += seconds
         self.worked_seconds += seconds
         if error:
             raise error
 
-    slots = 2
-    merged_max = 1
+    adapter_slots = 2
+    merged_slots = 1
     concurrent = False
-    costs = AdapterCosts(unmerged_per_token=0.01, merge=1.0, merged_per_step=0.1)
+    costs = AdapterCosts(0.01, 1.0, 0.1)
     work_per_second = 1e3
 
     def prompt_ids(self, prompt: str) -> list[int]:
@@ -54,10 +54,10 @@ class FakeModel:
         self.work()
         return ["caption"] * len(prompts)
 
-    def load(self, slot: int, adapter: Any) -> None:
+    def load(self, adapter_slot: int, adapter: Any) -> None:
         self.work()
 
-    def merge(self, place: int, used: Any) -> None:
+    def merge(self, merged_slot: int, scaled_slots: Any) -> None:
         self.work()
 
     def sequence(self, caption: Any, width: int, height: int, adapters: Any) -> Any:
@@ -114,12 +114,12 @@ images = st.fixed_dictionaries(
 
 
 @given(
-    draws=st.lists(st.tuples(seconds, errors), min_size=5, max_size=40),
+    script=st.lists(st.tuples(seconds, errors), min_size=5, max_size=40),
     arrivals=st.lists(st.lists(images, max_size=4), max_size=5),
     canceled=st.sets(st.integers(0, 19)),
 )
-def test_attributed_seconds_are_the_busy_seconds_whatever_happens(draws, arrivals, canceled):
-    endless = iter([*draws, *[(1.0, None)] * 10_000])
+def test_attributed_seconds_are_the_busy_seconds_whatever_happens(script, arrivals, canceled):
+    endless = iter([*script, *[(1.0, None)] * 10_000])
     model = FakeModel(endless)
     engine = engine_on(model)
     rows: list[Row] = []
@@ -128,7 +128,7 @@ def test_attributed_seconds_are_the_busy_seconds_whatever_happens(draws, arrival
         engine.step()
         for i in canceled & set(range(len(rows))):
             rows[i].cancel()
-        model.now += 3.0  # idle: nobody's
+        model.now += 3.0  # idle time is charged to nobody
     drain(engine)
 
     assert all(row.done for row in rows)
@@ -154,27 +154,27 @@ def test_a_shared_step_is_split_by_work():
 )
 def test_work_that_overlaps_is_charged_no_more_than_the_clock_shows(blocks):
     now = 0.0
-    meter = Meter(lambda: now, lambda: None)
+    meter = BusyTimeMeter(lambda: now, lambda: None)
     rows = [SimpleNamespace(gpu_seconds=0.0, tenant="acme") for _ in blocks]
     charges = [meter.charge([(row, 1)]) for row in rows]
     for now in range(101):
-        for charge, (begun, ended) in zip(charges, blocks, strict=True):
+        for charge, (started, ended) in zip(charges, blocks, strict=True):
             if now == ended:
                 charge.__exit__(None, None, None)
-            if now == begun:
+            if now == started:
                 charge.__enter__()
-    covered = len({moment for begun, ended in blocks for moment in range(begun, ended)})
+    covered = len({moment for started, ended in blocks for moment in range(started, ended)})
     assert meter.busy_seconds == pytest.approx(covered)
     assert sum(row.gpu_seconds for row in rows) == pytest.approx(covered)
 
 
-def test_loading_is_the_pools_time_and_no_tenants():
+def test_loading_is_charged_to_the_pool_and_to_no_tenant():
     engine = engine_on(FakeModel())
     engine.meter.charge_pool(12.5)
     assert (engine.meter.load_seconds, engine.meter.busy_seconds) == (12.5, 0)
 
 
-def test_a_row_that_failed_keeps_what_it_used():
+def test_a_failed_row_keeps_its_charged_time():
     seconds = 1.0, 0.5, 0.25, 0.0  # to encode and to make its sequence, and to wait for each
     model = FakeModel(iter([*((second, None) for second in seconds), (4.0, ValueError("broken"))]))
     engine = engine_on(model)
@@ -185,13 +185,13 @@ def test_a_row_that_failed_keeps_what_it_used():
     assert row.gpu_seconds == 5.75
 
 
-def test_the_images_of_one_job_read_their_prompt_once():
+def test_the_images_of_one_job_encode_their_prompt_once():
     model = FakeModel()
     engine = engine_on(model)
     first, second = (engine.submit(request(prompt="a star", tenant="acme")) for _ in range(2))
     stranger = engine.submit(request(prompt="a star", tenant="other"))
     drain(engine)
     assert first.prompt_tokens == second.prompt_tokens == 7
-    # A caption is shared inside a tenant only: another's timing must not tell what was asked here.
+    # A caption is shared within a tenant only: otherwise timing would reveal that another tenant used a prompt.
     assert first.gpu_seconds == pytest.approx(stranger.gpu_seconds)
     assert second.gpu_seconds < first.gpu_seconds

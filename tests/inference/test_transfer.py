@@ -1,4 +1,4 @@
-"""Adapters come and pictures go over HTTP, through a storage that may be away, slow or wrong."""
+"""Adapters are downloaded and pictures uploaded over HTTP, from a storage that may be away, slow or wrong."""
 
 import hashlib
 import io
@@ -19,8 +19,8 @@ from inference.worker.outputs import encode_image, store_output
 
 
 @pytest.fixture(autouse=True)
-def short_patience(monkeypatch):
-    monkeypatch.setattr(transfer, "_PATIENCE_SECONDS", 1.0)
+def short_retries(monkeypatch):
+    monkeypatch.setattr(transfer, "_RETRY_SECONDS_MAX", 1.0)
     monkeypatch.setattr(transfer, "_DELAY_SECONDS_FIRST", 0.01)
 
 
@@ -37,8 +37,8 @@ def picture() -> Image.Image:
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
 def test_a_picture_is_stored_as_the_format_asked_for(storage, client, picture, output_format):
-    slot = UploadTarget(index=3, seed=9, url=storage.url("/out?signature=s"))
-    stored = store_output(client, slot, slot.url, picture, output_format=output_format, output_compression=80)
+    target = UploadTarget(index=3, seed=9, url=storage.url("/out?signature=s"))
+    stored = store_output(client, target, target.url, picture, output_format=output_format, output_compression=80)
     data = storage.objects["/out?signature=s"]
     assert Image.open(io.BytesIO(data)).format == output_format.upper()
     assert storage.content_types["/out?signature=s"] == f"image/{output_format}"
@@ -60,7 +60,7 @@ def test_an_upload_outlasts_a_storage_that_is_away_for_a_moment(storage, client)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_a_refused_upload_is_not_repeated_and_its_url_not_told(storage, client, status):
+def test_a_refused_upload_is_not_repeated_and_its_url_not_revealed(storage, client, status):
     storage.failures = [status]
     with pytest.raises(TransferError) as refused:
         transfer.upload(client, storage.url("/secret"), b"data", content_type="image/png")
@@ -76,14 +76,14 @@ def test_an_upload_never_takes_the_place_of_another(storage, client):
     assert storage.objects["/x"] == b"stored by the worker that was first"
 
 
-def test_patience_ends(client):
+def test_retries_end(client):
     with pytest.raises(TransferError) as lost:
         transfer.upload(client, "http://127.0.0.1:1/x", b"data", content_type="image/png")
     assert lost.value.code == "storage_unavailable"
 
 
 class Shelf:
-    """An adapter store on an empty folder, whose parser counts instead of reading tensors."""
+    """An adapter store on an empty folder, whose parser records hashes instead of reading tensors."""
 
     def __init__(self, folder, client, storage, **limits) -> None:
         self.folder, self.storage, self.parsed = folder, storage, []
@@ -115,7 +115,7 @@ def shelf(tmp_path, client, storage):
     return lambda **limits: Shelf(tmp_path / "adapters", client, storage, **limits)
 
 
-def test_an_adapter_is_fetched_once_and_kept_on_disk_for_the_next_process(shelf, storage):
+def test_an_adapter_is_fetched_once_and_cached_on_disk_for_the_next_process(shelf, storage):
     first = shelf()
     ref = first.ref("a", save({}))
     assert first.store.get(ref) is first.store.get(ref)
@@ -146,7 +146,7 @@ def test_a_fetch_outlasts_a_storage_that_is_away_for_a_moment(shelf, storage):
 
 
 @pytest.mark.parametrize("body", [b"dat", b"data and more", b"atad"])
-def test_a_body_that_is_not_what_was_announced_is_never_kept(shelf, body):
+def test_a_body_that_is_not_what_was_announced_is_never_stored(shelf, body):
     shelf = shelf()
     ref = shelf.ref("a", b"data")
     shelf.storage.objects["/a"] = body

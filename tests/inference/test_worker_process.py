@@ -1,4 +1,4 @@
-"""A worker process, a real Redis and a real storage: tasks in, pictures and reports out."""
+"""A worker process with a real Redis and a real storage takes tasks and produces pictures and reports."""
 
 import dataclasses
 import hashlib
@@ -32,6 +32,8 @@ from inference.contract import (
     report_from_json,
     reports_key,
 )
+from inference.worker import config
+from inference.worker.__main__ import main
 
 NAMESPACE = "easel-t-acme"
 
@@ -40,7 +42,7 @@ class WorkerProcess:
     """`easel-worker` as an operator starts it."""
 
     def __init__(
-        self, checkpoint: Path, redis_server, folder: Path, *, slots: int = 4, namespace: str = NAMESPACE
+        self, checkpoint: Path, redis_server, folder: Path, *, concurrency: int = 4, namespace: str = NAMESPACE
     ) -> None:
         self.redis = redis_server
         self.namespace = namespace
@@ -52,7 +54,7 @@ class WorkerProcess:
             "REDIS_URL": redis_server.url,
             "EASEL_POOL_NAMESPACE": namespace,
             "EASEL_WORKER_NAME": self.name,
-            "EASEL_WORKER_SLOTS": str(slots),
+            "EASEL_WORKER_CONCURRENCY": str(concurrency),
             "EASEL_ADAPTER_CACHE_DIR": str(folder / "adapters"),
             "EASEL_TORCH_THREADS": "1",
             "EASEL_STOP_GRACE_SECONDS": "2",
@@ -67,7 +69,7 @@ class WorkerProcess:
         self._app.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:"}
 
     def get(self, path: str) -> tuple[int, str]:
-        """What its own port answers."""
+        """Return the status and body of a GET on the worker's own port."""
         port = next(line["port"] for line in self.log() if line["event"] == "metrics_served")
         answer = httpx.get(f"http://127.0.0.1:{port}{path}")
         return answer.status_code, answer.text
@@ -142,7 +144,7 @@ def end_of(worker, eventually):
     return end_of
 
 
-def test_previews_are_stored_and_told_of_before_the_picture_is(worker, storage, new_task, end_of):
+def test_previews_are_stored_before_the_picture_is(worker, storage, new_task, end_of):
     urls = tuple(storage.url(f"/preview/{number}") for number in range(2))
     task = new_task(steps=6)
     task = dataclasses.replace(task, outputs=(dataclasses.replace(task.outputs[0], preview_urls=urls),))
@@ -206,7 +208,7 @@ def test_an_adapter_for_another_model_fails_the_attempt_for_good(storage, new_ta
         ({"output_format": "gif?"}, "internal_error", True),
     ],
 )
-def test_what_cannot_be_made_is_reported_with_its_reason(new_task, end_of, fields, code, retryable):
+def test_an_impossible_task_is_reported_with_its_reason(new_task, end_of, fields, code, retryable):
     end = end_of(new_task(**fields))
     assert (end.outcome, end.error_code, end.retryable) == ("failed", code, retryable)
     assert end.error_message
@@ -224,7 +226,7 @@ def test_a_message_that_is_no_task_is_reported_and_survived(worker, new_task, en
     assert end_of(new_task()).outcome == "succeeded"
 
 
-def test_a_beat_names_the_attempts_in_hand_and_what_the_device_did(worker, new_task, end_of, eventually):
+def test_a_beat_reports_live_attempts_and_device_time(worker, new_task, end_of, eventually):
     task = new_task(seeds=(1, 2), steps=2000)
     worker.send(task.to_dict())
 
@@ -245,7 +247,7 @@ def test_a_beat_names_the_attempts_in_hand_and_what_the_device_did(worker, new_t
     assert beat.attributed_seconds == pytest.approx(beat.busy_seconds, rel=1e-3)
 
 
-def test_an_expired_task_is_dropped_unread(worker, storage, new_task, end_of):
+def test_an_expired_task_is_dropped(worker, storage, new_task, end_of):
     late = new_task(expires_at=time.time() - 1)
     worker.send(late.to_dict())
     assert end_of(new_task()).outcome == "succeeded"
@@ -269,7 +271,7 @@ def test_a_storage_that_refuses_fails_the_attempt_for_now(storage, new_task, end
     assert (end.outcome, end.error_code, end.retryable) == ("failed", "storage_refused", True)
 
 
-def test_the_worker_outlives_redis_and_reports_what_ended_meanwhile(
+def test_the_worker_outlives_redis_and_reports_attempts_that_ended_meanwhile(
     worker, redis_server, storage, new_task, eventually
 ):
     running = new_task()
@@ -290,7 +292,7 @@ def test_the_worker_outlives_redis_and_reports_what_ended_meanwhile(
     assert worker.process.poll() is None
 
 
-def test_the_log_is_json_names_the_request_and_keeps_prompts_and_urls_to_itself(worker, new_task, end_of):
+def test_the_log_is_json_names_the_request_and_omits_prompts_and_urls(worker, new_task, end_of):
     task = new_task()
     end_of(task)
     lines = worker.log()
@@ -305,7 +307,7 @@ def test_the_log_is_json_names_the_request_and_keeps_prompts_and_urls_to_itself(
     assert "http://" not in text
 
 
-def test_the_metrics_say_what_the_device_did_for_whom(worker, storage, new_task, end_of, lora_tensors):
+def test_the_metrics_attribute_device_time_to_tenants(worker, storage, new_task, end_of, lora_tensors):
     end_of(new_task(tenant="globex", adapters=(adapter_at(storage, lora_tensors(8)),)))
     _, text = worker.get("/metrics")
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
@@ -314,7 +316,7 @@ def test_the_metrics_say_what_the_device_did_for_whom(worker, storage, new_task,
     assert float(values["easel_gpu_load_seconds_total"]) > 0
     assert {name.split("{")[0] for name, value in values.items() if float(value) > 0} >= {
         *(f"easel_worker_step_{what}_count" for what in ("rows", "tokens", "adapters", "seconds")),
-        *(f"easel_worker_{what}_seconds_count" for what in ("queue", "first_step", "image", "slot_load")),
+        *(f"easel_worker_{what}_seconds_count" for what in ("queue", "first_step", "image", "adapter_slot_load")),
         *("easel_worker_adapter_slots_total", "easel_worker_row_steps_total", "easel_worker_adapter_loads_total"),
     }
     assert abs(float(values["easel_gpu_attribution_drift_ratio"])) < 1e-3
@@ -329,7 +331,7 @@ def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(
     checkpoint, redis_server, tmp_path, new_task, eventually
 ):
     # A namespace of its own: the other tests' worker must not take these tasks.
-    worker = WorkerProcess(checkpoint, redis_server, tmp_path, slots=2, namespace="easel-t-globex")
+    worker = WorkerProcess(checkpoint, redis_server, tmp_path, concurrency=2, namespace="easel-t-globex")
     eventually(worker.beats, seconds=90)
     short, endless, queued = new_task(steps=3), new_task(steps=50_000), new_task()
     for task in (short, endless):
@@ -349,10 +351,14 @@ def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(
     assert redis_server.client.llen(f"{worker.namespace}:{QUEUE}") == 1
 
 
-def test_a_bad_variable_stops_the_start_with_its_name(tmp_path):
-    env = {"PATH": os.environ["PATH"], "REDIS_URL": "redis://x", "EASEL_WORKER_SLOTS": "many"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "inference.worker"], env=env, capture_output=True, text=True, check=False
-    )
-    assert ended.returncode == 1
-    assert "EASEL_WORKER_SLOTS='many'" in ended.stderr
+def test_a_bad_variable_stops_the_start_with_its_name(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"REDIS_URL": "redis://x", "EASEL_WORKER_CONCURRENCY": "many"})
+    # A text as its argument is printed to stderr, and makes the exit status 1.
+    with pytest.raises(SystemExit, match="EASEL_WORKER_CONCURRENCY='many'"):
+        main()
+
+
+def test_a_worker_without_the_demo_model_asks_for_a_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "_DEMO_CHECKPOINT", tmp_path / "not-installed")
+    with pytest.raises(config.ConfigError, match="EASEL_MODEL is required"):
+        config.WorkerConfig.from_env({"REDIS_URL": "redis://x"})

@@ -65,10 +65,10 @@ class CreditLimitForm(ActionForm):
     reason = forms.CharField(max_length=200, required=False, help_text="Stored in the audit log.")
 
     def prepare(self) -> None:
-        from billing.ledger import ledger
+        from billing.ledger.accounts import balance_of
         from billing.money import from_micros
 
-        self.fields["amount"].initial = from_micros(ledger.balance_of(self.row).limit)
+        self.fields["amount"].initial = from_micros(balance_of(self.row).limit)
 
 
 class BudgetForm(ActionForm):
@@ -134,7 +134,8 @@ def _grant(
     reason: str,
     token: uuid.UUID,
 ) -> Done:
-    from billing.ledger import ledger
+    from billing.ledger.accounts import balance_of
+    from billing.ledger.postings import credit_grant
     from billing.models import CreditGrant
     from billing.money import format_micros, to_micros
 
@@ -142,7 +143,7 @@ def _grant(
         raise GrantInvalid(f"{expires.isoformat()} is over: choose a later time", param="expires")
     category = CreditGrant.Category.PROMOTIONAL if promotional else CreditGrant.Category.PAID
     priority = 50 if priority is None else priority
-    granted = ledger.grant(
+    granted = credit_grant(
         tenant=tenant,
         amount_micros=to_micros(amount),
         reference=token,
@@ -156,7 +157,7 @@ def _grant(
         return Done(message="This form was sent before: the credit was granted then, once.")
     details = {"amount": _plain(amount), "currency": tenant.currency, "category": category, "priority": priority}
     details |= {"expires_at": expires and expires.isoformat(), "reason": reason}
-    available = format_micros(ledger.balance_of(tenant).available, tenant.currency)
+    available = format_micros(balance_of(tenant).available, tenant.currency)
     until = f"; what is left of it on {expires:%Y-%m-%d %H:%M %Z} is lost" if expires else ""
     return Done(
         message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, tenant=tenant, details=details
@@ -175,7 +176,7 @@ def _adjust(
     charge: uuid.UUID | None,
     token: uuid.UUID,
 ) -> Done:
-    from billing.ledger.adjustments import adjustment_make, charge_get
+    from billing.invoices.adjustments import adjustment_make, charge_get
     from billing.money import format_micros, to_micros
 
     signed = amount if direction == "debit" else -amount
@@ -210,7 +211,7 @@ def _signed(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uuid.UUID) -> Done:
-    from billing.ledger.adjustments import write_off
+    from billing.invoices.adjustments import write_off
     from billing.money import format_micros
 
     made = write_off(tenant=tenant, reason=reason, author=actor, reference=token, now=now)
@@ -226,17 +227,17 @@ def _write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uu
 
 
 def _owes(tenant: Any) -> bool:
-    from billing.ledger import ledger
+    from billing.ledger.accounts import balance_of
 
-    return ledger.balance_of(tenant).owed > 0
+    return balance_of(tenant).owed > 0
 
 
 def _credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, reason: str) -> Done:
-    from billing.ledger import ledger
+    from billing.ledger.accounts import balance_of, credit_limit_set
     from billing.money import format_micros, to_micros
 
-    ledger.credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
-    available = format_micros(ledger.balance_of(tenant).available, tenant.currency)
+    credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
+    available = format_micros(balance_of(tenant).available, tenant.currency)
     return Done(
         message=f"{tenant.slug} can spend {available}",
         subject=tenant.slug,

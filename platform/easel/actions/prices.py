@@ -183,10 +183,10 @@ def _this_minute_is_now(effective_at: datetime | None, now: datetime) -> datetim
 
 
 def _book_details(book: Any, rates: Sequence[Any]) -> dict[str, Any]:
-    from billing.pricing.price_books import prices_said
+    from billing.pricing.price_books import rates_details
 
     details = {"effective_at": book.effective_at.isoformat(), "bills_stopped_work": book.bills_stopped_work}
-    return {**details, **prices_said(rates)}
+    return {**details, **rates_details(rates)}
 
 
 def _is_newest_of_list(book: Any) -> bool:
@@ -205,7 +205,7 @@ def _make_contract(
     ends_at: datetime | None,
     prices: Any,
 ) -> Done:
-    from billing.pricing.contracts import contract_make, minimum_of, terms_said
+    from billing.pricing.contracts import contract_details, contract_make, minimum_of
     from billing.pricing.price_books import price_book_publish
     from core.audit import audit_record
 
@@ -234,7 +234,7 @@ def _make_contract(
         message=f"{tenant.slug} has a contract from {made.starts_at.isoformat()}",
         subject=tenant.slug,
         tenant=tenant,
-        details=terms_said(made),
+        details=contract_details(made),
     )
 
 
@@ -247,7 +247,7 @@ def _percent(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime | None) -> Done:
-    from billing.pricing.contracts import contract_end, terms_said
+    from billing.pricing.contracts import contract_details, contract_end
 
     ended = contract_end(tenant=tenant, ends_at=ends_at, now=now)
     assert ended.ends_at is not None
@@ -255,7 +255,7 @@ def _end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime |
         message=f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}",
         subject=tenant.slug,
         tenant=tenant,
-        details=terms_said(ended),
+        details=contract_details(ended),
     )
 
 

@@ -167,7 +167,8 @@ def _add_version(
     precision: str,
 ) -> Done:
     from easel.actions.subjects import pool_named, version_named
-    from easel.catalog.versions import VersionLimits, version_register
+    from easel.catalog.versions import VersionLimits
+    from easel.serving.versions import version_register
 
     newest = version_named(model.name)
     serves = pool_named(pool) if pool else newest.pool
@@ -198,7 +199,7 @@ def _add_version(
 
 
 def _retire_version(version: Any, actor: str, now: datetime) -> Done:
-    from easel.catalog.versions import version_retire
+    from easel.serving.versions import version_retire
 
     version_retire(version, now=now)
     return Done(message=f"{version.label} is retired.", subject=version.label)
@@ -307,7 +308,7 @@ def _set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) -
 
 
 def _retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
-    from easel.catalog.adapters import adapter_retire
+    from easel.serving.experiments import adapter_retire
 
     adapter_retire(tenant=adapter.tenant, name=adapter.name, now=now)
     return Done(

@@ -26,8 +26,8 @@ class CorrectionForm(ActionForm):
     )
 
     def prepare(self) -> None:
+        from billing.invoices.corrections import quantity_of
         from billing.models import UsageRecord
-        from billing.usage.corrections import quantity_of
 
         if isinstance(self.row, UsageRecord):
             del self.fields["record"]
@@ -84,17 +84,17 @@ def _correct(
     token: uuid.UUID,
     record: Any = None,
 ) -> Done:
-    from billing.invoices.credit_notes import usage_put_right
+    from billing.invoices.corrections import quantity_of
+    from billing.invoices.credit_notes import usage_correct
     from billing.invoices.documents import title_of
     from billing.money import EXACT, format_micros
-    from billing.usage.corrections import quantity_of
 
     record = record or row
     if quantity is None:
         assert difference is not None  # by the form
         quantity = EXACT.add(quantity_of(record), difference)
     # The verb writes the audit record itself, with the difference that it charged.
-    made, note = usage_put_right(record=record, key=token, quantity=quantity, reason=reason, author=actor, now=now)
+    made, note = usage_correct(record=record, key=token, quantity=quantity, reason=reason, author=actor, now=now)
     charged = sum(charge.amount_micros for charge in made.charges.all())
     money = format_micros(charged, record.tenant.currency)
     noted = f"; it is on {title_of(note)}, since the month's statement is final" if note else ""

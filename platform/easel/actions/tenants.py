@@ -80,7 +80,7 @@ def _create(
 ) -> Done:
     from django.conf import settings
 
-    from billing.ledger import ledger
+    from billing.ledger.postings import credit_grant
     from billing.money import to_micros
     from tenants.accounts import project_create, tenant_create
     from tenants.keys import key_issue
@@ -89,7 +89,7 @@ def _create(
     for project in projects:
         project_create(tenant=tenant, slug=project, now=now)
     if credit is not None:
-        ledger.grant(tenant=tenant, amount_micros=to_micros(credit), reference=uuid.uuid4(), now=now)
+        credit_grant(tenant=tenant, amount_micros=to_micros(credit), reference=uuid.uuid4(), now=now)
     secret = ""
     if with_key:
         _, secret = key_issue(project=first, pepper=settings.EASEL.secret_key, now=now, name="first")

@@ -16,6 +16,8 @@ from easel.api.openapi import answers
 from easel.api.rendering import adapter_json
 from easel.api.serializers import AdapterUploadInput
 from easel.catalog import adapters
+from easel.serving.experiments import adapter_retire
+from easel.serving.routing import main_version
 from tenants.models import Scope
 
 
@@ -37,7 +39,7 @@ class Adapters(APIView):
             project=caller(request).project,
             name=given["name"],
             data=given["file"].read(),
-            model_name=given.get("model"),
+            base=main_version(given.get("model")),
             bytes_max=settings.EASEL.adapter_bytes_max,
             rank_max=settings.EASEL.adapter_rank_max,
             now=clock.now(),
@@ -60,6 +62,4 @@ class AdapterDetail(APIView):
 
     @extend_schema(operation_id="adapters_retire", responses=answers(schemas.ADAPTER))
     def delete(self, request: Request, name: str) -> Response:
-        return Response(
-            adapter_json(adapters.adapter_retire(tenant=caller(request).tenant, name=name, now=clock.now()))
-        )
+        return Response(adapter_json(adapter_retire(tenant=caller(request).tenant, name=name, now=clock.now())))

@@ -11,12 +11,12 @@ from rest_framework.views import APIView
 
 from billing.budgets.budgets import (
     BudgetInvalid,
-    BudgetStanding,
+    BudgetStatus,
     budget_remove,
-    budget_standing,
+    budget_status,
     budgets_of,
 )
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_of
 from billing.models import CreditGrant
 from billing.money import money_json
 from core import clock
@@ -59,7 +59,7 @@ class Budgets(APIView):
     def get(self, request: Request) -> Response:
         """Your budgets and how they stand this month."""
         found = budgets_of(caller(request).tenant, now=clock.now())
-        return Response({"object": "list", "data": [budget_json(standing) for standing in found]})
+        return Response({"object": "list", "data": [budget_json(status) for status in found]})
 
     @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(money_schemas.BUDGET))
     def put(self, request: Request) -> Response:
@@ -81,7 +81,7 @@ class Budgets(APIView):
             _record(
                 request, "budget.set", budget, {"amount_micros": budget.amount_micros, "hard_stop": budget.hard_stop}
             )
-        return Response(budget_json(budget_standing(tenant=tenant, budget_id=budget.pk, now=now)))
+        return Response(budget_json(budget_status(tenant=tenant, budget_id=budget.pk, now=now)))
 
 
 class BudgetDetail(APIView):
@@ -92,7 +92,7 @@ class BudgetDetail(APIView):
         """Takes a budget away, with what it has counted."""
         tenant = caller(request).tenant
         with transaction.atomic():
-            before = budget_standing(tenant=tenant, budget_id=budget_id, now=clock.now())
+            before = budget_status(tenant=tenant, budget_id=budget_id, now=clock.now())
             budget_remove(tenant=tenant, budget_id=budget_id)
             _record(request, "budget.remove", before.budget, {})
         return Response(budget_json(before))
@@ -100,13 +100,13 @@ class BudgetDetail(APIView):
 
 def balance_json(tenant: Tenant) -> dict[str, Any]:
     """Amounts by `money_json`; grants in the order in which they are spent."""
-    standing = ledger.balance_of(tenant)
+    balance = balance_of(tenant)
     amounts = {
-        "available": standing.available,
-        "credit": standing.credit,
-        "held": standing.held,
-        "owed": standing.owed,
-        "credit_limit": standing.limit,
+        "available": balance.available,
+        "credit": balance.credit,
+        "held": balance.held,
+        "owed": balance.owed,
+        "credit_limit": balance.limit,
     }
     return {
         "object": "balance",
@@ -126,8 +126,8 @@ def balance_json(tenant: Tenant) -> dict[str, Any]:
     }
 
 
-def budget_json(standing: BudgetStanding) -> dict[str, Any]:
-    budget = standing.budget
+def budget_json(status: BudgetStatus) -> dict[str, Any]:
+    budget = status.budget
     return {
         "id": str(budget.pk),
         "object": "budget",
@@ -135,11 +135,11 @@ def budget_json(standing: BudgetStanding) -> dict[str, Any]:
         "api_key": budget.api_key.key_id if budget.api_key else None,
         "amount": money_json(budget.amount_micros, budget.currency),
         "hard_stop": budget.hard_stop,
-        "spent": money_json(standing.spent_micros, budget.currency),
-        "held": money_json(standing.held_micros, budget.currency),
-        "remaining": money_json(standing.left_micros, budget.currency),
-        "thresholds_reached": list(standing.crossed),
-        "resets_at": standing.resets_at,
+        "spent": money_json(status.spent_micros, budget.currency),
+        "held": money_json(status.held_micros, budget.currency),
+        "remaining": money_json(status.left_micros, budget.currency),
+        "thresholds_reached": list(status.crossed),
+        "resets_at": status.resets_at,
     }
 
 

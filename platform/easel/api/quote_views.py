@@ -12,9 +12,9 @@ from easel.api.authentication import caller
 from easel.api.openapi import answers
 from easel.api.rate_limit import RequestsPerMinute
 from easel.api.serializers import ImagesInput
-from easel.jobs.admission import Limits
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
+from easel.jobs.spec import Limits
 from tenants.models import Scope
 
 

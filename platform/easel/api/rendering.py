@@ -15,7 +15,6 @@ from billing.money import money_json
 from billing.usage.queries import JobCost, job_costs
 from easel.api.rate_limit import Bucket, look
 from easel.catalog.models import Adapter, ModelVersion
-from easel.jobs.admission import Spec
 from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import (
     Attempt,
@@ -24,6 +23,7 @@ from easel.jobs.models import (
     Output,
     State,
 )
+from easel.jobs.spec import Spec
 from easel.jobs.storage_keys import preview_key
 from easel.serving.experiment_report import ArmReport
 from easel.serving.models import Arm, Experiment, Rollout

@@ -11,7 +11,7 @@ from rest_framework.exceptions import ErrorDetail
 
 from billing.money import AMOUNT_MICROS_MAX
 from easel.api.errors import UnsupportedParameter
-from easel.jobs.admission import SEED_MAX, RequestedAdapter, Spec
+from easel.jobs.spec import SEED_MAX, RequestedAdapter, Spec
 from easel.reporting.costs import GROUPS_MAX
 from easel.serving.experiments import ArmPlan
 from easel.serving.tiers import Quality

@@ -13,39 +13,41 @@ from django.http import HttpRequest, HttpResponseBase
 from rest_framework.request import Request
 
 from core import clock
-from core.idempotency import Outcome, idempotent
+from core.idempotency import Outcome, idempotent, outcome_find
 from core.revision import optimistic
 from core.threads import SHORT, threaded
 from easel.api.authentication import caller
 from easel.api.errors import Unavailable, refusal_json
-from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.admission import job_prepared
 from easel.jobs.models import Job
+from easel.jobs.spec import Limits, Spec
 
 log = structlog.get_logger()
 
 
 def submit(request: Request, spec: Spec, endpoint: str) -> tuple[Outcome, Job | None]:
-    """Admits a generation, once per Idempotency-Key; the job unless it was admitted before."""
-    limits = Limits.of(settings.EASEL)
-    now = clock.now()
-    job: Job | None = None
-
-    def make() -> UUID:
-        nonlocal job
-        job = job_submit(
-            api_key=caller(request),
-            spec=spec,
-            limits=limits,
-            job_id=uuid.uuid4(),
-            request_id=request._request.request_id,  # type: ignore[attr-defined]
-            now=now,
-        )
-        return job.id
-
+    """Admit a request at most once per Idempotency-Key. Returns no job if an earlier request made it."""
+    tenant, now, job = caller(request).tenant, clock.now(), None
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
-    outcome = idempotent(
-        tenant=caller(request).tenant, endpoint=endpoint, key=key, body=request.data, now=now, make=make
+    # A replay is found before the request is checked again: by now its model may be gone.
+    if replayed := outcome_find(tenant=tenant, endpoint=endpoint, key=key, body=request.data):
+        return replayed, None
+    prepared = job_prepared(
+        api_key=caller(request),
+        spec=spec,
+        limits=Limits.of(settings.EASEL),
+        job_id=uuid.uuid4(),
+        request_id=request._request.request_id,  # type: ignore[attr-defined]
+        now=now,
     )
+    with prepared as admit:
+
+        def make() -> UUID:
+            nonlocal job
+            job = admit()
+            return job.id
+
+        outcome = idempotent(tenant=tenant, endpoint=endpoint, key=key, body=request.data, now=now, make=make)
     return outcome, job
 
 

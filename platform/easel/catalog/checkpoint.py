@@ -1,4 +1,4 @@
-"""What the control plane knows of a checkpoint without loading it: the modules that an adapter may change."""
+"""Reads from a checkpoint's configuration, without loading weights, the modules that an adapter may change."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def lora_targets(checkpoint: str) -> dict[str, list[int]]:
-    """Shapes [out, in] of the linear modules of the transformer, from its `transformer/config.json` alone.
+    """Shapes [out, in] of the transformer's linear modules by name, from `transformer/config.json`.
 
-    A folder is read; anything else is a hub id, whose config file is fetched. Raises `FileNotFoundError` for a
-    folder without one and `ValueError` for another class than `ZImageTransformer2DModel`.
+    `checkpoint` is a folder or else a Hugging Face id, whose config file is downloaded. Raises `FileNotFoundError` for
+    a folder without that file, and `ValueError` for a transformer of another class than `ZImageTransformer2DModel`.
     """
     config = json.loads(_config_path(checkpoint).read_text())
     if config["_class_name"] != "ZImageTransformer2DModel":
@@ -18,7 +18,7 @@ def lora_targets(checkpoint: str) -> dict[str, list[int]]:
 
 
 def zimage_targets(config: dict[str, Any]) -> dict[str, list[int]]:
-    """The table for a Z-Image transformer of this configuration (module names and shapes as in diffusers 0.42)."""
+    """Shapes [out, in] by module name for a Z-Image transformer of this configuration, as diffusers 0.42 builds it."""
     dim = config["dim"]
     condition = min(dim, 256)  # the width of the timestep embedding
     hidden = int(dim / 3 * 8)
@@ -58,6 +58,6 @@ def _config_path(checkpoint: str) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"{checkpoint} has no transformer/config.json: not a diffusers checkpoint")
         return path
-    from huggingface_hub import hf_hub_download  # of the worker's extras: a hub id needs the hub
+    from huggingface_hub import hf_hub_download  # installed with the worker's extras only
 
     return Path(hf_hub_download(checkpoint, "transformer/config.json"))

@@ -1,14 +1,14 @@
-"""Reads a LoRA file of any known format into one canonical table, or refuses it with the reason.
+"""Converts a LoRA file of any known format to one canonical form, or refuses it and says why.
 
-A serving library that meets keys it doesn't know tends to load the rest and say so in a log line; the tenant then
-pays for a wrong image. Here every key of the file is understood or the file is refused, away from the serving
-model. The canonical file holds, for each module it changes:
+A serving library that finds an unknown key tends to load the rest and to log a warning; the tenant then pays for a
+wrong image. Here a file is refused, at upload, unless every key is understood. Workers load the canonical form only.
+It has, for each module that the adapter changes:
 
     <module>.lora_A.weight  [rank, in]
     <module>.lora_B.weight  [out, rank]
-    <module>.alpha          float32 []        the change of the weight is  alpha / rank * B @ A
+    <module>.alpha          float32 []        the weight changes by alpha / rank * B @ A
 
-Weights keep their type and bits. Formats: diffusers (`transformer.`), ai-toolkit and ComfyUI (`diffusion_model.`),
+Weights are copied bit by bit. Formats: diffusers (`transformer.`), ai-toolkit and ComfyUI (`diffusion_model.`),
 PEFT (`base_model.model.`), DiffSynth and bare module names, kohya and musubi (`lora_unet_`, underscores for dots),
 with `lora_A/lora_B`, `lora_down/lora_up` or `lora.down/lora.up`, attention split or fused as `qkv` and `out`.
 """
@@ -43,7 +43,7 @@ UNSUPPORTED = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_": "
 
 
 class AdapterRefused(DomainError):
-    """The adapter file can't be used."""
+    """The adapter file can't be used; the code and the message say why."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message, param="file")
@@ -74,7 +74,7 @@ class Tensor:
 
 @dataclass(slots=True)
 class CanonicalAdapter:
-    """What an adapter changes: module -> (A, B, alpha)."""
+    """An adapter's changes, as (A, B, alpha) by module."""
 
     modules: dict[str, tuple[Tensor, Tensor, float]] = field(default_factory=dict)
 
@@ -111,7 +111,7 @@ def canonical(data: bytes, *, targets: Mapping[str, list[int]], rank_max: int) -
         _check(module, a, b, targets[module], rank_max)
         if "alpha" in found:
             if prod(found["alpha"].shape) != 1:
-                raise AdapterRefused("adapter_wrong_shape", f"{module}: alpha is one number")
+                raise AdapterRefused("adapter_wrong_shape", f"{module}: alpha must be one number")
             alpha = found["alpha"].scalar()
         else:
             alpha = alpha_default if alpha_default is not None else float(a.shape[0])
@@ -127,13 +127,13 @@ def _read(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
             "adapter_is_pickle", "this is a pickled checkpoint, which can run code: save it as safetensors"
         )
     if len(data) < 8:
-        raise AdapterRefused("adapter_file_invalid", "the file is empty or cut off: upload a safetensors file")
+        raise AdapterRefused("adapter_file_invalid", "the file is empty or truncated: upload a safetensors file")
     try:
         raw = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     except (SafetensorError, ValueError) as error:
         raise AdapterRefused(
-            "adapter_file_invalid", f"not a whole safetensors file (cut off or damaged): {error}"
+            "adapter_file_invalid", f"not a valid safetensors file (truncated or damaged): {error}"
         ) from error
     tensors = {}
     for name, info in raw:
@@ -143,25 +143,27 @@ def _read(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
             )
         tensors[name] = Tensor(info["dtype"], tuple(info["shape"]), bytes(info["data"]))
     if not tensors:
-        raise AdapterRefused("adapter_incomplete", "the file holds no weights")
+        raise AdapterRefused("adapter_incomplete", "the file contains no weights")
     return tensors, header.get("__metadata__") or {}
 
 
 def _write(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file (an eight-byte length, a JSON header, the data), which the library writes from numpy or
-    torch only, and numpy has no bfloat16."""
+    """A safetensors file: an eight-byte length, a JSON header, the data.
+
+    The library writes numpy and torch arrays only, and numpy has no bfloat16.
+    """
     header, offset = {}, 0
     for name, tensor in tensors.items():
         end = offset + len(tensor.data)
         header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the data begins at a multiple of eight
+    text += b" " * (-len(text) % 8)  # the format wants the data to begin at a multiple of eight
     return b"".join((struct.pack("<Q", len(text)), text, *(tensor.data for tensor in tensors.values())))
 
 
 def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) -> dict[str, dict[str, Tensor]]:
-    """Groups every tensor under the module it changes as `A`, `B` or `alpha`."""
+    """Groups tensors by the module that they change, as `A`, `B` or `alpha`."""
     flat = {name.replace(".", "_"): name for name in _with_fused(targets)}
     parts: dict[str, dict[str, Tensor]] = {}
     unknown: list[str] = []
@@ -175,12 +177,12 @@ def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) 
             continue
         for target, piece in _unfuse(module, part, tensor, targets).items():
             if part in parts.setdefault(target, {}):
-                raise AdapterRefused("adapter_keys_not_understood", f"{_quoted(key)} is given twice")
+                raise AdapterRefused("adapter_keys_not_understood", f"{_quoted(key)} occurs twice")
             parts[target][part] = piece
     if not parts:
         raise AdapterRefused(
             "adapter_wrong_base",
-            f"no weight belongs to this model (the first is {_quoted(unknown[0])}): it was made for another base",
+            f"no weight belongs to this model (the first key is {_quoted(unknown[0])}): it is for another base model",
         )
     if unknown:
         named = ", ".join(_quoted(key) for key in unknown[:5])
@@ -215,7 +217,7 @@ def _split(key: str, flat: Mapping[str, str]) -> tuple[str, str | None]:
 
 
 def _unfuse(module: str, part: str, tensor: Tensor, targets: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """The separate modules of a fused `qkv` or of `out`; A and alpha are shared, B is cut by rows."""
+    """Splits a tensor of a fused `qkv` module: its parts share A and alpha, and B is cut by rows. Renames `out`."""
     if module in targets:
         return {module: tensor}
     stem = module.rpartition(".")[0]
@@ -248,7 +250,7 @@ def _check(module: str, a: Tensor, b: Tensor, target: list[int], rank_max: int) 
 
 
 def _metadata_alpha(metadata: Mapping[str, str]) -> float | None:
-    """`lora_alpha` of the PEFT configuration that diffusers writes beside the weights, if it is there."""
+    """`lora_alpha` of the PEFT configuration that diffusers writes into the file's metadata, or None."""
     try:
         config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What can be called: pools of workers, models and their versions, tenants' LoRA adapters and their versions."""
+"""Pools of workers, models and their versions, tenants' LoRA adapters and their versions."""
 
 import uuid
 
@@ -9,15 +9,15 @@ from tenants.models import SLUG, Tenant
 
 
 class Precision(models.TextChoices):
-    """How a worker keeps the weights."""
+    """Number format of a worker's weights."""
 
-    NONE = "none", "as the checkpoint is"
-    INT8 = "int8", "integers of eight bits"
-    FP8 = "fp8", "floats of eight bits"
+    NONE = "none", "unquantised, as in the checkpoint"
+    INT8 = "int8", "8-bit integers"
+    FP8 = "fp8", "8-bit floats"
 
 
 class PoolTier(models.TextChoices):
-    """What a pool is for."""
+    """Requests that a pool is for."""
 
     FAST = "fast", "small images and low quality"
     HD = "hd", "large images and high quality"
@@ -26,23 +26,22 @@ class PoolTier(models.TextChoices):
 class Pool(models.Model):
     """A set of identical workers with a Redis namespace of its own.
 
-    One that holds a `checkpoint` at a `precision` takes the jobs of every version with those weights: a dedicated one
-    all of its `tenant`, one of a tier those of its `tier`. The others serve the versions that name them.
+    A dedicated pool (with a `tenant`) and a tier's pool (with a `tier`) hold a `checkpoint` at a `precision` and take
+    the jobs of every version with those weights: all jobs of the tenant, or those of the tier. A shared pool has
+    neither and serves the versions that name it.
     """
 
     slug = models.CharField(max_length=40, unique=True)
-    namespace = models.CharField(max_length=60, unique=True, help_text="Prefix of every Redis key of the pool.")
+    namespace = models.CharField(max_length=60, unique=True, help_text="Prefix of all Redis keys of the pool.")
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="pools")
     tier = models.CharField(
-        max_length=4, choices=PoolTier, blank=True, db_default="", help_text="Empty: what no other pool is for."
+        max_length=4, choices=PoolTier, blank=True, db_default="", help_text="Empty for shared and dedicated pools."
     )
-    checkpoint = models.CharField(
-        max_length=500, blank=True, help_text="What the workers of a dedicated pool, or one of a tier, hold."
-    )
+    checkpoint = models.CharField(max_length=500, blank=True, help_text="Weights of a dedicated or a tier's pool.")
     precision = models.CharField(max_length=10, choices=Precision, default=Precision.NONE)
     gpu_class = models.CharField(max_length=40)
     gpu_hour_cost = models.DecimalField(
-        max_digits=12, decimal_places=6, default=0, help_text="What the provider asks for an hour of one GPU, in USD."
+        max_digits=12, decimal_places=6, default=0, help_text="The provider's price of one GPU hour, in USD."
     )
     created_at = models.DateTimeField()
 
@@ -68,12 +67,12 @@ class Pool(models.Model):
 
 
 class Worker(models.Model):
-    """A worker process as its beats describe it; the seconds are totals since it started."""
+    """A worker process, as its latest beat describes it; the seconds are totals since it started."""
 
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="workers")
     name = models.CharField(max_length=100)
     gpu_class = models.CharField(max_length=40)
-    slots = models.PositiveIntegerField(help_text="Attempts it takes at once.")
+    concurrency = models.PositiveIntegerField(help_text="Attempts that the worker runs at once.")
     model_version = models.CharField(max_length=200)
     started_at = models.DateTimeField()
     beat_at = models.DateTimeField()
@@ -86,14 +85,14 @@ class Worker(models.Model):
 
 
 class WorkerDay(models.Model):
-    """What a pool's workers of one name did on one day (UTC), added up from beat to beat: idle is up less the rest."""
+    """Totals of a pool's workers of one name on one day (UTC). Idle time is `up_seconds` less busy and load seconds."""
 
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="worker_days")
     worker = models.CharField(max_length=100)
     day = models.DateField()
     gpu_class = models.CharField(max_length=40)
     up_seconds = models.FloatField(default=0)
-    metered_seconds = models.FloatField(default=0, help_text="Of a dedicated pool's up_seconds, what is metered.")
+    metered_seconds = models.FloatField(default=0, help_text="Metered part of a dedicated pool's up_seconds.")
     busy_seconds = models.FloatField(default=0)
     attributed_seconds = models.FloatField(default=0)
     load_seconds = models.FloatField(default=0)
@@ -101,7 +100,7 @@ class WorkerDay(models.Model):
         max_digits=24,
         decimal_places=15,
         default=0,
-        help_text="Of the time up, in USD, at what the pool cost while it passed.",
+        help_text="Cost of the up time in USD, at the pool's cost of that moment.",
     )
 
     class Meta:
@@ -109,7 +108,7 @@ class WorkerDay(models.Model):
 
 
 class Model(models.Model):
-    """An alias that requests call; its routes say which versions serve it, and how much of it each."""
+    """A name that requests use; its routes (`easel.serving`) say which versions serve what share of the callers."""
 
     name = models.CharField(max_length=100, unique=True)
     is_default = models.BooleanField(default=False, help_text="Serves requests that name no model.")
@@ -129,27 +128,29 @@ def version_label(model_name: str, number: int) -> str:
 
 
 class ModelVersion(models.Model):
-    """A checkpoint with its precision, limits and defaults, served by one pool."""
+    """A checkpoint with a precision, limits and defaults; `pool` serves it unless another pool holds its weights."""
 
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
-    checkpoint = models.CharField(max_length=500, help_text="A folder or a hub id, in diffusers' layout.")
+    checkpoint = models.CharField(max_length=500, help_text="A folder or a Hugging Face id, in diffusers' layout.")
     precision = models.CharField(max_length=10, choices=Precision, default=Precision.NONE)
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="model_versions")
     steps_default = models.PositiveSmallIntegerField(default=8)
     steps_max = models.PositiveSmallIntegerField(default=50)
-    side_min = models.PositiveIntegerField(help_text="Least width and height in pixels.")
-    side_max = models.PositiveIntegerField(help_text="Greatest width and height in pixels.")
+    side_min = models.PositiveIntegerField(help_text="Minimum of width and height in pixels.")
+    side_max = models.PositiveIntegerField(help_text="Maximum of width and height in pixels.")
     size_default = models.CharField(max_length=11)
     fast_image_units_max = models.DecimalField(
-        max_digits=9, decimal_places=4, help_text="The largest image that is of the fast tier, unless quality says so."
+        max_digits=9,
+        decimal_places=4,
+        help_text="Largest image of the fast tier, if quality names no tier.",
     )
     gpu_seconds_bound = models.DecimalField(
         max_digits=12,
         decimal_places=6,
-        help_text="GPU seconds that one image unit may take per step at most; what holds are priced by.",
+        help_text="Upper bound of GPU seconds per image unit and step; holds are priced by it.",
     )
-    lora_targets = models.JSONField(help_text="Shape [out, in] of each module that an adapter may change.")
+    lora_targets = models.JSONField(help_text="Shapes [out, in] of the modules that an adapter may change.")
     created_at = models.DateTimeField()
     retired_at = models.DateTimeField(null=True, blank=True)
 
@@ -169,12 +170,12 @@ class ModelVersion(models.Model):
 
     @property
     def label(self) -> str:
-        """`name@number`, as logs and usage records name it."""
+        """`name@number`, the version's name in logs and usage records."""
         return version_label(self.model.name, self.number)
 
 
 class Adapter(models.Model):
-    """A tenant's LoRA under a name; requests use its newest version."""
+    """A tenant's LoRA adapter; requests use its newest version."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="adapters")
@@ -194,16 +195,16 @@ class Adapter(models.Model):
 
 
 class AdapterVersion(models.Model):
-    """An adapter's weights as they are served, in canonical form and named by their content."""
+    """An adapter's weights in canonical form; the storage key is derived from their hash."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     adapter = models.ForeignKey(Adapter, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
-    upload_sha256 = models.CharField(max_length=64, help_text="Of the file as it was uploaded.")
-    sha256 = models.CharField(max_length=64, help_text="Of the canonical file.")
+    upload_sha256 = models.CharField(max_length=64, help_text="Hash of the uploaded file.")
+    sha256 = models.CharField(max_length=64, help_text="Hash of the canonical file.")
     size_bytes = models.BigIntegerField()
     rank_max = models.PositiveIntegerField()
-    modules = models.PositiveIntegerField(help_text="How many modules it changes.")
+    modules = models.PositiveIntegerField(help_text="Number of modules that the adapter changes.")
     storage_key = models.CharField(max_length=300)
     created_at = models.DateTimeField()
 

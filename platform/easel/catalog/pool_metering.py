@@ -1,7 +1,7 @@
-"""Meters dedicated pools: what their tenants pay for the time that workers are up, idle ones too.
+"""Meters dedicated pools: their tenants pay for the time that workers are up, whether busy or idle.
 
-A day (UTC) of a worker is metered once it is over, to the microsecond. What is told of it later (a report that waited
-for hours) is metered then, as a record of its own. Where nobody prices `pool_second` nothing is charged.
+A worker's day (UTC) is metered once it is over, exact to the microsecond. Up time that a late beat adds to a metered
+day becomes another usage record. A tenant whose price book has no price for `pool_second` is charged nothing.
 """
 
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,21 +16,21 @@ from billing.usage.metering import usage_meter
 from easel.catalog.models import WorkerDay
 from tenants.models import Project, Tenant
 
-# By then the last beat before midnight is here.
+# A day is metered this long after midnight, when its last beat has arrived.
 SETTLING = timedelta(hours=1)
 _MICROSECOND = Decimal("1e-6")
 _INSTANT = timedelta(microseconds=1)
 
 
 def pool_days_due(*, now: datetime) -> list[int]:
-    """Days of dedicated pools' workers that are over and not metered, or not to their end."""
+    """Ids of dedicated pools' worker days that are over and have up time that isn't metered yet."""
     over = WorkerDay.objects.filter(day__lt=_settled(now), up_seconds__gt=F("metered_seconds"))
     return list(over.exclude(pool__tenant=None).order_by("day", "pk").values_list("pk", flat=True))
 
 
 @transaction.atomic
 def pool_day_meter(*, day_id: int, now: datetime) -> bool:
-    """Meters what is left of a worker's day, and charges it by the prices of the day's end; False if nothing is."""
+    """Meters the rest of a worker's day and charges it by the prices of the day's end; False if there is none."""
     day = WorkerDay.objects.select_for_update(of=("self",)).select_related("pool__tenant").get(pk=day_id)
     metered, up = _exact(day.metered_seconds), _exact(day.up_seconds)
     tenant = day.pool.tenant
@@ -60,6 +60,6 @@ def _exact(seconds: float) -> Decimal:
 
 
 def _project(tenant: Tenant) -> Project:
-    """What a pool's cost belongs to: the project `default`, or the tenant's first."""
+    """The project that bears a pool's cost: `default`, or else the tenant's first."""
     projects = Project.objects.filter(tenant=tenant).select_related("tenant").order_by("created_at", "pk")
     return projects.filter(slug="default").first() or projects[0]

@@ -1,4 +1,4 @@
-"""Makes pools of workers: shared ones, and tenants' own."""
+"""Creates pools of workers: shared pools, a tier's pools, and tenants' dedicated pools."""
 
 import re
 from datetime import datetime
@@ -14,10 +14,9 @@ from tenants.models import SLUG, Tenant
 def dedicated_pool_create(
     *, tenant: Tenant, version: ModelVersion, gpu_class: str, gpu_hour_cost: Decimal = Decimal(0), now: datetime
 ) -> Pool:
-    """Makes the tenant's own pool, for workers that hold a version's weights; its jobs go there from now on.
+    """Creates the tenant's dedicated pool, which holds a version's weights; the tenant's jobs go there from now on.
 
-    It is named as the tenant, and so is its namespace in Redis and in Kubernetes: `easel-t-<slug>`. Raises
-    `PoolExists`.
+    The pool has the tenant's slug, and the namespace `easel-t-<slug>` in Redis and in Kubernetes. Raises `PoolExists`.
     """
     return _created(
         Pool(
@@ -30,7 +29,7 @@ def dedicated_pool_create(
             gpu_hour_cost=gpu_hour_cost,
             created_at=now,
         ),
-        otherwise=f"{tenant.slug} has a pool, or another pool is called so",
+        conflict=f"{tenant.slug} has a pool already, or another pool has that name",
     )
 
 
@@ -43,7 +42,7 @@ def tier_pool_create(
     gpu_hour_cost: Decimal = Decimal(0),
     now: datetime,
 ) -> Pool:
-    """Makes the pool of a tier, for every version with the weights of this one: its jobs go there from now on.
+    """Creates a tier's pool, which holds a version's weights; the tier's jobs of such versions go there from now on.
 
     Raises `PoolExists`, `PoolNameInvalid`.
     """
@@ -59,12 +58,12 @@ def tier_pool_create(
             gpu_hour_cost=gpu_hour_cost,
             created_at=now,
         ),
-        otherwise=f"there is a pool called {name}, or another of tier {tier} for the weights of {version.label}",
+        conflict=f"there is a pool named {name}, or another of tier {tier} with the weights of {version.label}",
     )
 
 
 def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now: datetime) -> Pool:
-    """Makes a pool for versions of models that its workers will hold. Raises `PoolExists`, `PoolNameInvalid`."""
+    """Creates a pool that serves the versions which name it. Raises `PoolExists`, `PoolNameInvalid`."""
     _check_name(name)
     return _created(
         Pool(
@@ -74,26 +73,26 @@ def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now
             gpu_hour_cost=gpu_hour_cost,
             created_at=now,
         ),
-        otherwise=f"there is a pool called {name}",
+        conflict=f"there is a pool named {name}",
     )
 
 
 def _check_name(name: str) -> None:
-    if not re.fullmatch(SLUG, name) or name.startswith("t-"):  # easel-t-… are tenants' namespaces
+    if not re.fullmatch(SLUG, name) or name.startswith("t-"):  # easel-t-… is the namespace of a dedicated pool
         raise PoolNameInvalid(
-            f"{name!r} is no name for a pool: lower-case letters, digits and '-', not t-…, as in fast-int8"
+            f"{name!r} is no name for a pool: use lower-case letters, digits and '-', not t-…, as in fast-int8"
         )
 
 
-def _created(pool: Pool, *, otherwise: str) -> Pool:
+def _created(pool: Pool, *, conflict: str) -> Pool:
     try:
         with transaction.atomic():
             pool.save(force_insert=True)
     except IntegrityError as error:
-        raise PoolExists(otherwise) from error
+        raise PoolExists(conflict) from error
     return pool
 
 
 def pool_cost_set(pool: Pool, *, gpu_hour_cost: Decimal) -> None:
-    """What an hour of one of its GPUs costs the platform from now on, in USD; what has passed keeps its cost."""
+    """Sets the platform's cost of one GPU hour in USD from now on; days that have passed don't change."""
     Pool.objects.filter(pk=pool.pk).update(gpu_hour_cost=gpu_hour_cost)

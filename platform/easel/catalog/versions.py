@@ -1,4 +1,4 @@
-"""Registers checkpoints as model versions."""
+"""Adds checkpoints to the catalog as model versions."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -7,22 +7,16 @@ from decimal import Decimal
 from django.db import transaction
 
 from easel.catalog.checkpoint import lora_targets
-from easel.catalog.errors import PoolHoldsOther, VersionIncompatible, VersionInUse
-from easel.catalog.models import (
-    Model,
-    ModelVersion,
-    Pool,
-    Precision,
-)
-from easel.serving.models import Arm, Experiment, Route
-from easel.serving.routing import routes_replace
+from easel.catalog.errors import PoolHoldsOther, VersionIncompatible
+from easel.catalog.models import Model, ModelVersion, Pool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionLimits:
-    """What a version draws. Sides in pixels; `gpu_seconds_bound` per image unit and step, at most.
+    """Limits and defaults of a version's requests.
 
-    An image of at most `fast_image_units_max` is of the fast tier when its quality leaves that open.
+    Sides are in pixels. `gpu_seconds_bound` is the upper bound of GPU seconds per image unit and step. A request whose
+    quality names no tier goes to the fast tier if its images have at most `fast_image_units_max` image units each.
     """
 
     side_min: int
@@ -35,19 +29,13 @@ class VersionLimits:
 
 
 @transaction.atomic
-def version_register(
-    *,
-    model_name: str,
-    checkpoint: str,
-    precision: str = Precision.NONE,
-    pool: Pool,
-    limits: VersionLimits,
-    now: datetime,
+def version_add(
+    *, model_name: str, checkpoint: str, precision: str, pool: Pool, limits: VersionLimits, now: datetime
 ) -> ModelVersion:
-    """Makes a checkpoint the newest version of a model, made on first use; the same again changes nothing.
+    """Adds the next version of a model, and the model with its first version; returns an equal live version if any.
 
-    A model's first version serves all of it; a later one serves nobody until it is routed to, or rolled out. Raises
-    `VersionIncompatible`, `PoolHoldsOther`, and what `lora_targets` does for what is no checkpoint.
+    The model stays locked until the transaction ends. Raises `VersionIncompatible`, `PoolHoldsOther`, and what
+    `lora_targets` raises for something that isn't a checkpoint.
     """
     settings = {
         "checkpoint": checkpoint,
@@ -67,32 +55,19 @@ def version_register(
         raise VersionIncompatible
     Pool.objects.select_for_update().get(pk=pool.pk)
     if pool.checkpoint and (pool.checkpoint, pool.precision) != (checkpoint, precision):
-        raise PoolHoldsOther(f"{pool.slug} is for other weights: name another pool (`easel pool create`)")
-    held = ModelVersion.objects.filter(pool=pool, retired_at=None).exclude(precision=precision).first()
-    if held is not None:
+        raise PoolHoldsOther(f"the pool {pool.slug} holds other weights: name another pool (`easel pool create`)")
+    other = ModelVersion.objects.filter(pool=pool, retired_at=None).exclude(precision=precision).first()
+    if other is not None:
         raise PoolHoldsOther(
-            f"the workers of {pool.slug} hold weights at precision {held.precision}, for {held.label}: "
+            f"the workers of {pool.slug} hold weights at precision {other.precision}, for {other.label}: "
             f"name another pool (`easel pool create`)"
         )
     number = versions[0].number + 1 if versions else 1
-    made = ModelVersion.objects.create(model=model, number=number, created_at=now, **settings)
-    if not Route.objects.filter(model=model).exists():
-        routes_replace(model, {made: 100})
-    return made
-
-
-@transaction.atomic
-def version_retire(version: ModelVersion, *, now: datetime) -> None:
-    """Ends a version that nobody is routed to. Raises `VersionInUse`."""
-    Model.objects.select_for_update().get(pk=version.model_id)
-    arms = Arm.objects.filter(version=version, experiment__state=Experiment.State.RUNNING)
-    if Route.objects.filter(version=version).exists() or arms.exists():
-        raise VersionInUse(f"requests still go to {version.label}: route them elsewhere first")
-    ModelVersion.objects.filter(pk=version.pk, retired_at=None).update(retired_at=now)
+    return ModelVersion.objects.create(model=model, number=number, created_at=now, **settings)
 
 
 @transaction.atomic
 def model_make_default(model: Model) -> None:
-    """Requests that name no model go to this one."""
+    """Sends requests that name no model to this one."""
     Model.objects.filter(is_default=True).exclude(pk=model.pk).update(is_default=False)
     Model.objects.filter(pk=model.pk).update(is_default=True)

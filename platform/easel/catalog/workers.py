@@ -1,4 +1,4 @@
-"""What workers say of themselves: who lives, and what each did by day."""
+"""Records workers' beats: which workers are alive, and their totals by day."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
@@ -16,18 +16,17 @@ _TOTALS = ("busy_seconds", "attributed_seconds", "load_seconds")
 
 @transaction.atomic
 def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
-    """Records a beat, adds what the worker did since its last one to the day (UTC) of this one, and to each day the
-    time that it was up in it.
+    """Records a beat: adds the up time since the worker's last beat to each day (UTC), the other totals to today.
 
-    A beat repeated or overtaken adds nothing: totals of one process only grow, and one that a process left behind
-    when it died is dropped once its successor has beaten.
+    A repeated or late beat adds nothing, because the totals of one process only grow. A beat of a dead process is
+    ignored once its successor of the same name has sent one.
     """
     started_at = datetime.fromtimestamp(report.started_at, UTC)
     since = min(started_at, now)  # the worker's clock may be ahead of ours
     workers = Worker.objects.select_for_update().filter(pool=pool, name=report.worker)
     known = workers.first()
-    if known is None:  # as another consumer may find at the same moment
-        Worker.objects.bulk_create([_begun(pool, report, started_at, since)], ignore_conflicts=True)
+    if known is None:  # another consumer may insert the same row at this moment
+        Worker.objects.bulk_create([_new_worker(pool, report, started_at, since)], ignore_conflicts=True)
         known = workers.get()
     if known.started_at > started_at:
         return
@@ -37,19 +36,19 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
         before = {name: getattr(known, name) for name in _TOTALS}
         since = min(known.beat_at, now)
     totals = {name: max(before[name], getattr(report, name)) for name in _TOTALS}
-    known.gpu_class, known.slots, known.model_version = report.gpu_class, report.slots, report.model_version[:200]
+    known.gpu_class, known.concurrency, known.model_version = report.gpu_class, report.slots, report.model_version[:200]
     known.started_at, known.beat_at = started_at, max(known.beat_at, now)
     for name in _TOTALS:
         setattr(known, name, totals[name])
     known.save()
-    # As it is now, not as the caller's pool remembers it.
+    # Read now: the caller's `pool` may be older than a change of its cost.
     hour_cost = Pool.objects.values_list("gpu_hour_cost", flat=True).get(pk=pool.pk)
     for on, up in _by_day(since, now):
         day, _ = WorkerDay.objects.get_or_create(
             pool=pool, worker=report.worker, day=on, defaults={"gpu_class": report.gpu_class}
         )
         day.gpu_class = report.gpu_class
-        # Rounded at each step, so that what is charged by the microsecond stays exact.
+        # Rounded at each step, so that the sum stays exact to the microsecond, in which it is charged.
         day.up_seconds = round(day.up_seconds + up.total_seconds(), 6)
         day.cost += (Decimal(up // _INSTANT) * hour_cost / 3_600_000_000).quantize(_PLACES)
         if on == now.astimezone(UTC).date():
@@ -59,22 +58,22 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
 
 
 def _by_day(since: datetime, until: datetime) -> Iterator[tuple[date, timedelta]]:
-    """The days (UTC) of a time, with how much of it is in each."""
-    now = since.astimezone(UTC)
-    while now.date() < until.astimezone(UTC).date():
-        midnight = datetime.combine(now.date() + timedelta(days=1), time(), UTC)
-        yield now.date(), midnight - now
-        now = midnight
-    yield now.date(), until - now
+    """Splits a period into days (UTC), each with the part of the period that falls into it."""
+    start = since.astimezone(UTC)
+    while start.date() < until.astimezone(UTC).date():
+        midnight = datetime.combine(start.date() + timedelta(days=1), time(), UTC)
+        yield start.date(), midnight - start
+        start = midnight
+    yield start.date(), until - start
 
 
-def _begun(pool: Pool, report: WorkerBeat, started_at: datetime, beat_at: datetime) -> Worker:
-    """A worker that has done nothing yet."""
+def _new_worker(pool: Pool, report: WorkerBeat, started_at: datetime, beat_at: datetime) -> Worker:
+    """A worker with zero totals."""
     return Worker(
         pool=pool,
         name=report.worker,
         gpu_class=report.gpu_class,
-        slots=report.slots,
+        concurrency=report.slots,
         started_at=started_at,
         beat_at=beat_at,
         **dict.fromkeys(_TOTALS, 0.0),

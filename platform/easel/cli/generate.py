@@ -103,7 +103,7 @@ def _key(given: str | None) -> Iterator[str]:
         from django.conf import settings
         from django.db import transaction
 
-        from billing.ledger import ledger
+        from billing.ledger.postings import credit_grant
         from tenants import accounts, keys
         from tenants.models import Project
 
@@ -112,7 +112,7 @@ def _key(given: str | None) -> Iterator[str]:
             project = Project.objects.filter(tenant__slug=_LOCAL_TENANT, slug="default").first()
             if project is None:
                 tenant, project = accounts.tenant_create(slug=_LOCAL_TENANT, now=now)
-                ledger.grant(tenant=tenant, amount_micros=_LOCAL_CREDIT_MICROS, reference=uuid.uuid4(), now=now)
+                credit_grant(tenant=tenant, amount_micros=_LOCAL_CREDIT_MICROS, reference=uuid.uuid4(), now=now)
             key, secret = keys.key_issue(
                 project=project, pepper=settings.EASEL.secret_key, now=now, name="easel generate", scopes=["generate"]
             )

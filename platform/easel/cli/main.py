@@ -152,7 +152,7 @@ def migrate(seed: bool, as_json: bool) -> None:
         if seed:
             import_module("easel.seed").seed()
         if as_json:
-            from easel.catalog.pool_workers import local_workers
+            from easel.serving.pool_workers import local_workers
 
             click.echo(json.dumps({"workers": local_workers()}))
 
@@ -210,7 +210,7 @@ def worker(pool: str | None) -> None:
     with django_ready(service="worker"):
         from django.db import connections
 
-        from easel.catalog.pool_workers import worker_named
+        from easel.serving.pool_workers import worker_named
 
         env = worker_environment({**os.environ, **worker_named(pool)["env"]})
         connections.close_all()

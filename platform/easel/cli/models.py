@@ -77,7 +77,7 @@ def pool_list(as_json: bool) -> None:
 def pool_environment(name: str) -> None:
     """Print the environment of a pool's workers, as NAME=value lines. It contains a password."""
     with django_ready():
-        from easel.catalog.pool_workers import worker_named
+        from easel.serving.pool_workers import worker_named
 
         environment = worker_named(name)["env"]
     click.echo("\n".join(f"{variable}={value}" for variable, value in environment.items()))

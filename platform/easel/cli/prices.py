@@ -58,7 +58,7 @@ def price_list(tenant_name: str | None, currency: str, at: datetime | None, as_j
             {
                 "price_book": str(book),
                 **{name: getattr(rate, name) for name in ("meter", "model", "gpu_class", "tier")},
-                "price": RateTerms.of(rate).said,
+                "price": RateTerms.of(rate).price_text,
                 "currency": book.currency,
             }
             for book in books
@@ -82,9 +82,9 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
         from django.conf import settings
 
         from easel.actions.subjects import KeyNotFound, tenant_named
-        from easel.jobs.admission import Limits, Spec
         from easel.jobs.quote import job_quote
         from easel.jobs.quote_json import quote_json
+        from easel.jobs.spec import Limits, Spec
 
         key = tenant_named(tenant_name).api_keys.filter(revoked_at=None).order_by("created_at").first()
         if key is None:
@@ -128,8 +128,8 @@ add_commands(contract, (prices.MAKE_CONTRACT, prices.END_CONTRACT))
 def contract_list(name: str, as_json: bool) -> None:
     """List a tenant's contracts, the latest first."""
     with django_ready():
-        from billing.pricing.contracts import terms_said
+        from billing.pricing.contracts import contract_details
         from easel.actions.subjects import tenant_named
 
-        rows = [terms_said(made) for made in tenant_named(name).contracts.order_by("-starts_at")]
+        rows = [contract_details(made) for made in tenant_named(name).contracts.order_by("-starts_at")]
     print_rows(rows, as_json)

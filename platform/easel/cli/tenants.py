@@ -23,7 +23,7 @@ def tenant() -> None:
 def tenant_list(as_json: bool) -> None:
     """List tenants with what they can spend and what is held for their running jobs."""
     with django_ready():
-        from billing.ledger import ledger
+        from billing.ledger.accounts import balances_by_kind
         from billing.money import from_micros
         from tenants.models import Tenant
 
@@ -35,7 +35,7 @@ def tenant_list(as_json: bool) -> None:
                 "suspended": found.suspended_at is not None,
             }
             for found in Tenant.objects.order_by("slug")
-            for balances in [ledger.balances(found)]
+            for balances in [balances_by_kind(found)]
         ]
     print_rows(rows, as_json)
 
@@ -104,8 +104,8 @@ def tenant_manifests(name: str, image: str, gpus: int, gpu_resource: str, weight
 
         from easel.actions.subjects import tenant_named
         from easel.catalog.errors import PoolNotFound
-        from easel.catalog.pool_workers import pool_worker
         from easel.cli.tenant_manifests import tenant_manifests as rendered
+        from easel.serving.pool_workers import pool_worker
 
         pool = tenant_named(name).pools.first()
         if pool is None:

@@ -1,4 +1,4 @@
-"""`easel demo`: everything at once, from starting the servers to what each picture cost."""
+"""`easel demo`: starts everything, generates for three tenants and shows what each picture cost."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import click
 from PIL import Image
@@ -47,12 +47,12 @@ _LOG_LINES = 20
 
 
 class DemoFailed(Exception):
-    """A step did not happen."""
+    """Raised when a step of the demo did not succeed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A picture that a tenant asks for; `caption` is the prompt in letters that the sheet's font has."""
+    """A picture that a tenant orders. `caption` replaces the prompt on the sheet where the font lacks its letters."""
 
     tenant: str
     prompt: str
@@ -65,7 +65,7 @@ class Order:
 
     @property
     def look(self) -> str:
-        """The adapter, or a quality that was asked for."""
+        """The order's adapter, or the quality that it names."""
         return self.adapter or (f"{self.quality} quality" if self.quality != "auto" else "")
 
     def fields(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delivery:
-    """What came of an order."""
+    """A finished order: its image and its job."""
 
     order: Order
     image: bytes
@@ -104,7 +104,7 @@ DEDICATED = "cobalt"  # has a pool of its own
 
 @click.command()
 @click.option("--once", is_flag=True, help="Exit when done, with status 0 only if everything worked.")
-@click.option("--history", is_flag=True, help="Also make a month of use, marked as generated, for the reports.")
+@click.option("--history", is_flag=True, help="Also generate a month of use for the reports.")
 @click.option("--port", type=click.IntRange(1, 65535), envvar="EASEL_PORT", help="By default 8000, or else a free one.")
 def demo(once: bool, history: bool, port: int | None) -> None:
     """Start everything, generate for three tenants, show what it cost, keep serving."""
@@ -113,17 +113,16 @@ def demo(once: bool, history: bool, port: int | None) -> None:
     log_path = log_dir(home) / "stack.log"
     port = port or (_PORT if port_is_free(_PORT) else free_port())
     try:
-        with log_path.open("wb") as log:
-            console.print("[bold]1/6[/bold] Starting PostgreSQL, Redis and Easel's processes")
-            with running_stack(port=port, out=log) as stack:
-                with django_ready():
-                    if history:
-                        _make_history(console, log)
-                    _show(console, stack, home)
-                console.print(f"\n[dim]logs: {log_path}[/dim]")
-                if not once:
-                    console.print("Serving until Ctrl-C")
-                    keep_serving(stack, on_ready=lambda url: None)
+        console.print("[bold]1/6[/bold] Starting PostgreSQL, Redis and Easel's processes")
+        with running_stack(port=port, log=log_path) as stack:
+            with django_ready():
+                if history:
+                    _make_history(console, log_path)
+                _show(console, stack, home)
+            console.print(f"\n[dim]logs: {log_path}[/dim]")
+            if not once:
+                console.print("Serving until Ctrl-C")
+                keep_serving(stack, on_ready=lambda url: None)
     except StackUnavailable as error:
         raise click.ClickException(str(error)) from error
     except (DemoFailed, Refused) as error:
@@ -135,13 +134,13 @@ def demo(once: bool, history: bool, port: int | None) -> None:
 
 
 def _show(console: Console, stack: Stack, home: Path) -> None:
-    """All that the demo promises; raises `DemoFailed` or `Refused` for what doesn't happen."""
+    """Run every step of the demo. Raises `DemoFailed` or `Refused` for a step that does not succeed."""
     console.print("[bold]2/6[/bold] Three tenants: two share a pool of workers, one has its own")
     tenants = dict.fromkeys(order.tenant for order in ORDERS)
     projects = {tenant: [order.project for order in ORDERS if order.tenant == tenant] for tenant in tenants}
     clients = {tenant: Client(stack.url, key) for tenant, key in demo_tenants(projects).items()}
     own_worker = dedicated_worker(DEDICATED)
-    if own_worker["pool"] not in stack.workers:  # an earlier demo's is started with the stack
+    if own_worker["pool"] not in stack.workers:  # the stack itself starts the worker of an earlier demo
         stack.add_worker(own_worker)
     with console.status("until the API answers and the workers are warm"):
         _wait_until(stack.is_ready, stack)
@@ -155,7 +154,7 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     console.print(f"[bold]4/6[/bold] {len(ORDERS)} pictures")
     deliveries = _deliver(console, clients)
     sheet = _write_sheet(deliveries, home)
-    console.print("[bold]5/6[/bold] A canary: version 2 draws for half of the callers, in half of the steps")
+    console.print("[bold]5/6[/bold] A canary: version 2 serves half of the callers, in half of the steps")
     canary(console, clients["aurora"])
     console.print("[bold]6/6[/bold] An experiment: does one step do as well as eight?")
     experiment(console, clients["basalt"])
@@ -164,16 +163,16 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     _print_next_steps(console, stack.url, clients["aurora"].api_key, sheet)
 
 
-def _make_history(console: Console, log: BinaryIO) -> None:
+def _make_history(console: Console, log_path: Path) -> None:
     from easel.demo.history import DAYS, history_make
     from easel.observability import logs
 
-    logs.configure(service="history", out=io.TextIOWrapper(log, write_through=True))
+    logs.configure(service="history", out=log_path.open("a", buffering=1))
     with Progress(TextColumn("    a month of history"), BarColumn(12), MofNCompleteColumn(), console=console) as bars:
         bar = bars.add_task("", total=DAYS)
         made = history_make(now=datetime.now(UTC), progress=lambda done, days: bars.update(bar, completed=done))
         bars.update(bar, completed=DAYS)
-    console.print(f"    {made} jobs, marked as generated" if made else "    it was made by an earlier demo")
+    console.print(f"    {made} jobs, marked as generated" if made else "    an earlier demo made it already")
 
 
 def _wait_until(ready: Callable[[], bool], stack: Stack) -> None:
@@ -190,10 +189,10 @@ def _wait_until(ready: Callable[[], bool], stack: Stack) -> None:
 def _deliver(console: Console, clients: dict[str, Client]) -> list[Delivery]:
     columns = (TextColumn("  {task.description}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(ORDERS)) as threads:
-        return list(threads.map(lambda order: _draw(order, clients[order.tenant], progress), ORDERS))
+        return list(threads.map(lambda order: _generate(order, clients[order.tenant], progress), ORDERS))
 
 
-def _draw(order: Order, client: Client, progress: Progress) -> Delivery:
+def _generate(order: Order, client: Client, progress: Progress) -> Delivery:
     label = f"{order.tenant}  {order.caption or order.prompt}"
     bar = progress.add_task(f"{label[:38]:<38} {order.look:<11}", total=None)
     for job in client.follow(client.submit(**order.fields())):
@@ -204,7 +203,7 @@ def _draw(order: Order, client: Client, progress: Progress) -> Delivery:
 
 
 def _check(deliveries: list[Delivery]) -> None:
-    """What a progress bar doesn't show: the sizes, the adapters' effect, and the books."""
+    """Check what a progress bar does not show: the sizes, the adapters' effect and the books."""
     for delivery in deliveries:
         picture = Image.open(io.BytesIO(delivery.image))
         if f"{picture.width}x{picture.height}" != delivery.order.size:

@@ -1,4 +1,4 @@
-"""Many pictures on one sheet, each with lines of text below it."""
+"""Lays pictures out on one sheet, each with its title and a note below it."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _INK, _MUTED, _PAPER = (32, 32, 36), (110, 110, 118), (250, 250, 248)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """A picture as PNG, JPEG or WebP bytes, its title, and a line of small print."""
+    """A picture as PNG, JPEG or WebP bytes, with its title and a note in small print."""
 
     image: bytes
     title: str
@@ -24,7 +24,7 @@ class Cell:
 
 
 def contact_sheet(cells: Sequence[Cell]) -> Image.Image:
-    """RGB, four to a row; a larger picture is shown smaller, in its proportions."""
+    """Return an RGB sheet of four cells a row. A larger picture is scaled down in its proportions."""
     columns = min(_COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     pitch_x, pitch_y = _CELL + _GAP, _CELL + _LINE * _LINES + _GAP

@@ -1,7 +1,7 @@
-"""A month of plausible use, for looking at reports: made by the code that serves real requests, at times gone by.
+"""Generates a month of plausible use for the reports, by the code that serves real requests, with past times.
 
-Its tenants, projects, model and pool say that they are generated: their names begin with `history`, and every project
-has the label `history: generated`. No picture was drawn: what is stored is a small image that says so.
+The names of its tenants, model and pool begin with `history`, and every project has the label `history: generated`.
+No worker generates its pictures: a small image that says so is stored instead.
 """
 
 import hashlib
@@ -19,20 +19,22 @@ from django.conf import settings
 from django.db import transaction
 from PIL import Image, ImageDraw
 
-from billing.ledger import ledger
+from billing.ledger.postings import credit_grant
 from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.usage.storage import storage_day_meter
+from core.image_units import image_units
 from easel.catalog.models import ModelVersion, Pool
-from easel.catalog.versions import version_register, version_retire
 from easel.catalog.workers import worker_seen
 from easel.jobs import lifecycle, queue
-from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.admission import job_submit
 from easel.jobs.models import Attempt, Job
+from easel.jobs.spec import Limits, Spec
 from easel.jobs.storage_keys import output_key
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.models import Route
 from easel.serving.routing import main_version
+from easel.serving.versions import version_register, version_retire
 from easel.storage import store
 from inference.contract import AttemptFinished, StoredOutput, WorkerBeat
 from tenants.accounts import project_create, tenant_create
@@ -52,7 +54,7 @@ _SUBJECTS = ("a poster of a lighthouse", "a catalogue picture of a chair", "a ma
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customer:
-    """A made-up tenant: its projects with their departments, its jobs on a working day, and the sizes it likes."""
+    """A generated tenant: its projects with their departments, its jobs on a working day and the sizes it asks for."""
 
     slug: str
     projects: dict[str, str]
@@ -79,10 +81,10 @@ CUSTOMERS = (
 
 @transaction.atomic
 def history_make(*, now: datetime, progress: Callable[[int, int], None]) -> int:
-    """Makes the month before `now`, once: a second call makes nothing. Returns how many jobs there were.
+    """Generate the month before `now`, once, and return its number of jobs; a second call returns 0.
 
-    `progress` is called with the days done and the days in all. All or nothing: until it is complete, nobody
-    meters a day of it or counts a job.
+    It calls `progress` with the days done and the days in all. One transaction holds the whole month, so that nobody
+    meters a day or counts a job of an incomplete one.
     """
     if Tenant.objects.filter(slug=CUSTOMERS[0].slug).exists():
         return 0
@@ -103,7 +105,7 @@ def history_make(*, now: datetime, progress: Callable[[int, int], None]) -> int:
                     jobs += 1
         _beats(pool, day, busy, now)
         progress(number + 1, DAYS)
-    # From now on nobody can call it, since nobody would draw.
+    # No worker serves this model, so from now on nobody can call it.
     Route.objects.filter(version=version).delete()
     version_retire(version, now=now)
     for number in range(DAYS):
@@ -113,7 +115,7 @@ def history_make(*, now: datetime, progress: Callable[[int, int], None]) -> int:
 
 @transaction.atomic
 def _model(now: datetime) -> tuple[Pool, ModelVersion]:
-    """A model and a pool of the history alone, so that its jobs meet no worker of today."""
+    """Create a model and a pool of their own, so that no real worker takes these jobs."""
     pool = Pool.objects.create(
         slug=POOL, namespace=f"easel-{POOL}", gpu_class=GPU_CLASS, gpu_hour_cost=_HOUR_COST, created_at=now
     )
@@ -123,9 +125,9 @@ def _model(now: datetime) -> tuple[Pool, ModelVersion]:
 
 @transaction.atomic
 def _tenant(customer: Customer, now: datetime) -> list[ApiKey]:
-    """The tenant with a key for each of its projects."""
+    """Create the tenant; returns a key for each of its projects."""
     tenant, _ = tenant_create(slug=customer.slug, name=f"{customer.slug} (generated history)", now=now)
-    ledger.grant(tenant=tenant, amount_micros=_CREDIT_MICROS, reference=uuid.uuid4(), now=now, description="history")
+    credit_grant(tenant=tenant, amount_micros=_CREDIT_MICROS, reference=uuid.uuid4(), now=now, description="history")
     keys = []
     for slug, department in customer.projects.items():
         labels = {"department": department, "history": "generated"}
@@ -135,14 +137,14 @@ def _tenant(customer: Customer, now: datetime) -> list[ApiKey]:
 
 
 def _times(customer: Customer, day: datetime, number: int, dice: random.Random) -> list[datetime]:
-    """When a customer asks on a day: less at weekends, more as the month goes on, most in the early afternoon."""
+    """The times of a day's requests: fewer at weekends, more as the month goes on, densest in the early afternoon."""
     weekend = day.weekday() >= 5
     wanted = customer.jobs_a_day * (0.25 if weekend else 1) * (1 + number / DAYS) * dice.uniform(0.7, 1.3)
     return sorted(day + timedelta(hours=min(23.9, max(0.1, dice.gauss(14, 3)))) for _ in range(round(wanted)))
 
 
 def _beats(pool: Pool, day: datetime, busy_seconds: float, now: datetime) -> None:
-    """The pool's worker was started when there was work: half as long again as it was busy, and the time to load."""
+    """Record the pool's worker: up for its load time and 1.5 times its busy seconds."""
     opened = day + timedelta(hours=8)
     up = timedelta(seconds=_LOAD_SECONDS + 1.5 * busy_seconds)
     for beat_at, done in ((opened + timedelta(seconds=_LOAD_SECONDS), 0.0), (opened + up, busy_seconds)):
@@ -152,7 +154,7 @@ def _beats(pool: Pool, day: datetime, busy_seconds: float, now: datetime) -> Non
 
 @transaction.atomic
 def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: random.Random) -> float:
-    """Admits, leases and ends a job, in one transaction, so that no dispatcher of today sees it; its GPU seconds."""
+    """Admit, lease and finish a job in one transaction, so that no dispatcher sees it; returns its GPU seconds."""
     job = job_submit(
         api_key=key,
         spec=Spec(
@@ -171,8 +173,8 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: rando
     [attempt] = queue.attempts_lease(
         [queue.Chosen(job.id, 0.0)], now=now + timedelta(seconds=dice.expovariate(1)), lease_seconds=15
     )
-    units = job.width * job.height * job.n / 512**2
-    gpu_seconds = round(units * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
+    units = image_units(width=job.width, height=job.height, n=job.n)
+    gpu_seconds = round(float(units) * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
     failed = dice.random() < _FAILURES
     report = AttemptFinished(
         attempt_token=str(attempt.token),
@@ -203,7 +205,7 @@ def _outputs(job: Job, attempt: Attempt) -> tuple[StoredOutput, ...]:
 
 @cache
 def _picture(width: int, height: int) -> bytes:
-    """Says what it is, on as much noise as makes a file of a plausible size."""
+    """A PNG that says what it is, with enough noise for a plausible file size."""
     noise = np.random.default_rng(7).integers(224, 226, (height, width, 1), np.uint8)
     image = Image.fromarray(np.repeat(noise, 3, axis=2))
     ImageDraw.Draw(image).text((12, 12), "generated history", fill="#55506b")
@@ -216,7 +218,7 @@ def _beat(started_at: datetime, busy_seconds: float) -> WorkerBeat:
     return WorkerBeat(
         worker=WORKER,
         gpu_class=GPU_CLASS,
-        slots=0,  # nobody is to send it work
+        slots=0,  # the dispatcher sends it no work
         model_version="",
         started_at=started_at.astimezone(UTC).timestamp(),
         busy_seconds=busy_seconds,

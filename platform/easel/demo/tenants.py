@@ -1,6 +1,6 @@
-"""The demo's side of the database: two tenants with credit and a key, and whether all is in order.
+"""The demo's tenants with credit and a key, its dedicated pool, and the audit of the result.
 
-To be called inside `django_ready`.
+Call these functions inside `django_ready`.
 """
 
 import uuid
@@ -9,21 +9,22 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from easel.catalog.pool_workers import PoolWorker
+    from easel.serving.pool_workers import PoolWorker
 
 _CREDIT_MICROS = 10_000_000
 _KEY_NAME = "demo"
 
 
 def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """A new key for each tenant; the tenants, their projects and their credit are made where missing.
+    """Create a key for each tenant, and the tenants, projects and credit that are missing. Returns each tenant's key.
 
-    The key of an earlier demo is revoked, since its text is lost.
+    It revokes the key of an earlier demo, since nobody has its text any more.
     """
     from django.conf import settings
     from django.db import transaction
 
-    from billing.ledger import ledger
+    from billing.ledger.accounts import balances_by_kind
+    from billing.ledger.postings import credit_grant
     from tenants import accounts, keys
     from tenants.models import Project, Tenant
 
@@ -35,9 +36,9 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
             known = set(Project.objects.filter(tenant=tenant).values_list("slug", flat=True))
             for name in sorted(set(names) - known):
                 accounts.project_create(tenant=tenant, slug=name, now=now)
-            missing = _CREDIT_MICROS - ledger.balances(tenant)["credit"]
+            missing = _CREDIT_MICROS - balances_by_kind(tenant)["credit"]
             if missing > _CREDIT_MICROS // 2:
-                ledger.grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), now=now)
+                credit_grant(tenant=tenant, amount_micros=missing, reference=uuid.uuid4(), now=now)
             tenant.api_keys.filter(name=_KEY_NAME, revoked_at=None).update(revoked_at=now)
             project = Project.objects.get(tenant=tenant, slug="default")
             _, secrets[slug] = keys.key_issue(
@@ -47,12 +48,12 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def dedicated_worker(slug: str) -> "PoolWorker":
-    """What a worker of the tenant's own pool is to be told; the pool is made where missing."""
+    """The environment of a worker of the tenant's own pool. Creates the pool where it is missing."""
     from django.conf import settings
 
     from easel.catalog.models import Pool
-    from easel.catalog.pool_workers import pool_worker
     from easel.catalog.pools import dedicated_pool_create
+    from easel.serving.pool_workers import pool_worker
     from easel.serving.routing import main_version
     from tenants.models import Tenant
 
@@ -64,15 +65,15 @@ def dedicated_worker(slug: str) -> "PoolWorker":
 
 
 def worker_is_ready(pool: str) -> bool:
-    """Whether a pool has room for a job."""
+    """True if a worker of the pool can take a job."""
     from easel.catalog.models import Pool
-    from easel.jobs.queue import standing
+    from easel.jobs.queue import pool_load
 
-    return standing(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).free_slots > 0
+    return pool_load(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).room > 0
 
 
 def broken_invariants() -> list[str]:
-    """What `easel audit` would complain of."""
+    """Every violation that `easel audit` would report."""
     from easel.observability.audit import audit
 
     return [line for lines in audit(now=datetime.now(UTC)).values() for line in lines]

@@ -1,6 +1,6 @@
-"""The demo's second half: a canary under its guardrail, and an experiment judged by looking at the pictures.
+"""The demo's second half: a canary under its guardrail, and an experiment scored by comparing pictures with colours.
 
-To be called inside `django_ready`.
+Call these functions inside `django_ready`.
 """
 
 import io
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from easel.cli.client import Client
 
-# As the demo model paints them.
+# The colours as the demo model paints them.
 COLOURS = {
     "red": (220, 40, 45),
     "green": (50, 165, 75),
@@ -33,7 +33,7 @@ _VERDICT_SECONDS = 60
 
 
 def canary(console: Console, client: Client) -> None:
-    """Rolls version 2 of the demo model out and shows what the guardrail makes of real traffic."""
+    """Roll out version 2 of the demo model and show the guardrail's verdict on real traffic."""
     from easel.catalog.models import ModelVersion
     from easel.seed import DEMO_MODEL
     from easel.serving.models import Rollout
@@ -45,17 +45,17 @@ def canary(console: Console, client: Client) -> None:
         if candidate is None:
             console.print("    every version of the model serves it already")
             return
-        # Half of the callers, and no further: an operator decides, in the portal or by `easel rollout`.
+        # The canary stops at half of the callers: an operator promotes it, in the portal or by `easel rollout`.
         plan = RolloutPlan(stages=(50, 100), stage_seconds=86_400, jobs_min=5, error_rate_max=0.2, p95_ratio_max=3)
         running = rollout_start(candidate=candidate, plan=plan, now=datetime.now(UTC))
-    draw_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
+    generate_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
     verdict = _verdict(running.pk)
     share = f"{running.stages[running.stage]} %"
     console.print(f"    {running.candidate.label} serves {share} of the callers; the guardrail says: {verdict}")
 
 
 def experiment(console: Console, client: Client) -> None:
-    """Compares eight steps with one: the visitors' scores are what a look at each picture gives."""
+    """Compare eight steps with one. A visitor's score is the likeness of its picture to the colour in its prompt."""
     name = f"steps-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     for row in client.experiments():
         if row["status"] == "running":
@@ -63,28 +63,28 @@ def experiment(console: Console, client: Client) -> None:
     client.start_experiment(
         name=name, arms=[{"name": "eight", "weight": 50, "steps": 8}, {"name": "one", "weight": 50, "steps": 1}]
     )
-    jobs = draw_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
+    jobs = generate_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
     for number, job in enumerate(jobs):
         image = client.image(job["images"][0]["url"])
         client.give_feedback(job["id"], score=likeness(image, _colour(number)))
     _print_report(console, client.experiment(name))
 
 
-def draw_all(client: Client, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Draws the orders at once. Raises `ClickException` for one that fails."""
+def generate_all(client: Client, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Generate all orders at once. Raises `ClickException` for an order that fails."""
 
-    def draw(order: dict[str, Any]) -> dict[str, Any]:
+    def generate(order: dict[str, Any]) -> dict[str, Any]:
         *_, job = client.follow(client.submit(size=_SIZE, seed=7, cache=False, **order))
         if job["status"] != "succeeded":
             raise click.ClickException(f"{order['prompt']!r} {job['status']}: {job['error']}")
         return job
 
     with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(draw, orders))
+        return list(threads.map(generate, orders))
 
 
 def likeness(image: bytes, colour: str) -> float:
-    """How near a picture is to a disc of a colour on white, from 0 to 1: by the means of its middle and its corners."""
+    """The likeness of a picture to a disc of `colour` on white, from 0 to 1, by its middle and its corners."""
     picture = Image.open(io.BytesIO(image)).convert("RGB").resize((8, 8), Image.Resampling.BOX)
     wanted = {(3, 3): COLOURS[colour], **dict.fromkeys(((0, 0), (7, 0), (0, 7), (7, 7)), WHITE)}
     off = 0
@@ -103,7 +103,7 @@ def _colour(number: int) -> str:
 
 
 def _verdict(rollout_id: Any) -> str:
-    """What the guardrail says once it has seen enough jobs; what it says by then otherwise."""
+    """The guardrail's verdict once it has seen enough jobs, or its last one when the time is up."""
     from easel.serving.models import Rollout
 
     deadline = time.monotonic() + _VERDICT_SECONDS

@@ -19,10 +19,10 @@ from django.db.models.functions import Coalesce
 from core.audit import audit_record
 from easel.jobs.errors import JobUnfinished
 from easel.jobs.models import Attempt, Feedback, Job
-from easel.jobs.outputs import images_delete, leftovers_delete
+from easel.jobs.outputs import attempt_files_delete, images_delete
 from easel.serving.experiment_report import CALLER
 from tenants.models import Tenant
-from tenants.retention import KeptDays
+from tenants.retention import RetentionDefault
 
 # Jobs of one transaction and of one call to the store, which takes a thousand keys: locks are held for a moment.
 BATCH_JOBS = 200
@@ -54,7 +54,7 @@ def job_delete(*, job: Job, actor: str, now: datetime) -> Deleted:
     return deleted
 
 
-def age_out(*, default: KeptDays, now: datetime, tenant: Tenant | None = None, actor: str = "platform") -> int:
+def age_out(*, default: RetentionDefault, now: datetime, tenant: Tenant | None = None, actor: str = "platform") -> int:
     """Deletes a batch of what is kept too long, images before words; returns how many jobs that touched.
 
     Of all tenants, or of one; one that is to be erased keeps nothing. Broken off, it goes on at the next call, and
@@ -103,7 +103,7 @@ _DAYS = {
 }
 
 
-def _due(mark: str, default: KeptDays, now: datetime, tenant: Tenant | None) -> list[tuple[Tenant, list[UUID]]]:
+def _due(mark: str, default: RetentionDefault, now: datetime, tenant: Tenant | None) -> list[tuple[Tenant, list[UUID]]]:
     """A batch of jobs by tenant; each tenant's are found by its partial index, whatever the others keep."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     found: dict[UUID, list[UUID]] = defaultdict(list)
@@ -133,7 +133,7 @@ def _locked(job_ids: Collection[UUID], **still: None) -> list[UUID]:
 def _words_delete(owner: Tenant, job_ids: Collection[UUID], now: datetime) -> Deleted:
     """Of locked jobs; what is left of them is a row of numbers, and an id that usage and ledger refer to."""
     images = images_delete(job_ids, now=now)
-    leftovers_delete(job_ids)
+    attempt_files_delete(job_ids)
     Feedback.objects.filter(job__in=job_ids).update(comment="")
     Attempt.objects.filter(job__in=job_ids).exclude(error_message="").update(error_message="")
     jobs = Job.objects.filter(pk__in=job_ids, deleted_at=None).update(

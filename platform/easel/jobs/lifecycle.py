@@ -16,15 +16,14 @@ from django.db import transaction
 from django.db.models import Case, JSONField, PositiveIntegerField, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest
 
-from billing.ledger import ledger
-from billing.models import Meter, StoredObject
+from billing.ledger.holds import hold_void
+from billing.models import Meter
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.settlement import settle
-from billing.usage.storage import objects_stored
+from core.image_units import image_units
 from easel.catalog.models import Pool
 from easel.catalog.workers import worker_seen
 from easel.jobs import queue
-from easel.jobs.admission import image_units
 from easel.jobs.dimensions import dimensions_of, names_of
 from easel.jobs.models import (
     Attempt,
@@ -33,6 +32,7 @@ from easel.jobs.models import (
     State,
 )
 from easel.jobs.notices import job_notify
+from easel.jobs.outputs import outputs_record
 from easel.jobs.result_cache import result_remember
 from easel.jobs.storage_keys import output_key
 from inference.contract import AttemptFinished, WorkerBeat
@@ -175,7 +175,7 @@ def expire(*, job_id: UUID, now: datetime) -> bool:
 def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     if sorted(output.index for output in report.outputs) != list(range(job.n)):
         raise ValueError(f"{len(report.outputs)} outputs are not the {job.n} images of job {job.id}")
-    Output.objects.bulk_create(
+    outputs = [
         Output(
             job=job,
             index=output.index,
@@ -185,13 +185,8 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
             size_bytes=output.size_bytes,
         )
         for output in report.outputs
-    )
-    objects_stored(
-        project=job.project,
-        kind=StoredObject.Kind.OUTPUT,
-        sizes={output_key(job, UUID(report.attempt_token), o.index): o.size_bytes for o in report.outputs},
-        now=now,
-    )
+    ]
+    outputs_record(job, outputs, now=now)
     units = image_units(width=job.width, height=job.height, n=len(report.outputs))
     quantities = (
         Quantity(meter=Meter.GPU_SECOND, amount=_seconds(report), gpu_class=report.gpu_class),
@@ -257,7 +252,7 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
 
 def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
     """Ends a job that made nothing: its hold goes back whole, unless it was charged for what it did."""
-    ledger.void(tenant=job.tenant, reference=job.id, now=now)
+    hold_void(tenant=job.tenant, reference=job.id, now=now)
     units = image_units(width=job.width, height=job.height, n=job.n)
     units_return(api_key=job.api_key, image_units=units, taken_at=job.created_at)
     job.state, job.finished_at = state, now

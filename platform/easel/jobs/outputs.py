@@ -1,13 +1,14 @@
-"""Deletes images: their files, and with them the charge for storing them; and files that are no job's images."""
+"""Records the stored images of jobs, deletes them, and sweeps files that are no job's image."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from itertools import islice
 from uuid import UUID
 
 from django.db import transaction
 
-from billing.usage.storage import objects_deleted
+from billing.models import StoredObject
+from billing.usage.storage import objects_deleted, objects_stored
 from core.audit import audit_record
 from easel.jobs.models import (
     Attempt,
@@ -16,14 +17,21 @@ from easel.jobs.models import (
     Output,
 )
 from easel.jobs.storage_keys import attempt_keys, day_folder, job_of_key
-from easel.jobs.transport import CAPABILITY_SECONDS
+from easel.jobs.transport import SIGNED_URL_SECONDS
 from easel.storage import store
 from tenants.models import Tenant
 
 
+def outputs_record(job: Job, outputs: Sequence[Output], *, now: datetime) -> None:
+    """Write the stored images of a job, which are billed for storage from now on; in the caller's transaction."""
+    Output.objects.bulk_create(outputs)
+    sizes = {output.storage_key: output.size_bytes for output in outputs}
+    objects_stored(project=job.project, kind=StoredObject.Kind.OUTPUT, sizes=sizes, now=now)
+
+
 @transaction.atomic
 def outputs_delete(*, job: Job, actor: str, now: datetime) -> int:
-    """Deletes the images of a job; returns how many there were. The job and its charges stay."""
+    """Delete the images of a job and return their number. The job and its charges stay."""
     Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
     images = images_delete([job.pk], now=now)
     if images:
@@ -36,10 +44,10 @@ def outputs_delete(*, job: Job, actor: str, now: datetime) -> int:
 
 @transaction.atomic
 def images_delete(job_ids: Collection[UUID], *, now: datetime) -> int:
-    """Deletes the images of jobs that the caller has locked; returns how many there were.
+    """Delete the images of jobs whose rows the caller has locked; return their number.
 
-    The files go before the commit: a crash between the two leaves images to be deleted again, and never files that
-    nobody knows of.
+    The files are deleted before the commit: after a crash in between, the images are deleted again. In the other order,
+    a crash would leave files that nothing names.
     """
     CachedResult.objects.filter(job__in=job_ids).delete()
     outputs = Output.objects.select_for_update().filter(job__in=job_ids, deleted_at=None)
@@ -51,21 +59,24 @@ def images_delete(job_ids: Collection[UUID], *, now: datetime) -> int:
     return len(keys)
 
 
-def leftovers_delete(job_ids: Collection[UUID]) -> None:
-    """Deletes what attempts stored and no sweep has looked at yet. A sweep will: their workers may still write."""
+def attempt_files_delete(job_ids: Collection[UUID]) -> None:
+    """Delete at once what the attempts of jobs stored beside the images.
+
+    `attempts_sweep` deletes it again later, because a worker may write until its signed URLs expire.
+    """
     unswept = Attempt.objects.filter(job__in=job_ids, swept_at=None).select_related("job__tenant")
     images = set(Output.objects.filter(job__in=job_ids, deleted_at=None).values_list("storage_key", flat=True))
     store().delete_all({key for attempt in unswept for key in attempt_keys(attempt.job, attempt.token)} - images)
 
 
 def attempts_sweep(*, now: datetime) -> int:
-    """Deletes what ended attempts stored and no image is: previews, and outputs of those that were lost or failed.
+    """Delete what ended attempts stored that is no job's image; return the number of attempts, at most a thousand.
 
-    Only once its signed URLs have expired, as a worker that was taken for dead may still write. Up to a thousand
-    attempts; returns how many.
+    Such files are previews, and the outputs of attempts that were lost or failed. An attempt is swept once its signed
+    URLs have expired, because a worker whose lease was lost may still write.
     """
-    over = Attempt.objects.filter(swept_at=None, dispatched_at__lt=now - timedelta(seconds=CAPABILITY_SECONDS))
-    ended = over.exclude(state=Attempt.State.LIVE).select_related("job__tenant").order_by("dispatched_at")[:1000]
+    expired = Attempt.objects.filter(swept_at=None, dispatched_at__lt=now - timedelta(seconds=SIGNED_URL_SECONDS))
+    ended = expired.exclude(state=Attempt.State.LIVE).select_related("job__tenant").order_by("dispatched_at")[:1000]
     for attempt in ended:
         images = set(Output.objects.filter(job_id=attempt.job_id).values_list("storage_key", flat=True))
         store().delete_all(key for key in attempt_keys(attempt.job, attempt.token) if key not in images)
@@ -75,19 +86,19 @@ def attempts_sweep(*, now: datetime) -> int:
 
 
 def orphans_sweep(*, day: date) -> int:
-    """Deletes objects of the jobs of a day (UTC) that nothing names; returns how many.
+    """Delete the objects of a day's jobs (UTC) that no output names and no unfinished job needs; return their number.
 
-    They are left by a crash: copies for an answer from the cache that was never committed, half an upload, an upload
-    that began before its URL expired and ended after the sweep. The storage itself is read, a day at a time.
+    A crash leaves such objects: copies for a cached answer that was never committed, half an upload, or an upload that
+    began before its URL expired and ended after the sweep. The sweep lists the store itself, one day at a time.
     """
     swept = 0
     for slug in Tenant.objects.values_list("slug", flat=True):
         found = store().keys(day_folder(slug, day))
         while keys := list(islice(found, 1000)):
-            images = Output.objects.filter(storage_key__in=keys, deleted_at=None)
+            outputs = Output.objects.filter(storage_key__in=keys, deleted_at=None)
+            images = set(outputs.values_list("storage_key", flat=True))
             unfinished = set(Job.objects.filter(id__in=set(map(job_of_key, keys)), finished_at=None).values_list("id"))
-            kept = set(images.values_list("storage_key", flat=True))
-            strays = [key for key in keys if key not in kept and (job_of_key(key),) not in unfinished]
-            store().delete_all(strays)
-            swept += len(strays)
+            orphans = [key for key in keys if key not in images and (job_of_key(key),) not in unfinished]
+            store().delete_all(orphans)
+            swept += len(orphans)
     return swept

@@ -104,7 +104,7 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     after the commit; one that dies before leaves attempts whose leases run out.
     """
     _, stands = run_pipelined(_turn_take(pool), _pool_load(pool, now))
-    room = min(RELEASED_MAX, stands.free_slots)
+    room = min(RELEASED_MAX, stands.room)
     if room <= 0:
         return []
     present = _under_caps(run_query(_present(pool)))
@@ -113,7 +113,7 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     headroom = {tenant.tenant_id: tenant.headroom for tenant in present}
     queue = _Queue(pool, headroom=headroom, room=room, now=now, quarantine_is_full=stands.quarantine_is_full)
     first = _first(queue, contenders)
-    chosen = choose(first, room=room, rate=stands.rate or _RATE_UNMEASURED)
+    chosen = choose(first, room=room, rate=stands.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
     charged = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
     attempts: list[Attempt]
     _, attempts = run_pipelined(_remember(pool, present, lifted, charged), _dispatched(chosen, now, lease_seconds))
@@ -137,14 +137,14 @@ def _turn_take(pool: Pool) -> PipelinedQuery[None]:
 class PoolLoad(NamedTuple):
     """How a pool stands.
 
-    `free_slots` are those of the workers that beat, less the attempts that the pool has in hand; `virtual_time` is the
+    `room` are those of the workers that beat, less the attempts that the pool has in hand; `virtual_time` is the
     most that it gave to anybody; `rate` the GPU seconds of a pixel-step, of what was measured lately, if anything was.
     """
 
-    free_slots: int
+    room: int
     quarantine_is_full: bool
     virtual_time: float
-    rate: float | None
+    gpu_seconds_per_pixel_step: float | None
 
 
 def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
@@ -153,7 +153,7 @@ def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
 
 _POOL_LOAD = """
 SELECT coalesce(alive.slots, 0) - hand.jobs, hand.quarantined, coalesce(share.virtual_time, 0), share.rate
-FROM (SELECT sum(slots) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(alive)s) AS alive (slots)
+FROM (SELECT sum(concurrency) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(alive)s) AS alive (slots)
 CROSS JOIN (
     SELECT count(*), coalesce(bool_or(quarantined), false) FROM jobs_job
     WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')

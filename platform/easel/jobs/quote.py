@@ -1,4 +1,4 @@
-"""What a request would cost, by the code that admits it."""
+"""Quotes a request: its expected and maximum cost, computed by the code that admits it."""
 
 import uuid
 from collections.abc import Iterator
@@ -8,36 +8,32 @@ from decimal import Decimal
 
 from django.db import transaction
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_of
 from billing.models import Meter
 from billing.pricing.rating import Quantity, RatedLine
 from billing.usage.months import month_so_far
 from core.errors import DomainError
 from easel.jobs import queue
-from easel.jobs.admission import (
-    Limits,
-    Plan,
-    Spec,
-    job_admit,
-    job_plan,
-)
+from easel.jobs.admission import job_admit
+from easel.jobs.plan import Plan, job_plan
+from easel.jobs.spec import Limits, Spec
 from tenants.models import ApiKey
 
 
 @dataclass(frozen=True, slots=True)
 class QuoteLine:
-    """A meter's part of a quote: what is expected of it, with its price, and the most."""
+    """One meter's line of a quote: the expected quantity with its price, and the upper bound of both."""
 
     expected: RatedLine
-    most: Quantity
+    quantity_max: Quantity
     max_micros: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quote:
-    """What a request would cost: `expected_micros` as things go, `max_micros` at most, which is what is held for it.
+    """The cost of a request. Admission holds `max_micros`; `expected_micros` follows from recent measurements.
 
-    `refusal` is what would keep it from being admitted now.
+    `refusal` is the error that would keep the request from being admitted now.
     """
 
     plan: Plan
@@ -48,28 +44,28 @@ class Quote:
     refusal: DomainError | None
 
 
-class _Undone(Exception):
-    """Ends a transaction that was only tried."""
+class _Rollback(Exception):
+    """Rolls back the transaction of a trial admission."""
 
 
 def job_quote(*, api_key: ApiKey, spec: Spec, limits: Limits, now: datetime) -> Quote:
-    """Checks a request as `job_submit` does, and admits it in a transaction that is undone: nothing is written.
+    """Check a request as `job_submit` does, and admit it in a transaction that is rolled back, so nothing is written.
 
     Raises a `DomainError` for a request that could never be admitted as it is.
     """
     job_id = uuid.uuid4()
     plan = job_plan(api_key=api_key, spec=spec, limits=limits, job_id=job_id, now=now)
     lines = list(_lines(plan, now))
-    max_micros = plan.prices.max_micros(plan.most)
+    max_micros = plan.prices.max_micros(plan.quantities_max)
     refusal = None
-    available = ledger.balance_of(api_key.tenant).available
+    available = balance_of(api_key.tenant).available
     try:
         with transaction.atomic():
-            job_admit(plan, job_id=job_id, request_id="quote", now=now)
-            raise _Undone
+            job_admit(plan.job(job_id=job_id, request_id="quote", now=now), plan, now=now)
+            raise _Rollback
     except DomainError as error:
         refusal = error
-    except _Undone:
+    except _Rollback:
         pass
     return Quote(
         plan=plan,
@@ -82,23 +78,23 @@ def job_quote(*, api_key: ApiKey, spec: Spec, limits: Limits, now: datetime) -> 
 
 
 def _lines(plan: Plan, now: datetime) -> Iterator[QuoteLine]:
-    for most in plan.most:
-        quantity = (
-            replace(most, amount=_gpu_seconds(plan, most.amount, now)) if most.meter == Meter.GPU_SECOND else most
-        )
-        tariff = plan.prices.tariff(most)
+    for quantity_max in plan.quantities_max:
+        tariff = plan.prices.tariff(quantity_max)
         if tariff is None:
-            continue  # what nobody prices is not charged
+            continue  # a meter without a price is not charged
+        expected_quantity = quantity_max
+        if quantity_max.meter == Meter.GPU_SECOND:
+            expected_quantity = replace(quantity_max, amount=_gpu_seconds_expected(plan, quantity_max.amount, now))
         used_before = month_so_far(tenant=plan.api_key.tenant, tariff=tariff, now=now)
-        expected = plan.prices.line(quantity, used_before=used_before)
+        expected = plan.prices.line(expected_quantity, used_before=used_before)
         assert expected is not None  # it has a tariff
-        yield QuoteLine(expected, most, plan.prices.max_micros([most]))
+        yield QuoteLine(expected, quantity_max, plan.prices.max_micros([quantity_max]))
 
 
-def _gpu_seconds(plan: Plan, bound: Decimal, now: datetime) -> Decimal:
-    """As long as the pool's work took lately; before any was measured, the bound."""
-    rate, drawn = queue.pool_load(pool=plan.pool, now=now).rate, plan.drawn
+def _gpu_seconds_expected(plan: Plan, seconds_max: Decimal, now: datetime) -> Decimal:
+    """Return the GPU seconds at the pool's recent rate; before anything was measured there, the upper bound."""
+    rate, spec = queue.pool_load(pool=plan.pool, now=now).gpu_seconds_per_pixel_step, plan.image_spec
     if rate is None:
-        return bound
-    measured = Decimal(rate * drawn.width * drawn.height * drawn.steps * drawn.n)
-    return min(bound, measured.quantize(Decimal("1e-9")))
+        return seconds_max
+    measured = Decimal(rate * spec.width * spec.height * spec.steps * spec.n)
+    return min(seconds_max, measured.quantize(Decimal("1e-9")))

@@ -1,73 +1,67 @@
-"""Answers a request for what was drawn before from the images that are there.
+"""Answers a repeated request with copies of the images that an earlier job generated.
 
-An image is a function of its model version, adapters with their scales, prompt, size, steps and seed, so a request that
-fixes its seed asks for certain images. They are looked up by a hash of all of that, the precision, and whether adapters
-may be merged, per tenant: nobody can tell from a quick answer what another tenant asked for. The job that is answered
-so has images of its own, copied, which live and are stored for as long as any job's.
+The images of a job are determined by its model version, adapters with their scales, prompt, size, steps and seed. A
+request that fixes its seed therefore asks for certain images. `result_key` hashes everything that determines them,
+including the precision of the weights and whether a worker may merge adapters into them. The cache is per tenant, so
+that a quick answer never tells a tenant what another one asked for. An answered job gets copies of its own, which are
+retained and billed for storage like those of any other job.
 """
 
 import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
+from uuid import UUID
 
-from django.db import transaction
+import structlog
+from django.db import connection
 from django.db.models import Sum
 from prometheus_client import Counter
 
-from billing.models import StoredObject
-from billing.usage.storage import objects_stored
 from easel.catalog.models import AdapterVersion, ModelVersion, Precision
 from easel.jobs.models import CachedResult, Job, Output
+from easel.jobs.spec import ImageSpec
 from easel.jobs.storage_keys import output_key
 from easel.storage import store
 from tenants.models import Tenant
 
-ASKED = Counter("easel_result_cache_requests_total", "Requests that fix their seed, by what they found.", ["outcome"])
+log = structlog.get_logger()
+LOOKUPS = Counter("easel_result_cache_requests_total", "Requests that fix their seed, by outcome.", ["outcome"])
 for outcome in ("hit", "miss"):
-    ASKED.labels(outcome)  # at 0 from the start
+    LOOKUPS.labels(outcome)  # so that both series exist, at 0, from the start
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageSpec:
-    """What the images of a request are a function of, besides model version and adapters."""
+def result_key(images: ImageSpec, *, version: ModelVersion, adapters: Sequence[tuple[AdapterVersion, float]]) -> str:
+    """Return the SHA-256, in hex, of everything that determines the images.
 
-    prompt: str
-    width: int
-    height: int
-    steps: int
-    seed: int
-    n: int
-    output_format: str
-    output_compression: int
-
-
-def result_key(drawn: ImageSpec, *, version: ModelVersion, adapters: Sequence[tuple[AdapterVersion, float]]) -> str:
-    """A SHA-256 in hex. Adapters count by their content, in any order: they add up."""
+    Adapters count by their content and in any order, because their effects are added up.
+    """
     content = {
-        **asdict(drawn),
+        **asdict(images),
         "version": version.pk,
         "precision": version.precision,
-        # A worker may merge adapters into full-precision weights, which rounds differently, and never into others.
+        # A worker may merge adapters into full-precision weights, which rounds differently, but never into others.
         "adapters_merged": "maybe" if version.precision == Precision.NONE else "never",
         "adapters": sorted((adapter.sha256, scale) for adapter, scale in adapters),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def result_find(*, tenant: Tenant, key: str, now: datetime) -> Job | None:
-    """The job whose images are the ones asked for, marked as used; None when there are none."""
-    found = CachedResult.objects.select_related("job").filter(tenant=tenant, key=key).first()
-    if found is None:
-        return None
-    CachedResult.objects.filter(pk=found.pk).update(used_at=now)
-    return found.job
+def result_find(*, tenant: Tenant, key: str) -> Job | None:
+    """Return the job that generated the images of `key`; None if no cached job did."""
+    found = CachedResult.objects.select_related("job__tenant").filter(tenant=tenant, key=key).first()
+    return found.job if found else None
+
+
+def result_used(job_id: UUID | None, *, now: datetime) -> None:
+    """Record that the images of a job answered a request, which makes them the last to be evicted."""
+    CachedResult.objects.filter(job=job_id).update(used_at=now)
 
 
 def result_remember(job: Job, *, now: datetime) -> None:
-    """Has a succeeded job answer later requests for the same, if it was asked with its seed."""
+    """Let a succeeded job answer later requests, if its own request fixed the seed."""
     if job.result_key:
         size_bytes = sum(job.outputs.values_list("size_bytes", flat=True))
         CachedResult.objects.update_or_create(
@@ -76,39 +70,55 @@ def result_remember(job: Job, *, now: datetime) -> None:
 
 
 def results_trim(*, bytes_max: int) -> int:
-    """Forgets what was used longest ago beyond a number of bytes in all; returns how many. The images stay."""
-    over = (CachedResult.objects.aggregate(size=Sum("size_bytes"))["size"] or 0) - bytes_max
-    forgotten = 0
-    while over > 0:
-        for old in CachedResult.objects.order_by("used_at")[:1000]:
-            if over > 0:
-                over -= old.size_bytes
-                forgotten += old.delete()[0]
-    return forgotten
+    """Evict the least recently used results until the rest fit in `bytes_max`; return their number.
 
-
-@transaction.atomic
-def result_copy(source: Job, *, to: Job, now: datetime) -> None:
-    """Gives a job copies of another's images. Raises `FileNotFoundError` when one of them is gone.
-
-    A crash between the copies and the commit leaves files that no row names, as a lost attempt's are.
+    The images themselves stay; they belong to their jobs.
     """
-    outputs = []
-    for output in source.outputs.filter(deleted_at=None).order_by("index"):
-        key = output_key(to, to.id, output.index)
-        store().put(key, io.BytesIO(store().get(output.storage_key)), f"image/{to.output_format}")
-        outputs.append(
-            Output(
-                job=to,
-                index=output.index,
-                seed=output.seed,
-                storage_key=key,
-                sha256=output.sha256,
-                size_bytes=output.size_bytes,
+    excess_bytes = (CachedResult.objects.aggregate(size=Sum("size_bytes"))["size"] or 0) - bytes_max
+    evicted = 0
+    while excess_bytes > 0:
+        for oldest in CachedResult.objects.order_by("used_at")[:1000]:
+            if excess_bytes > 0:
+                excess_bytes -= oldest.size_bytes
+                evicted += oldest.delete()[0]
+    return evicted
+
+
+def images_copy(source: Job, *, to: Job) -> list[Output]:
+    """Copy a job's images in the store; return the copies as outputs of `to`, not yet written to the database.
+
+    Raises `FileNotFoundError` if an image is gone; then the copies made so far are deleted. The store may take seconds,
+    so no transaction may be open meanwhile: its locks would stop the tenant's other admissions.
+    """
+    if connection.in_atomic_block:
+        raise RuntimeError("images must be copied before a transaction begins")
+    copies: list[Output] = []
+    try:
+        for output in source.outputs.filter(deleted_at=None).order_by("index"):
+            content = io.BytesIO(store().get(output.storage_key))
+            key = output_key(to, to.id, output.index)
+            store().put(key, content, f"image/{to.output_format}")
+            copies.append(
+                Output(
+                    job=to,
+                    index=output.index,
+                    seed=output.seed,
+                    storage_key=key,
+                    sha256=output.sha256,
+                    size_bytes=output.size_bytes,
+                )
             )
-        )
-    if len(outputs) != to.n:
-        raise FileNotFoundError(f"{len(outputs)} of {to.n} images of {source.id} are there")
-    Output.objects.bulk_create(outputs)
-    sizes = {output.storage_key: output.size_bytes for output in outputs}
-    objects_stored(project=to.project, kind=StoredObject.Kind.OUTPUT, sizes=sizes, now=now)
+        if len(copies) != to.n:
+            raise FileNotFoundError(f"only {len(copies)} of the {to.n} images of job {source.id} exist")
+    except FileNotFoundError:
+        images_discard(copies)
+        raise
+    return copies
+
+
+def images_discard(copies: Sequence[Output]) -> None:
+    """Delete copies that no job will use. A failure is only logged, because `orphans_sweep` deletes them later."""
+    try:
+        store().delete_all(copy.storage_key for copy in copies)
+    except Exception:
+        log.exception("cached_copies_left", keys=[copy.storage_key for copy in copies])

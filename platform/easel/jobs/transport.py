@@ -10,20 +10,18 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import redis
 from celery import Celery
 from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from core.pipeline import PipelinedQuery, Query, run_query
+from core.redis_client import redis_asked_once
 from easel.catalog.models import Pool, version_label
 from easel.jobs.models import Attempt
 from easel.jobs.storage_keys import output_key, preview_key
 from easel.storage import store
 from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, UploadTarget, cancel_key
 
-CAPABILITY_SECONDS = 3600
+SIGNED_URL_SECONDS = 3600
 
 
 class Released(NamedTuple):
@@ -97,7 +95,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
 
     def put_url(key: str) -> str:
         content_type = f"image/{job.output_format}"
-        return store().signed_url("PUT", key, seconds=CAPABILITY_SECONDS, content_type=content_type, base=base)
+        return store().signed_url("PUT", key, seconds=SIGNED_URL_SECONDS, content_type=content_type, base=base)
 
     return GenerationTask(
         attempt_token=str(attempt.token),
@@ -117,7 +115,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
                 sha256=sha256,
                 size_bytes=size_bytes,
                 scale=scale,
-                url=store().signed_url("GET", key, seconds=CAPABILITY_SECONDS, base=base),
+                url=store().signed_url("GET", key, seconds=SIGNED_URL_SECONDS, base=base),
             )
             for name, sha256, size_bytes, scale, key in job.adapters
         ),
@@ -157,18 +155,3 @@ def celery_for(namespace: str) -> Celery:
         task_ignore_result=True,
     )
     return app
-
-
-@cache
-def redis_asked_once() -> "redis.Redis":
-    """For whoever has a client waiting: a server that doesn't answer at once is away."""
-    return redis.Redis.from_url(
-        settings.EASEL.redis_url, socket_connect_timeout=0.5, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
-    )
-
-
-@cache
-def redis_client() -> "redis.Redis":
-    return redis.Redis.from_url(
-        settings.EASEL.redis_url, socket_connect_timeout=2, socket_timeout=10, health_check_interval=30
-    )

@@ -231,7 +231,7 @@ def charges_match_rating(now: datetime, *, latest: int | None = RERATED) -> Iter
 def months_match_charges(now: datetime) -> Iterator[str]:
     """What a rate with tiers says was used of it is what its charges are for."""
     used = dict[tuple[UUID, int], Decimal]()
-    charges = Charge.objects.exclude(rate__mode=Rate.Mode.FLAT).exclude(kind=Charge.Kind.CAP).order_by()
+    charges = Charge.objects.exclude(rate__mode=Rate.Mode.FLAT).exclude(kind=Charge.Kind.WAIVER).order_by()
     for *of, quantity in charges.values_list("usage_record__tenant", "rate").annotate(Sum("usage_record__quantity")):
         used[of[0], of[1]] = quantity
     months = MonthlyQuantity.objects.order_by().values_list("tenant", "rate").annotate(Sum("quantity"))

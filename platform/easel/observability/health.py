@@ -6,8 +6,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
+from core.redis_client import redis_asked_once
 from core.threads import in_thread
-from easel.jobs.transport import redis_asked_once
 
 
 async def live(request: HttpRequest) -> HttpResponse:

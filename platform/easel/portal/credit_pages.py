@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from billing.budgets.budgets import budgets_of
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_of
 from billing.models import Adjustment, BillingProfile, CreditGrant
 from billing.profiles import FIELDS, profile_of
 from easel.portal import cells
@@ -16,7 +16,7 @@ SHOWN = 20
 
 def credit_sections(tenant: Tenant) -> Iterable[Section]:
     """A tenant's credit, budgets, adjustments and billing profile."""
-    balance, profile = ledger.balance_of(tenant), profile_of(tenant)
+    balance, profile = balance_of(tenant), profile_of(tenant)
     yield Section(
         "Credit",
         ("Available", "Credit", "Held", "Owed", "Credit limit"),

@@ -185,7 +185,7 @@ class PoolPage(Page):
                     worker.name,
                     worker.gpu_class,
                     worker.model_version,
-                    worker.slots,
+                    worker.concurrency,
                     cells.when(worker.started_at),
                     cells.when(worker.beat_at),
                 )

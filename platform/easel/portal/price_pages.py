@@ -23,7 +23,7 @@ def rates_section(book: PriceBook) -> Section:
                 rate.model or cells.NOTHING,
                 rate.gpu_class or cells.NOTHING,
                 rate.tier or cells.NOTHING,
-                cells.number(f"{RateTerms.of(rate).said} {book.currency}"),
+                cells.number(f"{RateTerms.of(rate).price_text} {book.currency}"),
             )
             for rate in rates_of(book)
         ],

@@ -1,14 +1,8 @@
-"""Erases a tenant: what it made and wrote goes, what it was charged stays, without its words.
+"""Erases a tenant: deletes its content and personal data, and leaves the books.
 
-A request suspends the tenant and revokes its keys; then batches delete until nothing is left, and the last transaction
-makes the row say so. Each batch leaves less to do: whoever calls `erase_advance` again, the scheduler or the command,
-goes on where a crash left it.
-
-    goes    images, adapters' files, prompts, metadata, users, error texts, comments, block list, idempotency keys,
-            webhooks;
-            the names of the tenant, its keys, adapters, experiments and arms
-    stays   usage, charges, ledger, statements and who they are billed to; jobs as rows of numbers; the audit log; and
-            what amounts are told apart by: the slug, projects with their labels, adapters' names on usage records
+An erasure is a request that the scheduler or the command works off in batches, whichever runs. The request suspends
+the tenant and revokes its keys, `erase_advance` deletes one batch, and the last transaction sets `erased_at`. After a
+crash the next call continues where the last batch ended. README.md lists what is deleted and what stays.
 """
 
 from datetime import datetime
@@ -29,48 +23,48 @@ from easel.storage import store
 from easel.webhooks.endpoints import webhooks_erase
 from tenants.accounts import tenant_close, tenant_forget
 from tenants.models import Tenant
-from tenants.retention import KeptDays
+from tenants.retention import RetentionDefault
 
-CANCELS = 200  # at a time
+CANCELS_MAX = 200  # jobs canceled by one call
 
 
 class JobsUnfinished(DomainError):
-    """A tenant with unfinished jobs is not erased: let them end, or have them canceled."""
+    """The tenant has unfinished jobs: wait until they end, or cancel them with the request."""
 
     code, http_status = "jobs_unfinished", 409
 
 
 @transaction.atomic
 def erase_request(*, tenant: Tenant, cancel_jobs: bool, actor: str, now: datetime) -> Tenant:
-    """Closes the account for good, to be erased from now on; a second time it changes nothing.
+    """Closes the tenant for good, so that its erasure begins; idempotent.
 
-    Raises `JobsUnfinished` where there are such and they are not to be canceled: then nothing is changed.
+    Raises `JobsUnfinished` and changes nothing if there are unfinished jobs and `cancel_jobs` is false.
     """
-    # Waits for admissions on their way and keeps others out, so that no job is missed.
+    # The lock waits for admissions in progress and blocks new ones, so that no job is missed.
     tenant = Tenant.objects.select_for_update().get(pk=tenant.pk)
     if tenant.erase_requested_at is not None:
         return tenant
     if (unfinished := unfinished_jobs(tenant).count()) and not cancel_jobs:
-        raise JobsUnfinished(f"{unfinished} jobs of {tenant.slug} are unfinished: let them end, or have them canceled")
+        raise JobsUnfinished(f"{unfinished} jobs of {tenant.slug} are unfinished: wait until they end, or cancel them")
     tenant_close(tenant=tenant, now=now)
     details = {"canceled_jobs": unfinished}
     audit_record(actor=actor, action="tenant.erase", subject=tenant.slug, tenant=tenant, details=details, now=now)
     return tenant
 
 
-def erase_advance(*, tenant: Tenant, default: KeptDays, actor: str, now: datetime) -> int:
-    """One batch of a requested erasure; returns how many jobs it touched.
+def erase_advance(*, tenant: Tenant, default: RetentionDefault, actor: str, now: datetime) -> int:
+    """Works off one batch of a requested erasure; returns the number of jobs it deleted from.
 
-    0 when it waits for workers to stop, and when all is done: then `erased_at` is set.
+    Returns 0 while it waits for workers to stop, and once everything is done: then `erased_at` is set.
     """
-    for job in unfinished_jobs(tenant).filter(cancel_requested_at=None).select_related("pool")[:CANCELS]:
+    for job in unfinished_jobs(tenant).filter(cancel_requested_at=None).select_related("pool")[:CANCELS_MAX]:
         job_cancel(job, now=now)
     if touched := age_out(default=default, now=now, tenant=tenant, actor=actor):
         return touched
     if not unfinished_jobs(tenant).exists():
         adapters_erase(tenant=tenant, now=now)
         webhooks_erase(tenant=tenant)
-        while store().clear(tenant.slug):  # also what crashes left, that no row names
+        while store().clear(tenant.slug):  # also finds files that a crash left without a row
             pass
         _finish(tenant, actor, now)
     return 0
@@ -78,10 +72,10 @@ def erase_advance(*, tenant: Tenant, default: KeptDays, actor: str, now: datetim
 
 @transaction.atomic
 def _finish(tenant: Tenant, actor: str, now: datetime) -> None:
-    """The names, and the record; the next call tries again where anything came in between."""
+    """Erases the names and sets `erased_at`, unless new data has come in: then the next call tries again."""
     tenant = Tenant.objects.select_for_update().get(pk=tenant.pk)
-    left = tenant.jobs.filter(deleted_at=None).exists() or store().clear(tenant.slug)
-    if tenant.erased_at is not None or left:
+    remains = tenant.jobs.filter(deleted_at=None).exists() or store().clear(tenant.slug)
+    if tenant.erased_at is not None or remains:
         return
     stored = StoredObject.objects.filter(project__tenant=tenant, deleted_at=None)
     objects_deleted(storage_keys=stored.values_list("storage_key", flat=True), now=now)
@@ -91,11 +85,11 @@ def _finish(tenant: Tenant, actor: str, now: datetime) -> None:
         "jobs": tenant.jobs.count(),
         "images": Output.objects.filter(job__tenant=tenant).count(),
         "adapters": tenant.adapters.count(),
-        "objects_left_in_storage": 0,  # seen above
+        "objects_left_in_storage": 0,  # `store().clear` found none
     }
     audit_record(actor=actor, action="tenant.erased", subject=tenant.slug, tenant=tenant, details=details, now=now)
 
 
 def unfinished_jobs(tenant: Tenant) -> QuerySet[Job]:
-    """What an erasure waits for."""
+    """The jobs that an erasure waits for."""
     return Job.objects.filter(tenant=tenant, finished_at=None)

@@ -1,11 +1,11 @@
-"""Writes down everything that a tenant has: its rows as JSON Lines, its files, and a manifest of both.
+"""Exports all data of a tenant: its rows as JSON Lines, its files, and a manifest of both.
 
-    tenant.jsonl job.jsonl usage_record.jsonl …   a file a table, a line a row, columns as in the database
-    files/outputs/…  files/adapters/…             images and adapters: `storage_key` of a row without the tenant's slug
+    tenant.jsonl job.jsonl usage_record.jsonl …   one file per table, one line per row, columns as in the database
+    files/outputs/…  files/adapters/…             images and adapters, at a row's `storage_key` less the tenant's slug
     files.jsonl                                   path, size_bytes and sha256 of each file
     manifest.json                                 rows, bytes and sha256 of each .jsonl, written last
 
-Rows are of one instant (REPEATABLE READ). Files are read after it: one that was deleted since has `"missing": true`.
+All rows are of one instant (REPEATABLE READ). Files are read later: one that was deleted since has `"missing": true`.
 """
 
 import hashlib
@@ -35,21 +35,22 @@ Open = Callable[[str], IO[bytes]]
 
 
 class ExportExists(DomainError):
-    """There is something at this path already: choose another."""
+    """This path exists already: choose another."""
 
     code, http_status = "export_exists", 409
 
 
 class Progress(Protocol):
-    """Told of each step: so many of `total` rows and files more."""
+    """A callback that counts: `step` more of `total` rows and files are done."""
 
     def __call__(self, step: int, *, total: int) -> None: ...
 
 
 def tenant_export(*, tenant: Tenant, to: Path, now: datetime, progress: Progress) -> dict[str, Any]:
-    """Writes to `to`, a zip where it ends so and else a folder; returns the manifest. Memory doesn't grow with rows.
+    """Writes an export to `to`, a zip file if the name ends in `.zip` and else a folder; returns the manifest.
 
-    What is not finished lies beside it under a name that ends in `.part`. Raises `ExportExists`.
+    Memory use doesn't grow with the number of rows. An unfinished export has a name that ends in `.part`. Raises
+    `ExportExists`.
     """
     if to.exists():
         raise ExportExists(f"{to} exists: choose another name")
@@ -73,9 +74,9 @@ def _write(tenant: Tenant, member: Open, now: datetime, progress: Progress) -> d
                 file.line(row)
                 progress(1, total=total)
         written[f"{table.name}.jsonl"] = {"rows": file.lines, **file.summary}
-    # Only one member of a zip is written at a time: what is found out of the files waits beside it.
-    with tempfile.TemporaryFile() as found:
-        index, missing = _Hashed(found), 0
+    # A zip takes one member at a time, so the index of the files is written to a temporary file first.
+    with tempfile.TemporaryFile() as index_file:
+        index, missing = _Hashed(index_file), 0
         for key in stored.values_list("storage_key", flat=True).iterator(chunk_size=_CHUNK_ROWS):
             path = f"files/{key.removeprefix(f'{tenant.slug}/')}"
             try:
@@ -89,9 +90,9 @@ def _write(tenant: Tenant, member: Open, now: datetime, progress: Progress) -> d
                         file.write(chunk)
                 index.line({"path": path, **file.summary})
             progress(1, total=total)
-        found.seek(0)
+        index_file.seek(0)
         with member("files.jsonl") as listing:
-            while chunk := found.read(_CHUNK_BYTES):
+            while chunk := index_file.read(_CHUNK_BYTES):
                 listing.write(chunk)
     written["files.jsonl"] = {"rows": index.lines, "missing": missing, **index.summary}
     manifest = {"format": FORMAT, "tenant": tenant.slug, "exported_at": now.isoformat(), "contents": written}
@@ -101,7 +102,7 @@ def _write(tenant: Tenant, member: Open, now: datetime, progress: Progress) -> d
 
 
 class _Hashed:
-    """A file that knows its size and SHA-256."""
+    """A file that counts its bytes and lines and computes its SHA-256."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -129,14 +130,14 @@ class _Hashed:
 
 
 def _plain(value: Any) -> str:
-    """Times in ISO 8601; decimals and ids as text, which loses nothing."""
+    """Writes times in ISO 8601, and decimals and ids as text, without loss of precision."""
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-# Both are for the eyes of whoever ran the command alone: prompts and images are in there.
+# Only the user who runs the command may read either: an export holds prompts and images.
 @contextmanager
 def _zip(path: Path, now: datetime) -> Iterator[Open]:
-    """Pictures and weights are dense already: only rows are compressed."""
+    """Opens a zip file; compresses rows alone, since images and weights don't shrink."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
 
@@ -151,11 +152,12 @@ def _zip(path: Path, now: datetime) -> Iterator[Open]:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[Open]:
+    """Opens a folder."""
     path.mkdir(mode=0o700, exist_ok=True)
 
     def member(name: str) -> IO[bytes]:
-        now = path / name
-        now.parent.mkdir(parents=True, exist_ok=True)
-        return now.open("wb")
+        file = path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("wb")
 
     yield member

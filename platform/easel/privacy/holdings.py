@@ -1,4 +1,4 @@
-"""Which tables hold what is a tenant's: those that lead to it by their foreign keys."""
+"""The tables that hold a tenant's data: those whose foreign keys lead to the tenant."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,29 +9,29 @@ from django.db.models import Field, Model, QuerySet
 
 from tenants.models import Tenant
 
-_APPS = ("tenants", "billing", "registry", "generation", "webhooks")
-# The platform's own, though they name a tenant: what serves it, and what only this database can use.
-_PLATFORMS = {
-    "generation.CachedResult",
-    "generation.FairShare",
-    "registry.Pool",
+_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
+# Tables that refer to a tenant but hold the platform's data: what serves the tenant, and caches.
+_PLATFORM_TABLES = {
+    "jobs.CachedResult",
+    "jobs.FairShare",
+    "catalog.Pool",
     "tenants.BlockListRevision",
-    "tenants.IdempotentRequest",
+    "core.IdempotentRequest",
 }
-# What would let somebody act or guess: hashes of secrets and of what was asked.
+# Columns that are never exported: secrets and hashes of secrets, and hashes of prompts, which allow guesses.
 _WITHHELD = ("secret", "fingerprint", "salt", "result_key")
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """A table with rows of tenants; `path` leads from a row to its tenant."""
+    """A table with rows of tenants; `path` is the lookup from a row to its tenant."""
 
     model: type[Model]
     path: str
 
     @property
     def name(self) -> str:
-        """`usage_record` of UsageRecord."""
+        """The model's name in snake case, such as `usage_record`."""
         letters = (f"_{char.lower()}" if char.isupper() else char for char in self.model.__name__)
         return "".join(letters).removeprefix("_")
 
@@ -41,16 +41,16 @@ class Holding:
         return [field.attname for field in fields if not any(word in field.attname for word in _WITHHELD)]
 
     def rows(self, tenant: Tenant) -> "QuerySet[Any, dict[str, Any]]":
-        """The tenant's, in the order of their keys."""
+        """The tenant's rows, in primary key order."""
         found = self.model._default_manager.filter(**{self.path: tenant.pk})
         return found.order_by("pk").values(*self.columns)
 
 
 def holdings() -> list[Holding]:
-    """All of them, by name: a table that is added later is found, as its rows have to lead to their tenant."""
+    """All such tables by name. A new table is found without a change here, as its rows must lead to their tenant."""
     paths: dict[type[Model], str] = {Tenant: "pk"}
     reached: list[type[Model]] = [Tenant]
-    while reached:  # nearest first, so that each table has its shortest path
+    while reached:  # breadth first, so that each table gets its shortest path
         found = [
             (model, field.null, field.name if parent is Tenant else f"{field.name}__{paths[parent]}")
             for parent in reached
@@ -59,7 +59,7 @@ def holdings() -> list[Holding]:
             for field in _links(model, parent)
         ]
         reached = []
-        # A link that may be empty leads to the tenant of some rows alone: only where there is no other.
+        # A nullable foreign key finds the tenant of some rows only: it is used if the table has no other.
         for model, _, path in sorted(found, key=lambda candidate: candidate[1]):
             if model not in paths:
                 paths[model] = path
@@ -69,9 +69,11 @@ def holdings() -> list[Holding]:
 
 def _models() -> Iterator[type[Model]]:
     for app in _APPS:
-        yield from (model for model in apps.get_app_config(app).get_models() if model._meta.label not in _PLATFORMS)
+        yield from (
+            model for model in apps.get_app_config(app).get_models() if model._meta.label not in _PLATFORM_TABLES
+        )
 
 
 def _links(model: type[Model], parent: type[Model]) -> list[Any]:
-    """Foreign keys to the parent."""
+    """The model's foreign keys to `parent`."""
     return [field for field in model._meta.concrete_fields if field.related_model is parent]

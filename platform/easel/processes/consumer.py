@@ -15,9 +15,10 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError, close_old_connections
 from redis.exceptions import RedisError, ResponseError
 
+from core.redis_client import redis_client
 from easel.catalog.models import Pool
 from easel.jobs import lifecycle
-from easel.jobs.transport import ask_to_cancel, redis_client
+from easel.jobs.transport import ask_to_cancel
 from inference.contract import WorkerBeat, report_from_json, reports_key
 
 log = structlog.get_logger()

@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connections
 
-from easel.webhooks.delivery import Claim, Ways, deliveries_claim, delivery_record, send
+from easel.webhooks.delivery import Claim, ConnectionPools, deliveries_claim, delivery_record, send
 from easel.webhooks.outbox import CHANNEL
 
 log = structlog.get_logger()
@@ -41,14 +41,14 @@ def run(stop: threading.Event) -> None:
 async def _deliver(stop: threading.Event) -> None:
     in_hand: set[asyncio.Task[None]] = set()
     listener = await psycopg.AsyncConnection.connect(settings.EASEL.database_url, autocommit=True)
-    ways = Ways(settings.EASEL.webhook_allow, connections_max=IN_HAND_MAX)
-    async with ways, listener, asyncio.TaskGroup() as tasks:
+    pools = ConnectionPools(settings.EASEL.webhook_allow, connections_max=IN_HAND_MAX)
+    async with pools, listener, asyncio.TaskGroup() as tasks:
         await listener.execute(f"LISTEN {CHANNEL}")
         while not stop.is_set():
             room = IN_HAND_MAX - len(in_hand)
             claims = await _in_thread(partial(deliveries_claim, room=room, now=datetime.now(UTC))) if room else []
             for claim in claims:
-                task = tasks.create_task(_one(ways, claim))
+                task = tasks.create_task(_one(pools, claim))
                 in_hand.add(task)
                 task.add_done_callback(in_hand.discard)
             if not claims:
@@ -56,10 +56,10 @@ async def _deliver(stop: threading.Event) -> None:
                     pass
 
 
-async def _one(ways: Ways, claim: Claim) -> None:
-    answer = await send(ways, claim)
-    draw = random.Random()  # noqa: S311 - spreads attempts, protects nothing
-    await _in_thread(partial(delivery_record, claim, answer, now=datetime.now(UTC), draw=draw))
+async def _one(pools: ConnectionPools, claim: Claim) -> None:
+    answer = await send(pools, claim)
+    rng = random.Random()  # noqa: S311 - spreads attempts, protects nothing
+    await _in_thread(partial(delivery_record, claim, answer, now=datetime.now(UTC), rng=rng))
     said = {"delivery": str(claim.delivery_id), "attempt": claim.attempt, "status": answer.status}
     log.info("webhook_sent", **said, outcome=answer.outcome, duration_seconds=round(answer.seconds, 3))
 

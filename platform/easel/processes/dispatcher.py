@@ -11,6 +11,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError
 
+from core.redis_client import redis_client
 from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool
 from easel.catalog.redis_users import redis_user_set
@@ -44,7 +45,7 @@ def run(stop: threading.Event) -> None:
 
 def turn() -> list[Attempt]:
     """One round over the pools; returns what was sent. Raises `RedisError` before anything is released."""
-    client = transport.redis_client()
+    client = redis_client()
     server = cast(Any, client.info("server"))["run_id"]
     sent = []
     for pool in Pool.objects.all():

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -39,18 +39,22 @@ ORPHAN_DAYS = (2, 3, 4)  # ago: a platform that was down for a day sweeps that o
 MESSAGE_DAYS = 30
 
 
-def lose_silent_attempts(now: datetime) -> int:
-    """Attempts whose lease ran out: their jobs go back to the queue, or fail."""
+def lose_silent_attempts(now: datetime, *, tenants: Collection[Tenant] | None = None) -> int:
+    """Attempts whose lease ran out: their jobs go back to the queue, or fail. `tenants` limits it to their jobs."""
     silent = Attempt.objects.filter(state=Attempt.State.LIVE, lease_expires_at__lte=now)
+    if tenants is not None:
+        silent = silent.filter(job__tenant__in=tenants)
     return sum(
         lifecycle.lose(token=token, now=now, attempts_max=settings.EASEL.attempts_max)
         for token in list(silent.values_list("token", flat=True)[:1000])
     )
 
 
-def expire_jobs(now: datetime) -> int:
-    """Jobs that no worker took in time end uncharged."""
+def expire_jobs(now: datetime, *, tenants: Collection[Tenant] | None = None) -> int:
+    """Jobs that no worker took in time end uncharged. `tenants` limits it to their jobs."""
     late = Job.objects.filter(state=State.QUEUED, expires_at__lte=now)
+    if tenants is not None:
+        late = late.filter(tenant__in=tenants)
     return sum(lifecycle.expire(job_id=job_id, now=now) for job_id in list(late.values_list("id", flat=True)[:1000]))
 
 

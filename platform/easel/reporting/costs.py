@@ -1,4 +1,4 @@
-"""What was charged, by whatever finance asks, from the schema `reporting` and nothing else."""
+"""Sums of charges by group, read from the schema `reporting` only."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from psycopg import sql
 from core.errors import DomainError
 from easel.reporting.exports import Span
 
-# What can be grouped by, as SQL; labels besides, as `label:department`.
+# SQL of each group. Labels are groups too, written `label:department`.
 GROUPS = {
     "day": "day::text",
     "tenant": "tenant",
@@ -32,14 +32,14 @@ _LABEL = re.compile(r"label:([^\x00]{1,64})")
 
 
 class UnknownGroup(DomainError):
-    """Costs can't be grouped by that."""
+    """Costs have no group of this name."""
 
     code, type = "unknown_group", "invalid_request_error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostRow:
-    """What a group was charged; `group` has a value per name that was grouped by, empty where there is none."""
+    """Charges of a group; `group` has the value of each name in `group_by`, empty if it has none."""
 
     group: dict[str, str]
     charges: int
@@ -54,9 +54,9 @@ class CostRow:
 def costs(
     span: Span, *, group_by: Sequence[str], currency: str, label: tuple[str, str] | None = None, order: str = "group"
 ) -> list[CostRow]:
-    """Sums per group over the days of `span`, of the projects with a `label` (name, value) if one is given.
+    """Sums charges per group over the days of `span`, of all projects or those with a `label` (name, value).
 
-    In the order of the groups, or of what they were charged, the highest first. The rows sum to what the ledger earned.
+    Rows are ordered by group, or with `order="amount"` by amount, descending. They sum to what the ledger earned.
     Raises `UnknownGroup`.
     """
     keys = [_key(name) for name in group_by]
@@ -101,14 +101,14 @@ def costs(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceRow:
-    """What an invoice has of a cost; `number` is None for what no final statement has yet."""
+    """An invoice's part of a cost; `number` is None for the part that no final statement has yet."""
 
     number: str | None
     amount_micros: int
 
 
 def invoices(span: Span, *, currency: str, label: tuple[str, str] | None = None) -> list[InvoiceRow]:
-    """Where what was used on the days was billed, from `reporting.focus`; taxes and adjustments left out."""
+    """Sums the billed use of the days by invoice, from `reporting.focus`, without taxes and adjustments."""
     query = sql.SQL("""
         SELECT "InvoiceId", round(sum("BilledCost") * 1000000)::bigint FROM reporting.focus
          WHERE {days} AND "BillingCurrency" = {currency} AND "ChargeCategory" = 'Usage' AND {of_label}
@@ -123,7 +123,7 @@ def invoices(span: Span, *, currency: str, label: tuple[str, str] | None = None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnpricedRow:
-    """A quantity of a meter that nobody priced, and in how many records."""
+    """Sum of a meter's quantities without a price, and the number of their records."""
 
     meter: str
     quantity: Decimal
@@ -131,7 +131,7 @@ class UnpricedRow:
 
 
 def unpriced(span: Span, *, label: tuple[str, str] | None = None) -> list[UnpricedRow]:
-    """What was measured on the days and not charged."""
+    """Sums by meter what was measured on the days and not charged."""
     query = sql.SQL("""
         SELECT meter, sum(quantity), count(*) FROM reporting.unpriced WHERE {days} AND {of_label} GROUP BY 1 ORDER BY 1
     """).format(days=span.condition("used_at", "tenant"), of_label=label_is(label))
@@ -139,13 +139,13 @@ def unpriced(span: Span, *, label: tuple[str, str] | None = None) -> list[Unpric
 
 
 def label_values(name: str) -> list[str]:
-    """The values that a label of projects has, or had."""
+    """Lists the values that a label of projects has, or had."""
     query = sql.SQL("SELECT DISTINCT labels ->> {0} FROM reporting.costs WHERE labels ? {0} ORDER BY 1")
     return [value for (value,) in rows_of(query.format(sql.Literal(name)))]
 
 
 def label_is(label: tuple[str, str] | None, column: str = "labels") -> sql.Composed:
-    """SQL for rows with a label; an empty value is that of projects without it."""
+    """SQL condition for rows with a label; an empty value selects projects without the label."""
     if label is None:
         return sql.SQL("true").format()
     name, value = map(sql.Literal, label)
@@ -164,5 +164,5 @@ def _key(name: str) -> sql.Composable:
         return sql.SQL("coalesce(labels ->> {}, '')").format(sql.Literal(label[1]))
     if name not in GROUPS:
         known = ", ".join([*GROUPS, "label:NAME"])
-        raise UnknownGroup(f"costs aren't grouped by {name!r}; known are {known}", param="group_by")
+        raise UnknownGroup(f"costs can't be grouped by {name!r}; the groups are {known}", param="group_by")
     return sql.SQL(GROUPS[name])

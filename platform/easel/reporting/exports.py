@@ -1,7 +1,7 @@
-"""Exports: what was charged and used in a range of days, from one snapshot, at flat memory however many the rows.
+"""Exports of charges and use in a range of days: of one snapshot, at constant memory.
 
-PostgreSQL writes CSV and JSON itself (COPY); Parquet is made of batches of rows. Each is an iterator of blocks of
-bytes, on a connection of its own, since a download outlives the thread that began it.
+PostgreSQL writes CSV and JSON (COPY); Parquet is written from batches of rows. Each export is an iterator of bytes on a
+database connection of its own, since a download outlives the thread that started it.
 """
 
 import io
@@ -18,13 +18,13 @@ from psycopg import sql
 
 from core.errors import DomainError
 
-# Each holds a connection for as long as its reader takes.
-AT_ONCE_MAX = 4
+# Each export occupies a connection until its reader has finished.
+RUNNING_MAX = 4
 _BATCH_ROWS = 5_000
 _NUMERIC, _TIMESTAMPTZ, _JSONB, _BIGINT = 1700, 1184, 3802, 20
-_running = threading.BoundedSemaphore(AT_ONCE_MAX)
+_running = threading.BoundedSemaphore(RUNNING_MAX)
 
-# A label that a spreadsheet would take for a formula begins with a quote.
+# Labels that a spreadsheet would take for a formula get a leading quote.
 _COSTS = r"""
     SELECT day, tenant, project, regexp_replace(department, '^[=+@\t\r-]', '''\&') AS department,
            (SELECT coalesce(regexp_replace(string_agg(key || ': ' || value, ', ' ORDER BY key), '^[=+@\t\r-]', '''\&'),
@@ -43,6 +43,12 @@ _COSTS = r"""
 """
 
 
+class ParquetUnavailable(DomainError):
+    """Parquet is not installed here: take CSV, or install `easel[parquet]`."""
+
+    code, type, http_status = "parquet_unavailable", "server_error", 501
+
+
 class ExportsBusy(DomainError):
     """Too many exports are running: try again in a minute."""
 
@@ -51,14 +57,14 @@ class ExportsBusy(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """The days `start` to `end`, both included, in UTC; of one tenant by its slug, or of all."""
+    """The days (UTC) from `start` to `end`, both included; of one tenant, by its slug, or of all."""
 
     start: date
     end: date
     tenant: str | None = None
 
     def condition(self, column: str, tenant: str) -> sql.Composed:
-        """SQL for the rows whose instant in `column` is within the span, and whose tenant is that."""
+        """SQL condition for rows whose `column`, an instant, is in the span, and whose `tenant` column matches."""
         days = sql.SQL(
             "{column} >= {start}::date::timestamp AT TIME ZONE 'UTC'"
             " AND {column} < ({end}::date + 1)::timestamp AT TIME ZONE 'UTC'"
@@ -72,7 +78,7 @@ class Span:
 
 
 def focus(span: Span, *, form: str, invoice: int | None = None) -> Iterator[bytes]:
-    """`reporting.focus` as `csv` or `parquet`: what was used on the days, or instead all that an invoice has."""
+    """Exports `reporting.focus` as `csv` or `parquet`: rows of the days, or instead all rows of an invoice."""
     where = span.condition("ChargePeriodStart", "BillingAccountId")
     if invoice is not None:
         where = sql.SQL('"InvoiceId" = {} AND {}').format(sql.Literal(str(invoice)), span.of_tenant("BillingAccountId"))
@@ -88,17 +94,17 @@ def focus(span: Span, *, form: str, invoice: int | None = None) -> Iterator[byte
 
 
 def events(span: Span) -> Iterator[bytes]:
-    """`reporting.usage_events`, a CloudEvent a line: what was measured on the days."""
+    """Exports `reporting.usage_events` of the days, one CloudEvent per line."""
     where = span.condition("used_at", "tenant")
     rows = sql.SQL("SELECT event::text FROM reporting.usage_events WHERE {}").format(where)
-    # Plain lines: JSON holds neither of these two raw, and COPY's own text would double its backslashes.
+    # As CSV with a quote and a delimiter that JSON never contains: COPY's text format would double backslashes.
     lines = sql.SQL(r"COPY ({}) TO STDOUT (FORMAT csv, QUOTE E'\x01', DELIMITER E'\x02')").format(rows)
     with _snapshot() as database:
         yield from _copied(database, lines)
 
 
 def costs(span: Span, *, comma: bool) -> Iterator[bytes]:
-    """`reporting.costs` by day and all that it tells apart, as CSV for a spreadsheet, with decimal commas if asked."""
+    """Exports `reporting.costs` by day and attributes, as CSV for a spreadsheet; `comma`: with decimal commas."""
     rows = sql.SQL(_COSTS).format(
         start=sql.Literal(span.start),
         end=sql.Literal(span.end),
@@ -115,11 +121,11 @@ def costs(span: Span, *, comma: bool) -> Iterator[bytes]:
 @contextmanager
 def _snapshot() -> Iterator[psycopg.Connection]:
     if not _running.acquire(blocking=False):
-        raise ExportsBusy(f"{AT_ONCE_MAX} exports are running here: try again in a minute")
+        raise ExportsBusy(f"{RUNNING_MAX} exports are running here: try again in a minute")
     try:
         with closing(psycopg.connect(settings.EASEL.database_url)) as database:
             database.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            # A reader may be slow, but not forever.
+            # A slow reader must not occupy the connection forever.
             database.execute("SET LOCAL idle_in_transaction_session_timeout = '5min'")
             database.execute("SET LOCAL TimeZone = 'UTC'")
             yield database
@@ -130,7 +136,7 @@ def _snapshot() -> Iterator[psycopg.Connection]:
 def _copied(database: psycopg.Connection, statement: sql.Composed) -> Iterator[bytes]:
     with database.cursor() as cursor, cursor.copy(statement) as copy:
         waiting, size = [], 0
-        for block in copy:  # a row each
+        for block in copy:  # each block is a row
             waiting.append(bytes(block))
             size += len(block)
             if size >= 2**16:
@@ -140,7 +146,7 @@ def _copied(database: psycopg.Connection, statement: sql.Composed) -> Iterator[b
 
 
 def _columns(database: psycopg.Connection) -> list[tuple[str, int]]:
-    """The view's columns with the types that PostgreSQL names by number."""
+    """The view's columns with the oid of their types."""
     described = database.execute("SELECT * FROM reporting.focus LIMIT 0").description or []
     return [(column.name, column.type_code) for column in described]
 
@@ -155,8 +161,11 @@ def _as_text(name: str, oid: int) -> sql.Composed:
 
 
 def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where: sql.Composed) -> Iterator[bytes]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise ParquetUnavailable from error
 
     types = {
         _NUMERIC: pa.decimal128(38, 15),
@@ -178,13 +187,13 @@ def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where
             by_column = zip(zip(*rows, strict=True), schema.types, strict=True)
             arrays = [pa.array(values, kind) for values, kind in by_column]
             writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=schema))
-            yield file.taken()
+            yield file.take()
     writer.close()
-    yield file.taken()
+    yield file.take()
 
 
 class _Drained(io.RawIOBase):
-    """A file that is written and taken away piece by piece."""
+    """A file whose written bytes are taken piece by piece."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -201,6 +210,6 @@ class _Drained(io.RawIOBase):
     def tell(self) -> int:
         return self.size
 
-    def taken(self) -> bytes:
+    def take(self) -> bytes:
         pieces, self.pieces = self.pieces, []
         return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""Who may read the views: PostgreSQL roles in the group `easel_reporting`."""
+"""Logins that may read the views: PostgreSQL roles in the group `easel_reporting`."""
 
 import re
 
@@ -12,15 +12,15 @@ NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class LoginRefused(DomainError):
-    """This name can't be a login for reports; the message says why, and what to do."""
+    """The login can't be created; the message says why, and what to do."""
 
     code = "login_refused"
 
 
 def login_set(*, name: str, password: str) -> None:
-    """Makes a role that can log in and read the views, or gives the one that is there a new password.
+    """Creates a role that can log in and read the views, or sets the password of an existing one.
 
-    Raises `LoginRefused`, also for a role that was not made here: a report must not take over another's login.
+    Raises `LoginRefused`, also for a role that was not created here, so that nobody takes over another login.
     """
     if not NAME.fullmatch(name) or name.startswith("pg_") or name == GROUP:
         raise LoginRefused(f"{name!r} is no name for a login: use lower-case letters, digits and _")
@@ -30,7 +30,7 @@ def login_set(*, name: str, password: str) -> None:
     except ProgrammingError as error:
         if not isinstance(error.__cause__, errors.InsufficientPrivilege):
             raise
-        raise LoginRefused("the user of DATABASE_URL may not make roles: run this as one that may") from error
+        raise LoginRefused("DATABASE_URL's user may not create roles: run this as one with CREATEROLE") from error
 
 
 def _set(name: str, password: str) -> None:
@@ -38,8 +38,8 @@ def _set(name: str, password: str) -> None:
         cursor.execute("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %s)", [GROUP])
         if not cursor.fetchone()[0]:
             raise LoginRefused(
-                f"the role {GROUP} is missing: have one who may make roles CREATE ROLE {GROUP} NOLOGIN,"
-                " then run `easel migrate` again"
+                f"the role {GROUP} is missing: as a user with CREATEROLE, run CREATE ROLE {GROUP} NOLOGIN,"
+                " then `easel migrate` again"
             )
         cursor.execute(
             "SELECT rolsuper, EXISTS (SELECT FROM pg_auth_members JOIN pg_roles readers ON readers.oid = roleid"
@@ -48,11 +48,11 @@ def _set(name: str, password: str) -> None:
         )
         found = cursor.fetchone()
         if found is not None and (found[0] or not found[1]):
-            raise LoginRefused(f"the role {name} is there and not for reports: choose another name")
+            raise LoginRefused(f"the role {name} exists and is not for reports: choose another name")
         role, group = sql.Identifier(name), sql.Identifier(GROUP)
         if found is None:
             cursor.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(role, group))
         cursor.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(password)))
-        # A report that reads too much ends before it harms; a mistake in a query writes nothing.
+        # A query that reads too much is ended, and a query by mistake can write nothing.
         cursor.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role))
         cursor.execute(sql.SQL("ALTER ROLE {} SET statement_timeout = '60s'").format(role))

@@ -1,4 +1,4 @@
-"""What a month will come to, and which days stand out: statistics of costs by the day."""
+"""Forecast of a month's cost and detection of unusual days, from costs by day."""
 
 import calendar
 import statistics
@@ -13,7 +13,7 @@ from easel.reporting.exports import Span
 
 WEEKS = 8
 CONFIDENCE = 0.8
-# Of the modified z-score of Iglewicz and Hoaglin (1993), who say 3.5.
+# Limit of the modified z-score that Iglewicz and Hoaglin (1993) recommend.
 _Z_MAX = 3.5
 _DAYS_MIN, _WEEKS_MIN = 7, 4
 DAY = timedelta(days=1)
@@ -21,10 +21,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """The month's cost at its end, in micros, and between which two it is in four of five cases.
-
-    None of them before there are `_DAYS_MIN` days to go by.
-    """
+    """Forecast of a month's cost in micros, with its 80 % interval; None if there are too few days to estimate from."""
 
     spent_micros: int
     expected_micros: int | None
@@ -34,7 +31,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anomaly:
-    """A day that cost much more or less than the same weekday usually does; `score` is a modified z-score."""
+    """A day that cost much more or less than the same weekday before; `score` is a modified z-score."""
 
     day: date
     amount_micros: int
@@ -43,7 +40,7 @@ class Anomaly:
 
 
 def daily(span: Span, *, currency: str) -> dict[date, int]:
-    """What each day was charged, in micros; a day without charges has 0, from the first that has any."""
+    """Charges of each day in micros, from the first day with a charge on; a day without charges has 0."""
     query = sql.SQL("""
         SELECT day, sum(amount_micros)::bigint FROM reporting.costs
          WHERE day BETWEEN {} AND {} AND currency = {} AND {} GROUP BY day ORDER BY day
@@ -58,12 +55,12 @@ def daily(span: Span, *, currency: str) -> dict[date, int]:
 
 
 def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
-    """The month of `today` by its weekdays: each day to come costs what its weekday did on average in `WEEKS` weeks.
+    """Forecasts the month of `today`: each day ahead costs the mean of its weekday in the last `WEEKS` weeks.
 
-    The interval is Student's for a sum of that many days, with the scatter of the days around their weekday's mean; it
-    takes days for independent, so a trend makes it too narrow. Today counts as its weekday, or more if it cost more.
+    The interval is Student's t for a sum of days, from the variance of days around their weekday's mean. It assumes
+    independent days, so a trend makes it too narrow. Today counts as its weekday's mean, or its cost if that is higher.
     """
-    from scipy.special import stdtrit  # takes a while to import, which every process would wait for
+    from scipy.special import stdtrit  # its import is slow, and every process would wait for it
 
     first = today.replace(day=1)
     last = today.replace(day=calendar.monthrange(today.year, today.month)[1])
@@ -82,7 +79,7 @@ def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
     if freedom < 1:
         return Forecast(spent_micros=spent, expected_micros=round(expected), low_micros=None, high_micros=None)
     variance = sum((amount - means[day.weekday()]) ** 2 for day, amount in past.items()) / freedom
-    # Of each day ahead its own scatter, and that of the mean it is taken for, which days of one weekday share.
+    # Each day ahead has its own variance and that of its weekday's mean, which days of one weekday share.
     of_weekday = [sum(day.weekday() == weekday for day in ahead) for weekday in range(7)]
     shared = sum(count**2 / len(by_weekday[weekday]) for weekday, count in enumerate(of_weekday) if count)
     half = stdtrit(freedom, (1 + CONFIDENCE) / 2) * (variance * (len(ahead) + shared)) ** 0.5
@@ -95,7 +92,7 @@ def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
 
 
 def anomalies(costs: Mapping[date, int], *, since: date) -> list[Anomaly]:
-    """The days from `since` on that stand out from the same weekday of the `WEEKS` weeks before, at least four."""
+    """Finds days from `since` on that deviate from the same weekday in the `WEEKS` weeks before, at least four."""
     found = []
     for day, amount in costs.items():
         before = [costs[day - 7 * DAY * n] for n in range(1, WEEKS + 1) if day - 7 * DAY * n in costs]
@@ -103,7 +100,7 @@ def anomalies(costs: Mapping[date, int], *, since: date) -> list[Anomaly]:
             continue
         usual = statistics.median(before)
         scatter = statistics.median(abs(one - usual) for one in before)
-        # Where weeks were all alike, what differs by less than a fiftieth is no news.
+        # If all weeks were equal, deviations of less than 2 % still count as usual.
         score = 0.6745 * (amount - usual) / max(scatter, usual / 50, 1)
         if abs(score) > _Z_MAX:
             found.append(Anomaly(day=day, amount_micros=amount, usual_micros=round(usual), score=round(score, 1)))

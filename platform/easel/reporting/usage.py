@@ -1,4 +1,4 @@
-"""What a tenant used and what it cost, priced or not, from the schema `reporting` and nothing else."""
+"""Sums of a tenant's use and its cost, priced or not, read from the schema `reporting` only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from psycopg import sql
 from easel.reporting.costs import rows_of
 from easel.reporting.exports import Span
 
-# What can be grouped by. Storage has neither model nor adapter nor tier.
+# Columns to group by. Storage has no model, adapter or tier.
 GROUPS = ("project", "model", "adapter", "tier", "day")
 _USAGE = """
     WITH used AS (
@@ -31,7 +31,7 @@ _USAGE = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
-    """What a group used and cost; `group` has a value per name that was grouped by."""
+    """Use and cost of a group; `group` has the value of each name in `group_by`."""
 
     group: dict[str, str]
     requests: int
@@ -42,7 +42,7 @@ class UsageRow:
 
 
 def usage(span: Span, *, group_by: Sequence[str]) -> list[UsageRow]:
-    """Sums per group over the days of `span`. `group_by` names some of `GROUPS`."""
+    """Sums use per group over the days of `span`; `group_by` are names of `GROUPS`."""
     query = sql.SQL(_USAGE).format(
         start=sql.Literal(span.start),
         end=sql.Literal(span.end),

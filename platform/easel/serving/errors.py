@@ -4,7 +4,7 @@ from core.errors import DomainError, NotFound
 
 
 class WeightsInvalid(DomainError):
-    """Weights are whole percents from 1 to 100 and sum to 100."""
+    """Weights must be whole percents from 1 to 100 that sum to 100."""
 
     code = "weights_invalid"
 
@@ -22,30 +22,30 @@ class RolloutEnded(DomainError):
 
 
 class RolloutNotFound(NotFound):
-    """No such rollout: `GET /v1/rollouts` lists them."""
+    """There is no such rollout: `GET /v1/rollouts` lists them."""
 
     code = "rollout_not_found"
 
 
 class RolloutInvalid(DomainError):
-    """The rollout can't be started like this."""
+    """The rollout can't start; the message says why."""
 
     code = "rollout_invalid"
 
 
 class ExperimentNotFound(NotFound):
-    """No such experiment: `GET /v1/experiments` lists yours."""
+    """There is no such experiment: `GET /v1/experiments` lists yours."""
 
     code = "experiment_not_found"
 
 
 class ExperimentInvalid(DomainError):
-    """The experiment can't be started like this."""
+    """The experiment can't start; the message says why."""
 
     code = "experiment_invalid"
 
 
 class ExperimentExists(DomainError):
-    """An experiment of this name, or another one running on this model, exists already."""
+    """An experiment of this name exists, or another one runs on this model."""
 
     code, http_status = "experiment_exists", 409

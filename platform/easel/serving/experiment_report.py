@@ -1,8 +1,8 @@
-"""The report of an experiment: what each arm did, and which differences are more than chance.
+"""The report of an experiment: each arm's results, and which differences are statistically significant.
 
-Callers are what was shared out, so callers are what is compared: a caller with a hundred jobs is one observation,
-the mean of its jobs. A metric's test is Welch's t-test (scipy.stats, without equal variances) of an arm's
-callers against the first arm's; its interval is Student's t for the mean of the callers.
+The unit of observation is the caller, because callers were assigned to arms: a caller with a hundred jobs is one
+observation, the mean of its jobs. Each metric has Student's t interval for the mean of the arm's callers, and Welch's
+t-test (unequal variances) of the arm's callers against those of the first arm.
 """
 
 import math
@@ -16,9 +16,9 @@ from django.db import connection
 from easel.serving.models import Arm, Experiment
 
 CONFIDENCE = 0.95
-# A caller by another name, which stands in the job once what it says is deleted: the report stays what it was.
+# A caller's pseudonym. It replaces the user in a job whose content is deleted, so that reports don't change.
 CALLER = """encode(sha256(convert_to({salt}::text || "user", 'UTF8')), 'hex')"""
-# A row per caller: a job without a user is a caller of its own, as in assignment.
+# One row per caller. A job without a user is a caller of its own, as in the assignment to arms.
 _CALLERS = f"""
     WITH cost AS (
         SELECT record.job_id, sum(charge.amount_micros) AS micros
@@ -42,7 +42,7 @@ _CALLERS = f"""
      GROUP BY job.arm_id, CASE WHEN job.user = '' THEN job.id::text
                                WHEN job.deleted_at IS NOT NULL THEN job.user
                                ELSE {CALLER.format(salt="tenant.caller_salt")} END
-"""  # noqa: S608 - of constants
+"""  # noqa: S608 - made of constants
 _P95 = """
     SELECT arm_id, percentile_cont(ARRAY[0.5, 0.95])
                    WITHIN GROUP (ORDER BY extract(epoch FROM finished_at - created_at)::float)
@@ -53,9 +53,10 @@ _P95 = """
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """A metric of an arm: the callers' mean with its 95 % interval, and how it differs from the first arm's.
+    """A metric of an arm: the callers' mean with its 95 % interval, and the difference from the first arm's mean.
 
-    None where there are too few callers to tell, or where none of them differs from another.
+    The interval is None if there are fewer than two callers or all have the same value; the p-value, if either arm has
+    fewer than two callers or neither has two values that differ.
     """
 
     callers: int
@@ -68,7 +69,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmReport:
-    """What an arm did; durations in seconds from request to image, costs in micro-units per job."""
+    """Results of an arm; durations in seconds from request to image, `job_cost_micros` in micro-units per job."""
 
     arm: Arm
     jobs: int
@@ -86,7 +87,7 @@ class ArmReport:
 
 @dataclass(slots=True)
 class _Callers:
-    """An arm's callers: totals, and each caller's means."""
+    """Totals of an arm's callers, and the means of each caller."""
 
     jobs: int = 0
     succeeded: int = 0
@@ -100,18 +101,18 @@ class _Callers:
 
 
 def experiment_report(experiment: Experiment) -> list[ArmReport]:
-    """One report per arm, in the arms' order; the first arm is what the others are tested against."""
+    """Reports on each arm, in their order; the others are tested against the first."""
     callers = _callers(experiment)
     with connection.cursor() as cursor:
         cursor.execute(_P95, [experiment.pk])
         percentiles = dict(cursor.fetchall())
     arms = list(experiment.arms.select_related("version"))
     first = callers[arms[0].pk]
-    nobody = _Callers()
+    no_callers = _Callers()
     reports = []
     for arm in arms:
         own = callers[arm.pk]
-        base = nobody if arm is arms[0] else first
+        base = no_callers if arm is arms[0] else first
         p50, p95 = percentiles.get(arm.pk, (None, None))
         reports.append(
             ArmReport(
@@ -133,7 +134,7 @@ def experiment_report(experiment: Experiment) -> list[ArmReport]:
 
 
 def compare(values: Sequence[float], against: Sequence[float] = ()) -> Comparison:
-    """The mean of `values` with its interval, tested against those of another arm where they are given."""
+    """Computes the mean of `values` with its interval, and tests it against another arm's values if there are any."""
     low, high = _interval(values)
     own = mean(values) if values else None
     if own is None or not against:
@@ -151,7 +152,7 @@ def compare(values: Sequence[float], against: Sequence[float] = ()) -> Compariso
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     if not _varies(values):
         return None, None
-    from scipy import stats  # takes most of a second to import, which every command would wait for
+    from scipy import stats  # its import takes most of a second, which every command would wait for
 
     error = stdev(values) / math.sqrt(len(values))
     low, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean(values), scale=error)
@@ -163,7 +164,7 @@ def _p_value(values: Sequence[float], against: Sequence[float]) -> float | None:
         return None
     from scipy import stats
 
-    # From the moments, by exact sums: arms whose callers all agree are usual here, and no loss of precision.
+    # From moments that `statistics` sums exactly: scipy's own lose precision if all callers have equal values.
     moments = [(mean(sample), stdev(sample), len(sample)) for sample in (values, against)]
     return float(stats.ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue)
 
@@ -176,13 +177,13 @@ def _callers(experiment: Experiment) -> dict[int, _Callers]:
     arms: dict[int, _Callers] = defaultdict(_Callers)
     with connection.cursor() as cursor:
         cursor.execute(_CALLERS, {"experiment": experiment.pk})
-        for arm_id, jobs, succeeded, failed, error_rate, seconds, micros, job_micros, given, score in cursor:
+        for arm_id, jobs, succeeded, failed, error_rate, seconds, micros, job_micros, feedback, score in cursor:
             own = arms[arm_id]
             own.jobs += jobs
             own.succeeded += succeeded
             own.failed += failed
             own.cost_micros += micros
-            own.feedback += given
+            own.feedback += feedback
             for values, value in (
                 (own.error_rate, error_rate),
                 (own.seconds, seconds),

@@ -1,8 +1,8 @@
-"""Experiments: a tenant shares its own requests out between arms and compares what came of them.
+"""Experiments: a tenant assigns its own callers to arms and compares the results.
 
-A request belongs to the running experiment of its tenant and model if it leaves open what the arms set: one that
-names adapters itself is no part of an experiment on adapters. Its caller (the tenant's `user`, or the request itself
-where none is named) keeps its arm.
+A request takes part in the running experiment of its tenant and model unless it sets a parameter that an arm sets: a
+request that names adapters takes no part in an experiment on adapters. A caller (the request's `user`, or the request
+itself if it names none) stays in its arm.
 """
 
 import re
@@ -14,9 +14,9 @@ from datetime import datetime
 from django.db import IntegrityError, transaction
 
 from core.revision import cached_by_revision
-from easel.catalog.adapters import adapters_resolve, erased_name
-from easel.catalog.errors import VersionNotFound
-from easel.catalog.models import Model, ModelVersion
+from easel.catalog.adapters import adapter_get, adapters_resolve, erased_name
+from easel.catalog.errors import AdapterInUse, VersionNotFound
+from easel.catalog.models import Adapter, Model, ModelVersion
 from easel.serving.errors import ExperimentExists, ExperimentInvalid, ExperimentNotFound
 from easel.serving.models import Arm, Experiment
 from easel.serving.routing import (
@@ -32,7 +32,7 @@ ARMS_MAX = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmPlan:
-    """What an arm sets; None and () leave it as the request or the model has it. `adapters` are (name, scale)."""
+    """Parameters that an arm sets; None and () set nothing. `adapters` are pairs of name and scale."""
 
     name: str
     weight: int
@@ -47,17 +47,19 @@ def experiment_start(
 ) -> Experiment:
     """Starts an experiment on the tenant's requests to a model.
 
-    Raises `ExperimentInvalid`, `WeightsInvalid`, `ExperimentExists`, `ModelNotFound`, `VersionNotFound`, and for an
-    arm's adapters what `adapters_resolve` does: another tenant's adapter is one that doesn't exist.
+    Raises `ExperimentInvalid`, `WeightsInvalid`, `ExperimentExists`, `ModelNotFound`, `VersionNotFound`, and what
+    `adapters_resolve` raises for the adapters of an arm.
     """
     if not re.fullmatch(SLUG, name):
-        raise ExperimentInvalid("a name is 1 to 40 lower-case letters, digits and inner hyphens", param="name")
+        raise ExperimentInvalid(
+            "an experiment's name must have 1 to 40 lower-case letters, digits and inner hyphens", param="name"
+        )
     if not 2 <= len(arms) <= ARMS_MAX:
-        raise ExperimentInvalid(f"an experiment has 2 to {ARMS_MAX} arms", param="arms")
+        raise ExperimentInvalid(f"an experiment must have 2 to {ARMS_MAX} arms", param="arms")
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names) or not all(re.fullmatch(SLUG, name) for name in names):
         raise ExperimentInvalid(
-            "each arm has a name of its own, of 1 to 40 lower-case letters, digits and inner hyphens", param="arms"
+            "each arm must have a unique name of 1 to 40 lower-case letters, digits and inner hyphens", param="arms"
         )
     weights_check([arm.weight for arm in arms])
     served = main_version(model_name)
@@ -66,7 +68,9 @@ def experiment_start(
         version = versions[arm.name] or served
         adapters_resolve(tenant=tenant, names=[adapter for adapter, _ in arm.adapters], version=version)
         if arm.steps is not None and not 1 <= arm.steps <= version.steps_max:
-            raise ExperimentInvalid(f"steps is 1 to {version.steps_max} for {version.label}", param="arms")
+            raise ExperimentInvalid(
+                f"steps must be between 1 and {version.steps_max} for {version.label}", param="arms"
+            )
     try:
         with transaction.atomic():
             experiment = Experiment.objects.create(
@@ -90,7 +94,7 @@ def experiment_start(
 
 
 def experiment_stop(*, tenant: Tenant, name: str, now: datetime) -> Experiment:
-    """Ends the assignment of requests; a stopped experiment stays as it is. Raises `ExperimentNotFound`."""
+    """Stops the assignment of callers; idempotent. Raises `ExperimentNotFound`."""
     experiment = experiment_get(tenant=tenant, name=name)
     Experiment.objects.filter(pk=experiment.pk, state=Experiment.State.RUNNING).update(
         state=Experiment.State.STOPPED, stopped_at=now
@@ -98,8 +102,18 @@ def experiment_stop(*, tenant: Tenant, name: str, now: datetime) -> Experiment:
     return experiment_get(tenant=tenant, name=name)
 
 
+def adapter_retire(*, tenant: Tenant, name: str, now: datetime) -> Adapter:
+    """Keeps an adapter out of new requests; running jobs finish with it. Raises `AdapterNotFound`, `AdapterInUse`."""
+    adapter = adapter_get(tenant=tenant, name=name)
+    running = Arm.objects.filter(experiment__tenant=tenant, experiment__state=Experiment.State.RUNNING)
+    if arm := running.filter(adapters__contains=[{"name": name}]).select_related("experiment").first():
+        raise AdapterInUse(f"the experiment {arm.experiment.name} uses the adapter {name}: stop it first")
+    Adapter.objects.filter(pk=adapter.pk, retired_at=None).update(retired_at=now)
+    return adapter_get(tenant=tenant, name=name)
+
+
 def experiments_erase(*, tenant: Tenant, now: datetime) -> None:
-    """Stops a tenant's experiments and deletes the names in them; their reports stay."""
+    """Stops a tenant's experiments and erases the names in them; their reports don't change."""
     for experiment in tenant.experiments.all():
         experiment_stop(tenant=tenant, name=experiment.name, now=now)
         Experiment.objects.filter(pk=experiment.pk).update(name=erased_name(experiment.pk))
@@ -108,7 +122,7 @@ def experiments_erase(*, tenant: Tenant, now: datetime) -> None:
 
 
 def experiment_get(*, tenant: Tenant, name: str) -> Experiment:
-    """Raises `ExperimentNotFound`, also for another tenant's."""
+    """Finds a tenant's experiment. Raises `ExperimentNotFound`, also for another tenant's experiment."""
     found = Experiment.objects.select_related("model", "tenant").prefetch_related("arms__version")
     experiment = found.filter(tenant=tenant, name=name).first()
     if experiment is None:
@@ -117,17 +131,16 @@ def experiment_get(*, tenant: Tenant, name: str) -> Experiment:
 
 
 def arm_for(*, tenant: Tenant, model: Model, caller: str, names_adapters: bool, names_steps: bool) -> Arm | None:
-    """The arm that a request belongs to; None where no experiment runs or the request decides for itself."""
+    """The arm of a request; None if no experiment runs or the request sets a parameter that an arm sets."""
     arms = _running(tenant, model)
     if not arms:
         return None
-    decided = (names_adapters and any(arm.adapters for arm in arms)) or (
-        names_steps and any(arm.steps is not None for arm in arms)
-    )
-    if decided:
+    sets_adapters, sets_steps = any(arm.adapters for arm in arms), any(arm.steps is not None for arm in arms)
+    if (names_adapters and sets_adapters) or (names_steps and sets_steps):
         return None
-    shares = [(arm, arm.weight) for arm in arms]
-    return share_of(shares, bucket=bucket_of(f"experiment {arms[0].experiment_id}", caller))
+    return share_of(
+        [(arm, arm.weight) for arm in arms], bucket=bucket_of(f"experiment {arms[0].experiment_id}", caller)
+    )
 
 
 @cached_by_revision

@@ -1,4 +1,4 @@
-"""Who serves a caller: routes of models, canary rollouts and tenants' experiments."""
+"""Routes of models, canary rollouts and tenants' experiments: they decide which version serves a caller."""
 
 import uuid
 
@@ -11,7 +11,7 @@ from tenants.models import SLUG, Tenant
 
 
 class Route(models.Model):
-    """The share of a model's requests that a version serves; a model's weights sum to 100 (a deferred trigger)."""
+    """The share of a model's callers that a version serves. A deferred trigger checks that the weights sum to 100."""
 
     model = models.ForeignKey(Model, on_delete=models.CASCADE, related_name="routes")
     version = models.OneToOneField(ModelVersion, on_delete=models.PROTECT, related_name="route")
@@ -24,26 +24,26 @@ class Route(models.Model):
 
 
 class Rollout(models.Model):
-    """A canary: a candidate takes growing shares of a model's requests, and gives them back if it does badly."""
+    """A canary: a candidate version gets growing shares of a model's callers, and loses them if it performs badly."""
 
     class State(models.TextChoices):
         RUNNING = "running"
-        PROMOTED = "promoted", "the candidate serves all"
-        ROLLED_BACK = "rolled_back", "the stable version serves all again"
+        PROMOTED = "promoted", "the candidate serves all callers"
+        ROLLED_BACK = "rolled_back", "the stable version serves all callers again"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="rollouts")
     stable = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
     candidate = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
-    stages = ArrayField(models.PositiveSmallIntegerField(), help_text="The candidate's percent, stage by stage.")
-    stage_seconds = models.PositiveIntegerField(help_text="How long a stage lasts at least.")
-    jobs_min = models.PositiveIntegerField(help_text="Ended jobs of the candidate that a verdict needs.")
-    error_rate_max = models.FloatField(help_text="Failed jobs of the candidate over its ended ones.")
-    p95_ratio_max = models.FloatField(help_text="The candidate's p95 of seconds to finish, over the stable version's.")
+    stages = ArrayField(models.PositiveSmallIntegerField(), help_text="The candidate's percentage in each stage.")
+    stage_seconds = models.PositiveIntegerField(help_text="Minimum length of a stage.")
+    jobs_min = models.PositiveIntegerField(help_text="Ended jobs of each version that a decision needs.")
+    error_rate_max = models.FloatField(help_text="Limit of the candidate's failed jobs over its ended ones.")
+    p95_ratio_max = models.FloatField(help_text="Limit of the candidate's p95 latency over the stable version's.")
     state = models.CharField(max_length=12, choices=State, default=State.RUNNING)
     stage = models.PositiveSmallIntegerField(default=0)
     stage_started_at = models.DateTimeField()
-    verdict = models.CharField(max_length=300, blank=True, help_text="What the guardrail saw last, in words.")
+    verdict = models.CharField(max_length=300, blank=True, help_text="The guardrail's latest verdict.")
     started_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True, blank=True)
 
@@ -66,7 +66,7 @@ class Rollout(models.Model):
 
 
 class Experiment(models.Model):
-    """A tenant's A/B test: its requests to `model` that leave open what the arms set are shared out between them."""
+    """A tenant's A/B test: callers of `model` are assigned to arms, which set parameters that requests leave open."""
 
     class State(models.TextChoices):
         RUNNING = "running"
@@ -83,7 +83,7 @@ class Experiment(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["tenant", "name"], name="experiment_name_unique_in_tenant"),
-            # So that a request can't belong to two, and their effects can't mix.
+            # A request belongs to one experiment at most, so that effects can't mix.
             models.UniqueConstraint(
                 fields=["tenant", "model"], condition=Q(state="running"), name="experiment_one_running"
             ),
@@ -99,16 +99,20 @@ class Experiment(models.Model):
 
 
 class Arm(models.Model):
-    """One of the ways that an experiment compares; the first is what the others are tested against."""
+    """Parameters that an experiment compares; the other arms are tested against the first."""
 
     experiment = models.ForeignKey(Experiment, on_delete=models.PROTECT, related_name="arms")
     position = models.PositiveSmallIntegerField()
     name = models.CharField(max_length=40)
-    weight = models.PositiveSmallIntegerField(help_text="Percent of the callers; an experiment's sum to 100.")
+    weight = models.PositiveSmallIntegerField(help_text="Percent of the callers; an experiment's weights sum to 100.")
     version = models.ForeignKey(
-        ModelVersion, on_delete=models.PROTECT, null=True, related_name="+", help_text="None: as the model routes."
+        ModelVersion,
+        on_delete=models.PROTECT,
+        null=True,
+        related_name="+",
+        help_text="None: the routes decide.",
     )
-    adapters = models.JSONField(default=list, help_text="`[{name, scale}]`; each job takes their newest versions.")
+    adapters = models.JSONField(default=list, help_text="`[{name, scale}]`; each job uses the newest versions.")
     steps = models.PositiveSmallIntegerField(null=True)
 
     class Meta:

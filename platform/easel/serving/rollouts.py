@@ -1,6 +1,6 @@
-"""Rollouts: a candidate version takes over from the stable one by stages, or gives everything back.
+"""Rollouts: a candidate version replaces the stable one stage by stage, or the stable one gets all callers back.
 
-What a stage's verdict is made of is measured in `easel.serving.guardrail`; here are the moves.
+`easel.serving.guardrail` decides; the verbs here carry it out.
 """
 
 import uuid
@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Q
 
+from core.pages import page_after
 from easel.catalog.models import Model, ModelVersion
 from easel.serving.errors import (
     RolloutEnded,
@@ -24,7 +24,7 @@ from easel.serving.routing import routes_replace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutPlan:
-    """Percents of the candidate, stage by stage up to 100, and what each stage must show before the next."""
+    """The candidate's percentage in each stage, up to 100, and the limits that each stage must meet."""
 
     stages: Sequence[int] = (5, 25, 50, 100)
     stage_seconds: int = 600
@@ -37,8 +37,8 @@ class RolloutPlan:
 def rollout_start(*, candidate: ModelVersion, plan: RolloutPlan, now: datetime) -> Rollout:
     """Gives the candidate its first share of its model's callers.
 
-    Raises `RolloutInvalid` for a plan that can't be, and where the model isn't served by one other version alone;
-    `RolloutRunning`.
+    Raises `RolloutRunning`, and `RolloutInvalid` for an invalid plan and unless exactly one other version serves the
+    model.
     """
     _check(plan)
     model = Model.objects.select_for_update().get(pk=candidate.model_id)
@@ -46,7 +46,7 @@ def rollout_start(*, candidate: ModelVersion, plan: RolloutPlan, now: datetime) 
         raise RolloutRunning
     routes = list(Route.objects.filter(model=model).select_related("version"))
     if len(routes) != 1:
-        raise RolloutInvalid(f"{model.name} is shared out between {len(routes)} versions: route it to one first")
+        raise RolloutInvalid(f"{model.name} is shared by {len(routes)} versions: route it to one of them first")
     stable = routes[0].version
     if stable == candidate:
         raise RolloutInvalid(f"{candidate.label} serves {model.name} already")
@@ -68,12 +68,12 @@ def rollout_start(*, candidate: ModelVersion, plan: RolloutPlan, now: datetime) 
 
 @transaction.atomic
 def rollout_advance(rollout: Rollout, *, verdict: str, now: datetime) -> Rollout:
-    """The next stage; after the last one the candidate is promoted. Raises `RolloutEnded`.
+    """Starts the next stage, or promotes the candidate after the last one. Raises `RolloutEnded`.
 
-    `rollout` says which stage was judged: one that has moved on meanwhile stays where it is.
+    Changes nothing if the rollout has left the stage that `rollout` has, which the verdict is about.
     """
-    judged, rollout = rollout.stage, _locked(rollout)
-    if rollout.stage != judged:
+    decided_stage, rollout = rollout.stage, _locked(rollout)
+    if rollout.stage != decided_stage:
         return rollout
     if rollout.stage + 1 == len(rollout.stages):
         return _end(rollout, Rollout.State.PROMOTED, verdict, now)
@@ -86,45 +86,42 @@ def rollout_advance(rollout: Rollout, *, verdict: str, now: datetime) -> Rollout
 
 @transaction.atomic
 def rollout_promote(rollout: Rollout, *, verdict: str, now: datetime) -> Rollout:
-    """The candidate serves all from now on. Raises `RolloutEnded`."""
+    """Routes all callers to the candidate. Raises `RolloutEnded`."""
     return _end(_locked(rollout), Rollout.State.PROMOTED, verdict, now)
 
 
 @transaction.atomic
 def rollout_roll_back(rollout: Rollout, *, verdict: str, now: datetime) -> Rollout:
-    """The stable version serves all again; `verdict` says why. Raises `RolloutEnded`."""
+    """Routes all callers to the stable version again; `verdict` says why. Raises `RolloutEnded`."""
     return _end(_locked(rollout), Rollout.State.ROLLED_BACK, verdict, now)
 
 
 def rollouts_page(*, model_name: str | None, limit: int, after: uuid.UUID | None) -> tuple[list[Rollout], bool]:
-    """Of all models or of one, the newest first, those after the one named `after`; and whether there are more.
+    """Lists rollouts of one model or of all, newest first, those after `after`; returns True too if more follow.
 
     Raises `RolloutNotFound`.
     """
-    rows = Rollout.objects.select_related("model", "stable", "candidate").order_by("-started_at", "-id")
+    rows = Rollout.objects.select_related("model", "stable", "candidate")
     if model_name is not None:
         rows = rows.filter(model__name=model_name)
-    if after is not None:
-        last = Rollout.objects.filter(pk=after).first()
-        if last is None:
-            raise RolloutNotFound
-        rows = rows.filter(Q(started_at__lt=last.started_at) | Q(started_at=last.started_at, id__lt=last.id))
-    found = list(rows[: limit + 1])
-    return found[:limit], len(found) > limit
+    last = Rollout.objects.filter(pk=after).first() if after is not None else None
+    if after is not None and last is None:
+        raise RolloutNotFound
+    return page_after(rows, order=("-started_at", "-id"), after=last, limit=limit)
 
 
 def _check(plan: RolloutPlan) -> None:
     stages = list(plan.stages)
     if not stages or stages != sorted(set(stages)) or stages[0] < 1 or stages[-1] != 100:
-        raise RolloutInvalid(f"stages are growing percents from 1 up to 100, as in 5,25,50,100: {stages}")
+        raise RolloutInvalid(f"stages must be rising percentages from 1 or more up to 100, as in 5,25,50,100: {stages}")
     if plan.stage_seconds < 0 or plan.jobs_min < 1:
-        raise RolloutInvalid("a stage lasts 0 seconds or more, and needs 1 job or more")
+        raise RolloutInvalid("a stage must last 0 seconds or more and need 1 job or more")
     if not 0 <= plan.error_rate_max <= 1 or not plan.p95_ratio_max > 0:
-        raise RolloutInvalid("the error rate is 0 to 1, and the ratio of the p95 above 0")
+        raise RolloutInvalid("the error rate must be between 0 and 1, and the p95 ratio above 0")
 
 
 def _locked(rollout: Rollout) -> Rollout:
-    """The model first, as everybody who changes routes."""
+    """Locks the model, as everyone who changes routes does, and reads the rollout. Raises `RolloutEnded`."""
     Model.objects.select_for_update().get(pk=rollout.model_id)
     found = Rollout.objects.select_related("model", "stable__model", "candidate__model").get(pk=rollout.pk)
     if found.state != Rollout.State.RUNNING:

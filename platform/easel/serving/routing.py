@@ -1,4 +1,7 @@
-"""Which version of a model serves a request: by the model's weights, the same for a caller at every request."""
+"""Routing: assigns each caller of a model to a version by the model's weights, always to the same one.
+
+A caller is hashed to one of 100 buckets, which the versions share by their weights.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -24,52 +27,51 @@ T = TypeVar("T")
 
 @cached_by_revision
 def model_get(name: str | None) -> Model:
-    """The named model, or the default one, if a version serves it. Raises `ModelNotFound`."""
+    """Finds the named model, or the default one. Raises `ModelNotFound`, also for a model that no version serves."""
     query = Model.objects.filter(name=name) if name else Model.objects.filter(is_default=True)
     model = query.filter(routes__isnull=False).first()
     if model is None:
         wanted = f"model {name!r}" if name else "default model"
-        raise ModelNotFound(f"there is no {wanted}: GET /v1/models lists what can be called", param="model")
+        raise ModelNotFound(f"there is no {wanted}: GET /v1/models lists the models", param="model")
     return model
 
 
 def version_for(model: Model, *, caller: str) -> ModelVersion:
-    """The version that serves a caller of the model: always the same one while the weights stay.
+    """Finds the version that serves a caller; it changes only with the weights. Raises `ModelNotFound`.
 
-    The newest version has the first buckets, so that as a canary's share grows the callers it has keep it.
-    Raises `ModelNotFound`.
+    The newest version has the first buckets, so that a canary whose share grows keeps its callers.
     """
-    by_age = _by_age(model)
-    if not by_age:
+    shares = _newest_first(model)
+    if not shares:
         raise ModelNotFound(f"no version serves {model.name!r} any more", param="model")
-    return share_of(by_age, bucket=bucket_of(f"model {model.name}", caller))
+    return share_of(shares, bucket=bucket_of(f"model {model.name}", caller))
 
 
 @cached_by_revision
-def _by_age(model: Model) -> list[tuple[ModelVersion, int]]:
+def _newest_first(model: Model) -> list[tuple[ModelVersion, int]]:
     routes = Route.objects.filter(model=model).select_related("version__model", "version__pool")
     return [(route.version, route.weight) for route in routes.order_by("-version__number")]
 
 
 @cached_by_revision
 def pool_for(version: ModelVersion, *, tenant: Tenant, tier: PoolTier) -> Pool:
-    """Where a tenant's jobs of a version run.
+    """Finds the pool for a tenant's jobs of a version.
 
-    Of the pools that hold its weights the tenant's own comes first, then that of the tier; else the version's pool.
+    That is the tenant's dedicated pool if it holds the version's weights, else the tier's, else the version's own.
     """
-    holding = Pool.objects.filter(checkpoint=version.checkpoint, precision=version.precision)
-    able = holding.filter(Q(tenant=tenant) | Q(tenant=None, tier=tier))
-    return able.order_by(F("tenant").asc(nulls_last=True)).first() or version.pool
+    with_weights = Pool.objects.filter(checkpoint=version.checkpoint, precision=version.precision)
+    candidates = with_weights.filter(Q(tenant=tenant) | Q(tenant=None, tier=tier))
+    return candidates.order_by(F("tenant").asc(nulls_last=True)).first() or version.pool
 
 
 def main_version(name: str | None) -> ModelVersion:
-    """The version that serves most of a model's callers; what the model is described by. Raises `ModelNotFound`."""
+    """Finds the version with the largest weight, whose limits describe the model. Raises `ModelNotFound`."""
     routes = Route.objects.filter(model=model_get(name)).select_related("version__model", "version__pool")
     return routes.order_by("-weight", "-version__number")[0].version
 
 
 def live_models() -> list[ModelVersion]:
-    """The main version of each model that can be called, by model name."""
+    """Lists the main version of each model that a version serves, by model name."""
     routes = Route.objects.select_related("version__model")
     return [
         route.version for route in routes.order_by("model__name", "-weight", "-version__number").distinct("model__name")
@@ -77,32 +79,32 @@ def live_models() -> list[ModelVersion]:
 
 
 def bucket_of(salt: str, caller: str) -> int:
-    """A caller's bucket from 0 to 99, by a hash that stays: SHA-256, of which 64 bits are taken modulo 100."""
+    """The caller's bucket from 0 to 99: the first 64 bits of a SHA-256 hash modulo 100."""
     digest = hashlib.sha256(f"{salt}\0{caller}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % 100
 
 
 def share_of(shares: Sequence[tuple[T, int]], *, bucket: int) -> T:
-    """The first of `shares`, (thing, percent) summing to 100, whose part of the buckets holds `bucket`."""
+    """Finds the item whose part of the buckets contains `bucket`; `shares` are (item, percent) and sum to 100."""
     end = 0
-    for thing, weight in shares:
+    for item, weight in shares:
         end += weight
         if bucket < end:
-            return thing
+            return item
     raise ValueError(f"shares sum to {end}, not to 100")
 
 
 def weights_check(weights: Sequence[int]) -> None:
-    """Raises `WeightsInvalid`, saying what is wrong, unless they are percents that sum to 100."""
+    """Raises `WeightsInvalid` unless the weights are percents that sum to 100."""
     if any(weight < 1 or weight > 100 for weight in weights):
-        raise WeightsInvalid(f"a weight is a whole percent from 1 to 100: {list(weights)}", param="weight")
+        raise WeightsInvalid(f"a weight must be a whole percent from 1 to 100: {list(weights)}", param="weight")
     if sum(weights) != 100:
-        raise WeightsInvalid(f"the weights sum to {sum(weights)}, not to 100", param="weight")
+        raise WeightsInvalid(f"the weights sum to {sum(weights)}; they must sum to 100", param="weight")
 
 
 @transaction.atomic
 def routes_set(*, model: Model, weights: Mapping[int, int]) -> None:
-    """Shares out a model's callers, in percent by version number.
+    """Routes a model's callers to versions, in percent by version number.
 
     Raises `WeightsInvalid`, `VersionNotFound` (also for a retired version), `RolloutRunning`.
     """
@@ -117,7 +119,7 @@ def routes_set(*, model: Model, weights: Mapping[int, int]) -> None:
 
 
 def routes_replace(model: Model, weights: Mapping[ModelVersion, int]) -> None:
-    """Writes the routes. The caller holds the model's lock and has checked the weights."""
+    """Replaces the routes. The calling function must have locked the model and checked the weights."""
     Route.objects.filter(model=model).delete()
     Route.objects.bulk_create(
         Route(model=model, version=version, weight=weight) for version, weight in weights.items() if weight

@@ -1,6 +1,8 @@
-"""What a request's quality means: the tier of pools that draws it, and its steps where it names none.
+"""Maps a request's quality to a tier of pools and to a default number of steps.
 
-The names are those of OpenAI's `quality`; `standard` and `hd` are its older ones for `medium` and `high`.
+The names are those of OpenAI's `quality`; `standard` and `hd` are its older names of `medium` and `high`. A tier is a
+property of pools, a quality one of requests. A tier's pool holds weights, so a version that differs only in its
+defaults needs no pool of its own; a dedicated pool takes both tiers.
 """
 
 from decimal import Decimal
@@ -11,6 +13,8 @@ from easel.catalog.models import ModelVersion, PoolTier
 
 
 class Quality(TextChoices):
+    """Values of a request's `quality`."""
+
     AUTO = "auto"
     LOW = "low"
     MEDIUM = "medium"
@@ -25,18 +29,18 @@ _HIGH = (Quality.HIGH, Quality.XHIGH, Quality.MAX, Quality.HD)
 
 
 def tier_named(quality: str) -> PoolTier | None:
-    """The tier that a quality names; None for those that leave it to the size."""
+    """The tier of a quality; None if the size decides."""
     if quality in _HIGH:
         return PoolTier.HD
     return PoolTier.FAST if quality == Quality.LOW else None
 
 
 def tier_of(version: ModelVersion, *, quality: str, image_units: Decimal) -> PoolTier:
-    """The tier of a request whose images are of `image_units` each."""
+    """The tier of a request whose images have `image_units` each."""
     by_size = PoolTier.FAST if image_units <= version.fast_image_units_max else PoolTier.HD
     return tier_named(quality) or by_size
 
 
 def steps_of(version: ModelVersion, *, quality: str) -> int:
-    """The steps of a request that names none: of low quality half of the version's own."""
+    """The default steps of a request: the version's, or half of them for low quality."""
     return max(1, version.steps_default // 2) if quality == Quality.LOW else version.steps_default

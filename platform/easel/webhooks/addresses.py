@@ -1,7 +1,7 @@
-"""Where webhooks may be sent: to public addresses, as they are when the connection is made.
+"""Restricts webhooks to public addresses, against server-side request forgery.
 
-A name is resolved once, every address that it has is checked, and the connection goes to one that was checked: a name
-that means another address a moment later, or one of ours, reaches nothing inside (server-side request forgery).
+A host name is resolved once per connection, all its addresses are checked, and the connection goes to a checked
+address. So a name that resolves to an internal address, even only for a moment, reaches nothing internal.
 """
 
 import asyncio
@@ -21,32 +21,32 @@ from easel.webhooks.errors import WebhookUrlInvalid
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# What is given out of IPv6 (RFC 4291), less what is for documentation (RFC 9637).
-_IPV6_GIVEN, _IPV6_DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
-# The prefix under which IPv6 carries an IPv4 address in its last 32 bits (RFC 6052).
+# The allocated unicast part of IPv6 (RFC 4291), which includes a range for documentation (RFC 9637).
+_IPV6_ALLOCATED, _IPV6_DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
+# Addresses with this prefix contain an IPv4 address in their last 32 bits (RFC 6052).
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Public by its number, and the inside of a cloud to its machines.
+# A public address at which Azure serves its virtual machines internally.
 _AZURE_HOST = ipaddress.IPv4Address("168.63.129.16")
-# As much of a host name as DNS can answer for.
+# A host name that DNS can resolve.
 _HOST = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_-]{1,63}\.?")
-# Look-ups wait for other people's name servers: in threads of their own, which hold up nothing else.
+# Name lookups wait for foreign name servers, so they have threads of their own and delay nothing else.
 _lookups = ThreadPoolExecutor(32, thread_name_prefix="webhook-dns")
 
 
 class AddressRefused(httpcore.ConnectError):
-    """A name that is, also, an address that no webhook may reach."""
+    """The host name resolves, among others, to an address that webhooks may not reach."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is of the internet at large, whatever it is wrapped in."""
+    """True for a public address, also one that is embedded in another (NAT64, IPv4-mapped, 6to4)."""
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast and address != _AZURE_HOST
     if address in _NAT64:
         return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    if carried := address.ipv4_mapped or address.sixtofour:
-        return is_public(carried)
-    given = address in _IPV6_GIVEN and address not in _IPV6_DOCUMENTATION
-    return given and address.is_global and address.teredo is None
+    if embedded := address.ipv4_mapped or address.sixtofour:
+        return is_public(embedded)
+    allocated = address in _IPV6_ALLOCATED and address not in _IPV6_DOCUMENTATION
+    return allocated and address.is_global and address.teredo is None
 
 
 def is_allowed(address: Address, allowed: Iterable[Network]) -> bool:
@@ -54,7 +54,7 @@ def is_allowed(address: Address, allowed: Iterable[Network]) -> bool:
 
 
 def url_check(url: str, *, allowed: Iterable[Network]) -> str:
-    """A URL that may be called, as far as it can be told before its name is looked up. Raises `WebhookUrlInvalid`."""
+    """Checks what can be checked of a URL without a name lookup, and returns it. Raises `WebhookUrlInvalid`."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -62,17 +62,17 @@ def url_check(url: str, *, allowed: Iterable[Network]) -> str:
         raise WebhookUrlInvalid(f"{url!r} is not a URL: {error}", param="url") from error
     schemes = ("https", "http") if allowed else ("https",)
     if parts.scheme not in schemes or not parts.hostname:
-        raise WebhookUrlInvalid("the URL begins with https:// and names a host", param="url")
+        raise WebhookUrlInvalid("the URL must begin with https:// and name a host", param="url")
     if parts.username or parts.password or "@" in parts.netloc:
-        raise WebhookUrlInvalid("the URL holds no user and no password: the signature says who calls", param="url")
+        raise WebhookUrlInvalid("the URL must have no user or password: receivers verify the signature", param="url")
     if parts.fragment:
-        raise WebhookUrlInvalid("the URL has no #fragment: it is never sent", param="url")
+        raise WebhookUrlInvalid("the URL must not have a #fragment, which is never sent", param="url")
     if any(letter <= " " or letter == "\x7f" for letter in url) or len(url) > 2000 or port == 0:
-        raise WebhookUrlInvalid("the URL has no spaces, a port from 1 on and at most 2,000 characters", param="url")
+        raise WebhookUrlInvalid("the URL must have no spaces, a port above 0 and at most 2,000 characters", param="url")
     try:
         url.encode("ascii")
     except UnicodeEncodeError as error:
-        raise WebhookUrlInvalid("write the URL in ASCII: its name as xn--…, its path with %XX", param="url") from error
+        raise WebhookUrlInvalid("write the URL in ASCII: the host as xn--…, the path with %XX", param="url") from error
     try:
         address = ipaddress.ip_address(parts.hostname)
     except ValueError:
@@ -85,16 +85,16 @@ def url_check(url: str, *, allowed: Iterable[Network]) -> str:
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """The addresses of a name. Raises `OSError` for one that has none."""
+    """Looks up the addresses of a host name. Raises `OSError` if it has none."""
     look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await asyncio.get_running_loop().run_in_executor(_lookups, look_up)
     return [ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that were checked; TLS and `Host` go on naming the name.
+    """Connects to checked addresses only; TLS and the `Host` header use the host name.
 
-    A `plain` one is for HTTP without TLS: it reaches the allowed networks alone.
+    With `plain`, for HTTP without TLS, only the allowed networks can be reached.
     """
 
     def __init__(self, allowed: Iterable[Network], *, plain: bool = False) -> None:
@@ -115,8 +115,8 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
             raise httpcore.ConnectError(f"{host} has no address") from error
         for address in addresses:
             if not is_allowed(address, self._allowed) and (self._plain or not is_public(address)):
-                what = "takes TLS: write https://" if self._plain else "is not a public address"
-                raise AddressRefused(f"{host} is {address}, which {what}")
+                reason = "needs TLS: write https://" if self._plain else "is not a public address"
+                raise AddressRefused(f"{host} resolves to {address}, which {reason}")
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
                 return await self._backend.connect_tcp(str(address), port, timeout, local_address, socket_options)

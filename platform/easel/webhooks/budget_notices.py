@@ -1,4 +1,4 @@
-"""Tells of thresholds that budgets have reached: by webhooks and in the audit log once, by e-mail at least once."""
+"""Notifies tenants of budget thresholds: once by webhook and in the audit log, at least once by e-mail."""
 
 from datetime import datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ MAIL_RETRIES = timedelta(days=1)
 
 @transaction.atomic
 def crossings_notify(*, now: datetime) -> int:
-    """Sends each crossing that isn't told yet to its tenant's webhooks and into the audit log; returns how many."""
+    """Sends new crossings to their tenants' webhooks and writes them to the audit log; returns their number."""
     due = _of_budgets().filter(notified_at=None).select_for_update(of=("self",), skip_locked=True)
     crossings = list(due.order_by("crossed_at", "id")[:BATCH])
     for crossing in crossings:
@@ -45,10 +45,10 @@ def crossings_notify(*, now: datetime) -> int:
 
 
 def crossings_mail(*, now: datetime) -> int:
-    """Sends an e-mail for each crossing to its tenant's billing address; returns how many were sent.
+    """Sends an e-mail for each new crossing to its tenant's billing address; returns the number sent.
 
-    Without a server, or without an address, there is none. What a server doesn't take is tried again for a day, one
-    connection a call, so that a server that is away is waited for once.
+    Skips crossings if there is no mail server or no address. An e-mail that fails ends the call, so that a server that
+    doesn't answer is waited for once, and is tried again for a day.
     """
     sent = 0
     connection = get_connection() if settings.EASEL.email_url else None
@@ -60,7 +60,7 @@ def crossings_mail(*, now: datetime) -> int:
                 connection.open()
                 _mail(crossing, address, connection).send()
             except (SMTPException, OSError) as error:
-                log.warning("budget_mail_waits", budget=str(crossing.budget_month.budget_id), error=repr(error))
+                log.warning("budget_mail_failed", budget=str(crossing.budget_month.budget_id), error=repr(error))
                 break
             sent += 1
         else:
@@ -73,7 +73,7 @@ def crossings_mail(*, now: datetime) -> int:
 
 
 def crossing_json(crossing: BudgetCrossing) -> dict[str, Any]:
-    """What an event says of a crossing."""
+    """The data of a crossing's event."""
     month = crossing.budget_month
     budget = month.budget
     return {

@@ -1,7 +1,8 @@
-"""One delivery: taken under a lease, sent, recorded. A deliverer that dies in between leaves it to be sent again.
+"""Claims a delivery under a lease, sends it, and records the result.
 
-What is not answered with 2xx is tried again for a day, ever less often. Then it is given up, and a webhook that took
-nothing for a day is disabled, which is on record and to be seen in the API and the portal.
+If a deliverer dies in between, the lease expires and another sends the message again. A delivery that isn't answered
+with 2xx is retried for about a day, at growing intervals, and then fails; a webhook that accepted nothing for a day is
+disabled, which the audit log, the API and the portal show.
 """
 
 import asyncio
@@ -30,56 +31,56 @@ State = WebhookDelivery.State
 Outcome = WebhookTotal.Outcome
 TIMEOUT_SECONDS = 15
 LEASE = timedelta(seconds=2 * TIMEOUT_SECONDS)
-# Requests in hand at a time: a slow receiver waits for itself, and a tenant with many of them for its own.
-OF_ENDPOINT_MAX, OF_TENANT_MAX = 4, 16
-# Seconds until the next attempt, after each that failed: a day in all.
+# Limits of leased deliveries: a slow receiver delays only its own, a tenant with many slow ones only that tenant's.
+ENDPOINT_LEASES_MAX, TENANT_LEASES_MAX = 4, 16
+# Seconds from a failed attempt to the next one; together about a day.
 DELAYS = (5, 30, 120, 600, 1800, 3600, 7200, 14400, 28800, 28800)
 JITTER = 0.2
-# An endpoint that took nothing for so long is disabled when a delivery to it is given up.
-PATIENCE = timedelta(hours=20)
+# An endpoint that accepted nothing for so long is disabled when a delivery to it fails.
+DISABLE_AFTER = timedelta(hours=20)
 RETRY_AFTER_MAX = timedelta(hours=1)
 _RESPONSE_BYTES = 500
 _THROTTLED = (429, 502, 503, 504)
 
-# As many of each endpoint and of each tenant as may be in hand, tenants in turn. One deliverer takes at a time, so that
-# each sees what the others have in hand.
+# Claims due deliveries up to the limits of each endpoint and tenant, tenants in turn. A lock serialises deliverers, so
+# that each sees the leases of the others.
 _CLAIM = """
-WITH taken AS (
-    SELECT endpoint_id, count(*) AS in_hand FROM webhooks_webhookdelivery
+WITH leased AS (
+    SELECT endpoint_id, count(*) AS leases FROM webhooks_webhookdelivery
      WHERE state = 'pending' AND leased_until > %(now)s GROUP BY endpoint_id
 ), busy AS (
-    SELECT endpoint.tenant_id, sum(taken.in_hand) AS in_hand
-      FROM taken JOIN webhooks_webhookendpoint AS endpoint ON endpoint.id = taken.endpoint_id GROUP BY 1
+    SELECT endpoint.tenant_id, sum(leased.leases) AS leases
+      FROM leased JOIN webhooks_webhookendpoint AS endpoint ON endpoint.id = leased.endpoint_id GROUP BY 1
 ), due AS (
     SELECT waiting.id, endpoint.tenant_id,
            row_number() OVER (PARTITION BY endpoint.tenant_id ORDER BY waiting.next_at, waiting.id) AS position
-      FROM webhooks_webhookendpoint AS endpoint LEFT JOIN taken ON taken.endpoint_id = endpoint.id
+      FROM webhooks_webhookendpoint AS endpoint LEFT JOIN leased ON leased.endpoint_id = endpoint.id
      CROSS JOIN LATERAL (
         SELECT id, next_at FROM webhooks_webhookdelivery
          WHERE endpoint_id = endpoint.id AND state = 'pending' AND next_at <= %(now)s
            AND (leased_until IS NULL OR leased_until <= %(now)s)
-         ORDER BY next_at LIMIT greatest(0, %(of_endpoint)s - coalesce(taken.in_hand, 0))
+         ORDER BY next_at LIMIT greatest(0, %(endpoint_leases_max)s - coalesce(leased.leases, 0))
      ) AS waiting
      WHERE endpoint.disabled_at IS NULL
 ), chosen AS (
     SELECT due.id FROM due LEFT JOIN busy USING (tenant_id)
-     WHERE due.position + coalesce(busy.in_hand, 0) <= %(of_tenant)s ORDER BY due.position LIMIT %(room)s
+     WHERE due.position + coalesce(busy.leases, 0) <= %(tenant_leases_max)s ORDER BY due.position LIMIT %(room)s
 )
 UPDATE webhooks_webhookdelivery AS delivery SET attempts = attempts + 1, leased_until = %(leased_until)s
   FROM chosen WHERE delivery.id = chosen.id
 RETURNING delivery.id
 """
-# Last in its transaction: everybody's totals are in the same rows.
+# Runs last in its transaction, because all deliverers update these few rows.
 _COUNT = """
 INSERT INTO webhooks_webhooktotal AS total (outcome, attempts) VALUES (%s, 1)
 ON CONFLICT (outcome) DO UPDATE SET attempts = total.attempts + 1
 """
-_TAKING_LOCK = "SELECT pg_advisory_xact_lock(hashtext('easel webhooks'))"
+_CLAIM_LOCK = "SELECT pg_advisory_xact_lock(hashtext('easel webhooks'))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A delivery in hand: what to send, signed for this attempt."""
+    """A leased delivery with its request, signed for this attempt."""
 
     delivery_id: uuid.UUID
     endpoint_id: uuid.UUID
@@ -93,7 +94,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryResult:
-    """What came of a request; without a `status` there was no answer."""
+    """A receiver's answer to a request; `status` is None if there was no result."""
 
     outcome: str
     seconds: float
@@ -108,11 +109,12 @@ class DeliveryResult:
 
 @transaction.atomic
 def deliveries_claim(*, room: int, now: datetime) -> list[Claim]:
-    """Takes up to `room` deliveries that are due."""
+    """Leases up to `room` due deliveries."""
     with connection.cursor() as cursor:
         fields: dict[str, Any] = {"now": now, "leased_until": now + LEASE, "room": room}
-        cursor.execute(_TAKING_LOCK)
-        cursor.execute(_CLAIM, {**fields, "of_endpoint": OF_ENDPOINT_MAX, "of_tenant": OF_TENANT_MAX})
+        limits = {"endpoint_leases_max": ENDPOINT_LEASES_MAX, "tenant_leases_max": TENANT_LEASES_MAX}
+        cursor.execute(_CLAIM_LOCK)
+        cursor.execute(_CLAIM, {**fields, **limits})
         ids = [found for (found,) in cursor.fetchall()]
     rows = WebhookDelivery.objects.filter(pk__in=ids).select_related("endpoint", "message")
     claims: list[Claim] = []
@@ -120,7 +122,7 @@ def deliveries_claim(*, room: int, now: datetime) -> list[Claim]:
         try:
             claims.append(_claim(row, now))
         except InvalidToken:
-            _disable(row.endpoint, "its secret was sealed under another EASEL_SECRET_KEY: rotate it", now)
+            _disable(row.endpoint, "its secret was encrypted with another EASEL_SECRET_KEY: rotate it", now)
     return claims
 
 
@@ -145,18 +147,18 @@ def _claim(row: WebhookDelivery, now: datetime) -> Claim:
 
 
 def message_id(message: WebhookMessage) -> str:
-    """What receivers know a repeat by."""
+    """The message's id in requests, by which receivers recognise a repeat."""
     return f"msg_{message.pk.hex}"
 
 
 def message_body(message: WebhookMessage) -> bytes:
-    """The same bytes at every attempt."""
-    told = {"type": message.event, "timestamp": message.created_at.astimezone(UTC).isoformat(), "data": message.data}
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    """The request body, equal in every attempt."""
+    body = {"type": message.event, "timestamp": message.created_at.astimezone(UTC).isoformat(), "data": message.data}
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-class Ways:
-    """The connections that messages go out by: over TLS to the public, without it to the allowed networks alone."""
+class ConnectionPools:
+    """Connection pools: with TLS to public addresses and allowed networks, without TLS to allowed networks only."""
 
     def __init__(self, allowed: Iterable[Network], *, connections_max: int) -> None:
         tls = ssl.create_default_context()
@@ -170,10 +172,10 @@ class Ways:
             for scheme in ("https", "http")
         }
 
-    def of(self, url: str) -> httpcore.AsyncConnectionPool:
+    def for_url(self, url: str) -> httpcore.AsyncConnectionPool:
         return self._pools["http" if url.startswith("http://") else "https"]
 
-    async def __aenter__(self) -> "Ways":
+    async def __aenter__(self) -> "ConnectionPools":
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -181,16 +183,16 @@ class Ways:
             await pool.aclose()
 
 
-async def send(ways: Ways, claim: Claim) -> DeliveryResult:
-    """Sends a claim and says what came of it; redirects are not followed. What a receiver does raises nothing."""
-    began = time.monotonic()
+async def send(pools: ConnectionPools, claim: Claim) -> DeliveryResult:
+    """Sends a delivery and returns the result. Doesn't follow redirects; raises nothing, whatever the receiver does."""
+    started = time.monotonic()
     timeouts = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
     status, headers, beginning = None, [], b""
-    trouble = f"no answer within {TIMEOUT_SECONDS} s"
+    failure = f"no answer within {TIMEOUT_SECONDS} s"
     try:
         async with (
             asyncio.timeout(TIMEOUT_SECONDS),
-            ways.of(claim.url).stream(
+            pools.for_url(claim.url).stream(
                 "POST",
                 claim.url,
                 headers=list(claim.headers.items()),
@@ -201,16 +203,16 @@ async def send(ways: Ways, claim: Claim) -> DeliveryResult:
             status, headers = response.status, response.headers
             async for chunk in response.aiter_stream():
                 beginning += chunk
-                if len(beginning) >= _RESPONSE_BYTES:  # the rest is nobody's business
+                if len(beginning) >= _RESPONSE_BYTES:  # the rest isn't recorded
                     break
     except (TimeoutError, httpcore.TimeoutException):
-        pass  # an answer that goes on for too long is an answer
+        pass  # a status that arrived counts, even if the body took too long
     except Exception as error:
-        # Anything, since a receiver has a say in it: one that is not foreseen must not stop the others' deliveries.
-        trouble = (str(error) or type(error).__name__)[:200]
-    seconds = time.monotonic() - began
+        # Receivers can cause any exception, and none of them may stop the other deliveries.
+        failure = (str(error) or type(error).__name__)[:200]
+    seconds = time.monotonic() - started
     if status is None:
-        return DeliveryResult(outcome=trouble, seconds=seconds)
+        return DeliveryResult(outcome=failure, seconds=seconds)
     return DeliveryResult(
         outcome="delivered" if 200 <= status < 300 else f"answered {status}",
         seconds=seconds,
@@ -221,8 +223,8 @@ async def send(ways: Ways, claim: Claim) -> DeliveryResult:
 
 
 @transaction.atomic
-def delivery_record(claim: Claim, answer: DeliveryResult, *, now: datetime, draw: random.Random) -> None:
-    """Writes down an attempt and what follows from it; one that another deliverer took over changes nothing."""
+def delivery_record(claim: Claim, result: DeliveryResult, *, now: datetime, rng: random.Random) -> None:
+    """Records an attempt and updates its delivery, unless another deliverer has taken the delivery over."""
     endpoint = WebhookEndpoint.objects.select_for_update().filter(pk=claim.endpoint_id).first()
     row = WebhookDelivery.objects.select_for_update().filter(pk=claim.delivery_id).first()
     if endpoint is None or row is None:
@@ -230,35 +232,35 @@ def delivery_record(claim: Claim, answer: DeliveryResult, *, now: datetime, draw
     WebhookAttempt.objects.create(
         delivery=row,
         sent_at=claim.sent_at,
-        seconds=answer.seconds,
-        status=answer.status,
-        outcome=answer.outcome,
-        response=answer.response,
+        seconds=result.seconds,
+        status=result.status,
+        outcome=result.outcome,
+        response=result.response,
     )
     if row.leased_until != claim.leased_until or row.state != State.PENDING:
         return
     row.leased_until = None
-    if answer.delivered:
+    if result.delivered:
         row.state, endpoint.delivered_at = State.DELIVERED, now
         endpoint.save(update_fields=["delivered_at"])
-    elif answer.status == 410:
+    elif result.status == 410:
         row.state = State.FAILED
         _disable(endpoint, "it answered 410 Gone", now)
     elif row.attempts > len(DELAYS):
         row.state = State.FAILED
-        if endpoint.delivered_at is None or endpoint.delivered_at < now - PATIENCE:
-            _disable(endpoint, f"nothing was delivered for a day: {answer.outcome}"[:200], now)
+        if endpoint.delivered_at is None or endpoint.delivered_at < now - DISABLE_AFTER:
+            _disable(endpoint, f"nothing was delivered for a day: {result.outcome}"[:200], now)
     else:
-        delay = timedelta(seconds=DELAYS[row.attempts - 1] * draw.uniform(1 - JITTER, 1 + JITTER))
-        row.next_at = now + max(delay, min(answer.retry_after or delay, RETRY_AFTER_MAX))
+        delay = timedelta(seconds=DELAYS[row.attempts - 1] * rng.uniform(1 - JITTER, 1 + JITTER))
+        row.next_at = now + max(delay, min(result.retry_after or delay, RETRY_AFTER_MAX))
     row.save(update_fields=["state", "next_at", "leased_until"])
-    came_of_it = {State.DELIVERED: Outcome.DELIVERED, State.FAILED: Outcome.GIVEN_UP, State.PENDING: Outcome.RETRIED}
+    outcomes = {State.DELIVERED: Outcome.DELIVERED, State.FAILED: Outcome.GIVEN_UP, State.PENDING: Outcome.RETRIED}
     with connection.cursor() as cursor:
-        cursor.execute(_COUNT, [came_of_it[State(row.state)]])
+        cursor.execute(_COUNT, [outcomes[State(row.state)]])
 
 
 def messages_delete(*, before: datetime) -> int:
-    """Deletes messages of long ago, but those that are still on their way; returns how many."""
+    """Deletes messages from before an instant that have no pending delivery; returns their number."""
     old = WebhookMessage.objects.filter(created_at__lt=before).exclude(deliveries__state=State.PENDING)
     ids = list(old.values_list("pk", flat=True)[:1000])
     WebhookMessage.objects.filter(pk__in=ids).delete()

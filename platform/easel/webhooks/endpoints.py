@@ -1,4 +1,4 @@
-"""What a tenant does to its webhooks: make, change, rotate, delete."""
+"""Verbs on a tenant's webhooks: create, change, rotate the secret, delete."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from easel.webhooks.signing import secret_new, secret_seal
 from tenants.models import Tenant
 
 ENDPOINTS_MAX = 20
-# How long the secret before signs beside the new one: time to give the new one to every receiver.
+# Time in which the previous secret signs as well, so that the tenant can update its receivers.
 ROTATION = timedelta(hours=24)
 
 
@@ -23,19 +23,20 @@ ROTATION = timedelta(hours=24)
 def endpoint_create(
     *, tenant: Tenant, url: str, events: Sequence[str], endpoint_id: UUID, now: datetime
 ) -> tuple[WebhookEndpoint, str]:
-    """Makes a webhook and returns it with its secret, which can't be shown again.
+    """Creates a webhook and returns it with its secret, which is shown only once.
 
     Raises `WebhookUrlInvalid`, `WebhookEventUnknown`, `TooManyWebhooks`.
     """
-    Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)  # so that two at once don't pass the limit
+    # The lock keeps two requests at once from exceeding the limit.
+    Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
     if WebhookEndpoint.objects.filter(tenant=tenant).count() >= ENDPOINTS_MAX:
-        raise TooManyWebhooks(f"this account has {ENDPOINTS_MAX} webhooks, which is the most: delete one")
+        raise TooManyWebhooks(f"this tenant has {ENDPOINTS_MAX} webhooks, which is the limit: delete one")
     secret = secret_new()
     made = WebhookEndpoint.objects.create(
         id=endpoint_id,
         tenant=tenant,
         url=url_check(url, allowed=settings.EASEL.webhook_allow),
-        events=_known(events),
+        events=_known_events(events),
         secret=secret_seal(secret, key=settings.EASEL.secret_key),
         created_at=now,
     )
@@ -44,15 +45,16 @@ def endpoint_create(
 
 @transaction.atomic
 def endpoint_change(endpoint: WebhookEndpoint, *, changes: dict[str, Any], now: datetime) -> WebhookEndpoint:
-    """Sets `url`, `events`, `enabled`.
+    """Sets `url`, `events` and `enabled`.
 
-    What was on its way when it was disabled is sent when it is enabled again; what happened meanwhile is not told.
+    A webhook that is enabled again gets the deliveries that were pending when it was disabled, but no events that
+    happened while it was disabled.
     """
     row = WebhookEndpoint.objects.select_for_update().get(pk=endpoint.pk)
     if "url" in changes:
         row.url = url_check(changes["url"], allowed=settings.EASEL.webhook_allow)
     if "events" in changes:
-        row.events = _known(changes["events"])
+        row.events = _known_events(changes["events"])
     if changes.get("enabled") is True and row.disabled_at is not None:
         row.disabled_at, row.disabled_reason = None, ""
         row.deliveries.filter(state="pending").update(attempts=0, next_at=now, leased_until=None)
@@ -64,7 +66,7 @@ def endpoint_change(endpoint: WebhookEndpoint, *, changes: dict[str, Any], now: 
 
 @transaction.atomic
 def secret_rotate(endpoint: WebhookEndpoint, *, now: datetime) -> tuple[WebhookEndpoint, str]:
-    """Gives a webhook a new secret, and returns it; the one before signs beside it for a day."""
+    """Generates a new secret and returns it; the previous secret signs as well for a day."""
     row = WebhookEndpoint.objects.select_for_update().get(pk=endpoint.pk)
     secret = secret_new()
     row.previous_secret, row.previous_until = row.secret, now + ROTATION
@@ -74,19 +76,19 @@ def secret_rotate(endpoint: WebhookEndpoint, *, now: datetime) -> tuple[WebhookE
 
 
 def endpoint_delete(endpoint: WebhookEndpoint) -> None:
-    """Ends a webhook, with what was on its way to it."""
+    """Deletes a webhook and its pending deliveries."""
     endpoint.delete()
 
 
 @transaction.atomic
 def webhooks_erase(*, tenant: Tenant) -> int:
-    """Deletes all of a tenant's webhooks and what they were told; returns how many there were."""
+    """Deletes a tenant's webhooks and messages; returns the number of webhooks."""
     WebhookMessage.objects.filter(tenant=tenant).delete()
     return WebhookEndpoint.objects.filter(tenant=tenant).delete()[1].get("webhooks.WebhookEndpoint", 0)
 
 
-def _known(events: Sequence[str]) -> list[str]:
+def _known_events(events: Sequence[str]) -> list[str]:
     if unknown := [event for event in events if event not in Event.values]:
         known = ", ".join(Event.values)
-        raise WebhookEventUnknown(f"there is no event {unknown[0]!r}; there are {known}", param="events")
+        raise WebhookEventUnknown(f"there is no event {unknown[0]!r}; the events are {known}", param="events")
     return sorted(set(events))

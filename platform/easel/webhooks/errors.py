@@ -2,31 +2,31 @@ from core.errors import DomainError, NotFound
 
 
 class WebhookNotFound(NotFound):
-    """No such webhook."""
+    """There is no such webhook."""
 
     code = "webhook_not_found"
 
 
 class DeliveryNotFound(NotFound):
-    """No such delivery of this webhook."""
+    """This webhook has no such delivery."""
 
     code = "webhook_delivery_not_found"
 
 
 class WebhookUrlInvalid(DomainError):
-    """The URL can't be called."""
+    """The URL can't be used for a webhook; the message says why."""
 
     code = "webhook_url_invalid"
 
 
 class WebhookEventUnknown(DomainError):
-    """There is no such event."""
+    """There is no event of this name."""
 
     code = "webhook_event_unknown"
 
 
 class TooManyWebhooks(DomainError):
-    """This account has as many webhooks as it may: delete one."""
+    """This tenant has the maximum number of webhooks: delete one."""
 
     code, http_status = "webhook_limit_reached", 409
 

@@ -1,4 +1,4 @@
-"""Webhooks: where a tenant wants to be told, what it is told, and how that went."""
+"""Webhooks: endpoints, messages, their deliveries, and the attempts to deliver them."""
 
 import uuid
 
@@ -10,20 +10,20 @@ from tenants.models import Tenant
 
 
 class Event(models.TextChoices):
-    """What a tenant can be told of."""
+    """Events of which webhooks notify a tenant."""
 
-    JOB_SUCCEEDED = "job.succeeded", "a job has its images"
+    JOB_SUCCEEDED = "job.succeeded", "a job succeeded"
     JOB_FAILED = "job.failed", "a job failed"
     JOB_CANCELED = "job.canceled", "a job was canceled"
-    JOB_EXPIRED = "job.expired", "a job's time was up"
-    BUDGET_CROSSED = "budget.threshold_reached", "a budget's month passed one of its thresholds"
-    TEST = "webhook.test", "somebody wants to see whether it works"
+    JOB_EXPIRED = "job.expired", "a job expired"
+    BUDGET_CROSSED = "budget.threshold_reached", "a budget's spending reached a threshold"
+    TEST = "webhook.test", "a test that the tenant requested"
 
 
 class WebhookEndpoint(models.Model):
-    """A URL of a tenant's that is told of `events`, all of them if there are none; secrets are kept encrypted.
+    """A tenant's URL, which gets messages of `events`, or of all events if there are none; secrets are encrypted.
 
-    While a secret rotates, the one before it signs beside it until `previous_until`.
+    After a rotation the previous secret signs as well until `previous_until`.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
@@ -35,7 +35,7 @@ class WebhookEndpoint(models.Model):
     previous_until = models.DateTimeField(null=True)
     disabled_at = models.DateTimeField(null=True, blank=True)
     disabled_reason = models.CharField(max_length=200, blank=True)
-    delivered_at = models.DateTimeField(null=True, blank=True, help_text="The latest success.")
+    delivered_at = models.DateTimeField(null=True, blank=True, help_text="Time of the latest success.")
     created_at = models.DateTimeField()
 
     class Meta:
@@ -58,7 +58,7 @@ class WebhookEndpoint(models.Model):
 
 
 class WebhookMessage(models.Model):
-    """Something that happened, written in its transaction; its id is what receivers know a repeat by."""
+    """An event, written in the transaction that caused it; receivers recognise a repeat by its id."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
@@ -68,21 +68,21 @@ class WebhookMessage(models.Model):
 
 
 class WebhookDelivery(models.Model):
-    """A message on its way to an endpoint: `attempts` were begun, the next is due at `next_at`.
+    """A message for an endpoint: `attempts` have started, and the next is due at `next_at`.
 
-    A deliverer that takes it holds it until `leased_until`; whoever finds that passed may take it again.
+    A deliverer leases it until `leased_until`; once the lease has expired, another deliverer may claim it.
     """
 
     class State(models.TextChoices):
-        PENDING = "pending", "on its way"
+        PENDING = "pending", "to be sent or retried"
         DELIVERED = "delivered", "answered with 2xx"
-        FAILED = "failed", "given up after a day"
+        FAILED = "failed", "not delivered within a day"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     endpoint = models.ForeignKey(WebhookEndpoint, on_delete=models.CASCADE, related_name="deliveries")
     message = models.ForeignKey(WebhookMessage, on_delete=models.CASCADE, related_name="deliveries")
     state = models.CharField(max_length=10, choices=State, default=State.PENDING)
-    attempts = models.PositiveSmallIntegerField(default=0, help_text="Since it was sent or replayed.")
+    attempts = models.PositiveSmallIntegerField(default=0, help_text="Attempts since the message was sent or replayed.")
     next_at = models.DateTimeField()
     leased_until = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
@@ -101,26 +101,26 @@ class WebhookDelivery(models.Model):
 
 
 class WebhookAttempt(models.Model):
-    """One request to an endpoint, and what came of it."""
+    """A request to an endpoint, and its result."""
 
     delivery = models.ForeignKey(WebhookDelivery, on_delete=models.CASCADE, related_name="tries")
     sent_at = models.DateTimeField()
     seconds = models.FloatField()
-    status = models.PositiveSmallIntegerField(null=True, help_text="None: no answer.")
-    outcome = models.CharField(max_length=200, help_text="`delivered`, or what went wrong.")
-    response = models.CharField(max_length=500, blank=True, help_text="How the answer began.")
+    status = models.PositiveSmallIntegerField(null=True, help_text="HTTP status; None if there was no answer.")
+    outcome = models.CharField(max_length=200, help_text="`delivered`, or the reason of the failure.")
+    response = models.CharField(max_length=500, blank=True, help_text="Beginning of the response body.")
 
     class Meta:
         ordering = [F("sent_at").asc()]
 
 
 class WebhookTotal(models.Model):
-    """How many attempts there ever were with this outcome; attempts themselves are forgotten in time."""
+    """Total of all attempts with an outcome; the attempts themselves are deleted after some time."""
 
     class Outcome(models.TextChoices):
         DELIVERED = "delivered", "answered with 2xx"
-        RETRIED = "retried", "failed, and will be made again"
-        GIVEN_UP = "given_up", "failed, and was the last"
+        RETRIED = "retried", "failed, to be retried"
+        GIVEN_UP = "given_up", "failed for the last time"
 
     outcome = models.CharField(max_length=10, choices=Outcome, primary_key=True)
     attempts = models.BigIntegerField()

@@ -1,4 +1,4 @@
-"""What is told is written in the transaction of what happened: a crash loses neither or both."""
+"""The outbox: messages are written in the transaction of their event, so that a crash loses both or neither."""
 
 import uuid
 from collections.abc import Callable
@@ -19,7 +19,7 @@ CHANNEL = "easel_webhooks"
 def webhook_emit(
     *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], now: datetime
 ) -> WebhookMessage | None:
-    """Sends a message to each of a tenant's webhooks that want this event; None, and no data asked, where none does."""
+    """Writes a message for the tenant's webhooks that want this event; None, without calling `data`, if none does."""
     wanting = WebhookEndpoint.objects.filter(
         Q(events=[]) | Q(events__contains=[event]), tenant=tenant, disabled_at=None
     )
@@ -28,7 +28,7 @@ def webhook_emit(
 
 @transaction.atomic
 def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery:
-    """Sends `webhook.test` to one webhook, whatever it wants. Raises `WebhookDisabled`."""
+    """Sends `webhook.test` to one webhook, whichever events it wants. Raises `WebhookDisabled`."""
     if endpoint.disabled_at is not None:
         raise WebhookDisabled
 
@@ -41,7 +41,7 @@ def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery
 
 @transaction.atomic
 def delivery_replay(delivery: WebhookDelivery, *, now: datetime) -> WebhookDelivery:
-    """Sends a message once more, under the same id. Raises `WebhookDisabled`."""
+    """Sends a message again, with the same id. Raises `WebhookDisabled`."""
     row = WebhookDelivery.objects.select_for_update(of=("self",)).select_related("endpoint").get(pk=delivery.pk)
     if row.endpoint.disabled_at is not None:
         raise WebhookDisabled

@@ -1,27 +1,25 @@
-"""Reads of a tenant's webhooks; what is another's is not found."""
+"""Reads of a tenant's webhooks; another tenant's are not found."""
 
 from datetime import datetime
 from uuid import UUID
 
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Min, QuerySet
 
+from core.pages import page_after
 from easel.webhooks.errors import DeliveryNotFound, WebhookNotFound
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint, WebhookTotal
 from tenants.models import Tenant
 
 
 def endpoints_page(*, tenant: Tenant, limit: int, after: UUID | None) -> tuple[list[WebhookEndpoint], bool]:
-    """The newest first, those after the one named `after`; and whether there are more."""
-    rows = WebhookEndpoint.objects.filter(tenant=tenant).order_by("-created_at", "-id")
-    if after is not None:
-        last = endpoint_get(tenant=tenant, endpoint_id=after)
-        rows = rows.filter(Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, id__lt=last.id))
-    found = list(rows[: limit + 1])
-    return found[:limit], len(found) > limit
+    """Lists webhooks, newest first, those after `after`; returns True too if more follow. Raises `WebhookNotFound`."""
+    last = endpoint_get(tenant=tenant, endpoint_id=after) if after is not None else None
+    rows = WebhookEndpoint.objects.filter(tenant=tenant)
+    return page_after(rows, order=("-created_at", "-id"), after=last, limit=limit)
 
 
 def endpoint_get(*, tenant: Tenant, endpoint_id: UUID) -> WebhookEndpoint:
-    """Raises `WebhookNotFound`."""
+    """Finds a webhook. Raises `WebhookNotFound`."""
     found = WebhookEndpoint.objects.select_related("tenant").filter(tenant=tenant, pk=endpoint_id).first()
     if found is None:
         raise WebhookNotFound
@@ -31,19 +29,19 @@ def endpoint_get(*, tenant: Tenant, endpoint_id: UUID) -> WebhookEndpoint:
 def deliveries_page(
     *, endpoint: WebhookEndpoint, limit: int, after: UUID | None, state: str | None = None
 ) -> tuple[list[WebhookDelivery], bool]:
-    """The newest first, those after the one named `after`; and whether there are more."""
-    rows = endpoint.deliveries.select_related("message").prefetch_related("tries").order_by("-created_at", "-id")
+    """Lists deliveries, newest first, those after `after`; returns True too if more follow.
+
+    Raises `DeliveryNotFound`.
+    """
+    last = delivery_get(endpoint=endpoint, delivery_id=after) if after is not None else None
+    rows = endpoint.deliveries.select_related("message").prefetch_related("tries")
     if state is not None:
         rows = rows.filter(state=state)
-    if after is not None:
-        last = delivery_get(endpoint=endpoint, delivery_id=after)
-        rows = rows.filter(Q(created_at__lt=last.created_at) | Q(created_at=last.created_at, id__lt=last.id))
-    found = list(rows[: limit + 1])
-    return found[:limit], len(found) > limit
+    return page_after(rows, order=("-created_at", "-id"), after=last, limit=limit)
 
 
 def delivery_get(*, endpoint: WebhookEndpoint, delivery_id: UUID) -> WebhookDelivery:
-    """Raises `DeliveryNotFound`."""
+    """Finds a delivery. Raises `DeliveryNotFound`."""
     found = endpoint.deliveries.select_related("message").filter(pk=delivery_id).first()
     if found is None:
         raise DeliveryNotFound
@@ -51,18 +49,18 @@ def delivery_get(*, endpoint: WebhookEndpoint, delivery_id: UUID) -> WebhookDeli
 
 
 def pending() -> int:
-    """Deliveries that are on their way to webhooks which are enabled."""
+    """Counts the pending deliveries of enabled webhooks."""
     return _pending().count()
 
 
 def overdue_seconds(now: datetime) -> float:
-    """How long the one of them that is due longest waits for its next attempt; 0 when none is due."""
+    """The longest time that a pending delivery has been due; 0 if none is due."""
     due = _pending().aggregate(due=Min("next_at"))["due"]
     return 0.0 if due is None else max(0.0, (now - due).total_seconds())
 
 
 def attempts_by_outcome() -> dict[str, int]:
-    """How many attempts there ever were, by what came of them."""
+    """Totals of all attempts, by outcome."""
     counted = dict(WebhookTotal.objects.values_list("outcome", "attempts"))
     return {outcome: counted.get(outcome, 0) for outcome in WebhookTotal.Outcome.values}
 

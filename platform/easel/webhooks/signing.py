@@ -1,4 +1,4 @@
-"""Signatures by the Standard Webhooks specification 1.0.0, and their secrets, which are kept encrypted."""
+"""Signatures by the Standard Webhooks specification 1.0.0, and the encryption of their secrets."""
 
 import base64
 import hashlib
@@ -15,22 +15,22 @@ _SECRET_BYTES = 32
 
 
 def secret_new() -> str:
-    """`whsec_` and 32 random bytes in base64, as receivers' libraries take it."""
+    """Generates a secret: `whsec_` and 32 random bytes in base64, as receivers' libraries expect it."""
     return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def secret_seal(secret: str, *, key: str) -> bytes:
-    """A secret as it is stored; `key` is the platform's own (`EASEL_SECRET_KEY`)."""
+    """Encrypts a secret for storage; `key` is EASEL_SECRET_KEY."""
     return _box(key).encrypt(secret.encode())
 
 
 def secret_open(sealed: bytes | memoryview, *, key: str) -> str:
-    """Raises `cryptography.fernet.InvalidToken` where the platform's key is another than it was."""
+    """Decrypts a stored secret. Raises `cryptography.fernet.InvalidToken` if it was encrypted with another key."""
     return _box(key).decrypt(bytes(sealed)).decode()
 
 
 def signed_headers(*, message_id: str, now: datetime, body: bytes, secrets_in_use: Iterable[str]) -> dict[str, str]:
-    """The headers that prove a body: for each secret `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64."""
+    """The signature headers of a body: for each secret `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64."""
     timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (
@@ -46,5 +46,5 @@ def signed_headers(*, message_id: str, now: datetime, body: bytes, secrets_in_us
 
 @cache
 def _box(key: str) -> Fernet:
-    # Of the platform's key, but for this alone: what is encrypted here says nothing about it.
+    # A key derived for this purpose only, so that a weakness here doesn't expose EASEL_SECRET_KEY.
     return Fernet(base64.urlsafe_b64encode(hmac.digest(key.encode(), b"easel webhook secrets", hashlib.sha256)))

@@ -13,16 +13,17 @@ from decimal import Decimal
 from django.db import connection, transaction
 from django.db.models import Max
 
-from billing.ledger import ledger
+from billing.ledger.postings import credit_grant
 from billing.models import CostDay, Meter
 from billing.pricing.rating import Prices, Quantity
 from billing.usage.daily_costs import cost_day_seal
 from billing.usage.settlement import settle
 from billing.usage.storage import DAY
 from easel.catalog.models import ModelVersion
-from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.admission import job_submit
 from easel.jobs.dimensions import dimensions_of
 from easel.jobs.models import Attempt, Job
+from easel.jobs.spec import Limits, Spec
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import PEPPER, Customer
@@ -100,7 +101,7 @@ def customers(count: int, version: ModelVersion, *, now: datetime) -> tuple[list
         project.labels = {"department": f"department-{number % 20}"}
         project.save()
         key, secret = key_issue(project=project, pepper=PEPPER, now=now)
-        ledger.grant(tenant=tenant, amount_micros=10**9, reference=uuid.uuid4(), now=now)
+        credit_grant(tenant=tenant, amount_micros=10**9, reference=uuid.uuid4(), now=now)
         made.append(Customer(tenant, project, key, secret))
         jobs += [_settled(made[-1], version, size, now) for size in SIZES]
     return made, jobs

@@ -1,7 +1,7 @@
 """`make bench-engine`: our engine against diffusers and against itself under other policies, in one process.
 
 Ratios of medians over rounds in which every system has its turn; `name value` lines last. QUICK=1 ends within five
-minutes, RECORD=1 writes what it found into tests/bench/RESULTS.md. With a CUDA device the full-size configuration of
+minutes, RECORD=1 writes the figures into tests/bench/RESULTS.md. With a CUDA device the full-size configuration of
 Z-Image-Turbo is measured too, with random weights.
 """
 
@@ -15,9 +15,10 @@ import diffusers
 import structlog
 import torch
 
-from inference.cores import lent
+from inference.calibration import warm_up
 from inference.demo_model import CHECKPOINT_DIR
-from inference.model import LoadedModel, Room, load_model
+from inference.model import AdapterLimits, LoadedModel, load_model
+from inference.openmp import run_in_fresh_thread
 from tests.bench.engine import arrivals, cuda, measures
 from tests.bench.engine.systems import ALWAYS_MERGE, AdapterAffinity, Diffusers, EqualAdapters, OneByOne, Ours
 from tests.bench.engine.workload import adapter_table, asks
@@ -30,17 +31,17 @@ def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> flo
     In every round all systems get the same images; the ratio is the median of the rounds' own. Returns the images per
     second of diffusers with adapters loaded for each image.
     """
-    model = lent(demo_model)
+    model = run_in_fresh_thread(demo_model)
     tables = {number: adapter_table(model.targets, number) for number in range(adapters)}
     works = [asks(count, adapters=adapters, seed=seed) for seed in range(rounds + 1)]
-    used = {ask.adapter: tables[ask.adapter] for work in works for ask in work}
+    by_adapter = {ask.adapter: tables[ask.adapter] for work in works for ask in work}
     systems: dict[str, Ours | Diffusers] = {
         "ours": Ours(model),
-        "diffusers_reload": lent(lambda: Diffusers(CHECKPOINT_DIR, preloaded=None)),
-        "diffusers_preloaded": lent(lambda: Diffusers(CHECKPOINT_DIR, preloaded=used)),
+        "diffusers_reload": run_in_fresh_thread(lambda: Diffusers(CHECKPOINT_DIR, preloaded=None)),
+        "diffusers_preloaded": run_in_fresh_thread(lambda: Diffusers(CHECKPOINT_DIR, preloaded=by_adapter)),
         "unbatched": Ours(model, OneByOne),
         "equal_adapters": Ours(model, EqualAdapters),
-        "merge_swap": Ours(model, AdapterAffinity, costs=ALWAYS_MERGE, merged_max=1),
+        "merge_swap": Ours(model, AdapterAffinity, costs=ALWAYS_MERGE, merged_slots=1),
     }
     seconds: dict[str, list[float]] = {name: [] for name in systems}
     cpu_seconds: dict[str, list[float]] = {name: [] for name in systems}
@@ -48,7 +49,7 @@ def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> flo
     for i, work in enumerate(works):
         for name, system in systems.items():
             asked = work[:3] if i == 0 else work  # the first round only warms up
-            run = lent(partial(system.run, asked, tables))  # to each all the cores, one after the other
+            run = run_in_fresh_thread(partial(system.run, asked, tables))  # to each all the cores, one after the other
             if i:
                 seconds[name].append(run.seconds)
                 cpu_seconds[name].append(run.cpu_seconds)
@@ -71,12 +72,12 @@ def throughput(report: Report, *, count: int, adapters: int, rounds: int) -> flo
 
 def latency(report: Report, *, reload_per_second: float, quick: bool) -> None:
     """Images that come at random times, at a load that every system can bear; and a tenant that floods."""
-    model = lent(demo_model)
+    model = run_in_fresh_thread(demo_model)
     tables = {number: adapter_table(model.targets, number) for number in range(8)}
     systems = {
         "ours": Ours(model),
-        "diffusers_reload": lent(lambda: Diffusers(CHECKPOINT_DIR, preloaded=None)),
-        "diffusers_preloaded": lent(lambda: Diffusers(CHECKPOINT_DIR, preloaded=tables)),
+        "diffusers_reload": run_in_fresh_thread(lambda: Diffusers(CHECKPOINT_DIR, preloaded=None)),
+        "diffusers_preloaded": run_in_fresh_thread(lambda: Diffusers(CHECKPOINT_DIR, preloaded=tables)),
     }
     rate = arrivals.LOAD * reload_per_second
     arrivals.poisson(report, systems, tables, per_second=rate, count=8 if quick else 32, rounds=1 if quick else 3)
@@ -84,20 +85,22 @@ def latency(report: Report, *, reload_per_second: float, quick: bool) -> None:
 
 
 def demo_model() -> LoadedModel:
-    model = load_model(str(CHECKPOINT_DIR), name="demo", room=Room(rank_max=16))
-    model.warm_up()
+    model = load_model(str(CHECKPOINT_DIR), name="demo", limits=AdapterLimits(rank_max=16))
+    warm_up(model)
     return model
 
 
 def engine_alone(report: Report, *, quick: bool) -> None:
-    model = lent(demo_model)
+    model = run_in_fresh_thread(demo_model)
     tables = {number: adapter_table(model.targets, number) for number in range(40)}
     fifo, ours = measures.small_behind_large(model, tables, trials=5 if quick else 20, large_px=384)
     report.add("small_behind_large_p95_speedup", fifo / ours, at_least=5)
-    unmerged, chosen = lent(lambda: measures.adapter_tax(model, tables, rows=8, px=256, rounds=9 if quick else 31))
+    unmerged, chosen = run_in_fresh_thread(
+        lambda: measures.adapter_tax(model, tables, rows=8, px=256, rounds=9 if quick else 31)
+    )
     report.add("adapter_tax_8", chosen, at_most=15)
     report.add("adapter_tax_8_unmerged", unmerged)
-    report.add("adapter_to_slot_ms", lent(lambda: measures.slot_load(model, tables)))
+    report.add("adapter_to_slot_ms", run_in_fresh_thread(lambda: measures.adapter_slot_load(model, tables)))
     report.add("join_delay_steps", measures.join_delay(model, tables, trials=5 if quick else 15))
     growth, moved = measures.soak(model, tables, joins=1_000 if quick else 10_000)
     report.add("soak_peak_memory_growth_percent", growth, at_most=5)

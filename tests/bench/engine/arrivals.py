@@ -1,4 +1,4 @@
-"""How long an image takes when images come one by one: at random times, and beside a tenant that floods."""
+"""Latency of images that arrive one by one: at random times, and beside a tenant that floods."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from functools import partial
 
 import numpy as np
 
-from inference.cores import lent
 from inference.model import LoadedModel
+from inference.openmp import run_in_fresh_thread
 from tests.bench.engine.systems import Diffusers, OneByOne, Ours, Tables
 from tests.bench.engine.workload import Ask, asks
 from tests.bench.report import Report, say
@@ -33,7 +33,7 @@ def poisson(
     for seed in range(rounds):
         work = asks(count, adapters=len(tables), per_second=per_second, seed=1000 + seed)
         for name, system in systems.items():
-            found[name].append(lent(partial(system.run, work, tables)).latencies)
+            found[name].append(run_in_fresh_thread(partial(system.run, work, tables)).latencies)
         said = ", ".join(f"{name} {p(latencies[-1], 95):.2f}" for name, latencies in found.items())
         say(f"  poisson round {seed + 1} of {rounds}, p95 in s: {said}")
     report.add("poisson_images_per_s", per_second)
@@ -47,8 +47,10 @@ def poisson(
 
 
 def flooded(report: Report, model: LoadedModel, tables: Tables, *, count: int, flood: int) -> None:
-    """What a tenant that asks for `flood` images at once does to the p95 of the others, who ask now and then: times
-    what they have without it, for the engine as it is and for first come first served."""
+    """Measure the p95 latency of occasional requests beside a tenant that requests `flood` images at once.
+
+    It is reported as a multiple of their p95 without that tenant, for the engine and for first come, first served.
+    """
     others = [
         replace(ask, tenant=f"tenant{i % 4}", px=min(ask.px, 256))
         for i, ask in enumerate(asks(count, adapters=len(tables), per_second=1.0, seed=7))
@@ -56,8 +58,8 @@ def flooded(report: Report, model: LoadedModel, tables: Tables, *, count: int, f
     rng = random.Random(8)
     burst = [Ask(0.0, "flood", "a red circle", 256, 500 + i, rng.randrange(len(tables))) for i in range(flood)]
     for name, system in (("ours", Ours(model)), ("fifo", Ours(model, OneByOne))):
-        quiet = lent(partial(system.run, others, tables)).latencies
-        beside = lent(partial(system.run, [*burst, *others], tables)).latencies[flood:]
+        quiet = run_in_fresh_thread(partial(system.run, others, tables)).latencies
+        beside = run_in_fresh_thread(partial(system.run, [*burst, *others], tables)).latencies[flood:]
         report.add(f"others_p95_s_{name}", p(quiet, 95))
         report.add(f"others_p95_s_beside_flood_{name}", p(beside, 95))
         report.add(f"flood_slows_others_p95_{name}", p(beside, 95) / p(quiet, 95))

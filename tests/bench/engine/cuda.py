@@ -8,11 +8,12 @@ import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
 from transformers import AutoTokenizer, Qwen3Config, Qwen3Model
 
+from inference.adapter_linear import RowAdapters
+from inference.calibration import warm_up
 from inference.demo_model import CHECKPOINT_DIR
-from inference.model import LoadedModel, Room
+from inference.model import AdapterLimits, LoadedModel
 from inference.precision import quantize
-from inference.slots import RowAdapters
-from tests.bench.engine.measures import adapter_tax, join_delay, slot_load, small_behind_large
+from tests.bench.engine.measures import adapter_slot_load, adapter_tax, join_delay, small_behind_large
 from tests.bench.engine.systems import Ours
 from tests.bench.engine.workload import STEPS, Ask, adapter_table
 from tests.bench.report import Report
@@ -78,7 +79,7 @@ def random_pipeline(
 
 
 def pipeline_seconds(pipe: ZImagePipeline, px: int) -> float:
-    """Of one image by diffusers, the median of three after one that isn't counted."""
+    """Return the seconds of one image by diffusers, the median of three after one that is not counted."""
     times = []
     for seed in range(4):
         begun = time.perf_counter()
@@ -104,7 +105,7 @@ def matmul_rate(device: str, dtype: torch.dtype, size: int) -> float:
 
 
 def step_seconds(model: LoadedModel, px: int) -> float:
-    """Of one row without adapters, the least of seven."""
+    """Return the seconds of a step of one row without adapters, the shortest of seven."""
     latents = [model.initial_latents(0, px, px)]
     (caption,) = model.encode([model.prompt_ids(_PROMPT)])
     sequences = [model.sequence(caption, px, px, RowAdapters())]
@@ -134,9 +135,9 @@ def measure(
     diffusers = {px: pipeline_seconds(pipe, px) for px in sizes}
     # Copies of the weights in half of the card, which leaves the other half to the model and its steps.
     merged_bytes = torch.cuda.mem_get_info()[1] // 2 if device == "cuda" else 1024**3
-    model = LoadedModel(pipe, "random", room=Room(slots=8, rank_max=32, merged_bytes=merged_bytes))
+    model = LoadedModel(pipe, limits=AdapterLimits(adapter_slots=8, rank_max=32, merged_bytes=merged_bytes))
     begun = time.perf_counter()
-    model.warm_up()
+    warm_up(model)
     add("cuda_warm_up_s", time.perf_counter() - begun)
     tables = {number: adapter_table(model.targets, number) for number in range(8)}
     rate = matmul_rate(device, dtype, 8192 if device == "cuda" else 512)
@@ -159,8 +160,8 @@ def measure(
     unmerged, chosen = adapter_tax(model, tables, rows=8, px=small, rounds=9)
     add("cuda_adapter_tax_8", chosen, at_most=15)
     add("cuda_adapter_tax_8_unmerged", unmerged, at_most=15)
-    slot_load(model, tables)
-    add("cuda_adapter_to_slot_ms", slot_load(model, tables), at_most=10)
+    adapter_slot_load(model, tables)
+    add("cuda_adapter_to_slot_ms", adapter_slot_load(model, tables), at_most=10)
     add("cuda_join_delay_steps", join_delay(model, tables, trials=7), at_most=1.2)
     fifo, ours = small_behind_large(model, tables, trials=3, large_px=large, small_px=small)
     add("cuda_small_behind_large_p95_speedup", fifo / ours, at_least=5)
@@ -169,18 +170,18 @@ def measure(
 
 
 def compare_kernels(add: Add, model: LoadedModel, *, px: int) -> None:
-    """What CUDA graphs and eight bits are worth, in the time of a step."""
+    """Compare the time of a step with and without CUDA graphs and eight bits."""
     quarter = step_seconds(model, px // 2)
     packed, graphs = model._packed, model._packed._graphs
     packed._graphs = None
     add("cuda_step_without_graphs_vs_with", step_seconds(model, px // 2) / quarter)
     packed._graphs = graphs
     full = step_seconds(model, 2 * px)
-    weights = [linear.weight for linear in packed.slot_linears()]
+    weights = [linear.weight for linear in packed.adapter_linears()]
     for precision in ("fp8", "int8"):
         quantize(packed, precision)
         add(f"cuda_step_vs_{precision}", full / step_seconds(model, 2 * px))
-        for linear, weight in zip(packed.slot_linears(), weights, strict=True):
+        for linear, weight in zip(packed.adapter_linears(), weights, strict=True):
             linear.weight, linear.product = weight, torch.nn.functional.linear
 
 

@@ -1,4 +1,4 @@
-"""What is measured of our engine alone."""
+"""Measurements of our engine alone."""
 
 import random
 import resource
@@ -10,10 +10,10 @@ from contextlib import suppress
 import numpy as np
 from prometheus_client import REGISTRY
 
+from inference.adapter_linear import RowAdapters
 from inference.errors import Canceled
 from inference.model import LoadedModel
 from inference.rows import ImageRequest
-from inference.slots import RowAdapters
 from tests.bench.engine.systems import OneByOne, Ours, Tables
 from tests.bench.engine.workload import STEPS
 
@@ -21,7 +21,7 @@ _PROMPT = "a red circle"
 
 
 def median_ratio(times: list[float], baseline: list[float]) -> float:
-    """Of pairs taken one after the other: on a machine whose speed changes, only neighbours can be compared."""
+    """Return the median ratio of successive pairs: if the machine's speed changes, only neighbours are comparable."""
     return statistics.median(time / base for time, base in zip(times, baseline, strict=True))
 
 
@@ -52,7 +52,10 @@ def small_behind_large(
 
 
 def join_delay(model: LoadedModel, tables: Tables, *, trials: int) -> float:
-    """From arrival to the begin of its first step, in steps of those that run, for a tenant with nothing running."""
+    """Measure the time from an image's arrival to the start of its first step, in steps of the running rows.
+
+    The image's tenant has nothing else running.
+    """
 
     def steps() -> tuple[float, float]:
         sample = REGISTRY.get_sample_value
@@ -95,11 +98,11 @@ def adapter_tax(model: LoadedModel, tables: Tables, *, rows: int, px: int, round
     kinds = {
         "none": step([RowAdapters()] * rows),
         "unmerged": step([RowAdapters(((slot, 1.0),)) for slot in range(rows)]),
-        "merged": step([RowAdapters(merged=place % max(1, model.merged_max)) for place in range(rows)]),
+        "merged": step([RowAdapters(merged=merged_slot % max(1, model.merged_slots)) for merged_slot in range(rows)]),
         "merge": lambda: model.merge(0, ((0, 1.0),)),
     }
-    for place in range(min(rows, model.merged_max)):
-        model.merge(place, ((place, 1.0),))
+    for merged_slot in range(min(rows, model.merged_slots)):
+        model.merge(merged_slot, ((merged_slot, 1.0),))
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
         for kind, run in kinds.items():  # in turn: what slows the machine slows all of them
@@ -114,8 +117,8 @@ def adapter_tax(model: LoadedModel, tables: Tables, *, rows: int, px: int, round
     return 100 * unmerged, 100 * (merged if merges else unmerged)
 
 
-def slot_load(model: LoadedModel, tables: Tables) -> float:
-    """Milliseconds, median, to copy one adapter from memory into its slot."""
+def adapter_slot_load(model: LoadedModel, tables: Tables) -> float:
+    """Return the median milliseconds of a copy of one adapter from memory into its adapter slot."""
     times = []
     for number in range(8):
         begun = time.perf_counter()
@@ -127,7 +130,7 @@ def slot_load(model: LoadedModel, tables: Tables) -> float:
 
 def soak(model: LoadedModel, tables: Tables, *, joins: int) -> tuple[float, float]:
     """Join, leave, swap and cancel at random: growth of the process's peak memory in % between the first fifth and
-    the end, and the largest difference in a sample of pictures to the same drawn alone, of 255."""
+    the end, and the largest difference in a sample of pictures to the same generated alone, of 255."""
     rng = random.Random(1)
     largest, peak_early = 0.0, 0
     sample = []

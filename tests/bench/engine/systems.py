@@ -17,7 +17,7 @@ from inference.scheduler import Scheduler
 from tests.bench.engine.workload import STEPS, Ask
 
 STEP_SECONDS_MAX = 0.1  # as a worker's default
-ALWAYS_MERGE = AdapterCosts(unmerged_per_token=1.0, merge=0.0, merged_per_step=0.0)
+ALWAYS_MERGE = AdapterCosts(1.0, 0.0, 0.0)
 
 Tables = Mapping[int, AdapterTable]
 
@@ -33,7 +33,7 @@ class Run(NamedTuple):
 
 
 class OneByOne(Scheduler[Row]):
-    """First come, first served, each run to its end: what a queue before a pipeline does."""
+    """First come, first served, each image run to its end, as a queue in front of a pipeline does."""
 
     def next_batch(self) -> list[Row]:
         return self.rows_by_age()[:1]
@@ -50,7 +50,7 @@ class OneByOne(Scheduler[Row]):
 
 
 class EqualAdapters(OneByOne):
-    """Batches of the oldest row's adapter: what engines with one active adapter do."""
+    """Batches of rows with the oldest row's adapter, as engines with one active adapter do."""
 
     def next_batch(self) -> list[Row]:
         rows = self.rows_by_age()
@@ -70,7 +70,7 @@ class AdapterAffinity(OneByOne):
 
 
 class Ours:
-    """The engine with a policy. `costs` and `merged_max` replace what was measured for the model."""
+    """The engine with a policy. `costs` and `merged_slots` replace what was measured for the model."""
 
     def __init__(
         self,
@@ -78,22 +78,22 @@ class Ours:
         policy: Callable[..., Scheduler[Row]] = Scheduler,
         *,
         costs: AdapterCosts | None = None,
-        merged_max: int | None = None,
+        merged_slots: int | None = None,
     ) -> None:
         self._model = model
         self._policy = policy
         self._costs = costs
-        self._merged_max = merged_max
+        self._merged_slots = merged_slots
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """A running engine, ended at the end."""
-        measured = self._model.costs, self._model.merged_max
+        measured = self._model.costs, self._model.merged_slots
         self._model.costs = self._costs or measured[0]
-        self._model.merged_max = measured[1] if self._merged_max is None else self._merged_max
+        self._model.merged_slots = measured[1] if self._merged_slots is None else self._merged_slots
         scheduler = self._policy(tokens_max=self._model.tokens_max)
         engine = Engine(self._model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=STEP_SECONDS_MAX)
-        self._model.costs, self._model.merged_max = measured
+        self._model.costs, self._model.merged_slots = measured
         engine.start()
         try:
             yield engine
@@ -170,5 +170,5 @@ def _state(table: AdapterTable) -> dict[str, torch.Tensor]:
 
 
 def _name(number: int) -> str:
-    """Of one width: where one name begins another, PEFT warns of keys that it takes for missing."""
+    """Name an adapter, at a fixed width: if one name is a prefix of another, PEFT warns of missing keys."""
     return f"adapter{number:04}"

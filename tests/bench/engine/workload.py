@@ -1,4 +1,4 @@
-"""What is asked of every system: a seeded mix of sizes, prompts, tenants and adapters, Poisson in time."""
+"""The workload of every system: a seeded mix of sizes, prompts, tenants and adapters, Poisson in time."""
 
 import random
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from inference.adapters import AdapterTable, AdapterTargets
 
 STEPS = 8
-# Sides and how often each is asked for: many small ones and few large, as previews and finals are.
+# Sides in pixels and their weights: many small ones and few large, as previews and finals are.
 SIZES_PX = {96: 3, 128: 3, 192: 2, 256: 2, 384: 1}
 RANK = 8
 _PROMPTS = (

@@ -1,6 +1,6 @@
-"""The framework alone, as an ASGI application on the same server and threads: what no view of it can be cheaper than.
+"""The bare framework, as an ASGI application on the same server and threads: the lower bound of a view's cost.
 
-`/bare` parses a JSON body, checks it with a serializer and answers; `/row` writes one row in a transaction besides.
+`/bare` parses a JSON body, validates it with a serializer and answers; `/row` also inserts a row in a transaction.
 """
 
 import gc
@@ -44,15 +44,15 @@ class Bare(APIView):
         fields = Body(data=request.data)
         fields.is_valid(raise_exception=True)
         job_id = uuid.uuid4()
-        self.keep(job_id, fields.validated_data["prompt"])
+        self.store(job_id, fields.validated_data["prompt"])
         return Response({"id": str(job_id), "status": "queued"}, status=202)
 
-    def keep(self, job_id: uuid.UUID, prompt: str) -> None:
+    def store(self, job_id: uuid.UUID, prompt: str) -> None:
         pass
 
 
 class Row(Bare):
-    def keep(self, job_id: uuid.UUID, prompt: str) -> None:
+    def store(self, job_id: uuid.UUID, prompt: str) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("INSERT INTO bench_row (id, prompt) VALUES (%s, %s)", [job_id, prompt])
 

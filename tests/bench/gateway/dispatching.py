@@ -1,4 +1,4 @@
-"""What releasing a job costs by the length of the queue, and how evenly tenants are served."""
+"""The cost of releasing a job at different lengths of the queue, and the fairness between tenants."""
 
 import heapq
 import math
@@ -22,7 +22,7 @@ LEASE_SECONDS = 10**6
 
 
 def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int = 16) -> list[float]:
-    """Milliseconds for each released job with so many waiting: medians of rounds in which every queue has its turn."""
+    """Milliseconds per released job for each length of the queue: medians of rounds in which the queues take turns."""
     owners = house.customers(tenants)
     pools = []
     for length in lengths:
@@ -34,8 +34,8 @@ def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int =
     seconds: list[list[float]] = [[] for _ in pools]
     for turn in range(rounds + 1):
         for pool, found in zip(pools, seconds, strict=True):
-            slots = room * (turn + 1)  # what was released before is still in hand
-            lifecycle.beat(pool=pool, report=worker_beat(slots=slots), now=NOW, lease_seconds=LEASE_SECONDS)
+            concurrency = room * (turn + 1)  # the jobs of earlier turns are still running
+            lifecycle.beat(pool=pool, report=worker_beat(slots=concurrency), now=NOW, lease_seconds=LEASE_SECONDS)
             begun = time.perf_counter()
             released = queue.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
             took = time.perf_counter() - begun
@@ -47,13 +47,13 @@ def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int =
 
 
 class Shift:
-    """A pool in simulated time: the real dispatch and completion on PostgreSQL, of work that only takes time.
+    """A pool in simulated time: real dispatch and completion on PostgreSQL, but the images are not generated.
 
-    A job takes what it is thought to take times a factor of its tenant's, which the dispatcher doesn't know.
+    A job takes its estimated time multiplied by a factor of its tenant that the dispatcher doesn't know.
     """
 
-    def __init__(self, pool: Pool, *, slots: int, factors: dict[UUID, float]) -> None:
-        self.pool, self.slots, self.factors = pool, slots, factors
+    def __init__(self, pool: Pool, *, concurrency: int, factors: dict[UUID, float]) -> None:
+        self.pool, self.concurrency, self.factors = pool, concurrency, factors
         self.seconds = 0.0
         self.running: list[tuple[float, int, Attempt, float]] = []
         self.served: defaultdict[UUID, float] = defaultdict(float)
@@ -61,9 +61,9 @@ class Shift:
         self._turns = 0
 
     def turn(self, *, until: float = math.inf) -> None:
-        """Fills the free slots, then goes on to the next end of an attempt, or `until` then."""
+        """Release jobs as far as there is room, then advance to the next end of an attempt, at most to `until`."""
         now = NOW + timedelta(seconds=self.seconds)
-        lifecycle.beat(pool=self.pool, report=worker_beat(slots=self.slots), now=now, lease_seconds=LEASE_SECONDS)
+        lifecycle.beat(pool=self.pool, report=worker_beat(slots=self.concurrency), now=now, lease_seconds=LEASE_SECONDS)
         released = queue.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
         jobs = Job.objects.in_bulk([attempt.job_id for attempt in released])
         for attempt in released:
@@ -93,48 +93,48 @@ class Shift:
         self.finished_at[attempt.job_id] = at
 
 
-def service_gap(*, tenants: int, slots: int, turns: int) -> tuple[float, float]:
-    """(largest difference of service between tenants that always wait, its bound), in seconds.
+def service_gap(*, tenants: int, concurrency: int, turns: int) -> tuple[float, float]:
+    """(largest difference of service between tenants that always have jobs waiting, its bound), in seconds.
 
-    The bound of virtual-time counters is twice what may be in hand at once (Sheng et al., OSDI 2024, theorem 4.4);
-    tenants' jobs take from a half to four times of what they are thought to take.
+    The bound of virtual-time counters is twice the work that may run at once (Sheng et al., OSDI 2024, theorem 4.4).
+    A tenant's jobs take from half to four times their estimated time.
     """
     owners = house.customers(tenants)
     version = house.served_model()
     for owner in owners * (2 * turns // tenants):
         house.submit(owner, version)
-    draw = Random(1)
-    factors = {owner.tenant.id: draw.uniform(0.5, 4.0) for owner in owners}
-    shift = Shift(version.pool, slots=slots, factors=factors)
+    rng = Random(1)
+    factors = {owner.tenant.id: rng.uniform(0.5, 4.0) for owner in owners}
+    shift = Shift(version.pool, concurrency=concurrency, factors=factors)
     largest = 0.0
     job_seconds = 256 * 256 * 8 / 1e6 * max(factors.values())
     for _ in range(turns):
         shift.turn()
         served = [shift.served[owner.tenant.id] for owner in owners]
         largest = max(largest, max(served) - min(served))
-    return largest, 2 * slots * job_seconds
+    return largest, 2 * concurrency * job_seconds
 
 
-def trickle_waits(*, flood: int, others: int, each: int, slots: int) -> list[float]:
-    """Seconds from submission to the end of the jobs of tenants that ask now and then, with a flood before them.
+def trickle_waits(*, flood: int, others: int, each: int, concurrency: int) -> list[float]:
+    """Seconds from submission to end of the jobs of tenants that submit now and then, behind a flood of another tenant.
 
-    All of the others together ask for half of the pool.
+    All of them together submit work for half of the pool.
     """
     owners = house.customers(others)
     version = house.served_model()
     (flooding,) = house.customers(1)
     for _ in range(flood):
         house.submit(flooding, version)
-    shift = Shift(version.pool, slots=slots, factors={})
+    shift = Shift(version.pool, concurrency=concurrency, factors={})
     job_seconds = 256 * 256 * 8 / 1e6
-    every = 2 * job_seconds / slots
-    draw = Random(2)
-    arrivals = [(number * every + draw.uniform(0, every), owners[number % others]) for number in range(others * each)]
-    asked: dict[UUID, float] = {}
+    every = 2 * job_seconds / concurrency
+    rng = Random(2)
+    arrivals = [(number * every + rng.uniform(0, every), owners[number % others]) for number in range(others * each)]
+    submitted_at: dict[UUID, float] = {}
     for at, owner in arrivals:
         while shift.seconds < at:
             shift.turn(until=at)
-        asked[house.submit(owner, version)] = at
-    while not asked.keys() <= shift.finished_at.keys():
+        submitted_at[house.submit(owner, version)] = at
+    while not submitted_at.keys() <= shift.finished_at.keys():
         shift.turn()
-    return [shift.finished_at[job_id] - at for job_id, at in asked.items()]
+    return [shift.finished_at[job_id] - at for job_id, at in submitted_at.items()]

@@ -1,4 +1,4 @@
-"""Tenants, a pool and queues of any length for the gateway's benchmarks, on servers of their own."""
+"""Tenants, pools and queues of a given length, for the benchmarks."""
 
 import json
 import tempfile
@@ -9,21 +9,22 @@ from pathlib import Path
 
 from django.db import connection
 
-from billing.ledger import ledger
+from billing.ledger.postings import credit_grant
 from billing.models import PriceBook
 from billing.money import to_micros
 from billing.pricing.price_books import price_book_seed
 from easel.catalog.models import ModelVersion, Pool
-from easel.catalog.versions import version_register
-from easel.jobs.admission import Limits, Spec, job_submit
+from easel.jobs.admission import job_submit
+from easel.jobs.spec import Limits, Spec
 from easel.seed import DEMO_LIMITS, PRICES
+from easel.serving.versions import version_register
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import NOW, PEPPER, TRANSFORMER, Customer
 
 LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
 
-# A job like the tenant's first, a second later each; the rest of the row is the same.
+# Copies of each tenant's first job, a millisecond apart; every other column is the same.
 _CLONE = """
 INSERT INTO jobs_job ({names})
 SELECT {values} FROM jobs_job AS job CROSS JOIN generate_series(1, %(copies)s) AS copy
@@ -36,7 +37,7 @@ def customers(count: int, *, credit: str = "1000000") -> list[Customer]:
     for _ in range(count):
         tenant, project = tenant_create(slug=f"bench-{uuid.uuid4().hex[:12]}", now=NOW)
         key, secret = key_issue(project=project, pepper=PEPPER, now=NOW)
-        ledger.grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
+        credit_grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
         made.append(Customer(tenant, project, key, secret))
     return made
 
@@ -63,7 +64,7 @@ def submit(customer: Customer, version: ModelVersion) -> uuid.UUID:
 
 
 def queue(owners: list[Customer], version: ModelVersion, jobs: int) -> None:
-    """`jobs` waiting jobs, as many of each owner: the first one admitted, the others its copies, without holds."""
+    """Queue `jobs` jobs, as many for each owner: the first is admitted, the others are its copies without holds."""
     for owner in owners:
         submit(owner, version)
     copies = jobs // len(owners) - 1

@@ -1,4 +1,4 @@
-"""How long a job of an idle system takes from its request to a worker's hands, beside a bare Celery task's way."""
+"""The time from a request to the start of its task on an idle system, beside the same time of a bare Celery task."""
 
 import queue
 import threading
@@ -26,9 +26,9 @@ BARE = "bench.bare"
 
 
 def start_ms(server: Server, *, rounds: int) -> tuple[list[float], list[float]]:
-    """Milliseconds (of a job from before its POST, of a bare task from before it was sent) to the start of the task.
+    """Milliseconds to the start of the task: (of a job, since its POST; of a bare task, since it was sent).
 
-    Both go to one Celery worker of the pool, which does nothing; they take turns.
+    Jobs and bare tasks take turns on one Celery worker of the pool, whose tasks do nothing.
     """
     version, (owner,) = house.served_model(), house.customers(1)
     body = {"prompt": "a red circle", "model": version.model.name, "size": "256x256"}
@@ -38,7 +38,7 @@ def start_ms(server: Server, *, rounds: int) -> tuple[list[float], list[float]]:
     with _null_worker(celery) as started, _dispatcher(), httpx.Client(timeout=30) as client:
         for turn in range(rounds + 3):
             _beat(version.pool)
-            time.sleep(0.05)  # idle again
+            time.sleep(0.05)  # until the system is idle
             begun = time.perf_counter()
             answer = client.post(
                 f"http://127.0.0.1:{server.port}/v1/jobs",
@@ -46,14 +46,14 @@ def start_ms(server: Server, *, rounds: int) -> tuple[list[float], list[float]]:
                 headers={"Authorization": f"Bearer {owner.secret}"},
             )
             answer.raise_for_status()
-            of_ours = started.get(timeout=60) - begun
+            job_seconds = started.get(timeout=60) - begun
             time.sleep(0.05)
             begun = time.perf_counter()
             celery.send_task(BARE, queue=QUEUE, ignore_result=True)
-            of_bare = started.get(timeout=60) - begun
-            if turn >= 3:  # the first warm up
-                ours.append(1000 * of_ours)
-                bare.append(1000 * of_bare)
+            task_seconds = started.get(timeout=60) - begun
+            if turn >= 3:  # the first turns warm up
+                ours.append(1000 * job_seconds)
+                bare.append(1000 * task_seconds)
     return ours, bare
 
 

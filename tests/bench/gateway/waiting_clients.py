@@ -1,4 +1,4 @@
-"""Clients that wait for their images on one API process: what each costs while nothing happens."""
+"""The threads, memory and CPU time of one API process while clients wait for their images and nothing happens."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from tests.bench.gateway.submissions import Server
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """`threads_more` and `kib_each` of the process over what it had before; CPU in percent of one core."""
+    """`threads_more` and `kib_each` (per client) are the growth of the process; CPU is in percent of one core."""
 
     threads_more: int
     kib_each: float
@@ -20,7 +20,7 @@ class Waiting:
 
 
 def waiting(server: Server, requests: Sequence[bytes], *, clients: int, seconds: float) -> Waiting:
-    """Sends as many images calls, whose jobs nobody draws, and looks at the process once all wait."""
+    """Send `clients` image requests whose jobs no worker takes, and measure the process once all of them wait."""
     threads, memory = server.process.num_threads(), server.process.memory_info().rss
     return asyncio.run(_wait(server, requests, clients, seconds, threads, memory))
 
@@ -28,7 +28,7 @@ def waiting(server: Server, requests: Sequence[bytes], *, clients: int, seconds:
 async def _wait(
     server: Server, requests: Sequence[bytes], clients: int, seconds: float, threads: int, memory: int
 ) -> Waiting:
-    turns = asyncio.Semaphore(32)  # at their own pace, as clients come
+    turns = asyncio.Semaphore(32)  # clients arrive over time, not all at once
 
     async def come(number: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         async with turns:
@@ -60,4 +60,4 @@ async def _all_wait(server: Server, clients: int) -> None:
             if f"easel_waiting_clients {clients}.0" in answer.text:
                 return
             await asyncio.sleep(1)
-    raise RuntimeError("they were never all admitted")
+    raise RuntimeError("not all clients were admitted within ten minutes")

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from openapi_schema_validator import OAS30Validator
 
-from billing.ledger import ledger
+from billing.ledger.accounts import credit_limit_set
+from billing.ledger.postings import credit_grant
 from billing.models import Budget
 from core.models import AuditEvent
 from easel.jobs.models import Job
+from tests.conftest import take_hold
 from tests.easel.api.conftest import call
 from tests.easel.api.test_openapi import answer_schema
 
@@ -31,7 +33,7 @@ def error_of(answer):
 def test_the_balance_says_what_can_be_spent_and_what_makes_it_up(alice):
     ends = datetime.now(UTC) + timedelta(days=30)
     reference = uuid.uuid4()
-    ledger.grant(
+    credit_grant(
         tenant=alice.tenant,
         amount_micros=DOLLAR,
         reference=reference,
@@ -39,8 +41,8 @@ def test_the_balance_says_what_can_be_spent_and_what_makes_it_up(alice):
         priority=1,
         expires_at=ends + timedelta(1),
     )
-    ledger.credit_limit_set(tenant=alice.tenant, limit_micros=5 * DOLLAR)
-    ledger.hold(tenant=alice.tenant, amount_micros=4 * DOLLAR, reference=uuid.uuid4(), now=ends)
+    credit_limit_set(tenant=alice.tenant, limit_micros=5 * DOLLAR)
+    take_hold(tenant=alice.tenant, amount_micros=4 * DOLLAR, reference=uuid.uuid4(), now=ends)
     found = call("GET", "/v1/balance", alice).json()
     amounts = {name: found[name]["amount"] for name in ("available", "credit", "held", "owed", "credit_limit")}
     assert amounts == {

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from cloudevents.core.bindings.http import HTTPMessage, from_structured_event
 
 from billing.invoices.statements import statement_draft, statement_final
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from easel.cli.main import cli
 from tests.easel.api.conftest import call, end_job
 
@@ -25,7 +25,7 @@ def used(alice, create):
 
 
 def revenue(customer):
-    return Decimal(ledger.balances(customer.tenant)["revenue"]) / 10**6
+    return Decimal(balances_by_kind(customer.tenant)["revenue"]) / 10**6
 
 
 def test_a_tenant_has_its_own_focus_file(used):

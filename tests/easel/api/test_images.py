@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError
 from openai import AsyncOpenAI
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from core.threads import THREADS, in_thread
 from easel.api import waiting
 from easel.asgi import application
@@ -79,13 +79,13 @@ def test_a_job_past_its_deadline_answers_its_waiting_client_and_costs_nothing(al
     async def both():
         answer = asyncio.create_task(ask("POST", PATH, secret=alice.secret, json=body(expires_in_seconds=1)))
         job = await job_of(alice)
-        assert await in_thread(scheduler.expire_jobs, job.expires_at)
+        assert await in_thread(scheduler.expire_jobs, job.expires_at, tenants=[alice.tenant])
         return await answer
 
-    before = ledger.balances(alice.tenant)
+    before = balances_by_kind(alice.tenant)
     answer = asyncio.run(both())
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "job_expired")
-    assert ledger.balances(alice.tenant) == before
+    assert balances_by_kind(alice.tenant) == before
 
 
 def test_a_job_that_takes_too_long_can_be_asked_for_later(alice, body, settings_of):

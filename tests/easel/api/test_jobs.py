@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import StoredObject
 from core.models import AuditEvent
 from easel.jobs import lifecycle, queue
@@ -36,7 +36,7 @@ def test_a_failed_job_says_why_and_costs_nothing(alice, create):
     end_job(job_id, outcome="failed", error_code="out_of_memory", error_message="too large", retryable=True)
     job = call("GET", f"/v1/jobs/{job_id}", alice).json()
     assert (job["status"], job["error"]["code"], job["usage"]) == ("failed", "out_of_memory", None)
-    assert ledger.balances(alice.tenant)["held"] == 0
+    assert balances_by_kind(alice.tenant)["held"] == 0
 
 
 def test_jobs_are_listed_newest_first_in_pages(alice, create):
@@ -76,7 +76,7 @@ def test_another_tenants_jobs_are_not_listed(alice, bob, create):
 def test_a_waiting_job_is_canceled_at_once_and_its_hold_returned(alice, create):
     job_id = create(alice)["id"]
     assert call("POST", f"/v1/jobs/{job_id}/cancel", alice).json()["status"] == "canceled"
-    assert ledger.balances(alice.tenant)["held"] == 0
+    assert balances_by_kind(alice.tenant)["held"] == 0
 
 
 def test_canceling_again_changes_nothing(alice, create):
@@ -92,7 +92,7 @@ def test_a_job_in_a_workers_hands_is_canceled_when_the_worker_stops(alice, pool,
     assert call("POST", f"/v1/jobs/{job_id}/cancel", alice).json()["status"] == "dispatched"
     end_job(job_id, outcome="canceled")
     assert call("GET", f"/v1/jobs/{job_id}", alice).json()["status"] == "canceled"
-    assert ledger.balances(alice.tenant)["held"] == 0
+    assert balances_by_kind(alice.tenant)["held"] == 0
 
 
 def test_canceling_a_finished_job_leaves_it_finished(alice, create):
@@ -141,7 +141,7 @@ def test_requests_at_once_with_one_key_make_one_job(alice, body):
     answers = asyncio.run(at_once())
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["id"] for answer in answers}) == 1
-    assert ledger.balances(alice.tenant)["held"] == 1800
+    assert balances_by_kind(alice.tenant)["held"] == 1800
     assert Job.objects.filter(tenant=alice.tenant).count() == 1
 
 

@@ -25,6 +25,8 @@ from easel_local.process import Backoff
 from easel_local.redis_server import RedisServer
 from easel_local.stack import free_port
 from easel_local.supervisor import Supervisor
+from tests.commands import Commands
+from tests.template import migrated_home
 
 PATIENCE_SECONDS = 5.0
 
@@ -42,6 +44,7 @@ class House:
     def __init__(self, home):
         self.servers = {"postgres": Postgres(home), "redis": RedisServer(home)}
         self.running = {}
+        migrated_home(home)
         self.log = (home / "servers.log").open("ab")
         for name, server in self.servers.items():
             server.prepare()
@@ -54,9 +57,11 @@ class House:
             "DATABASE_URL": self.servers["postgres"].url,
             "REDIS_URL": self.servers["redis"].url,
         }
-        self.easel("migrate", "--json")
-        told = json.loads(self.easel("tenant", "create", "alice", "--credit", "1000", "--json"))
-        self.easel("tenant", "limit", "alice", "--requests-per-minute", "100000")
+        commands = Commands(self.env)
+        commands.output("migrate", "--json")
+        told = json.loads(commands.output("tenant", "create", "alice", "--credit", "1000", "--json"))
+        commands.output("tenant", "limit", "alice", "--requests-per-minute", "100000")
+        commands.close()
         self.url = f"http://127.0.0.1:{free_port()}"
         port = self.url.rpartition(":")[2]
         argv = [sys.executable, "-m", "easel.cli.main", "api", "--port", port]
@@ -66,10 +71,6 @@ class House:
         kept = httpx.Limits(max_connections=100, max_keepalive_connections=100)
         self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, limits=kept)
         eventually(self.is_ready, "the API")
-
-    def easel(self, *arguments):
-        argv = [sys.executable, "-m", "easel.cli.main", *arguments]
-        return subprocess.run(argv, env=self.env, check=True, capture_output=True, text=True).stdout
 
     def start(self, name):
         self.running[name] = Supervisor([self.servers[name].spec()], out=self.log, backoff=Backoff())

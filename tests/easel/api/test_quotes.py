@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import Transaction, UsageRecord
 from billing.pricing.contracts import contract_make
 from easel.jobs.models import Job
@@ -41,7 +41,7 @@ def test_a_quote_is_what_admission_holds_and_writes_nothing(alice, quote, create
         assert not table.objects.filter(tenant=alice.tenant).exists()
     assert not Transaction.objects.filter(tenant=alice.tenant, kind="hold").exists()
     create(alice)
-    assert ledger.balances(alice.tenant)["held"] == MOST
+    assert balances_by_kind(alice.tenant)["held"] == MOST
 
 
 def test_what_is_expected_is_what_the_pools_work_took_lately(alice, quote, submit, end):

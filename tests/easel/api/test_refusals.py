@@ -6,7 +6,7 @@ import uuid
 import pytest
 from django.db import OperationalError
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from easel.catalog.models import Adapter
 from easel.jobs.models import Job
 from tenants.keys import key_revoke
@@ -29,7 +29,7 @@ def refused(answer, status, code, param=...):
 def left_nothing(customer):
     assert not Job.objects.filter(tenant=customer.tenant).exists()
     assert not Adapter.objects.filter(tenant=customer.tenant).exists()
-    assert ledger.balances(customer.tenant)["held"] == 0
+    assert balances_by_kind(customer.tenant)["held"] == 0
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_refusal_that_the_database_goes_away_from_is_no_refusal_but_503(alice,
     def away():
         raise OperationalError("terminating connection due to unexpected postmaster exit")
 
-    monkeypatch.setattr("core.configuration._read", away)
+    monkeypatch.setattr("core.revision._read", away)
     answer = call("POST", "/v1/jobs", alice, json=body(width=48))
     refused(answer, 503, "unavailable")
     assert answer.headers["Retry-After"]

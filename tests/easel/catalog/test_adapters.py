@@ -10,12 +10,12 @@ from billing.models import StoredObject
 from easel.catalog.adapters import (
     adapter_add_version,
     adapter_files_delete_retired,
-    adapter_retire,
     adapters_resolve,
 )
 from easel.catalog.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired
 from easel.catalog.lora import AdapterRefused
 from easel.catalog.models import Adapter
+from easel.serving.experiments import adapter_retire
 from easel.storage import store
 from tests.conftest import NOW
 
@@ -30,7 +30,7 @@ def add(version, weights):
             project=customer.project,
             name=name,
             data=data,
-            model_name=version.model.name,
+            base=version,
             **LIMITS,
             now=NOW,
         )
@@ -60,7 +60,7 @@ def test_a_refused_file_leaves_no_adapter_behind(alice, version):
             project=alice.project,
             name="bad",
             data=b"",
-            model_name=version.model.name,
+            base=version,
             **LIMITS,
             now=NOW,
         )

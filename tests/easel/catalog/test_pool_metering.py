@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import Charge, Meter, UsageRecord
 from billing.pricing.price_books import RateTerms, price_book_seed
 from easel.catalog.models import Pool, WorkerDay
@@ -61,7 +61,7 @@ def test_a_worker_is_metered_from_its_start_to_its_end_idle_or_not(frank):
     assert {charge.usage_record.project.slug for charge in charges} == {"default"}
 
 
-def test_what_was_up_at_once_is_metered_each_and_what_was_down_is_not(frank):
+def test_each_workers_up_time_is_metered_without_down_time(frank):
     pool = pool_of(frank)
     for worker in ("w1", "w2"):
         see(pool, worker=worker, now=NOW + HOUR)
@@ -70,17 +70,17 @@ def test_what_was_up_at_once_is_metered_each_and_what_was_down_is_not(frank):
     assert sum(metered(frank)) == 3 * 3600
 
 
-def test_a_day_is_metered_once_it_is_over_and_once(frank):
+def test_a_day_is_metered_exactly_once_when_it_is_over(frank):
     pool = pool_of(frank)
     see(pool, now=NOW + HOUR)
     assert meter(pool, now=MIDNIGHT + HOUR - timedelta(seconds=1)) == []
     assert meter(pool, now=MIDNIGHT + HOUR) == [True]
     day = WorkerDay.objects.get(pool=pool)
     assert (meter(pool, now=MIDNIGHT + 2 * HOUR), pool_day_meter(day_id=day.pk, now=MIDNIGHT + 2 * HOUR)) == ([], False)
-    assert ledger.balances(frank.tenant)["revenue"] == 7_200_000
+    assert balances_by_kind(frank.tenant)["revenue"] == 7_200_000
 
 
-def test_what_is_told_late_is_a_record_of_its_own(frank):
+def test_up_time_of_a_late_beat_is_another_record(frank):
     pool = pool_of(frank)
     see(pool, now=NOW + HOUR)
     meter(pool, now=MIDNIGHT + 2 * HOUR)
@@ -89,11 +89,11 @@ def test_what_is_told_late_is_a_record_of_its_own(frank):
     assert sorted(metered(frank)) == [3600, 11 * 3600]
 
 
-def test_a_pool_that_nobody_prices_is_recorded_and_a_shared_one_is_not(alice, pool, prices):
+def test_a_pool_without_a_price_is_recorded_and_a_shared_one_is_not(alice, pool, prices):
     own = pool_of(alice)
     for one in (own, pool):
         see(one, now=NOW + HOUR)
         meter(one, now=MIDNIGHT + HOUR)
     assert metered(alice) == [3600]
-    assert ledger.balances(alice.tenant)["revenue"] == 0
+    assert balances_by_kind(alice.tenant)["revenue"] == 0
     assert WorkerDay.objects.get(pool=pool, worker="w1").metered_seconds == 0

@@ -6,10 +6,10 @@ from django.db import IntegrityError
 
 from easel.catalog.errors import PoolExists, PoolHoldsOther, PoolNameInvalid
 from easel.catalog.models import ModelVersion, Pool
-from easel.catalog.pool_workers import pool_worker
 from easel.catalog.pools import dedicated_pool_create, shared_pool_create
-from easel.catalog.versions import version_register
 from easel.seed import DEMO_LIMITS
+from easel.serving.pool_workers import pool_worker
+from easel.serving.versions import version_register
 from tests.conftest import NOW
 
 
@@ -66,10 +66,10 @@ def test_a_precision_that_no_worker_knows_is_refused_by_the_database(version):
         ModelVersion.objects.filter(pk=version.pk).update(precision="int4")
 
 
-def test_workers_are_told_their_precision_and_the_versions_at_it(version, quantised):
-    told = {pool: pool_worker(pool)["env"] for pool in (version.pool, quantised.pool)}
-    assert [env["EASEL_PRECISION"] for env in told.values()] == ["none", "int8"]
-    assert [env["EASEL_MODEL_VERSIONS"] for env in told.values()] == [version.label, quantised.label]
+def test_workers_are_configured_with_their_precision_and_versions(version, quantised):
+    envs = {pool: pool_worker(pool)["env"] for pool in (version.pool, quantised.pool)}
+    assert [env["EASEL_PRECISION"] for env in envs.values()] == ["none", "int8"]
+    assert [env["EASEL_MODEL_VERSIONS"] for env in envs.values()] == [version.label, quantised.label]
 
 
 def test_jobs_of_a_quantised_version_leave_a_dedicated_pool_of_full_precision(alice, dedicated, quantised, submit):

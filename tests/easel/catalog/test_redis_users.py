@@ -11,10 +11,10 @@ import pytest
 import redis
 from django.conf import settings
 
+from core.redis_client import redis_client
 from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool
 from easel.catalog.redis_users import redis_user_set, worker_redis_url
-from easel.jobs.transport import redis_client
 from easel.processes import dispatcher
 from inference.contract import QUEUE, TASK_NAME, AttemptFinished, cancel_key, report_from_json, reports_key
 from tests.conftest import NOW
@@ -150,13 +150,13 @@ def test_a_worker_is_refused_what_is_not_its_own(acme, neighbour, worker, comman
         worker.execute_command(*words)
 
 
-def test_a_users_password_opens_no_other_users_door(acme, neighbour):
+def test_a_users_password_does_not_log_in_another_user(acme, neighbour):
     stolen = url_of(acme).replace(acme.namespace, neighbour.namespace, 1)
     with pytest.raises(redis.exceptions.AuthenticationError):
         redis.Redis.from_url(stolen).ping()
 
 
-def test_a_user_set_again_takes_back_what_was_added_by_hand(acme, neighbour, worker):
+def test_setting_a_user_again_removes_permissions_added_by_hand(acme, neighbour, worker):
     redis_client().execute_command("ACL", "SETUSER", acme.namespace, "allkeys", ">second")
     redis_user_set(redis_client(), acme, secret=SECRET)
     with pytest.raises(redis.exceptions.NoPermissionError):
@@ -174,12 +174,12 @@ def test_a_user_set_again_keeps_a_worker_logged_in(acme):
 
 
 @pytest.mark.parametrize("namespace", ["", "*", "a*", "a?b", "a[b]", "a b", "a\n", "a:b", "A", "ü"])
-def test_a_namespace_that_a_pattern_would_widen_is_refused(namespace):
+def test_a_namespace_with_a_wildcard_is_refused(namespace):
     with pytest.raises(NamespaceUnsafe):
         redis_user_set(redis_client(), Pool(namespace=namespace), secret=SECRET)
 
 
-def test_a_pool_that_can_have_no_user_holds_up_no_other(acme):
+def test_a_pool_without_a_valid_user_does_not_block_the_others(acme):
     slug = f"odd-{uuid.uuid4().hex[:8]}"
     odd = Pool.objects.create(slug=slug, namespace=f"*{slug}", gpu_class="cpu", created_at=NOW)
     redis_client().execute_command("ACL", "DELUSER", acme.namespace)

@@ -28,7 +28,7 @@ def test_a_day_has_the_time_since_the_start_and_what_was_done_in_it(pool):
     assert days(pool) == [(30, 4, 15)]
 
 
-def test_a_beat_repeated_or_overtaken_adds_nothing(pool):
+def test_a_repeated_or_late_beat_adds_nothing(pool):
     see(pool, after=10, busy_seconds=3)
     see(pool, after=12, busy_seconds=5)
     see(pool, after=12, busy_seconds=5)
@@ -61,7 +61,7 @@ def test_a_worker_whose_clock_is_ahead_was_up_for_no_time_yet(pool):
     assert days(pool) == [(0, 0, 0)]
 
 
-def test_what_a_process_that_is_gone_left_behind_counts_no_more(pool):
+def test_a_beat_of_a_dead_process_is_ignored_after_its_successors(pool):
     see(pool, after=10, busy_seconds=8)
     see(pool, after=15, started_at=STARTED + 12, busy_seconds=1)
     see(pool, after=16, busy_seconds=9)
@@ -70,7 +70,7 @@ def test_what_a_process_that_is_gone_left_behind_counts_no_more(pool):
     assert Worker.objects.get(pool=pool, name="w2").busy_seconds == 2
 
 
-def test_two_consumers_may_meet_a_new_worker_at_once(pool):
+def test_two_consumers_may_record_a_new_workers_first_beat_at_once(pool):
     def first(_):
         try:
             see(pool, after=1, busy_seconds=0.5)
@@ -82,7 +82,7 @@ def test_two_consumers_may_meet_a_new_worker_at_once(pool):
     assert days(pool) == [(1, 0.5, 0)]
 
 
-def test_what_has_passed_keeps_its_cost_when_the_pool_has_a_new_one(pool):
+def test_days_before_a_change_of_a_pools_cost_do_not_change(pool):
     pool_cost_set(pool, gpu_hour_cost=Decimal("3.60"))
     see(pool, after=10)
     pool_cost_set(pool, gpu_hour_cost=Decimal("36"))

@@ -7,13 +7,14 @@ import uuid
 import pytest
 from click.testing import CliRunner
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind, credit_limit_set
+from billing.ledger.holds import hold_void
 from billing.models import Adjustment, Budget, CreditGrant
 from billing.profiles import profile_of
 from core.models import AuditEvent
 from easel.cli.tenants import tenant
 from tenants.accounts import project_create
-from tests.conftest import NOW
+from tests.conftest import NOW, take_hold
 
 DOLLAR = 1_000_000
 
@@ -57,12 +58,12 @@ def test_no_odd_amount_moves_or_limits_anything(alice, command, amount):
         return
     arguments = {"adjust": (amount, "--reason", "r"), "budget": ("--amount", amount)}.get(command, (amount,))
     assert refused(command, alice, *arguments) == "usage"
-    assert ledger.balances(alice.tenant)["credit"] == 10 * DOLLAR
+    assert balances_by_kind(alice.tenant)["credit"] == 10 * DOLLAR
 
 
 def test_a_credit_limit_is_set_and_not_below_what_is_used_of_it(alice):
     assert "can spend 15.000000 USD" in easel("credit-limit", alice, "5").output
-    ledger.hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+    take_hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), now=NOW)
     assert refused("credit-limit", alice, "3") == "credit_limit_below_debt"
     assert recorded(alice, "credit.limit") == [{"amount": "5", "currency": "USD", "reason": ""}]
 
@@ -72,7 +73,7 @@ def test_an_adjustment_goes_either_way_with_its_reason_and_its_author(alice, amo
     spring = project_create(tenant=alice.tenant, slug="spring", now=NOW)
     assert easel("adjust", alice, amount, "--reason", "ticket 7", "--project", "spring").exit_code == 0
     made = Adjustment.objects.get(tenant=alice.tenant)
-    assert ledger.balances(alice.tenant)["credit"] == credit * DOLLAR
+    assert balances_by_kind(alice.tenant)["credit"] == credit * DOLLAR
     assert (made.kind, made.reason, made.project) == (kind, "ticket 7", spring)
     assert made.author == f"command:{getpass.getuser()}"
     assert recorded(alice, "credit.adjust")[0]["reason"] == "ticket 7"
@@ -98,12 +99,12 @@ def test_a_debt_is_written_off_once(alice):
 
 
 def test_what_is_held_on_account_is_not_given_up_with_a_debt(alice):
-    ledger.credit_limit_set(tenant=alice.tenant, limit_micros=20 * DOLLAR)
+    credit_limit_set(tenant=alice.tenant, limit_micros=20 * DOLLAR)
     running = uuid.uuid4()
-    ledger.hold(tenant=alice.tenant, amount_micros=15 * DOLLAR, reference=running, now=NOW)
+    take_hold(tenant=alice.tenant, amount_micros=15 * DOLLAR, reference=running, now=NOW)
     assert refused("write-off", alice, "--reason", "r") == "nothing_owed"
-    ledger.void(tenant=alice.tenant, reference=running, now=NOW)
-    assert ledger.balances(alice.tenant)["credit"] == 10 * DOLLAR
+    hold_void(tenant=alice.tenant, reference=running, now=NOW)
+    assert balances_by_kind(alice.tenant)["credit"] == 10 * DOLLAR
 
 
 def test_budgets_are_set_changed_shown_and_removed(alice):

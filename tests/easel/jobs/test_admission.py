@@ -3,8 +3,9 @@ from decimal import Decimal
 
 import pytest
 
-from billing.ledger import ledger
-from billing.ledger.ledger import InsufficientBalance
+from billing.ledger.accounts import balances_by_kind
+from billing.ledger.holds import InsufficientBalance
+from core.image_units import image_units
 from easel.catalog.errors import AdapterNotFound, AdapterRetired, ModelNotFound
 from easel.catalog.models import Adapter, AdapterVersion
 from easel.jobs.errors import (
@@ -47,7 +48,7 @@ def test_an_admitted_job_is_queued_with_the_defaults_of_its_model(alice, version
 def test_the_hold_is_the_most_that_the_job_can_cost(alice, submit):
     submit(alice, size="512x256", n=2, steps=10)
     # 1 image unit; 1 * 10 steps * 4 GPU seconds at 0.0001; 0.002 a unit; 0.0005 a request
-    assert ledger.balances(alice.tenant)["held"] == 4000 + 2000 + 500
+    assert balances_by_kind(alice.tenant)["held"] == 4000 + 2000 + 500
 
 
 def test_a_seed_is_drawn_when_none_is_given(alice, submit):
@@ -60,7 +61,7 @@ def test_a_seed_is_drawn_when_none_is_given(alice, submit):
         ("", "empty"),
         (" \n\t", "empty"),
         ("x" * 101, "limit is 100"),
-        ("a\x00b", r"U\+0000 at 1"),
+        ("a\x00b", r"U\+0000 at position 1"),
         ("a\x1bb", r"U\+001B"),
         ("\ud800", r"U\+D800"),
     ],
@@ -150,18 +151,16 @@ def test_a_request_over_the_balance_leaves_nothing_behind(customer, submit):
     with pytest.raises(InsufficientBalance):
         submit(poor, job_id=job_id)
     assert not Job.objects.filter(id=job_id).exists()
-    assert ledger.balances(poor.tenant)["credit"] == 1000
+    assert balances_by_kind(poor.tenant)["credit"] == 1000
 
 
 def test_a_refused_request_holds_nothing(alice, submit):
     with pytest.raises(AdapterNotFound):
         submit(alice, adapters=["unknown"])
-    assert ledger.balances(alice.tenant)["held"] == 0
+    assert balances_by_kind(alice.tenant)["held"] == 0
 
 
 @pytest.mark.parametrize(("size", "units"), [("512x512", 1), ("256x256", Decimal("0.25")), ("1024x1024", 4)])
 def test_an_image_unit_is_512_by_512_pixels(size, units):
-    from easel.jobs.admission import image_units
-
     width, height = map(int, size.split("x"))
     assert image_units(width=width, height=height, n=1) == units

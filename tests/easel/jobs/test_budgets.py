@@ -7,8 +7,9 @@ import pytest
 from django.db import connections
 
 from billing.budgets.budgets import budgets_of
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.ledger.budget_months import BudgetExceeded
+from billing.ledger.holds import hold_void
 from billing.models import BudgetHold, BudgetMonth
 from easel.jobs.budgets import budget_set
 from easel.jobs.models import Job
@@ -29,7 +30,7 @@ def test_a_refused_job_leaves_nothing(alice, submit):
     with pytest.raises(BudgetExceeded):
         submit(alice)
     assert not Job.objects.filter(tenant=alice.tenant).exists()
-    assert ledger.balances(alice.tenant)["held"] == 0
+    assert balances_by_kind(alice.tenant)["held"] == 0
     assert BudgetMonth.objects.get(budget__tenant=alice.tenant).held_micros == 0
 
 
@@ -38,7 +39,7 @@ def test_a_job_that_ends_gives_back_what_it_did_not_cost(alice, submit, end):
     end(submit(alice))
     end(submit(alice), outcome="failed")
     [found] = budgets_of(alice.tenant, now=NOW)
-    assert (found.spent_micros, found.held_micros) == (ledger.balances(alice.tenant)["revenue"], 0)
+    assert (found.spent_micros, found.held_micros) == (balances_by_kind(alice.tenant)["revenue"], 0)
 
 
 def test_an_answer_from_the_cache_counts_what_it_costs(alice, submit, end):
@@ -65,14 +66,14 @@ def test_a_budget_made_while_jobs_come_and_go_counts_every_one_of_them(alice, su
             for turn in range(6):
                 job = submit(alice)
                 if turn % 3:
-                    ledger.void(tenant=alice.tenant, reference=job.id, now=NOW)
+                    hold_void(tenant=alice.tenant, reference=job.id, now=NOW)
                     Job.objects.filter(id=job.id).update(state="canceled", finished_at=NOW)
         finally:
             connections.close_all()
 
     with ThreadPoolExecutor(5) as threads:
         list(threads.map(work, range(5)))
-    held = ledger.balances(alice.tenant)["held"]
+    held = balances_by_kind(alice.tenant)["held"]
     assert {found.held_micros for found in budgets_of(alice.tenant, now=NOW)} == {held}
     assert held > 0
 

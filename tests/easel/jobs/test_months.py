@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 from django.db import connections, transaction
 
-from billing.ledger import ledger
+from billing.ledger.holds import InsufficientBalance
 from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from easel.jobs import lifecycle
@@ -65,7 +65,7 @@ def test_an_expired_job_gives_its_units_back_once(alice, submit):
 
 def test_a_request_that_the_balance_refuses_takes_no_units(customer, submit):
     poor = customer(credit="0.0001")
-    with pytest.raises(ledger.InsufficientBalance):
+    with pytest.raises(InsufficientBalance):
         submit(poor)
     assert not MonthlyUse.objects.filter(tenant=poor.tenant).exists()
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from easel.jobs.errors import PromptBlocked
 from easel.jobs.models import Job
 from easel.jobs.policy import (
@@ -217,7 +217,7 @@ def test_a_blocked_prompt_makes_no_job_and_holds_no_money(alice, submit):
     with pytest.raises(PromptBlocked):
         submit(alice, prompt="forbidden")
     assert not Job.objects.filter(tenant=alice.tenant).exists()
-    assert ledger.balances(alice.tenant)["held"] == 0
+    assert balances_by_kind(alice.tenant)["held"] == 0
 
 
 def test_the_log_and_the_metric_name_the_rule_and_never_the_prompt(alice):

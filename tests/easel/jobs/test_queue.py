@@ -100,7 +100,7 @@ def finish_all(pool):
 
 def test_a_tenant_that_waits_is_not_passed_over_again_and_again(alice, bob, pool, submit):
     """With room for one at a time, two backlogged tenants alternate."""
-    Worker.objects.filter(pool=pool).update(slots=1)
+    Worker.objects.filter(pool=pool).update(concurrency=1)
     for _ in range(4):
         submit(alice)
         submit(bob)
@@ -112,7 +112,7 @@ def test_a_tenant_that_waits_is_not_passed_over_again_and_again(alice, bob, pool
 
 
 def test_a_turn_whose_message_was_lost_is_given_back(alice, bob, pool, submit):
-    Worker.objects.filter(pool=pool).update(slots=1)
+    Worker.objects.filter(pool=pool).update(concurrency=1)
     for _ in range(2):
         submit(alice)
         submit(bob)
@@ -122,7 +122,7 @@ def test_a_turn_whose_message_was_lost_is_given_back(alice, bob, pool, submit):
 
 
 def test_an_idle_past_is_no_credit_to_jump_ahead_with(alice, bob, pool, submit):
-    Worker.objects.filter(pool=pool).update(slots=1)
+    Worker.objects.filter(pool=pool).update(concurrency=1)
     submit(bob)
     release(pool)
     finish_all(pool)  # bob is known, and goes away
@@ -212,7 +212,7 @@ def test_within_a_tenant_the_highest_priority_goes_first(alice, pool, submit):
 
 
 def test_a_priority_is_worth_nothing_against_another_tenant(alice, bob, pool, submit):
-    Worker.objects.filter(pool=pool).update(slots=2)
+    Worker.objects.filter(pool=pool).update(concurrency=2)
     for _ in range(3):
         submit(alice, priority=10)
     submit(bob, priority=-10, now=NOW + timedelta(seconds=1))
@@ -236,7 +236,7 @@ def test_a_job_past_its_time_is_not_released(alice, pool, submit):
 
 def test_the_estimate_makes_way_for_what_was_measured(alice, bob, pool, submit, end):
     """Of two tenants with equal requests, the one whose took longer waits."""
-    Worker.objects.filter(pool=pool).update(slots=1)
+    Worker.objects.filter(pool=pool).update(concurrency=1)
     for _ in range(3):
         submit(alice)
         submit(bob)

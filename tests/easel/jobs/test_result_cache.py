@@ -1,19 +1,23 @@
 """The same request again is answered by the images that are there, for the price of a request."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
+from django.db import connection, transaction
 from prometheus_client import REGISTRY
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import StoredObject, UsageRecord
 from easel.jobs.models import CachedResult, Job, State
 from easel.jobs.outputs import outputs_delete
 from easel.jobs.result_cache import results_trim
 from easel.observability.audit import successes_have_outputs
 from easel.storage import store
+from tenants.quotas import ConcurrencyExceeded, quota_set
 from tests.conftest import NOW
+from tests.easel.api.conftest import call
 
 LATER = NOW + timedelta(minutes=1)
 
@@ -46,9 +50,9 @@ def test_the_same_request_again_has_the_same_images_at_once(alice, draw, submit)
 
 def test_it_costs_the_request_and_is_counted_as_a_hit_and_leaves_no_hold(alice, draw, submit):
     draw(alice)
-    before = ledger.balances(alice.tenant)
+    before = balances_by_kind(alice.tenant)
     again = submit(alice, seed=7, now=LATER)
-    after = ledger.balances(alice.tenant)
+    after = balances_by_kind(alice.tenant)
     assert (after["revenue"] - before["revenue"], after["held"]) == (500, 0)
     records = UsageRecord.objects.filter(job_id=again.id).order_by("meter")
     assert [(record.meter, record.quantity) for record in records] == [("cache_hit", 1), ("request", 1)]
@@ -132,6 +136,90 @@ def test_images_that_are_gone_unseen_are_drawn_anew_and_nothing_is_left_of_the_t
     again = submit(alice, seed=7, now=LATER)
     assert (again.state, again.cached_from) == (State.QUEUED, None)
     assert again.outputs.count() == 0
+
+
+@pytest.fixture
+def while_copying(monkeypatch):
+    """Calls a function each time an image is copied in the store."""
+
+    def make(function):
+        put = store().put
+
+        def put_and_call(key, file, content_type):
+            put(key, file, content_type)
+            function()
+
+        monkeypatch.setattr(store(), "put", put_and_call)
+
+    return make
+
+
+def test_another_admission_of_the_tenant_does_not_wait_for_the_copies(alice, draw, submit, while_copying):
+    draw(alice, n=2)
+    states, admitted = [], []
+
+    def admit_another():
+        states.append(connection.in_atomic_block)
+        with ThreadPoolExecutor(1) as thread:
+            admitted.append(thread.submit(in_thread_of_its_own, lambda: submit(alice, seed=8)).result(timeout=20))
+
+    while_copying(admit_another)
+    assert submit(alice, seed=7, n=2, now=LATER).state == State.SUCCEEDED
+    assert states == [False, False]
+    assert [job.state for job in admitted] == [State.QUEUED, State.QUEUED]
+
+
+def in_thread_of_its_own(function):
+    try:
+        return function()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "key-1"}])
+def test_the_api_copies_before_its_transaction_begins(alice, draw, version, while_copying, headers):
+    draw(alice)
+    states = []
+    while_copying(lambda: states.append(connection.in_atomic_block))
+    request = {"model": version.model.name, "prompt": "a red circle", "seed": 7}
+    answer = call("POST", "/v1/jobs", alice, json=request, headers=headers)
+    assert answer.json()["status"] == "succeeded"
+    assert set(states) == {False}
+
+
+def test_a_replay_copies_nothing(alice, draw, version, while_copying):
+    draw(alice)
+    request = {"model": version.model.name, "prompt": "a red circle", "seed": 7}
+    headers = {"Idempotency-Key": "key-1"}
+    first = call("POST", "/v1/jobs", alice, json=request, headers=headers)
+    copied = []
+    while_copying(lambda: copied.append(True))
+    again = call("POST", "/v1/jobs", alice, json=request, headers=headers)
+    assert (again.json()["id"], copied) == (first.json()["id"], [])
+
+
+def test_images_are_never_copied_within_a_transaction(alice, draw, submit):
+    draw(alice)
+    with pytest.raises(RuntimeError, match="before a transaction"), transaction.atomic():
+        submit(alice, seed=7, now=LATER)
+
+
+def test_copies_for_a_request_that_is_refused_are_deleted(alice, draw, submit):
+    drawn = draw(alice)
+    quota_set(tenant=alice.tenant, api_key=None, limits={"concurrent_jobs_max": 0}, now=NOW)
+    keys = set(store().keys(f"{alice.tenant.slug}/outputs"))
+    with pytest.raises(ConcurrencyExceeded):
+        submit(alice, seed=7, now=LATER)
+    assert set(store().keys(f"{alice.tenant.slug}/outputs")) == keys
+    assert images(drawn) == [f"{drawn.id}/0".encode()]
+
+
+def test_images_half_of_which_are_gone_leave_no_copies(alice, draw, submit):
+    drawn = draw(alice, n=2)
+    store().delete(drawn.outputs.get(index=1).storage_key)
+    keys = set(store().keys(f"{alice.tenant.slug}/outputs"))
+    assert submit(alice, seed=7, n=2, now=LATER).state == State.QUEUED
+    assert set(store().keys(f"{alice.tenant.slug}/outputs")) == keys
 
 
 def test_what_was_used_longest_ago_is_forgotten_first_beyond_the_limit(alice, draw, submit):

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connections
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.catalog.models import PoolTier, Worker
@@ -48,7 +48,6 @@ def customers(customer):
     return [customer() for _ in range(4)]
 
 
-@settings(max_examples=25)
 @given(
     jobs=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["fit", "late", "suspect"])), max_size=12),
     caps=st.lists(st.none() | st.integers(1, 3), min_size=4, max_size=4),
@@ -59,7 +58,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
     of_pool = Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE)
     of_pool.update(state=Attempt.State.CANCELED, finished_at=NOW)
     Job.objects.filter(pool=pool, finished_at=None).update(state=State.CANCELED, finished_at=NOW)
-    Worker.objects.filter(pool=pool).update(slots=slots)
+    Worker.objects.filter(pool=pool).update(concurrency=slots)
     for customer, cap in zip(customers, caps, strict=True):
         Tenant.objects.filter(pk=customer.tenant.pk).update(running_jobs_max=cap)
     for owner, kind in jobs:
@@ -82,7 +81,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
 
 
 def test_a_tenant_whose_jobs_cannot_run_does_not_hold_the_place_of_the_next(alice, bob, pool, submit):
-    Worker.objects.filter(pool=pool).update(slots=1)
+    Worker.objects.filter(pool=pool).update(concurrency=1)
     first, second = sorted((alice, bob), key=lambda customer: customer.tenant.id)
     submit(first, now=NOW - timedelta(hours=1))  # past its time, and not swept yet
     waits = submit(second)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import PriceBook, UsageRecord
 from billing.pricing.contracts import contract_at
 from billing.pricing.price_books import RateTerms, rates_of
@@ -18,7 +18,7 @@ def test_a_contract_is_made_with_prices_of_its_own_and_ended(finance, alice):
     contract = contract_at(tenant=alice.tenant, now=datetime.now(UTC))
     assert (contract.discount, contract.minimum_micros) == (Decimal("0.125"), 100_000_000)
     [rate] = rates_of(contract.price_book)
-    assert RateTerms.of(rate).said == "0, above 10: 0.001 (graduated)"
+    assert RateTerms.of(rate).price_text == "0, above 10: 0.001 (graduated)"
     page = finance.get(f"/admin/tenants/tenant/{alice.tenant.pk}/change/").text
     assert "12.5 %" in page
     assert "above 10: 0.001" in finance.get(f"/admin/billing/pricebook/{contract.price_book.pk}/change/").text
@@ -43,17 +43,17 @@ def test_terms_that_can_not_be_leave_no_prices_behind(finance, alice):
 
 def test_a_form_sent_twice_corrects_once(finance, alice, submit, end):
     job = end(submit(alice))
-    before = ledger.balances(alice.tenant)["revenue"]
+    before = balances_by_kind(alice.tenant)["revenue"]
     record = UsageRecord.objects.get(job_id=job.id, meter="image_unit")
     hidden = hidden_fields(finance.get(action(job, "usage.correct")).text)
     for _ in range(2):
         finance.post(
             action(job, "usage.correct"), **{**hidden, "record": record.pk, "quantity": "0", "reason": "a blank image"}
         )
-    assert ledger.balances(alice.tenant)["revenue"] - before == -500
+    assert balances_by_kind(alice.tenant)["revenue"] - before == -500
     [event] = events(alice.tenant, "usage.correct")
     assert (event.actor, event.details["reason"]) == (f"operator:{finance.name}", "a blank image")
-    assert "a correction of the usage" in finance.get(f"/admin/jobs/job/{job.pk}/change/").text
+    assert "price difference of a usage correction" in finance.get(f"/admin/jobs/job/{job.pk}/change/").text
 
 
 def test_who_only_looks_corrects_nothing_and_agrees_on_nothing(viewer, alice, submit, end):

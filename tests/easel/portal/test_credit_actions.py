@@ -4,9 +4,10 @@ import uuid
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balance_of, balances_by_kind
 from billing.models import Adjustment, Budget, CreditGrant
 from billing.profiles import profile_of
+from tests.conftest import take_hold
 from tests.easel.portal.conftest import hidden_fields
 from tests.easel.portal.test_actions import action, events
 
@@ -32,7 +33,7 @@ def test_an_adjustment_sent_twice_is_made_once_with_its_reason_and_author(financ
         finance.post(
             action(alice.tenant, "credit.adjust"), direction=direction, amount="2", reason="ticket 7", token=token
         )
-    assert ledger.balances(alice.tenant)["credit"] == credit * DOLLAR
+    assert balances_by_kind(alice.tenant)["credit"] == credit * DOLLAR
     made = Adjustment.objects.get(tenant=alice.tenant)
     assert (made.reason, made.author) == ("ticket 7", f"operator:{finance.name}")
     assert len(events(alice.tenant, "credit.adjust")) == 1
@@ -46,16 +47,16 @@ def test_a_debt_is_written_off_once(finance, alice):
     finance.fill_in(action(alice.tenant, "credit.adjust"), direction="debit", amount="13", reason="r")
     for _ in range(2):
         finance.post(action(alice.tenant, "credit.write_off"), reason="bankrupt", token=token)
-    assert ledger.balances(alice.tenant)["receivable"] == 0
+    assert balances_by_kind(alice.tenant)["receivable"] == 0
     assert [event.details["amount"] for event in events(alice.tenant, "credit.write_off")] == ["3.000000 USD"]
 
 
 def test_a_credit_limit_is_set_and_not_below_what_is_used(finance, alice):
     finance.fill_in(action(alice.tenant, "credit.limit"), amount="5", reason="r")
-    ledger.hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), now=alice.tenant.created_at)
+    take_hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), now=alice.tenant.created_at)
     refused = finance.fill_in(action(alice.tenant, "credit.limit"), amount="3", reason="r")
-    assert "has used 4.000000 USD of it already" in refused.text
-    assert ledger.balance_of(alice.tenant).limit == 5 * DOLLAR
+    assert "has already used 4.000000 USD" in refused.text
+    assert balance_of(alice.tenant).limit == 5 * DOLLAR
 
 
 def test_budgets_are_set_and_removed(finance, alice):
@@ -84,7 +85,7 @@ def test_a_billing_profile_is_set_and_a_zone_that_is_none_is_said_at_its_field(f
 def test_no_odd_amount_moves_or_limits_anything(finance, alice, name, amount):
     fields = {"amount": amount, "reason": "r", "direction": "debit"}
     assert finance.fill_in(action(alice.tenant, name), **fields).status_code == 200
-    assert ledger.balance_of(alice.tenant).available == 10 * DOLLAR
+    assert balance_of(alice.tenant).available == 10 * DOLLAR
     assert not Budget.objects.filter(tenant=alice.tenant).exists()
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from easel.catalog.models import WorkerDay
 from easel.portal.overview import overview
 from tests.conftest import NOW
@@ -40,6 +40,6 @@ def test_jobs_gpus_and_revenue_are_those_of_the_days(alice, submit, end, pool, s
     assert grown("Requests", "failed or expired") == [0, 0, 0, 1, 0, 0, 0]
     assert grown("GPU hours", "busy") == pytest.approx([0, 0, 0, 1, 0, 0, 0])
     assert grown("Revenue", "cost") == pytest.approx([0, 0, 0, 2, 0, 0, 0])
-    charged = ledger.balances(alice.tenant)["revenue"]
+    charged = balances_by_kind(alice.tenant)["revenue"]
     assert charged > 0
     assert grown("Revenue", "revenue") == pytest.approx([0, 0, 0, charged / 1e6, 0, 0, 0], abs=2e-6)

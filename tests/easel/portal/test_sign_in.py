@@ -8,7 +8,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
 from billing.invoices.statements import statement_draft
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import PriceBook
 from core.models import AuditEvent
 from easel.actions.roles import OperatorExists, operator_create, operator_disable
@@ -158,7 +158,7 @@ def test_a_viewer_does_nothing(viewer, rows, table, name):
 def test_finance_gives_credit_but_suspends_nobody(finance, alice):
     tenant = f"/admin/tenants/tenant/{alice.tenant.pk}/action"
     assert finance.fill_in(f"{tenant}/credit.grant", amount="1", reason="r").status_code == 302
-    assert ledger.balances(alice.tenant)["credit"] == 11_000_000
+    assert balances_by_kind(alice.tenant)["credit"] == 11_000_000
     assert finance.post(f"{tenant}/tenant.suspend").status_code == 403
 
 

@@ -66,7 +66,7 @@ def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[
             project=customer.project,
             name=f"{secret}-style",
             data=save(weights()),
-            model_name=version.model.name,
+            base=version,
             bytes_max=2**20,
             rank_max=64,
             now=NOW,

@@ -1,4 +1,4 @@
-"""All of a tenant in a file: complete, its own alone, of one instant."""
+"""An export: complete, of one tenant only, of one instant."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("any_store")
 
 
 def ignored(step: int, *, total: int) -> None:
-    """Progress that nobody looks at."""
+    """Progress that the test ignores."""
 
 
 def lines(archive: zipfile.ZipFile, name: str) -> list[dict]:

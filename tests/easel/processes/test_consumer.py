@@ -5,9 +5,9 @@ import json
 import pytest
 from django.db import OperationalError
 
+from core.redis_client import redis_client
 from easel.jobs import lifecycle, queue
 from easel.jobs.models import Job, State
-from easel.jobs.transport import redis_client
 from easel.processes import consumer
 from easel.processes.consumer import GROUP, _ensure_group, turn
 from inference.contract import (

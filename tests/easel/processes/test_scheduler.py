@@ -16,7 +16,7 @@ from tests.conftest import NOW
 def test_a_lease_that_ran_out_gives_the_job_back(alice, pool, submit):
     job = submit(alice)
     (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
-    scheduler.lose_silent_attempts(NOW + timedelta(seconds=15))
+    scheduler.lose_silent_attempts(NOW + timedelta(seconds=15), tenants=[alice.tenant])
     assert Attempt.objects.get(token=attempt.token).state == "lost"
     assert Job.objects.get(id=job.id).state == "queued"
 
@@ -24,14 +24,14 @@ def test_a_lease_that_ran_out_gives_the_job_back(alice, pool, submit):
 def test_a_lease_that_runs_is_left_alone(alice, pool, submit):
     submit(alice)
     (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
-    scheduler.lose_silent_attempts(NOW + timedelta(seconds=14))
+    scheduler.lose_silent_attempts(NOW + timedelta(seconds=14), tenants=[alice.tenant])
     assert Attempt.objects.get(token=attempt.token).state == "live"
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(3599, "queued"), (3600, "expired")])
 def test_a_job_that_nobody_took_in_its_hour_expires(alice, submit, seconds, state):
     job = submit(alice)
-    scheduler.expire_jobs(NOW + timedelta(seconds=seconds))
+    scheduler.expire_jobs(NOW + timedelta(seconds=seconds), tenants=[alice.tenant])
     assert Job.objects.get(id=job.id).state == state
 
 

@@ -1,4 +1,4 @@
-"""A month that has everything finance meets, and ways to read it."""
+"""A month with every kind of charge, and functions that read it."""
 
 import csv
 import io
@@ -11,19 +11,18 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
+from billing.invoices.adjustments import adjustment_make
+from billing.invoices.corrections import correction_record
 from billing.invoices.lines import lines_of
 from billing.invoices.statements import number, statement_draft, statement_final
-from billing.ledger import ledger
-from billing.ledger.adjustments import adjustment_make
 from billing.models import BillingProfile, Meter, Rate, Statement, UsageRecord
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish
 from billing.pricing.rating import Prices, Quantity
-from billing.usage.corrections import usage_correct
 from billing.usage.metering import usage_meter
 from billing.usage.settlement import settle
 from tenants.accounts import project_create
-from tests.conftest import NOW, Customer
+from tests.conftest import NOW, Customer, take_hold
 
 VIEWS = (
     "charges",
@@ -68,7 +67,7 @@ class Year:
 
 
 def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None, **dimensions) -> uuid.UUID:
-    """Draws, and returns the job; `held` is what the job may cost at most, in micros."""
+    """Runs a job and returns it; `held` is what the job may cost at most, in micros."""
     job_id, project = uuid.uuid4(), project or customer.project
     quantities = [
         Quantity(meter=Meter.GPU_SECOND, amount=Decimal(gpu_seconds), gpu_class="h100"),
@@ -77,7 +76,7 @@ def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None,
     ]
     prices = Prices.at(tenant=customer.tenant, now=now)
     most = prices.max_micros(quantities) if held is None else held
-    ledger.hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
+    take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
     names = {"model": "z-image", "model_version": "z-image@2", "tier": "fast", "resolution": "512x512"}
     settle(
         project=project,
@@ -116,7 +115,7 @@ def year(customer, prices) -> Year:
     for hours in (0, 1, 26, 27):
         draw(carol, now=NOW + hours * HOUR, gpu_seconds="1.234567891", project=design)
     draw(carol, now=NOW + HOUR, model="other", adapter="outline")
-    draw(carol, now=NOW + HOUR, gpu_seconds="1000", held=50_000)  # a cap lets most of it off
+    draw(carol, now=NOW + HOUR, gpu_seconds="1000", held=50_000)  # most of it is waived
     at_midnight = draw(carol, now=PERIOD[1] - timedelta(microseconds=1), project=design)
     for day in range(5):
         midnight = datetime(2026, 3, 2 + day, tzinfo=UTC)
@@ -142,8 +141,13 @@ def year(customer, prices) -> Year:
         now=NOW + 3 * HOUR,
     )
     record = UsageRecord.objects.get(job_id=at_midnight, meter="image_unit")
-    usage_correct(
-        record=record, key=str(uuid.uuid4()), reason="counted twice", author="a", difference=Decimal(-2), now=NOW + HOUR
+    correction_record(
+        record=record,
+        key=str(uuid.uuid4()),
+        reason="counted twice",
+        author="a",
+        quantity=record.quantity - 2,
+        now=NOW + HOUR,
     )
     later = PERIOD[1] + 3 * HOUR
     statement = statement_final(statement_draft(tenant, now=later), now=later)
@@ -161,12 +165,12 @@ def year(customer, prices) -> Year:
     )
     note.save(force_insert=True)
     record = UsageRecord.objects.filter(tenant=tenant, meter="gpu_second", project=design).earliest("occurred_at")
-    usage_correct(
+    correction_record(
         record=record,
         key=str(uuid.uuid4()),
         reason="too many",
         author="a",
-        difference=Decimal("-0.5"),
+        quantity=record.quantity - Decimal("0.5"),
         credit_note=note,
         now=later,
     )

@@ -1,4 +1,4 @@
-"""What pools cost, given to projects by each policy: nothing of it is lost, or given twice."""
+"""Allocation of pool costs to projects, by each policy: every cost is allocated exactly once."""
 
 import uuid
 from decimal import Decimal
@@ -47,17 +47,17 @@ def test_the_rest_of_a_day_is_shared_by_the_policy(alice, slug, policy, expected
 
 
 @pytest.mark.parametrize("policy", ["proportional", "even", "none"])
-def test_a_day_of_nobody_is_nobodys(slug, policy):
+def test_a_day_without_jobs_is_allocated_to_no_project(slug, policy):
     assert shares(slug, policy) == {"": (0, COST)}
 
 
 @pytest.mark.parametrize("policy", ["proportional", "even", "none"])
-def test_a_day_with_more_seconds_than_it_was_up_gives_no_more_than_it_cost(alice, slug, policy):
+def test_a_day_with_more_gpu_seconds_than_up_time_allocates_its_cost(alice, slug, policy):
     draw(alice, now=NOW, gpu_seconds="4000", pool=slug)  # most of them before midnight
     assert shares(slug, policy)["default"] == (COST, 0)
 
 
-def test_what_was_charged_stands_beside_what_it_cost(alice, slug):
+def test_charges_stand_beside_costs(alice, slug):
     draw(alice, now=NOW, gpu_seconds="300", pool=slug)
     [row] = select("cost_allocation", pool=slug, policy="even")
     assert row["charged_micros"] == sum(one["amount_micros"] for one in select("costs", tenant=alice.tenant.slug))

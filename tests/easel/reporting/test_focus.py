@@ -1,4 +1,4 @@
-"""FOCUS 1.2: every row by the rules of its columns, and sums that are those of statements and of the ledger."""
+"""FOCUS 1.2: every row follows the rules of its columns, and sums equal those of statements and of the ledger."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from decimal import Decimal
 import pyarrow.parquet as pq
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.accounts import balances_by_kind
 from billing.models import Statement
 from easel.reporting import exports
 from easel.reporting.exports import Span
@@ -101,7 +101,7 @@ def cost(row, name="BilledCost"):
     return Decimal(row[name])
 
 
-def test_the_month_of_the_tests_has_all_there_is(rows):
+def test_the_month_has_every_kind_of_row(rows):
     kinds = {(row["ChargeCategory"], row["x_ChargeKind"], row["ChargeClass"]) for row in rows}
     assert kinds == {
         ("Usage", "usage", ""),
@@ -191,7 +191,7 @@ def test_an_invoice_is_exported_whole(year):
 
 
 def test_all_of_it_is_what_the_ledger_has(rows, year):
-    books = ledger.balances(year.customer.tenant)
+    books = balances_by_kind(year.customer.tenant)
     assert sum(map(cost, rows)) * 10**6 == books["revenue"] + books["adjustments"] + books["tax"]
 
 
@@ -216,7 +216,7 @@ def test_parquet_has_the_same_rows_with_types(span, rows):
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_an_empty_range_is_a_file_with_a_head(form, year):
+def test_an_empty_range_is_a_file_with_a_header(form, year):
     nothing = Span(start=DAYS[0], end=DAYS[0], tenant=f"nobody-{uuid.uuid4()}")
     content = b"".join(exports.focus(nothing, form=form))
     if form == "csv":
@@ -225,8 +225,8 @@ def test_an_empty_range_is_a_file_with_a_head(form, year):
         assert pq.read_table(io.BytesIO(content)).num_rows == 0
 
 
-def test_an_export_more_than_there_may_be_is_refused(span):
-    running = [exports.focus(span, form="csv") for _ in range(exports.AT_ONCE_MAX)]
+def test_exports_above_the_limit_are_refused(span):
+    running = [exports.focus(span, form="csv") for _ in range(exports.RUNNING_MAX)]
     for one in running:
         next(one)
     with pytest.raises(exports.ExportsBusy):
@@ -235,6 +235,6 @@ def test_an_export_more_than_there_may_be_is_refused(span):
     assert next(exports.focus(span, form="csv"))
 
 
-def test_the_view_says_the_same(rows, year):
+def test_the_view_has_the_same_rows(rows, year):
     found = select("focus", BillingAccountId=year.customer.tenant.slug)
     assert sum(row["BilledCost"] for row in found) == sum(map(cost, rows))

@@ -23,7 +23,7 @@ DAY = timedelta(days=1)
 
 @pytest.fixture
 def tomorrow():
-    """Noon of a day that nobody has sealed, the next in turn."""
+    """Noon of an unsealed day, another one for each test."""
     with transaction.atomic():
         newest = CostDay.objects.aggregate(newest=Max("day"))["newest"]
         return datetime.combine(newest + DAY, time(12), UTC)
@@ -40,7 +40,7 @@ def sums_of(customer):
 
 
 def expired(submit, customer, *, now, **spec):
-    """A job that expired at `at`."""
+    """A job that expired at `now`."""
     job = submit(customer, **spec)
     assert lifecycle.expire(job_id=job.id, now=max(now, job.expires_at))
     return Job.objects.get(id=job.id)
@@ -55,7 +55,7 @@ def test_a_job_counts_on_the_day_of_its_end_from_that_moment_on(alice, submit, t
     assert Job.objects.get(id=waiting.id).created_at.date() == NOW.date()
 
 
-def test_a_day_says_the_same_before_and_after_it_is_sealed(alice, submit, tomorrow):
+def test_a_day_has_the_same_sums_before_and_after_it_is_sealed(alice, submit, tomorrow):
     for size, n in (("256x256", 1), ("256x256", 2), ("512x512", 1)):
         expired(submit, alice, now=tomorrow, size=size, n=n)
 
@@ -104,7 +104,7 @@ def test_a_job_whose_end_commits_while_its_day_is_sealed_is_in_it(customer, subm
     assert not list(daily_jobs_match_jobs(NOW))
 
 
-def test_an_end_that_is_undone_is_not_counted(alice, submit):
+def test_an_end_that_is_rolled_back_is_not_counted(alice, submit):
     job = submit(alice)
     with transaction.atomic():
         lifecycle.expire(job_id=job.id, now=job.expires_at)
@@ -112,7 +112,7 @@ def test_an_end_that_is_undone_is_not_counted(alice, submit):
     assert sums_of(alice) is None
 
 
-def test_a_job_whose_words_were_deleted_counts_as_before(alice, submit, tomorrow):
+def test_a_job_whose_content_was_deleted_counts_as_before(alice, submit, tomorrow):
     job = expired(submit, alice, now=NOW)
     before = days_of(alice)
     job_delete(job=job, actor="test", now=tomorrow)
@@ -121,13 +121,13 @@ def test_a_job_whose_words_were_deleted_counts_as_before(alice, submit, tomorrow
 
 
 @pytest.mark.parametrize(
-    ("seconds", "kept"),
+    ("seconds", "stored"),
     [(0.004, "0"), (0.0149, "0.016"), (0.996, "1"), (4.2, "3.981"), (50.2, "50.119"), (86_399, "79432.823")],
 )
-def test_seconds_are_kept_as_one_of_ten_steps_in_a_power_of_ten(seconds, kept):
+def test_seconds_are_stored_as_one_of_ten_steps_per_power_of_ten(seconds, stored):
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT jobs_step_of_ten(%s::numeric)", [seconds])
-        assert cursor.fetchone()[0] == Decimal(kept)
+        assert cursor.fetchone()[0] == Decimal(stored)
 
 
 def test_the_sums_are_append_only(alice, submit):

@@ -1,4 +1,4 @@
-"""Who may read the views, and nothing else."""
+"""Logins that may read the views and nothing else."""
 
 import uuid
 
@@ -21,7 +21,7 @@ def name():
 
 @pytest.fixture
 def reader(name):
-    """A connection as Grafana has it."""
+    """A connection with the login of Grafana."""
     login_set(name=name, password="first")
     given = connection.get_connection_params()
     address = {key: given[key] for key in ("host", "port") if given.get(key)}
@@ -76,7 +76,7 @@ def test_a_login_begins_read_only_and_with_a_limit_of_time(reader):
     assert shown == ["on", "1min"]
 
 
-def test_asked_again_a_login_gets_a_new_password(name):
+def test_setting_a_login_again_changes_its_password(name):
     login_set(name=name, password="first")
     before = password_of(name)
     login_set(name=name, password="second")
@@ -88,17 +88,17 @@ def test_a_role_that_is_not_for_reports_keeps_its_password(name):
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'its own'").format(sql.Identifier(name)))
     before = password_of(name)
-    with pytest.raises(LoginRefused, match="is there and not for reports"):
+    with pytest.raises(LoginRefused, match="exists and is not for reports"):
         login_set(name=name, password="stolen")
     assert password_of(name) == before
 
 
-def test_a_user_that_may_not_make_roles_is_told_so(name):
+def test_a_user_that_may_not_create_roles_gets_the_reason(name):
     login_set(name=name, password="first")
     with connection.cursor() as cursor:
         cursor.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(name)))
         try:
-            with pytest.raises(LoginRefused, match="may not make roles"):
+            with pytest.raises(LoginRefused, match="may not create roles"):
                 login_set(name=f"{name}_2", password="x")
         finally:
             cursor.execute("RESET ROLE")

@@ -1,4 +1,4 @@
-"""What a month will come to, and which days stand out."""
+"""Forecasts of a month, and unusual days."""
 
 from datetime import date, timedelta
 
@@ -20,25 +20,25 @@ def weekly(day):
     return 20 if day.weekday() >= 5 else 100
 
 
-def test_weekends_are_taken_for_weekends():
+def test_weekends_cost_what_weekends_cost():
     found = forecast(days(weekly), today=TODAY)
     # The first to the eleventh: 7 workdays and 4 days of weekends; from today on 15 and 5.
     assert found.expected_micros == 7 * 100 + 4 * 20 + 15 * 100 + 5 * 20
     assert (found.low_micros, found.high_micros) == (found.expected_micros, found.expected_micros)
 
 
-def test_what_today_cost_already_is_not_forgotten():
+def test_the_cost_of_today_counts():
     costs = {**days(weekly), TODAY: 1000}
     assert forecast(costs, today=TODAY).expected_micros == forecast(days(weekly), today=TODAY).expected_micros + 900
 
 
-def test_a_week_is_too_short_to_tell():
+def test_a_week_is_too_short_for_a_forecast():
     found = forecast(days(weekly, back=6), today=TODAY)
     assert (found.expected_micros, found.low_micros) == (None, None)
 
 
 def test_four_of_five_months_end_inside_the_interval():
-    """Over simulated months with independent days, within what chance allows."""
+    """Simulates months with independent days; the bound allows for chance."""
     import numpy as np
 
     dice = np.random.default_rng(3)

@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from easel.catalog.adapters import adapter_retire
 from easel.catalog.errors import AdapterInUse, AdapterNotFound, VersionNotFound
 from easel.catalog.models import Adapter, AdapterVersion
 from easel.jobs.errors import FeedbackExists, JobNotSucceeded
@@ -19,6 +18,7 @@ from easel.serving.errors import (
 from easel.serving.experiment_report import compare, experiment_report
 from easel.serving.experiments import (
     ArmPlan,
+    adapter_retire,
     experiment_get,
     experiment_start,
     experiment_stop,
@@ -55,7 +55,7 @@ def arms_of(jobs):
     return {job.arm.name if job.arm else None for job in jobs}
 
 
-def test_requests_are_shared_out_and_drawn_as_their_arm_says(alice, start, submit):
+def test_requests_are_assigned_to_arms_and_get_their_parameters(alice, start, submit):
     start(alice)
     jobs = [submit(alice, user=str(number)) for number in range(30)]
     assert arms_of(jobs) == {"plain", "short"}
@@ -73,7 +73,7 @@ def test_requests_without_a_user_are_callers_of_their_own(alice, start, submit):
     assert arms_of(submit(alice) for _ in range(30)) == {"plain", "short"}
 
 
-def test_a_request_that_sets_what_the_arms_set_is_no_part_of_it(alice, start, submit):
+def test_a_request_that_sets_a_parameter_of_an_arm_takes_no_part(alice, start, submit):
     start(alice)
     job = submit(alice, steps=5)
     assert (job.arm, job.steps) == (None, 5)
@@ -83,14 +83,14 @@ def test_an_arm_brings_its_adapters_and_its_version(alice, start, submit, outlin
     start(
         alice,
         ArmPlan(name="plain", weight=1),
-        ArmPlan(name="drawn", weight=99, version=2, adapters=(("outline", 0.5),)),
+        ArmPlan(name="outlined", weight=99, version=2, adapters=(("outline", 0.5),)),
     )
-    job = next(job for job in (submit(alice) for _ in range(20)) if job.arm.name == "drawn")
+    job = next(job for job in (submit(alice) for _ in range(20)) if job.arm.name == "outlined")
     assert job.model_version == second
     assert [(use.adapter_version.adapter.name, use.scale) for use in job.adapters.all()] == [("outline", 0.5)]
 
 
-def test_other_tenants_are_no_part_of_it(alice, bob, start, submit):
+def test_other_tenants_take_no_part(alice, bob, start, submit):
     start(alice)
     assert arms_of(submit(bob) for _ in range(10)) == {None}
 
@@ -111,7 +111,7 @@ def test_another_experiment_may_follow_on_the_same_model_but_not_run_beside_it(a
     start(alice, name="another")
 
 
-def test_an_experiment_is_its_tenants_alone(alice, bob, start):
+def test_an_experiment_is_visible_to_its_tenant_only(alice, bob, start):
     start(alice)
     with pytest.raises(ExperimentNotFound):
         experiment_get(tenant=bob.tenant, name="steps")
@@ -134,7 +134,7 @@ def test_an_experiment_is_its_tenants_alone(alice, bob, start):
         ((ArmPlan(name="a", weight=50), ArmPlan(name="b", weight=50, adapters=(("none", 1.0),))), AdapterNotFound),
     ],
 )
-def test_an_experiment_that_can_not_be_is_refused_and_leaves_nothing(alice, start, arms, error):
+def test_an_invalid_experiment_is_refused_and_leaves_no_row(alice, start, arms, error):
     with pytest.raises(error):
         start(alice, *arms)
     assert not Experiment.objects.filter(tenant=alice.tenant).exists()
@@ -146,14 +146,14 @@ def test_an_arm_that_names_another_tenants_adapter_is_refused_as_if_there_were_n
 
 
 def test_an_adapter_that_a_running_experiment_uses_can_not_be_retired(alice, start, outline):
-    start(alice, PLAIN, ArmPlan(name="drawn", weight=50, adapters=(("outline", 1.0),)))
+    start(alice, PLAIN, ArmPlan(name="outlined", weight=50, adapters=(("outline", 1.0),)))
     with pytest.raises(AdapterInUse):
         adapter_retire(tenant=alice.tenant, name="outline", now=NOW)
     experiment_stop(tenant=alice.tenant, name="steps", now=NOW)
     assert adapter_retire(tenant=alice.tenant, name="outline", now=NOW).retired_at == NOW
 
 
-def test_feedback_is_given_once_and_the_same_again_changes_nothing(alice, submit, end):
+def test_feedback_is_given_once_and_is_idempotent(alice, submit, end):
     job = end(submit(alice))
     given = feedback_give(job=job, score=0.5, comment="", now=NOW)
     assert feedback_give(job=job, score=0.5, comment="", now=NOW) == given
@@ -161,7 +161,7 @@ def test_feedback_is_given_once_and_the_same_again_changes_nothing(alice, submit
         feedback_give(job=job, score=1.0, comment="", now=NOW)
 
 
-def test_a_job_without_images_can_not_be_judged(alice, submit, end):
+def test_a_job_without_images_takes_no_feedback(alice, submit, end):
     for job in (submit(alice), end(submit(alice), outcome="failed")):
         with pytest.raises(JobNotSucceeded):
             feedback_give(job=job, score=0.5, comment="", now=NOW)
@@ -196,7 +196,7 @@ def test_a_caller_with_many_jobs_is_one_observation(alice, start, submit, end):
     assert (busy.feedback, busy.score.callers) == (5, 1)
 
 
-def test_a_report_of_nothing_says_nothing(alice, start):
+def test_a_report_without_jobs_has_no_means(alice, start):
     for arm in experiment_report(start(alice)):
         assert (arm.jobs, arm.score.mean, arm.score.p_value, arm.seconds_p50) == (0, None, None, None)
 
@@ -205,7 +205,7 @@ scores = st.lists(st.integers(0, 100).map(lambda percent: percent / 100), max_si
 
 
 @given(scores, scores)
-def test_a_comparison_is_never_out_of_bounds(values, against):
+def test_a_comparison_stays_within_bounds(values, against):
     found = compare(values, against)
     assert found.p_value is None or 0 <= found.p_value <= 1
     assert found.mean is None or 0 <= found.mean <= 1
@@ -219,7 +219,7 @@ def test_a_clear_difference_is_significant_and_noise_is_not():
     assert compare(low, low).p_value == pytest.approx(1)
 
 
-def test_the_interval_holds_the_true_mean_in_95_of_100_samples():
+def test_the_interval_contains_the_true_mean_in_95_of_100_samples():
     """Of 2,000 samples of 12 callers each; the count is binomial, with a standard deviation of 10."""
     draws = stats.norm(0.5, 0.1).rvs(size=(2000, 12), random_state=7)
     held = sum(found.low <= 0.5 <= found.high for found in map(compare, draws.tolist()))

@@ -1,15 +1,10 @@
+from collections import Counter
 from datetime import timedelta
 
 import pytest
 
 from core.models import AuditEvent
-from easel.jobs.models import Job
-from easel.serving.guardrail import (
-    Decision,
-    Sample,
-    decide,
-    rollouts_decide,
-)
+from easel.serving.guardrail import Decision, Sample, decide, rollouts_decide
 from easel.serving.models import Rollout
 from easel.serving.rollouts import rollout_start
 from easel.serving.routing import routes_set
@@ -25,7 +20,7 @@ def rollout(second, plan):
 
 
 @pytest.mark.parametrize(
-    ("candidate", "after", "move", "says"),
+    ("candidate", "after", "decision", "says"),
     [
         (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE, Decision.ADVANCE, "healthy"),
         (Sample(ended=5, failed=0, p95_seconds=2.0), MINUTE / 2, Decision.WAIT, "this stage lasts 60 s"),
@@ -36,21 +31,26 @@ def rollout(second, plan):
             MINUTE,
             Decision.ADVANCE,
             "1 of 5 jobs failed",
-        ),  # a fifth: allowed
+        ),  # the limit of a fifth
         (Sample(ended=5, failed=2, p95_seconds=2.0), MINUTE, Decision.ROLL_BACK, "2 of 5 jobs failed"),
-        (Sample(ended=2, failed=2, p95_seconds=None), MINUTE / 9, Decision.ROLL_BACK, "2 of 2"),  # of 5, whatever comes
+        (
+            Sample(ended=2, failed=2, p95_seconds=None),
+            MINUTE / 9,
+            Decision.ROLL_BACK,
+            "2 of 2",
+        ),  # too many of 5
         (Sample(ended=1, failed=1, p95_seconds=None), MINUTE, Decision.WAIT, "has 1 of the 5"),
-        (Sample(ended=5, failed=0, p95_seconds=4.0), MINUTE, Decision.ADVANCE, "p95 4.00 s"),  # twice: allowed
+        (Sample(ended=5, failed=0, p95_seconds=4.0), MINUTE, Decision.ADVANCE, "p95 4.00 s"),  # the limit of twice
         (Sample(ended=5, failed=0, p95_seconds=4.1), MINUTE / 9, Decision.ROLL_BACK, "2.05 times"),
     ],
 )
-def test_a_stage_is_judged_by_errors_p95_and_time(rollout, candidate, after, move, says):
+def test_the_decision_depends_on_errors_p95_and_time(rollout, candidate, after, decision, says):
     found, why = decide(rollout, candidate=candidate, stable=STABLE, now=NOW + after)
-    assert found is move
+    assert found is decision
     assert says in why
 
 
-def test_without_jobs_of_the_stable_version_there_is_nothing_to_compare_with(rollout):
+def test_the_guardrail_waits_for_jobs_of_the_stable_version(rollout):
     stable = Sample(ended=2, failed=0, p95_seconds=1.0)
     found, why = decide(rollout, candidate=STABLE, stable=stable, now=NOW + MINUTE)
     assert (found, why) == (Decision.WAIT, "waits for data: the stable version has 2 of the 5 jobs needed")
@@ -58,18 +58,19 @@ def test_without_jobs_of_the_stable_version_there_is_nothing_to_compare_with(rol
 
 @pytest.fixture
 def traffic(alice, submit, end):
-    """Ended jobs of both versions: `traffic(candidate_seconds=9)`."""
+    """Five ended jobs of each version, or some more: `traffic(candidate_seconds=9)`."""
 
     def make(*, candidate_seconds=1.0, candidate_outcome="succeeded"):
-        for number in range(60):
-            job = submit(alice, user=f"user {number}", now=NOW + timedelta(seconds=1))
+        ended = Counter()
+        while min(ended[1], ended[2]) < 5:
+            job = submit(alice, user=f"user {ended.total()}", now=NOW + timedelta(seconds=1))
+            ended[job.model_version.number] += 1
             candidate = job.model_version.number == 2
             end(
                 job,
                 seconds=candidate_seconds if candidate else 1.0,
                 outcome=candidate_outcome if candidate else "succeeded",
             )
-        assert Job.objects.filter(tenant=alice.tenant, model_version__number=2).count() >= 5
 
     return make
 
@@ -79,13 +80,13 @@ def state_of(rollout):
     return found.state, found.stage
 
 
-def test_a_healthy_canary_goes_on_to_the_next_stage(rollout, traffic):
+def test_a_healthy_canary_advances_to_the_next_stage(rollout, traffic):
     traffic()
     rollouts_decide(now=NOW + MINUTE)
     assert state_of(rollout) == ("running", 1)
 
 
-def test_a_failing_canary_rolls_back_by_itself_and_leaves_a_record(rollout, traffic):
+def test_a_failing_canary_is_rolled_back_and_recorded(rollout, traffic):
     traffic(candidate_outcome="failed")
     rollouts_decide(now=NOW + MINUTE / 2)
     assert state_of(rollout) == ("rolled_back", 0)
@@ -94,7 +95,7 @@ def test_a_failing_canary_rolls_back_by_itself_and_leaves_a_record(rollout, traf
     assert "jobs failed" in event.details["verdict"]
 
 
-def test_a_slow_canary_rolls_back_by_itself(rollout, traffic):
+def test_a_slow_canary_is_rolled_back(rollout, traffic):
     traffic(candidate_seconds=9.0)
     rollouts_decide(now=NOW + MINUTE / 2)
     assert state_of(rollout) == ("rolled_back", 0)
@@ -106,7 +107,7 @@ def test_a_canary_without_traffic_waits_and_says_so(rollout):
     assert "waits for data" in Rollout.objects.get(pk=rollout.pk).verdict
 
 
-def test_jobs_from_before_a_stage_say_nothing_of_it(rollout, traffic, version, second):
+def test_jobs_from_before_a_stage_are_not_in_its_sample(rollout, traffic, version, second):
     traffic()
     Rollout.objects.filter(pk=rollout.pk).update(stage_started_at=NOW + MINUTE)
     rollouts_decide(now=NOW + 10 * MINUTE)

@@ -26,14 +26,14 @@ def test_a_rollout_gives_the_candidate_its_first_share(rollout):
     assert weights(rollout.model) == {1: 80, 2: 20}
 
 
-def test_the_last_stage_gives_it_all_and_passing_it_promotes(rollout):
+def test_the_last_stage_gives_the_candidate_all_callers_and_then_promotes_it(rollout):
     last = rollout_advance(rollout, verdict="healthy", now=NOW)
     assert (last.state, weights(rollout.model)) == ("running", {2: 100})
     assert rollout_advance(last, verdict="healthy", now=NOW).state == "promoted"
     assert weights(rollout.model) == {2: 100}
 
 
-def test_a_roll_back_gives_everything_back_and_says_why(rollout):
+def test_a_roll_back_gives_the_stable_version_all_callers_and_says_why(rollout):
     ended = rollout_roll_back(rollout, verdict="too slow", now=NOW)
     assert (ended.state, ended.verdict, ended.ended_at) == ("rolled_back", "too slow", NOW)
     assert weights(rollout.model) == {1: 100}
@@ -52,7 +52,7 @@ def test_an_ended_rollout_stays_as_it_is(rollout, move):
     assert weights(rollout.model) == {1: 100}
 
 
-def test_two_schedulers_that_judge_the_same_stage_move_it_once(rollout):
+def test_two_schedulers_that_decide_on_the_same_stage_advance_it_once(rollout):
     seen_by_the_other = Rollout.objects.get(pk=rollout.pk)
     rollout_advance(rollout, verdict="healthy", now=NOW)
     assert rollout_advance(seen_by_the_other, verdict="healthy", now=NOW).stage == 1
@@ -68,9 +68,9 @@ def test_a_version_can_not_take_over_from_itself(version, plan):
         rollout_start(candidate=version, plan=plan, now=NOW)
 
 
-def test_a_model_that_is_shared_out_has_no_stable_version(version, second, plan):
+def test_a_model_that_two_versions_share_has_no_stable_version(version, second, plan):
     routes_set(model=version.model, weights={1: 50, 2: 50})
-    with pytest.raises(RolloutInvalid, match="shared out"):
+    with pytest.raises(RolloutInvalid, match="shared by 2 versions"):
         rollout_start(candidate=second, plan=plan, now=NOW)
 
 
@@ -78,7 +78,7 @@ def test_a_model_that_is_shared_out_has_no_stable_version(version, second, plan)
     "change",
     [
         {"stages": ()},
-        {"stages": (5, 50)},  # never all
+        {"stages": (5, 50)},  # never 100
         {"stages": (50, 5, 100)},
         {"stages": (0, 100)},
         {"stages": (-5, 100)},
@@ -91,7 +91,7 @@ def test_a_model_that_is_shared_out_has_no_stable_version(version, second, plan)
         {"stage_seconds": -1},
     ],
 )
-def test_a_plan_that_can_not_be_is_refused_and_nothing_is_routed(version, second, change):
+def test_an_invalid_plan_is_refused_and_no_route_changes(version, second, change):
     with pytest.raises(RolloutInvalid):
         rollout_start(candidate=second, plan=RolloutPlan(**change), now=NOW)
     assert weights(version.model) == {1: 100}

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.catalog.errors import VersionIncompatible, VersionInUse, VersionNotFound
-from easel.catalog.versions import version_register, version_retire
 from easel.seed import DEMO_LIMITS
 from easel.serving.errors import RolloutRunning, WeightsInvalid
 from easel.serving.models import Route
@@ -21,6 +20,7 @@ from easel.serving.routing import (
     share_of,
     version_for,
 )
+from easel.serving.versions import version_register, version_retire
 from tests.conftest import NOW
 
 
@@ -39,7 +39,7 @@ def test_a_further_version_serves_nobody_until_it_is_routed_to(version, second):
     assert serving(version.model) == {2: 200}
 
 
-def test_callers_are_shared_out_by_weight(version, second):
+def test_callers_are_assigned_by_weight(version, second):
     routes_set(model=version.model, weights={1: 70, 2: 30})
     assert 40 < serving(version.model)[2] < 80  # of 200, where 60 are expected
 
@@ -60,7 +60,7 @@ def test_callers_of_a_newer_version_stay_with_it_while_its_share_grows(version, 
         moved = now_there
 
 
-def test_the_main_version_is_the_one_that_serves_most(version, second):
+def test_the_main_version_has_the_largest_weight(version, second):
     routes_set(model=version.model, weights={1: 49, 2: 51})
     assert main_version(version.model.name) == second
 
@@ -96,7 +96,7 @@ def test_a_version_that_serves_requests_can_not_be_retired(version, second):
         routes_set(model=version.model, weights={2: 100})
 
 
-def test_the_same_version_registered_again_is_the_same(version, second):
+def test_registering_an_equal_version_returns_it(version, second):
     limits = replace(DEMO_LIMITS, steps_default=4)
     again = version_register(
         model_name=version.model.name, checkpoint=version.checkpoint, pool=version.pool, limits=limits, now=NOW
@@ -114,7 +114,7 @@ def test_a_checkpoint_of_another_shape_is_no_version_of_the_model(version, tmp_p
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_a_bucket_is_one_of_a_hundred_and_stays(salt, caller):
+def test_a_bucket_is_one_of_a_hundred_and_deterministic(salt, caller):
     assert bucket_of(salt, caller) == bucket_of(salt, caller)
     assert 0 <= bucket_of(salt, caller) < 100
 

@@ -7,12 +7,12 @@ from click.testing import CliRunner
 from billing.models import UsageRecord
 from easel.catalog.errors import PoolExists, PoolHoldsOther
 from easel.catalog.models import ModelVersion, PoolTier
-from easel.catalog.pool_workers import local_workers, pool_worker
 from easel.catalog.pools import dedicated_pool_create, tier_pool_create
-from easel.catalog.versions import version_register
 from easel.cli.models import pool as pool_command
 from easel.seed import DEMO_LIMITS
+from easel.serving.pool_workers import local_workers, pool_worker
 from easel.serving.tiers import Quality, tier_of
+from easel.serving.versions import version_register
 from tests.conftest import NOW
 
 SMALL, LARGE = "256x256", "512x512"  # of the demo's limits, whose fast tier ends at 256x256

@@ -49,7 +49,7 @@ INSIDE = [
 
 
 @pytest.mark.parametrize("address", INSIDE)
-def test_an_address_inside_is_not_public(address):
+def test_an_internal_address_is_not_public(address):
     assert not is_public(ipaddress.ip_address(address))
 
 
@@ -61,7 +61,7 @@ def test_an_address_of_the_internet_is_public(address):
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv4_address_is_no_more_public_for_being_wrapped(address):
+def test_an_embedded_ipv4_address_is_checked(address):
     wrapped = [ipaddress.IPv6Address(prefix + int(address)) for prefix in (0xFFFF << 32, 0x64FF9B << 96)]
     assert [is_public(one) for one in wrapped] == [is_public(address)] * 2
 
@@ -71,7 +71,7 @@ def connect(host, allowed=()):
 
 
 @pytest.mark.parametrize("address", INSIDE)
-def test_a_name_that_means_an_address_inside_is_refused(monkeypatch, address):
+def test_a_name_that_resolves_to_an_internal_address_is_refused(monkeypatch, address):
     async def resolve(_host, _port):
         return [ipaddress.ip_address("8.8.8.8"), ipaddress.ip_address(address)]
 
@@ -130,13 +130,13 @@ def test_this_machine_is_refused_however_it_is_written(host):
         "https://ex ample/",
     ],
 )
-def test_a_url_that_cant_be_called_is_refused(url):
+def test_an_unusable_url_is_refused(url):
     with pytest.raises(WebhookUrlInvalid):
         url_check(url, allowed=())
 
 
 @pytest.mark.parametrize("url", ["https://hooks.example/x?y=1", "https://hooks.example:8443/", "https://8.8.8.8/x"])
-def test_a_url_that_can_be_called_is_taken_as_it_is(url):
+def test_a_usable_url_is_stored_unchanged(url):
     assert url_check(url, allowed=()) == url
 
 
@@ -145,7 +145,7 @@ def test_any_name_that_dns_answers_for_is_taken(url):
     assert url_check(url, allowed=()) == url
 
 
-def test_without_tls_only_what_is_allowed_is_reached(monkeypatch):
+def test_without_tls_only_allowed_networks_are_reached(monkeypatch):
     async def resolve(_host, _port):
         return [ipaddress.ip_address("8.8.8.8")]
 

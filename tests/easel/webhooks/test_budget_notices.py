@@ -1,4 +1,4 @@
-"""What is told when a budget's month reaches a threshold. The e-mails go to a server that speaks SMTP."""
+"""Notices of budget thresholds. The e-mails go to a test server for SMTP."""
 
 import socketserver
 import threading
@@ -9,7 +9,7 @@ from email.policy import default
 
 import pytest
 
-from billing.ledger import ledger
+from billing.ledger.postings import balance_adjust
 from billing.models import BudgetCrossing
 from billing.profiles import profile_set
 from core.models import AuditEvent
@@ -56,16 +56,16 @@ def mail(settings_of, monkeypatch):
 
 @pytest.fixture
 def crossed(alice):
-    """Alice, who has spent 9 of the 10 dollars of her budget; nobody else's crossings are due."""
+    """Alice, who has spent 9 of the 10 dollars of her budget; no crossings of others are due."""
     BudgetCrossing.objects.filter(notified_at=None).update(notified_at=NOW)
     BudgetCrossing.objects.filter(mailed_at=None).update(mailed_at=NOW)
     budget_set(tenant=alice.tenant, amount_micros=10 * DOLLAR, hard_stop=True, now=NOW)
     reference = uuid.uuid4()
-    ledger.adjust(tenant=alice.tenant, amount_micros=9 * DOLLAR, reference=reference, now=NOW)
+    balance_adjust(tenant=alice.tenant, amount_micros=9 * DOLLAR, reference=reference, now=NOW)
     return alice
 
 
-def test_a_threshold_is_told_once_on_record(crossed):
+def test_a_threshold_is_recorded_once(crossed):
     assert [crossings_notify(now=NOW), crossings_notify(now=NOW)] == [2, 0]
     events = AuditEvent.objects.filter(tenant=crossed.tenant, action="budget.threshold_reached")
     assert sorted(event.details["threshold_percent"] for event in events) == [50, 80]

@@ -13,7 +13,14 @@ from easel.jobs import lifecycle
 from easel.observability.metrics import DatabaseState
 from easel.processes import deliverer
 from easel.webhooks import delivery
-from easel.webhooks.delivery import DELAYS, LEASE, OF_ENDPOINT_MAX, OF_TENANT_MAX, delivery_record, messages_delete
+from easel.webhooks.delivery import (
+    DELAYS,
+    ENDPOINT_LEASES_MAX,
+    LEASE,
+    TENANT_LEASES_MAX,
+    delivery_record,
+    messages_delete,
+)
 from easel.webhooks.endpoints import ROTATION, endpoint_change, secret_rotate, webhooks_erase
 from easel.webhooks.errors import WebhookDisabled
 from easel.webhooks.models import Event, WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage
@@ -33,7 +40,7 @@ def states(customer):
     return list(WebhookDelivery.objects.filter(endpoint__tenant=customer.tenant).values_list("state", flat=True))
 
 
-def test_a_job_that_ends_is_told_with_its_cost(alice, endpoint, submit, end):
+def test_the_event_of_a_job_that_ended_contains_its_cost(alice, endpoint, submit, end):
     endpoint(alice)
     job = end(submit(alice, prompt="a secret of alice"))
     [message] = WebhookMessage.objects.filter(tenant=alice.tenant)
@@ -49,13 +56,13 @@ def test_every_end_of_a_job_has_its_event(alice, endpoint, submit, end, outcome,
     assert WebhookMessage.objects.get(tenant=alice.tenant).event == event
 
 
-def test_a_job_that_is_canceled_before_it_began_is_told_too(alice, endpoint, submit):
+def test_a_job_that_is_canceled_before_it_began_has_its_event_too(alice, endpoint, submit):
     endpoint(alice)
     lifecycle.cancel(job=submit(alice), now=NOW)
     assert WebhookMessage.objects.get(tenant=alice.tenant).event == "job.canceled"
 
 
-def test_what_is_rolled_back_is_not_told(alice, endpoint):
+def test_an_event_that_is_rolled_back_leaves_no_message(alice, endpoint):
     endpoint(alice)
     with transaction.atomic():
         emit(alice)
@@ -63,7 +70,7 @@ def test_what_is_rolled_back_is_not_told(alice, endpoint):
     assert not WebhookMessage.objects.filter(tenant=alice.tenant).exists()
 
 
-def test_a_webhook_is_told_of_what_it_asked_for_alone(alice, bob, endpoint):
+def test_a_webhook_gets_only_the_events_that_it_asked_for(alice, bob, endpoint):
     endpoint(alice, events=("job.succeeded",))
     endpoint(bob)
     assert emit(alice) is None
@@ -76,15 +83,15 @@ def test_a_receivers_library_verifies_what_arrives(alice, endpoint, receiver):
     message = emit(alice, now=now)
     deliver(alice, now)
     [(headers, body)] = receiver.seen
-    told = Webhook(made.plain_secret).verify(body, headers)
-    assert told == {"type": "job.failed", "timestamp": now.isoformat(), "data": {"id": "é"}}
+    verified = Webhook(made.plain_secret).verify(body, headers)
+    assert verified == {"type": "job.failed", "timestamp": now.isoformat(), "data": {"id": "é"}}
     assert headers["webhook-id"] == f"msg_{message.pk.hex}"
     assert states(alice) == ["delivered"]
     with pytest.raises(WebhookVerificationError):
         Webhook(made.plain_secret).verify(body + b" ", headers)
 
 
-def test_operators_see_how_long_a_delivery_waits_for_its_turn(alice, endpoint, receiver):
+def test_the_overdue_metric_is_the_longest_wait(alice, endpoint, receiver):
     waited = 5000 * DAY  # longer than any other's here
     endpoint(alice)
     emit(alice, now=NOW - waited)
@@ -93,7 +100,7 @@ def test_operators_see_how_long_a_delivery_waits_for_its_turn(alice, endpoint, r
     assert overdue_seconds(NOW) < waited.total_seconds()
 
 
-def test_while_a_secret_rotates_receivers_verify_by_either(alice, endpoint, receiver):
+def test_during_a_rotation_receivers_verify_with_either_secret(alice, endpoint, receiver):
     now = datetime.now(UTC)
     made = endpoint(alice)
     _, new = secret_rotate(made, now=now)
@@ -104,7 +111,7 @@ def test_while_a_secret_rotates_receivers_verify_by_either(alice, endpoint, rece
         Webhook(secret).verify(body, headers)
 
 
-def test_once_a_secret_is_rotated_the_one_before_signs_no_more(alice, endpoint, receiver):
+def test_after_the_rotation_the_previous_secret_signs_no_more(alice, endpoint, receiver):
     now = datetime.now(UTC)
     made = endpoint(alice)
     _, new = secret_rotate(made, now=now - ROTATION)
@@ -117,7 +124,7 @@ def test_once_a_secret_is_rotated_the_one_before_signs_no_more(alice, endpoint, 
 
 
 @pytest.mark.parametrize("status", [500, 404, 301, 429])
-def test_what_is_not_a_success_is_tried_again_later(alice, endpoint, receiver, status):
+def test_a_delivery_that_fails_is_retried_later(alice, endpoint, receiver, status):
     endpoint(alice)
     receiver.status, receiver.headers = status, {"Location": receiver.url}
     emit(alice)
@@ -163,8 +170,8 @@ def test_a_day_of_failures_gives_up_and_disables_with_a_record(alice, endpoint, 
     assert record.details["reason"] == made.disabled_reason
 
 
-def test_operators_see_what_attempts_came_to_for_good(alice, endpoint, receiver):
-    """Prometheus takes a counter that falls for one that began anew, and would count all of it again."""
+def test_the_metric_of_attempts_never_falls(alice, endpoint, receiver):
+    """Prometheus takes a counter that falls for a reset one, and would count all attempts again."""
 
     def totals():
         [attempts] = [family for family in DatabaseState().collect() if family.name == "easel_webhook_attempts"]
@@ -181,7 +188,7 @@ def test_operators_see_what_attempts_came_to_for_good(alice, endpoint, receiver)
     assert came == {"delivered": 1, "retried": 1, "given_up": 2}  # what was retried came with the last
 
 
-def test_gone_disables_at_once(alice, endpoint, receiver):
+def test_an_answer_410_disables_the_webhook_at_once(alice, endpoint, receiver):
     made = endpoint(alice)
     receiver.status = 410
     emit(alice)
@@ -190,7 +197,7 @@ def test_gone_disables_at_once(alice, endpoint, receiver):
     assert (states(alice), made.disabled_reason) == (["failed"], "it answered 410 Gone")
 
 
-def test_what_was_on_its_way_when_it_was_disabled_is_sent_when_it_is_enabled(alice, endpoint, receiver):
+def test_deliveries_pending_when_a_webhook_is_disabled_are_sent_when_it_is_enabled(alice, endpoint, receiver):
     made = endpoint(alice)
     emit(alice)
     made = endpoint_change(made, changes={"enabled": False}, now=NOW)
@@ -212,22 +219,22 @@ def test_a_delivery_whose_deliverer_died_is_sent_again(alice, endpoint, receiver
     assert (len(receiver.seen), states(alice)) == (2, ["delivered"])
 
 
-def test_an_answer_that_comes_after_another_took_over_changes_nothing(alice, endpoint, receiver):
+def test_a_result_that_arrives_after_another_deliverer_took_over_changes_nothing(alice, endpoint, receiver):
     endpoint(alice)
     emit(alice)
     [claim] = claims_of(alice, NOW)
     deliver(alice, NOW + LEASE)
     receiver.status = 410
-    delivery_record(claim, sent(claim), now=NOW + LEASE, draw=random.Random(1))
+    delivery_record(claim, sent(claim), now=NOW + LEASE, rng=random.Random(1))
     assert states(alice) == ["delivered"]
     assert WebhookAttempt.objects.filter(delivery__endpoint__tenant=alice.tenant).count() == 2
 
 
-def test_a_slow_receiver_has_a_few_requests_in_hand_and_the_others_wait(alice, bob, endpoint):
+def test_an_endpoint_has_a_few_leases_and_its_other_deliveries_wait(alice, bob, endpoint):
     endpoint(alice)
-    for _ in range(3 * OF_ENDPOINT_MAX):
+    for _ in range(3 * ENDPOINT_LEASES_MAX):
         emit(alice)
-    assert len(claims_of(alice, NOW)) == OF_ENDPOINT_MAX
+    assert len(claims_of(alice, NOW)) == ENDPOINT_LEASES_MAX
     endpoint(bob)
     emit(bob)
     assert len(claims_of(bob, NOW)) == 1
@@ -235,14 +242,14 @@ def test_a_slow_receiver_has_a_few_requests_in_hand_and_the_others_wait(alice, b
 
 
 def test_a_tenant_with_many_webhooks_does_not_fill_the_deliverer(alice, endpoint):
-    for _ in range(OF_TENANT_MAX // OF_ENDPOINT_MAX + 2):
+    for _ in range(TENANT_LEASES_MAX // ENDPOINT_LEASES_MAX + 2):
         endpoint(alice)
-    for _ in range(OF_ENDPOINT_MAX):
+    for _ in range(ENDPOINT_LEASES_MAX):
         emit(alice)
-    assert len(claims_of(alice, NOW)) == OF_TENANT_MAX
+    assert len(claims_of(alice, NOW)) == TENANT_LEASES_MAX
 
 
-def test_an_answer_from_before_a_replay_changes_nothing(alice, endpoint, receiver):
+def test_a_result_from_before_a_replay_changes_nothing(alice, endpoint, receiver):
     endpoint(alice)
     receiver.status = 410
     emit(alice)
@@ -250,11 +257,11 @@ def test_an_answer_from_before_a_replay_changes_nothing(alice, endpoint, receive
     delivery_replay(WebhookDelivery.objects.get(endpoint__tenant=alice.tenant), now=NOW + DAY)
     [again] = claims_of(alice, NOW + DAY)
     assert again.attempt == claim.attempt
-    delivery_record(claim, sent(claim), now=NOW + DAY, draw=random.Random(1))
+    delivery_record(claim, sent(claim), now=NOW + DAY, rng=random.Random(1))
     assert states(alice) == ["pending"]
 
 
-def test_a_url_that_nobody_foresaw_stops_nobody_elses_deliveries(alice, bob, endpoint, receiver):
+def test_an_endpoint_with_an_unusable_url_does_not_stop_others_deliveries(alice, bob, endpoint, receiver):
     strange = endpoint(alice)
     WebhookEndpoint.objects.filter(pk=strange.pk).update(url="https://" + "a" * 64 + ".example/")
     endpoint(bob)
@@ -271,7 +278,7 @@ def test_a_url_that_nobody_foresaw_stops_nobody_elses_deliveries(alice, bob, end
     assert (states(alice), states(bob)) == (["pending"], ["delivered"])
 
 
-def test_a_success_whose_answer_goes_on_and_on_is_a_success(alice, endpoint, receiver, monkeypatch):
+def test_a_success_with_an_endless_body_is_a_success(alice, endpoint, receiver, monkeypatch):
     monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.5)
     receiver.trickle = threading.Event()
     endpoint(alice)
@@ -280,20 +287,20 @@ def test_a_success_whose_answer_goes_on_and_on_is_a_success(alice, endpoint, rec
     assert (answer.outcome, states(alice)) == ("delivered", ["delivered"])
 
 
-def test_one_that_is_switched_off_meanwhile_stays_off_for_that_reason(alice, endpoint, receiver):
+def test_a_webhook_that_is_disabled_meanwhile_keeps_its_reason(alice, endpoint, receiver):
     made = endpoint(alice)
     receiver.status = 410
     emit(alice)
     [claim] = claims_of(alice, NOW)
     endpoint_change(made, changes={"enabled": False}, now=NOW)
-    delivery_record(claim, sent(claim), now=NOW, draw=random.Random(1))
+    delivery_record(claim, sent(claim), now=NOW, rng=random.Random(1))
     made.refresh_from_db()
     assert made.disabled_reason == "switched off"
 
 
-def test_of_deliverers_at_once_each_takes_what_the_others_do_not(alice, endpoint):
+def test_deliverers_at_once_claim_different_deliveries(alice, endpoint):
     endpoint(alice)
-    for _ in range(OF_ENDPOINT_MAX + 1):
+    for _ in range(ENDPOINT_LEASES_MAX + 1):
         emit(alice)
     start = threading.Barrier(4)
 
@@ -306,26 +313,26 @@ def test_of_deliverers_at_once_each_takes_what_the_others_do_not(alice, endpoint
 
     with ThreadPoolExecutor(4) as threads:
         taken = [claim.delivery_id for claims in threads.map(take, range(4)) for claim in claims]
-    assert len(taken) == len(set(taken)) == OF_ENDPOINT_MAX
+    assert len(taken) == len(set(taken)) == ENDPOINT_LEASES_MAX
 
 
-@pytest.mark.parametrize(("body", "kept"), [(b"x" * 10_000_000, "x" * 500), (b"\xff\x00ok", "�ok")])
-def test_of_an_answer_its_beginning_is_kept(alice, endpoint, receiver, body, kept):
+@pytest.mark.parametrize(("body", "recorded"), [(b"x" * 10_000_000, "x" * 500), (b"\xff\x00ok", "�ok")])
+def test_the_beginning_of_an_answer_is_recorded(alice, endpoint, receiver, body, recorded):
     endpoint(alice)
     receiver.body = body
     emit(alice)
     [answer] = deliver(alice, NOW)
-    assert answer.response == kept
+    assert answer.response == recorded
 
 
-def test_a_name_without_an_address_is_a_failure_like_another(alice, endpoint):
+def test_a_host_name_without_an_address_is_a_failure(alice, endpoint):
     endpoint(alice, url="http://no-such-host.invalid/hook")
     emit(alice)
     [answer] = deliver(alice, NOW)
     assert answer.outcome == "no-such-host.invalid has no address"
 
 
-def test_a_message_is_sent_again_on_demand_under_its_id(alice, endpoint, receiver):
+def test_a_replayed_message_has_the_same_id(alice, endpoint, receiver):
     endpoint(alice)
     emit(alice)
     deliver(alice, NOW)
@@ -335,13 +342,13 @@ def test_a_message_is_sent_again_on_demand_under_its_id(alice, endpoint, receive
     assert len(receiver.seen) == 2
 
 
-def test_nothing_is_sent_to_one_that_is_disabled(alice, endpoint):
+def test_a_disabled_webhook_can_not_be_tested(alice, endpoint):
     made = endpoint_change(endpoint(alice), changes={"enabled": False}, now=NOW)
     with pytest.raises(WebhookDisabled):
         webhook_test(made, now=NOW)
 
 
-def test_a_secret_sealed_under_another_key_disables_and_leaves_others_alone(alice, endpoint):
+def test_a_secret_encrypted_with_another_key_disables_its_webhook_only(alice, endpoint):
     made = endpoint(alice)
     WebhookEndpoint.objects.filter(pk=made.pk).update(secret=b"other")
     emit(alice)
@@ -350,7 +357,7 @@ def test_a_secret_sealed_under_another_key_disables_and_leaves_others_alone(alic
     assert "rotate it" in made.disabled_reason
 
 
-def test_old_messages_are_forgotten_but_those_on_their_way(alice, endpoint, receiver):
+def test_old_messages_are_deleted_unless_pending(alice, endpoint, receiver):
     endpoint(alice)
     emit(alice)
     deliver(alice, NOW)
@@ -359,7 +366,7 @@ def test_old_messages_are_forgotten_but_those_on_their_way(alice, endpoint, rece
     assert list(WebhookMessage.objects.filter(tenant=alice.tenant)) == [waiting]
 
 
-def test_the_deliverer_wakes_for_a_message_and_ends_when_told(alice, endpoint, receiver):
+def test_the_deliverer_wakes_for_a_message_and_ends_on_a_stop(alice, endpoint, receiver):
     endpoint(alice)
     stop = threading.Event()
     running = threading.Thread(target=deliverer.run, args=(stop,))

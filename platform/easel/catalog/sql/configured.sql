@@ -1,3 +1,3 @@
--- Changes of these tables raise the configuration's revision.
+-- A change of these tables increments the configuration's revision, which invalidates caches (core/revision.py).
 
 CALL core_configured('catalog_pool', 'catalog_model', 'catalog_modelversion');

@@ -1,6 +1,6 @@
--- What was charged, by the day: sums of the days that are sealed (`billing.models.costs`), and the charges since then.
--- A union without grouping, and of the same types, so that conditions reach both sides (PostgreSQL pushes none down to a
--- column that is text on one side and varchar on the other); whoever reads it sums anyway.
+-- What was charged, by day: sums of sealed days (billing/usage/daily_costs.py) and single charges since then.
+-- A union without GROUP BY and with equal column types, so that PostgreSQL pushes conditions down to both sides: it
+-- doesn't if a column is text on one side and varchar on the other. Readers sum the rows anyway.
 CREATE VIEW reporting.costs AS
 WITH sealed AS MATERIALIZED (
          SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS until, timestamptz 'infinity' AS forever
@@ -20,12 +20,12 @@ WITH sealed AS MATERIALIZED (
                 coalesce(record.dimensions ->> 'api_key', ''), coalesce(record.dimensions ->> 'gpu_class', ''),
                 coalesce(record.dimensions ->> 'kind', ''), record.meter, charge.kind, charge.rate_id,
                 charge.contract_id, charge.discount, charge.statement_id, charge.currency,
-                CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END, charge.amount_micros,
+                CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END, charge.amount_micros,
                 coalesce(charge.list_micros, charge.amount_micros), 1
            FROM billing_charge charge
            JOIN billing_usagerecord record ON record.id = charge.usage_record_id
-          -- PostgreSQL takes a range of unknown ends for a small one, and what is above an unknown one for a third of
-          -- the table: it shall come by the index.
+          -- The upper bound is for the planner: it estimates a range with unknown bounds as small and uses the index,
+          -- but a lower bound alone as a third of the table.
           WHERE charge.created_at >= (SELECT until FROM sealed) AND charge.created_at < (SELECT forever FROM sealed)
      )
 SELECT cost.day                                                                  AS day,
@@ -59,47 +59,47 @@ SELECT cost.day                                                                 
        cost.discount                                                             AS discount,
        cost.statement_id                                                         AS credit_note_id
   FROM cost
-  -- Each has both: said so that a report that doesn't ask for one doesn't pay for it.
+  -- Every cost has both. A left join lets the planner drop the join if a report doesn't read its columns.
   LEFT JOIN tenants_tenant tenant ON tenant.id = cost.tenant_id
   LEFT JOIN tenants_project project ON project.id = cost.project_id;
 
 COMMENT ON VIEW reporting.costs IS
-    'What was charged, in sums of charges that are alike; sum what you read. All of it is what the ledger earned. It is
-     the quick one: reporting.charges has each charge.';
-COMMENT ON COLUMN reporting.costs.day IS 'The day (UTC) on which it was used, which reports and the API count by.';
+    'Charges, partly summed by equal attributes; sum the rows that you read. Their total is what the ledger earned.
+     Faster than reporting.charges, which has each charge.';
+COMMENT ON COLUMN reporting.costs.day IS 'The day (UTC) of use, by which reports and the API count.';
 COMMENT ON COLUMN reporting.costs.booked_at IS
-    'When it was charged, to the day; on the last and first day of a month to the quarter hour at least, so that it says
-     in which month of any time zone.';
-COMMENT ON COLUMN reporting.costs.tenant IS 'Slug of the tenant that pays.';
-COMMENT ON COLUMN reporting.costs.project IS 'Slug of the project that the cost belongs to.';
-COMMENT ON COLUMN reporting.costs.department IS 'The label department as it was at the time; empty without one.';
-COMMENT ON COLUMN reporting.costs.labels IS 'All labels of the project as they were at the time, as a JSON object.';
-COMMENT ON COLUMN reporting.costs.pool IS 'The pool that drew it; empty for storage, and before pools were kept.';
-COMMENT ON COLUMN reporting.costs.model IS 'The model that was called; empty for storage.';
-COMMENT ON COLUMN reporting.costs.model_version IS 'The version that served it, as model@number; empty for storage.';
-COMMENT ON COLUMN reporting.costs.adapter IS 'Names of the LoRA adapters, joined by +; empty without one.';
-COMMENT ON COLUMN reporting.costs.quality IS 'The quality that was asked for; empty for storage.';
-COMMENT ON COLUMN reporting.costs.tier IS 'The tier that drew it, fast or hd; empty for storage.';
+    'When it was charged, rounded to the day; on the last and first day of a month rounded to a quarter hour or less, so
+     that it determines the month in every time zone.';
+COMMENT ON COLUMN reporting.costs.tenant IS 'Slug of the tenant that is charged.';
+COMMENT ON COLUMN reporting.costs.project IS 'Slug of the project that bears the cost.';
+COMMENT ON COLUMN reporting.costs.department IS 'The project''s label department at the time of use; empty if it had none.';
+COMMENT ON COLUMN reporting.costs.labels IS 'The project''s labels at the time of use, as a JSON object.';
+COMMENT ON COLUMN reporting.costs.pool IS 'The pool that ran the job; empty for storage.';
+COMMENT ON COLUMN reporting.costs.model IS 'The model that the request named; empty for storage.';
+COMMENT ON COLUMN reporting.costs.model_version IS 'The version that served the job, as model@number; empty for storage.';
+COMMENT ON COLUMN reporting.costs.adapter IS 'Names of the LoRA adapters, joined by +; empty without adapters.';
+COMMENT ON COLUMN reporting.costs.quality IS 'The requested quality; empty for storage.';
+COMMENT ON COLUMN reporting.costs.tier IS 'The tier of the job, fast or hd; empty for storage.';
 COMMENT ON COLUMN reporting.costs.resolution IS 'Width x height in pixels, as 1024x1024; empty for storage.';
-COMMENT ON COLUMN reporting.costs.api_key IS 'The readable part of the key that asked; empty for storage.';
-COMMENT ON COLUMN reporting.costs.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
-COMMENT ON COLUMN reporting.costs.storage_kind IS 'Of storage, what was kept: output or adapter; else empty.';
+COMMENT ON COLUMN reporting.costs.api_key IS 'The public part of the API key; empty for storage.';
+COMMENT ON COLUMN reporting.costs.gpu_class IS 'The GPU class of GPU seconds; empty for other meters.';
+COMMENT ON COLUMN reporting.costs.storage_kind IS 'For storage, the kind of file: output or adapter; else empty.';
 COMMENT ON COLUMN reporting.costs.meter IS
-    'What was counted: gpu_second, pool_second, image_unit, request, cache_hit, storage_gb_second or egress_gb.';
-COMMENT ON COLUMN reporting.costs.kind IS 'usage, cap or correction, as in reporting.charges.';
-COMMENT ON COLUMN reporting.costs.quantity IS 'How much of the meter, in the meter''s unit; 0 for a cap.';
-COMMENT ON COLUMN reporting.costs.charges IS 'How many charges the row sums.';
-COMMENT ON COLUMN reporting.costs.amount_micros IS 'What was charged, in micro-units of the currency.';
+    'The meter: gpu_second, pool_second, image_unit, request, cache_hit or storage_gb_second.';
+COMMENT ON COLUMN reporting.costs.kind IS 'usage, waiver or correction, as in reporting.charges.';
+COMMENT ON COLUMN reporting.costs.quantity IS 'Quantity in the meter''s unit; 0 for a waiver.';
+COMMENT ON COLUMN reporting.costs.charges IS 'Number of charges in the sum.';
+COMMENT ON COLUMN reporting.costs.amount_micros IS 'Charged amount in micro-units of the currency.';
 COMMENT ON COLUMN reporting.costs.list_micros IS
-    'What the list''s prices alone would have asked, without contract and discount, in micro-units.';
-COMMENT ON COLUMN reporting.costs.currency IS 'ISO 4217.';
-COMMENT ON COLUMN reporting.costs.is_history IS 'True for a project whose label history says that its use was generated, to look at.';
+    'The amount at list prices, without contract and discount, in micro-units.';
+COMMENT ON COLUMN reporting.costs.currency IS 'Currency code of ISO 4217.';
+COMMENT ON COLUMN reporting.costs.is_history IS 'True for a project with the label history=generated: its use is made up, for demonstration.';
 COMMENT ON COLUMN reporting.costs.tenant_id IS 'The tenant''s id.';
 COMMENT ON COLUMN reporting.costs.project_id IS 'The project''s id.';
-COMMENT ON COLUMN reporting.costs.rate_id IS 'Which price: the rate of a price book.';
-COMMENT ON COLUMN reporting.costs.contract_id IS 'The contract it was charged by; null without one.';
-COMMENT ON COLUMN reporting.costs.discount IS 'The contract''s discount in it: 0.1 took a tenth off.';
-COMMENT ON COLUMN reporting.costs.credit_note_id IS 'The credit note that has it, for a correction of a final statement.';
+COMMENT ON COLUMN reporting.costs.rate_id IS 'The rate, a price in a price book.';
+COMMENT ON COLUMN reporting.costs.contract_id IS 'The contract that applied; null if there was none.';
+COMMENT ON COLUMN reporting.costs.discount IS 'The contract''s discount: 0.1 is ten percent.';
+COMMENT ON COLUMN reporting.costs.credit_note_id IS 'The credit note of a correction to a final statement; else null.';
 
 
 CREATE VIEW reporting.unpriced AS
@@ -122,20 +122,20 @@ SELECT (record.occurred_at AT TIME ZONE 'UTC')::date       AS day,
  WHERE NOT EXISTS (SELECT FROM billing_charge charge WHERE charge.usage_record_id = record.id);
 
 COMMENT ON VIEW reporting.unpriced IS
-    'One row per measured quantity that was not charged, since no price book in force had a price for its meter.';
+    'One row per measured quantity that was not charged because the price book had no price for its meter.';
 COMMENT ON COLUMN reporting.unpriced.day IS 'The day (UTC) of used_at.';
-COMMENT ON COLUMN reporting.unpriced.used_at IS 'When it was used: ask for a range of this, which has an index.';
+COMMENT ON COLUMN reporting.unpriced.used_at IS 'Time of use; filter by a range of it, which uses an index.';
 COMMENT ON COLUMN reporting.unpriced.tenant IS 'Slug of the tenant that used it.';
 COMMENT ON COLUMN reporting.unpriced.project IS 'Slug of the project that used it.';
-COMMENT ON COLUMN reporting.unpriced.department IS 'The label department as it was at the time; empty without one.';
-COMMENT ON COLUMN reporting.unpriced.labels IS 'All labels of the project as they were at the time, as a JSON object.';
+COMMENT ON COLUMN reporting.unpriced.department IS 'The project''s label department at the time of use; empty if it had none.';
+COMMENT ON COLUMN reporting.unpriced.labels IS 'The project''s labels at the time of use, as a JSON object.';
 COMMENT ON COLUMN reporting.unpriced.job_id IS 'The job; null for storage and pools.';
-COMMENT ON COLUMN reporting.unpriced.meter IS 'What was counted.';
-COMMENT ON COLUMN reporting.unpriced.quantity IS 'How much, in the meter''s unit; of a correction the difference.';
-COMMENT ON COLUMN reporting.unpriced.model IS 'The model that was called; empty for storage and pools.';
-COMMENT ON COLUMN reporting.unpriced.adapter IS 'Names of the LoRA adapters, joined by +; empty without one.';
-COMMENT ON COLUMN reporting.unpriced.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
-COMMENT ON COLUMN reporting.unpriced.tier IS 'The tier that drew it; empty for storage and pools.';
+COMMENT ON COLUMN reporting.unpriced.meter IS 'The meter, as in reporting.costs.';
+COMMENT ON COLUMN reporting.unpriced.quantity IS 'Quantity in the meter''s unit; for a correction the difference.';
+COMMENT ON COLUMN reporting.unpriced.model IS 'The model that the request named; empty for storage and pools.';
+COMMENT ON COLUMN reporting.unpriced.adapter IS 'Names of the LoRA adapters, joined by +; empty without adapters.';
+COMMENT ON COLUMN reporting.unpriced.gpu_class IS 'The GPU class of GPU seconds; empty for other meters.';
+COMMENT ON COLUMN reporting.unpriced.tier IS 'The tier of the job; empty for storage and pools.';
 
 
 CREATE VIEW reporting.usage_events AS
@@ -176,9 +176,9 @@ SELECT tenant.slug                                         AS tenant,
        ) cost;
 
 COMMENT ON VIEW reporting.usage_events IS
-    'One row per measured quantity, as a CloudEvent 1.0 for meters such as OpenMeter''s: quantities and costs are strings
-     of decimals, as they are exact.';
+    'One row per measured quantity, as a CloudEvent 1.0 for metering systems such as OpenMeter. Quantities and costs are
+     decimal strings, so that they stay exact.';
 COMMENT ON COLUMN reporting.usage_events.tenant IS 'Slug of the tenant, the event''s subject.';
-COMMENT ON COLUMN reporting.usage_events.used_at IS 'When it was used, the event''s time.';
+COMMENT ON COLUMN reporting.usage_events.used_at IS 'Time of use, the event''s time.';
 COMMENT ON COLUMN reporting.usage_events.event IS
-    'The event. Its source and id never change, so that one sent twice counts once; cost is null where nobody prices it.';
+    'The event. Its source and id never change, so a receiver can ignore a repeat. Its cost is null if it has no price.';

@@ -19,8 +19,8 @@ SELECT record.occurred_at                                  AS used_at,
        coalesce(record.dimensions ->> 'kind', '')          AS storage_kind,
        record.meter                                        AS meter,
        charge.kind                                         AS kind,
-       -- The quantity belongs to the charge of the usage or its correction, so that a sum counts it once.
-       CASE charge.kind WHEN 'cap' THEN 0 ELSE record.quantity END AS quantity,
+       -- A waiver has no quantity of its own, so that a sum counts each quantity once.
+       CASE charge.kind WHEN 'waiver' THEN 0 ELSE record.quantity END AS quantity,
        charge.amount_micros                                AS amount_micros,
        charge.currency::text                               AS currency,
        coalesce(project.labels ->> 'history', '') = 'generated' AS is_history
@@ -32,34 +32,34 @@ SELECT record.occurred_at                                  AS used_at,
   LEFT JOIN catalog_pool pool ON pool.id = job.pool_id;
 
 COMMENT ON VIEW reporting.charges IS
-    'One row per charge: what a measured quantity cost. Their sum is what the ledger earned.';
+    'One row per charge, the cost of a measured quantity. Their sum is what the ledger earned.';
 COMMENT ON COLUMN reporting.charges.used_at IS
-    'When it was used: the end of the job, or the last instant of the day that storage was kept.';
-COMMENT ON COLUMN reporting.charges.charged_at IS 'When the charge was written: of storage, the midnight after the day.';
-COMMENT ON COLUMN reporting.charges.day IS 'The day of used_at, which statements and the API count by.';
-COMMENT ON COLUMN reporting.charges.tenant IS 'Slug of the tenant that pays.';
-COMMENT ON COLUMN reporting.charges.project IS 'Slug of the project that the cost belongs to.';
-COMMENT ON COLUMN reporting.charges.department IS 'The label department as it was at the time; empty without one.';
-COMMENT ON COLUMN reporting.charges.labels IS 'All labels of the project as they were at the time, as a JSON object.';
-COMMENT ON COLUMN reporting.charges.job_id IS 'The job that was charged; null for storage.';
-COMMENT ON COLUMN reporting.charges.pool IS 'The pool that drew it; empty for storage.';
-COMMENT ON COLUMN reporting.charges.model IS 'The model that was called; empty for storage.';
-COMMENT ON COLUMN reporting.charges.model_version IS 'The version that served it, as model@number; empty for storage.';
-COMMENT ON COLUMN reporting.charges.adapter IS 'Names of the LoRA adapters, joined by +; empty without one.';
-COMMENT ON COLUMN reporting.charges.quality IS 'The quality that was asked for; empty for storage.';
-COMMENT ON COLUMN reporting.charges.tier IS 'The tier that drew it, fast or hd; empty for storage.';
+    'Time of use: the end of the job, or the last instant of a day of storage.';
+COMMENT ON COLUMN reporting.charges.charged_at IS 'When the charge was written; for storage, the midnight after the day.';
+COMMENT ON COLUMN reporting.charges.day IS 'The day of used_at, by which the API counts.';
+COMMENT ON COLUMN reporting.charges.tenant IS 'Slug of the tenant that is charged.';
+COMMENT ON COLUMN reporting.charges.project IS 'Slug of the project that bears the cost.';
+COMMENT ON COLUMN reporting.charges.department IS 'The project''s label department at the time of use; empty if it had none.';
+COMMENT ON COLUMN reporting.charges.labels IS 'The project''s labels at the time of use, as a JSON object.';
+COMMENT ON COLUMN reporting.charges.job_id IS 'The charged job; null for storage.';
+COMMENT ON COLUMN reporting.charges.pool IS 'The pool that ran the job; empty for storage.';
+COMMENT ON COLUMN reporting.charges.model IS 'The model that the request named; empty for storage.';
+COMMENT ON COLUMN reporting.charges.model_version IS 'The version that served the job, as model@number; empty for storage.';
+COMMENT ON COLUMN reporting.charges.adapter IS 'Names of the LoRA adapters, joined by +; empty without adapters.';
+COMMENT ON COLUMN reporting.charges.quality IS 'The requested quality; empty for storage.';
+COMMENT ON COLUMN reporting.charges.tier IS 'The tier of the job, fast or hd; empty for storage.';
 COMMENT ON COLUMN reporting.charges.resolution IS 'Width x height in pixels, as 1024x1024; empty for storage.';
-COMMENT ON COLUMN reporting.charges.api_key IS 'The readable part of the key that asked; empty for storage.';
-COMMENT ON COLUMN reporting.charges.gpu_class IS 'The class of GPU whose seconds these are; empty for other meters.';
-COMMENT ON COLUMN reporting.charges.storage_kind IS 'Of storage, what was kept: output or adapter; else empty.';
-COMMENT ON COLUMN reporting.charges.meter IS 'What was counted: gpu_second, image_unit, request or storage_gb_second.';
+COMMENT ON COLUMN reporting.charges.api_key IS 'The public part of the API key; empty for storage.';
+COMMENT ON COLUMN reporting.charges.gpu_class IS 'The GPU class of GPU seconds; empty for other meters.';
+COMMENT ON COLUMN reporting.charges.storage_kind IS 'For storage, the kind of file: output or adapter; else empty.';
+COMMENT ON COLUMN reporting.charges.meter IS 'The meter, as in reporting.costs.';
 COMMENT ON COLUMN reporting.charges.kind IS
-    'usage: quantity times price; cap: what was let off (below zero) since the job cost more than was quoted;
-     correction: the difference that a correction of the usage makes.';
-COMMENT ON COLUMN reporting.charges.quantity IS 'How much of the meter, in the meter''s unit; 0 for a cap.';
+    'usage: quantity times price; waiver: the waived part (negative) of a job that cost more than was quoted; correction: the
+     difference that a correction of the usage makes.';
+COMMENT ON COLUMN reporting.charges.quantity IS 'Quantity in the meter''s unit; 0 for a waiver.';
 COMMENT ON COLUMN reporting.charges.amount_micros IS 'The amount in micro-units of the currency.';
-COMMENT ON COLUMN reporting.charges.currency IS 'ISO 4217.';
-COMMENT ON COLUMN reporting.charges.is_history IS 'True for a project whose label history says that its use was generated, to look at.';
+COMMENT ON COLUMN reporting.charges.currency IS 'Currency code of ISO 4217.';
+COMMENT ON COLUMN reporting.charges.is_history IS 'True for a project with the label history=generated: its use is made up, for demonstration.';
 
 
 CREATE VIEW reporting.jobs AS
@@ -81,7 +81,7 @@ SELECT job.id                                        AS job_id,
        job.width || 'x' || job.height                AS resolution,
        job.n                                         AS n,
        job.steps                                     AS steps,
-       -- Each asked for by itself, so that a report that leaves it out doesn't pay for it.
+       -- Subqueries, not joins: a report that doesn't read a column doesn't compute it.
        (SELECT count(*) FROM jobs_attempt WHERE job_id = job.id) AS attempts,
        extract(epoch FROM (SELECT min(started_at) FROM jobs_attempt WHERE job_id = job.id) - job.created_at)
                                                      AS queue_seconds,
@@ -102,34 +102,34 @@ SELECT job.id                                        AS job_id,
   LEFT JOIN serving_arm arm ON arm.id = job.arm_id
   LEFT JOIN serving_experiment experiment ON experiment.id = arm.experiment_id;
 
-COMMENT ON VIEW reporting.jobs IS 'One row per job. What was asked for in words is not here: prompts stay with their tenant.';
+COMMENT ON VIEW reporting.jobs IS 'One row per job, without prompts: those are for the tenant only.';
 COMMENT ON COLUMN reporting.jobs.job_id IS 'The job''s id, as the API gives it.';
 COMMENT ON COLUMN reporting.jobs.created_at IS 'When it was admitted.';
-COMMENT ON COLUMN reporting.jobs.finished_at IS 'When it ended; null while it goes on.';
-COMMENT ON COLUMN reporting.jobs.tenant IS 'Slug of the tenant that asked.';
-COMMENT ON COLUMN reporting.jobs.project IS 'Slug of the project that its cost belongs to.';
-COMMENT ON COLUMN reporting.jobs.department IS 'The project''s label department as it is now; empty without one.';
-COMMENT ON COLUMN reporting.jobs.model IS 'The model that was called.';
-COMMENT ON COLUMN reporting.jobs.model_version IS 'The version that serves it, as model@number.';
-COMMENT ON COLUMN reporting.jobs.pool IS 'The pool of workers that it goes to.';
-COMMENT ON COLUMN reporting.jobs.experiment IS 'The A/B test that it is part of; empty for most.';
-COMMENT ON COLUMN reporting.jobs.arm IS 'The arm of that test; empty for most.';
+COMMENT ON COLUMN reporting.jobs.finished_at IS 'When it ended; null until then.';
+COMMENT ON COLUMN reporting.jobs.tenant IS 'Slug of the tenant.';
+COMMENT ON COLUMN reporting.jobs.project IS 'Slug of the project that bears its cost.';
+COMMENT ON COLUMN reporting.jobs.department IS 'The project''s current label department; empty if it has none.';
+COMMENT ON COLUMN reporting.jobs.model IS 'The model that the request named.';
+COMMENT ON COLUMN reporting.jobs.model_version IS 'The version that serves the job, as model@number.';
+COMMENT ON COLUMN reporting.jobs.pool IS 'The pool that runs the job.';
+COMMENT ON COLUMN reporting.jobs.experiment IS 'The experiment that the job is part of; empty if none.';
+COMMENT ON COLUMN reporting.jobs.arm IS 'The arm of the experiment; empty if none.';
 COMMENT ON COLUMN reporting.jobs.state IS 'queued, dispatched, running, succeeded, failed, canceled or expired.';
-COMMENT ON COLUMN reporting.jobs.error_code IS 'Why it failed; empty when it did not.';
-COMMENT ON COLUMN reporting.jobs.quality IS 'The quality that was asked for, in OpenAI''s words.';
-COMMENT ON COLUMN reporting.jobs.tier IS 'The tier that it goes to: fast or hd.';
+COMMENT ON COLUMN reporting.jobs.error_code IS 'The error''s code; empty unless the job failed.';
+COMMENT ON COLUMN reporting.jobs.quality IS 'The requested quality, by OpenAI''s names.';
+COMMENT ON COLUMN reporting.jobs.tier IS 'The tier of the job: fast or hd.';
 COMMENT ON COLUMN reporting.jobs.resolution IS 'Width x height of each image in pixels, as 1024x1024.';
-COMMENT ON COLUMN reporting.jobs.n IS 'How many images were asked for.';
-COMMENT ON COLUMN reporting.jobs.steps IS 'Denoising steps of each image.';
-COMMENT ON COLUMN reporting.jobs.attempts IS 'How often it was handed to a worker.';
-COMMENT ON COLUMN reporting.jobs.queue_seconds IS 'From its admission until a worker first began it; null before.';
-COMMENT ON COLUMN reporting.jobs.run_seconds IS 'From that beginning to its end, repeated attempts included; null before.';
-COMMENT ON COLUMN reporting.jobs.gpu_seconds IS 'GPU seconds of all its attempts; those of attempts that failed are not charged.';
-COMMENT ON COLUMN reporting.jobs.amount_micros IS 'What it was charged, in micro-units of the currency; 0 unless it succeeded, or was stopped under prices that charge for its steps.';
-COMMENT ON COLUMN reporting.jobs.currency IS 'ISO 4217.';
+COMMENT ON COLUMN reporting.jobs.n IS 'Number of requested images.';
+COMMENT ON COLUMN reporting.jobs.steps IS 'Denoising steps per image.';
+COMMENT ON COLUMN reporting.jobs.attempts IS 'Number of attempts.';
+COMMENT ON COLUMN reporting.jobs.queue_seconds IS 'Seconds from admission to the start of the first attempt; null until then.';
+COMMENT ON COLUMN reporting.jobs.run_seconds IS 'Seconds from that start to the end of the job, retries included; null until then.';
+COMMENT ON COLUMN reporting.jobs.gpu_seconds IS 'GPU seconds of all attempts; those of failed attempts are not charged.';
+COMMENT ON COLUMN reporting.jobs.amount_micros IS 'Charged amount in micro-units of the currency; 0 unless the job succeeded, or was canceled under prices that charge for its steps.';
+COMMENT ON COLUMN reporting.jobs.currency IS 'Currency code of ISO 4217.';
 
 
--- Jobs that ended, by the day: sums of the days that are sealed, and the jobs since then, as reporting.costs does it.
+-- Ended jobs by day: sums of sealed days and single jobs since then, as in reporting.costs.
 CREATE VIEW reporting.job_days AS
 WITH sealed AS MATERIALIZED (
          SELECT (max(day) + 1)::timestamp AT TIME ZONE 'UTC' AS until, timestamptz 'infinity' AS forever
@@ -146,7 +146,7 @@ WITH sealed AS MATERIALIZED (
            JOIN catalog_pool pool ON pool.id = job.pool_id
            JOIN catalog_modelversion version ON version.id = job.model_version_id
            JOIN catalog_model model ON model.id = version.model_id
-          -- As the index is: by version, then by the end.
+          -- Names every version, so that the index on (version, end) is used.
           WHERE job.model_version_id = ANY(ARRAY(SELECT id FROM catalog_modelversion))
             AND job.finished_at >= (SELECT until FROM sealed) AND job.finished_at < (SELECT forever FROM sealed)
      )
@@ -167,48 +167,49 @@ SELECT ended.day                                     AS day,
        tenant.currency::text                         AS currency
   FROM ended
   JOIN tenants_tenant tenant ON tenant.id = ended.tenant_id
-  -- Each has one: said so that a report that doesn't ask for the project doesn't pay for it.
+  -- Every job has one. A left join lets the planner drop the join if a report doesn't read its columns.
   LEFT JOIN tenants_project project ON project.id = ended.project_id;
 
 COMMENT ON VIEW reporting.job_days IS
-    'Jobs that ended, in sums of jobs that are alike; sum what you read. It is the quick one: reporting.jobs has each job,
-     and those that go on.';
+    'Ended jobs, partly summed by equal attributes; sum the rows that you read. Faster than reporting.jobs, which has each
+     job, also unfinished ones.';
 COMMENT ON COLUMN reporting.job_days.day IS
-    'The day (UTC) on which they ended, which is when they are charged: one that was admitted on the day before counts here.';
-COMMENT ON COLUMN reporting.job_days.tenant IS 'Slug of the tenant that asked.';
-COMMENT ON COLUMN reporting.job_days.project IS 'Slug of the project that their cost belongs to.';
-COMMENT ON COLUMN reporting.job_days.department IS 'The project''s label department as it is now; empty without one.';
-COMMENT ON COLUMN reporting.job_days.model IS 'The model that was called.';
-COMMENT ON COLUMN reporting.job_days.model_version IS 'The version that served them, as model@number.';
-COMMENT ON COLUMN reporting.job_days.pool IS 'The pool of workers that they went to.';
-COMMENT ON COLUMN reporting.job_days.state IS 'How they ended: succeeded, failed, canceled or expired.';
-COMMENT ON COLUMN reporting.job_days.quality IS 'The quality that was asked for, in OpenAI''s words.';
-COMMENT ON COLUMN reporting.job_days.tier IS 'The tier that they went to: fast or hd.';
+    'The day (UTC) on which the jobs ended, when they are charged; they may have been admitted on an earlier day.';
+COMMENT ON COLUMN reporting.job_days.tenant IS 'Slug of the tenant.';
+COMMENT ON COLUMN reporting.job_days.project IS 'Slug of the project that bears their cost.';
+COMMENT ON COLUMN reporting.job_days.department IS 'The project''s current label department; empty if it has none.';
+COMMENT ON COLUMN reporting.job_days.model IS 'The model that the requests named.';
+COMMENT ON COLUMN reporting.job_days.model_version IS 'The version that served the jobs, as model@number.';
+COMMENT ON COLUMN reporting.job_days.pool IS 'The pool that ran the jobs.';
+COMMENT ON COLUMN reporting.job_days.state IS 'Final state: succeeded, failed, canceled or expired.';
+COMMENT ON COLUMN reporting.job_days.quality IS 'The requested quality, by OpenAI''s names.';
+COMMENT ON COLUMN reporting.job_days.tier IS 'The tier of the jobs: fast or hd.';
 COMMENT ON COLUMN reporting.job_days.resolution IS 'Width x height of each image in pixels, as 1024x1024.';
 COMMENT ON COLUMN reporting.job_days.seconds IS
-    'From the admission of each to its end, as the nearest of ten steps in each power of ten (1, 1.259, 1.585 ...: 13 % at
-     most off), and 0 below a hundredth: percentiles are made of it.';
-COMMENT ON COLUMN reporting.job_days.jobs IS 'How many jobs the row sums.';
-COMMENT ON COLUMN reporting.job_days.images IS 'How many images they asked for together.';
-COMMENT ON COLUMN reporting.job_days.currency IS 'ISO 4217: the tenant''s.';
+    'Seconds from admission to end, rounded to one of ten steps per power of ten (1, 1.259, 1.585 ...; at most 13 % off),
+     and 0 below a hundredth. For percentiles.';
+COMMENT ON COLUMN reporting.job_days.jobs IS 'Number of jobs in the sum.';
+COMMENT ON COLUMN reporting.job_days.images IS 'Number of images that the jobs requested.';
+COMMENT ON COLUMN reporting.job_days.currency IS 'The tenant''s currency, as a code of ISO 4217.';
 
 
--- Exact without a look at every object on every day: bytes come and go by events, and what was there before a day
--- was there for the whole of it. A day's events count from their instant to the day's end, which today is now.
+-- Exact, without reading every object for every day: an object adds its bytes when it is stored and subtracts them when
+-- it is deleted. Bytes from before a day count for the whole day, changes of a day from their instant to the day's end
+-- (today: to now).
 CREATE VIEW reporting.storage AS
 WITH event AS (
-         SELECT project_id, kind, created_at AS at, size_bytes::numeric AS bytes, 1 AS objects
+         SELECT project_id, kind, created_at AS event_at, size_bytes::numeric AS bytes, 1 AS objects
            FROM billing_storedobject
          UNION ALL
          SELECT project_id, kind, deleted_at, -size_bytes::numeric, -1
            FROM billing_storedobject WHERE deleted_at IS NOT NULL
      ), dated AS (
-         SELECT *, (at AT TIME ZONE 'UTC')::date AS day FROM event WHERE at <= now()
+         SELECT *, (event_at AT TIME ZONE 'UTC')::date AS day FROM event WHERE event_at <= now()
      ), timed AS (
          SELECT *, least(((day + 1)::timestamp AT TIME ZONE 'UTC'), now()) AS day_end FROM dated
      ), change AS (
          SELECT project_id, kind, day, sum(bytes) AS bytes, sum(objects) AS objects,
-                sum(bytes * extract(epoch FROM day_end - at)) AS byte_seconds
+                sum(bytes * extract(epoch FROM day_end - event_at)) AS byte_seconds
            FROM timed GROUP BY project_id, kind, day
      ), calendar AS (
          SELECT project_id, kind,
@@ -240,19 +241,19 @@ SELECT daily.day                                     AS day,
   JOIN tenants_tenant tenant ON tenant.id = project.tenant_id;
 
 COMMENT ON VIEW reporting.storage IS
-    'What each project kept on each day, from its first object on. Days without a change have a row too.';
-COMMENT ON COLUMN reporting.storage.day IS 'The day; of today, what has passed of it.';
-COMMENT ON COLUMN reporting.storage.tenant IS 'Slug of the tenant that pays.';
-COMMENT ON COLUMN reporting.storage.project IS 'Slug of the project that keeps it.';
-COMMENT ON COLUMN reporting.storage.department IS 'The project''s label department as it is now; empty without one.';
-COMMENT ON COLUMN reporting.storage.kind IS 'What is kept: output (images) or adapter (LoRA weights).';
-COMMENT ON COLUMN reporting.storage.gb_days IS 'GB (1,000,000,000 bytes) times days kept, exact to the microsecond.';
-COMMENT ON COLUMN reporting.storage.bytes IS 'Bytes there at the end of the day; today, now.';
-COMMENT ON COLUMN reporting.storage.objects IS 'Files there at the end of the day; today, now.';
-COMMENT ON COLUMN reporting.storage.is_today IS 'True for the row whose bytes and objects are those of now.';
+    'Storage of each project on each day since its first object; days without a change have a row too.';
+COMMENT ON COLUMN reporting.storage.day IS 'The day (UTC); today counts up to now.';
+COMMENT ON COLUMN reporting.storage.tenant IS 'Slug of the tenant that is charged.';
+COMMENT ON COLUMN reporting.storage.project IS 'Slug of the project.';
+COMMENT ON COLUMN reporting.storage.department IS 'The project''s current label department; empty if it has none.';
+COMMENT ON COLUMN reporting.storage.kind IS 'Kind of file: output (images) or adapter (LoRA weights).';
+COMMENT ON COLUMN reporting.storage.gb_days IS 'GB (1,000,000,000 bytes) times days of storage, exact to the microsecond.';
+COMMENT ON COLUMN reporting.storage.bytes IS 'Bytes stored at the end of the day; today, now.';
+COMMENT ON COLUMN reporting.storage.objects IS 'Files stored at the end of the day; today, now.';
+COMMENT ON COLUMN reporting.storage.is_today IS 'True for today, whose bytes and objects are current.';
 
 
--- A union and not a join, so that a condition on the day reaches both sides.
+-- A union instead of a join, so that PostgreSQL pushes a condition on the day down to both sides.
 CREATE VIEW reporting.pool_days AS
 WITH side AS (
          SELECT worker.day, pool.slug AS pool, 1 AS workers,
@@ -294,28 +295,28 @@ SELECT total.day                         AS day,
   LEFT JOIN tenants_tenant tenant ON tenant.id = pool.tenant_id;
 
 COMMENT ON VIEW reporting.pool_days IS
-    'What each pool of GPUs did, cost and earned on each day: the price of GPU seconds against the cost of GPUs.';
-COMMENT ON COLUMN reporting.pool_days.day IS 'The day; of today, what has passed of it.';
+    'Use, cost and revenue of each pool on each day: what GPU seconds earned against what GPUs cost.';
+COMMENT ON COLUMN reporting.pool_days.day IS 'The day (UTC); today counts up to now.';
 COMMENT ON COLUMN reporting.pool_days.pool IS 'Slug of the pool.';
-COMMENT ON COLUMN reporting.pool_days.gpu_class IS 'The class of its GPUs.';
-COMMENT ON COLUMN reporting.pool_days.tenant IS 'The tenant that a dedicated pool belongs to; empty for a shared one.';
-COMMENT ON COLUMN reporting.pool_days.workers IS 'How many workers, by name, were up on the day.';
-COMMENT ON COLUMN reporting.pool_days.up_seconds IS 'Seconds that its workers were up, added up: what the provider asks for.';
-COMMENT ON COLUMN reporting.pool_days.busy_seconds IS 'Of those, seconds that the GPUs drew.';
-COMMENT ON COLUMN reporting.pool_days.attributed_seconds IS 'Busy seconds given to jobs; equals busy_seconds to 0.1 %.';
-COMMENT ON COLUMN reporting.pool_days.load_seconds IS 'Seconds of loading and warming up models.';
-COMMENT ON COLUMN reporting.pool_days.idle_seconds IS 'Seconds up with nothing to draw or load.';
+COMMENT ON COLUMN reporting.pool_days.gpu_class IS 'The pool''s GPU class.';
+COMMENT ON COLUMN reporting.pool_days.tenant IS 'Slug of a dedicated pool''s tenant; empty for other pools.';
+COMMENT ON COLUMN reporting.pool_days.workers IS 'Number of workers, by name, that were up on the day.';
+COMMENT ON COLUMN reporting.pool_days.up_seconds IS 'Sum of the seconds that its workers were up, for which the provider charges.';
+COMMENT ON COLUMN reporting.pool_days.busy_seconds IS 'Part of up_seconds in which the GPUs generated.';
+COMMENT ON COLUMN reporting.pool_days.attributed_seconds IS 'Busy seconds attributed to jobs; equals busy_seconds to 0.1 %.';
+COMMENT ON COLUMN reporting.pool_days.load_seconds IS 'Part of up_seconds in which workers loaded and warmed up models.';
+COMMENT ON COLUMN reporting.pool_days.idle_seconds IS 'The rest of up_seconds.';
 COMMENT ON COLUMN reporting.pool_days.billed_gpu_seconds IS
-    'GPU seconds that were charged, in any currency, on the day that their job ended.';
+    'Charged GPU seconds, in any currency, by the day on which their job ended.';
 COMMENT ON COLUMN reporting.pool_days.foreign_gpu_seconds IS
-    'Of those, what was charged in another currency than USD: its revenue is not in this row.';
+    'Part of billed_gpu_seconds charged in another currency than USD, whose revenue is not in this row.';
 COMMENT ON COLUMN reporting.pool_days.cost_micros IS
-    'up_seconds at what a GPU hour of the pool cost while they passed, in micro-USD.';
+    'Cost of up_seconds at the pool''s cost of a GPU hour at the time, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.revenue_micros IS
-    'What the GPU seconds were charged, less what was let off over the quote, in micro-USD.';
+    'Charged for GPU seconds, less the waived part above quotes, in micro-USD.';
 COMMENT ON COLUMN reporting.pool_days.job_revenue_micros IS
-    'What was charged for it in all: its jobs, and the time of a dedicated pool, in micro-USD.';
-COMMENT ON COLUMN reporting.pool_days.currency IS 'Always USD, in which pools are paid for.';
+    'Charged in total, for jobs and for the up time of a dedicated pool, in micro-USD.';
+COMMENT ON COLUMN reporting.pool_days.currency IS 'Always USD, the currency of pool costs.';
 
 
 CREATE VIEW reporting.balances AS
@@ -329,10 +330,10 @@ SELECT tenant.slug                     AS tenant,
   JOIN tenants_tenant tenant ON tenant.id = account.tenant_id
  GROUP BY tenant.slug, account.currency;
 
-COMMENT ON VIEW reporting.balances IS 'One row per tenant and currency: what it has, owes and was charged, as of now.';
+COMMENT ON VIEW reporting.balances IS 'Current balances, one row per tenant and currency.';
 COMMENT ON COLUMN reporting.balances.tenant IS 'Slug of the tenant.';
-COMMENT ON COLUMN reporting.balances.currency IS 'ISO 4217.';
-COMMENT ON COLUMN reporting.balances.credit_micros IS 'What it can still spend, in micro-units of the currency.';
-COMMENT ON COLUMN reporting.balances.held_micros IS 'Reserved for jobs that have not ended, in micro-units.';
-COMMENT ON COLUMN reporting.balances.owed_micros IS 'Charged beyond its credit and owed, in micro-units.';
-COMMENT ON COLUMN reporting.balances.charged_micros IS 'Charged since the beginning, in micro-units.';
+COMMENT ON COLUMN reporting.balances.currency IS 'Currency code of ISO 4217.';
+COMMENT ON COLUMN reporting.balances.credit_micros IS 'Available credit, in micro-units of the currency.';
+COMMENT ON COLUMN reporting.balances.held_micros IS 'Held for unfinished jobs, in micro-units.';
+COMMENT ON COLUMN reporting.balances.owed_micros IS 'Charged beyond the credit and owed, in micro-units.';
+COMMENT ON COLUMN reporting.balances.charged_micros IS 'Charged in total, in micro-units.';

@@ -1,6 +1,6 @@
--- What the pools cost the platform, to the projects that they drew for: chargeback and showback by any label.
--- A union with sums over each day's pool, and each part read once, so that a condition on the day reaches all of it.
--- Costs are summed before they get their names: those are compared and joined once for each project and day.
+-- Allocates the platform's cost of pools to the projects that used them, for chargeback and showback by any label.
+-- A union with window sums per day and pool, each part of which is read once, so that PostgreSQL pushes a condition on
+-- the day down to all parts. Costs are summed before the joins, so that names are joined once per project and day.
 CREATE VIEW reporting.cost_allocation AS
 WITH side AS (
          SELECT day, pool, tenant.slug::text AS tenant, project.slug::text AS project,
@@ -26,7 +26,8 @@ WITH side AS (
                 sum(cost) OVER whole                             AS pool_cost,
                 sum(gpu_seconds) OVER whole                      AS pool_gpu_seconds,
                 count(*) FILTER (WHERE gpu_seconds > 0) OVER whole AS users,
-                -- A job that began yesterday is of the day that it ended on: no day gives away more than it cost.
+                -- A job counts on the day it ended, so a day's GPU seconds can exceed its up time. The greatest of both
+                -- keeps the allocated cost within the day's cost.
                 coalesce(sum(cost) OVER whole
                          / nullif(greatest(sum(up_seconds) OVER whole, sum(gpu_seconds) OVER whole), 0), 0) AS second_cost
            FROM side WINDOW whole AS (PARTITION BY day, pool)
@@ -41,26 +42,26 @@ SELECT policy.name AS policy, day, pool, tenant, project, department, labels,
                   ELSE 0 END AS shared_micros,
        charged AS charged_micros
   FROM pool_day CROSS JOIN (VALUES ('proportional'), ('even'), ('none')) AS policy (name)
- -- The pool's own row has what nobody bears.
+ -- The pool's own row has the cost that no project bears.
  WHERE is_paid AND (NOT is_pool OR policy.name = 'none' OR users = 0);
 
 COMMENT ON VIEW reporting.cost_allocation IS
-    'What each pool cost the platform on each day, to the projects that it drew for, once by each policy: always ask for
-     one. By each, direct_micros and shared_micros sum to what the pools cost.';
+    'The platform''s cost of each pool and day, allocated to the projects that used the pool, once by each policy: always
+     filter by one policy. For each, direct_micros and shared_micros sum to the cost of the pools.';
 COMMENT ON COLUMN reporting.cost_allocation.policy IS
-    'Who bears the time that no charged job had (idle, loading, wasted attempts): proportional, by GPU seconds of the day;
-     even, the same for each project that the pool drew for on the day; none, nobody: a row without a project.';
+    'Allocation of time without a charged job (idle, loading, failed attempts): proportional, by GPU seconds of the day;
+     even, in equal parts to the projects that used the pool on the day; none, to a row without a project.';
 COMMENT ON COLUMN reporting.cost_allocation.day IS 'The day (UTC).';
 COMMENT ON COLUMN reporting.cost_allocation.pool IS 'Slug of the pool.';
 COMMENT ON COLUMN reporting.cost_allocation.tenant IS
-    'Slug of the tenant; of what nobody bears, that of the pool''s owner, or empty for a shared pool.';
-COMMENT ON COLUMN reporting.cost_allocation.project IS 'Slug of the project; empty for what nobody bears.';
-COMMENT ON COLUMN reporting.cost_allocation.department IS 'The label department as it was at the time; empty without one.';
-COMMENT ON COLUMN reporting.cost_allocation.labels IS 'All labels of the project as they were at the time, as a JSON object.';
-COMMENT ON COLUMN reporting.cost_allocation.gpu_seconds IS 'GPU seconds that the project was charged.';
+    'Slug of the tenant. In a row without a project: of the dedicated pool''s tenant, or empty.';
+COMMENT ON COLUMN reporting.cost_allocation.project IS 'Slug of the project; empty for cost that no project bears.';
+COMMENT ON COLUMN reporting.cost_allocation.department IS 'The project''s label department at the time of use; empty if it had none.';
+COMMENT ON COLUMN reporting.cost_allocation.labels IS 'The project''s labels at the time of use, as a JSON object.';
+COMMENT ON COLUMN reporting.cost_allocation.gpu_seconds IS 'Charged GPU seconds of the project.';
 COMMENT ON COLUMN reporting.cost_allocation.direct_micros IS
-    'Their part of what the pool cost, by its cost of a second up, in micro-USD.';
+    'Cost of gpu_seconds at the pool''s cost of a second of up time, in micro-USD.';
 COMMENT ON COLUMN reporting.cost_allocation.shared_micros IS
-    'The project''s part, by the policy, of what the rest of the day''s time cost, in micro-USD.';
+    'The project''s part, by the policy, of the cost of the rest of the day, in micro-USD.';
 COMMENT ON COLUMN reporting.cost_allocation.charged_micros IS
-    'What the project was charged for the pool''s work, in micro-USD: less the two others, the margin.';
+    'Charged to the project for the pool''s work, in micro-USD; less direct_micros and shared_micros, it is the margin.';

@@ -1,4 +1,4 @@
--- A role belongs to the whole server: another database of it may have made this one, even at the same moment.
+-- A role belongs to the whole server: another database may have created it, even at this moment.
 DO $$ BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'easel_reporting') THEN
         CREATE ROLE easel_reporting NOLOGIN;
@@ -6,8 +6,8 @@ DO $$ BEGIN
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN NULL;
     WHEN insufficient_privilege THEN
-        RAISE WARNING 'nobody can read the schema reporting yet: have one who may make roles CREATE ROLE easel_reporting NOLOGIN,'
-            ' then run easel migrate again';
+        RAISE WARNING 'nobody can read the schema reporting yet: as a user with CREATEROLE, run CREATE ROLE easel_reporting NOLOGIN,'
+            ' then easel migrate again';
 END $$;
 DO $$ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'easel_reporting') THEN

@@ -1,4 +1,4 @@
--- The weights of a model's routes, and of an experiment's arms, sum to 100 when a transaction commits.
+-- Checks at commit that the weights of a model's routes, and of an experiment's arms, sum to 100.
 
 CREATE OR REPLACE FUNCTION serving_check_weights() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
@@ -8,7 +8,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT sum(weight) FROM %I WHERE %I::text = $1', TG_TABLE_NAME, owner) INTO total USING owner_id;
     IF total <> 100 THEN
-        RAISE EXCEPTION 'the weights of %.% = % sum to % and not to 100', TG_TABLE_NAME, owner, owner_id, total
+        RAISE EXCEPTION 'the weights of %.% = % sum to %; they must sum to 100', TG_TABLE_NAME, owner, owner_id, total
             USING ERRCODE = 'check_violation';
     END IF;
     RETURN NULL;

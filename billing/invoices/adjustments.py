@@ -1,0 +1,128 @@
+"""Adjustments and write-offs: amounts without usage, each with a reason and an author."""
+
+import uuid
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from billing.invoices.models import Statement
+from billing.ledger.accounts import balance_lock
+from billing.ledger.models import Adjustment, Transaction
+from billing.ledger.postings import balance_adjust, debt_write_off
+from billing.money import AMOUNT_MICROS_MAX, format_micros
+from billing.usage.models import Charge
+from core.errors import DomainError
+from tenants.models import Project, Tenant
+
+_REASON_CHARS_MAX = 200
+
+
+class AdjustmentInvalid(DomainError):
+    """An adjustment needs a reason and an amount that isn't zero."""
+
+    code = "adjustment_invalid"
+
+
+class ChargeNotFound(DomainError):
+    """The tenant has no such charge."""
+
+    code, http_status = "charge_not_found", 404
+
+
+class NothingOwed(DomainError):
+    """The tenant owes nothing."""
+
+    code, http_status = "nothing_owed", 409
+
+
+@transaction.atomic
+def adjustment_make(
+    *,
+    tenant: Tenant,
+    amount_micros: int,
+    reason: str,
+    author: str,
+    reference: UUID,
+    now: datetime,
+    project: Project | None = None,
+    charge: Charge | None = None,
+) -> Adjustment | None:
+    """Charge a tenant an amount, or pay it if it is below zero; `charge` is the disputed one, if any.
+
+    None if this was done before. Raises `AdjustmentInvalid`.
+    """
+    if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
+        highest = format_micros(AMOUNT_MICROS_MAX, tenant.currency)
+        raise AdjustmentInvalid(f"an amount must not be zero, nor more than {highest}", param="amount")
+    if charge is not None:
+        project = charge.usage_record.project
+    reason = _checked_reason(reason)
+    posted = balance_adjust(
+        tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, description=reason, project=project
+    )
+    if posted is None:
+        return None
+    kind = Adjustment.Kind.DEBIT if amount_micros > 0 else Adjustment.Kind.CREDIT
+    return adjustment_record(
+        posted, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
+    )
+
+
+@transaction.atomic
+def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now: datetime) -> Adjustment | None:
+    """Write off all that a tenant owes. None if done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
+    reason = _checked_reason(reason)
+    owed = balance_lock(tenant).owed
+    posted = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
+    if posted is None:
+        if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF).exists():
+            return None
+        raise NothingOwed(f"{tenant} owes nothing")
+    return adjustment_record(
+        posted, kind=Adjustment.Kind.WRITE_OFF, amount_micros=-owed, reason=reason, author=author, project=None
+    )
+
+
+def adjustment_record(
+    posted: Transaction,
+    *,
+    kind: Adjustment.Kind,
+    amount_micros: int,
+    reason: str,
+    author: str,
+    project: Project | None,
+    charge: Charge | None = None,
+    statement: Statement | None = None,
+) -> Adjustment:
+    """Record author and reason of a ledger transaction."""
+    return Adjustment.objects.create(
+        id=uuid.uuid4(),
+        tenant=posted.tenant,
+        project=project,
+        transaction=posted,
+        kind=kind,
+        amount_micros=amount_micros,
+        currency=posted.currency,
+        reason=reason,
+        author=author[:200],
+        charge=charge,
+        statement=statement,
+        created_at=posted.created_at,
+    )
+
+
+def charge_get(*, tenant: Tenant, charge_id: UUID) -> Charge:
+    """Return one of a tenant's charges. Raises `ChargeNotFound`."""
+    found = Charge.objects.select_related("usage_record__project").filter(pk=charge_id, usage_record__tenant=tenant)
+    if (charge := found.first()) is None:
+        raise ChargeNotFound
+    return charge
+
+
+def _checked_reason(reason: str) -> str:
+    """Return the reason without outer spaces. Raises `AdjustmentInvalid`."""
+    reason = reason.strip()
+    if not reason or len(reason) > _REASON_CHARS_MAX:
+        raise AdjustmentInvalid(f"a reason must have 1 to {_REASON_CHARS_MAX} characters", param="reason")
+    return reason

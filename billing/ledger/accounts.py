@@ -1,0 +1,121 @@
+"""A tenant's ledger accounts: their balances, the lock that makes its movements take turns, and its credit limit."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet, Sum
+
+from billing.ledger.models import LedgerAccount
+from billing.money import AMOUNT_MICROS_MAX, format_micros
+from core.errors import DomainError
+from tenants.models import Tenant
+
+Kind = LedgerAccount.Kind
+# An account of a tenant: its kind and, for revenue, the meter.
+Side = tuple[LedgerAccount.Kind, str]
+_LOCKED = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
+
+
+class CreditLimitBelowDebt(DomainError):
+    """The tenant has already used more than this limit."""
+
+    code, http_status = "credit_limit_below_debt", 409
+
+
+class Balance(NamedTuple):
+    """A tenant's balances in micro-units, and its credit limit."""
+
+    credit: int
+    held: int
+    receivable: int
+    limit: int
+
+    @property
+    def owed(self) -> int:
+        """Debt beyond the credit limit plus the part of the limit that is used. Held credit is not owed yet."""
+        return -self.receivable + max(0, -self.credit - self.held)
+
+    @property
+    def available(self) -> int:
+        return self.credit + self.limit
+
+
+def balance_of(tenant: Tenant) -> Balance:
+    """Return a tenant's balance."""
+    return _balance(_locked_kinds(tenant, LedgerAccount.objects.all()))
+
+
+def balance_lock(tenant: Tenant) -> Balance:
+    """Return a tenant's balance, and let nobody else change it until the transaction ends."""
+    found = _locked_kinds(tenant, LedgerAccount.objects.select_for_update())
+    if missing := [(kind, "") for kind in _LOCKED if kind not in found]:
+        # Create missing accounts before locking: a row that is added while we wait for the others would be neither
+        # seen nor locked.
+        _create(tenant, missing)
+        found = _locked_kinds(tenant, LedgerAccount.objects.select_for_update())
+    return _balance(found)
+
+
+def balances_by_kind(tenant: Tenant) -> dict[str, int]:
+    """Return micro-units in the tenant's currency by account kind."""
+    rows = LedgerAccount.objects.filter(tenant=tenant, currency=tenant.currency).order_by()
+    sums = dict(rows.values_list("kind").annotate(Sum("balance_micros")))
+    return {**dict.fromkeys(Kind.values, 0), **sums}
+
+
+def accounts_open(tenant: Tenant, sides: list[Side]) -> dict[Side, LedgerAccount]:
+    """Return these accounts of a tenant; create those that are missing."""
+    rows = LedgerAccount.objects.filter(tenant=tenant, currency=tenant.currency, kind__in={kind for kind, _ in sides})
+    found: dict[Side, LedgerAccount] = {(Kind(row.kind), row.meter): row for row in rows}
+    if missing := [side for side in sides if side not in found]:
+        # Lock the balance first: a transaction that waits for a row that we add may hold the balance already, and
+        # waiting for it afterwards would be a deadlock.
+        balance_lock(tenant)
+        _create(tenant, missing)
+        return accounts_open(tenant, sides)
+    return found
+
+
+@transaction.atomic
+def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
+    """Set how far a tenant's credit may go below zero; 0 is prepaid. Raises `CreditLimitBelowDebt`, `ValueError`."""
+    if not 0 <= limit_micros <= AMOUNT_MICROS_MAX:
+        raise ValueError(f"a credit limit must be between 0 and {AMOUNT_MICROS_MAX} micros")
+    account = accounts_open(tenant, [(Kind.CREDIT, "")])[Kind.CREDIT, ""]
+    try:
+        with transaction.atomic():
+            LedgerAccount.objects.filter(pk=account.pk).update(credit_limit_micros=limit_micros)
+    except IntegrityError as error:
+        used = format_micros(-balance_of(tenant).credit, tenant.currency)
+        raise CreditLimitBelowDebt(f"{tenant} has already used {used}: the limit can't be below that") from error
+
+
+def budgeted_set(*, tenant: Tenant, budgeted: bool) -> None:
+    """Set whether a tenant's holds count towards budgets, and lock its balance until the transaction ends."""
+    account = accounts_open(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])[Kind.CREDIT, ""]
+    balance_lock(tenant)
+    LedgerAccount.objects.filter(pk=account.pk).update(budgeted=budgeted)
+
+
+def _locked_kinds(tenant: Tenant, accounts: "QuerySet[LedgerAccount]") -> dict[str, LedgerAccount]:
+    rows = accounts.filter(tenant=tenant, kind__in=_LOCKED, currency=tenant.currency)
+    # The order in which entries lock accounts: any other order could deadlock.
+    return {row.kind: row for row in rows.order_by("kind")}
+
+
+def _balance(found: Mapping[str, LedgerAccount]) -> Balance:
+    credit, held, receivable = (found.get(kind, LedgerAccount()) for kind in _LOCKED)
+    return Balance(
+        credit=credit.balance_micros,
+        held=held.balance_micros,
+        receivable=receivable.balance_micros,
+        limit=credit.credit_limit_micros,
+    )
+
+
+def _create(tenant: Tenant, sides: Iterable[Side]) -> None:
+    LedgerAccount.objects.bulk_create(
+        (LedgerAccount(tenant=tenant, kind=kind, meter=meter, currency=tenant.currency) for kind, meter in sides),
+        ignore_conflicts=True,
+    )

@@ -1,0 +1,193 @@
+"""Decides what a request would do: its model version, pool, images, price, and whether cached images answer it.
+
+Planning reads and never writes. Nearly all of its reads are cached by the revision of the configuration
+(`core/revision.py`), so a plan usually takes no round trip; `job_admit` validates the revision.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from billing.models import Meter
+from billing.pricing.rating import Prices, Quantity
+from core.image_units import image_units
+from easel.catalog.adapters import adapters_resolve
+from easel.catalog.models import AdapterVersion, ModelVersion, Pool, PoolTier
+from easel.jobs.errors import ProjectNotFound
+from easel.jobs.models import Job
+from easel.jobs.policy import prompt_check, prompt_clean
+from easel.jobs.result_cache import result_find, result_key
+from easel.jobs.spec import (
+    ImageSpec,
+    Limits,
+    RequestedAdapter,
+    Spec,
+    prompt_validate,
+    size_parse,
+    steps_choose,
+    ttl_seconds_choose,
+)
+from easel.serving import routing
+from easel.serving.experiments import arm_for
+from easel.serving.models import Arm
+from easel.serving.tiers import Quality, tier_of
+from tenants.models import ApiKey, Project, Quota, Tenant
+from tenants.quotas import quotas_of
+
+_REQUEST = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
+CACHE_HIT = (_REQUEST, Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A request that passed its checks, with everything that its job will be written from."""
+
+    spec: Spec
+    api_key: ApiKey
+    quotas: list[Quota]
+    queued_jobs_max: int
+    project: Project
+    version: ModelVersion
+    arm: Arm | None
+    pool: Pool
+    tier: PoolTier
+    adapters: list[AdapterVersion]
+    image_spec: ImageSpec
+    ttl_seconds: int
+    prices: Prices
+    result_key: str  # empty if the images are not looked up in the result cache
+    cached_from: Job | None  # the job whose images answer this request
+    generation_max: list[Quantity]  # upper bound of what generating the images is charged for
+
+    @property
+    def quantities_max(self) -> list[Quantity]:
+        """The upper bound of what the job is charged for."""
+        if self.cached_from is None:
+            return self.generation_max
+        return _with_rate_keys(CACHE_HIT, self.version, self.tier)
+
+    def job(self, *, job_id: UUID, request_id: str, now: datetime) -> Job:
+        """Return the job that the plan describes, not yet written."""
+        return Job(
+            id=job_id,
+            tenant=self.api_key.tenant,
+            project=self.project,
+            api_key=self.api_key,
+            model_version=self.version,
+            pool=self.pool,
+            arm=self.arm,
+            quality=self.spec.quality,
+            tier=self.tier,
+            **asdict(self.image_spec),
+            result_key=self.result_key,
+            cached_from=self.cached_from,
+            partial_images=self.spec.partial_images,
+            priority=self.spec.priority,
+            user=self.spec.user,
+            metadata=self.spec.metadata,
+            request_id=request_id,
+            created_at=now,
+            expires_at=now + timedelta(seconds=self.ttl_seconds),
+        )
+
+
+def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: datetime) -> Plan:
+    """Check a request and return its plan. Raise a `DomainError` that names the field at fault."""
+    tenant = api_key.tenant
+    spec = replace(spec, prompt=prompt_clean(spec.prompt))
+    prompt_validate(spec.prompt, chars_max=limits.prompt_chars_max)
+    prompt_check(spec.prompt, tenant=tenant)
+    quotas = quotas_of(api_key)
+    ttl_seconds = ttl_seconds_choose(spec, limits)
+    version, arm, spec = _assign(tenant, spec, job_id)
+    width, height = size_parse(spec.size, version=version, quotas=quotas)
+    steps = steps_choose(spec, version=version, quotas=quotas)
+    adapters = adapters_resolve(tenant=tenant, names=[asked.name for asked in spec.adapters], version=version)
+    project = _project(api_key, spec.project)
+    tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
+    pool = routing.pool_for(version, tenant=tenant, tier=tier)
+    tier = PoolTier(pool.tier or tier)
+    image_spec = ImageSpec(
+        prompt=spec.prompt,
+        width=width,
+        height=height,
+        steps=steps,
+        # The job's id is random already: taking the seed from its bits saves a system call.
+        seed=job_id.int % 2**31 if spec.seed is None else spec.seed,
+        n=spec.n,
+        output_format=spec.output_format,
+        output_compression=spec.output_compression,
+    )
+    key = ""
+    # A request of an experiment is always generated: the experiment compares what its arms generate.
+    if spec.seed is not None and spec.cache and arm is None:
+        scales = [(adapter, asked.scale) for adapter, asked in zip(adapters, spec.adapters, strict=True)]
+        key = result_key(image_spec, version=version, adapters=scales)
+    return Plan(
+        spec=spec,
+        api_key=api_key,
+        quotas=quotas,
+        queued_jobs_max=limits.queued_jobs_max,
+        project=project,
+        version=version,
+        arm=arm,
+        pool=pool,
+        tier=tier,
+        adapters=adapters,
+        image_spec=image_spec,
+        ttl_seconds=ttl_seconds,
+        prices=Prices.at(tenant=tenant, now=now),
+        result_key=key,
+        cached_from=result_find(tenant=tenant, key=key) if key else None,
+        generation_max=_generation_max(image_spec, version=version, pool=pool, tier=tier),
+    )
+
+
+def _generation_max(images: ImageSpec, *, version: ModelVersion, pool: Pool, tier: PoolTier) -> list[Quantity]:
+    """The image units are exact; the GPU seconds are the bound that the model version sets per image unit and step."""
+    units = images.image_units
+    gpu_seconds = units * images.steps * version.gpu_seconds_bound
+    quantities = (
+        Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=pool.gpu_class),
+        Quantity(meter=Meter.IMAGE_UNIT, amount=units),
+        _REQUEST,
+    )
+    return _with_rate_keys(quantities, version, tier)
+
+
+def _with_rate_keys(quantities: Iterable[Quantity], version: ModelVersion, tier: PoolTier) -> list[Quantity]:
+    """Add the model and tier that select a quantity's rate; `settle` takes the same two from the job's dimensions."""
+    return [replace(quantity, model=version.model.name, tier=tier) for quantity in quantities]
+
+
+def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm | None, Spec]:
+    """Return the model version that serves a request, the experiment's arm if it belongs to one, and the request as
+    changed by that arm.
+
+    Routing takes the tenant's `user` as the caller. All requests without a `user` count as one caller, so that the
+    tenant sees one version. An experiment needs many callers, so there each request without a `user` is its own.
+    """
+    model = routing.model_get(spec.model)
+    arm = arm_for(
+        tenant=tenant,
+        model=model,
+        caller=spec.user or str(job_id),
+        names_adapters=bool(spec.adapters),
+        names_steps=spec.steps is not None or spec.quality == Quality.LOW,
+    )
+    version = (arm and arm.version) or routing.version_for(model, caller=f"{tenant.id}/{spec.user}")
+    if arm is not None:
+        adapters = tuple(RequestedAdapter(**fields) for fields in arm.adapters)
+        spec = replace(spec, adapters=adapters or spec.adapters, steps=spec.steps if arm.steps is None else arm.steps)
+    return version, arm, spec
+
+
+def _project(api_key: ApiKey, slug: str | None) -> Project:
+    if slug is None:
+        return api_key.project
+    project = Project.objects.filter(tenant=api_key.tenant, slug=slug).first()
+    if project is None:
+        raise ProjectNotFound(f"there is no project {slug!r} in this account", param="project")
+    return project

@@ -1,0 +1,47 @@
+"""The reference pages name every command and every setting."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from easel.cli.main import cli
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = (ROOT / "docs/commands.md").read_text()
+SETTINGS = (ROOT / "docs/settings.md").read_text()
+CONFIGURATIONS = ("platform/easel/config.py", "inference/worker/config.py")
+
+
+def commands(group: click.Group, path: str = "easel") -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def variables() -> set[str]:
+    return {name for file in CONFIGURATIONS for name in re.findall(r'"(EASEL_[A-Z_]+)"', (ROOT / file).read_text())}
+
+
+def test_every_command_is_described():
+    missing = [command for command in commands(cli) if not re.search(rf"{command}\b", COMMANDS)]
+    assert not missing
+
+
+def test_every_variable_is_described():
+    found = variables()
+    assert len(found) > 20
+    assert not {name for name in found if name not in SETTINGS}
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    text = page.read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)
+    assert not [link for link in links if not (page.parent / link).exists()]
