@@ -1,14 +1,14 @@
-"""The messages that the control plane and the workers exchange; the only module both sides import.
+"""The messages between the control plane and the workers; the only module that both sides import.
 
-Two directions, both through the Redis namespace of a pool:
+Messages go through the Redis namespace of a pool, in two directions:
 
-- a `GenerationTask` goes out as the one argument of the Celery task `TASK_NAME` on the queue `QUEUE`;
-- reports (`WorkerBeat`, `AttemptFinished`) come back as entries of the Redis stream `REPORTS`, each entry
-  holding one field, `report`, with the JSON of `report_to_json`.
+- The control plane sends a `GenerationTask` as the only argument of the Celery task `TASK_NAME`, on the queue `QUEUE`.
+- A worker sends reports (`WorkerBeat`, `AttemptFinished`) to the Redis stream `REPORTS`. Each entry has one field,
+  `report`, with the JSON of `report_to_json`.
 
-A worker holds neither database nor bucket credentials: every adapter arrives as a signed GET URL and every
-output leaves by a signed PUT URL, both inside the task. Messages are plain JSON, so either side can be upgraded
-first: unknown fields of a newer sender are ignored.
+A worker has no credentials of the database or the object store. A task contains a signed GET URL for each adapter and a
+signed PUT URL for each output. Messages are plain JSON. A receiver ignores unknown fields, so either side can be
+upgraded first.
 """
 
 import dataclasses
@@ -23,17 +23,17 @@ REPORTS = "reports"
 
 
 def reports_key(namespace: str) -> str:
-    """The Redis stream that carries the reports of every worker of a pool."""
+    """Return the Redis stream for the reports of all workers of a pool."""
     return f"{namespace}:{REPORTS}"
 
 
 def cancel_key(namespace: str, attempt_token: str) -> str:
-    """The Redis key whose existence asks the worker to stop this attempt."""
+    """Return the Redis key whose existence asks the worker to stop an attempt."""
     return f"{namespace}:cancel:{attempt_token}"
 
 
 class Message:
-    """JSON for a flat dataclass: unknown fields are ignored, missing ones raise `KeyError`."""
+    """A flat dataclass as JSON. Reading ignores unknown fields and raises `KeyError` for a missing required one."""
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
@@ -50,7 +50,7 @@ def _required(field: "dataclasses.Field[Any]") -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterRef(Message):
-    """A LoRA adapter version in canonical form, by content: the hash names it in the worker's cache."""
+    """A file of a LoRA adapter version in canonical form. Its SHA-256 is its key in the worker's cache."""
 
     name: str
     sha256: str
@@ -61,9 +61,9 @@ class AdapterRef(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class UploadTarget(Message):
-    """Where one image goes: PUT it to `url` with `Content-Type: image/<output_format>` and `If-None-Match: *`.
+    """The destination of one image: PUT it to `url` with `Content-Type: image/<output_format>` and `If-None-Match: *`.
 
-    To each of `preview_urls` goes, likewise, what the image looks like on its way; one that can't be had is left out.
+    Previews go to `preview_urls` in the same way, one each. A preview that can't be made is left out.
     """
 
     index: int
@@ -76,9 +76,9 @@ class UploadTarget(Message):
 class GenerationTask(Message):
     """One attempt at one job: `len(outputs)` images of `width` x `height` pixels from one prompt.
 
-    `expires_at` (Unix seconds) is the end of the attempt's first lease: a task met later than that is dropped
-    unread, since the control plane has by then given the job to another attempt. `deadline_at` (Unix seconds) is the
-    job's own: from then on nobody wants the images.
+    `expires_at` (Unix seconds) is the end of the attempt's first lease. A worker drops a task that it receives later,
+    because the control plane has then given the job another attempt. `deadline_at` (Unix seconds) is the job's expiry:
+    a worker stops the attempt then.
     """
 
     attempt_token: str
@@ -110,9 +110,9 @@ class GenerationTask(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptProgress(Message):
-    """How far a running attempt is; being named in a beat also extends the attempt's lease.
+    """The progress of a running attempt. A beat that names an attempt extends its lease.
 
-    `previews` names those that are stored, as (index of the output, number of the preview).
+    `previews` names the stored ones, as (index of the output, number of the preview).
     """
 
     attempt_token: str
@@ -123,16 +123,17 @@ class AttemptProgress(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerBeat(Message):
-    """Sent every second or so by a worker that is ready to take work, and once more as an attempt begins.
+    """The report that a ready worker sends about every second, and in addition when an attempt begins.
 
-    The seconds are totals since the process started: `busy_seconds` is time the device worked, of which
-    `attributed_seconds` was given to rows and `load_seconds` (model load, warm-up) to the pool.
+    `concurrency` is the number of attempts that the worker runs at a time; 0 if it takes no more work. The seconds are
+    totals since the process started: during `busy_seconds` the device worked, of which `attributed_seconds` was
+    attributed to images. Loading and warming up the model took `load_seconds`.
     """
 
     kind: Literal["beat"] = "beat"
     worker: str
     gpu_class: str
-    slots: int
+    concurrency: int
     model_version: str
     started_at: float
     busy_seconds: float
@@ -148,7 +149,7 @@ class WorkerBeat(Message):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredOutput(Message):
-    """An image as it was stored."""
+    """An image that the worker has stored."""
 
     index: int
     seed: int
@@ -161,11 +162,11 @@ Outcome = Literal["succeeded", "failed", "canceled", "expired"]
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptFinished(Message):
-    """The end of an attempt; sent until Redis has taken it, and applied by the control plane at most once.
+    """The report that an attempt has ended. The worker repeats it until Redis accepts it; it is applied at most once.
 
-    `gpu_seconds` is the attempt's attributed share of busy time. `retryable` says whether another attempt
-    could succeed (storage was away) or not (the request can't be served). `error_code` is empty on success.
-    `steps_done` counts the denoising steps of all the images, also of those that were given up.
+    `gpu_seconds` is the attempt's attributed share of busy time. `retryable` is true if another attempt may succeed
+    (the store was unavailable) and false if none can (the request is invalid). `error_code` is empty on success.
+    `steps_done` counts the denoising steps of all images, including images that were not finished.
     """
 
     kind: Literal["finished"] = "finished"
@@ -201,9 +202,9 @@ def report_to_json(report: Report) -> str:
 
 
 def report_from_json(text: str | bytes) -> Report:
-    """Raises `ValueError` for what is no report: not JSON, an unknown kind, or a field missing."""
+    """Parse a report. Raises `ValueError` for text that is not JSON, an unknown kind, or a missing field."""
     try:
         fields = json.loads(text)
         return _REPORTS[fields["kind"]].from_dict(fields)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a report: {error!r}") from error
+        raise ValueError(f"the report is invalid: {error!r}") from error

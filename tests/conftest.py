@@ -201,7 +201,7 @@ def worker_beat(**fields: Any) -> WorkerBeat:
     given = {
         "worker": "w1",
         "gpu_class": "cpu",
-        "slots": 4,
+        "concurrency": 4,
         "model_version": "m",
         "started_at": NOW.timestamp(),
         "busy_seconds": 0.0,
@@ -213,11 +213,11 @@ def worker_beat(**fields: Any) -> WorkerBeat:
 
 @pytest.fixture
 def pool() -> Pool:
-    """A pool of this test alone, with a live worker of 4 slots."""
+    """A pool of this test alone, with a live worker that runs 4 jobs at a time."""
 
     slug = f"pool-{uuid.uuid4().hex[:12]}"
     made = Pool.objects.create(slug=slug, namespace=f"easel-{slug}", gpu_class="cpu", created_at=NOW)
-    beat(pool=made, report=worker_beat(slots=4), now=NOW, lease_seconds=15)
+    beat(pool=made, report=worker_beat(concurrency=4), now=NOW, lease_seconds=15)
     return made
 
 

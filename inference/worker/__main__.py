@@ -145,7 +145,7 @@ class Worker:
             worker=self._config.worker_name,
             gpu_class=self._gpu_class,
             # A worker that is stopping renews its leases but accepts no more work.
-            slots=0 if self._stopping.is_set() else self._config.concurrency,
+            concurrency=0 if self._stopping.is_set() else self._config.concurrency,
             model_version=",".join(self._config.model_versions),
             started_at=self._started_at,
             busy_seconds=meter.busy_seconds,

@@ -1,4 +1,4 @@
-"""What a fresh installation begins with: a shared pool, the configured model, and a price book."""
+"""Seeds an installation with a shared pool, the configured model and a price book."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -22,8 +22,9 @@ SHARED_POOL = "shared"
 SHARED_NAMESPACE = "easel-shared"
 DEMO_MODEL = "z-image-demo"
 
-# The demo model on a CPU; Z-Image-Turbo as its authors describe it, on one GPU. The bounds of GPU seconds are
-# several times what was measured, since a hold must cover a busy machine; nobody is charged more than is measured.
+# DEMO_LIMITS are for the demo model on a CPU; LIMITS are for Z-Image-Turbo on one GPU, as its authors describe it. The
+# bounds of GPU seconds are several times what was measured, because a hold must cover a busy machine. A charge is for
+# measured seconds.
 DEMO_LIMITS = VersionLimits(
     side_min=128,
     side_max=512,
@@ -42,7 +43,7 @@ LIMITS = VersionLimits(
     steps_max=50,
     gpu_seconds_bound=Decimal("0.5"),
 )
-# In USD: a GPU hour at 4.50, a CPU hour at 0.36, 512x512 pixels at 0.002, a GB kept for 30 days at 0.0259.
+# In USD: a GPU hour at 4.50, a CPU hour at 0.36, 512x512 pixels at 0.002, a GB stored for 30 days at 0.0259.
 PRICES = (
     RateTerms(meter=Meter.GPU_SECOND, unit_price=Decimal("0.00125")),
     RateTerms(meter=Meter.GPU_SECOND, gpu_class="cpu", unit_price=Decimal("0.0001")),
@@ -54,7 +55,7 @@ PRICES = (
 
 
 def seed() -> None:
-    """Makes what is missing; changes nothing that an operator has made."""
+    """Create what is missing; change nothing that an operator has created."""
     now = datetime.now(UTC)
     pool, _ = Pool.objects.get_or_create(
         slug=SHARED_POOL,
@@ -78,7 +79,7 @@ def seed() -> None:
         with suppress(RolloutRunning):
             routes_set(model=version.model, weights={version.number: 100})
     if is_demo:
-        # A second one to roll out and to compare: half the steps, so half the time and the cost.
+        # A second version for rollouts and experiments: half the steps, so half the time and cost.
         version_register(
             model_name=DEMO_MODEL,
             checkpoint=checkpoint,

@@ -1,7 +1,7 @@
-"""Where adapters and images are kept: a folder or an S3 bucket, by `EASEL_STORAGE_URL`.
+"""Stores adapters and images as objects, in a folder or an S3 bucket, as `EASEL_STORAGE_URL` says.
 
-Workers and tenants reach an object by a signed URL that allows one method on one key until it expires; neither
-holds a credential of the store.
+Workers and tenants reach an object by a signed URL, which allows one method on one key until it expires. They hold no
+credentials of the store.
 """
 
 import filecmp
@@ -24,64 +24,69 @@ from django.conf import settings
 from easel.config import BadSetting
 
 Method = Literal["GET", "PUT"]
-S3_DELETES = 1000  # what a bucket deletes by one call
+S3_DELETES = 1000  # objects per call, the maximum of S3
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+")
 
 
 class Store(Protocol):
+    """An object store. Keys are paths; objects are never changed in place, only replaced or deleted."""
+
     def put(self, key: str, file: IO[bytes], content_type: str) -> None: ...
 
     def get(self, key: str) -> bytes:
-        """Raises `FileNotFoundError`."""
+        """Return an object's content. Raises `FileNotFoundError`."""
         ...
 
     def open(self, key: str) -> IO[bytes]:
-        """To be read piece by piece, and closed. Raises `FileNotFoundError`."""
+        """Return an object's content as a file, which the caller closes. Raises `FileNotFoundError`."""
         ...
 
     def delete(self, key: str) -> None:
-        """Does nothing when there is no such object."""
+        """Delete an object, if it exists."""
         ...
 
     def delete_all(self, keys: Iterable[str]) -> None:
-        """Deletes those that are there."""
+        """Delete those objects that exist."""
         ...
 
     def clear(self, folder: str) -> int:
-        """Deletes everything under `folder/`, whatever its name; returns how many objects that were."""
+        """Delete everything under `folder/`, whatever its name; return the number of objects."""
         ...
 
     def keys(self, folder: str) -> Iterator[str]:
-        """Of all objects below `folder`, in no order."""
+        """Yield the keys of all objects below `folder`, in any order."""
         ...
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
-        """A URL good for `seconds`; a PUT must send `content_type`. `base` is where the caller reaches the API."""
+        """Return a URL that is valid for `seconds`. A PUT must send `content_type`.
+
+        `base` is the URL at which the caller reaches the API.
+        """
         ...
 
 
 class FolderStore:
-    """Files under a folder, served by the API's `/storage/` to whoever holds a signed URL."""
+    """Objects as files under a folder. The API serves them at `/storage/` to holders of a signed URL."""
 
     def __init__(self, root: Path, *, secret: str) -> None:
         self.root = root
         self._secret = hmac.digest(secret.encode(), b"easel storage url", hashlib.sha256)
 
     def path(self, key: str) -> Path:
-        """Raises `ValueError` for a key that could leave the folder."""
+        """Return the path of an object. Raises `ValueError` for a key that could lead out of the folder."""
         if not _KEY.fullmatch(key):
             raise ValueError(f"not a storage key: {key!r}")
         return self.root / key
 
     def put(self, key: str, file: IO[bytes], content_type: str) -> None:
         path = self.path(key)
-        with _aside(path, file) as written:
+        with _written_beside(path, file) as written:
             os.replace(written, path)
 
     def put_new(self, key: str, file: IO[bytes]) -> None:
-        """Raises `FileExistsError` when other content has this key; the same again changes nothing."""
+        """Store an object, idempotently. Raises `FileExistsError` if this key has other content."""
         path = self.path(key)
-        with _aside(path, file) as written:
+        with _written_beside(path, file) as written:
             try:
                 os.link(written, path)
             except FileExistsError:
@@ -125,7 +130,7 @@ class FolderStore:
         return f"{base}/storage/{key}?{query}"
 
     def allows(self, method: str, key: str, query: dict[str, str], *, now: float) -> bool:
-        """Whether a request's query is a signature of ours for this method and key, not expired."""
+        """Return true if a request's query has a valid, unexpired signature for this method and key."""
         expires = query.get("expires", "")
         if not re.fullmatch("[0-9]{1,12}", expires) or int(expires) < now:
             return False
@@ -138,25 +143,25 @@ class FolderStore:
 
 
 @contextmanager
-def _aside(path: Path, file: IO[bytes]) -> Iterator[str]:
-    """The content beside `path`, to be moved there: a reader, or a crash, never meets half a file."""
+def _written_beside(path: Path, file: IO[bytes]) -> Iterator[str]:
+    """Write the content to a file beside `path`, for the caller to move there, so that no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A name that is a key, so that what a crash leaves is found among the keys.
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix="part-", delete=False) as aside:
+    # The name is a valid key, so that the orphan of a crash is found among the keys.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix="part-", delete=False) as part:
         try:
             while chunk := file.read(2**20):
-                aside.write(chunk)
-            aside.flush()
-            os.fsync(aside.fileno())
-            yield aside.name
+                part.write(chunk)
+            part.flush()
+            os.fsync(part.fileno())
+            yield part.name
         finally:
-            Path(aside.name).unlink(missing_ok=True)
+            Path(part.name).unlink(missing_ok=True)
 
 
 class S3Store:
-    """Objects of an S3 bucket; a signed URL goes to the bucket itself.
+    """Objects in an S3 bucket; a signed URL leads to the bucket itself.
 
-    `s3://bucket/prefix?endpoint=https://…&region=…`; credentials from the standard AWS variables.
+    Its URL is `s3://bucket/prefix?endpoint=https://…&region=…`. The credentials come from the standard AWS variables.
     """
 
     def __init__(self, bucket: str, *, prefix: str, endpoint: str | None, region: str | None) -> None:
@@ -209,7 +214,8 @@ class S3Store:
             objects = [{"Key": name} for name in names[start : start + S3_DELETES]]
             answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
             if errors := answer.get("Errors"):
-                raise OSError(f"the bucket keeps {errors[0]['Key']}: {errors[0].get('Message', errors[0]['Code'])}")
+                reason = errors[0].get("Message", errors[0]["Code"])
+                raise OSError(f"the bucket did not delete {errors[0]['Key']}: {reason}")
         return len(names)
 
     def keys(self, folder: str) -> Iterator[str]:
@@ -230,7 +236,7 @@ class S3Store:
 
 @cache
 def store() -> Store:
-    """The store that `EASEL_STORAGE_URL` names. Raises `BadSetting`."""
+    """Return the store that `EASEL_STORAGE_URL` names. Raises `BadSetting`."""
     parts = urlsplit(settings.EASEL.storage_url)
     if parts.scheme == "file":
         return FolderStore(Path(unquote(parts.path)), secret=settings.EASEL.secret_key)
@@ -238,4 +244,4 @@ def store() -> Store:
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         prefix = f"{parts.path.strip('/')}/".lstrip("/")
         return S3Store(parts.netloc, prefix=prefix, endpoint=query.get("endpoint"), region=query.get("region"))
-    raise BadSetting("EASEL_STORAGE_URL", "should begin with file:/// or s3://")
+    raise BadSetting("EASEL_STORAGE_URL", "must begin with file:/// or s3://")

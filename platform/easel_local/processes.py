@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TypedDict
 
-from easel_local.supervisor import ProcessSpec
+from easel_local.process import ProcessSpec
 
 # The control plane's long-running processes besides the API; each is also a command of `easel`.
 BACKGROUND = ("dispatcher", "completion", "scheduler")

@@ -15,8 +15,6 @@ from typing import BinaryIO
 
 from easel_local.process import Backoff, ProcessSpec, SupervisedProcess
 
-__all__ = ["Backoff", "Console", "ProcessSpec", "Supervisor", "signals_call"]
-
 _COLORS = (36, 33, 35, 32, 34, 31)  # ANSI foregrounds, by turns
 _POLL_SECONDS = 0.05
 
@@ -64,15 +62,6 @@ class Supervisor:
                 process.kill()
             for process in self._processes:
                 process.join(_POLL_SECONDS + self._grace_seconds)
-
-    def run(self) -> int:
-        """Run until SIGINT, SIGTERM or SIGHUP, stop everything and return the exit code."""
-        stop_requested = threading.Event()
-        with signals_call(stop_requested.set):
-            self.start()
-            stop_requested.wait()
-            self.stop()
-        return 0
 
     def pids(self) -> dict[str, int]:
         """Process ids of the running processes, by name."""

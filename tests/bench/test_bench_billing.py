@@ -9,7 +9,7 @@ from tests.bench.gateway.house import served_model
 
 def test_a_month_of_copies_is_sealed_gets_its_statements_and_is_exported():
     month = months.next_month()
-    owners, jobs = months.customers(2, served_model(), at=month)
+    owners, jobs = months.customers(2, served_model(), now=month)
     months.fill(month, jobs, copies=5)
     assert months.jobs_in(month) == len(jobs) * 6
     assert months.seal_until(months.month_after(month.date())) >= 28

@@ -20,7 +20,7 @@ def test_the_workload_is_the_same_each_time_and_favours_the_first_adapters():
 
 
 def test_every_system_runs_the_workload_and_ours_attributes_all_of_it():
-    model = load_model(str(CHECKPOINT_DIR), name="demo", room=AdapterLimits(rank_max=8))
+    model = load_model(str(CHECKPOINT_DIR), name="demo", limits=AdapterLimits(rank_max=8))
     tables = {number: adapter_table(model.targets, number) for number in range(2)}
     work = [Ask(0.0, "acme", "a red circle", 32, seed, seed % 2) for seed in range(3)]
     policies = [

@@ -17,7 +17,7 @@ each_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: board["u
 each_panel = pytest.mark.parametrize("panel", PANELS)
 
 
-def test_the_files_are_what_the_code_writes():
+def test_the_files_are_up_to_date():
     assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == dashboards(), "run `make dashboards`"
 
 
@@ -32,7 +32,7 @@ def test_panels_have_ids_of_their_own(board):
 
 
 @each_board
-def test_panels_lie_side_by_side(board):
+def test_panels_do_not_overlap(board):
     boxes = [(panel["title"], panel["gridPos"]) for panel in board["panels"]]
     assert all(box["x"] + box["w"] <= WIDTH for _, box in boxes)
     assert not [(one, other) for (one, a), (other, b) in combinations(boxes, 2) if overlap(a, b)]
@@ -45,14 +45,14 @@ def overlap(a, b):
 
 
 @each_panel
-def test_a_panel_says_what_it_shows_and_in_which_unit(panel):
+def test_a_panel_has_a_description_and_a_unit(panel):
     assert panel["title"]
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
 
 
 @each_panel
-def test_a_panel_asks_a_data_source_that_is_provisioned(panel):
+def test_a_panel_uses_a_provisioned_data_source(panel):
     known = {(source["type"], source["uid"]) for source in SOURCES}
     asked = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
     assert {(source["type"], source["uid"]) for source in asked} <= known

@@ -50,12 +50,12 @@ def test_there_is_an_image_of_each_program():
     assert [path.name for path in IMAGES] == ["control-plane.Dockerfile", "worker.Dockerfile"]
 
 
-def test_the_control_plane_imports_without_what_is_the_workers():
+def test_the_control_plane_imports_without_the_workers_packages():
     done = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_control_planes_commands_explain_themselves_without_what_is_the_workers():
+def test_the_control_planes_commands_show_help_without_the_workers_packages():
     absent = IMPORT_ALL.partition("import django")[0]
     code = absent + "from easel.cli.main import main; sys.argv = ['easel', '--help']; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

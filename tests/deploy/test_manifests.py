@@ -1,4 +1,4 @@
-"""What is applied to a cluster: it is valid, its parts name each other, and nobody may do more than they need."""
+"""The manifests: valid, consistent references, and least privilege."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def is_custom(found):
     return found["apiVersion"].startswith(CUSTOM_GROUPS)
 
 
-def test_every_built_in_object_is_valid_to_the_letter(objects):
+def test_every_built_in_object_is_strictly_valid(objects):
     checked = [found for found in objects if not is_custom(found)]
     for found in checked:
         kubernetes_validate.validate(found, VERSION, strict=True)
@@ -72,7 +72,7 @@ def test_every_object_is_valid_with_the_custom_ones(manifests, objects):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_field_that_does_not_exist_is_noticed(objects):
+def test_an_unknown_field_is_an_error(objects):
     found = workloads(objects)[0]
     broken = {**found, "spec": {**found["spec"], "replica": 1}}
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -112,7 +112,7 @@ def test_a_real_server_takes_every_object_twice(objects):
     assert applied > 10
 
 
-def test_selectors_select_their_own_pods_alone(objects):
+def test_selectors_select_their_own_pods_only(objects):
     deployments = of_kind(objects, "Deployment")
     for found in deployments:
         selected = [
@@ -123,7 +123,7 @@ def test_selectors_select_their_own_pods_alone(objects):
         assert selected == [found["metadata"]["name"]]
 
 
-def test_services_disruption_budgets_and_policies_select_pods_that_there_are(objects):
+def test_services_disruption_budgets_and_policies_select_existing_pods(objects):
     labels = [pod_of(found)["metadata"]["labels"] for found in workloads(objects)]
     for found in of_kind(objects, "Service", "PodDisruptionBudget", "NetworkPolicy"):
         spec = found["spec"]
@@ -135,7 +135,7 @@ def test_services_disruption_budgets_and_policies_select_pods_that_there_are(obj
         assert any(selects(selector, pod) for pod in labels), found["metadata"]["name"]
 
 
-def test_every_port_of_a_service_an_ingress_and_a_probe_is_there(objects):
+def test_every_port_of_a_service_an_ingress_and_a_probe_exists(objects):
     ports = {port["name"]: port["containerPort"] for _, found in containers(objects) for port in found.get("ports", ())}
     for service in of_kind(objects, "Service"):
         for port in service["spec"]["ports"]:
@@ -153,7 +153,7 @@ def test_every_port_of_a_service_an_ingress_and_a_probe_is_there(objects):
                 assert found[probe]["httpGet"]["port"] in own, name
 
 
-def test_what_prometheus_scrapes_of_ours_is_rendered_with_that_port(overlay):
+def test_prometheus_scrapes_ports_that_our_manifests_have(overlay):
     objects = overlay("production")
     monitor = named(objects, "ServiceMonitor", "easel-api")
     (service,) = [
@@ -173,7 +173,7 @@ def test_what_prometheus_scrapes_of_ours_is_rendered_with_that_port(overlay):
         assert monitor["spec"]["podMetricsEndpoints"][0]["port"] in ports
 
 
-def test_what_keda_scales_exists_and_leaves_it_the_number_of_replicas(objects):
+def test_keda_scales_existing_deployments_without_a_fixed_number_of_replicas(objects):
     for scaled in of_kind(objects, "ScaledObject"):
         target = named(objects, "Deployment", scaled["spec"]["scaleTargetRef"]["name"])
         assert "replicas" not in target["spec"]
@@ -190,14 +190,14 @@ def test_keda_reads_the_queue_of_the_pool_two_jobs_to_a_worker(overlay, pool):
     assert scaled["spec"]["minReplicaCount"] == 0
 
 
-def test_the_namespace_restricts_its_pods_and_all_is_in_it(objects):
+def test_every_object_is_in_the_restricted_namespace(objects):
     (namespace,) = of_kind(objects, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     others = [found for found in objects if found is not namespace]
     assert {found["metadata"]["namespace"] for found in others} == {namespace["metadata"]["name"]}
 
 
-def test_nobody_talks_to_anybody_unless_it_is_listed(objects):
+def test_traffic_is_denied_unless_listed(objects):
     policy = named(objects, "NetworkPolicy", "default-deny")
     assert policy["spec"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
@@ -215,7 +215,7 @@ def reachable_ports(objects, workload_name):
     } - {53}
 
 
-def test_a_worker_reaches_redis_and_where_images_are_kept_and_no_more(objects):
+def test_a_worker_reaches_redis_and_image_storage_only(objects):
     stored = 8000 if "EASEL_STORAGE_URL: file" in yaml.safe_dump(of_kind(objects, "ConfigMap")) else 443
     assert reachable_ports(objects, "easel-worker") - {443} == {6379, stored} - {443}
     assert stored in reachable_ports(objects, "easel-worker")
@@ -246,13 +246,13 @@ def test_the_ingress_routes_the_tenants_paths_over_tls_and_neither_metrics_nor_a
         assert named(overlay(name), "Issuer", ingress["metadata"]["annotations"]["cert-manager.io/issuer"])
 
 
-def test_the_admin_portal_is_reached_from_private_addresses_alone(overlay):
+def test_the_admin_portal_is_reached_from_private_addresses_only(overlay):
     ingress = named(overlay("production"), "Ingress", "easel-admin")
     ranges = ingress["metadata"]["annotations"]["nginx.ingress.kubernetes.io/whitelist-source-range"].split(",")
     assert all(found.startswith(("10.", "192.168.")) for found in ranges)
 
 
-def test_the_ingress_waits_as_long_and_lets_through_as_much_as_the_api(overlay):
+def test_the_ingress_has_the_apis_limits_of_time_and_size(overlay):
     annotations = named(overlay("production"), "Ingress", "easel")["metadata"]["annotations"]
     config = Config.from_env({"EASEL_SECRET_KEY": "x", "DATABASE_URL": "x", "REDIS_URL": "x"})
     assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > config.request_wait_seconds
@@ -260,7 +260,7 @@ def test_the_ingress_waits_as_long_and_lets_through_as_much_as_the_api(overlay):
     assert int(body.removesuffix("m")) * 2**20 >= config.adapter_bytes_max + 2**16
 
 
-def test_no_container_may_do_more_than_it_needs(objects):
+def test_containers_have_least_privilege(objects):
     for name, found in containers(objects):
         context = found["securityContext"]
         assert context["readOnlyRootFilesystem"], name
@@ -273,13 +273,13 @@ def test_no_container_may_do_more_than_it_needs(objects):
         assert pod["automountServiceAccountToken"] is False
 
 
-def test_every_container_says_what_it_takes(objects):
+def test_every_container_has_resource_requests(objects):
     for name, found in containers(objects):
         for bound in ("requests", "limits"):
             assert {"cpu", "memory"} <= found["resources"][bound].keys(), name
 
 
-def test_every_long_running_container_has_a_sign_of_life(objects):
+def test_every_long_running_container_has_a_liveness_probe(objects):
     for found in of_kind(objects, "Deployment"):
         for container in pod_of(found)["spec"]["containers"]:
             assert "livenessProbe" in container, found["metadata"]["name"]
@@ -294,7 +294,7 @@ def test_a_worker_has_one_gpu_or_one_slice_of_one(request, objects):
     assert (worker["requests"]["cpu"], worker["limits"]["cpu"]) == ("2", "4")
 
 
-def test_a_worker_holds_nothing_of_the_control_planes(objects):
+def test_a_worker_has_no_secret_of_the_control_plane(objects):
     pod = pod_of(named(objects, "Deployment", "easel-worker"))["spec"]
     for container in [*pod["initContainers"], *pod["containers"]]:
         assert [source["secretRef"]["name"] for source in container.get("envFrom", ())] in ([], ["easel-worker"])
@@ -336,7 +336,7 @@ def test_no_secret_is_committed():
     assert "kind: Secret" not in "\n".join(path.read_text() for path in KUBERNETES.rglob("*.yaml"))
 
 
-def test_every_secret_that_is_used_is_one_that_the_readme_makes(objects):
+def test_the_readme_creates_every_secret_that_is_used(objects):
     readme = (KUBERNETES.parent / "README.md").read_text()
     used = {
         source["secretRef"]["name"]
@@ -397,7 +397,7 @@ def run(command, **env):
     return subprocess.run(argv, env={**os.environ, **env}, capture_output=True, check=False).returncode
 
 
-def test_an_api_starts_once_its_servers_are_there_and_goes_on_answering_when_one_is_away(overlay, monkeypatch):
+def test_an_api_starts_once_its_servers_are_up_and_answers_when_one_is_down(overlay, monkeypatch):
     container = pod_of(named(overlay("production"), "Deployment", "easel-api"))["spec"]["containers"][0]
     probes = [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
     assert [call("GET", path).status_code for path in probes] == [200, 200, 200]
@@ -405,7 +405,7 @@ def test_an_api_starts_once_its_servers_are_there_and_goes_on_answering_when_one
     assert [call("GET", path).status_code for path in probes] == [503, 200, 200]
 
 
-def test_a_worker_is_started_and_ready_when_it_says_so(objects):
+def test_a_worker_is_started_and_ready_by_its_own_probe(objects):
     container = pod_of(named(objects, "Deployment", "easel-worker"))["spec"]["containers"][0]
     ready = threading.Event()
     base = f"http://127.0.0.1:{metrics.serve(0, ready=ready.is_set)}"
@@ -416,7 +416,7 @@ def test_a_worker_is_started_and_ready_when_it_says_so(objects):
     assert [httpx.get(base + path).status_code for path in paths] == [200, 200]
 
 
-def test_a_process_whose_loop_hangs_shows_no_sign_of_life(overlay, tmp_path):
+def test_a_process_whose_loop_hangs_fails_its_liveness_probe(overlay, tmp_path):
     container = pod_of(named(overlay("production"), "Deployment", "easel-dispatcher"))["spec"]["containers"][0]
     file = tmp_path / "alive"
     probe = [
@@ -431,13 +431,13 @@ def test_a_process_whose_loop_hangs_shows_no_sign_of_life(overlay, tmp_path):
     assert run(probe) == 1
 
 
-def test_the_weights_are_there_whole_or_not_at_all(objects, tmp_path):
+def test_the_weights_appear_complete_or_not_at_all(objects, tmp_path):
     job = named(objects, "Job", "easel-weights")
     command = pod_of(job)["spec"]["containers"][0]["command"]
     hub = tmp_path / "hf"
     model = tmp_path / "models" / "Z-Image-Turbo"
     model.parent.mkdir()
-    # A stand-in for the hub: writes half, then fails as often as it is told.
+    # A fake hub: writes half of a file, then fails a given number of times.
     hub.write_text(
         '#!/bin/sh\nwhile [ "$1" != --local-dir ]; do shift; done\nmkdir -p "$2"; echo x >> "$2/calls"\n[ ! -e fail ]\n'
     )

@@ -32,6 +32,6 @@ def test_the_groups_of_all_files_are_in_one_object(tmp_path):
     assert found["spec"]["groups"][0] == yaml.safe_load(ONE)["groups"][0]
 
 
-def test_the_rules_that_there_are_can_be_wrapped():
+def test_our_rules_can_be_wrapped():
     paths = sorted((ROOT / "deploy" / "prometheus" / "rules").glob("*.yaml"))
     assert len(wrapped(*paths)["spec"]["groups"]) >= len(paths)

@@ -26,7 +26,7 @@ def promtool(*arguments):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_rules_have_no_fault():
+def test_the_rules_are_valid():
     promtool("check", "rules", "--lint=all", "--lint-fatal", "rules/easel.yaml")
 
 
@@ -46,6 +46,6 @@ def test_an_alert_has_a_case_that_fires_and_one_that_stays_silent(alert):
 
 
 @pytest.mark.parametrize("alert", ALERTS)
-def test_an_alert_says_what_happened_what_to_do_and_how_urgent_it_is(alert):
+def test_an_alert_has_a_summary_a_description_and_a_severity(alert):
     assert {"summary", "description"} <= set(ALERTS[alert]["annotations"])
     assert ALERTS[alert]["labels"]["severity"] in {"page", "warn"}

@@ -54,13 +54,13 @@ def test_the_command_prints_the_tenants_namespace_with_its_redis_user(alice, ded
 def test_the_shared_pools_secret_has_the_names_that_the_workers_of_a_tenant_get(version):
     done = CliRunner().invoke(pool_command, ["environment", version.pool.slug])
     assert done.exit_code == 0, done.output
-    told = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    assert told.keys() == TENANT_ENV.keys()
-    assert told["EASEL_MODEL_VERSIONS"] == version.label
-    assert told["REDIS_URL"].startswith(f"redis://{version.pool.namespace}:")
+    given = dict(line.split("=", 1) for line in done.stdout.splitlines())
+    assert given.keys() == TENANT_ENV.keys()
+    assert given["EASEL_MODEL_VERSIONS"] == version.label
+    assert given["REDIS_URL"].startswith(f"redis://{version.pool.namespace}:")
 
 
-def test_a_tenant_without_a_pool_is_told_how_to_get_one(bob):
+def test_a_tenant_without_a_pool_is_given_how_to_get_one(bob):
     refused = manifests(bob.tenant.slug, "--image", "registry.example/worker:1").exception
     assert (refused.code, "easel pool dedicate" in str(refused)) == ("pool_not_found", True)
 

@@ -51,7 +51,7 @@ def end(pool) -> Callable[..., Job]:
     ) -> Job:
         taken_at = job.created_at
         if not job.attempts.exists():
-            beat(pool=job.pool, report=worker_beat(slots=1000), now=taken_at, lease_seconds=15)
+            beat(pool=job.pool, report=worker_beat(concurrency=1000), now=taken_at, lease_seconds=15)
             queue.release(pool=job.pool, now=taken_at, lease_seconds=15)
         attempt = job.attempts.get()
         images = range(job.n if outcome == "succeeded" else 0)

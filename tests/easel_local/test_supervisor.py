@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from easel_local.supervisor import Backoff, ProcessSpec, Supervisor
+from easel_local.process import Backoff, ProcessSpec
+from easel_local.supervisor import Supervisor
 
 FAST = Backoff(first_seconds=0.01, max_seconds=0.05, reset_after_seconds=60)
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -148,14 +149,19 @@ def test_on_a_terminal_each_line_begins_with_its_process_name():
 
 
 PROGRAM = f"""
-import os, sys
-from easel_local.supervisor import ProcessSpec, Supervisor
+import os, sys, threading
+from easel_local.process import ProcessSpec
+from easel_local.supervisor import Supervisor, signals_call
 env = {{"PATH": os.environ["PATH"]}}
 stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" if "stubborn" in sys.argv else ""
 code = stubborn + {SLEEPER!r}.replace("'up'", "__import__('os').getpid()")
 argv = [sys.executable, "-I", "-S", "-c", code]
 specs = [ProcessSpec(name=name, argv=argv, env=env) for name in ("api", "worker")]
-sys.exit(Supervisor(specs, grace_seconds=60).run())
+supervisor, stop = Supervisor(specs, grace_seconds=60), threading.Event()
+with signals_call(stop.set):
+    supervisor.start()
+    stop.wait()
+    supervisor.stop()
 """
 
 

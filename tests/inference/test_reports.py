@@ -65,7 +65,7 @@ def reporter(redis_server):
         return WorkerBeat(
             worker="w1",
             gpu_class="cpu",
-            slots=1,
+            concurrency=1,
             model_version="m",
             started_at=0,
             busy_seconds=0,

@@ -242,7 +242,7 @@ def test_a_beat_reports_live_attempts_and_device_time(worker, new_task, end_of, 
     assert end.gpu_seconds > 0
 
     beat = worker.beats()[-1]
-    assert (beat.slots, beat.gpu_class, beat.model_version) == (4, "cpu", "tiny")
+    assert (beat.concurrency, beat.gpu_class, beat.model_version) == (4, "cpu", "tiny")
     assert beat.load_seconds > 0
     assert beat.attributed_seconds == pytest.approx(beat.busy_seconds, rel=1e-3)
 
@@ -342,7 +342,7 @@ def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(
     eventually(lambda: worker.get("/readyz") == (503, "not ready\n"), seconds=30)
     assert worker.ends_of(endless) == []
     worker.send(queued.to_dict())
-    eventually(lambda: worker.beats()[-1].slots == 0, seconds=30)
+    eventually(lambda: worker.beats()[-1].concurrency == 0, seconds=30)
     assert worker.process.wait(30) == 0
     assert [end.outcome for end in worker.ends_of(short)] == ["succeeded"]
     (end,) = worker.ends_of(endless)

@@ -8,9 +8,9 @@ from easel.actions.subjects import DELIVERY, JOB, WEBHOOK
 
 
 def _cancel(job: Any, actor: str, now: datetime) -> Done:
-    from easel.jobs.cancellation import job_cancel
+    from easel.jobs import lifecycle
 
-    job_cancel(job, now=now)
+    lifecycle.cancel(job=job, now=now)
     return Done(
         message="The job is canceled, or will be as soon as its worker stops.",
         subject=str(job.id),

@@ -25,8 +25,7 @@ from easel.api.rendering import images_json
 from easel.api.serializers import ImagesInput
 from easel.api.streaming import ImageStream, streamed
 from easel.api.submission import replay_headers, submit, submitting
-from easel.jobs import queries
-from easel.jobs.cancellation import job_cancel
+from easel.jobs import lifecycle, queries
 from easel.jobs.models import Job
 from tenants.models import Scope, Tenant
 
@@ -101,7 +100,7 @@ async def _left(waits_for: WaitsFor) -> None:
     if waits_for.cancel_on_disconnect:
         # Without the database the job is drawn, as it would have been without the wish.
         with contextlib.suppress(OperationalError, InterfaceError):
-            await in_thread(lambda: job_cancel(Job.objects.get(id=waits_for.job_id), now=clock.now()))
+            await in_thread(lambda: lifecycle.cancel(job=Job.objects.get(id=waits_for.job_id), now=clock.now()))
 
 
 async def _until_left(events: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:

@@ -20,8 +20,7 @@ from easel.api.rendering import admitted_json, job_json, jobs_json
 from easel.api.serializers import JobInput, ListQuery
 from easel.api.streaming import streamed
 from easel.api.submission import replay_headers, submit
-from easel.jobs import queries
-from easel.jobs.cancellation import job_cancel
+from easel.jobs import lifecycle, queries
 from easel.jobs.deletion import job_delete
 from easel.jobs.models import State
 from easel.jobs.outputs import outputs_delete
@@ -113,7 +112,7 @@ class JobCancel(APIView):
     @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(schemas.JOB))
     def post(self, request: Request, job_id: UUID) -> Response:
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        job_cancel(job, now=clock.now())
+        lifecycle.cancel(job=job, now=clock.now())
         return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 

@@ -36,7 +36,8 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
         before = {name: getattr(known, name) for name in _TOTALS}
         since = min(known.beat_at, now)
     totals = {name: max(before[name], getattr(report, name)) for name in _TOTALS}
-    known.gpu_class, known.concurrency, known.model_version = report.gpu_class, report.slots, report.model_version[:200]
+    known.gpu_class, known.concurrency = report.gpu_class, report.concurrency
+    known.model_version = report.model_version[:200]
     known.started_at, known.beat_at = started_at, max(known.beat_at, now)
     for name in _TOTALS:
         setattr(known, name, totals[name])
@@ -73,7 +74,7 @@ def _new_worker(pool: Pool, report: WorkerBeat, started_at: datetime, beat_at: d
         pool=pool,
         name=report.worker,
         gpu_class=report.gpu_class,
-        concurrency=report.slots,
+        concurrency=report.concurrency,
         started_at=started_at,
         beat_at=beat_at,
         **dict.fromkeys(_TOTALS, 0.0),

@@ -127,7 +127,7 @@ def _verb(module: str) -> Callable[[threading.Event], None]:
 def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
     """Run until a signal sets `stop`; exit code 0 then."""
     from easel.cli.django_ready import django_ready
-    from easel.processes.pulse import Pulse
+    from easel.processes.loop import Pulse
     from easel_local.supervisor import signals_call
 
     alive_file = os.environ.get("EASEL_ALIVE_FILE")

@@ -218,7 +218,7 @@ def _beat(started_at: datetime, busy_seconds: float) -> WorkerBeat:
     return WorkerBeat(
         worker=WORKER,
         gpu_class=GPU_CLASS,
-        slots=0,  # the dispatcher sends it no work
+        concurrency=0,  # the dispatcher sends it no work
         model_version="",
         started_at=started_at.astimezone(UTC).timestamp(),
         busy_seconds=busy_seconds,

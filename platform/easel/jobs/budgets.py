@@ -1,4 +1,4 @@
-"""Budgets, told of the jobs that have not ended."""
+"""Sets budgets so that they count what unfinished jobs hold: `billing` knows holds, and not which jobs they are of."""
 
 from datetime import datetime
 from uuid import UUID
@@ -18,10 +18,10 @@ def budget_set(
     hard_stop: bool,
     now: datetime,
 ) -> Budget:
-    """`billing.budgets.budgets.budget_set`: a new budget counts what is held for its owner's jobs in hand."""
+    """Set the budget of a tenant, project or key. A new one counts the holds of its owner's unfinished jobs."""
 
     def unfinished() -> list[UUID]:
-        return jobs_in_hand(tenant=tenant, project=project, api_key=api_key)
+        return jobs_unfinished(tenant=tenant, project=project, api_key=api_key)
 
     return budgets.budget_set(
         tenant=tenant,
@@ -34,8 +34,8 @@ def budget_set(
     )
 
 
-def jobs_in_hand(*, tenant: Tenant, project: Project | None, api_key: ApiKey | None) -> list[UUID]:
-    """The jobs that have not ended, of a tenant, or of its project or key alone."""
+def jobs_unfinished(*, tenant: Tenant, project: Project | None, api_key: ApiKey | None) -> list[UUID]:
+    """Return the unfinished jobs of a tenant, or of its project or key."""
     jobs = Job.objects.filter(tenant=tenant, finished_at=None)
     if project is not None:
         jobs = jobs.filter(project=project)

@@ -1,8 +1,8 @@
-"""Deletes what tenants made and wrote: when they ask for it, and when its days are over.
+"""Deletes the images and texts of finished jobs, on request or when their tenant's retention period is over.
 
-A job's row stays, without its words: what it took, what it cost and how it ended are what a statement is explained
-by, and what audits, reports and experiments count. Every deletion leaves its record in the audit log, in the
-transaction that deletes.
+A deleted job keeps its row, without its texts (prompt, metadata, user, error messages): its ids, sizes, times and
+attempts explain a statement, and audits, reports and experiments count them. Each deletion writes its audit record in
+its own transaction.
 """
 
 from collections import defaultdict
@@ -24,24 +24,25 @@ from easel.serving.experiment_report import CALLER
 from tenants.models import Tenant
 from tenants.retention import RetentionDefault
 
-# Jobs of one transaction and of one call to the store, which takes a thousand keys: locks are held for a moment.
+# Jobs per transaction and per call to the store, which takes a thousand keys: few enough to hold their locks briefly.
 BATCH_JOBS = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
+    """Numbers of the jobs whose texts, and of the images, that a call deleted."""
+
     jobs: int
     images: int
 
 
 @transaction.atomic
 def job_delete(*, job: Job, actor: str, now: datetime) -> Deleted:
-    """Deletes a finished job's images and words at once; a second time it does nothing. Raises `JobUnfinished`."""
-    # Waits for whoever ends or deletes it.
+    """Delete a finished job's images and texts. Idempotent. Raises `JobUnfinished`."""
     job = Job.objects.select_for_update(of=("self",)).select_related("tenant").get(pk=job.pk)
     if job.finished_at is None:
         raise JobUnfinished(f"the job is {job.state}: cancel it first (POST /v1/jobs/{job.id}/cancel)")
-    deleted = _words_delete(job.tenant, [job.pk], now)
+    deleted = _texts_delete(job.tenant, [job.pk], now)
     if deleted.jobs:
         audit_record(
             actor=actor,
@@ -55,12 +56,12 @@ def job_delete(*, job: Job, actor: str, now: datetime) -> Deleted:
 
 
 def age_out(*, default: RetentionDefault, now: datetime, tenant: Tenant | None = None, actor: str = "platform") -> int:
-    """Deletes a batch of what is kept too long, images before words; returns how many jobs that touched.
+    """Delete a batch of what is past its retention period, images before texts; return the number of jobs changed.
 
-    Of all tenants, or of one; one that is to be erased keeps nothing. Broken off, it goes on at the next call, and
-    two at once share the work.
+    It covers all tenants, or one. A tenant that is to be erased retains nothing. Several calls at a time share the
+    work, and an interrupted one is continued by the next.
     """
-    touched = 0
+    changed = 0
     for owner, job_ids in _due("images_deleted_at", default, now, tenant):
         with transaction.atomic():
             locked = _locked(job_ids, images_deleted_at=None)
@@ -70,17 +71,17 @@ def age_out(*, default: RetentionDefault, now: datetime, tenant: Tenant | None =
                 audit_record(
                     actor=actor, action="images.age_out", subject=owner.slug, tenant=owner, details=details, now=now
                 )
-        touched += len(locked)
+        changed += len(locked)
     for owner, job_ids in _due("deleted_at", default, now, tenant):
         with transaction.atomic():
-            deleted = _words_delete(owner, _locked(job_ids, deleted_at=None), now)
+            deleted = _texts_delete(owner, _locked(job_ids, deleted_at=None), now)
             if deleted.jobs:
                 details = {"jobs": deleted.jobs, "images": deleted.images}
                 audit_record(
                     actor=actor, action="jobs.age_out", subject=owner.slug, tenant=owner, details=details, now=now
                 )
-        touched += deleted.jobs
-    return touched
+        changed += deleted.jobs
+    return changed
 
 
 _DUE = """
@@ -104,7 +105,8 @@ _DAYS = {
 
 
 def _due(mark: str, default: RetentionDefault, now: datetime, tenant: Tenant | None) -> list[tuple[Tenant, list[UUID]]]:
-    """A batch of jobs by tenant; each tenant's are found by its partial index, whatever the others keep."""
+    """Return a batch of jobs by tenant. Each tenant's jobs are found by a partial index, so that the retention of one
+    does not slow down the others."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     found: dict[UUID, list[UUID]] = defaultdict(list)
     with connection.cursor() as cursor:
@@ -124,14 +126,14 @@ def _due(mark: str, default: RetentionDefault, now: datetime, tenant: Tenant | N
     return [(owners[tenant_id], job_ids) for tenant_id, job_ids in found.items()]
 
 
-def _locked(job_ids: Collection[UUID], **still: None) -> list[UUID]:
-    """Those that nobody else has in hand, in order of id, as every writer of several jobs locks them."""
-    jobs = Job.objects.filter(pk__in=job_ids, **still).order_by("id")
+def _locked(job_ids: Collection[UUID], **unset: None) -> list[UUID]:
+    """Lock those jobs that no other transaction has locked, in order of id, and return their ids."""
+    jobs = Job.objects.filter(pk__in=job_ids, **unset).order_by("id")
     return list(jobs.select_for_update(of=("self",), skip_locked=True).values_list("id", flat=True))
 
 
-def _words_delete(owner: Tenant, job_ids: Collection[UUID], now: datetime) -> Deleted:
-    """Of locked jobs; what is left of them is a row of numbers, and an id that usage and ledger refer to."""
+def _texts_delete(owner: Tenant, job_ids: Collection[UUID], now: datetime) -> Deleted:
+    """Delete the images and texts of locked jobs. Their rows stay: usage records and the ledger refer to their ids."""
     images = images_delete(job_ids, now=now)
     attempt_files_delete(job_ids)
     Feedback.objects.filter(job__in=job_ids).update(comment="")

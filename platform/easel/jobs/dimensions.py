@@ -1,15 +1,15 @@
-"""What a job is told apart by, in reports and in logs."""
+"""The labels of a job: those of its log lines, and those that its usage is grouped by."""
 
 from easel.jobs.models import Job
 
 
 def names_of(job: Job) -> dict[str, str]:
-    """The fields of every log line about a job."""
+    """Return the fields that every log line about a job has."""
     return {"job": str(job.id), "tenant": job.tenant.slug, "request_id": job.request_id}
 
 
 def dimensions_of(job: Job) -> dict[str, str]:
-    """What its usage is grouped by."""
+    """Return what reports group a job's usage by."""
     return {
         "pool": job.pool.slug,
         "model": job.model_version.model.name,

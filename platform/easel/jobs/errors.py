@@ -1,3 +1,5 @@
+"""Refusals that a client sees, each with its machine code."""
+
 from core.errors import DomainError, NotFound
 
 
@@ -14,43 +16,43 @@ class ProjectNotFound(NotFound):
 
 
 class PromptInvalid(DomainError):
-    """The prompt can't be used."""
+    """The prompt is invalid."""
 
     code = "prompt_invalid"
 
 
 class SizeInvalid(DomainError):
-    """The size can't be used."""
+    """The size is invalid."""
 
     code = "size_invalid"
 
 
 class StepsInvalid(DomainError):
-    """The number of steps can't be used."""
+    """The number of steps is invalid."""
 
     code = "steps_invalid"
 
 
 class DeadlineInvalid(DomainError):
-    """The job's time can't be used."""
+    """The job's deadline is invalid."""
 
     code = "deadline_invalid"
 
 
 class ImagesDeleted(DomainError):
-    """The images of this job were deleted: send the request again with a new Idempotency-Key to make new ones."""
+    """The images of this job were deleted: send the request with a new Idempotency-Key to generate new ones."""
 
     code, http_status = "images_deleted", 410
 
 
 class JobUnfinished(DomainError):
-    """A job that is not finished can't be deleted: cancel it first."""
+    """An unfinished job can't be deleted: cancel it first."""
 
     code, http_status = "job_unfinished", 409
 
 
 class JobDeleted(DomainError):
-    """What this job said was deleted."""
+    """The job was deleted."""
 
     code, http_status = "job_deleted", 410
 
@@ -66,18 +68,18 @@ class JobFailed(DomainError):
 
 
 class JobNotSucceeded(DomainError):
-    """Only a job that succeeded can be judged."""
+    """Only a job that succeeded takes feedback."""
 
     code, http_status = "job_not_succeeded", 409
 
 
 class FeedbackExists(DomainError):
-    """Feedback is given once for a job."""
+    """The job has feedback already."""
 
     code, http_status = "feedback_exists", 409
 
 
 class PromptBlocked(DomainError):
-    """This prompt is against the content policy: change it and try again. Nothing was charged."""
+    """The prompt violates the content policy: change it and try again. Nothing was charged."""
 
     code, type = "moderation_blocked", "image_generation_user_error"

@@ -1,20 +1,28 @@
-"""Applies what workers report: beats extend leases, an attempt's end settles its job, once.
+"""Every change of a job after its admission: its workers beat and finish it, or it is canceled, expires or is lost.
 
-Reports arrive at least once, late, and in any order. The attempt's token says which attempt is meant; only a live
-attempt can change anything, so the second copy of a report, or one of an attempt whose lease was lost, is
-recognised and dropped; what the latter took is kept as wasted. Lock order everywhere: the job, then its attempt.
+Each function is one transaction. It locks the job first and its attempt second, everywhere in this order.
+
+Reports of workers arrive at least once, late, and in any order. A report names its attempt by token, and only a live
+attempt can change its job. A second copy of a report, or a report of an attempt whose lease has expired, is recognised
+by that and dropped; the GPU seconds of such an attempt are recorded as wasted.
+
+A charge never exceeds the job's hold. If a GPU was slower than the bound of its model version, the charge has a
+negative line for the difference, so that it is visible and the tenant pays at most what was quoted.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from uuid import UUID
 
 import structlog
 from django.db import transaction
 from django.db.models import Case, JSONField, PositiveIntegerField, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest
+from redis.exceptions import RedisError
 
 from billing.ledger.holds import hold_void
 from billing.models import Meter
@@ -23,7 +31,7 @@ from billing.usage.settlement import settle
 from core.image_units import image_units
 from easel.catalog.models import Pool
 from easel.catalog.workers import worker_seen
-from easel.jobs import queue
+from easel.jobs import queue, transport
 from easel.jobs.dimensions import dimensions_of, names_of
 from easel.jobs.models import (
     Attempt,
@@ -40,13 +48,13 @@ from tenants.quotas import units_return
 
 log = structlog.get_logger()
 NANO = Decimal("1e-9")
-# Workers that stopped while they drew a job until it is suspected to be why. Its neighbours are too, so it isn't failed
-# but has its last attempt while no other suspect runs.
+# A job that was running when this many workers died is quarantined: it may have caused the crashes. So may any job that
+# ran beside it, so it does not fail yet: it gets its last attempt while no other quarantined job runs.
 QUARANTINE_LOSSES = 2
 
 
 class Applied(Enum):
-    """What became of a report of an attempt's end."""
+    """The effect of a report that an attempt has ended."""
 
     SETTLED = "settled"
     REQUEUED = "requeued"
@@ -55,35 +63,35 @@ class Applied(Enum):
 
 
 def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -> list[UUID]:
-    """Records a worker's beat, extends the leases of the attempts it names, and marks their jobs running.
+    """Record a worker's beat, extend the leases of the attempts that it names, and mark their jobs running.
 
-    Returns the tokens of those that nobody waits for any more, for the worker to be told: their lease was lost while
-    it was away, or their job was canceled, of which Redis may have lost the word.
+    Returns the tokens of the attempts that the worker must stop: those whose lease has expired meanwhile, and those
+    whose job was canceled (Redis may have lost the first request to stop).
     """
     worker_seen(pool=pool, report=report, now=now)
     progress = {UUID(attempt.attempt_token): attempt for attempt in report.attempts}
     if not progress:
         return []
-    # Of this pool alone: a dedicated pool's worker has no say in another pool's attempts.
+    # Only attempts of this pool: the worker of a dedicated pool must not change those of another pool.
     named = Attempt.objects.filter(token__in=progress, job__pool=pool)
     live = named.filter(state=Attempt.State.LIVE)
     with transaction.atomic():
-        # In order of id, as every writer of several jobs locks them.
+        # Every function that locks several jobs locks them in order of id, so that no two deadlock.
         started = Job.objects.filter(attempts__in=live, state=State.DISPATCHED).order_by("id")
         ids = list(started.select_for_update(of=("self",)).values_list("id", flat=True))
         Job.objects.filter(id__in=ids, state=State.DISPATCHED).update(state=State.RUNNING)
         steps = Case(
-            *(When(token=token, then=Value(now_at.steps_done)) for token, now_at in progress.items()),
+            *(When(token=token, then=Value(attempt.steps_done)) for token, attempt in progress.items()),
             output_field=PositiveIntegerField(),
         )
         live.update(
-            # A consumer that was paused applies an old beat after newer ones: nothing goes back.
+            # A consumer that was paused may apply an old beat after newer ones: no value may decrease.
             lease_expires_at=Greatest("lease_expires_at", Value(now + timedelta(seconds=lease_seconds))),
             worker=report.worker,
             started_at=Coalesce("started_at", Value(now)),
             steps_done=Greatest("steps_done", steps),
             previews=Case(
-                *(When(token=token, then=Value(now_at.previews, JSONField())) for token, now_at in progress.items()),
+                *(When(token=token, then=Value(attempt.previews, JSONField())) for token, attempt in progress.items()),
                 output_field=JSONField(),
             ),
         )
@@ -93,9 +101,9 @@ def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -
 
 @transaction.atomic
 def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: int) -> Applied:
-    """Ends an attempt as its worker reports: job state, outputs, usage, charge and hold in one transaction.
+    """End an attempt as its worker reports: job state, outputs, usage, charge and hold in one transaction.
 
-    Raises `ValueError` for a success that lacks an image, and then nothing is written.
+    Raises `ValueError` for a success that lacks an image; then nothing is written.
     """
     token = UUID(report.attempt_token)
     job = Job.objects.select_for_update(of=("self",)).filter(attempts__token=token, pool=pool).first()
@@ -104,7 +112,7 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     attempt = Attempt.objects.select_for_update().get(token=token)
     if attempt.state != Attempt.State.LIVE:
         if attempt.state == Attempt.State.LOST and not attempt.gpu_seconds:
-            attempt.gpu_seconds = _seconds(report)  # wasted time, of the pool and not of the tenant
+            attempt.gpu_seconds = _gpu_seconds(report)  # wasted: the tenant is not charged for it
             attempt.worker, attempt.gpu_class = report.worker, report.gpu_class
             attempt.save(update_fields=["gpu_seconds", "worker", "gpu_class"])
         return Applied.LATE
@@ -112,12 +120,12 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     attempt.worker, attempt.gpu_class = report.worker, report.gpu_class
     attempt.started_at = attempt.started_at or now
     attempt.finished_at = now
-    attempt.gpu_seconds = _seconds(report)
+    attempt.gpu_seconds = _gpu_seconds(report)
     attempt.prompt_tokens = report.prompt_tokens
     attempt.error_code, attempt.error_message = report.error_code, report.error_message[:2000]
     attempt.steps_done = job.steps * job.n if report.outcome == "succeeded" else report.steps_done
     if report.outcome == "succeeded" and not job.partial_images:
-        attempt.swept_at = now  # all that it stored are the job's images
+        attempt.swept_at = now  # it stored nothing but the job's images
     attempt.save()
     endings: dict[str, Callable[[], Applied]] = {
         "succeeded": lambda: _succeed(job, report, now),
@@ -133,7 +141,7 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
 
 @transaction.atomic
 def lose(*, token: UUID, now: datetime, attempts_max: int) -> bool:
-    """Takes a job back from an attempt whose lease has run out; False if it beat or ended meanwhile."""
+    """Give up an attempt whose lease has expired; return False if a beat or its end came first."""
     job = Job.objects.select_for_update(of=("self",)).get(attempts__token=token)
     attempt = Attempt.objects.select_for_update().get(token=token)
     if attempt.state != Attempt.State.LIVE or attempt.lease_expires_at > now:
@@ -141,7 +149,7 @@ def lose(*, token: UUID, now: datetime, attempts_max: int) -> bool:
     attempt.state, attempt.finished_at = Attempt.State.LOST, now
     attempt.error_code, attempt.error_message = "worker_lost", "the worker stopped reporting"
     attempt.save()
-    if attempt.started_at is None:  # its message was lost: the tenant had nothing for its turn
+    if attempt.started_at is None:  # no worker began it, so its tenant gets back the virtual time of this turn
         queue.correct(attempt, job, measured_seconds=0, work_done=0)
     _fail(job, attempt, True, now, attempts_max)
     return True
@@ -149,22 +157,29 @@ def lose(*, token: UUID, now: datetime, attempts_max: int) -> bool:
 
 @transaction.atomic
 def cancel(*, job: Job, now: datetime) -> Job:
-    """Asks for a job to end: a waiting one is canceled at once, one in a worker's hands when that stops.
-
-    A finished job stays as it is. The caller tells the worker, after the commit.
-    """
+    """Cancel a queued job at once; ask the worker of a dispatched or running one to stop. A finished job stays."""
     job = Job.objects.select_for_update(of=("self",)).get(id=job.id)
     if job.state == State.QUEUED:
         _end(job, State.CANCELED, now)
-    elif job.finished_at is None and job.cancel_requested_at is None:
-        job.cancel_requested_at = now
-        job.save(update_fields=["cancel_requested_at"])
+    elif job.finished_at is None:
+        if job.cancel_requested_at is None:
+            job.cancel_requested_at = now
+            job.save(update_fields=["cancel_requested_at"])
+        live = job.attempts.filter(state=Attempt.State.LIVE)
+        tokens = [str(token) for token in live.values_list("token", flat=True)]
+        transaction.on_commit(partial(_ask_to_stop, job.pool, tokens, now))
     return job
+
+
+def _ask_to_stop(pool: Pool, tokens: Iterable[str], now: datetime) -> None:
+    # Without Redis the request stands all the same: `beat` repeats it, and the job of a lost attempt ends canceled.
+    with contextlib.suppress(RedisError):
+        transport.ask_to_cancel(pool, tokens, now=now)
 
 
 @transaction.atomic
 def expire(*, job_id: UUID, now: datetime) -> bool:
-    """Ends a job that no worker took before its `expires_at`; False when one did."""
+    """End a job that no worker took before its `expires_at`; return False if one did."""
     job = Job.objects.select_for_update(of=("self",)).get(id=job_id)
     if job.state != State.QUEUED or job.expires_at > now:
         return False
@@ -174,7 +189,7 @@ def expire(*, job_id: UUID, now: datetime) -> bool:
 
 def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     if sorted(output.index for output in report.outputs) != list(range(job.n)):
-        raise ValueError(f"{len(report.outputs)} outputs are not the {job.n} images of job {job.id}")
+        raise ValueError(f"the report has {len(report.outputs)} outputs, and job {job.id} has {job.n} images")
     outputs = [
         Output(
             job=job,
@@ -189,11 +204,11 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     outputs_record(job, outputs, now=now)
     units = image_units(width=job.width, height=job.height, n=len(report.outputs))
     quantities = (
-        Quantity(meter=Meter.GPU_SECOND, amount=_seconds(report), gpu_class=report.gpu_class),
+        Quantity(meter=Meter.GPU_SECOND, amount=_gpu_seconds(report), gpu_class=report.gpu_class),
         Quantity(meter=Meter.IMAGE_UNIT, amount=units),
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     )
-    # The prices of the quote: a price that changed meanwhile is for later requests.
+    # The prices at admission, which were quoted: a price that changed since then holds for later requests.
     prices = Prices.at(tenant=job.tenant, now=job.created_at)
     charged = settle(
         project=job.project,
@@ -212,7 +227,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
 
 
 def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> Applied:
-    """Ends a job that its worker gave up half-way; it pays for the steps it took if the price book says so."""
+    """End a job that its worker stopped; charge for the steps that were done if the price book says so."""
     prices = Prices.at(tenant=job.tenant, now=job.created_at) if report.steps_done else None
     if prices and prices.bills_stopped_work:
         units = image_units(width=job.width, height=job.height, n=job.n)
@@ -221,27 +236,28 @@ def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> App
             project=job.project,
             job_id=job.id,
             quantities=(
-                Quantity(meter=Meter.GPU_SECOND, amount=_seconds(report), gpu_class=report.gpu_class),
+                Quantity(meter=Meter.GPU_SECOND, amount=_gpu_seconds(report), gpu_class=report.gpu_class),
                 Quantity(meter=Meter.IMAGE_UNIT, amount=(units * share).quantize(NANO)),
             ),
             dimensions=dimensions_of(job),
             prices=prices,
             now=now,
         )
-    expired = ("job_expired", "the job expired before it was drawn") if state == State.EXPIRED else ("", "")
-    return _end(job, state, now, *expired)
+    if state == State.EXPIRED:
+        return _end(job, state, now, "job_expired", "the job expired before its images were generated")
+    return _end(job, state, now)
 
 
 def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_max: int) -> Applied:
-    """Back to the queue while another attempt may help, else failed with the attempt's cause."""
+    """Return a job to the queue if another attempt may succeed; else fail it with the error of this attempt."""
     if job.cancel_requested_at is not None:
         return _end(job, State.CANCELED, now)
-    # An attempt that no worker began (Redis lost its message) says nothing against the job.
+    # An attempt that no worker began does not count: Redis lost its message, and the job did not fail.
     begun = job.attempts.exclude(started_at=None).count()
     if not retryable or begun >= attempts_max:
         code, message = attempt.error_code or "internal_error", attempt.error_message
         if job.quarantined and attempt.state == Attempt.State.LOST:
-            code, message = "job_quarantined", "every worker that drew this job stopped reporting"
+            code, message = "job_quarantined", "every worker that ran this job stopped reporting"
         return _end(job, State.FAILED, now, code, message)
     lost = job.attempts.filter(state=Attempt.State.LOST).exclude(started_at=None).count()
     job.state, job.quarantined = State.QUEUED, lost >= QUARANTINE_LOSSES
@@ -251,7 +267,7 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
 
 
 def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
-    """Ends a job that made nothing: its hold goes back whole, unless it was charged for what it did."""
+    """End a job without images. Its whole hold is released, unless `_stop` has charged for its steps."""
     hold_void(tenant=job.tenant, reference=job.id, now=now)
     units = image_units(width=job.width, height=job.height, n=job.n)
     units_return(api_key=job.api_key, image_units=units, taken_at=job.created_at)
@@ -263,5 +279,5 @@ def _end(job: Job, state: State, now: datetime, error_code: str = "", error_mess
     return Applied.SETTLED
 
 
-def _seconds(report: AttemptFinished) -> Decimal:
+def _gpu_seconds(report: AttemptFinished) -> Decimal:
     return Decimal(report.gpu_seconds).quantize(NANO)

@@ -1,7 +1,7 @@
-"""The life of a job: what was asked, the attempts at it, and the images it made.
+"""Jobs: requests for images, the attempts to generate them, and the images.
 
-The database holds the state machine too (migrations `0002` and `0007`): a transition that is not in `TRANSITIONS`, or
-any change of a finished job's state, is refused whoever asks for it.
+The database enforces the state machine too: a trigger (`sql/lifecycle.sql`) refuses every transition that is not in
+`TRANSITIONS`, so a final state is final.
 """
 
 import uuid
@@ -34,16 +34,16 @@ class State(models.TextChoices):
 
 FINAL = (State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED)
 TRANSITIONS = {
-    # Straight to `succeeded` when it is answered from the cache.
+    # A job that is answered from the result cache goes straight to `succeeded`.
     State.QUEUED: {State.DISPATCHED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
-    # A report that overtakes the beat of its start finishes a job that still is `dispatched`.
+    # The report of an attempt's end may overtake the beat of its start, and then finds the job `dispatched`.
     State.DISPATCHED: {State.RUNNING, State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
     State.RUNNING: {State.QUEUED, State.SUCCEEDED, State.FAILED, State.CANCELED, State.EXPIRED},
 }
 
 
 class Job(models.Model):
-    """One request for `n` images of a prompt; seeds are `seed`, `seed + 1`, …, one an image."""
+    """A request for `n` images of a prompt, with seeds `seed`, `seed + 1`, …. All have one hold, charge and state."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="jobs")
@@ -53,13 +53,13 @@ class Job(models.Model):
     pool = models.ForeignKey(Pool, on_delete=models.PROTECT, related_name="jobs")
     arm = models.ForeignKey(Arm, on_delete=models.PROTECT, null=True, related_name="jobs")
     state = models.CharField(max_length=10, choices=State, default=State.QUEUED)
-    quality = models.CharField(max_length=8, default="auto", db_default="auto", help_text="As it was asked for.")
+    quality = models.CharField(max_length=8, default="auto", db_default="auto", help_text="As requested.")
     tier = models.CharField(
         max_length=4,
         choices=PoolTier,
         default=PoolTier.HD,
         db_default=PoolTier.HD,
-        help_text="Of the pool, or of the request.",
+        help_text="The tier of the pool; if that has none, of the request.",
     )
     prompt = models.TextField()
     n = models.PositiveSmallIntegerField()
@@ -69,22 +69,24 @@ class Job(models.Model):
     seed = models.BigIntegerField()
     output_format = models.CharField(max_length=4)
     output_compression = models.PositiveSmallIntegerField()
-    partial_images = models.PositiveSmallIntegerField(default=0, help_text="Previews of each image on its way.")
+    partial_images = models.PositiveSmallIntegerField(default=0, help_text="Previews per image.")
     user = models.CharField(max_length=200, blank=True)
     metadata = models.JSONField(default=dict)
-    priority = models.SmallIntegerField(default=0, help_text="Among its tenant's own: the highest goes first.")
-    quarantined = models.BooleanField(default=False, help_text="Workers stopped with it: runs with no other such.")
+    priority = models.SmallIntegerField(default=0, help_text="Among the tenant's own jobs, the highest runs first.")
+    quarantined = models.BooleanField(
+        default=False, help_text="Workers died while they ran it: no other such job runs beside it."
+    )
     request_id = models.CharField(max_length=64)
-    result_key = models.CharField(max_length=64, blank=True, help_text="What its images are a function of, hashed.")
+    result_key = models.CharField(max_length=64, blank=True, help_text="Hash of everything that determines its images.")
     cached_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField()
-    expires_at = models.DateTimeField(help_text="When it expires, drawn in part or not.")
+    expires_at = models.DateTimeField(help_text="When it ends if it has not succeeded.")
     cancel_requested_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     error_code = models.CharField(max_length=60, blank=True)
     error_message = models.TextField(blank=True)
-    images_deleted_at = models.DateTimeField(null=True, help_text="When its images were deleted, if it had any.")
-    deleted_at = models.DateTimeField(null=True, help_text="When its words were deleted; what it did and cost stays.")
+    images_deleted_at = models.DateTimeField(null=True, help_text="When its images were deleted.")
+    deleted_at = models.DateTimeField(null=True, help_text="When its texts were deleted.")
 
     class Meta:
         constraints = [
@@ -112,7 +114,7 @@ class Job(models.Model):
             models.CheckConstraint(condition=Q(seed__gte=0), name="job_seed_not_negative"),
         ]
         indexes = [
-            # The dispatcher's queue: small, since it holds waiting jobs alone.
+            # The dispatcher's queue. It is small, because only queued jobs are in it.
             models.Index(
                 fields=["pool", "tenant", "-priority", "created_at", "id"],
                 condition=Q(state=State.QUEUED),
@@ -126,7 +128,7 @@ class Job(models.Model):
             # The portal's list and its search.
             models.Index(fields=["-created_at", "-id"], name="job_by_time"),
             models.Index(fields=["request_id"], name="job_by_request"),
-            # What ages out next, of images and of words.
+            # What retention deletes next: images, and texts.
             models.Index(
                 fields=["tenant", "finished_at"],
                 condition=Q(finished_at__isnull=False, images_deleted_at=None),
@@ -148,18 +150,19 @@ class Job(models.Model):
 
     @property
     def work(self) -> int:
-        """Estimated work in pixel-steps, which fair dispatch counts."""
+        """The work in pixel-steps, from which the dispatcher estimates GPU seconds."""
         return self.width * self.height * self.steps * self.n
 
 
 class DailyJobs(models.Model):
-    """A sum of jobs that ended on one day and are alike, for reports. Rows are only added, so several may be alike.
+    """The number of jobs that ended on a day and agree in all other columns, for reports.
 
-    A job is in it once its day is sealed with the charges' (`billing.models.CostDay`), by the same lock; one that ends
-    on a sealed day adds itself (`0014`). None of it changes after a job's end, deletion of its words included.
+    Rows are only added, so several may agree. The jobs of a day are added up when the day is sealed
+    (`billing.models.CostDay`), under the same lock as its charges. A job that ends on a sealed day adds a row of its
+    own (`sql/daily_jobs.sql`). Nothing of this changes after a job's end, not even by its deletion.
     """
 
-    day = models.DateField(help_text="On which they ended, in UTC.")
+    day = models.DateField(help_text="The day (UTC) on which the jobs ended.")
     tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
     project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
     pool = models.CharField(max_length=40)
@@ -172,10 +175,10 @@ class DailyJobs(models.Model):
     seconds = models.DecimalField(
         max_digits=15,
         decimal_places=3,
-        help_text="From the request to the end, the nearest of ten steps in each power of ten: it is for percentiles.",
+        help_text="From the request to the end, rounded to ten steps per power of ten: enough for percentiles.",
     )
-    jobs = models.PositiveIntegerField(help_text="How many it sums.")
-    images = models.PositiveIntegerField(help_text="How many they asked for together.")
+    jobs = models.PositiveIntegerField(help_text="The number of jobs.")
+    images = models.PositiveIntegerField(help_text="The number of images that they requested.")
 
     class Meta:
         indexes = [
@@ -186,21 +189,21 @@ class DailyJobs(models.Model):
 
 @cache
 def _job_insert() -> tuple[str, list[str]]:
-    """The statement, whose parameters are named as the attributes are, and their names."""
+    """Return the INSERT of a job, with its parameters named as the attributes, and these names."""
     names = [field.attname for field in Job._meta.concrete_fields]
     columns, values = ", ".join(f'"{name}"' for name in names), ", ".join(f"%({name})s" for name in names)
     return f"INSERT INTO {Job._meta.db_table} ({columns}) VALUES ({values})", names  # noqa: S608 - of names alone
 
 
 def job_insert(job: Job) -> PipelinedQuery[None]:
-    """Writes a new job."""
+    """Write a new job, on a round trip shared with other queries."""
     sql, names = _job_insert()
     yield Query(sql, {name: getattr(job, name) for name in names} | {"metadata": Jsonb(job.metadata)})
     job._state.adding, job._state.db = False, connection.alias
 
 
 class JobAdapter(models.Model):
-    """An adapter version that a job uses, with its scale, in the order asked for."""
+    """An adapter version that a job uses, with its scale, in the order of the request."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="adapters")
     position = models.PositiveSmallIntegerField()
@@ -216,7 +219,7 @@ class JobAdapter(models.Model):
 
 
 class CachedResult(models.Model):
-    """A job whose images answer a request for the same; the oldest use makes room when the cache is full."""
+    """A job whose images answer requests for the same images; the least recently used is evicted first."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
     key = models.CharField(max_length=64)
@@ -230,15 +233,15 @@ class CachedResult(models.Model):
 
 
 class Attempt(models.Model):
-    """A job handed to a pool under a lease; `token` is what a report must carry to be applied."""
+    """A job that was leased to a pool. A report must carry its `token` to be applied."""
 
     class State(models.TextChoices):
         LIVE = "live", "leased, or running and beating"
         SUCCEEDED = "succeeded"
         FAILED = "failed"
         CANCELED = "canceled"
-        EXPIRED = "expired", "given up when the job's time was up"
-        LOST = "lost", "the lease ran out"
+        EXPIRED = "expired", "stopped when the job expired"
+        LOST = "lost", "the lease expired"
 
     token = models.UUIDField(primary_key=True, default=uuid.uuid4)
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
@@ -246,14 +249,14 @@ class Attempt(models.Model):
     state = models.CharField(max_length=10, choices=State, default=State.LIVE)
     worker = models.CharField(max_length=100, blank=True)
     gpu_class = models.CharField(max_length=40, blank=True)
-    estimated_seconds = models.FloatField(default=0, help_text="GPU seconds that its tenant was charged in the queue.")
+    estimated_seconds = models.FloatField(default=0, help_text="GPU seconds added to the virtual time of its tenant.")
     dispatched_at = models.DateTimeField()
     lease_expires_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     steps_done = models.PositiveIntegerField(default=0)
-    previews = models.JSONField(default=list, help_text="Those stored, as [index of the image, number].")
-    swept_at = models.DateTimeField(null=True, help_text="When what it stored and no image is was deleted.")
+    previews = models.JSONField(default=list, help_text="Stored previews, as [index of the image, number].")
+    swept_at = models.DateTimeField(null=True, help_text="When its files that are no job's image were deleted.")
     gpu_seconds = models.DecimalField(max_digits=20, decimal_places=9, default=0)
     prompt_tokens = models.PositiveIntegerField(default=0)
     error_code = models.CharField(max_length=60, blank=True)
@@ -277,7 +280,7 @@ class Attempt(models.Model):
 
 
 class Output(models.Model):
-    """An image of a succeeded job, as it was stored."""
+    """A stored image of a succeeded job."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="outputs")
     index = models.PositiveSmallIntegerField()
@@ -293,7 +296,7 @@ class Output(models.Model):
 
 
 class Feedback(models.Model):
-    """What a tenant's user thought of a job's images: given once, from 0 (bad) to 1 (good)."""
+    """A score of a job's images by a tenant's user, from 0 (bad) to 1 (good). A job has at most one."""
 
     job = models.OneToOneField(Job, on_delete=models.CASCADE, related_name="feedback")
     score = models.FloatField()
@@ -305,15 +308,15 @@ class Feedback(models.Model):
 
 
 class FairShare(models.Model):
-    """What a tenant was served by a pool, as virtual time: GPU seconds divided by the tenant's weight.
+    """The virtual time of a tenant in a pool: the GPU seconds that the pool gave it, divided by its weight.
 
-    The two sums fade: of the latest attempts of this tenant, what they took and what they did (in pixel-steps).
+    The two sums decay with each attempt: GPU seconds and work (pixel-steps) of the tenant's latest attempts.
     """
 
     pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="+")
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
     virtual_time = models.FloatField(default=0)
-    waiting = models.BooleanField(default=False, help_text="Had jobs in the queue at the last turn.")
+    waiting = models.BooleanField(default=False, help_text="Had queued jobs at the last turn.")
     measured_seconds = models.FloatField(default=0)
     measured_work = models.FloatField(default=0)
 

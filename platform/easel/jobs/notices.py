@@ -1,4 +1,4 @@
-"""What webhooks are told of a job that ended: what it was and what it cost, not what it said or drew."""
+"""Notifies a tenant's webhooks that a job has ended, with its facts and cost, and without its prompt or images."""
 
 from datetime import datetime
 from typing import Any
@@ -10,7 +10,7 @@ from easel.webhooks.outbox import webhook_emit
 
 
 def job_notify(job: Job, *, now: datetime) -> None:
-    """Writes the message of a job's end, in the transaction that ends it."""
+    """Write the message to the webhooks' outbox, in the transaction that ends the job."""
 
     def data() -> dict[str, Any]:
         return {

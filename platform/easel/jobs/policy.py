@@ -1,8 +1,9 @@
-"""What a prompt may hold: one form of Unicode, none of the block lists' entries, no markers meant for the machine.
+"""Cleans prompts, and refuses those that match a block list or contain an injection.
 
-The prompt that is stored and drawn is cleaned (NFC, without characters that no reader sees). It is matched in forms
-that undo how words are disguised: compatibility forms and case folded, look-alike letters mapped to Latin ones,
-everything between words one blank. Patterns are RE2's, whose time is linear in the text.
+`prompt_clean` gives the prompt that is stored and generated: in NFC, without invisible characters. `prompt_check`
+matches it in forms that undo how words are disguised: compatibility forms and case are folded, look-alike letters are
+mapped to Latin ones, and one blank stands for everything between two words. Patterns are RE2's, whose time is linear in
+the text, so that no pattern has to be trusted.
 """
 
 import re
@@ -27,26 +28,25 @@ from tenants.models import BlockListEntry, BlockListRevision, Tenant
 log = structlog.get_logger()
 BLOCKED = Counter("easel_prompts_blocked_total", "Prompts refused by policy.", ["reason"])
 
-# Joiners, direction marks, soft hyphens, tag characters, variation selectors: nothing to draw, much to hide behind.
-# The zero-width joiner and U+FE0F stay where emoji need them: `_IGNORED` goes from what is matched, not from what is
-# drawn.
+# Joiners, direction marks, soft hyphens and tag characters show nothing, but can disguise a word. They are removed from
+# the prompt. `_IGNORED` is removed only from what is matched, because emoji need the zero-width joiner and U+FE0F.
 _INVISIBLE = re.compile(r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
 _IGNORED = re.compile(
     r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-# Letters of other scripts that look like Latin ones, and what digits and signs stand for inside of words.
+# Letters of other scripts that look like Latin ones; and the letters that digits and signs stand for within a word.
 _LOOK_ALIKE = str.maketrans("аеорсухіјѕԁһкмтвнгӏαοριντυχκβεηζμߋ", "aeopcyxijsdhkmtbhrlaopivtuxkbehzmo")
 _LEET = str.maketrans("0134578@$!|", "oieastbasii")
 _SIGN_IN_WORD = re.compile(r"[0134578@$!|]+(?=[a-z])")
 _BETWEEN_WORDS = re.compile(r"[\W_]+")
-# Scripts that put no blanks between words: a phrase in them is found anywhere.
+# Scripts without blanks between words: each character is a token, so that a phrase is found anywhere.
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(f"[{_UNSPACED}]|[^ {_UNSPACED}]+")
 
-# A text-to-image model has no instructions to override; what reaches its text encoder can still carry the encoder's
-# control tokens, or the directives that common front ends act on (loading a LoRA, a file or an address), and prompts
-# that address a rewriting model in front of this one. Each has its rule, matched on the folded text, and on its words
-# for what is said in words. A role is one after the start alone: "System: a poster of the planets" is a caption.
+# A text-to-image model has no instructions to override. A prompt can still contain control tokens of the text encoder,
+# directives that common front ends act on (loading a LoRA, a file or an address), or instructions for a model that
+# rewrites prompts in front of this one. Each rule is matched against the folded text, and those in `SAID_IN_WORDS`
+# against its words too. A chat role at the start is no injection: "System: a poster of the planets" is a caption.
 INJECTIONS = {
     "control_token": r"<\|[a-z0-9_]{1,40}\|>|</?(think|tool_call|tool_response|pad|unk)>"
     r"|\[/?inst\]|<</?sys>>|<start_of_turn>|<end_of_turn>",
@@ -72,12 +72,12 @@ class Match:
 
 
 def prompt_clean(prompt: str) -> str:
-    """The prompt as it is stored and drawn: NFC, without invisible characters."""
+    """Return the prompt as it is stored and generated: in NFC, without invisible characters."""
     return unicodedata.normalize("NFC", _INVISIBLE.sub("", prompt))
 
 
 def prompt_check(prompt: str, *, tenant: Tenant) -> None:
-    """Raises `PromptBlocked` for what policy refuses. Logs which rule it was and never the prompt."""
+    """Raise `PromptBlocked` if a rule refuses the prompt. The log names the rule and never contains the prompt."""
     found = _injection(prompt) or _listed(prompt, tenant)
     if found is None:
         return
@@ -87,13 +87,13 @@ def prompt_check(prompt: str, *, tenant: Tenant) -> None:
 
 
 def folded(prompt: str) -> str:
-    """Compatibility forms, case and ignorable characters undone."""
+    """Return the prompt with compatibility forms and case folded and without ignorable characters."""
     return _IGNORED.sub("", unicodedata.normalize("NFKC", prompt_clean(prompt)).casefold())
 
 
 def words(prompt: str) -> str:
-    """The folded words with look-alikes and accents undone, each between two blanks."""
-    # Accents go before look-alikes are mapped: ё is е with an accent, and е looks like e.
+    """Return the folded words without look-alikes and accents, each between two blanks."""
+    # Accents are removed before look-alikes are mapped: ё is е with an accent, and е looks like e.
     text = unicodedata.normalize("NFD", folded(prompt))
     text = "".join(char for char in text if not unicodedata.combining(char)).translate(_LOOK_ALIKE)
     text = _SIGN_IN_WORD.sub(lambda sign: sign[0].translate(_LEET), text)
@@ -101,16 +101,16 @@ def words(prompt: str) -> str:
 
 
 def tokens(prompt: str) -> list[str]:
-    """The words, and each character of a script that puts no blanks between words."""
+    """Return the words, and in scripts without blanks between words each character."""
     return _TOKEN.findall(words(prompt))
 
 
 class BlockList:
-    """Entries, compiled: of a phrase its tokens as `tokens` gives them, of a regex the folded text.
+    """A compiled block list. Phrases are matched against the tokens of a prompt, regexes against its folded text.
 
-    A phrase is looked up, not searched for: at a token that begins one, as many tokens as it has. So a list needs
-    no more memory than its text, and has no size at which it stops working. Ten thousand phrases take 0.1 s to
-    compile, then 0.05 ms for a prompt of 100 characters, 0.4 ms for 1,000 and 1 ms for the longest, of 4,000.
+    Phrases are looked up instead of searched for: at each token with which a phrase begins, as many tokens as that
+    phrase has. The memory is proportional to the list's text. Ten thousand phrases take 0.1 s to compile, and then
+    0.05 ms for a prompt of 100 characters, 0.4 ms for 1,000, and 1 ms for the longest, of 4,000.
     """
 
     def __init__(self, entries: Iterable[BlockListEntry]) -> None:
@@ -125,13 +125,13 @@ class BlockList:
                 self._lengths.setdefault(found[0], set()).add(len(found))
 
     def find(self, prompt: str) -> UUID | None:
-        """The id of an entry that the prompt holds."""
-        held = tokens(prompt) if self._phrases else []
-        text = " ".join(held)
-        ends = list(accumulate(len(token) + 1 for token in held))
-        for start, token in enumerate(held):
+        """Return the id of an entry that the prompt matches, if there is one."""
+        found = tokens(prompt) if self._phrases else []
+        text = " ".join(found)
+        ends = list(accumulate(len(token) + 1 for token in found))
+        for start, token in enumerate(found):
             for length in self._lengths.get(token, ()):
-                if start + length > len(held):
+                if start + length > len(found):
                     continue
                 phrase = text[ends[start] - len(token) - 1 : ends[start + length - 1] - 1]
                 if entry := self._phrases.get(phrase):
@@ -155,7 +155,7 @@ def _injections() -> dict[str, Any]:
 
 
 def _listed(prompt: str, tenant: Tenant) -> Match | None:
-    """The revisions say whether the lists that were compiled are still those in force."""
+    """Match the platform's and the tenant's list; a list is compiled again if its revision has changed."""
     for owner, revision in _revisions(tenant):
         entry = _compiled(owner, revision).find(prompt)
         if entry is not None:
@@ -175,9 +175,9 @@ _LISTS_MAX = 1000
 
 
 def _compiled(owner: UUID | None, revision: int) -> BlockList:
-    """The list of the platform (None) or of a tenant, compiled once for each change of it.
+    """Return the compiled list of the platform (None) or of a tenant, from the cache unless it has changed.
 
-    The revision was read before the entries are: a change between the two is at worst compiled twice.
+    The revision was read before the entries, so a change in between is at worst compiled twice.
     """
     with _lists_lock:
         known = _lists.get(owner)

@@ -1,13 +1,17 @@
-"""Which job runs next: weighted fair queueing between tenants; by priority, then age, within one.
+"""Decides which queued job runs next, and leases it to a pool: weighted fair queueing between tenants.
 
-Each tenant has a virtual time per pool: the GPU seconds it was given there, divided by its weight. The waiting tenant
-with the least goes next and is charged at once for what its job is thought to take, so a burst of a thousand jobs
-makes its own tenant wait and nobody else; when an attempt ends, the estimate makes way for what was measured
-(`correct`). A tenant that comes back after a pause starts from the least virtual time of those waiting or running,
-since an idle past is no credit to jump ahead with (virtual-time counters, Sheng et al., OSDI 2024).
+`release` is one turn of a dispatcher at one pool. It fills the pool's free room: `choose` takes the next jobs, and each
+gets its next attempt, under a lease. Within a tenant, jobs go by priority, then by age.
 
-A turn reads as many jobs as it may release and one row for each waiting tenant, however long the queues are. Whoever
-asks an idle system waits for one, so what a turn needs to know and to write goes on four round trips.
+Each tenant has a virtual time per pool: the GPU seconds that it was given there, divided by its weight. The waiting
+tenant with the least virtual time goes next. It is charged at once for the estimated GPU seconds of its job, so a
+burst of a thousand jobs delays only its own tenant. When the attempt ends, `correct` replaces the estimate by the
+measured seconds: a wrong estimate costs that tenant its turn and no other. A tenant that returns after a pause is
+lifted to the least virtual time of the tenants that were active, so that it can't use its pause to jump ahead
+(virtual-time counters, Sheng et al., OSDI 2024).
+
+The queue of record is PostgreSQL. A turn reads one row per waiting tenant and as many jobs as it may release, however
+long the queues are. A request to an idle system waits for one whole turn, so a turn takes only four round trips.
 """
 
 import uuid
@@ -36,22 +40,16 @@ from easel.jobs.models import (
 )
 from tenants.models import Tenant
 
-WORKER_SILENCE_SECONDS = 10  # ten missed beats: no new work for this worker
-RELEASED_MAX = 64  # in one turn, so that its lock is short
-TURN_IDLE_MS_MAX = 2000  # of a dispatcher that stopped in its turn, until the others go on without it
-# GPU seconds of a pixel-step in a pool where nothing was measured: all that counts is that it is the same for all.
+WORKER_SILENCE_SECONDS = 10  # after ten missed beats a worker gets no new work
+RELEASED_MAX = 64  # jobs per turn, so that the turn holds its locks briefly
+TURN_IDLE_MS_MAX = 2000  # PostgreSQL ends the turn of a dispatcher that hangs for so long, and others go on
+# GPU seconds of a pixel-step before the pool has measured any. Any value will do: it is the same for all tenants.
 _RATE_UNMEASURED = 1e-6
-RATE_DECAY = 0.98  # of what was measured before, at each new measurement
-
-
-_LOCK = """
-SELECT set_config('idle_in_transaction_session_timeout', %(patience)s, true),
-    pg_advisory_xact_lock(hashtext('easel dispatch'), %(pool)s)
-"""
+RATE_DECAY = 0.98  # exponential decay per finished attempt
 
 
 class Waiting(NamedTuple):
-    """A job in the queue. `work` is in pixel-steps; one in quarantine runs when no other of those does."""
+    """A queued job. `work` is in pixel-steps. A quarantined job runs only while no other quarantined job does."""
 
     job_id: uuid.UUID
     work: float
@@ -60,7 +58,7 @@ class Waiting(NamedTuple):
 
 @dataclass(slots=True)
 class Contender:
-    """A tenant with jobs waiting: its virtual time in seconds, its weight, and its jobs in the order they go."""
+    """A tenant with waiting jobs: its virtual time in seconds, its weight, and its jobs in the order they run."""
 
     tenant_id: uuid.UUID
     virtual_time: float
@@ -69,16 +67,16 @@ class Contender:
 
 
 class Chosen(NamedTuple):
-    """A job to release, and the GPU seconds that its tenant was charged with."""
+    """A job to release, and the estimated GPU seconds that its tenant is charged with."""
 
     job_id: uuid.UUID
     seconds: float
 
 
 def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> list[Chosen]:
-    """The next `room` jobs, in order. Charges each contender's virtual time for what it was given.
+    """Return the next `room` jobs, in order, and charge the virtual time of their contenders.
 
-    `rate` is the GPU seconds that a unit of work is thought to take.
+    `rate` is the estimate of GPU seconds per pixel-step.
     """
     waiting = [contender for contender in contenders if contender.jobs]
     chosen: list[Chosen] = []
@@ -97,31 +95,33 @@ def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> 
 
 @transaction.atomic
 def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
-    """Gives the pool's free slots to waiting jobs: each gets its next attempt, under a lease.
+    """Fill a pool's free room with waiting jobs; return their attempts, which the caller sends after the commit.
 
-    Any number of dispatchers may call this at once; the lock on the pool makes them take turns. One that dies in its
-    turn releases nothing and frees the lock; from one that hangs PostgreSQL takes it. The caller sends the messages
-    after the commit; one that dies before leaves attempts whose leases run out.
+    Any number of dispatchers may call this at once: a lock per pool makes them take turns. One that dies in its
+    turn has released nothing, and PostgreSQL frees its lock. If it dies after the commit and before it has sent the
+    messages, the leases of its attempts expire.
     """
-    _, stands = run_pipelined(_turn_take(pool), _pool_load(pool, now))
-    room = min(RELEASED_MAX, stands.room)
+    _, load = run_pipelined(_lock_turn(pool), _pool_load(pool, now))
+    room = min(RELEASED_MAX, load.room)
     if room <= 0:
         return []
-    present = _under_caps(run_query(_present(pool)))
-    contenders, lifted = _contenders(present, stands.virtual_time)
+    tenants = _with_headroom(run_query(_active_tenants(pool)))
+    contenders, lifted = _contenders(tenants, load.virtual_time_max)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
-    headroom = {tenant.tenant_id: tenant.headroom for tenant in present}
-    queue = _Queue(pool, headroom=headroom, room=room, now=now, quarantine_is_full=stands.quarantine_is_full)
-    first = _first(queue, contenders)
-    chosen = choose(first, room=room, rate=stands.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
-    charged = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
+    headroom = {tenant.tenant_id: tenant.headroom for tenant in tenants}
+    limits = _TurnLimits(pool, headroom=headroom, room=room, now=now, quarantine_is_full=load.quarantine_is_full)
+    first = _first_in_turn(limits, contenders)
+    chosen = choose(first, room=room, rate=load.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
+    charges = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
     attempts: list[Attempt]
-    _, attempts = run_pipelined(_remember(pool, present, lifted, charged), _dispatched(chosen, now, lease_seconds))
+    _, attempts = run_pipelined(
+        _fair_shares_update(pool, tenants, lifted, charges), _attempts_insert(chosen, now, lease_seconds)
+    )
     return attempts
 
 
 def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: float) -> None:
-    """Charges a tenant for what an attempt took instead of what it was thought to take, and learns the pool's rate."""
+    """Charge a tenant for an attempt's measured seconds instead of the estimate, and update the pool's rate by them."""
     weight = job.tenant.fair_share_weight
     FairShare.objects.filter(pool=job.pool_id, tenant=job.tenant_id).update(
         virtual_time=Greatest(F("virtual_time") + (measured_seconds - attempt.estimated_seconds) / weight, Value(0.0)),
@@ -130,21 +130,23 @@ def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: f
     )
 
 
-def _turn_take(pool: Pool) -> PipelinedQuery[None]:
-    yield Query(_LOCK, {"pool": pool.pk, "patience": f"{TURN_IDLE_MS_MAX}ms"})
+_TURN_LOCK = """
+SELECT set_config('idle_in_transaction_session_timeout', %(idle_max)s, true),
+    pg_advisory_xact_lock(hashtext('easel dispatch'), %(pool)s)
+"""
+
+
+def _lock_turn(pool: Pool) -> PipelinedQuery[None]:
+    yield Query(_TURN_LOCK, {"pool": pool.pk, "idle_max": f"{TURN_IDLE_MS_MAX}ms"})
 
 
 class PoolLoad(NamedTuple):
-    """How a pool stands.
+    """The load of a pool, as a dispatcher sees it."""
 
-    `room` are those of the workers that beat, less the attempts that the pool has in hand; `virtual_time` is the
-    most that it gave to anybody; `rate` the GPU seconds of a pixel-step, of what was measured lately, if anything was.
-    """
-
-    room: int
-    quarantine_is_full: bool
-    virtual_time: float
-    gpu_seconds_per_pixel_step: float | None
+    room: int  # jobs that its live workers can take in addition to those that are dispatched or running
+    quarantine_is_full: bool  # a quarantined job is dispatched or running
+    virtual_time_max: float  # the highest virtual time of a tenant
+    gpu_seconds_per_pixel_step: float | None  # measured over its latest attempts; None before the first
 
 
 def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
@@ -152,12 +154,15 @@ def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
 
 
 _POOL_LOAD = """
-SELECT coalesce(alive.slots, 0) - hand.jobs, hand.quarantined, coalesce(share.virtual_time, 0), share.rate
-FROM (SELECT sum(concurrency) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(alive)s) AS alive (slots)
+SELECT coalesce(live.concurrency, 0) - unfinished.jobs, unfinished.quarantined, coalesce(share.virtual_time, 0),
+    share.rate
+FROM (
+    SELECT sum(concurrency) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(silent_since)s
+) AS live (concurrency)
 CROSS JOIN (
     SELECT count(*), coalesce(bool_or(quarantined), false) FROM jobs_job
     WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')
-) AS hand (jobs, quarantined)
+) AS unfinished (jobs, quarantined)
 CROSS JOIN (
     SELECT max(virtual_time), sum(measured_seconds) / nullif(sum(measured_work), 0)
     FROM jobs_fairshare WHERE pool_id = %(pool)s
@@ -166,31 +171,33 @@ CROSS JOIN (
 
 
 def _pool_load(pool: Pool, now: datetime) -> PipelinedQuery[PoolLoad]:
-    [row] = yield Query(_POOL_LOAD, {"pool": pool.pk, "alive": now - timedelta(seconds=WORKER_SILENCE_SECONDS)})
+    silent_since = now - timedelta(seconds=WORKER_SILENCE_SECONDS)
+    [row] = yield Query(_POOL_LOAD, {"pool": pool.pk, "silent_since": silent_since})
     return PoolLoad(*row)
 
 
 class _Tenant(NamedTuple):
-    """A tenant with jobs waiting or running in a pool; `headroom` is how many more it may have running."""
+    """A tenant with jobs waiting or running in a pool; it may have `headroom` more jobs running."""
 
     tenant_id: uuid.UUID
     is_waiting: bool
     is_running: bool
     running_max: int | None
     weight: int
-    virtual_time: float | None  # None: the pool has not served it yet
-    was_waiting: bool
+    virtual_time: float | None  # None if the pool has not served it yet
+    was_waiting: bool  # at the last turn
     headroom: int = RELEASED_MAX
 
     @property
-    def counts(self) -> bool:
-        """Whether its virtual time is one that others start from: it was here before, and its own cap isn't why."""
-        here = self.is_running or (self.is_waiting and self.was_waiting)
-        return self.virtual_time is not None and here and (self.headroom > 0 or not self.is_waiting)
+    def is_reference(self) -> bool:
+        """True if a returning tenant may be lifted to this tenant's virtual time: it was already active, and it isn't
+        waiting merely because of its own cap."""
+        was_active = self.is_running or (self.is_waiting and self.was_waiting)
+        return self.virtual_time is not None and was_active and (self.headroom > 0 or not self.is_waiting)
 
 
-# A step from one tenant to the next in the index of the queue: `DISTINCT` would read all of it.
-_PRESENT = """
+# The recursion steps from one tenant to the next in the index of the queue; `DISTINCT` would read every queued job.
+_ACTIVE_TENANTS = """
 WITH RECURSIVE waiting (tenant_id) AS (
     (SELECT tenant_id FROM jobs_job WHERE pool_id = %(pool)s AND state = 'queued' ORDER BY tenant_id LIMIT 1)
     UNION ALL
@@ -209,35 +216,36 @@ LEFT JOIN jobs_fairshare AS share ON share.tenant_id = tenant.id AND share.pool_
 """
 
 
-def _present(pool: Pool) -> PipelinedQuery[list[_Tenant]]:
-    rows = yield Query(_PRESENT, {"pool": pool.pk})
+def _active_tenants(pool: Pool) -> PipelinedQuery[list[_Tenant]]:
+    rows = yield Query(_ACTIVE_TENANTS, {"pool": pool.pk})
     return [_Tenant(*row) for row in rows]
 
 
-def _under_caps(present: list[_Tenant]) -> list[_Tenant]:
-    """With how many more jobs each tenant with a cap may have running, in all pools together.
+def _with_headroom(tenants: list[_Tenant]) -> list[_Tenant]:
+    """Set the headroom of each tenant that has a cap on its running jobs, which holds for all pools together.
 
-    The tenants' rows are locked, so that pools take turns at a tenant and do not each fill its last place.
+    The rows of these tenants are locked, so that two pools don't both take a tenant's last place.
     """
-    caps = {t.tenant_id: t.running_max for t in present if t.is_waiting and t.running_max is not None}
+    caps = {t.tenant_id: t.running_max for t in tenants if t.is_waiting and t.running_max is not None}
     if not caps:
-        return present
+        return tenants
     list(Tenant.objects.select_for_update(no_key=True).filter(pk__in=caps).order_by("pk").values_list("pk"))
-    pools = list(Pool.objects.values_list("pk", flat=True))  # named, since the index of what runs begins with the pool
+    pools = list(
+        Pool.objects.values_list("pk", flat=True)
+    )  # named, because the index of unfinished jobs begins with them
     running = Job.objects.filter(pool__in=pools, state__in=(State.DISPATCHED, State.RUNNING), tenant__in=caps)
     counts = dict(running.order_by().values_list("tenant").annotate(count=Count("id")))
     headroom = {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
-    return [tenant._replace(headroom=headroom.get(tenant.tenant_id, RELEASED_MAX)) for tenant in present]
+    return [tenant._replace(headroom=headroom.get(tenant.tenant_id, RELEASED_MAX)) for tenant in tenants]
 
 
-def _contenders(present: Sequence[_Tenant], most: float) -> tuple[list[Contender], dict[uuid.UUID, float]]:
-    """Who may be given a slot, its jobs still to be loaded; and to what virtual time those who came back rise.
-
-    With nobody here to start from, that is `most`, what the pool ever gave.
-    """
-    level = min((t.virtual_time for t in present if t.counts and t.virtual_time is not None), default=most)
+def _contenders(tenants: Sequence[_Tenant], virtual_time_max: float) -> tuple[list[Contender], dict[uuid.UUID, float]]:
+    """Return the tenants that may run a job, without their jobs; and the virtual times to which returning ones are
+    lifted: the least of the active tenants, or `virtual_time_max` if none was active."""
+    references = [t.virtual_time for t in tenants if t.is_reference and t.virtual_time is not None]
+    level = min(references, default=virtual_time_max)
     contenders, lifted = [], {}
-    for tenant in present:
+    for tenant in tenants:
         if not tenant.is_waiting:
             continue
         virtual_time = tenant.virtual_time or 0.0
@@ -248,8 +256,8 @@ def _contenders(present: Sequence[_Tenant], most: float) -> tuple[list[Contender
     return contenders, lifted
 
 
-class _Queue(NamedTuple):
-    """A pool's waiting jobs, as far as they may go: of each tenant `headroom`, of all together `room`."""
+class _TurnLimits(NamedTuple):
+    """Limits for one turn: `headroom[tenant]` jobs per tenant and `room` jobs in total."""
 
     pool: Pool
     headroom: dict[uuid.UUID, int]
@@ -258,20 +266,21 @@ class _Queue(NamedTuple):
     quarantine_is_full: bool
 
 
-def _first(queue: _Queue, contenders: Sequence[Contender]) -> list[Contender]:
-    """As many as there is room of those with the least virtual time that have a job to give: no other's turn can come.
+def _first_in_turn(limits: _TurnLimits, contenders: Sequence[Contender]) -> list[Contender]:
+    """Return the `room` contenders with the least virtual time that have a job to run, with their jobs.
 
-    One whose jobs are all in another's hands, past their time, or kept back by the quarantine leaves its place.
+    No other tenant can have a turn, because each of these runs at least one job. A contender is passed over if its jobs
+    are all locked by others, expired, or held back by the quarantine.
     """
     by_turn = iter(sorted(contenders, key=lambda contender: (contender.virtual_time, contender.tenant_id)))
     first: list[Contender] = []
-    while more := list(islice(by_turn, queue.room - len(first))):
-        run_query(_load_jobs(queue, more))
+    while more := list(islice(by_turn, limits.room - len(first))):
+        run_query(_load_jobs(limits, more))
         first += [contender for contender in more if contender.jobs]
     return first
 
 
-# What a cancellation has locked at this moment is passed over.
+# SKIP LOCKED: a job that is being canceled at this moment is passed over.
 _JOBS = """
 SELECT headroom.tenant_id, job.id, job.work, job.quarantined
 FROM unnest(%(tenants)s::uuid[], %(headroom)s::int[]) AS headroom (tenant_id, jobs)
@@ -285,15 +294,15 @@ CROSS JOIN LATERAL (
 """
 
 
-def _load_jobs(queue: _Queue, contenders: Sequence[Contender]) -> PipelinedQuery[None]:
+def _load_jobs(limits: _TurnLimits, contenders: Sequence[Contender]) -> PipelinedQuery[None]:
     rows = yield Query(
         _JOBS,
         {
-            "pool": queue.pool.pk,
+            "pool": limits.pool.pk,
             "tenants": [contender.tenant_id for contender in contenders],
-            "headroom": [min(queue.room, queue.headroom[contender.tenant_id]) for contender in contenders],
-            "now": queue.now,
-            "quarantine_is_full": queue.quarantine_is_full,
+            "headroom": [min(limits.room, limits.headroom[contender.tenant_id]) for contender in contenders],
+            "now": limits.now,
+            "quarantine_is_full": limits.quarantine_is_full,
         },
     )
     jobs = {tenant: [Waiting(*row[1:]) for row in own] for tenant, own in groupby(rows, lambda row: row[0])}
@@ -301,47 +310,49 @@ def _load_jobs(queue: _Queue, contenders: Sequence[Contender]) -> PipelinedQuery
         contender.jobs = jobs.get(contender.tenant_id, [])
 
 
-# A step up and not a value: the end of an attempt may correct the same row meanwhile.
-_REMEMBER = """
-WITH given AS (
-    SELECT * FROM unnest(%(tenants)s::uuid[], %(levels)s::float8[], %(charges)s::float8[]) AS given (id, level, charge)
-), gone AS (
+# The virtual time is raised by a charge instead of set to a value, because the end of an attempt may correct the same
+# row meanwhile.
+_FAIR_SHARES_UPDATE = """
+WITH changed AS (
+    SELECT *
+    FROM unnest(%(tenants)s::uuid[], %(levels)s::float8[], %(charges)s::float8[]) AS changed (id, level, charge)
+), idle AS (
     UPDATE jobs_fairshare SET waiting = false
     WHERE pool_id = %(pool)s AND waiting AND tenant_id <> ALL(%(waiting)s::uuid[])
-), came AS (
+), inserted AS (
     INSERT INTO jobs_fairshare (pool_id, tenant_id, virtual_time, waiting, measured_seconds, measured_work)
-    SELECT %(pool)s, id, level + charge, true, 0, 0 FROM given ON CONFLICT DO NOTHING
+    SELECT %(pool)s, id, level + charge, true, 0, 0 FROM changed ON CONFLICT DO NOTHING
 )
 UPDATE jobs_fairshare AS share SET waiting = true, virtual_time = greatest(virtual_time, level) + charge
-FROM given WHERE pool_id = %(pool)s AND tenant_id = given.id
+FROM changed WHERE pool_id = %(pool)s AND tenant_id = changed.id
 """
 
 
-def _remember(
-    pool: Pool, present: Sequence[_Tenant], lifted: dict[uuid.UUID, float], charged: dict[uuid.UUID, float]
+def _fair_shares_update(
+    pool: Pool, tenants: Sequence[_Tenant], lifted: dict[uuid.UUID, float], charges: dict[uuid.UUID, float]
 ) -> PipelinedQuery[None]:
-    waiting = [tenant for tenant in present if tenant.is_waiting]
-    came = {tenant.tenant_id for tenant in waiting if not tenant.was_waiting}
-    moved = list(came | {tenant_id for tenant_id, seconds in charged.items() if seconds})
+    waiting = [tenant for tenant in tenants if tenant.is_waiting]
+    began_waiting = {tenant.tenant_id for tenant in waiting if not tenant.was_waiting}
+    changed = list(began_waiting | {tenant_id for tenant_id, seconds in charges.items() if seconds})
     yield Query(
-        _REMEMBER,
+        _FAIR_SHARES_UPDATE,
         {
             "pool": pool.pk,
             "waiting": [tenant.tenant_id for tenant in waiting],
-            "tenants": moved,
-            "levels": [lifted.get(tenant_id, 0.0) for tenant_id in moved],
-            "charges": [charged.get(tenant_id, 0.0) for tenant_id in moved],
+            "tenants": changed,
+            "levels": [lifted.get(tenant_id, 0.0) for tenant_id in changed],
+            "charges": [charges.get(tenant_id, 0.0) for tenant_id in changed],
         },
     )
 
 
 @transaction.atomic
 def attempts_lease(chosen: Sequence[Chosen], *, now: datetime, lease_seconds: int) -> list[Attempt]:
-    """Gives jobs their next attempts, whoever's turn it is."""
-    return run_query(_dispatched(chosen, now, lease_seconds))
+    """Give jobs their next attempts outside of the queue's order."""
+    return run_query(_attempts_insert(chosen, now, lease_seconds))
 
 
-_DISPATCHED = """
+_ATTEMPTS_INSERT = """
 WITH chosen AS (
     SELECT * FROM unnest(%(tokens)s::uuid[], %(jobs)s::uuid[], %(seconds)s::float8[]) AS chosen (token, job_id, seconds)
 ), dispatched AS (
@@ -352,12 +363,12 @@ INSERT INTO jobs_attempt (
     state, worker, gpu_class, steps_done, previews, gpu_seconds, prompt_tokens, error_code, error_message
 )
 SELECT token, job_id, 1 + (SELECT count(*) FROM jobs_attempt WHERE job_id = chosen.job_id), seconds,
-    %(now)s, %(until)s, 'live', '', '', 0, '[]', 0, 0, '', ''
+    %(now)s, %(lease_expires_at)s, 'live', '', '', 0, '[]', 0, 0, '', ''
 FROM chosen RETURNING token, number
 """
 
 
-def _dispatched(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> PipelinedQuery[list[Attempt]]:
+def _attempts_insert(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> PipelinedQuery[list[Attempt]]:
     attempts = [
         Attempt(
             token=uuid.uuid4(),
@@ -369,13 +380,13 @@ def _dispatched(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> 
         for job in chosen
     ]
     rows = yield Query(
-        _DISPATCHED,
+        _ATTEMPTS_INSERT,
         {
             "tokens": [attempt.token for attempt in attempts],
             "jobs": [attempt.job_id for attempt in attempts],
             "seconds": [attempt.estimated_seconds for attempt in attempts],
             "now": now,
-            "until": now + timedelta(seconds=lease_seconds),
+            "lease_expires_at": now + timedelta(seconds=lease_seconds),
         },
     )
     numbers: dict[uuid.UUID, int] = dict(rows)

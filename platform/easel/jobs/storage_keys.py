@@ -1,4 +1,4 @@
-"""Names of a job's objects in the store."""
+"""Names a job's objects in the store: `<tenant>/outputs/<day>/<job>/<attempt token>/<file>`."""
 
 from collections.abc import Iterator
 from datetime import date, datetime
@@ -6,8 +6,8 @@ from typing import Protocol
 from uuid import UUID
 
 
-class OfJob(Protocol):
-    """What names a job's objects: a `Job`, or what was read of one."""
+class StoredJob(Protocol):
+    """The fields of a job that its objects' keys are made of: a `Job` has them, and a row read by `transport`."""
 
     @property
     def id(self) -> UUID: ...
@@ -23,17 +23,18 @@ class OfJob(Protocol):
     def partial_images(self) -> int: ...
 
 
-def output_key(job: OfJob, attempt_token: UUID, index: int) -> str:
-    """Per attempt, so that a lost attempt that still writes never touches its successor's image."""
+def output_key(job: StoredJob, attempt_token: UUID, index: int) -> str:
+    """Return the key of an image. It is per attempt, so that a lost attempt never overwrites its successor's image."""
     return f"{_folder(job, attempt_token)}/{index}.{job.output_format}"
 
 
-def preview_key(job: OfJob, attempt_token: UUID, index: int, number: int) -> str:
+def preview_key(job: StoredJob, attempt_token: UUID, index: int, number: int) -> str:
+    """Return the key of an image's preview."""
     return f"{_folder(job, attempt_token)}/{index}-preview-{number}.{job.output_format}"
 
 
-def attempt_keys(job: OfJob, attempt_token: UUID) -> Iterator[str]:
-    """All that an attempt may have stored."""
+def attempt_keys(job: StoredJob, attempt_token: UUID) -> Iterator[str]:
+    """Yield the key of every object that an attempt may have stored."""
     for index in range(job.n):
         yield output_key(job, attempt_token, index)
         for number in range(job.partial_images):
@@ -41,14 +42,14 @@ def attempt_keys(job: OfJob, attempt_token: UUID) -> Iterator[str]:
 
 
 def day_folder(tenant_slug: str, day: date) -> str:
-    """Of all objects of a tenant's jobs of a day (UTC)."""
+    """Return the folder of all objects of a tenant's jobs that were admitted on a day (UTC)."""
     return f"{tenant_slug}/outputs/{day:%Y-%m-%d}"
 
 
 def job_of_key(key: str) -> UUID:
-    """The job whose object this is."""
+    """Return the id of the job that an object belongs to."""
     return UUID(key.split("/")[3])
 
 
-def _folder(job: OfJob, attempt_token: UUID) -> str:
+def _folder(job: StoredJob, attempt_token: UUID) -> str:
     return f"{day_folder(job.tenant_slug, job.created_at)}/{job.id}/{attempt_token}"

@@ -1,6 +1,7 @@
-"""The way to the workers and back: one Celery message per attempt out, a Redis stream of reports in.
+"""Sends attempts to workers, one Celery message each, and asks workers to stop one.
 
-Everything of a pool lies under its namespace's prefix, so that a dedicated pool's Redis user needs no more.
+All Redis keys of a pool begin with its namespace, so that the Redis user of a dedicated pool can be limited to it.
+Redis may lose all of this: the lease of an attempt whose message is lost expires, and the job gets another attempt.
 """
 
 import json
@@ -22,10 +23,11 @@ from easel.storage import store
 from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, UploadTarget, cancel_key
 
 SIGNED_URL_SECONDS = 3600
+CANCEL_SECONDS = 3600  # longer than any attempt runs
 
 
 class Released(NamedTuple):
-    """What a worker has to be told of a job, in the order of `_RELEASED`."""
+    """What a worker needs to know of a job: one row of `_RELEASED`."""
 
     id: UUID
     request_id: str
@@ -52,11 +54,12 @@ SELECT job.id, job.request_id, tenant.slug, pool.namespace, model.name, version.
     job.height, job.steps, job.seed, job.n, job.output_format, job.output_compression, job.partial_images,
     job.created_at, job.expires_at, (
         SELECT coalesce(jsonb_agg(
-            jsonb_build_array(adapter.name, of.sha256, of.size_bytes, used.scale, of.storage_key) ORDER BY used.position
+            jsonb_build_array(adapter.name, file.sha256, file.size_bytes, used.scale, file.storage_key)
+            ORDER BY used.position
         ), '[]')
         FROM jobs_jobadapter AS used
-        JOIN catalog_adapterversion AS of ON of.id = used.adapter_version_id
-        JOIN catalog_adapter AS adapter ON adapter.id = of.adapter_id
+        JOIN catalog_adapterversion AS file ON file.id = used.adapter_version_id
+        JOIN catalog_adapter AS adapter ON adapter.id = file.adapter_id
         WHERE used.job_id = job.id
     )
 FROM jobs_job AS job
@@ -69,7 +72,7 @@ WHERE job.id = ANY(%(jobs)s::uuid[])
 
 
 def send(attempts: Sequence[Attempt]) -> None:
-    """Sends each attempt to its job's pool. Raises `OperationalError` of kombu when Redis is away."""
+    """Send each attempt to its job's pool. Raise kombu's `OperationalError` if Redis is unavailable."""
     if not attempts:
         return
     found = {job.id: job for job in run_query(_released(attempts))}
@@ -136,9 +139,9 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
 
 
 def ask_to_cancel(pool: Pool, tokens: Iterable[str], *, now: datetime) -> None:
-    """Leaves word for the worker, which looks at every beat; kept an hour, longer than any attempt."""
+    """Ask the workers of a pool to stop attempts; they look at every beat."""
     for token in tokens:
-        redis_asked_once().set(cancel_key(pool.namespace, token), now.isoformat(), ex=3600)
+        redis_asked_once().set(cancel_key(pool.namespace, token), now.isoformat(), ex=CANCEL_SECONDS)
 
 
 @cache
@@ -151,7 +154,7 @@ def celery_for(namespace: str) -> Celery:
             "max_retries": 1,
         },
         broker_connection_timeout=2,
-        task_publish_retry=False,  # the lease runs out and the job is tried again
+        task_publish_retry=False,  # the lease expires, and the job gets another attempt
         task_ignore_result=True,
     )
     return app

@@ -1,4 +1,4 @@
-"""Checks the invariants on the live system: `easel audit`."""
+"""Checks the platform's invariants on the live database (`easel audit`): one function per check, one text per fault."""
 
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
@@ -23,16 +23,17 @@ from billing.models import (
     Transaction,
 )
 from billing.usage.rerating import rerated
+from core.image_units import PIXELS_PER_UNIT
 from easel.catalog.models import Worker
-from easel.jobs.budgets import jobs_in_hand
+from easel.jobs.budgets import jobs_unfinished
 from easel.jobs.models import Attempt, Job, State
 from tenants.models import MonthlyUse
 
 ATTRIBUTION_DRIFT_MAX = 0.001
 OVERDUE = timedelta(minutes=5)
-RERATED = 10_000  # charges that are rated again each time: the latest
+RERATED = 10_000  # the latest charges, which every audit rates again
 
-# A job that was stopped is posted where the price book charges for the steps that it took.
+# How a hold may be settled, by the job's state. A stopped job is posted if the price book charges for the steps done.
 _SETTLED_BY: dict[str, tuple[str | None, ...]] = {
     State.SUCCEEDED: ("post",),
     State.FAILED: ("void",),
@@ -53,40 +54,40 @@ def ledger_balances(now: datetime) -> Iterator[str]:
 
 
 def accounts_match_entries(now: datetime) -> Iterator[str]:
-    """A balance equals the sum of its entries."""
+    """A balance is the sum of its entries."""
     sums = LedgerAccount.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
     for account in sums.exclude(total=F("balance_micros")):
-        yield f"account {account.pk} says {account.balance_micros} and its entries {account.total} micros"
+        yield f"account {account.pk} has {account.balance_micros} micros; its entries sum to {account.total}"
 
 
 def grants_match_credit(now: datetime) -> Iterator[str]:
-    """What is left of a tenant's grants is its credit and what is held, and nothing where it owes on account."""
+    """The rest of a tenant's grants is its credit plus its holds, or zero if the tenant owes."""
     left = CreditGrant.objects.filter(tenant=OuterRef("tenant"), currency=OuterRef("currency")).order_by()
     remaining = Coalesce(Subquery(left.values("tenant").annotate(sum=Sum("remaining_micros")).values("sum")), 0)
     kinds = Q(kind__in=(LedgerAccount.Kind.CREDIT, LedgerAccount.Kind.HELD))
     rows = LedgerAccount.objects.filter(kinds).order_by().values("tenant", "currency")
     rows = rows.annotate(have=Greatest(Sum("balance_micros"), 0), left=remaining)
     for row in rows.exclude(left=F("have")):
-        yield f"tenant {row['tenant']} has {row['have']} micros and its grants {row['left']} ({row['currency']})"
+        yield f"tenant {row['tenant']} has {row['have']} micros; its grants have {row['left']} left ({row['currency']})"
 
 
 def charges_match_ledger(now: datetime) -> Iterator[str]:
-    """What was charged is what its transaction earned."""
+    """The charges of a transaction are the revenue that it booked."""
     earned = Coalesce(Sum("entries__amount_micros", filter=Q(entries__account__kind=LedgerAccount.Kind.REVENUE)), 0)
     charges = Charge.objects.filter(transaction=OuterRef("pk")).order_by().values("transaction")
     charged = Coalesce(Subquery(charges.annotate(sum=Sum("amount_micros")).values("sum")), 0)
     kinds = (Transaction.Kind.POST, Transaction.Kind.CHARGE, Transaction.Kind.CORRECT)
     made = Transaction.objects.filter(kind__in=kinds).annotate(earned=earned, charged=charged)
     for one in made.exclude(charged=F("earned")):
-        yield f"{one.kind} {one.reference} was charged {one.charged} micros and {one.earned} were earned"
+        yield f"{one.kind} {one.reference} has charges of {one.charged} micros and booked {one.earned} as revenue"
 
 
 def daily_costs_match_charges(now: datetime) -> Iterator[str]:
-    """What reports add up of a sealed day is what was charged on it."""
+    """The daily costs of a sealed day are the sums of its charges."""
     with connection.cursor() as cursor:
         cursor.execute(_DAILY_COSTS)
         for day, said, charged in cursor.fetchall():
-            yield f"the daily costs of {day} say {said} (charges, micros, list micros) and its charges {charged}"
+            yield f"the daily costs of {day} are {said} (charges, micros, list micros); its charges sum to {charged}"
 
 
 _DAILY_COSTS = """
@@ -109,11 +110,11 @@ _DAILY_COSTS = """
 
 
 def daily_jobs_match_jobs(now: datetime) -> Iterator[str]:
-    """What reports add up of a sealed day is the jobs that ended on it."""
+    """The daily jobs of a sealed day are the counts of the jobs that ended on it."""
     with connection.cursor() as cursor:
         cursor.execute(_DAILY_JOBS)
         for day, tenant, state, said, ended in cursor.fetchall():
-            yield f"the daily jobs of {day} say {said} (jobs, images) of tenant {tenant} {state} and there are {ended}"
+            yield f"the daily jobs of {day} count {said} (jobs, images) of tenant {tenant} {state}; there are {ended}"
 
 
 _DAILY_JOBS = """
@@ -141,25 +142,25 @@ _DAILY_JOBS = """
 
 
 def budgets_match_charges(now: datetime) -> Iterator[str]:
-    """A budget's months have counted what its owner was charged, and hold what its jobs in hand hold."""
+    """A budget's months count its owner's charges, and their holds are those of its unfinished jobs."""
     held = Sum("holds__amount_micros")
     for month in BudgetMonth.objects.annotate(total=Coalesce(held, 0)).exclude(held_micros=F("total")):
-        yield f"a month of budget {month.budget_id} holds {month.held_micros} micros and its jobs {month.total}"
+        yield f"a month of budget {month.budget_id} holds {month.held_micros} micros; its holds sum to {month.total}"
     for budget in Budget.objects.select_related("tenant", "project", "api_key"):
         counted = budget.months.aggregate(sum=Coalesce(Sum("spent_micros"), 0))["sum"]
         if counted != (charged := charged_micros(budget)):
-            yield f"budget {budget.pk} has counted {counted} micros and its owner was charged {charged}"
-        jobs = jobs_in_hand(tenant=budget.tenant, project=budget.project, api_key=budget.api_key)
+            yield f"budget {budget.pk} counts {counted} micros; its owner was charged {charged}"
+        jobs = jobs_unfinished(tenant=budget.tenant, project=budget.project, api_key=budget.api_key)
         entries = Entry.objects.filter(account__kind=LedgerAccount.Kind.HELD, transaction__kind=Transaction.Kind.HOLD)
         entries = entries.filter(transaction__reference__in=jobs, transaction__created_at__gte=budget.counts_from)
         holds = BudgetHold.objects.filter(budget_month__budget=budget)
         of_jobs = set(entries.values_list("transaction__reference", "amount_micros"))
         if of_jobs != set(holds.values_list("reference", "amount_micros")):
-            yield f"budget {budget.pk} holds {holds.count()} amounts, which aren't those of its {len(of_jobs)} jobs"
+            yield f"the {holds.count()} holds of budget {budget.pk} are not those of its {len(of_jobs)} jobs"
 
 
 def jobs_match_ledger(now: datetime) -> Iterator[str]:
-    """A success is posted once, a failure is voided, and an unfinished job still has its hold."""
+    """The hold of a succeeded job is posted, that of a failed one voided, and that of an unfinished one not settled."""
     settled = dict(
         Transaction.objects.filter(kind__in=(Transaction.Kind.POST, Transaction.Kind.VOID)).values_list(
             "reference", "kind"
@@ -167,11 +168,11 @@ def jobs_match_ledger(now: datetime) -> Iterator[str]:
     )
     for job_id, state in Job.objects.values_list("id", "state").iterator():
         if settled.get(job_id) not in _SETTLED_BY.get(state, (None,)):
-            yield f"job {job_id} is {state} and its hold was settled by {settled.get(job_id)}"
+            yield f"job {job_id} is {state}; its hold was settled by {settled.get(job_id)}"
 
 
 def jobs_end(now: datetime) -> Iterator[str]:
-    """No job is overdue, and no attempt outlives its lease."""
+    """No queued job is past its expiry, and no live attempt past its lease."""
     overdue = Job.objects.filter(state=State.QUEUED, expires_at__lt=now - OVERDUE)
     for job_id in overdue.values_list("id", flat=True):
         yield f"job {job_id} is still queued past its expiry"
@@ -181,7 +182,7 @@ def jobs_end(now: datetime) -> Iterator[str]:
 
 
 def successes_have_outputs(now: datetime) -> Iterator[str]:
-    """A succeeded job has its `n` images and one succeeded attempt, or another's images; no other job has images."""
+    """A succeeded job has `n` images and one succeeded attempt, or cached images and none. Others have no images."""
     jobs = Job.objects.annotate(
         images=Count("outputs", distinct=True),
         wins=Count("attempts", filter=Q(attempts__state=Attempt.State.SUCCEEDED), distinct=True),
@@ -196,40 +197,40 @@ def successes_have_outputs(now: datetime) -> Iterator[str]:
 
 
 def gpu_seconds_are_attributed(now: datetime) -> Iterator[str]:
-    """What a worker gave to rows is what its device was busy, to 0.1 %."""
+    """The GPU seconds that a worker attributed are those that its device was busy, within 0.1 %."""
     for worker in Worker.objects.filter(busy_seconds__gt=0):
         drift = abs(worker.attributed_seconds - worker.busy_seconds) / worker.busy_seconds
         if drift > ATTRIBUTION_DRIFT_MAX:
-            yield f"worker {worker.name} was busy {worker.busy_seconds} s and attributed {worker.attributed_seconds} s"
+            yield f"worker {worker.name} was busy {worker.busy_seconds} s; it attributed {worker.attributed_seconds} s"
 
 
 def months_match_jobs(now: datetime) -> Iterator[str]:
-    """A month's image units are those of its jobs, less the jobs that ended without an image."""
+    """A month's image units are those of its jobs, except jobs that ended without an image."""
     jobs = Job.objects.filter(Q(finished_at=None) | Q(state=State.SUCCEEDED)).order_by()
     months = jobs.annotate(month=TruncMonth("created_at", output_field=DateField()))
     pixels = Sum(F("width") * F("height") * F("n"))
     of_jobs: dict[tuple[UUID, UUID | None, date], Decimal] = {}
     for tenant_id, month, total in months.values_list("tenant", "month").annotate(total=pixels):
-        of_jobs[tenant_id, None, month] = Decimal(total) / 512**2
+        of_jobs[tenant_id, None, month] = Decimal(total) / PIXELS_PER_UNIT
     for tenant_id, key_id, month, total in months.values_list("tenant", "api_key", "month").annotate(total=pixels):
-        of_jobs[tenant_id, key_id, month] = Decimal(total) / 512**2
+        of_jobs[tenant_id, key_id, month] = Decimal(total) / PIXELS_PER_UNIT
     for row in MonthlyUse.objects.select_related("tenant"):
         units = of_jobs.pop((row.tenant_id, row.api_key_id, row.month), Decimal(0))
         if row.image_units != units:
-            yield f"{row.tenant} has {row.image_units} image units in {row.month:%Y-%m} and its jobs {units}"
+            yield f"{row.tenant} has {row.image_units} image units in {row.month:%Y-%m}; its jobs have {units}"
     for (tenant_id, _, month), units in of_jobs.items():
-        yield f"tenant {tenant_id} has no count of image units in {month:%Y-%m} and its jobs {units}"
+        yield f"tenant {tenant_id} has no count of image units in {month:%Y-%m}; its jobs have {units}"
 
 
 def charges_match_rating(now: datetime, *, latest: int | None = RERATED) -> Iterator[str]:
-    """Rated again from its record and the prices of its time, a charge is the same: the `latest` ones, or all."""
+    """A charge is the same when it is rated again from its usage record and prices: the `latest` ones, or all."""
     charges = Charge.objects.order_by("-created_at", "-pk")
     for difference in rerated(charges[:latest]):
         yield str(difference)
 
 
 def months_match_charges(now: datetime) -> Iterator[str]:
-    """What a rate with tiers says was used of it is what its charges are for."""
+    """The monthly quantities of a graduated rate are those of its charges."""
     used = dict[tuple[UUID, int], Decimal]()
     charges = Charge.objects.exclude(rate__mode=Rate.Mode.FLAT).exclude(kind=Charge.Kind.WAIVER).order_by()
     for *of, quantity in charges.values_list("usage_record__tenant", "rate").annotate(Sum("usage_record__quantity")):
@@ -238,9 +239,9 @@ def months_match_charges(now: datetime) -> Iterator[str]:
     counted = {(tenant, rate): quantity for tenant, rate, quantity in months}
     for tenant, rate in sorted({*used, *counted}, key=str):
         if used.get((tenant, rate), 0) != counted.get((tenant, rate), 0):
-            yield f"tenant {tenant} was charged {used.get((tenant, rate), 0)} of rate {rate} and its months count " + (
-                f"{counted.get((tenant, rate), 0)}"
-            )
+            charged = used.get((tenant, rate), 0)
+            counts = counted.get((tenant, rate), 0)
+            yield f"tenant {tenant} was charged for {charged} of rate {rate}; its months count {counts}"
 
 
 CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
@@ -263,9 +264,9 @@ CHECKS: tuple[Callable[[datetime], Iterator[str]], ...] = (
 
 @transaction.atomic
 def audit(*, now: datetime, full: bool = False) -> dict[str, list[str]]:
-    """What is broken, by check; every list is empty when all is well. With `full`, every charge is rated again."""
+    """Return the faults by check. With `full`, all charges are rated again instead of the latest."""
     with connection.cursor() as cursor:
-        # All of it at one instant: a job that ends between two queries would look broken.
+        # All checks see one snapshot: a job that ended between two queries would look like a fault.
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     found = {check.__name__: list(check(now)) for check in CHECKS}
     return {**found, charges_match_rating.__name__: list(charges_match_rating(now, latest=None))} if full else found

@@ -1,9 +1,9 @@
-"""Whether PostgreSQL answers: asked by each API process on a connection of its own, a few times a second.
+"""Detects that PostgreSQL is unavailable: each API process probes it on a connection of its own, a few times a second.
 
-A server that is stopped refuses connections at once; one that hangs, or whose network is gone, says nothing, and a
-client library would wait for it without end. Here requests learn of both within `ANSWER_SECONDS_MAX`: new ones are
-refused without being tried, and those that wait for an answer (`WatchedConnection`) give up. A statement that only
-takes long, on a server that answers, is left alone.
+A stopped server refuses connections at once. A server that hangs, or that the network no longer reaches, does not
+answer, and a client library would wait for it forever. With the watch, requests notice both within
+`ANSWER_SECONDS_MAX`: new requests are refused without a try, and queries in flight are given up (`WatchedConnection`).
+A query that is merely slow, on a server that answers the probe, is left alone.
 """
 
 import threading
@@ -20,23 +20,23 @@ from psycopg_pool import ConnectionPool
 
 log = structlog.get_logger()
 ANSWER_SECONDS_MAX = 1.0
-PAUSE_SECONDS = 0.25  # between two questions
+PAUSE_SECONDS = 0.25  # between two probes
 CONNECT_SECONDS_MAX = 2
-SENT_MS_MAX = 3000  # that a network which is gone may keep to itself before the kernel gives up on it
+SENT_MS_MAX = 3000  # the kernel closes a connection whose sent data was not acknowledged for so long
 
 
 class DatabaseWatch:
-    """Asks from a thread of its own, for as long as the process lives."""
+    """Probes PostgreSQL from a thread of its own, until the process ends."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._asked_at: float | None = None  # on the monotonic clock; None while no question is open
+        self._asked_at: float | None = None  # on the monotonic clock; None while no probe is in flight
         self._lost = False
         threading.Thread(target=self._run, name="database-watch", daemon=True).start()
 
     @property
     def away(self) -> bool:
-        """True from the first sign that PostgreSQL doesn't answer until it has answered again."""
+        """True from the first failed or late probe until PostgreSQL has answered again."""
         asked_at = self._asked_at
         return self._lost or (asked_at is not None and time.monotonic() - asked_at > ANSWER_SECONDS_MAX)
 
@@ -65,30 +65,33 @@ class DatabaseWatch:
             log.info("database_back")
             pool: ConnectionPool[Any] | None = getattr(django_connection, "pool", None)
             if pool is not None and not pool.closed:
-                pool.check()  # connections that the outage broke are replaced before a request gets one
+                pool.check()  # replace connections that the outage broke before a request gets one
         self._lost, self._asked_at = False, None
 
 
 _watch: DatabaseWatch | None = None
-_beginning = threading.Lock()
+_start_lock = threading.Lock()
 
 
 def database_is_away() -> bool:
-    """From the first call on, this process watches."""
+    """Return true if PostgreSQL does not answer. The first call starts the watch of this process."""
     global _watch
     if _watch is None:
-        with _beginning:
+        with _start_lock:
             _watch = _watch or DatabaseWatch(settings.EASEL.database_url)
     return _watch.away
 
 
 class WatchedConnection(psycopg.Connection[Any]):
-    """A connection that stops waiting for a server which answers nobody. Its transaction is undone by the server."""
+    """A connection that gives up a query when the watch finds the server unavailable.
+
+    The server then rolls back its transaction.
+    """
 
     def _start_query(self) -> Generator[Any, Any, None]:
-        """In a pipeline BEGIN goes with what follows it; psycopg would wait for its answer, a round trip more.
+        """Send BEGIN together with the first query of a pipeline, where psycopg would wait a round trip for its answer.
 
-        An error in the same pipeline leaves a failed transaction, as it does after a BEGIN that was answered.
+        An error in that pipeline leaves a failed transaction, as it does after a BEGIN that was answered.
         """
         if self._pipeline is None:
             yield from super()._start_query()
@@ -102,7 +105,7 @@ class WatchedConnection(psycopg.Connection[Any]):
         try:
             wants = next(gen)
             while True:
-                ready = yield wants  # nothing is ready: psycopg looks up ten times a second
+                ready = yield wants  # psycopg resumes this ten times a second with nothing ready
                 if not ready and _watch is not None and _watch.away:
                     self.close()
                     raise psycopg.OperationalError("PostgreSQL doesn't answer")

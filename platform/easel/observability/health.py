@@ -1,4 +1,4 @@
-"""Health and metrics for operators."""
+"""Answers health probes and Prometheus scrapes."""
 
 from django.db import OperationalError, connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -11,17 +11,18 @@ from core.threads import in_thread
 
 
 async def live(request: HttpRequest) -> HttpResponse:
-    """200 while the process serves."""
+    """Answer 200 while the process serves requests."""
     return JsonResponse({"status": "ok"})
 
 
 async def ready(request: HttpRequest) -> HttpResponse:
-    """200 when PostgreSQL and Redis answer, else 503 with what doesn't."""
+    """Answer 200 if PostgreSQL and Redis answer, else 503 with the names of those that don't."""
     away = await in_thread(_away)
     return JsonResponse({"status": "away" if away else "ok", "away": away}, status=503 if away else 200)
 
 
 async def metrics(request: HttpRequest) -> HttpResponse:
+    """Answer with the metrics in Prometheus' text format."""
     return HttpResponse(await in_thread(generate_latest), content_type=CONTENT_TYPE_LATEST)
 
 

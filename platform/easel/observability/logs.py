@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, or readable when a person watches."""
+"""Configures logs: one JSON object per line, or text for people on a terminal."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ import structlog
 
 
 def configure(*, service: str, out: TextIO | None = None, env: Mapping[str, str] = os.environ) -> None:
-    """Sets up this process's logs, on stdout by default; `EASEL_LOG_FORMAT` (`json`, `console`) overrides its guess."""
+    """Configure this process's logs, to stdout by default. `EASEL_LOG_FORMAT` (`json` or `console`) sets the format."""
     out = out or sys.stdout
     readable = env.get("EASEL_LOG_FORMAT", "console" if out.isatty() else "json") == "console"
     shared: list[Any] = [
@@ -25,7 +25,7 @@ def configure(*, service: str, out: TextIO | None = None, env: Mapping[str, str]
         processors=[*shared, renderer],
         logger_factory=structlog.PrintLoggerFactory(out),
     )
-    # Libraries that log by the standard library come out in the same form.
+    # Libraries that use the standard library's logging get the same format.
     handler = logging.StreamHandler(out)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

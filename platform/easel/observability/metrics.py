@@ -1,4 +1,4 @@
-"""The control plane's Prometheus metrics. Tenant slugs are the only labels that tenants can add to."""
+"""Defines the control plane's Prometheus metrics. Of their labels, tenants can add only to the tenant slugs."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,28 +27,28 @@ from easel.webhooks.queries import overdue_seconds as webhooks_overdue_seconds
 from easel.webhooks.queries import pending as webhooks_pending
 
 REQUESTS = Counter("easel_http_requests_total", "Requests answered.", ["method", "route", "status"])
-WAITING_CLIENTS = Gauge("easel_waiting_clients", "Clients whose call waits for a job, streams among them.")
+WAITING_CLIENTS = Gauge("easel_waiting_clients", "Clients that wait for a job, by a call or a stream.")
 REQUEST_SECONDS = Histogram(
     "easel_http_request_seconds",
-    "Time to answer, with the wait for the image where the call waits.",
+    "Time to answer, including the wait for the image if the call waits for it.",
     ["method", "route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 
 
-# A worker that is gone is shown for so long after its last beat; names of restarted workers would pile up.
+# How long a worker is shown after its last beat. The series of restarted workers would accumulate.
 WORKER_SHOWN = timedelta(hours=1)
 
 
 class DatabaseState(Collector):
-    """What the database knows, read when scraped: the same from every replica, right after a restart."""
+    """Metrics read from the database at each scrape: every replica shows the same, even right after a restart."""
 
     def collect(self) -> Iterator[Metric]:
         now = datetime.now(UTC)
         known = list(Pool.objects.select_related("tenant"))
         pools = [pool.slug for pool in known]
         info = GaugeMetricFamily(
-            "easel_pool_info", "1 for each pool, by what it is for.", labels=["pool", "tier", "tenant", "gpu_class"]
+            "easel_pool_info", "1 for each pool, by its attributes.", labels=["pool", "tier", "tenant", "gpu_class"]
         )
         for pool in known:
             info.add_metric([pool.slug, pool.tier, pool.tenant.slug if pool.tenant else "", pool.gpu_class], 1)
@@ -59,17 +59,19 @@ class DatabaseState(Collector):
         yield from _webhooks(now)
 
     def describe(self) -> list[Metric]:
-        return []  # so that registering asks nothing of the database
+        return []  # so that registering the collector does not query the database
 
 
 def _jobs(pools: list[str], now: datetime) -> Iterator[Metric]:
-    pending = GaugeMetricFamily("easel_pending_generations", "Jobs waiting for a slot.", labels=["pool"])
+    pending = GaugeMetricFamily("easel_pending_generations", "Jobs in the queue.", labels=["pool"])
     oldest = GaugeMetricFamily(
-        "easel_oldest_pending_seconds", "How long the oldest of them has waited; 0 when none waits.", labels=["pool"]
+        "easel_oldest_pending_seconds", "Age of the oldest queued job; 0 if there is none.", labels=["pool"]
     )
-    running = GaugeMetricFamily("easel_running_generations", "Jobs in workers' hands.", labels=["pool"])
-    finished = CounterMetricFamily("easel_finished_generations", "Jobs ended, by how.", labels=["pool", "state"])
-    lost = CounterMetricFamily("easel_lost_attempts", "Attempts whose worker fell silent.", labels=["pool"])
+    running = GaugeMetricFamily("easel_running_generations", "Jobs dispatched to workers or running.", labels=["pool"])
+    finished = CounterMetricFamily(
+        "easel_finished_generations", "Finished jobs, by final state.", labels=["pool", "state"]
+    )
+    lost = CounterMetricFamily("easel_lost_attempts", "Attempts whose lease expired.", labels=["pool"])
     counts = {(pool, state): count for pool, state, count in jobs_by_pool()}
     waiting_since, losses = oldest_queued_by_pool(), lost_attempts_by_pool()
     for pool in pools:
@@ -79,24 +81,26 @@ def _jobs(pools: list[str], now: datetime) -> Iterator[Metric]:
         lost.add_metric([pool], losses.get(pool, 0))
         for state in FINAL:
             finished.add_metric([pool, state], counts.get((pool, state), 0))
-    wasted = CounterMetricFamily("easel_wasted_gpu_seconds", "Of attempts that made nothing: billed to nobody.")
+    wasted = CounterMetricFamily(
+        "easel_wasted_gpu_seconds", "GPU seconds of attempts that did not succeed, billed to no tenant."
+    )
     wasted.add_metric([], wasted_gpu_seconds())
     yield from (pending, oldest, running, finished, lost, wasted)
 
 
 def _money() -> Iterator[Metric]:
     cost = GaugeMetricFamily(
-        "easel_cost_units", "Charged since the beginning, in units of the currency.", labels=["tenant", "currency"]
+        "easel_cost_units", "Charged over all time, in units of the currency.", labels=["tenant", "currency"]
     )
     for tenant, currency, micros in revenue_by_tenant():
         cost.add_metric([tenant, currency], micros / 1_000_000)
     credit = GaugeMetricFamily(
-        "easel_credit_units", "What a tenant can still spend, in units of the currency.", labels=["tenant", "currency"]
+        "easel_credit_units", "Available credit of a tenant, in units of the currency.", labels=["tenant", "currency"]
     )
     for tenant, currency, micros in credit_by_tenant():
         credit.add_metric([tenant, currency], micros / 1_000_000)
     imbalance = GaugeMetricFamily(
-        "easel_ledger_imbalance_micros", "Sum of all balances, in micro-units: 0.", labels=["currency"]
+        "easel_ledger_imbalance_micros", "Sum of all balances, in micro-units; it must be 0.", labels=["currency"]
     )
     for currency, micros in ledger_imbalance():
         imbalance.add_metric([currency], micros)
@@ -108,11 +112,11 @@ def _money() -> Iterator[Metric]:
 
 def _workers(pools: list[str], now: datetime) -> Iterator[Metric]:
     labels = ["pool", "worker"]
-    alive = GaugeMetricFamily("easel_workers", "Workers that beat.", labels=["pool"])
-    busy = GaugeMetricFamily("easel_worker_busy_seconds", "Device time worked.", labels=labels)
+    alive = GaugeMetricFamily("easel_workers", "Live workers.", labels=["pool"])
+    busy = GaugeMetricFamily("easel_worker_busy_seconds", "Time that the device was busy.", labels=labels)
     load = GaugeMetricFamily("easel_worker_load_seconds", "Time to load and warm up the model.", labels=labels)
     drift = GaugeMetricFamily(
-        "easel_attribution_drift_ratio", "Device time given to nobody or twice, over device time worked.", labels=labels
+        "easel_attribution_drift_ratio", "Busy time attributed to no image or to two, over busy time.", labels=labels
     )
     shown = list(Worker.objects.select_related("pool").filter(beat_at__gte=now - WORKER_SHOWN))
     silent_since = now - timedelta(seconds=WORKER_SILENCE_SECONDS)
@@ -122,22 +126,22 @@ def _workers(pools: list[str], now: datetime) -> Iterator[Metric]:
         names = [worker.pool.slug, worker.name]
         busy.add_metric(names, worker.busy_seconds)
         load.add_metric(names, worker.load_seconds)
-        away = abs(worker.attributed_seconds - worker.busy_seconds)
-        drift.add_metric(names, away / worker.busy_seconds if worker.busy_seconds else 0.0)
+        difference = abs(worker.attributed_seconds - worker.busy_seconds)
+        drift.add_metric(names, difference / worker.busy_seconds if worker.busy_seconds else 0.0)
     yield from (alive, busy, load, drift)
 
 
 def _webhooks(now: datetime) -> Iterator[Metric]:
     yield GaugeMetricFamily(
-        "easel_webhook_pending", "Deliveries on their way to webhooks that are enabled.", value=webhooks_pending()
+        "easel_webhook_pending", "Deliveries that enabled webhooks have not received yet.", value=webhooks_pending()
     )
     yield GaugeMetricFamily(
         "easel_webhook_overdue_seconds",
-        "How long the delivery that is due longest waits for its attempt; 0 when none is due.",
+        "Age of the oldest delivery that is due; 0 if none is.",
         value=webhooks_overdue_seconds(now),
     )
     attempts = CounterMetricFamily(
-        "easel_webhook_attempts", "Attempts to deliver to webhooks, by what came of them.", labels=["outcome"]
+        "easel_webhook_attempts", "Attempts to deliver to webhooks, by outcome.", labels=["outcome"]
     )
     for outcome, count in webhook_attempts_by_outcome().items():
         attempts.add_metric([outcome], count)

@@ -179,7 +179,7 @@ class PoolPage(Page):
     def sections(self, row: Pool) -> Iterable[Section]:
         yield Section(
             "Workers",
-            ("Worker", "GPU", "Versions", "Slots", "Started", "Last beat"),
+            ("Worker", "GPU", "Versions", "Concurrency", "Started", "Last beat"),
             [
                 (
                     worker.name,

@@ -15,7 +15,7 @@ from billing.usage.storage import objects_deleted
 from core.audit import audit_record
 from core.errors import DomainError
 from easel.catalog.adapters import adapters_erase
-from easel.jobs.cancellation import job_cancel
+from easel.jobs import lifecycle
 from easel.jobs.deletion import age_out
 from easel.jobs.models import Job, Output
 from easel.serving.experiments import experiments_erase
@@ -58,7 +58,7 @@ def erase_advance(*, tenant: Tenant, default: RetentionDefault, actor: str, now:
     Returns 0 while it waits for workers to stop, and once everything is done: then `erased_at` is set.
     """
     for job in unfinished_jobs(tenant).filter(cancel_requested_at=None).select_related("pool")[:CANCELS_MAX]:
-        job_cancel(job, now=now)
+        lifecycle.cancel(job=job, now=now)
     if touched := age_out(default=default, now=now, tenant=tenant, actor=actor):
         return touched
     if not unfinished_jobs(tenant).exists():

@@ -1,74 +1,73 @@
-"""Delivers what is due until it is told to stop: many at once, a few to each endpoint. Any number may run."""
+"""The webhook deliverer: sends the deliveries that are due, many at a time and a few to each endpoint.
+
+It runs in a thread of the scheduler process. Any number of deliverers may run at once: each delivery is claimed under
+a lease, and one whose deliverer dies is sent again after that.
+"""
 
 import asyncio
 import random
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
-from functools import partial
-from typing import TypeVar
 
-import psycopg
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, connections
 
+from core.threads import in_thread_of
+from easel.processes.loop import UNAVAILABLE, run_turns
 from easel.webhooks.delivery import Claim, ConnectionPools, deliveries_claim, delivery_record, send
 from easel.webhooks.outbox import CHANNEL
 
 log = structlog.get_logger()
-T = TypeVar("T")
-# Of the scheduler's share of the database's connections.
-_database = ThreadPoolExecutor(4, thread_name_prefix="webhooks")
-IN_HAND_MAX = 64
-POLL_SECONDS = 1.0  # how long a wake-up that was lost can go unnoticed
+IN_FLIGHT_MAX = 64
+POLL_SECONDS = 1.0
+# Results are recorded by these threads. Each holds a connection of the scheduler's share of the database's connections.
+_record_threads = ThreadPoolExecutor(3, thread_name_prefix="webhooks")
 
 
 def run(stop: threading.Event) -> None:
-    """Until `stop`; then what is in hand is finished. What was in hand when it failed is sent again after its lease."""
-    while not stop.is_set():
-        try:
-            asyncio.run(_deliver(stop))
-        except* (psycopg.OperationalError, OperationalError, InterfaceError) as errors:
-            log.warning("webhooks_wait", error=repr(errors.exceptions[0]))
-        except* Exception:
-            log.exception("webhooks_failed")
-        if not stop.is_set():
-            stop.wait(1)
+    """Deliver until `stop` is set, and then finish the deliveries in flight."""
+    asyncio.run(_run(stop))
 
 
-async def _deliver(stop: threading.Event) -> None:
-    in_hand: set[asyncio.Task[None]] = set()
-    listener = await psycopg.AsyncConnection.connect(settings.EASEL.database_url, autocommit=True)
-    pools = ConnectionPools(settings.EASEL.webhook_allow, connections_max=IN_HAND_MAX)
-    async with pools, listener, asyncio.TaskGroup() as tasks:
-        await listener.execute(f"LISTEN {CHANNEL}")
-        while not stop.is_set():
-            room = IN_HAND_MAX - len(in_hand)
-            claims = await _in_thread(partial(deliveries_claim, room=room, now=datetime.now(UTC))) if room else []
-            for claim in claims:
-                task = tasks.create_task(_one(pools, claim))
-                in_hand.add(task)
-                task.add_done_callback(in_hand.discard)
-            if not claims:
-                async for _ in listener.notifies(timeout=POLL_SECONDS, stop_after=1):
-                    pass
+async def _run(stop: threading.Event) -> None:
+    """Send on this event loop, while a thread claims the deliveries."""
+    events = asyncio.get_running_loop()
+    in_flight: set[Future[None]] = set()
+
+    def turn() -> bool:
+        room = IN_FLIGHT_MAX - len(in_flight)
+        claims = deliveries_claim(room=room, now=datetime.now(UTC)) if room else []
+        for claim in claims:
+            delivery = asyncio.run_coroutine_threadsafe(_deliver(pools, claim), events)
+            in_flight.add(delivery)
+            delivery.add_done_callback(in_flight.discard)
+        return bool(claims)
+
+    async with ConnectionPools(settings.EASEL.webhook_allow, connections_max=IN_FLIGHT_MAX) as pools:
+        await asyncio.to_thread(
+            run_turns, turn, process="webhooks", stop=stop, pause_seconds=POLL_SECONDS, channels=(CHANNEL,)
+        )
+        await asyncio.gather(*map(asyncio.wrap_future, tuple(in_flight)))
 
 
-async def _one(pools: ConnectionPools, claim: Claim) -> None:
-    answer = await send(pools, claim)
-    rng = random.Random()  # noqa: S311 - spreads attempts, protects nothing
-    await _in_thread(partial(delivery_record, claim, answer, now=datetime.now(UTC), rng=rng))
-    said = {"delivery": str(claim.delivery_id), "attempt": claim.attempt, "status": answer.status}
-    log.info("webhook_sent", **said, outcome=answer.outcome, duration_seconds=round(answer.seconds, 3))
-
-
-async def _in_thread(verb: Callable[[], T]) -> T:
-    def then_return_connections() -> T:
-        try:
-            return verb()
-        finally:
-            connections.close_all()
-
-    return await asyncio.get_running_loop().run_in_executor(_database, then_return_connections)
+async def _deliver(pools: ConnectionPools, claim: Claim) -> None:
+    fields = {"delivery": str(claim.delivery_id), "attempt": claim.attempt}
+    try:
+        result = await send(pools, claim)
+        jitter = random.Random()  # noqa: S311 - it spreads attempts over time and protects nothing
+        await in_thread_of(_record_threads, delivery_record, claim, result, now=datetime.now(UTC), rng=jitter)
+    # The delivery is sent again when its lease is over.
+    except UNAVAILABLE as error:
+        log.warning("webhook_result_lost", **fields, error=repr(error))
+        return
+    except Exception:
+        log.exception("webhook_result_lost", **fields)
+        return
+    log.info(
+        "webhook_sent",
+        **fields,
+        status=result.status,
+        outcome=result.outcome,
+        duration_seconds=round(result.seconds, 3),
+    )

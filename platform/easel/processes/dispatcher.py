@@ -1,15 +1,14 @@
-"""The dispatcher process: wakes when a job is queued or a slot is freed, and releases what fits."""
+"""The dispatcher process: releases queued jobs to pools that have room, and sends them to their workers.
+
+It wakes when PostgreSQL notifies that a job was queued or finished. Any number of dispatchers may run at once.
+"""
 
 import threading
 from datetime import UTC, datetime
 from typing import Any, cast
 
-import psycopg
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 
 from core.redis_client import redis_client
 from easel.catalog.errors import NamespaceUnsafe
@@ -17,44 +16,36 @@ from easel.catalog.models import Pool
 from easel.catalog.redis_users import redis_user_set
 from easel.jobs import queue, transport
 from easel.jobs.models import Attempt
+from easel.processes.loop import run_turns
 
 log = structlog.get_logger()
-POLL_SECONDS = 0.5  # how long a wake-up that was lost can go unnoticed
-# Pools whose user this run of Redis has; one that was restarted may have lost them.
-_welcomed: set[tuple[str, int]] = set()
+POLL_SECONDS = 0.5
+# (run id of the Redis server, pool) of the Redis users that this process has set. A server that was restarted may have
+# lost its users, and has another run id.
+_users_set: set[tuple[str, int]] = set()
 
 
 def run(stop: threading.Event) -> None:
-    """Until `stop`: waits for PostgreSQL's notice of a queued or finished job, then gives every pool its turn."""
-    while not stop.is_set():
-        try:
-            with psycopg.connect(settings.EASEL.database_url, autocommit=True) as listener:
-                listener.execute("LISTEN easel_queued")
-                listener.execute("LISTEN easel_finished")
-                while not stop.is_set():
-                    if turn():
-                        continue  # there may be more than one turn gives out
-                    for _ in listener.notifies(timeout=POLL_SECONDS, stop_after=1):
-                        pass
-        except (psycopg.OperationalError, OperationalError, InterfaceError, BrokerError, RedisError) as error:
-            # Leases make it safe to go on: what was released and not sent comes back to the queue.
-            log.warning("dispatcher_waits", error=repr(error))
-            close_old_connections()
-            stop.wait(1)
+    """Give every pool its turn, until `stop` is set.
+
+    A failure at any point is harmless: an attempt that was released and not sent has a lease, which expires.
+    """
+    channels = ("easel_queued", "easel_finished")
+    run_turns(turn, process="dispatcher", stop=stop, pause_seconds=POLL_SECONDS, channels=channels)
 
 
 def turn() -> list[Attempt]:
-    """One round over the pools; returns what was sent. Raises `RedisError` before anything is released."""
+    """Release and send what fits into each pool; return the attempts. Raise `RedisError` before releasing anything."""
     client = redis_client()
     server = cast(Any, client.info("server"))["run_id"]
     sent = []
     for pool in Pool.objects.all():
-        if (server, pool.pk) not in _welcomed:
+        if (server, pool.pk) not in _users_set:
             try:
                 redis_user_set(client, pool, secret=settings.EASEL.secret_key)
-            except NamespaceUnsafe as error:  # its workers can't log in; the other pools' still can
+            except NamespaceUnsafe as error:  # only this pool's workers cannot log in
                 log.error("pool_without_redis_user", pool=pool.slug, reason=str(error))
-            _welcomed.add((server, pool.pk))
+            _users_set.add((server, pool.pk))
         attempts = queue.release(pool=pool, now=datetime.now(UTC), lease_seconds=settings.EASEL.lease_seconds)
         transport.send(attempts)
         for attempt in attempts:

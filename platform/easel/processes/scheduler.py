@@ -1,13 +1,17 @@
-"""The scheduler process: work that is due by the clock. Every verb it calls is conditional, so two may run."""
+"""The scheduler process: runs each periodic task when it is due, and delivers webhooks in a thread beside them.
+
+It is a loop instead of Celery beat, because every task is a conditional update: several schedulers may run at once, so
+none has to be elected.
+"""
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import close_old_connections
 
 from billing.invoices.statements import statements_make
 from billing.ledger.expiry import grants_expire
@@ -18,133 +22,132 @@ from easel.catalog.adapters import adapter_files_delete_retired
 from easel.catalog.pool_metering import pool_day_meter, pool_days_due
 from easel.jobs import lifecycle
 from easel.jobs.deletion import age_out
-from easel.jobs.models import (
-    Attempt,
-    Job,
-    JobAdapter,
-    State,
-)
+from easel.jobs.models import Attempt, Job, JobAdapter, State
 from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.jobs.result_cache import results_trim
 from easel.privacy.erasure import erase_advance
 from easel.processes import deliverer
+from easel.processes.loop import UNAVAILABLE, run_turns
 from easel.serving.guardrail import rollouts_decide
 from easel.webhooks.budget_notices import crossings_mail, crossings_notify
 from easel.webhooks.delivery import messages_delete
 from tenants.models import Tenant
 
 log = structlog.get_logger()
+Task = Callable[[datetime], int]  # given the time; returns how many things it changed
 IDEMPOTENCY_HOURS = 24
-ORPHAN_DAYS = (2, 3, 4)  # ago: a platform that was down for a day sweeps that one too
+ORPHAN_DAYS_AGO = (2, 3, 4)  # several days, so that a platform that was down for a day misses none
 MESSAGE_DAYS = 30
+BATCH = 1000
 
 
 def lose_silent_attempts(now: datetime, *, tenants: Collection[Tenant] | None = None) -> int:
-    """Attempts whose lease ran out: their jobs go back to the queue, or fail. `tenants` limits it to their jobs."""
+    """Give up attempts whose lease has expired: their jobs return to the queue, or fail. `tenants` limits the work."""
     silent = Attempt.objects.filter(state=Attempt.State.LIVE, lease_expires_at__lte=now)
     if tenants is not None:
         silent = silent.filter(job__tenant__in=tenants)
     return sum(
         lifecycle.lose(token=token, now=now, attempts_max=settings.EASEL.attempts_max)
-        for token in list(silent.values_list("token", flat=True)[:1000])
+        for token in list(silent.values_list("token", flat=True)[:BATCH])
     )
 
 
 def expire_jobs(now: datetime, *, tenants: Collection[Tenant] | None = None) -> int:
-    """Jobs that no worker took in time end uncharged. `tenants` limits it to their jobs."""
+    """Expire jobs that no worker took in time. They are not charged. `tenants` limits the work."""
     late = Job.objects.filter(state=State.QUEUED, expires_at__lte=now)
     if tenants is not None:
         late = late.filter(tenant__in=tenants)
-    return sum(lifecycle.expire(job_id=job_id, now=now) for job_id in list(late.values_list("id", flat=True)[:1000]))
+    return sum(lifecycle.expire(job_id=job_id, now=now) for job_id in list(late.values_list("id", flat=True)[:BATCH]))
 
 
 def delete_idempotency_keys(now: datetime) -> int:
-    """Keys older than a day may be used again."""
+    """Forget Idempotency-Keys after a day; they may be used again."""
     old = IdempotentRequest.objects.filter(created_at__lt=now - timedelta(hours=IDEMPOTENCY_HOURS))
     return old.delete()[0]
 
 
 def meter_storage(now: datetime) -> int:
-    """The days that are over are charged for what was kept on them."""
+    """Charge for the objects stored on each day that is over."""
     return sum(storage_day_meter(day=day, now=now) for day in storage_days_due(now=now))
 
 
 def seal_cost_days(now: datetime) -> int:
-    """The charges of the days that are over are added up for reports."""
+    """Add up the charges of each day that is over, for reports."""
     return sum(cost_day_seal(day=day, now=now) for day in cost_days_due(now=now))
 
 
 def make_statements(now: datetime) -> int:
-    """The months that are over are drawn up, and final three days later."""
+    """Make the statements of months that are over; they become final three days later."""
     return statements_make(now=now)
 
 
 def meter_pools(now: datetime) -> int:
-    """Dedicated pools are charged for the days on which their workers were up."""
+    """Charge for dedicated pools, for the time that their workers were up on each day that is over."""
     return sum(pool_day_meter(day_id=day_id, now=now) for day_id in pool_days_due(now=now))
 
 
 def expire_grants(now: datetime) -> int:
-    """Credit that ran out is taken."""
+    """Take back the rest of credit grants that have expired."""
     return grants_expire(now=now)
 
 
 def notify_budgets(now: datetime) -> int:
-    """Thresholds that budgets have reached are told."""
+    """Notify tenants' webhooks of thresholds that budgets have crossed."""
     return crossings_notify(now=now)
 
 
 def mail_budgets(now: datetime) -> int:
-    """The same by e-mail."""
+    """Send e-mails about thresholds that budgets have crossed."""
     return crossings_mail(now=now)
 
 
 def delete_what_aged_out(now: datetime) -> int:
-    """Images, and later what their jobs say, go when the days are over that their tenant has them kept."""
+    """Delete images, and later the texts of jobs, that are older than their tenant retains them."""
     return age_out(default=settings.EASEL, now=now)
 
 
 def erase_tenants(now: datetime) -> int:
-    """Erasures that were asked for in the portal, or broken off, go on."""
-    asked = Tenant.objects.filter(erased_at=None).exclude(erase_requested_at=None)
+    """Continue the erasure of each tenant for which one was requested."""
+    requested = Tenant.objects.filter(erased_at=None).exclude(erase_requested_at=None)
     return sum(
         erase_advance(tenant=tenant, default=settings.EASEL, actor="platform", now=now)
-        for tenant in asked.order_by("erase_requested_at")
+        for tenant in requested.order_by("erase_requested_at")
     )
 
 
 def sweep_attempts(now: datetime) -> int:
-    """What attempts left in the storage that is no image."""
+    """Delete files of ended attempts that are no job's image."""
     return attempts_sweep(now=now)
 
 
 def sweep_orphans(now: datetime) -> int:
-    """What crashes left in the storage; days old enough that none of their jobs is under way."""
-    return sum(orphans_sweep(day=(now - timedelta(days=ago)).date()) for ago in ORPHAN_DAYS)
+    """Delete files that a crash left, of days so long ago that their jobs have ended."""
+    return sum(orphans_sweep(day=(now - timedelta(days=ago)).date()) for ago in ORPHAN_DAYS_AGO)
 
 
 def trim_result_cache(_now: datetime) -> int:
-    """What answers requests for the same again is kept up to EASEL_RESULT_CACHE_BYTES."""
+    """Evict cached results beyond EASEL_RESULT_CACHE_BYTES."""
     return results_trim(bytes_max=settings.EASEL.result_cache_bytes)
 
 
 def delete_retired_adapters(now: datetime) -> int:
-    """Files of retired adapters go once no job needs them."""
-    needed = JobAdapter.objects.filter(job__finished_at=None).values_list("adapter_version", flat=True)
-    return adapter_files_delete_retired(in_use=set(needed), now=now)
+    """Delete the files of retired adapters that no unfinished job uses."""
+    in_use = JobAdapter.objects.filter(job__finished_at=None).values_list("adapter_version", flat=True)
+    return adapter_files_delete_retired(in_use=set(in_use), now=now)
 
 
 def decide_rollouts(now: datetime) -> int:
-    """Canaries go on, or back."""
+    """Advance or roll back the rollouts whose guardrail says so."""
     return rollouts_decide(now=now)
 
 
 def delete_messages(now: datetime) -> int:
-    """What webhooks were told is kept for 30 days, to be looked at and sent again."""
+    """Delete webhook messages after 30 days; until then they can be seen and sent again."""
     return messages_delete(before=now - timedelta(days=MESSAGE_DAYS))
 
 
-PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
+# (seconds between two calls, task)
+PERIODIC: tuple[tuple[float, Task], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
     (5, decide_rollouts),
@@ -167,29 +170,37 @@ PERIODIC: tuple[tuple[float, Callable[[datetime], int]], ...] = (
 
 
 def run(stop: threading.Event) -> None:
-    """Until `stop`: calls each task whenever its seconds have passed, and delivers webhooks beside that."""
+    """Run the periodic tasks and the webhook deliverer until `stop` is set."""
     delivering = threading.Thread(target=deliverer.run, args=(stop,), name="webhooks")
     delivering.start()
     try:
-        _tick(stop)
+        pause_seconds = min(seconds for seconds, _ in PERIODIC)
+        run_turns(_turn_of(PERIODIC), process="scheduler", stop=stop, pause_seconds=pause_seconds)
     finally:
         stop.set()
         delivering.join()
 
 
-def _tick(stop: threading.Event) -> None:
-    due = {task: 0.0 for _, task in PERIODIC}
-    while not stop.is_set():
-        for seconds, task in PERIODIC:
-            if time.monotonic() < due[task]:
-                continue
-            due[task] = time.monotonic() + seconds
-            try:
-                if done := task(datetime.now(UTC)):
-                    log.info(task.__name__, count=done)
-            except (OperationalError, InterfaceError) as error:
-                log.warning("scheduler_waits", error=repr(error))
-                close_old_connections()
-            except Exception:  # a bucket that refuses must not keep leases from being looked at
-                log.exception("scheduler_task_failed", task=task.__name__)
-        stop.wait(min(seconds for seconds, _ in PERIODIC))
+def _turn_of(tasks: Sequence[tuple[float, Task]]) -> Callable[[], None]:
+    """Return a turn that calls the tasks that are due."""
+    due_at = {task: 0.0 for _, task in tasks}  # on the monotonic clock
+
+    def turn() -> None:
+        for seconds, task in tasks:
+            if time.monotonic() >= due_at[task]:
+                due_at[task] = time.monotonic() + seconds
+                _call(task)
+
+    return turn
+
+
+def _call(task: Task) -> None:
+    """Call a task. Its failure is logged here, because the other tasks may not depend on what failed."""
+    try:
+        if count := task(datetime.now(UTC)):
+            log.info(task.__name__, count=count)
+    except UNAVAILABLE as error:
+        log.warning("server_unavailable", process="scheduler", task=task.__name__, error=repr(error))
+        close_old_connections()
+    except Exception:
+        log.exception("scheduler_task_failed", task=task.__name__)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from django.db import connection
 from psycopg import sql
 
+from easel.reporting.costs import rows_of
 from easel.reporting.exports import Span
 
 WEEKS = 8
@@ -45,9 +45,7 @@ def daily(span: Span, *, currency: str) -> dict[date, int]:
         SELECT day, sum(amount_micros)::bigint FROM reporting.costs
          WHERE day BETWEEN {} AND {} AND currency = {} AND {} GROUP BY day ORDER BY day
     """).format(span.start, span.end, currency, span.of_tenant("tenant"))
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        found: dict[date, int] = dict(cursor.fetchall())
+    found: dict[date, int] = dict(rows_of(query))
     if not found:
         return {}
     first = min(found)

@@ -94,7 +94,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryResult:
-    """A receiver's answer to a request; `status` is None if there was no result."""
+    """A receiver's answer to a request; `status` is None if there was no answer."""
 
     outcome: str
     seconds: float

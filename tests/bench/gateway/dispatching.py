@@ -35,7 +35,7 @@ def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int =
     for turn in range(rounds + 1):
         for pool, found in zip(pools, seconds, strict=True):
             concurrency = room * (turn + 1)  # the jobs of earlier turns are still running
-            lifecycle.beat(pool=pool, report=worker_beat(slots=concurrency), now=NOW, lease_seconds=LEASE_SECONDS)
+            lifecycle.beat(pool=pool, report=worker_beat(concurrency=concurrency), now=NOW, lease_seconds=LEASE_SECONDS)
             begun = time.perf_counter()
             released = queue.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
             took = time.perf_counter() - begun
@@ -63,7 +63,9 @@ class Shift:
     def turn(self, *, until: float = math.inf) -> None:
         """Release jobs as far as there is room, then advance to the next end of an attempt, at most to `until`."""
         now = NOW + timedelta(seconds=self.seconds)
-        lifecycle.beat(pool=self.pool, report=worker_beat(slots=self.concurrency), now=now, lease_seconds=LEASE_SECONDS)
+        lifecycle.beat(
+            pool=self.pool, report=worker_beat(concurrency=self.concurrency), now=now, lease_seconds=LEASE_SECONDS
+        )
         released = queue.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
         jobs = Job.objects.in_bulk([attempt.job_id for attempt in released])
         for attempt in released:

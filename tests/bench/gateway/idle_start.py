@@ -58,7 +58,7 @@ def start_ms(server: Server, *, rounds: int) -> tuple[list[float], list[float]]:
 
 
 def _beat(pool: Pool) -> None:
-    report = worker_beat(slots=10_000)
+    report = worker_beat(concurrency=10_000)
     lifecycle.beat(pool=pool, report=report, now=datetime.now(UTC), lease_seconds=3600)
 
 

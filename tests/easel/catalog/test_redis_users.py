@@ -183,7 +183,7 @@ def test_a_pool_without_a_valid_user_does_not_block_the_others(acme):
     slug = f"odd-{uuid.uuid4().hex[:8]}"
     odd = Pool.objects.create(slug=slug, namespace=f"*{slug}", gpu_class="cpu", created_at=NOW)
     redis_client().execute_command("ACL", "DELUSER", acme.namespace)
-    dispatcher._welcomed.clear()
+    dispatcher._users_set.clear()
     try:
         dispatcher.turn()
     finally:

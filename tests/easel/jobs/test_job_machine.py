@@ -107,7 +107,7 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
 
         @rule()
         def release_jobs(self):
-            lifecycle.beat(pool=pool, report=worker_beat(slots=SLOTS), now=clock[0], lease_seconds=LEASE_SECONDS)
+            lifecycle.beat(pool=pool, report=worker_beat(concurrency=SLOTS), now=clock[0], lease_seconds=LEASE_SECONDS)
             in_hand = sum(one.live for one in self.tries)
             waiting = [t for t in self.jobs.values() if t.state == State.QUEUED and t.expires_at > clock[0]]
             suspects = Job.objects.filter(id__in=self.jobs, quarantined=True, finished_at=None).count()
@@ -137,7 +137,7 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
 
         def _beat(self, told):
             progress = tuple(AttemptProgress(attempt_token=str(t.token), steps_done=1, steps_total=8) for t in told)
-            report = worker_beat(slots=SLOTS, attempts=progress)
+            report = worker_beat(concurrency=SLOTS, attempts=progress)
             lifecycle.beat(pool=pool, report=report, now=clock[0], lease_seconds=LEASE_SECONDS)
             for one in told:
                 if one.live:

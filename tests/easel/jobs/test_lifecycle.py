@@ -43,7 +43,7 @@ def beat(attempt, pool, now=SOON, steps_done=3):
     message = WorkerBeat(
         worker="w1",
         gpu_class="cpu",
-        slots=4,
+        concurrency=4,
         model_version="m",
         started_at=NOW.timestamp(),
         busy_seconds=1,

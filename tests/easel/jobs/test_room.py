@@ -94,7 +94,7 @@ def fast(version):
     made = tier_pool_create(
         name=f"fast-{uuid.uuid4().hex[:12]}", tier=PoolTier.FAST, version=version, gpu_class="cpu", now=NOW
     )
-    beat(pool=made, report=worker_beat(slots=4), now=NOW, lease_seconds=15)
+    beat(pool=made, report=worker_beat(concurrency=4), now=NOW, lease_seconds=15)
     return made
 
 

@@ -38,7 +38,7 @@ def test_the_database_allows_the_transitions_and_no_other(alice, submit, old, ne
         if old == new or State(new) in TRANSITIONS.get(State(old), set()):
             move(job, State(new))
         else:
-            with pytest.raises(DatabaseError, match="is no transition"):
+            with pytest.raises(DatabaseError, match="is not allowed"):
                 move(job, State(new))
         transaction.set_rollback(True)
 
@@ -47,7 +47,7 @@ def test_a_job_begins_queued(alice, submit):
     job = submit(alice)
     job.pk, job.id = None, None
     job.state = State.DISPATCHED
-    with pytest.raises(DatabaseError, match="begins queued"), transaction.atomic():
+    with pytest.raises(DatabaseError, match="must be queued"), transaction.atomic():
         job.save(force_insert=True)
 
 

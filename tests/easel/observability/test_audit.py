@@ -94,7 +94,7 @@ def test_an_account_that_differs_from_its_entries_is_found(alice):
     with past_the_triggers():
         LedgerAccount.objects.filter(tenant=alice.tenant, kind="credit").update(balance_micros=1)
         found = [*audit.accounts_match_entries(NOW), *audit.ledger_balances(NOW)]
-    assert any("and its entries" in line for line in found)
+    assert any("its entries sum to" in line for line in found)
     assert any("the balances in USD sum to" in line for line in found)
 
 
@@ -109,7 +109,7 @@ def test_a_charge_that_the_ledger_did_not_earn_is_found(done):
     with past_the_triggers():
         Charge.objects.filter(usage_record__job_id=done.id, usage_record__meter="request").update(amount_micros=501)
         found = lines_about(audit.charges_match_ledger, done.id)
-    assert found == [f"post {done.id} was charged 1151 micros and 1150 were earned"]
+    assert found == [f"post {done.id} has charges of 1151 micros and booked 1150 as revenue"]
 
 
 @pytest.mark.parametrize("state", ["failed", "queued"])
@@ -118,7 +118,7 @@ def test_a_job_whose_end_is_not_that_of_its_hold_is_found(done, state):
     with past_the_triggers():
         Job.objects.filter(id=done.id).update(state=state, finished_at=finished_at, error_code="x")
         found = lines_about(audit.jobs_match_ledger, done.id)
-    assert found == [f"job {done.id} is {state} and its hold was settled by post"]
+    assert found == [f"job {done.id} is {state}; its hold was settled by post"]
 
 
 def test_a_success_without_its_images_is_found(done):

@@ -2,19 +2,20 @@
 
 CALL core_append_only('jobs_dailyjobs');
 
--- The nearest of ten steps in each power of ten: 1, 1.259, 1.585 ...
+-- Rounds to ten steps per power of ten: 1, 1.259, 1.585 ...
 CREATE OR REPLACE FUNCTION jobs_step_of_ten(seconds numeric) RETURNS numeric LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE WHEN seconds < 0.01 THEN 0 ELSE round(power(10, round(log(seconds::float8) * 10) / 10)::numeric, 3) END
 $$;
 
--- A job that ends on a sealed day adds itself. It does so at the commit, so that no lock is awaited under the day's.
+-- A job that ends on a sealed day adds itself to the sums. It does so at the commit, so that it waits for no other lock
+-- while it holds the day's.
 CREATE OR REPLACE FUNCTION jobs_add_up_job() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE ended date := (NEW.finished_at AT TIME ZONE 'UTC')::date;
 BEGIN
     IF ended > (SELECT max(day) FROM billing_costday) THEN
         PERFORM pg_advisory_xact_lock_shared(1163088716, ended - date '2000-01-01');
     END IF;
-    -- Asked anew, by a snapshot from after the lock: it may have been sealed meanwhile.
+    -- Read the sealed days again, in a snapshot taken after the lock: this day may have been sealed meanwhile.
     IF ended <= (SELECT max(day) FROM billing_costday) THEN
         INSERT INTO jobs_dailyjobs (day, tenant_id, project_id, pool, model, model_version, quality, tier, resolution, state, seconds, jobs, images)
         SELECT (job.finished_at AT TIME ZONE 'UTC')::date, job.tenant_id, job.project_id, pool.slug, model.name,
@@ -47,7 +48,7 @@ BEGIN
           JOIN catalog_pool pool ON pool.id = job.pool_id
           JOIN catalog_modelversion version ON version.id = job.model_version_id
           JOIN catalog_model model ON model.id = version.model_id
-         -- As the index is: by version, then by the end.
+         -- In the order of the index: by version, then by the end.
          WHERE job.model_version_id = ANY(ARRAY(SELECT id FROM catalog_modelversion)) AND job.finished_at >= NEW.day::timestamp AT TIME ZONE 'UTC' AND job.finished_at < (NEW.day + 1)::timestamp AT TIME ZONE 'UTC'
          GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11;
     RETURN NULL;

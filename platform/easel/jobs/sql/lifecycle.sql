@@ -1,17 +1,17 @@
--- A job's state machine: it begins queued, takes these transitions and no other, and a final state is final.
+-- The state machine of a job: it begins queued and takes only these transitions, so a final state is final.
 
 CREATE OR REPLACE FUNCTION jobs_job_guard() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.state <> 'queued' THEN
-            RAISE EXCEPTION 'a job begins queued, not %', NEW.state USING ERRCODE = 'check_violation';
+            RAISE EXCEPTION 'a new job must be queued, not %', NEW.state USING ERRCODE = 'check_violation';
         END IF;
     ELSIF NEW.state <> OLD.state AND (OLD.state, NEW.state) NOT IN (
         ('queued', 'dispatched'), ('queued', 'failed'), ('queued', 'canceled'), ('queued', 'expired'), ('queued', 'succeeded'),
         ('dispatched', 'running'), ('dispatched', 'queued'), ('dispatched', 'succeeded'), ('dispatched', 'failed'), ('dispatched', 'canceled'), ('dispatched', 'expired'),
         ('running', 'queued'), ('running', 'succeeded'), ('running', 'failed'), ('running', 'canceled'), ('running', 'expired')
     ) THEN
-        RAISE EXCEPTION 'job %: % -> % is no transition', OLD.id, OLD.state, NEW.state
+        RAISE EXCEPTION 'job %: the transition % -> % is not allowed', OLD.id, OLD.state, NEW.state
             USING ERRCODE = 'check_violation';
     END IF;
     RETURN NEW;
