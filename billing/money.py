@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
 
 MICROS = 1_000_000
 # Maximum that people may set or move at once: a billion units, of which thousands fit into a balance.
@@ -23,6 +24,15 @@ def from_micros(amount_micros: int) -> Decimal:
 def format_micros(amount_micros: int, currency: str) -> str:
     """Format an amount with its currency: `0.001250 USD`."""
     return f"{from_micros(amount_micros):.6f} {currency}"
+
+
+def money_json(amount_micros: int, currency: str) -> dict[str, Any]:
+    """An amount as the API answers it."""
+    return {
+        "amount": f"{from_micros(amount_micros):.6f}",
+        "amount_micros": amount_micros,
+        "currency": currency,
+    }
 
 
 def amount_text(amount_micros: int, *, places: int = 6) -> str:

@@ -9,11 +9,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from billing.money import money_json
 from core import clock
 from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
-from easel.api.rendering import money_json
 from easel.api.serializers import CostsQuery, UsageQuery
 from easel.reporting.costs import costs
 from easel.reporting.exports import Span

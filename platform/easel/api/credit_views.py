@@ -18,13 +18,14 @@ from billing.budgets.budgets import (
 )
 from billing.ledger.accounts import balance_of
 from billing.models import CreditGrant
+from billing.money import money_json
 from core import clock
 from core.audit import audit_record
 from core.errors import NotFound
 from easel.api import money_schemas
 from easel.api.authentication import caller
 from easel.api.openapi import answers
-from easel.api.rendering import money_json, quota_json
+from easel.api.rendering import quota_json
 from easel.api.serializers import BudgetInput
 from easel.jobs.budgets import budget_set
 from easel.jobs.errors import ProjectNotFound

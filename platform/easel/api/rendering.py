@@ -11,7 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from redis.exceptions import RedisError
 
-from billing.money import from_micros
+from billing.money import money_json
 from billing.usage.queries import JobCost, job_costs
 from easel.api.rate_limit import Bucket, look
 from easel.catalog.models import Adapter, ModelVersion
@@ -132,14 +132,6 @@ def usage_json(job: Job, cost: JobCost) -> dict[str, Any]:
         "image_units": float(cost.image_units),
         "gpu_seconds": float(cost.gpu_seconds),
         "cost": money_json(cost.cost_micros, job.tenant.currency),
-    }
-
-
-def money_json(amount_micros: int, currency: str) -> dict[str, Any]:
-    return {
-        "amount": f"{from_micros(amount_micros):.6f}",
-        "amount_micros": amount_micros,
-        "currency": currency,
     }
 
 

@@ -10,7 +10,7 @@ from django.conf import settings
 from billing.invoices.documents import title_of
 from billing.invoices.lines import projects_of
 from billing.models import Charge, Statement, StatementLine
-from easel.api.rendering import money_json
+from billing.money import money_json
 from easel.jobs.models import Attempt
 
 

@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from billing.invoices.documents import statement_csv, statement_html, statement_pdf
+from billing.invoices.files import statement_file
 from billing.invoices.lines import charges_of_line
 from billing.invoices.queries import (
     charges_page,
@@ -18,7 +18,6 @@ from billing.invoices.queries import (
     statements_page,
 )
 from billing.invoices.statements import statement_now
-from billing.models import Statement, StatementLine
 from core import clock
 from easel.api import money_schemas
 from easel.api.authentication import caller
@@ -75,23 +74,9 @@ class StatementDocument(APIView):
         query = DocumentQuery(data=request.query_params.dict())
         query.is_valid(raise_exception=True)
         statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
-        return document(statement, form, comma=query.validated_data["decimal"] == "comma")
-
-
-def document(statement: Statement, form: str, *, comma: bool) -> HttpResponse:
-    """A statement as a file named after it."""
-    lines: list[StatementLine] = list(statement.lines.all())
-    if form == "html":
-        answer = HttpResponse(statement_html(statement, lines))
-    elif form == "pdf":
-        answer = HttpResponse(statement_pdf(statement, lines), content_type="application/pdf")
-    else:
-        answer = HttpResponse(
-            "".join(statement_csv(statement, lines, comma=comma)), content_type="text/csv; charset=utf-8"
-        )
-    name = f"{statement.kind}-{statement.number or 'draft'}.{form}"
-    answer["Content-Disposition"] = f'{"inline" if form == "html" else "attachment"}; filename="{name}"'
-    return answer
+        file = statement_file(statement, form, comma=query.validated_data["decimal"] == "comma")
+        headers = {"Content-Disposition": file.disposition}
+        return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
 
 class StatementLineCharges(APIView):

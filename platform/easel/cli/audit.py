@@ -1,4 +1,4 @@
-"""`easel audit`: the invariants, checked on the live system."""
+"""`easel audit`: checks the invariants on the live system."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""A tenant's view of Easel over HTTP, for the commands that act as a tenant."""
+"""An HTTP client of the API, for commands that call it with a tenant's key."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS = 30
 
 
 class Refused(DomainError):
-    """What the API answered instead of what was asked for."""
+    """The API's refusal of a request."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -31,11 +31,11 @@ class Client:
     api_key: str
 
     def submit(self, **fields: Any) -> dict[str, Any]:
-        """A new job; the fields are those of `POST /v1/jobs`."""
+        """Submits a job; the fields are those of `POST /v1/jobs`."""
         return self._call("POST", "/v1/jobs", json=fields)
 
     def follow(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The job as it goes, until it has ended."""
+        """Yields the job as it progresses, until it has ended."""
         while job["status"] not in FINAL:
             yield job
             time.sleep(_POLL_SECONDS)
@@ -43,13 +43,13 @@ class Client:
         yield job
 
     def image(self, url: str) -> bytes:
-        """A picture, by the signed URL that a finished job gives."""
+        """Fetches an image by the signed URL that a finished job gives."""
         try:
             answer = httpx.get(url, timeout=_TIMEOUT_SECONDS)
         except httpx.HTTPError as error:
-            raise Refused("unreachable", f"the picture can't be fetched: {error}") from error
+            raise Refused("unreachable", f"the image can't be fetched: {error}") from error
         if answer.is_error:
-            raise Refused("image_missing", f"the picture can't be fetched: HTTP {answer.status_code}")
+            raise Refused("image_missing", f"the image can't be fetched: HTTP {answer.status_code}")
         return answer.content
 
     def upload_adapter(self, name: str, file: Path) -> dict[str, Any]:
@@ -57,11 +57,11 @@ class Client:
         return self._call("POST", "/v1/adapters", data={"name": name}, files={"file": file.read_bytes()})
 
     def usage(self, *, group_by: str) -> dict[str, Any]:
-        """This month's usage and cost."""
+        """Returns this month's usage and cost."""
         return self._call("GET", "/v1/usage", params={"group_by": group_by})
 
     def start_experiment(self, *, name: str, arms: list[dict[str, Any]]) -> dict[str, Any]:
-        """Shares the tenant's requests out between the arms."""
+        """Divides the tenant's requests between the arms."""
         return self._call("POST", "/v1/experiments", json={"name": name, "arms": arms})
 
     def stop_experiment(self, name: str) -> dict[str, Any]:
@@ -72,11 +72,11 @@ class Client:
         return found
 
     def experiment(self, name: str) -> dict[str, Any]:
-        """With its report."""
+        """Returns the experiment with its report."""
         return self._call("GET", f"/v1/experiments/{name}")
 
     def give_feedback(self, job_id: str, *, score: float) -> dict[str, Any]:
-        """What a user thought of a job's images, from 0 to 1."""
+        """Records a user's score of a job's images, from 0 to 1."""
         return self._call("POST", f"/v1/jobs/{job_id}/feedback", json={"score": score})
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

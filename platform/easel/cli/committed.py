@@ -1,4 +1,4 @@
-"""What every command that changes something does: one transaction, its time, and a record of who did it."""
+"""The transaction of a command that only the command line has, and its audit record."""
 
 import getpass
 from collections.abc import Iterator, Mapping
@@ -11,12 +11,12 @@ from easel.cli.django_ready import django_ready
 
 
 def actor_name() -> str:
-    """Who runs this command, as the audit log says it."""
+    """The user that runs this command, as the audit log names it."""
     return f"command:{getpass.getuser()}"
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class Change:
     """A command's transaction: its time, and its way into the audit log."""
 
     now: datetime
@@ -30,10 +30,10 @@ class Act:
 
 
 @contextmanager
-def committed() -> Iterator[Act]:
-    """One transaction on a ready Django; what fails leaves no trace."""
+def committed() -> Iterator[Change]:
+    """Opens one transaction on a ready Django; what fails leaves no trace."""
     with django_ready():
         from django.db import transaction
 
         with transaction.atomic():
-            yield Act(datetime.now(UTC))
+            yield Change(datetime.now(UTC))

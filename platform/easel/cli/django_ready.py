@@ -17,9 +17,9 @@ class SchemaMissing(DomainError):
 
 @contextmanager
 def django_ready(*, service: str | None = None) -> Iterator[None]:
-    """Inside, Django is set up on the servers of `environment`, with the logs of `service` on stdout.
+    """Sets Django up on the servers of `environment`, with the logs of `service` on stdout.
 
-    Without a service this is a command, whose stdout is its answer: what it logs goes to stderr.
+    Without a service this is a command: its stdout is its answer, and its logs go to stderr.
     """
     with environment():
         import django
@@ -37,7 +37,7 @@ def django_ready(*, service: str | None = None) -> Iterator[None]:
                 raise
             raise SchemaMissing from error
         finally:
-            # Before the server goes, where it is ours: the pool would log that it lost its connections.
+            # Before the server stops, if it is ours: the pool would log that it lost its connections.
             for connection in connections.all(initialized_only=True):
                 connection.close()
                 connection.close_pool()  # type: ignore[attr-defined]  # of PostgreSQL's wrapper

@@ -1,4 +1,4 @@
-"""Commands of the engine, which is another program: what is asked is handed on to it whole."""
+"""Commands of the engine, which is another program: their arguments are passed on unchanged."""
 
 import subprocess
 import sys

@@ -17,7 +17,7 @@ _Day = click.DateTime(["%Y-%m-%d"])
 def _options(command: Any) -> Any:
     for option in (
         click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file, else stdout."),
-        click.option("--tenant", help="Of this tenant alone."),
+        click.option("--tenant", help="This tenant alone."),
         click.option("--end", type=_Day, help="The last day (UTC), by default today."),
         click.option("--start", type=_Day, help="The first day (UTC), by default the first of the last one's month."),
     ):
@@ -27,16 +27,16 @@ def _options(command: Any) -> Any:
 
 @click.group()
 def export() -> None:
-    """Costs and usage as files, of a range of days."""
+    """Export costs and usage of a range of days as files."""
 
 
 @export.command("focus")
 @_options
-@click.option("--invoice", type=click.IntRange(1), help="All that this statement or credit note has, and no days.")
+@click.option("--invoice", type=click.IntRange(1), help="All charges of this statement or credit note, without days.")
 def export_focus(
     start: datetime | None, end: datetime | None, tenant: str | None, output: Path | None, invoice: int | None
 ) -> None:
-    """What was charged, in the columns of FOCUS 1.2: CSV, or Parquet where OUTPUT is named .parquet."""
+    """Export charges in the columns of FOCUS 1.2: CSV, or Parquet if OUTPUT is named .parquet."""
     if invoice is not None and (start or end):
         raise click.BadParameter("an invoice has its own period: leave --start and --end out", param_hint="--invoice")
     if output is not None and output.suffix not in (".csv", ".parquet"):
@@ -58,7 +58,7 @@ def export_focus(
 def export_costs(
     start: datetime | None, end: datetime | None, tenant: str | None, output: Path | None, comma: bool
 ) -> None:
-    """What was charged by day, project, labels, model and so on: CSV for a spreadsheet."""
+    """Export charges by day, project, labels, model and so on: CSV for a spreadsheet."""
     with django_ready():
         from easel.reporting import exports
 
@@ -68,7 +68,7 @@ def export_costs(
 @export.command("events")
 @_options
 def export_events(start: datetime | None, end: datetime | None, tenant: str | None, output: Path | None) -> None:
-    """What was measured, a CloudEvent a line."""
+    """Export usage, one CloudEvent a line."""
     with django_ready():
         from easel.reporting import exports
 
@@ -76,7 +76,7 @@ def export_events(start: datetime | None, end: datetime | None, tenant: str | No
 
 
 def _span(start: datetime | None, end: datetime | None, tenant: str | None) -> Any:
-    from easel.cli.tenants import tenant_named
+    from easel.actions.subjects import tenant_named
     from easel.reporting.exports import Span
 
     today = datetime.now(UTC).date()
@@ -88,7 +88,7 @@ def _span(start: datetime | None, end: datetime | None, tenant: str | None) -> A
 
 
 def _write(blocks: Iterator[bytes], output: Path | None) -> None:
-    """Under another name until all of it is there."""
+    """Writes under another name until the file is complete, and renames it then."""
     if output is None:
         for block in blocks:
             sys.stdout.buffer.write(block)

@@ -1,4 +1,4 @@
-"""`easel generate`: a picture from the command line."""
+"""`easel generate`: an image from the command line."""
 
 import os
 import sys
@@ -22,9 +22,9 @@ _LOCAL_CREDIT_MICROS = 10_000_000
 @click.option("-o", "--output", type=click.Path(path_type=Path), default="easel.png", show_default=True)
 @click.option("--model", help="By default the platform's.")
 @click.option("--size", default="auto", show_default=True, help="WIDTHxHEIGHT.")
-@click.option("--n", default=1, show_default=True, help="How many pictures; they are numbered out-1.png, out-2.png.")
+@click.option("--n", default=1, show_default=True, help="Number of images; the files are out-1.png, out-2.png.")
 @click.option("--steps", type=int, help="Denoising steps; by default the model's.")
-@click.option("--seed", type=int, help="For the same picture again.")
+@click.option("--seed", type=int, help="The same seed makes the same image.")
 @click.option("--adapter", "adapters", multiple=True, help="NAME or NAME:SCALE; may be repeated.")
 @click.option("--url", envvar="EASEL_URL", help="By default the stack of EASEL_HOME.")
 @click.option("--api-key", envvar="EASEL_API_KEY", help=f"By default one of the tenant `{_LOCAL_TENANT}`, made here.")
@@ -40,7 +40,7 @@ def generate(
     url: str | None,
     api_key: str | None,
 ) -> None:
-    """Draw PROMPT into a file and say what it cost."""
+    """Generate an image of PROMPT, write it to a file and print its cost."""
     if not output.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {output.absolute().parent}", param_hint="--output")
     given = {"prompt": prompt, "size": size, "n": n, "model": model, "steps": steps, "seed": seed}

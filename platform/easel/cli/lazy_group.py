@@ -9,7 +9,7 @@ import click
 
 @dataclass(frozen=True, slots=True)
 class Lazy:
-    """Where a command lives, as "module:attribute", and the line that `--help` shows for it."""
+    """A command's path, as "module:attribute", and the line that `--help` shows for it."""
 
     path: str
     help: str

@@ -1,4 +1,4 @@
-"""The `easel` command. Everything heavy is imported by the command that needs it."""
+"""The `easel` command. Each command imports its heavy modules itself, so that `--help` stays fast."""
 
 import gc
 import json
@@ -21,24 +21,28 @@ _GRACEFUL_SECONDS = 10
 
 # Commands of other modules: one line each.
 _ELSEWHERE = {
+    "adapter": Lazy("easel.cli.models:adapter", "Retire tenants' adapters, and list them."),
     "audit": Lazy("easel.cli.audit:audit", "Check the invariants on the live system."),
-    "block-list": Lazy("easel.cli.limits:block_list", "What no prompt may hold."),
-    "contract": Lazy("easel.cli.prices:contract", "What is agreed with tenants: prices, a discount, a minimum."),
-    "demo": Lazy("easel.demo.command:demo", "Start everything, generate, show what it cost, keep serving."),
+    "block-list": Lazy("easel.cli.block_lists:block_list", "What no prompt may contain."),
+    "contract": Lazy("easel.cli.prices:contract", "Contracts with tenants: make, list, end."),
+    "demo": Lazy("easel.demo.command:demo", "Start everything, generate, show what it cost, serve on."),
     "export": Lazy("easel.cli.export:export", "Costs and usage as files: FOCUS, CSV, CloudEvents."),
     "generate": Lazy("easel.cli.generate:generate", "Generate an image."),
-    "key": Lazy("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
-    "model": Lazy("easel.cli.models:model", "Add versions of models, and share their callers out."),
-    "operator": Lazy("easel.cli.operators:operator", "Let people into the portal, and out of it."),
-    "pool": Lazy("easel.cli.models:pool", "List pools of workers, and give a tenant its own."),
-    "price": Lazy("easel.cli.prices:price", "Prices: list, publish, and quote what a request would cost."),
-    "quality": Lazy("easel.cli.engine:quality", "See how far quantised weights drift."),
+    "job": Lazy("easel.cli.jobs:job", "Cancel jobs."),
+    "key": Lazy("easel.cli.keys:key", "Create, list, rotate and revoke API keys."),
+    "model": Lazy("easel.cli.models:model", "Add versions of models, and divide callers between them."),
+    "operator": Lazy("easel.cli.operators:operator", "Add users of the portal, and disable them."),
+    "pool": Lazy("easel.cli.models:pool", "Make pools of workers, list them, and give a tenant its own."),
+    "price": Lazy("easel.cli.prices:price", "Prices: list, publish, quote."),
+    "project": Lazy("easel.cli.keys:project", "Add projects, and list them."),
+    "quality": Lazy("easel.cli.engine:quality", "Measure how far quantised weights drift."),
     "replay": Lazy("easel.cli.engine:replay", "Run a mixed batch from a trace file, step by step."),
     "reporting-login": Lazy("easel.cli.reporting:reporting_login", "Let Grafana read the reporting views."),
     "rollout": Lazy("easel.cli.rollouts:rollout", "Canaries: start, watch, promote, roll back."),
-    "statement": Lazy("easel.cli.statements:statement", "Tenants' months: draw up, look at, make final."),
+    "statement": Lazy("easel.cli.statements:statement", "Statements of tenants' months: draft, show, make final."),
     "tenant": Lazy("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
-    "usage": Lazy("easel.cli.usage:usage", "What a job was measured to use, and corrections of it."),
+    "usage": Lazy("easel.cli.usage:usage", "What jobs were measured to use, and corrections of it."),
+    "webhook": Lazy("easel.cli.jobs:webhook", "Switch tenants' webhooks, and send their messages again."),
 }
 
 
@@ -81,7 +85,7 @@ def api(host: str, port: int) -> None:
 
         from easel.asgi import application
 
-        gc.freeze()  # what was loaded stays: looking through it again held requests up for 50 ms and more
+        gc.freeze()  # keep loaded modules out of garbage collection, which stopped requests for 50 ms and more
         uvicorn.run(
             application,
             host=host,
@@ -134,7 +138,7 @@ def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
 
 @cli.command()
 @click.option("--seed/--no-seed", default=True, help="Also add the default model, pool and prices where missing.")
-@click.option("--json", "as_json", is_flag=True, help="Print what the workers of this machine are to be told.")
+@click.option("--json", "as_json", is_flag=True, help="Print the environment of this machine's workers.")
 def migrate(seed: bool, as_json: bool) -> None:
     """Bring the database to this version's schema."""
     from easel.cli.django_ready import django_ready
@@ -156,7 +160,7 @@ def migrate(seed: bool, as_json: bool) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(as_json: bool) -> None:
-    """Say whether the stack of EASEL_HOME is up; exit 1 when not."""
+    """Say if the stack of EASEL_HOME is up; exit 1 if not."""
     from easel_local.home import home_of
     from easel_local.status import stack_status
 
@@ -191,14 +195,16 @@ def psql(arguments: tuple[str, ...]) -> None:
 @cli.command()
 @click.option("--pool", help="The pool to work for; by default that of the default model.")
 def worker(pool: str | None) -> None:
-    """Run a worker alone: of a pool, or as EASEL_MODEL_VERSIONS and its like say."""
+    """Run a worker alone: for a pool, or for the versions in EASEL_MODEL_VERSIONS."""
     from easel.cli.django_ready import django_ready
     from easel_local.home import home_of
     from easel_local.processes import worker_argv, worker_environment
     from easel_local.supervisor import signals_call
 
     argv = worker_argv()
-    if os.environ.get("REDIS_URL") and os.environ.get("EASEL_MODEL_VERSIONS"):  # told all it needs: no database
+    if os.environ.get("REDIS_URL") and os.environ.get(
+        "EASEL_MODEL_VERSIONS"
+    ):  # it has all it needs without the database
         env = worker_environment({**os.environ, "EASEL_HOME": str(home_of(os.environ))})
         os.execve(argv[0], argv, env)  # noqa: S606
     with django_ready(service="worker"):

@@ -1,4 +1,4 @@
-"""`easel operator`: who may sign in to the portal."""
+"""`easel operator`: the users of the portal. Only a command makes one: no role may raise its own rights."""
 
 import sys
 
@@ -16,7 +16,7 @@ class PasswordRefused(DomainError):
 
 @click.group()
 def operator() -> None:
-    """Let people into the portal, and out of it."""
+    """Add users of the portal, and disable them."""
 
 
 @operator.command("create")
@@ -24,22 +24,22 @@ def operator() -> None:
 @click.option("--role", type=click.Choice(["operator", "finance", "viewer"]), default="viewer", show_default=True)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking for it.")
 def operator_create(name: str, role: str, password_stdin: bool) -> None:
-    """Create a user of the portal. A viewer reads, finance sets prices and gives credit, an operator does it all."""
+    """Create a user of the portal: a viewer reads, finance also sets prices and gives credit, an operator does all."""
     password = (
         sys.stdin.readline().rstrip("\n")
         if password_stdin
         else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     )
-    with committed() as act:
+    with committed() as change:
         from django.core.exceptions import ValidationError
 
-        from easel.portal import roles
+        from easel.actions import roles
 
         try:
             roles.operator_create(name=name, password=password, role=role)
         except ValidationError as error:
             raise PasswordRefused(" ".join(error.messages)) from error
-        act.record("operator.create", name, details={"role": role})
+        change.record("operator.create", name, details={"role": role})
     click.echo(f"{name} may sign in at /admin/ of the API, as {role}")
 
 
@@ -47,9 +47,9 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
 @click.argument("name")
 def operator_disable(name: str) -> None:
     """End a user's sign-ins and sessions."""
-    with committed() as act:
-        from easel.portal import roles
+    with committed() as change:
+        from easel.actions import roles
 
         roles.operator_disable(name=name)
-        act.record("operator.disable", name)
-    click.echo(f"{name} may sign in no more")
+        change.record("operator.disable", name)
+    click.echo(f"{name} can no longer sign in")

@@ -1,4 +1,4 @@
-"""`easel statement`: what tenants are told of their months."""
+"""`easel statement`: tenants' statements and credit notes."""
 
 import sys
 import uuid
@@ -6,14 +6,18 @@ from pathlib import Path
 
 import click
 
-from easel.cli.committed import committed
+from easel.actions.statements import DRAFT, FINAL
+from easel.cli.action_commands import add_commands
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import as_json_option, print_rows
 
 
 @click.group()
 def statement() -> None:
-    """Months of tenants: draw up, look at, make final."""
+    """Statements of tenants' months: draft, show, make final."""
+
+
+add_commands(statement, (DRAFT, FINAL))
 
 
 @statement.command("list")
@@ -26,7 +30,7 @@ def statement_list(name: str, limit: int, as_json: bool) -> None:
         from billing.invoices.documents import period_of, title_of
         from billing.invoices.queries import statements_page
         from billing.money import amount_text
-        from easel.cli.tenants import tenant_named
+        from easel.actions.subjects import tenant_named
 
         found, _ = statements_page(tenant=tenant_named(name), limit=limit, after=None)
         rows = [
@@ -42,36 +46,6 @@ def statement_list(name: str, limit: int, as_json: bool) -> None:
     print_rows(rows, as_json)
 
 
-@statement.command("draft")
-@click.argument("name", metavar="TENANT")
-def statement_draft_command(name: str) -> None:
-    """Draw up the oldest month that is over and not final, or draw it up anew."""
-    with committed() as act:
-        from billing.invoices.documents import period_of
-        from billing.invoices.statements import statement_draft
-        from billing.money import amount_text
-        from easel.cli.tenants import tenant_named
-
-        draft = statement_draft(tenant_named(name), now=act.now)
-        act.record("statement.draft", str(draft.id), tenant=draft.tenant)
-        total = f"{amount_text(draft.total_micros)} {draft.currency}"
-    click.echo(f"{draft.id}: {period_of(draft)}, {total}")
-
-
-@statement.command("final")
-@click.argument("statement_id", type=click.UUID, metavar="ID")
-def statement_final_command(statement_id: uuid.UUID) -> None:
-    """Make a draft final: its tax is charged and it gets its number."""
-    with committed() as act:
-        from billing.invoices.documents import title_of
-        from billing.invoices.queries import statement_with_id
-        from billing.invoices.statements import statement_final
-
-        made = statement_final(statement_with_id(statement_id), now=act.now)
-        act.record("statement.final", str(made.id), tenant=made.tenant, details={"number": made.number})
-    click.echo(f"{title_of(made)} is final")
-
-
 @statement.command("show")
 @click.argument("statement_id", type=click.UUID, metavar="ID")
 @click.option(
@@ -84,19 +58,13 @@ def statement_final_command(statement_id: uuid.UUID) -> None:
 def statement_show(statement_id: uuid.UUID, output: Path | None, comma: bool) -> None:
     """Print a statement's lines as CSV, or write it as a document."""
     with django_ready():
-        from billing.invoices.documents import statement_csv, statement_html, statement_pdf
+        from billing.invoices.files import FORMS, statement_file
         from billing.invoices.queries import statement_with_id
 
-        found = statement_with_id(statement_id)
-        lines = list(found.lines.all())
-        if output is None or output.suffix == ".csv":
-            content = "".join(statement_csv(found, lines, comma=comma)).encode()
-        elif output.suffix == ".html":
-            content = statement_html(found, lines).encode()
-        elif output.suffix == ".pdf":
-            content = statement_pdf(found, lines)
-        else:
-            raise click.BadParameter(f"{output.name} is not named .pdf, .html or .csv", param_hint="--output")
+        form = output.suffix[1:] if output else "csv"
+        if form not in FORMS:
+            raise click.BadParameter(f"{output} is not named .pdf, .html or .csv", param_hint="--output")
+        content = statement_file(statement_with_id(statement_id), form, comma=comma).content
     if output is None:
         sys.stdout.buffer.write(content)
     else:

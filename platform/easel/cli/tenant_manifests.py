@@ -63,7 +63,7 @@ def tenant_manifests(
 ) -> str:
     """YAML documents in the order to apply them.
 
-    `worker_env` is what `pool_workers.pool_worker` tells the pool's workers; it goes into the Secret, since it has
+    `worker_env` is the environment that `pool_workers.pool_worker` returns; it goes into the Secret, since it has
     Redis' password. At most `gpus` workers run, one per `gpu_resource`. `weights` is the hub repository that is
     fetched to EASEL_MODEL. With `api_stores` the API keeps the images, not a bucket, and workers may reach it.
     Raises `CheckpointNotMounted`.
@@ -249,7 +249,7 @@ def _pod(container: Manifest) -> Manifest:
 
 def _scaled_object(pool: Pool, gpus: int) -> Manifest:
     def trigger(metric: str, threshold: int) -> Manifest:
-        # Every replica of the API tells the same from the database, hence `max`. A slug needs no quoting.
+        # Every replica of the API reports the same number from the database, hence `max`. A slug needs no quoting.
         query = f'max({metric}{{pool="{pool.slug}"}})'
         metadata = {"serverAddress": _PROMETHEUS, "query": query, "threshold": str(threshold)}
         return {"type": "prometheus", "metadata": metadata}

@@ -1,4 +1,4 @@
-"""Tenants' LoRA adapters: what an upload was found to hold, and what it draws."""
+"""Tenants' LoRA adapters: what validation found in an upload, and an image that it made."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -7,26 +7,13 @@ from django.contrib import admin
 from django.db.models import Count, Max, QuerySet
 from django.http import HttpRequest
 
+from easel.actions import serving
 from easel.catalog.models import Adapter
 from easel.jobs.models import Output, State
 from easel.portal import cells
-from easel.portal.pages import Act, Done, Operator, Page, Section
+from easel.portal.images import image_url
+from easel.portal.pages import Page, Section
 from easel.portal.site import portal
-from easel.serving.experiments import adapter_retire
-from easel.storage import store
-
-URL_SECONDS = 3600
-
-
-def image_url(output: Output) -> str:
-    """Good for an hour; from the API itself where images lie in a folder, from the bucket otherwise."""
-    return store().signed_url("GET", output.storage_key, seconds=URL_SECONDS, base="")
-
-
-def _retire(adapter: Adapter, operator: Operator) -> Done:
-    adapter_retire(tenant=adapter.tenant, name=adapter.name, now=operator.now)
-    operator.record("adapter.retire", adapter.name, tenant=adapter.tenant)
-    return Done(f"{adapter.name} is retired: new requests can't use it, running ones finish.")
 
 
 @admin.register(Adapter, site=portal)
@@ -38,17 +25,7 @@ class AdapterPage(Page):
     ordering = ("tenant__slug", "name")
     fields = ("name", "tenant", "model", "shown_state", "created_at", "retired_at")
     readonly_fields = ("shown_state",)
-    acts = (
-        Act(
-            name="retire",
-            label="Retire",
-            permission="catalog.change_adapter",
-            perform=_retire,
-            applies=lambda adapter: adapter.retired_at is None,
-            explain="Ends its use in new requests; it comes back with its next upload.",
-            danger=True,
-        ),
-    )
+    row_actions = (serving.RETIRE_ADAPTER,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Adapter]:
         adapters: QuerySet[Adapter] = super().get_queryset(request)
@@ -75,10 +52,10 @@ class AdapterPage(Page):
         )
         newest = used.order_by("-job__created_at", "index").first()
         yield Section(
-            "Newest image drawn with it",
+            "Newest image generated with it",
             (),
             [],
-            f"Nothing was drawn with it yet: a request with adapters: [{{name: {row.name}}}] shows it.",
+            f"Nothing was generated with it yet: a request with adapters: [{{name: {row.name}}}] shows it.",
             images=[image_url(newest)] if newest else [],
         )
         yield Section(

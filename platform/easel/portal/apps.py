@@ -22,8 +22,8 @@ class PortalConfig(AppConfig):
     name = "easel.portal"
 
     def ready(self) -> None:
+        from easel.actions.roles import roles_make
         from easel.portal import sign_in  # noqa: F401 - receives what Django says of sign-ins
-        from easel.portal.roles import roles_make
 
         for page in PAGES:
             import_module(f"easel.portal.{page}")

@@ -1,4 +1,4 @@
-"""Who did what: read here, written by the acts themselves."""
+"""The audit log, which actions write and nobody edits."""
 
 from django.contrib import admin
 from unfold.contrib.filters.admin import RangeDateFilter

@@ -1,4 +1,4 @@
-"""How one value looks in a table."""
+"""Formats of single values in tables."""
 
 from datetime import datetime
 from typing import Any
@@ -32,7 +32,7 @@ _TONES = {
 
 
 def money(amount_micros: int, currency: str) -> SafeString:
-    """`1.234567 USD`, in figures of one width."""
+    """Formats an amount as `1.234567 USD`, in digits of one width."""
     return number(format_micros(amount_micros, currency))
 
 
@@ -44,8 +44,8 @@ def seconds(value: Any) -> str:
     return NOTHING if value is None else f"{float(value):.3f} s"
 
 
-def when(now: datetime | None) -> str:
-    return NOTHING if now is None else date_format(now, "DATETIME_FORMAT")
+def when(moment: datetime | None) -> str:
+    return NOTHING if moment is None else date_format(moment, "DATETIME_FORMAT")
 
 
 def code(text: object) -> SafeString:
@@ -58,7 +58,7 @@ def state(text: str) -> SafeString:
 
 
 def pairs(values: dict[str, Any]) -> str:
-    """`department: design, region: eu`."""
+    """Formats labels as `department: design, region: eu`."""
     return ", ".join(f"{name}: {value}" for name, value in values.items()) or NOTHING
 
 

@@ -1,4 +1,4 @@
-"""Costs, for finance: what a department cost in a month, for which models, and whether all of it was billed."""
+"""Costs, for finance: of a department in a month, by model and so on, and the part that is not billed yet."""
 
 import calendar
 import re
@@ -18,18 +18,18 @@ from easel.reporting.outlook import WEEKS, anomalies, daily, forecast
 TOP = 20
 _MONTH = re.compile(r"(20\d\d)-(0[1-9]|1[0-2])")
 _CURRENCY = re.compile(r"[A-Z]{3}")
-# What the tables show, by title.
+# The grouping of each table, by title.
 _TABLES = (
     ("By model", ("model",)),
     ("By tenant and project", ("tenant", "project")),
-    ("By what was counted", ("meter",)),
+    ("By meter", ("meter",)),
     ("By resolution and tier", ("resolution", "tier")),
     ("By adapter", ("adapter",)),
 )
 
 
 def costs_page(request: HttpRequest, each: dict[str, Any], *, now: datetime) -> TemplateResponse:
-    """`each` is what every page of the portal is given."""
+    """Renders the page; `each` is the context of every page of the portal."""
     if not request.user.has_perm("billing.view_charge"):
         raise PermissionDenied
     today = now.astimezone(UTC).date()

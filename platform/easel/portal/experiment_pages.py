@@ -1,4 +1,4 @@
-"""Tenants' experiments: their arms, and what came of them."""
+"""Tenants' experiments: their arms and their results."""
 
 from collections.abc import Iterable
 
@@ -36,7 +36,7 @@ class ExperimentPage(Page):
         )
         reports = experiment_report(row)
         yield Section(
-            "What they did",
+            "Results",
             ("Arm", "Jobs", "Succeeded", "Failed", "Scored", "Seconds, p50", "Seconds, p95", "Cost"),
             [
                 (

@@ -1,4 +1,4 @@
-"""Filters by a whole value that is typed or linked to: a list of thousands to choose from helps nobody."""
+"""Filters by a whole value that is typed or linked to, because a list of thousands is no choice."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Jobs: find one, and read its whole story from request to money."""
+"""Jobs: search, and the whole history of one, from request to money."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -13,20 +13,13 @@ from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Charge, Entry, UsageRecord
 from billing.usage.queries import job_costs
-from easel.jobs import lifecycle
-from easel.jobs.models import FINAL, Attempt, Job
+from easel.actions import jobs, statements
+from easel.jobs.models import Attempt, Job
 from easel.portal import cells
-from easel.portal.adapter_pages import image_url
-from easel.portal.contract_pages import CORRECT_USAGE
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Act, Done, Operator, Page, Section
+from easel.portal.images import image_url
+from easel.portal.pages import Page, Section
 from easel.portal.site import portal
-
-
-def _cancel(job: Job, operator: Operator) -> Done:
-    lifecycle.cancel(job=job, now=operator.now)
-    operator.record("job.cancel", str(job.id), tenant=job.tenant)
-    return Done("The job is canceled, or will be as soon as its worker stops.")
 
 
 @admin.register(Job, site=portal)
@@ -48,18 +41,7 @@ class JobPage(Page):
     search_help_text = "A job's id or a request id, whole"
     list_select_related = ("tenant", "model_version__model", "pool", "project")
     ordering = ("-created_at", "-id")
-    acts = (
-        Act(
-            name="cancel",
-            label="Cancel",
-            permission="jobs.change_job",
-            perform=_cancel,
-            applies=lambda job: job.state not in FINAL and job.cancel_requested_at is None,
-            explain="Ends the job; nothing is charged.",
-            danger=True,
-        ),
-        CORRECT_USAGE,
-    )
+    row_actions = (jobs.CANCEL, statements.CORRECT_USAGE)
     fieldsets = (
         (
             "Request",
@@ -182,7 +164,7 @@ class JobPage(Page):
             "Images", (), [], "No images: there are none before a job succeeds, or they were deleted.",
             images=[image_url(output) for output in outputs],
         )  # fmt: skip
-        yield Section("Timeline", ("At", "After", "What"), _timeline(row, attempts), "")
+        yield Section("Timeline", ("At", "After", "Event"), _timeline(row, attempts), "")
         yield Section(
             "Attempts",
             ("Attempt", "Worker", "State", "Dispatched", "Started", "Finished", "GPU seconds", "Steps", "Error"),
@@ -217,7 +199,7 @@ def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
     moments += [
         (job.cancel_requested_at, "cancel requested"),
         (job.finished_at, f"job {job.state}"),
-        (job.deleted_at, "what it said deleted"),
+        (job.deleted_at, "texts deleted"),
     ]
     # Stable: what happened at one instant stays in the order in which it happens.
     known = sorted(((now, what) for now, what in moments if now is not None), key=lambda moment: moment[0])

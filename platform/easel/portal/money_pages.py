@@ -1,4 +1,4 @@
-"""The ledger, which is append-only: transactions alone move balances."""
+"""The ledger, which is append-only: only transactions change balances."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -51,7 +51,7 @@ class AccountPage(Page):
                 )
                 for entry in entries[:MOVEMENTS]
             ],
-            "Nothing moved on this account.",
+            "This account has no entries.",
         )
 
 
@@ -84,12 +84,12 @@ class TransactionPage(Page):
     def sections(self, row: Transaction) -> Iterable[Section]:
         yield Section(
             "Entries, which sum to zero",
-            ("LedgerAccount", "Amount"),
+            ("Account", "Amount"),
             [
                 (cells.link(entry.account, entry.account.kind), cells.money(entry.amount_micros, row.currency))
                 for entry in row.entries.select_related("account").order_by("id")
             ],
-            "It moved nothing: a free request.",
+            "No entries: a free request.",
         )
         yield Section(
             "Charges",
@@ -102,5 +102,5 @@ class TransactionPage(Page):
                 )
                 for charge in row.charges.select_related("usage_record").order_by("usage_record__meter")[:MOVEMENTS]
             ],
-            "None: only what was used is charged.",
+            "No charges: only usage is charged.",
         )

@@ -1,4 +1,4 @@
-"""The front page's figures, from the schema `reporting`; what waits just now, from the queue itself. Days are UTC."""
+"""The front page's figures, from the schema `reporting`, and the queue as it is now. Days are UTC."""
 
 import json
 from collections import defaultdict
@@ -59,7 +59,7 @@ _COLOURS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """A chart as the theme draws it, with (series, colour); `empty` is shown where there is nothing to draw."""
+    """A chart for the theme, with its legend of (series, colour); `empty` is shown if there are no data."""
 
     title: str
     kind: str
@@ -81,7 +81,7 @@ class Overview:
 
 
 def overview(*, days: int, now: datetime) -> Overview:
-    """The last `days` days, today included as far as it has come."""
+    """Returns the figures of the last `days` days, today included."""
     today = now.astimezone(UTC).date()
     span = [today - timedelta(days=back) for back in reversed(range(days))]
     jobs = _jobs(span[0])
@@ -143,12 +143,12 @@ def overview(*, days: int, now: datetime) -> Overview:
 
 
 def _jobs(since: date) -> dict[date, tuple[int, int, float | None]]:
-    """(requests, failed or expired, p95 seconds of those that succeeded) by the day of the end."""
+    """Returns (requests, failed or expired, p95 seconds of those that succeeded) by the day of their end."""
     return {day: (requests, errors, p95) for day, requests, errors, p95 in _rows(_JOBS, since=since)}
 
 
 def _gpu(since: date) -> dict[date, dict[str, float]]:
-    """Seconds up, busy, loading and idle, and the cost of them all, by day."""
+    """Returns seconds up, busy, loading and idle, and their cost, by day."""
     names = ("up", "busy", "loading", "idle", "cost")
     return {day: dict(zip(names, sums, strict=True)) for day, *sums in _rows(_GPU, since=since)}
 
@@ -158,7 +158,7 @@ def _revenue(since: date) -> dict[date, int]:
 
 
 def _top(since: date) -> list[tuple[str, int, str]]:
-    """(tenant, charged requests, charged) of those who were charged most, in each one's currency."""
+    """Returns (tenant, charged requests, charged) of the tenants that were charged most, each in its currency."""
     return [
         (slug, requests, format_micros(micros, currency))
         for slug, requests, micros, currency in _rows(_TOP, since=since, most=TOP)
@@ -170,7 +170,7 @@ def _rows(query: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
 
 
 def _queue() -> list[tuple[Any, ...]]:
-    """(pool, queued, dispatched, running), of every pool."""
+    """Returns (pool, queued, dispatched, running) of every pool."""
     counts: dict[int, dict[str, int]] = defaultdict(dict)
     open_jobs = Job.objects.filter(~Q(state__in=FINAL)).order_by().values_list("pool_id", "state")
     for pool_id, state, count in open_jobs.annotate(count=Count("*")):
@@ -201,7 +201,7 @@ def _chart(
             "displayYAxis": True,
             "maxTicksXLimit": 10,
             **({"stack": "all"} if stacked else {}),
-            # The theme draws the bars of a day over each other: a cost below the revenue would not be seen.
+            # The theme paints the bars of a day over each other: a cost below the revenue would be hidden.
             **({"type": "line", "order": -1} if label == "cost" else {}),
         }
         for label, values in series.items()

@@ -1,7 +1,7 @@
-"""What every page of the portal is: a read-only table, one row's page with sections, and acts that call a verb."""
+"""The base of every page of the portal: a read-only table, one row's page with sections, and its actions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,87 +10,39 @@ from django.contrib import messages
 from django.contrib.admin import ShowFacets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path, reverse
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
-from unfold.widgets import INPUT_CLASSES, SELECT_CLASSES, TEXTAREA_CLASSES
+from unfold.widgets import (
+    INPUT_CLASSES,
+    SELECT_CLASSES,
+    TEXTAREA_CLASSES,
+    UnfoldAdminCheckboxSelectMultipleWidget,
+)
 
-from core.audit import audit_record
 from core.errors import DomainError
-from tenants.models import Tenant
+from easel.actions.action import Action, ActionForm, action_perform
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """Who acts, and when; what they do goes on record in the transaction of the act."""
-
-    name: str
-    now: datetime
-
-    @property
-    def actor(self) -> str:
-        return f"operator:{self.name}"
-
-    def record(
-        self, action: str, subject: str, *, tenant: Tenant | None = None, details: Mapping[str, Any] | None = None
-    ) -> None:
-        audit_record(actor=self.actor, action=action, subject=subject, tenant=tenant, details=details, now=self.now)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What an act came to; a secret is shown on a page of its own, this once. `gone`: the row is no more."""
-
-    message: str
-    secret: str = ""
-    show: Model | None = None
-    gone: bool = False
-
-
-class ActForm(forms.Form):
-    """What an act asks for. `row` is what it is done to; None where it makes something new."""
-
-    def __init__(self, *args: Any, row: Any = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.row = row
-        self.prepare()
-        for named in self.fields.values():
-            if isinstance(named.widget, forms.CheckboxSelectMultiple):
-                continue
-            classes = INPUT_CLASSES
-            if isinstance(named.widget, forms.Select):
-                classes = SELECT_CLASSES
-            elif isinstance(named.widget, forms.Textarea):
-                classes = TEXTAREA_CLASSES
-            named.widget.attrs["class"] = " ".join(classes)
-
-    def prepare(self) -> None:
-        """For forms that depend on their row."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Act:
-    """Something that may be done on a page: `perform(row, operator, **fields of the form)` calls one verb.
-
-    An act without a form's fields is one click.
-    """
-
-    name: str
-    label: str
-    permission: str
-    perform: Callable[..., Done]
-    form: type[ActForm] = ActForm
-    applies: Callable[[Any], bool] = field(default=lambda row: True)
-    explain: str = ""
-    danger: bool = False
-
-    @property
-    def one_click(self) -> bool:
-        return self.form is ActForm
+def _styled(form: ActionForm) -> ActionForm:
+    """Gives the inputs of a form the theme's look."""
+    for field in form.fields.values():
+        widget: Any = field.widget
+        if isinstance(widget, forms.CheckboxSelectMultiple):
+            styled = UnfoldAdminCheckboxSelectMultipleWidget()
+            styled.choices = widget.choices
+            field.widget = styled
+            continue
+        classes = INPUT_CLASSES
+        if isinstance(widget, forms.Select):
+            classes = SELECT_CLASSES
+        elif isinstance(widget, forms.Textarea):
+            classes = TEXTAREA_CLASSES
+        widget.attrs["class"] = " ".join(classes)
+    return form
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +57,11 @@ class Section:
 
 
 class Page(ModelAdmin):
-    """A table that nobody edits row by row, superusers neither: what may be done to it are its acts."""
+    """A table that nobody edits row by row, not even superusers: its actions are what may be done to it."""
 
-    acts: tuple[Act, ...] = ()
-    list_acts: tuple[Act, ...] = ()
-    actions = None
+    row_actions: tuple[Action, ...] = ()
+    list_actions: tuple[Action, ...] = ()
+    actions = None  # Django's own, on many rows at once
     # No count of a whole table for the sake of a page number.
     paginator = InfinitePaginator
     show_full_result_count = False
@@ -119,9 +71,9 @@ class Page(ModelAdmin):
     list_filter_sheet = False
     list_filter_submit = True
     compressed_fields = True
-    change_form_outer_before_template = "portal/acts.html"
+    change_form_outer_before_template = "portal/actions.html"
     change_form_outer_after_template = "portal/sections.html"
-    list_before_template = "portal/list_acts.html"
+    list_before_template = "portal/actions.html"
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -137,23 +89,23 @@ class Page(ModelAdmin):
         return ()
 
     def get_urls(self) -> list[Any]:
-        act = self.admin_site.admin_view(self.act_view)
+        view = self.admin_site.admin_view(self.action_view)
         name = f"{self.opts.app_label}_{self.opts.model_name}"
         return [
-            path("act/<slug:act_name>", act, name=f"{name}_list_act"),
-            path("<path:object_id>/act/<slug:act_name>", act, name=f"{name}_act"),
+            path("action/<str:action_name>", view, name=f"{name}_list_action"),
+            path("<path:object_id>/action/<str:action_name>", view, name=f"{name}_action"),
             *super().get_urls(),
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
         offered = [
-            (act, reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_list_act", args=[act.name]))
-            for act in self.list_acts
-            if request.user.has_perm(act.permission)
+            (action, reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_list_action", args=[action.name]))
+            for action in self.list_actions
+            if request.user.has_perm(action.permission)
         ]
         title = str(self.opts.verbose_name_plural).capitalize()
         answer: HttpResponseBase = super().changelist_view(
-            request, {"title": title, "acts": offered, **(extra_context or {})}
+            request, {"title": title, "offered_actions": offered, **(extra_context or {})}
         )
         return answer
 
@@ -165,52 +117,53 @@ class Page(ModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponseBase:
         row = self.get_object(request, unquote(object_id or ""))
-        context = {} if row is None else {"acts": self._offered(request, row), "sections": list(self.sections(row))}
+        context = (
+            {}
+            if row is None
+            else {"offered_actions": self._offered(request, row), "sections": list(self.sections(row))}
+        )
         answer: HttpResponseBase = super().changeform_view(
             request, object_id, form_url, {**context, **(extra_context or {})}
         )
         return answer
 
-    def _offered(self, request: HttpRequest, row: Any) -> list[tuple[Act, str]]:
+    def _offered(self, request: HttpRequest, row: Any) -> list[tuple[Action, str]]:
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_action"
         return [
-            (act, self._act_url(act, row))
-            for act in self.acts
-            if request.user.has_perm(act.permission) and act.applies(row)
+            (action, reverse(name, args=[row.pk, action.name]))
+            for action in self.row_actions
+            if request.user.has_perm(action.permission) and action.applies(row)
         ]
 
-    def _act_url(self, act: Act, row: Any) -> str:
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_act", args=[row.pk, act.name])
-
-    def act_view(self, request: HttpRequest, act_name: str, object_id: str | None = None) -> HttpResponseBase:
-        """GET shows an act's form; POST performs it, with its record, in one transaction."""
-        acts = self.acts if object_id else self.list_acts
-        act = next((act for act in acts if act.name == act_name), None)
+    def action_view(self, request: HttpRequest, action_name: str, object_id: str | None = None) -> HttpResponseBase:
+        """GET shows an action's form; POST performs the action."""
+        actions = self.row_actions if object_id else self.list_actions
+        action = next((action for action in actions if action.name == action_name), None)
         row = self.get_object(request, unquote(object_id)) if object_id else None
-        if act is None or (object_id and row is None):
+        if action is None or (object_id and row is None):
             raise Http404
-        if not (self.has_view_permission(request, row) and request.user.has_perm(act.permission)):
+        if not (self.has_view_permission(request, row) and request.user.has_perm(action.permission)):
             raise PermissionDenied
-        if row is not None and not act.applies(row):
-            messages.error(request, f"{act.label}: not possible as things are now, which this page shows.")
+        if row is not None and not action.applies(row):
+            messages.error(request, f"{action.label}: not possible as things are now, which this page shows.")
             return HttpResponseRedirect(self._back(row))
-        form = act.form(request.POST if request.method == "POST" else None, row=row)
+        form = _styled(action.form(request.POST if request.method == "POST" else None, row=row))
         if request.method == "POST" and form.is_valid():
-            operator = Operator(request.user.get_username(), datetime.now(UTC))
+            actor = f"operator:{request.user.get_username()}"
             try:
-                with transaction.atomic():
-                    done = act.perform(row, operator, **form.cleaned_data)
+                done = action_perform(action, row, actor=actor, now=datetime.now(UTC), fields=form.cleaned_data)
             except DomainError as error:
-                if act.one_click:
+                if action.is_one_click:
                     messages.error(request, str(error))
                     return HttpResponseRedirect(self._back(row))
                 form.add_error(error.param if error.param in form.fields else None, str(error))
             else:
-                back = self._back(None if done.gone else done.show or row)
+                back = self._back(None if done.is_gone else done.show or row)
                 if done.secret:
-                    return self._page(request, "portal/secret.html", act, row, done=done, back=back)
+                    return self._page(request, "portal/secret.html", action, row, done=done, back=back)
                 messages.success(request, done.message)
                 return HttpResponseRedirect(back)
-        return self._page(request, "portal/act.html", act, row, form=form, back=self._back(row))
+        return self._page(request, "portal/action.html", action, row, form=form, back=self._back(row))
 
     def _back(self, row: Model | None) -> str:
         meta = row._meta if row is not None else self.opts
@@ -218,9 +171,9 @@ class Page(ModelAdmin):
             return reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
         return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
 
-    def _page(self, request: HttpRequest, template: str, act: Act, row: Any, **context: Any) -> HttpResponse:
-        title = f"{act.label}: {row}" if row is not None else act.label
+    def _page(self, request: HttpRequest, template: str, action: Action, row: Any, **context: Any) -> HttpResponse:
+        title = f"{action.label}: {row}" if row is not None else action.label
         each = self.admin_site.each_context(request)
-        answer = render(request, template, {**each, "opts": self.opts, "title": title, "act": act, **context})
+        answer = render(request, template, {**each, "opts": self.opts, "title": title, "action": action, **context})
         answer["Cache-Control"] = "no-store"
         return answer

@@ -1,8 +1,8 @@
-"""Puts the portal's synchronous pages behind the API's asynchronous handler, with what they need of Django.
+"""Serves the portal's synchronous pages behind the API's asynchronous handler, with the middleware that they need.
 
-Sessions, users and messages are for these pages alone: as middleware of the whole project they would cost every call
-of the API two threads and a query. So each view of the portal is wrapped in them here, rendered and all, on one of a
-few threads of its own, which leave most of the database's pool to the API.
+Only these pages have sessions, users and messages: as middleware of the whole project they would cost every call of
+the API two threads and a query. So each view of the portal is wrapped in them here and rendered on one of a few
+threads of its own, which leaves most of the database's pool to the API.
 """
 
 import hashlib
@@ -27,6 +27,8 @@ from django.utils.decorators import decorator_from_middleware
 from core.threads import in_thread_of
 
 View = Callable[..., HttpResponseBase]
+# The context that every page of a site has.
+ContextOf = Callable[[HttpRequest], dict[str, Any]]
 THREADS = 4
 STATIC_SECONDS = 86_400
 _executor = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
@@ -43,21 +45,21 @@ _HEADERS = {
 }
 
 
-def serve_all(patterns: list[Any]) -> list[Any]:
-    """The URL patterns of an admin site with every view wrapped by `served`."""
+def serve_all(patterns: list[Any], context_of: ContextOf) -> list[Any]:
+    """Wraps every view in the URL patterns of an admin site by `served`."""
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
-            serve_all(pattern.url_patterns)
+            serve_all(pattern.url_patterns, context_of)
         elif isinstance(pattern, URLPattern):
-            pattern.callback = served(pattern.callback)
+            pattern.callback = served(pattern.callback, context_of)
     return patterns
 
 
-def served(view: View) -> Callable[..., Any]:
-    """A synchronous view of the portal as an asynchronous one."""
+def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
+    """Makes an asynchronous view of a synchronous one of the portal."""
     whole = decorator_from_middleware(SessionMiddleware)(
         decorator_from_middleware(AuthenticationMiddleware)(
-            decorator_from_middleware(MessageMiddleware)(_complete(view))
+            decorator_from_middleware(MessageMiddleware)(_complete(view, context_of))
         )
     )
 
@@ -68,8 +70,8 @@ def served(view: View) -> Callable[..., Any]:
     return wrapper
 
 
-def _complete(view: View) -> View:
-    """Renders here, where the database is at hand, and answers refusals with a page."""
+def _complete(view: View, context_of: ContextOf) -> View:
+    """Renders the answer on the view's own thread, which has the database, and answers refusals with a page."""
 
     def complete(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
@@ -77,9 +79,11 @@ def _complete(view: View) -> View:
             if hasattr(response, "render"):
                 response = response.render()
         except Http404:
-            response = _refusal(request, 404, "Not found", "There is no such page or record.")
+            response = _refusal(request, context_of, 404, "Not found", "There is no such page or record.")
         except PermissionDenied:
-            response = _refusal(request, 403, "Not allowed", "Your role does not allow this. Ask an operator to do it.")
+            response = _refusal(
+                request, context_of, 403, "Not allowed", "Your role does not allow this. Ask an operator to do it."
+            )
         for name, value in _HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -87,15 +91,13 @@ def _complete(view: View) -> View:
     return complete
 
 
-def _refusal(request: HttpRequest, status: int, title: str, message: str) -> HttpResponse:
-    from easel.portal.site import portal
-
-    context = {**portal.each_context(request), "title": title, "message": message}
+def _refusal(request: HttpRequest, context_of: ContextOf, status: int, title: str, message: str) -> HttpResponse:
+    context = {**context_of(request), "title": title, "message": message}
     return render(request, "portal/refusal.html", context, status=status)
 
 
 async def static_file(request: HttpRequest, path: str) -> HttpResponseBase:
-    """Style sheets, scripts and fonts, from where the packages have them; no session, no database."""
+    """Serves style sheets, scripts and fonts from the packages' folders; needs no session and no database."""
     return await in_thread_of(_executor, _static_file, request, path)
 
 
@@ -117,6 +119,6 @@ def _static_file(request: HttpRequest, path: str) -> HttpResponseBase:
 
 @cache
 def _content(path: str) -> tuple[bytes, str]:
-    """The file and its ETag, kept in memory: some two MB altogether, which change with a release only."""
+    """Reads a file and computes its ETag. Cached in memory: all files are about 2 MB and change with a release only."""
     content = Path(path).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

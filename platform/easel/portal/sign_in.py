@@ -1,4 +1,4 @@
-"""Signing in: a bounded number of guesses at a password, and a record of who came."""
+"""Sign-in: a bounded number of guesses at a password, and an audit record of each sign-in."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ WINDOW_SECONDS = 900
 
 
 class SignInForm(AuthenticationForm):
-    """Refuses a name after too many wrong passwords, whatever the password is; by name, since a name has one owner."""
+    """Refuses a name after too many wrong passwords, even with the correct one; by name, since a name has one owner."""
 
     def clean(self) -> dict[str, Any]:
         if failures(self.cleaned_data.get("username", "")) >= ATTEMPTS_MAX:
@@ -35,7 +35,7 @@ class SignInForm(AuthenticationForm):
 
 
 def failures(username: str) -> int:
-    """Wrong passwords for a name in this window. Without Redis nobody is kept out, and the log still tells."""
+    """Returns the wrong passwords for a name in this window. Without Redis that is 0: nobody is locked out."""
     try:
         found: Any = _redis().get(_key(username))
     except RedisError:

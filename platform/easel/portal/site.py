@@ -1,4 +1,4 @@
-"""The portal's site: its sign-in, its front page, and where its pages are registered."""
+"""The portal's site: its sign-in, its front page, and the registry of its pages."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ class PortalSite(UnfoldAdminSite):
 
     def get_urls(self) -> list[Any]:
         costs = path("costs/", self.admin_view(self.costs), name="costs")
-        return serve_all([costs, *super().get_urls()])
+        return serve_all([costs, *super().get_urls()], self.each_context)
 
     def costs(self, request: HttpRequest) -> TemplateResponse:
         return costs_page(request, self.each_context(request), now=datetime.now(UTC))

@@ -10,34 +10,18 @@ from django.urls import path
 from django.utils.html import format_html_join
 
 from billing.invoices.documents import period_of, title_of
+from billing.invoices.files import FORMS, statement_file
 from billing.invoices.lines import charges_of_line, projects_of
 from billing.invoices.queries import charges_page
-from billing.invoices.statements import statement_draft, statement_final
 from billing.models import Statement, StatementLine
-from easel.api.statement_views import document
+from easel.actions import statements
 from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Act, Done, Operator, Page, Section
+from easel.portal.pages import Page, Section
 from easel.portal.site import portal
 
 CHARGES = 200
-
-
-def _final(statement: Statement, operator: Operator) -> Done:
-    made = statement_final(statement, now=operator.now)
-    operator.record("statement.final", str(made.pk), tenant=made.tenant, details={"number": made.number})
-    return Done(f"{title_of(made)} is final.")
-
-
-def _draft(statement: Statement, operator: Operator) -> Done:
-    statement_draft(statement.tenant, now=operator.now)
-    operator.record("statement.draft", str(statement.pk), tenant=statement.tenant)
-    return Done("ImageSpec up anew, with what was written since.")
-
-
-def _is_draft(statement: Statement) -> bool:
-    return statement.state == Statement.State.DRAFT
 
 
 @admin.register(Statement, site=portal)
@@ -61,30 +45,13 @@ class StatementPage(Page):
         "finalised_at",
     )
     readonly_fields = fields
-    acts = (
-        Act(
-            name="draft",
-            label="Draw up anew",
-            permission="billing.add_transaction",
-            perform=_draft,
-            applies=_is_draft,
-            explain="With what was written since.",
-        ),
-        Act(
-            name="final",
-            label="Make final",
-            permission="billing.add_transaction",
-            perform=_final,
-            applies=_is_draft,
-            explain="It is taxed and numbered, and never changes again: a mistake is told by a credit note.",
-        ),
-    )
+    row_actions = (statements.DRAFT, statements.FINAL)
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.document_view)
         documents = [
             path(f"<uuid:statement_id>/document.{form}", view, {"form": form}, name=f"billing_statement_{form}")
-            for form in ("html", "pdf", "csv")
+            for form in FORMS
         ]
         return [*documents, *super().get_urls()]
 
@@ -92,7 +59,9 @@ class StatementPage(Page):
         found = self.get_object(request, str(statement_id))
         if found is None or not self.has_view_permission(request, found):
             raise Http404
-        return document(found, form, comma=request.GET.get("decimal") == "comma")
+        file = statement_file(found, form, comma=request.GET.get("decimal") == "comma")
+        headers = {"Content-Disposition": file.disposition}
+        return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
     @admin.display(description="document")
     def shown_title(self, statement: Statement) -> str:

@@ -1,44 +1,19 @@
-"""Webhooks of tenants: which are on, why one is not, what was sent to each and how that went."""
+"""Webhooks of tenants: their state, their deliveries, and each delivery's attempts."""
 
 from collections.abc import Iterable
 
 from django.contrib import admin
 
+from easel.actions import jobs
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Act, Done, Operator, Page, Section
+from easel.portal.pages import Page, Section
 from easel.portal.site import portal
 from easel.webhooks import queries
 from easel.webhooks.delivery import message_id
-from easel.webhooks.endpoints import endpoint_change
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
-from easel.webhooks.outbox import delivery_replay
 
 DELIVERIES = 50
-
-
-def _switch(enabled: bool) -> Act:
-    def perform(endpoint: WebhookEndpoint, operator: Operator) -> Done:
-        endpoint_change(endpoint, changes={"enabled": enabled}, now=operator.now)
-        action = "webhook.enable" if enabled else "webhook.disable"
-        operator.record(action, str(endpoint.pk), tenant=endpoint.tenant, details={"url": endpoint.url})
-        off = "Off: what was on its way waits until it is on again; what happens meanwhile is not told."
-        return Done("On: what waited is sent now." if enabled else off)
-
-    return Act(
-        name="enable" if enabled else "disable",
-        label="Enable" if enabled else "Disable",
-        permission="webhooks.change_webhookendpoint",
-        perform=perform,
-        applies=lambda endpoint: (endpoint.disabled_at is not None) == enabled,
-        danger=not enabled,
-    )
-
-
-def _replay(delivery: WebhookDelivery, operator: Operator) -> Done:
-    delivery_replay(delivery, now=operator.now)
-    operator.record("webhook.replay", str(delivery.pk), tenant=delivery.endpoint.tenant)
-    return Done("It is sent again, under the same id.")
 
 
 @admin.register(WebhookEndpoint, site=portal)
@@ -49,7 +24,7 @@ class WebhookEndpointPage(Page):
     ordering = ("-created_at", "-id")
     fields = ("url", "tenant", "shown_state", "shown_events", "delivered_at", "created_at")
     readonly_fields = fields
-    acts = (_switch(True), _switch(False))
+    row_actions = (jobs.ENABLE, jobs.DISABLE)
 
     @admin.display(description="state")
     def shown_state(self, endpoint: WebhookEndpoint) -> str:
@@ -91,7 +66,7 @@ class WebhookDeliveryPage(Page):
     ordering = ("-created_at", "-id")
     fields = ("shown_endpoint", "shown_event", "shown_id", "shown_data", "shown_state", "created_at", "next_at")
     readonly_fields = fields
-    acts = (Act(name="replay", label="Send again", permission="webhooks.change_webhookendpoint", perform=_replay),)
+    row_actions = (jobs.REPLAY,)
 
     @admin.display(description="webhook")
     def shown_endpoint(self, delivery: WebhookDelivery) -> str:
@@ -116,7 +91,7 @@ class WebhookDeliveryPage(Page):
     def sections(self, row: WebhookDelivery) -> Iterable[Section]:
         yield Section(
             "Attempts",
-            ("At", "Answer", "Outcome", "Seconds", "What it said"),
+            ("At", "Answer", "Outcome", "Seconds", "Response"),
             [
                 (
                     cells.when(one.sent_at),

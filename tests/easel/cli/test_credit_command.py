@@ -65,7 +65,7 @@ def test_a_credit_limit_is_set_and_not_below_what_is_used_of_it(alice):
     assert "can spend 15.000000 USD" in easel("credit-limit", alice, "5").output
     take_hold(tenant=alice.tenant, amount_micros=14 * DOLLAR, reference=uuid.uuid4(), now=NOW)
     assert refused("credit-limit", alice, "3") == "credit_limit_below_debt"
-    assert recorded(alice, "credit.limit") == [{"amount": "5", "currency": "USD"}]
+    assert recorded(alice, "credit.limit") == [{"amount": "5", "currency": "USD", "reason": ""}]
 
 
 @pytest.mark.parametrize(("amount", "credit", "kind"), [("4", 6, "debit"), ("-4", 14, "credit")])

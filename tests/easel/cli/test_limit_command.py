@@ -1,24 +1,50 @@
+"""Limits, shares and retention by the command line: a number or none, and nothing else."""
+
+import json
 from decimal import Decimal
 
-import click
 import pytest
+from click.testing import CliRunner
 
-from easel.cli.limits import NO_LIMIT, Limit, WholeLimit
-from easel.cli.tenants import RunningJobs
+from easel.cli.tenants import tenant
+from tenants.models import Quota
+
+
+def easel(command, customer, *arguments):
+    return CliRunner().invoke(tenant, [command, customer.tenant.slug, *arguments])
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "NaN", "Infinity", "many", "", "1e999999999"])
-def test_what_is_no_whole_number_is_no_whole_limit(text):
-    with pytest.raises(click.BadParameter):
-        WholeLimit().convert(text, None, None)
+def test_what_is_no_whole_number_is_no_whole_limit(alice, text):
+    refused = easel("limit", alice, f"--requests-per-minute={text}")
+    assert (refused.exit_code, "--requests-per-minute" in refused.output) == (2, True)
+    assert Quota.objects.get(tenant=alice.tenant).requests_per_minute is None
 
 
 @pytest.mark.parametrize("text", ["0", "2147483648", "-1", "many"])
-def test_nobody_is_let_run_nothing_or_more_than_the_column_holds(text):
-    with pytest.raises(click.BadParameter):
-        RunningJobs().convert(text, None, None)
+def test_nobody_is_let_run_nothing_or_more_than_the_column_holds(alice, text):
+    assert easel("share", alice, f"--running-jobs-max={text}").exit_code == 2
 
 
-def test_a_limit_is_a_number_or_none():
-    assert [WholeLimit().convert("0", None, None), Limit().convert("2.5", None, None)] == [0, Decimal("2.5")]
-    assert WholeLimit().convert("none", None, None) is NO_LIMIT
+def test_a_limit_is_a_number_or_none(alice):
+    easel("limit", alice, "--requests-per-minute", "0", "--image-units-per-month", "2.5", "--steps-max", "8")
+    [row] = json.loads(easel("limit", alice, "--steps-max", "none", "--json").output)
+    assert (row["requests_per_minute"], Decimal(row["image_units_per_month"]), row["steps_max"]) == (0, 2.5, None)
+
+
+def test_a_keys_limits_are_its_own(alice):
+    easel("limit", alice, "--key", alice.key.key_id, "--requests-per-minute", "7")
+    assert Quota.objects.get(api_key=alice.key).requests_per_minute == 7
+    assert Quota.objects.get(tenant=alice.tenant, api_key=None).requests_per_minute is None
+
+
+def test_retention_is_shown_without_being_changed(alice):
+    easel("retention", alice, "--output-days", "3")
+    assert json.loads(easel("retention", alice, "--json").output)[0]["output_days"] == 3
+
+
+def test_a_limit_that_is_not_given_stays_as_it_is(alice):
+    easel("limit", alice, "--requests-per-minute", "60")
+    easel("limit", alice, "--steps-max", "8")
+    quota = Quota.objects.get(tenant=alice.tenant, api_key=None)
+    assert (quota.requests_per_minute, quota.steps_max, quota.pixels_max) == (60, 8, 1024 * 1024)

@@ -31,6 +31,13 @@ def test_a_tenants_prices_are_its_contracts_and_then_the_lists(alice, prices, tm
     assert "ends" in run(contract, "end", alice.tenant.slug)
 
 
+def test_the_prices_of_another_time_are_those_of_its_book(prices):
+    assert json.loads(run(price, "list", "--at", "2020-01-01", "--json")) == []
+    assert {row["price_book"] for row in json.loads(run(price, "list", "--at", "2026-03-02", "--json"))} == {
+        "USD version 1"
+    }
+
+
 @pytest.mark.parametrize("content", [b"rates: []", b"\xff\xfe", b"rates: [{meter: request, price: -1}]"])
 def test_a_file_that_holds_no_prices_publishes_nothing(prices, tmp_path, content):
     (tmp_path / "prices.yaml").write_bytes(content)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
+from easel.actions.roles import operator_create
 from easel.asgi import application
-from easel.portal.roles import operator_create
 
 PASSWORD = "correct horse battery"
 

@@ -11,9 +11,9 @@ from billing.invoices.statements import statement_draft
 from billing.ledger.accounts import balances_by_kind
 from billing.models import PriceBook
 from core.models import AuditEvent
+from easel.actions.roles import OperatorExists, operator_create, operator_disable
 from easel.catalog.models import Adapter
 from easel.portal.pages import Page
-from easel.portal.roles import OperatorExists, operator_create, operator_disable
 from easel.portal.sign_in import ATTEMPTS_MAX
 from easel.portal.site import portal
 from easel.serving.rollouts import rollout_start
@@ -29,7 +29,7 @@ def new_user(role: str = "operator") -> str:
     return operator_create(name=f"u-{uuid.uuid4().hex[:12]}", password=PASSWORD, role=role).username
 
 
-@pytest.mark.parametrize("path", ["/admin/", *LISTS, "/admin/tenants/tenant/act/create", "/admin/nowhere/"])
+@pytest.mark.parametrize("path", ["/admin/", *LISTS, "/admin/tenants/tenant/action/tenant.create", "/admin/nowhere/"])
 def test_a_stranger_is_sent_to_sign_in(browser, path):
     answer = browser.get(path)
     assert answer.status_code == 302
@@ -109,26 +109,26 @@ def test_a_name_has_one_user():
 
 
 def test_a_post_without_the_forms_token_changes_nothing(operator, alice):
-    path = f"/admin/tenants/tenant/{alice.tenant.pk}/act/suspend"
+    path = f"/admin/tenants/tenant/{alice.tenant.pk}/action/tenant.suspend"
     assert operator.ask("POST", path).status_code == 403
     alice.tenant.refresh_from_db()
     assert alice.tenant.suspended_at is None
 
 
-def test_opening_an_act_changes_nothing(operator, alice):
-    assert operator.get(f"/admin/tenants/tenant/{alice.tenant.pk}/act/suspend").status_code == 200
+def test_opening_an_action_changes_nothing(operator, alice):
+    assert operator.get(f"/admin/tenants/tenant/{alice.tenant.pk}/action/tenant.suspend").status_code == 200
     alice.tenant.refresh_from_db()
     assert alice.tenant.suspended_at is None
 
 
-ALL_ACTS = sorted(
-    {(model._meta.label_lower, act.name) for model, page in portal._registry.items() for act in page.acts}
+ALL_ACTIONS = sorted(
+    {(model._meta.label_lower, action.name) for model, page in portal._registry.items() for action in page.row_actions}
 )
 
 
 @pytest.fixture
 def rows(alice, second, plan, submit):
-    """A row of each table that has acts."""
+    """A row of each table that has actions."""
     adapter = Adapter.objects.create(tenant=alice.tenant, model=second.model, name="outline", created_at=NOW)
     rollout = rollout_start(candidate=second, plan=plan, now=NOW)
     newest = PriceBook.objects.order_by("-version").first()
@@ -142,11 +142,11 @@ def rows(alice, second, plan, submit):
     return {row._meta.label_lower: row for row in found}
 
 
-@pytest.mark.parametrize(("table", "name"), ALL_ACTS)
+@pytest.mark.parametrize(("table", "name"), ALL_ACTIONS)
 def test_a_viewer_does_nothing(viewer, rows, table, name):
     row = rows[table]
     page = f"/admin/{table.replace('.', '/')}/{row.pk}/change/"
-    path = f"/admin/{table.replace('.', '/')}/{row.pk}/act/{name}"
+    path = f"/admin/{table.replace('.', '/')}/{row.pk}/action/{name}"
     assert path not in viewer.get(page).text
     assert viewer.get(path).status_code == 403
     answer = viewer.post(path)
@@ -156,10 +156,10 @@ def test_a_viewer_does_nothing(viewer, rows, table, name):
 
 
 def test_finance_gives_credit_but_suspends_nobody(finance, alice):
-    tenant = f"/admin/tenants/tenant/{alice.tenant.pk}/act"
-    assert finance.fill_in(f"{tenant}/grant", amount="1", reason="r").status_code == 302
+    tenant = f"/admin/tenants/tenant/{alice.tenant.pk}/action"
+    assert finance.fill_in(f"{tenant}/credit.grant", amount="1", reason="r").status_code == 302
     assert balances_by_kind(alice.tenant)["credit"] == 11_000_000
-    assert finance.post(f"{tenant}/suspend").status_code == 403
+    assert finance.post(f"{tenant}/tenant.suspend").status_code == 403
 
 
 @pytest.mark.parametrize(("model", "page"), portal._registry.items(), ids=lambda value: getattr(value, "__name__", ""))

@@ -29,20 +29,20 @@ def page(statement, rest="change/"):
 
 
 def test_finance_makes_a_statement_final(finance, empty):
-    finance.post(page(empty, "act/final"))
+    finance.post(page(empty, "action/statement.final"))
     made = Statement.objects.get(pk=empty.pk)
     assert made.state == "final"
     assert f"Statement {made.number}" in finance.get(page(made)).text
 
 
 def test_a_viewer_cannot(viewer, empty):
-    viewer.post(page(empty, "act/final"))
+    viewer.post(page(empty, "action/statement.final"))
     assert Statement.objects.get(pk=empty.pk).state == "draft"
 
 
 def test_a_final_statement_offers_nothing_more_to_do(finance, empty):
     statement_final(empty, now=datetime.now(UTC))
-    assert "act/final" not in finance.get(page(empty)).text
+    assert "action/statement.final" not in finance.get(page(empty)).text
 
 
 def test_a_line_leads_to_the_job_behind_it(viewer, draft, alice):

@@ -30,7 +30,7 @@ def test_a_webhook_shows_what_was_sent_to_it(viewer, hook):
 def test_an_operator_sends_one_again(operator, hook):
     delivery = webhook_test(hook, now=NOW)
     WebhookDelivery.objects.filter(pk=delivery.pk).update(state="failed", attempts=9)
-    operator.post(page(delivery, "act/replay"))
+    operator.post(page(delivery, "action/webhook.replay"))
     delivery.refresh_from_db()
     assert (delivery.state, delivery.attempts) == ("pending", 0)
 
@@ -38,11 +38,11 @@ def test_an_operator_sends_one_again(operator, hook):
 def test_an_operator_enables_one_that_was_disabled(operator, hook):
     endpoint_change(hook, changes={"enabled": False}, now=NOW)
     assert "disabled" in operator.get(page(hook)).text
-    operator.post(page(hook, "act/enable"))
+    operator.post(page(hook, "action/webhook.enable"))
     assert WebhookEndpoint.objects.get(pk=hook.pk).disabled_at is None
     assert AuditEvent.objects.filter(tenant=hook.tenant, action="webhook.enable").exists()
 
 
 def test_a_viewer_changes_nothing(viewer, hook):
-    viewer.post(page(hook, "act/disable"))
+    viewer.post(page(hook, "action/webhook.disable"))
     assert WebhookEndpoint.objects.get(pk=hook.pk).disabled_at is None

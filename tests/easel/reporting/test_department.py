@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from billing.invoices.lines import charges_of
 from billing.money import format_micros
-from easel.portal.roles import operator_create
+from easel.actions.roles import operator_create
 from easel.reporting import exports
 from easel.reporting.exports import Span
 from tests.easel.api.conftest import call

@@ -1,7 +1,7 @@
-"""Who may do what: a viewer reads everything, finance sets prices and gives credit, an operator does all of it.
+"""Roles: a viewer reads everything, finance sets prices and gives credit, an operator does everything.
 
-A role is a group of Django's. The permissions are those that Django makes of each model; an act asks for the one of
-what it changes (`easel.portal.acts`). No permission opens a row for editing: the pages have no such form.
+A role is a group of Django's. The permissions are those that Django makes of each model; each action asks for the one
+of the model that it changes. No permission lets anybody edit a row: the pages have no such form.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from django.db.models import Q
 
 from core.errors import DomainError
 
-READ_APPS = ("tenants", "billing", "registry", "generation", "webhooks")
+READ_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
 FINANCE = (
     "billing.add_transaction",
     "billing.add_adjustment",
-    "billing.change_account",
+    "billing.change_ledgeraccount",
     "billing.change_budget",
     "billing.change_billingprofile",
     "billing.add_pricebook",
@@ -37,7 +37,9 @@ OPERATOR = (
     "tenants.delete_blocklistentry",
     "catalog.change_adapter",
     "catalog.change_model",
+    "catalog.add_modelversion",
     "catalog.change_modelversion",
+    "catalog.add_pool",
     "catalog.change_pool",
     "serving.add_rollout",
     "serving.change_rollout",
@@ -60,13 +62,13 @@ class OperatorNotFound(DomainError):
 
 
 def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:
-    """Brings each role's permissions to what is written here, once those of an app are there."""
+    """Sets each role's permissions to those listed here, after Django has made those of an app."""
     if app_config.label not in READ_APPS:
         return
-    for role, acts in ROLES.items():
+    for role, permissions in ROLES.items():
         wanted = Q(content_type__app_label__in=READ_APPS, codename__startswith="view_")
-        for act in acts:
-            app, codename = act.split(".")
+        for permission in permissions:
+            app, codename = permission.split(".")
             wanted |= Q(content_type__app_label=app, codename=codename)
         group, _ = Group.objects.get_or_create(name=role)
         group.permissions.set(Permission.objects.filter(wanted))

@@ -1,0 +1,100 @@
+"""The declaration of an action, and the one function that performs it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django import forms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """The result of an action.
+
+    `subject`, `tenant` and `details` go into the audit record; without a subject there is none, because nothing
+    changed or because the verb wrote it. A `secret` is shown once. `answer` is what a command prints as JSON. The
+    portal goes on to the row `show`, or to the list if the row `is_gone`.
+    """
+
+    message: str
+    subject: str = ""
+    tenant: Any = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    secret: str = ""
+    answer: Mapping[str, Any] = field(default_factory=dict)
+    show: Any = None
+    is_gone: bool = False
+
+
+class ActionForm(forms.Form):
+    """The inputs of an action. `row` is what it is done to; None where it makes something new."""
+
+    def __init__(self, data: Any = None, *, row: Any = None) -> None:
+        super().__init__(data)
+        self.row = row
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Adapt fields and initial values to the row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The kind of row that an action is done to; `find` takes a command's arguments and options."""
+
+    model: str
+    arguments: tuple[str, ...]
+    find: Callable[..., Any]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """Something that an operator may do. `perform(row, actor, now, **fields)` calls one verb of the domain.
+
+    `name` is the audit record's action, `command` the words after `easel`. A field of the form is an option of its
+    own name, an argument if it is in `arguments`, or what `options` says: another option, a flag with its value, or
+    None for a field that `from_command` derives from the others. `command_form` replaces the form where a command
+    reads the same input in another shape, for example from a file.
+    """
+
+    name: str
+    command: str
+    label: str
+    explain: str
+    permission: str
+    perform: Callable[..., Done]
+    subject: Subject | None = None
+    form: type[ActionForm] = ActionForm
+    applies: Callable[[Any], bool] = field(default=lambda row: True)
+    one_click: bool = False
+    is_dangerous: bool = False
+    arguments: tuple[str, ...] = ()
+    options: Mapping[str, str | tuple[str, str] | None] = field(default_factory=dict)
+    command_form: type[ActionForm] | None = None
+    from_command: Callable[[dict[str, Any]], dict[str, Any]] = field(default=lambda given: given)
+
+    @property
+    def is_one_click(self) -> bool:
+        """True if the portal needs no form for it."""
+        return self.one_click or self.form is ActionForm
+
+
+def action_perform(action: Action, row: Any, *, actor: str, now: datetime, fields: Mapping[str, Any]) -> Done:
+    """Performs an action and writes its audit record, in one transaction.
+
+    `actor` is `operator:<name>` or `command:<user>`; `fields` are the valid values of the action's form. Raises
+    whatever the verb refuses with, and then nothing has changed.
+    """
+    from django.db import transaction
+
+    from core.audit import audit_record
+
+    with transaction.atomic():
+        done = action.perform(row, actor, now, **fields)
+        if done.subject:
+            audit_record(
+                actor=actor, action=action.name, subject=done.subject, tenant=done.tenant, details=done.details, now=now
+            )
+    return done

@@ -1,0 +1,369 @@
+"""A tenant's credit, budgets and billing profile."""
+
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+
+from core.errors import DomainError
+from easel.actions import fields
+from easel.actions.action import Action, ActionForm, Done
+from easel.actions.subjects import TENANT, TENANT_OR_KEY
+
+
+class GrantInvalid(DomainError):
+    """A grant expires later than it is made."""
+
+    code = "grant_invalid"
+
+
+class GrantForm(ActionForm):
+    amount = fields.amount(help_text="In the tenant's currency.")
+    expires = fields.Instant(
+        required=False,
+        widget=forms.DateInput(attrs={"type": "date"}),
+        help_text="What is left of the grant then, in the tenant's time zone, is lost. Empty: never.",
+    )
+    priority = forms.IntegerField(
+        required=False, min_value=0, max_value=100, initial=50, help_text="0 is spent first, 100 last."
+    )
+    promotional = forms.BooleanField(required=False, help_text="Given away, not bought.")
+    reason = forms.CharField(max_length=200, required=False, help_text=fields.REASON_HELP)
+    token = fields.token()
+
+    def prepare(self) -> None:
+        from billing.profiles import zone_of
+
+        expires: Any = self.fields["expires"]
+        expires.zone = zone_of(self.row.pk)
+
+
+class AdjustForm(ActionForm):
+    direction = forms.ChoiceField(choices=[("credit", "Give to the tenant"), ("debit", "Take from the tenant")])
+    amount = fields.amount(help_text="In the tenant's currency.")
+    reason = fields.reason()
+    project = fields.OfTenant(required=False, help_text="The project whose cost it is; empty: the account's.")
+    charge = forms.UUIDField(required=False, help_text="The charge that was disputed.")
+    token = fields.token()
+
+    def prepare(self) -> None:
+        project: Any = self.fields["project"]
+        project.offer(self.row)
+
+
+class WriteOffForm(ActionForm):
+    reason = fields.reason()
+    token = fields.token()
+
+
+class CreditLimitForm(ActionForm):
+    amount = fields.amount(
+        min_value="0", help_text="How far credit may go below zero, to be paid later. 0: not at all."
+    )
+    reason = forms.CharField(max_length=200, required=False, help_text="Stored in the audit log.")
+
+    def prepare(self) -> None:
+        from billing.ledger.accounts import balance_of
+        from billing.money import from_micros
+
+        self.fields["amount"].initial = from_micros(balance_of(self.row).limit)
+
+
+class BudgetForm(ActionForm):
+    project = fields.OfTenant(required=False, help_text="This project alone; empty: the whole account.")
+    amount = fields.amount(min_value="0", help_text="A month, in the tenant's currency and time zone.")
+    hard_stop = forms.BooleanField(required=False, help_text="Refuse requests that would exceed the budget.")
+
+    def prepare(self) -> None:
+        if _is_tenant(self.row):
+            project: Any = self.fields["project"]
+            project.offer(self.row)
+        else:
+            del self.fields["project"]
+
+
+class BudgetRemovalForm(ActionForm):
+    budget = forms.ChoiceField()
+
+    def prepare(self) -> None:
+        budget: Any = self.fields["budget"]
+        budget.choices = [(str(one.pk), str(one)) for one in self.row.budgets.order_by("created_at")]
+
+
+class ProfileForm(ActionForm):
+    legal_name = forms.CharField(max_length=200, required=False, help_text="As it is on invoices.")
+    address = forms.CharField(
+        max_length=1000, required=False, widget=forms.Textarea, help_text="Separate lines by line feeds."
+    )
+    email = forms.EmailField(required=False, help_text="The address that budget notices go to.")
+    tax_id = forms.CharField(max_length=60, required=False, help_text="The tenant's tax number.")
+    tax_name = forms.CharField(max_length=40, help_text="As statements show it: VAT.")
+    tax_rate = fields.number(max_digits=7, decimal_places=6, min_value=0, max_value=1, help_text="0.19 is 19 %.")
+    time_zone = forms.CharField(
+        max_length=60,
+        help_text="The zone of months and statements, for example Europe/Berlin; holds from the next month on.",
+    )
+
+    def prepare(self) -> None:
+        from billing.profiles import FIELDS, profile_of
+
+        profile = profile_of(self.row)
+        for name in FIELDS:
+            self.fields[name].initial = getattr(profile, name)
+
+
+def _is_tenant(row: Any) -> bool:
+    return bool(row._meta.label == "tenants.Tenant")
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"
+
+
+def _grant(
+    tenant: Any,
+    actor: str,
+    now: datetime,
+    *,
+    amount: Decimal,
+    expires: datetime | None,
+    priority: int | None,
+    promotional: bool,
+    reason: str,
+    token: uuid.UUID,
+) -> Done:
+    from billing.ledger.accounts import balance_of
+    from billing.ledger.postings import credit_grant
+    from billing.models import CreditGrant
+    from billing.money import format_micros, to_micros
+
+    if expires is not None and expires <= now:
+        raise GrantInvalid(f"{expires.isoformat()} is over: choose a later time", param="expires")
+    category = CreditGrant.Category.PROMOTIONAL if promotional else CreditGrant.Category.PAID
+    priority = 50 if priority is None else priority
+    granted = credit_grant(
+        tenant=tenant,
+        amount_micros=to_micros(amount),
+        reference=token,
+        now=now,
+        description=reason,
+        category=category,
+        priority=priority,
+        expires_at=expires,
+    )
+    if not granted:
+        return Done(message="This form was sent before: the credit was granted then, once.")
+    details = {"amount": _plain(amount), "currency": tenant.currency, "category": category, "priority": priority}
+    details |= {"expires_at": expires and expires.isoformat(), "reason": reason}
+    available = format_micros(balance_of(tenant).available, tenant.currency)
+    until = f"; what is left of it on {expires:%Y-%m-%d %H:%M %Z} is lost" if expires else ""
+    return Done(
+        message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, tenant=tenant, details=details
+    )
+
+
+def _adjust(
+    tenant: Any,
+    actor: str,
+    now: datetime,
+    *,
+    direction: str,
+    amount: Decimal,
+    reason: str,
+    project: Any,
+    charge: uuid.UUID | None,
+    token: uuid.UUID,
+) -> Done:
+    from billing.invoices.adjustments import adjustment_make, charge_get
+    from billing.money import format_micros, to_micros
+
+    signed = amount if direction == "debit" else -amount
+    made = adjustment_make(
+        tenant=tenant,
+        amount_micros=to_micros(signed),
+        reason=reason,
+        author=actor,
+        reference=token,
+        now=now,
+        project=project,
+        charge=charge_get(tenant=tenant, charge_id=charge) if charge else None,
+    )
+    if made is None:
+        return Done(message="This form was sent before: the adjustment was made then, once.")
+    details = {
+        "amount": _plain(signed),
+        "currency": tenant.currency,
+        "reason": reason,
+        "project": project and project.slug,
+        "charge": charge and str(charge),
+    }
+    moved = format_micros(abs(made.amount_micros), tenant.currency)
+    message = f"{tenant.slug} was charged {moved}" if signed > 0 else f"{tenant.slug} was given {moved} back"
+    return Done(message=message, subject=str(made.pk), tenant=tenant, details=details)
+
+
+def _signed(given: dict[str, Any]) -> dict[str, Any]:
+    """Splits the command's signed amount: -5 gives back 5."""
+    text = given.get("amount") or ""
+    return {**given, "direction": "credit" if text.startswith("-") else "debit", "amount": text.removeprefix("-")}
+
+
+def _write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uuid.UUID) -> Done:
+    from billing.invoices.adjustments import write_off
+    from billing.money import format_micros
+
+    made = write_off(tenant=tenant, reason=reason, author=actor, reference=token, now=now)
+    if made is None:
+        return Done(message="This form was sent before: the debt was written off then.")
+    moved = format_micros(-made.amount_micros, tenant.currency)
+    return Done(
+        message=f"{moved} that {tenant.slug} owed are written off",
+        subject=str(made.pk),
+        tenant=tenant,
+        details={"amount": moved, "reason": reason},
+    )
+
+
+def _owes(tenant: Any) -> bool:
+    from billing.ledger.accounts import balance_of
+
+    return balance_of(tenant).owed > 0
+
+
+def _credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, reason: str) -> Done:
+    from billing.ledger.accounts import balance_of, credit_limit_set
+    from billing.money import format_micros, to_micros
+
+    credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
+    available = format_micros(balance_of(tenant).available, tenant.currency)
+    return Done(
+        message=f"{tenant.slug} can spend {available}",
+        subject=tenant.slug,
+        tenant=tenant,
+        details={"amount": _plain(amount), "currency": tenant.currency, "reason": reason},
+    )
+
+
+def _budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: bool, project: Any = None) -> Done:
+    from billing.money import to_micros
+    from easel.jobs.budgets import budget_set
+
+    tenant, key = (row, None) if _is_tenant(row) else (row.tenant, row)
+    budget = budget_set(
+        tenant=tenant,
+        project=project,
+        api_key=key,
+        amount_micros=to_micros(amount),
+        hard_stop=hard_stop,
+        now=now,
+    )
+    return Done(
+        message=f"The budget of {budget} holds from the next request.",
+        subject=str(budget),
+        tenant=tenant,
+        details={"amount": _plain(amount), "currency": tenant.currency, "hard_stop": hard_stop},
+    )
+
+
+def _budget_removal(tenant: Any, actor: str, now: datetime, *, budget: str) -> Done:
+    from billing.budgets.budgets import budget_remove
+
+    removed = budget_remove(tenant=tenant, budget_id=uuid.UUID(budget))
+    return Done(message=f"The budget of {removed} is removed.", subject=str(removed), tenant=tenant)
+
+
+def _profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
+    from billing.profiles import FIELDS, profile_set
+
+    profile = profile_set(tenant=tenant, changes=changes, now=now)
+    return Done(
+        message=f"{tenant.slug} has a new billing profile.",
+        subject=tenant.slug,
+        tenant=tenant,
+        details={name: str(getattr(profile, name)) for name in FIELDS},
+    )
+
+
+GRANT = Action(
+    name="credit.grant",
+    command="tenant grant",
+    label="Grant credit",
+    explain="Add to what a tenant can spend; what it owes beyond its limit is paid first.",
+    permission="billing.add_transaction",
+    subject=TENANT,
+    form=GrantForm,
+    perform=_grant,
+    arguments=("amount",),
+)
+ADJUST = Action(
+    name="credit.adjust",
+    command="tenant adjust",
+    label="Adjust",
+    explain="Move money by hand: to the tenant, or from it as far as its credit goes; the rest is owed."
+    " A command's AMOUNT is charged, or given back if it is below zero.",
+    permission="billing.add_adjustment",
+    subject=TENANT,
+    form=AdjustForm,
+    perform=_adjust,
+    arguments=("amount",),
+    options={"direction": None},
+    from_command=_signed,
+)
+CREDIT_LIMIT = Action(
+    name="credit.limit",
+    command="tenant credit-limit",
+    label="Set credit limit",
+    explain="Let a tenant spend more than its credit, to be paid later.",
+    permission="billing.change_ledgeraccount",
+    subject=TENANT,
+    form=CreditLimitForm,
+    perform=_credit_limit,
+    arguments=("amount",),
+)
+WRITE_OFF = Action(
+    name="credit.write_off",
+    command="tenant write-off",
+    label="Write off",
+    explain="Give up all that a tenant owes.",
+    permission="billing.add_adjustment",
+    subject=TENANT,
+    form=WriteOffForm,
+    perform=_write_off,
+    applies=_owes,
+    is_dangerous=True,
+)
+SET_BUDGET = Action(
+    name="budget.set",
+    command="tenant budget",
+    label="Set budget",
+    explain="Set what may be spent in a month; it holds from the next request.",
+    permission="billing.change_budget",
+    subject=TENANT_OR_KEY,
+    form=BudgetForm,
+    perform=_budget,
+)
+REMOVE_BUDGET = Action(
+    name="budget.remove",
+    command="tenant budget",
+    label="Remove budget",
+    explain="Remove a budget: it refuses nothing and notifies nobody any more.",
+    permission="billing.change_budget",
+    subject=TENANT,
+    form=BudgetRemovalForm,
+    perform=_budget_removal,
+    applies=lambda tenant: tenant.budgets.exists(),
+    is_dangerous=True,
+)
+SET_PROFILE = Action(
+    name="billing_profile.set",
+    command="tenant billing",
+    label="Set billing profile",
+    explain="Set name, address and tax as statements show them, and the time zone of the tenant's months.",
+    permission="billing.change_billingprofile",
+    subject=TENANT,
+    form=ProfileForm,
+    perform=_profile,
+)
+ACTIONS = (GRANT, ADJUST, CREDIT_LIMIT, WRITE_OFF, SET_BUDGET, REMOVE_BUDGET, SET_PROFILE)

@@ -1,0 +1,221 @@
+"""Actions on quotas, shares of busy pools, block lists, and the days that data is retained."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+
+from easel.actions import fields
+from easel.actions.action import Action, ActionForm, Done
+from easel.actions.subjects import BLOCK_LIST_ENTRY, TENANT, TENANT_OR_KEY
+
+
+class QuotaForm(ActionForm):
+    """Begins with the limits as they are; an empty one is no limit."""
+
+    requests_per_minute = fields.WholeOrNone(required=False, min_value=0)
+    concurrent_jobs_max = fields.WholeOrNone(
+        required=False, min_value=0, label="Unfinished jobs", help_text="Unfinished jobs at the same time."
+    )
+    queued_jobs_max = fields.WholeOrNone(
+        required=False,
+        min_value=0,
+        label="Waiting jobs",
+        help_text="Without one, an account has the platform's (EASEL_QUEUED_JOBS_MAX).",
+    )
+    image_units_per_month = fields.NumberOrNone(
+        required=False, min_value=0, decimal_places=4, help_text="512x512 pixels are one."
+    )
+    pixels_max = fields.WholeOrNone(required=False, min_value=0, help_text="Largest width x height of an image.")
+    steps_max = fields.WholeOrNone(required=False, min_value=0, help_text="Most denoising steps of an image.")
+
+    def prepare(self) -> None:
+        quota = _quota_of(self.row)
+        for limit, one in self.fields.items():
+            one.initial = getattr(quota, limit, None)
+
+
+class ShareForm(ActionForm):
+    weight = forms.IntegerField(
+        min_value=1, max_value=1000, help_text="Share of GPU seconds where tenants wait for the same pool."
+    )
+    running_jobs_max = fields.WholeOrNone(
+        required=False,
+        min_value=1,
+        max_value=2**31 - 1,
+        help_text="Jobs that workers run at the same time; others wait.",
+    )
+
+    def prepare(self) -> None:
+        self.fields["weight"].initial = self.row.fair_share_weight
+        self.fields["running_jobs_max"].initial = self.row.running_jobs_max
+
+
+class RetentionForm(ActionForm):
+    """Begins with the days as they are; without a number the platform's apply."""
+
+    output_days = fields.WholeOrNone(
+        required=False, min_value=1, label="Days of images", help_text="Days that images are retained."
+    )
+    job_days = fields.WholeOrNone(
+        required=False,
+        min_value=1,
+        label="Days of jobs",
+        help_text="Days that prompts, metadata, users and errors are retained.",
+    )
+
+    def prepare(self) -> None:
+        for name in ("output_days", "job_days"):
+            self.fields[name].initial = getattr(self.row, name)
+
+
+def _kinds() -> Any:
+    from tenants.models import BlockListEntry
+
+    return BlockListEntry.Kind.choices
+
+
+class BlockForm(ActionForm):
+    pattern = forms.CharField(max_length=500, help_text="A phrase matches however it is written; a pattern is RE2's.")
+    kind = forms.ChoiceField(
+        choices=_kinds, initial="phrase", help_text="A regular expression of RE2, matched on the folded prompt."
+    )
+    tenant = fields.TenantSlug(required=False, help_text="This tenant alone; without one: everybody.")
+    reason = forms.CharField(max_length=200, required=False, help_text="A note for other operators.")
+
+
+def _quota_of(row: Any) -> Any:
+    from tenants.models import Quota
+
+    if row._meta.label == "tenants.Tenant":
+        return row.quotas.filter(api_key=None).first()
+    return Quota.objects.filter(api_key=row).first()
+
+
+def _set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
+    from tenants.quotas import quota_set
+
+    tenant, key = (row, None) if row._meta.label == "tenants.Tenant" else (row.tenant, row)
+    quota_set(tenant=tenant, api_key=key, limits=limits, now=now)
+    subject = tenant.slug if key is None else key.key_id
+    return Done(
+        message=f"The limits of {subject} hold from its next request.",
+        subject=subject,
+        tenant=tenant,
+        details={
+            limit: None if value is None else f"{Decimal(value).normalize():f}" for limit, value in limits.items()
+        },
+    )
+
+
+def _set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_jobs_max: int | None) -> Done:
+    from tenants.accounts import tenant_share
+
+    changes = {"fair_share_weight": weight, "running_jobs_max": running_jobs_max}
+    tenant_share(tenant=tenant, changes=changes)
+    return Done(
+        message=f"The share of {tenant.slug} holds from the next job that is released.",
+        subject=tenant.slug,
+        tenant=tenant,
+        details=changes,
+    )
+
+
+def _set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) -> Done:
+    from django.conf import settings
+
+    from tenants.retention import retention_set
+
+    holds = retention_set(tenant=tenant, changes=days, default=settings.EASEL)
+    return Done(
+        message=f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
+        subject=tenant.slug,
+        tenant=tenant,
+        details=days,
+    )
+
+
+def _block(row: None, actor: str, now: datetime, *, pattern: str, kind: str, tenant: Any, reason: str) -> Done:
+    from tenants.block_lists import block_list_add
+    from tenants.models import BlockListEntry
+
+    entry = block_list_add(tenant=tenant, kind=BlockListEntry.Kind(kind), pattern=pattern, reason=reason, now=now)
+    return Done(
+        message=f"{entry.pk} is added: no prompt may contain it from now on.",
+        subject=str(entry.pk),
+        tenant=tenant,
+        details={"kind": kind, "pattern": pattern, "reason": reason},
+        answer={"id": str(entry.pk)},
+        show=entry,
+    )
+
+
+def _unblock(entry: Any, actor: str, now: datetime) -> Done:
+    from tenants.block_lists import block_list_remove
+
+    entry_id, details = entry.pk, {"kind": entry.kind, "pattern": entry.pattern}
+    changed = block_list_remove(entry_id=entry_id)
+    return Done(
+        message=f"{entry_id} is removed",
+        subject=str(entry_id) if changed else "",
+        tenant=entry.tenant,
+        details=details,
+        is_gone=True,
+    )
+
+
+SET_LIMITS = Action(
+    name="quota.set",
+    command="tenant limit",
+    label="Set limits",
+    explain="Set what a tenant may ask for. A limit is a number from 0, or none; it holds from the next request."
+    " Of the limits of account and key, the lower one decides.",
+    permission="tenants.change_quota",
+    subject=TENANT_OR_KEY,
+    form=QuotaForm,
+    perform=_set_limits,
+)
+SET_SHARE = Action(
+    name="tenant.share",
+    command="tenant share",
+    label="Set share",
+    explain="Set a tenant's share of busy pools; it holds from the next job that is released.",
+    permission="tenants.change_tenant",
+    subject=TENANT,
+    form=ShareForm,
+    perform=_set_share,
+)
+SET_RETENTION = Action(
+    name="retention.set",
+    command="tenant retention",
+    label="Set retention",
+    explain="Set how long a tenant's images and jobs are retained; what is older is deleted within seconds, for good."
+    " A job's row stays without its texts: what it did and what it cost.",
+    permission="tenants.change_tenant",
+    subject=TENANT,
+    form=RetentionForm,
+    perform=_set_retention,
+)
+BLOCK = Action(
+    name="block_list.add",
+    command="block-list add",
+    label="New entry",
+    explain="Add a phrase, which matches however it is written, or a pattern.",
+    permission="tenants.add_blocklistentry",
+    form=BlockForm,
+    perform=_block,
+    arguments=("pattern",),
+    options={"kind": ("--regex", "regex")},
+)
+UNBLOCK = Action(
+    name="block_list.remove",
+    command="block-list remove",
+    label="Remove",
+    explain="Remove an entry: prompts may contain it again.",
+    permission="tenants.delete_blocklistentry",
+    subject=BLOCK_LIST_ENTRY,
+    perform=_unblock,
+    is_dangerous=True,
+)
+ACTIONS = (SET_LIMITS, SET_SHARE, SET_RETENTION, BLOCK, UNBLOCK)

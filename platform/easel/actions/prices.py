@@ -1,0 +1,308 @@
+"""Price books and contracts."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+
+from core.errors import DomainError
+from easel.actions import fields
+from easel.actions.action import Action, ActionForm, Done
+from easel.actions.subjects import PRICE_LIST, TENANT
+
+_RATES_HELP = "As `easel price publish` reads them: - {meter: image_unit, model: z-image, price: 0.003}"
+
+
+class PricesForm(ActionForm):
+    """Begins with the rates of the newest book, and has room for more."""
+
+    effective_at = fields.instant(
+        label="In force from (UTC)",
+        help_text="Later than the newest book's. What was accepted before is charged by the prices of its time.",
+    )
+    bills_stopped_work = forms.BooleanField(
+        required=False,
+        label="Charge stopped work",
+        help_text="A job that is canceled or expires while it runs pays for the steps that it took.",
+    )
+    version = forms.IntegerField(widget=forms.HiddenInput)
+
+    def prepare(self) -> None:
+        from billing.pricing.price_books import rates_of
+
+        self.fields["version"].initial = self.row.version + 1
+        self.fields["bills_stopped_work"].initial = self.row.bills_stopped_work
+        each = f"{self.row.currency} for one"
+        for rate in rates_of(self.row):
+            parts = (part for part in (rate.model, rate.gpu_class, rate.tier) if part)
+            name = ", ".join([rate.get_meter_display(), *parts])
+            self.fields[f"rate_{rate.pk}"] = _price(label=name, help_text=each, initial=rate.unit_price)
+            for tier in rate.tiers.all():
+                self.fields[f"tier_{tier.pk}"] = _price(
+                    label=f"{name}, above {tier.above.normalize():f} a month",
+                    help_text=f"{each}, {rate.get_mode_display()}",
+                    initial=tier.unit_price,
+                )
+        self.fields["more"] = forms.CharField(
+            required=False, label="More prices", widget=forms.Textarea, help_text=_RATES_HELP
+        )
+
+    def clean_more(self) -> Any:
+        return _rates(self.cleaned_data["more"])
+
+    def clean(self) -> dict[str, Any]:
+        from billing.pricing.price_books import RateTerms, rates_of
+
+        given = super().clean() or {}
+        if self.errors:
+            return given
+        rates = [
+            replace(
+                RateTerms.of(rate),
+                unit_price=given[f"rate_{rate.pk}"],
+                tiers=tuple((tier.above, given[f"tier_{tier.pk}"]) for tier in rate.tiers.all()),
+            )
+            for rate in rates_of(self.row)
+        ]
+        terms = {name: given[name] for name in ("effective_at", "version", "bills_stopped_work")}
+        return {**terms, "rates": [*rates, *given["more"]]}
+
+
+class PriceFileForm(ActionForm):
+    """The whole book as a YAML or JSON file."""
+
+    prices = fields.FileText(label="FILE", help_text="A YAML or JSON file; - is standard input.")
+
+    def clean(self) -> dict[str, Any]:
+        from billing.pricing.price_files import price_file_read
+
+        file = price_file_read((super().clean() or {}).get("prices", ""))
+        return {
+            "rates": file.rates,
+            "currency": file.currency,
+            "effective_at": file.effective_at,
+            "bills_stopped_work": file.bills_stopped_work,
+        }
+
+
+class ContractForm(ActionForm):
+    discount = fields.number(
+        label="Discount in percent", initial=0, min_value=0, max_value=100, decimal_places=4,
+        help_text="A command takes a share instead: 0.1 takes a tenth off.",
+    )  # fmt: skip
+    minimum = fields.number(
+        label="Minimum of a month",
+        initial=0,
+        min_value=0,
+        decimal_places=6,
+        help_text="In the tenant's currency: what a month's charges fall short of it is charged with its statement.",
+    )
+    starts_at = fields.instant(label="From (UTC)", required=False, help_text="The first instant; empty: now.")
+    ends_at = fields.instant(
+        label="Until (UTC)", required=False, help_text="The instant after the last; empty: until it is ended."
+    )
+    prices = fields.FileText(
+        required=False, label="The tenant's own prices", widget=forms.Textarea, help_text=_RATES_HELP
+    )
+
+    def clean_prices(self) -> Any:
+        return _rates(self.cleaned_data["prices"])
+
+
+class ContractEndForm(ActionForm):
+    ends_at = fields.instant(label="At (UTC)", required=False, help_text="By default now.")
+
+
+def _price(*, label: str, help_text: str, initial: Decimal) -> forms.DecimalField:
+    from billing.pricing.price_books import PRICE_MAX
+
+    return fields.number(
+        label=label,
+        help_text=help_text,
+        max_digits=30,
+        decimal_places=15,
+        min_value=0,
+        max_value=PRICE_MAX - 1,
+        initial=f"{initial.normalize():f}",
+    )
+
+
+def _rates(text: str) -> Any:
+    """The rates of a list, or of a whole price file. Raises `ValidationError`."""
+    from billing.pricing.price_files import price_file_read, rates_read
+
+    try:
+        if not text.strip():
+            return ()
+        return price_file_read(text).rates if "rates:" in text else rates_read(text)
+    except DomainError as error:
+        raise forms.ValidationError(str(error)) from error
+
+
+def _publish(
+    row: Any,
+    actor: str,
+    now: datetime,
+    *,
+    rates: Sequence[Any],
+    effective_at: datetime | None,
+    bills_stopped_work: bool,
+    version: int | None = None,
+    currency: str = "",
+) -> Done:
+    """`row` is the newest book of a list, a tenant that gets prices of its own, or None for the list of a currency."""
+    from billing.pricing.price_books import price_book_publish
+    from tenants.models import Tenant
+
+    tenant = row if row is None or isinstance(row, Tenant) else row.tenant
+    book = price_book_publish(
+        currency=currency or row.currency,
+        tenant=tenant,
+        version=version,
+        rates=rates,
+        # A form knows whole minutes: this minute is now.
+        effective_at=_this_minute_is_now(effective_at, now),
+        bills_stopped_work=bills_stopped_work,
+        now=now,
+    )
+    return Done(
+        message=f"{book} is published, in force from {book.effective_at.isoformat()}",
+        subject=str(book),
+        tenant=tenant,
+        details=_book_details(book, rates),
+        show=book,
+    )
+
+
+def _this_minute_is_now(effective_at: datetime | None, now: datetime) -> datetime | None:
+    is_this_minute = effective_at == now.replace(second=0, microsecond=0)
+    return now if is_this_minute else effective_at
+
+
+def _book_details(book: Any, rates: Sequence[Any]) -> dict[str, Any]:
+    from billing.pricing.price_books import rates_details
+
+    details = {"effective_at": book.effective_at.isoformat(), "bills_stopped_work": book.bills_stopped_work}
+    return {**details, **rates_details(rates)}
+
+
+def _is_newest_of_list(book: Any) -> bool:
+    later = type(book).objects.filter(tenant=None, currency=book.currency, version__gt=book.version)
+    return book.tenant_id is None and not later.exists()
+
+
+def _make_contract(
+    tenant: Any,
+    actor: str,
+    now: datetime,
+    *,
+    discount: Decimal,
+    minimum: Decimal,
+    starts_at: datetime | None,
+    ends_at: datetime | None,
+    prices: Any,
+) -> Done:
+    from billing.pricing.contracts import contract_details, contract_make, minimum_of
+    from billing.pricing.price_books import price_book_publish
+    from core.audit import audit_record
+
+    book = None
+    if prices:
+        book = price_book_publish(currency=tenant.currency, tenant=tenant, rates=prices, now=now)
+        # The tenant's own prices are a second change, which leaves the same record as `easel price publish --tenant`.
+        audit_record(
+            actor=actor,
+            action=PUBLISH.name,
+            subject=str(book),
+            tenant=tenant,
+            details=_book_details(book, prices),
+            now=now,
+        )
+    made = contract_make(
+        tenant=tenant,
+        discount=discount / 100,
+        minimum_micros=minimum_of(minimum),
+        price_book=book,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        now=now,
+    )
+    return Done(
+        message=f"{tenant.slug} has a contract from {made.starts_at.isoformat()}",
+        subject=tenant.slug,
+        tenant=tenant,
+        details=contract_details(made),
+    )
+
+
+def _percent(given: dict[str, Any]) -> dict[str, Any]:
+    """Turns the command's share into the form's percent; the form refuses what is not a number."""
+    try:
+        return {**given, "discount": str(Decimal(given["discount"]) * 100)} if "discount" in given else given
+    except ArithmeticError:
+        return given
+
+
+def _end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime | None) -> Done:
+    from billing.pricing.contracts import contract_details, contract_end
+
+    ended = contract_end(tenant=tenant, ends_at=ends_at, now=now)
+    assert ended.ends_at is not None
+    return Done(
+        message=f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}",
+        subject=tenant.slug,
+        tenant=tenant,
+        details=contract_details(ended),
+    )
+
+
+def _has_contract(tenant: Any) -> bool:
+    from billing.pricing.contracts import contract_at
+    from core import clock
+
+    return contract_at(tenant=tenant, now=clock.now()) is not None
+
+
+PUBLISH = Action(
+    name="price_book.publish",
+    command="price publish",
+    label="Publish new prices",
+    explain="Publish the next price book. A published book never changes, and what was accepted before is charged by"
+    " the prices of its time.",
+    permission="billing.add_pricebook",
+    subject=PRICE_LIST,
+    form=PricesForm,
+    command_form=PriceFileForm,
+    perform=_publish,
+    applies=_is_newest_of_list,
+    arguments=("prices",),
+)
+MAKE_CONTRACT = Action(
+    name="contract.make",
+    command="contract make",
+    label="New contract",
+    explain="Agree with a tenant on a discount, a month's minimum, prices of its own. Terms never change.",
+    permission="billing.add_contract",
+    subject=TENANT,
+    form=ContractForm,
+    perform=_make_contract,
+    options={"starts_at": "--from", "ends_at": "--until"},
+    from_command=_percent,
+)
+END_CONTRACT = Action(
+    name="contract.end",
+    command="contract end",
+    label="End contract",
+    explain="End a tenant's last contract, sooner than was agreed.",
+    permission="billing.add_contract",
+    subject=TENANT,
+    form=ContractEndForm,
+    perform=_end_contract,
+    applies=_has_contract,
+    options={"ends_at": "--at"},
+    is_dangerous=True,
+)
+ACTIONS = (PUBLISH, MAKE_CONTRACT, END_CONTRACT)

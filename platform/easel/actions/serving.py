@@ -1,0 +1,456 @@
+"""Models, their versions and routes, rollouts, pools, adapters."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+
+from core.errors import DomainError
+from easel.actions import fields
+from easel.actions.action import Action, ActionForm, Done
+from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION
+
+
+class RouteInvalid(DomainError):
+    """A route is VERSION=PERCENT, as in 1=80 2=20."""
+
+    code = "route_invalid"
+
+
+class RoutesForm(ActionForm):
+    """A weight for each version that could serve."""
+
+    def prepare(self) -> None:
+        current = dict(self.row.routes.values_list("version__number", "weight"))
+        for number in self.row.versions.filter(retired_at=None).order_by("number").values_list("number", flat=True):
+            self.fields[f"version_{number}"] = forms.IntegerField(
+                label=f"Version {number}, percent", min_value=0, max_value=100, initial=current.get(number, 0)
+            )
+
+    def clean(self) -> dict[str, Any]:
+        # `routes_set` checks the sum.
+        given = {name: value for name, value in (super().clean() or {}).items() if value}
+        return {"weights": {int(name.removeprefix("version_")): value for name, value in given.items()}}
+
+
+class SharesForm(ActionForm):
+    """The same weights, as a command's arguments."""
+
+    shares = fields.Lines(label="VERSION=PERCENT...", help_text="VERSION=PERCENT, once for each version.")
+
+    def clean(self) -> dict[str, Any]:
+        weights: dict[int, int] = {}
+        for share in (super().clean() or {}).get("shares", ()):
+            number, _, percent = share.partition("=")
+            if not (number.isascii() and number.isdigit() and percent.lstrip("-").isdigit()) or int(number) in weights:
+                raise RouteInvalid(f"{share!r} is not VERSION=PERCENT, each version once, as in 1=80 2=20")
+            weights[int(number)] = int(percent)
+        return {"weights": weights}
+
+
+class PlanForm(ActionForm):
+    stages = forms.CharField(
+        initial="5, 25, 50, 100", help_text="Percents of the callers, stage by stage, growing up to 100."
+    )
+    stage_seconds = forms.IntegerField(min_value=0, initial=600, help_text="The least time that a stage lasts.")
+    jobs_min = forms.IntegerField(min_value=1, initial=20, help_text="Ended jobs that a decision needs.")
+    error_rate_max = forms.FloatField(
+        min_value=0, max_value=1, initial=0.05, help_text="A higher error rate rolls back."
+    )
+    p95_ratio_max = forms.FloatField(
+        min_value=0, initial=1.5, help_text="A p95 above this multiple of the stable version's rolls back."
+    )
+
+    def clean_stages(self) -> tuple[int, ...]:
+        try:
+            return tuple(int(stage) for stage in self.cleaned_data["stages"].split(","))
+        except ValueError as error:
+            raise forms.ValidationError("Give whole percents separated by commas, as 5,25,50,100") from error
+
+
+class EndForm(ActionForm):
+    reason = forms.CharField(
+        max_length=300, required=False, initial="by an operator", help_text="Stored with the rollout."
+    )
+
+
+class VersionForm(ActionForm):
+    """Begins with what the newest version has."""
+
+    checkpoint = forms.CharField(max_length=500, required=False, help_text="A folder or a hub id.")
+    pool = forms.CharField(max_length=60, required=False, help_text="The name of the pool that serves it.")
+    steps = forms.IntegerField(
+        min_value=1, max_value=100, required=False, help_text="Denoising steps of requests that name none."
+    )
+    fast_image_units_max = fields.number(
+        min_value=0, required=False, help_text="The largest image of the fast tier; 512x512 is 1."
+    )
+    precision = forms.ChoiceField(
+        choices=[("none", "none"), ("int8", "int8"), ("fp8", "fp8")],
+        required=False,
+        help_text="The weights' precision; `easel quality` shows what it costs.",
+    )
+
+    def prepare(self) -> None:
+        newest = self.row.versions.filter(retired_at=None).select_related("pool").order_by("-number").first()
+        if newest is not None:
+            self.fields["checkpoint"].initial = newest.checkpoint
+            self.fields["pool"].initial = newest.pool.slug
+            self.fields["steps"].initial = newest.steps_default
+            self.fields["fast_image_units_max"].initial = newest.fast_image_units_max
+            self.fields["precision"].initial = newest.precision
+
+
+class CostForm(ActionForm):
+    gpu_hour_cost = fields.number(
+        label="Cost of a GPU hour, USD", min_value=0, max_digits=12, decimal_places=6, help_text="In USD."
+    )
+
+    def prepare(self) -> None:
+        self.fields["gpu_hour_cost"].initial = self.row.gpu_hour_cost
+
+
+class DedicateForm(ActionForm):
+    model = forms.CharField(
+        max_length=100, required=False, help_text="The model whose weights it holds; by default the default model."
+    )
+    gpu_class = forms.CharField(max_length=60, initial="cpu", help_text="The class that its GPU seconds are priced as.")
+    gpu_hour_cost = fields.number(
+        min_value=0, max_digits=12, decimal_places=6, initial=0, help_text="The provider's price of a GPU hour, in USD."
+    )
+
+
+class PoolForm(DedicateForm):
+    slug = forms.CharField(max_length=40, label="Name", help_text="Lower-case letters, digits and hyphens.")
+    tier = forms.ChoiceField(
+        choices=[("", "any"), ("fast", "fast"), ("hd", "hd")],
+        required=False,
+        help_text="Take the small images and low qualities (fast), or the large and high ones (hd), of a model.",
+    )
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if given.get("model") and not given.get("tier"):
+            raise forms.ValidationError({"model": "A model goes with a tier; a version names its pool otherwise."})
+        return given
+
+
+def _set_routes(model: Any, actor: str, now: datetime, *, weights: dict[int, int]) -> Done:
+    from easel.serving.routing import routes_set
+
+    routes_set(model=model, weights=weights)
+    shares = ", ".join(f"version {number} serves {weight} %" for number, weight in weights.items())
+    return Done(
+        message=f"{model.name}: {shares}",
+        subject=model.name,
+        details={"weights": {str(number): weight for number, weight in weights.items()}},
+    )
+
+
+def _make_default(model: Any, actor: str, now: datetime) -> Done:
+    from easel.catalog.versions import model_make_default
+
+    model_make_default(model)
+    return Done(message=f"Requests that name no model go to {model.name}.", subject=model.name)
+
+
+def _add_version(
+    model: Any,
+    actor: str,
+    now: datetime,
+    *,
+    checkpoint: str,
+    pool: str,
+    steps: int | None,
+    fast_image_units_max: Decimal | None,
+    precision: str,
+) -> Done:
+    from easel.actions.subjects import pool_named, version_named
+    from easel.catalog.versions import VersionLimits
+    from easel.serving.versions import version_register
+
+    newest = version_named(model.name)
+    serves = pool_named(pool) if pool else newest.pool
+    units = newest.fast_image_units_max if fast_image_units_max is None else fast_image_units_max
+    made = version_register(
+        model_name=model.name,
+        checkpoint=checkpoint or newest.checkpoint,
+        precision=precision or newest.precision,
+        pool=serves,
+        limits=VersionLimits(
+            side_min=newest.side_min,
+            side_max=newest.side_max,
+            size_default=newest.size_default,
+            fast_image_units_max=units,
+            steps_default=steps or newest.steps_default,
+            steps_max=newest.steps_max,
+            gpu_seconds_bound=newest.gpu_seconds_bound,
+        ),
+        now=now,
+    )
+    return Done(
+        message=f"{made.label} serves nobody yet: `easel rollout start {made.label}`",
+        subject=made.label,
+        details={"checkpoint": made.checkpoint, "precision": made.precision, "pool": serves.slug},
+        answer={"version": made.label},
+        show=made,
+    )
+
+
+def _retire_version(version: Any, actor: str, now: datetime) -> Done:
+    from easel.serving.versions import version_retire
+
+    version_retire(version, now=now)
+    return Done(message=f"{version.label} is retired.", subject=version.label)
+
+
+def _start(version: Any, actor: str, now: datetime, **plan: Any) -> Done:
+    from easel.serving.rollouts import RolloutPlan, rollout_start
+
+    rollout = rollout_start(candidate=version, plan=RolloutPlan(**plan), now=now)
+    return Done(
+        message=f"{version.label} serves {rollout.stages[0]} % of {rollout.model.name}",
+        subject=version.label,
+        details={**plan, "stages": list(plan["stages"])},
+        show=rollout,
+    )
+
+
+def _promote(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
+    from easel.serving.rollouts import rollout_promote
+
+    ended = rollout_promote(rollout, verdict=reason or "by an operator", now=now)
+    return _ended(ended, f"{ended.candidate.label} serves all of {ended.model.name}")
+
+
+def _roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
+    from easel.serving.rollouts import rollout_roll_back
+
+    ended = rollout_roll_back(rollout, verdict=reason or "by an operator", now=now)
+    return _ended(ended, f"{ended.stable.label} serves all of {ended.model.name} again")
+
+
+def _ended(rollout: Any, message: str) -> Done:
+    return Done(
+        message=message,
+        subject=rollout.candidate.label,
+        details={"verdict": rollout.verdict},
+    )
+
+
+def _is_running(rollout: Any) -> bool:
+    return bool(rollout.state == "running")
+
+
+def _add_pool(
+    row: None, actor: str, now: datetime, *, slug: str, tier: str, model: str, gpu_class: str, gpu_hour_cost: Decimal
+) -> Done:
+    from easel.catalog.models import PoolTier
+    from easel.catalog.pools import shared_pool_create, tier_pool_create
+    from easel.serving.routing import main_version
+
+    if tier:
+        made = tier_pool_create(
+            name=slug,
+            tier=PoolTier(tier),
+            version=main_version(model or None),
+            gpu_class=gpu_class,
+            gpu_hour_cost=gpu_hour_cost,
+            now=now,
+        )
+    else:
+        made = shared_pool_create(name=slug, gpu_class=gpu_class, gpu_hour_cost=gpu_hour_cost, now=now)
+    waits_for = "workers" if tier else "a version, and for workers"
+    return Done(
+        message=f"{made.slug} waits for {waits_for}: `easel worker --pool {made.slug}`",
+        subject=made.slug,
+        details=_pool_details(made),
+        show=made,
+    )
+
+
+def _dedicate(tenant: Any, actor: str, now: datetime, *, model: str, gpu_class: str, gpu_hour_cost: Decimal) -> Done:
+    from easel.catalog.pools import dedicated_pool_create
+    from easel.serving.routing import main_version
+
+    made = dedicated_pool_create(
+        tenant=tenant, version=main_version(model or None), gpu_class=gpu_class, gpu_hour_cost=gpu_hour_cost, now=now
+    )
+    return Done(
+        message=f"{made.slug} waits for workers: `easel worker --pool {made.slug}`",
+        subject=made.slug,
+        tenant=tenant,
+        details=_pool_details(made),
+        show=made,
+    )
+
+
+def _pool_details(pool: Any) -> dict[str, str]:
+    return {
+        "tier": pool.tier,
+        "checkpoint": pool.checkpoint,
+        "gpu_class": pool.gpu_class,
+        "gpu_hour_cost": f"{pool.gpu_hour_cost:f}",
+    }
+
+
+def _set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) -> Done:
+    from easel.catalog.pools import pool_cost_set
+
+    pool_cost_set(pool, gpu_hour_cost=gpu_hour_cost)
+    return Done(
+        message=f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.",
+        subject=pool.slug,
+        tenant=pool.tenant,
+        details={"from": f"{pool.gpu_hour_cost.normalize():f}", "to": f"{gpu_hour_cost.normalize():f}"},
+    )
+
+
+def _retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
+    from easel.serving.experiments import adapter_retire
+
+    adapter_retire(tenant=adapter.tenant, name=adapter.name, now=now)
+    return Done(
+        message=f"{adapter.name} is retired: new requests can't use it, running ones finish.",
+        subject=adapter.name,
+        tenant=adapter.tenant,
+    )
+
+
+SET_ROUTES = Action(
+    name="routes.set",
+    command="model route",
+    label="Set routes",
+    explain="Divide a model's callers between versions, in percents that sum to 100; not while a rollout runs.",
+    permission="catalog.change_model",
+    subject=MODEL,
+    form=RoutesForm,
+    command_form=SharesForm,
+    perform=_set_routes,
+    arguments=("shares",),
+)
+MAKE_DEFAULT = Action(
+    name="model.make_default",
+    command="model make-default",
+    label="Make default",
+    explain="Send requests that name no model here.",
+    permission="catalog.change_model",
+    subject=MODEL,
+    perform=_make_default,
+    applies=lambda model: not model.is_default and model.routes.exists(),
+)
+ADD_VERSION = Action(
+    name="version.register",
+    command="model add-version",
+    label="Add version",
+    explain="Add a version to a model, like its newest one but for what is given. Nobody is routed to it yet.",
+    permission="catalog.add_modelversion",
+    subject=MODEL,
+    form=VersionForm,
+    perform=_add_version,
+    applies=lambda model: model.versions.filter(retired_at=None).exists(),
+)
+RETIRE_VERSION = Action(
+    name="version.retire",
+    command="model retire",
+    label="Retire",
+    explain="Retire a version that nobody is routed to.",
+    permission="catalog.change_modelversion",
+    subject=VERSION,
+    perform=_retire_version,
+    applies=lambda version: version.retired_at is None,
+    is_dangerous=True,
+)
+START_ROLLOUT = Action(
+    name="rollout.start",
+    command="rollout start",
+    label="Start a rollout",
+    explain="Give a version growing shares of its model's callers; it is rolled back if it does badly.",
+    permission="serving.add_rollout",
+    subject=VERSION,
+    form=PlanForm,
+    perform=_start,
+    applies=lambda version: version.retired_at is None,
+)
+PROMOTE = Action(
+    name="rollout.promote",
+    command="rollout promote",
+    label="Promote",
+    explain="Route all callers to the candidate, without waiting for the rest of its stages.",
+    permission="serving.change_rollout",
+    subject=ROLLOUT,
+    form=EndForm,
+    perform=_promote,
+    applies=_is_running,
+    one_click=True,
+)
+ROLL_BACK = Action(
+    name="rollout.roll_back",
+    command="rollout roll-back",
+    label="Roll back",
+    explain="Route all callers to the stable version again.",
+    permission="serving.change_rollout",
+    subject=ROLLOUT,
+    form=EndForm,
+    perform=_roll_back,
+    applies=_is_running,
+    one_click=True,
+    is_dangerous=True,
+)
+ADD_POOL = Action(
+    name="pool.create",
+    command="pool create",
+    label="New pool",
+    explain="Make a shared pool: of a tier, or for a version that is added to it.",
+    permission="catalog.add_pool",
+    form=PoolForm,
+    perform=_add_pool,
+    arguments=("slug",),
+)
+DEDICATE_POOL = Action(
+    name="pool.dedicate",
+    command="pool dedicate",
+    label="Dedicate a pool",
+    explain="Give a tenant a pool of its own, which all its jobs go to from now on.",
+    permission="catalog.add_pool",
+    subject=TENANT,
+    form=DedicateForm,
+    perform=_dedicate,
+    applies=lambda tenant: not tenant.pools.exists(),
+)
+SET_COST = Action(
+    name="pool.set_cost",
+    command="pool cost",
+    label="Set cost",
+    explain="Set the provider's price of an hour of one GPU; the overview's costs are computed from it.",
+    permission="catalog.change_pool",
+    subject=POOL,
+    form=CostForm,
+    perform=_set_cost,
+    arguments=("gpu_hour_cost",),
+)
+RETIRE_ADAPTER = Action(
+    name="adapter.retire",
+    command="adapter retire",
+    label="Retire",
+    explain="End an adapter's use in new requests; its next upload brings it back.",
+    permission="catalog.change_adapter",
+    subject=ADAPTER,
+    perform=_retire_adapter,
+    applies=lambda adapter: adapter.retired_at is None,
+    is_dangerous=True,
+)
+ACTIONS = (
+    SET_ROUTES,
+    MAKE_DEFAULT,
+    ADD_VERSION,
+    RETIRE_VERSION,
+    START_ROLLOUT,
+    PROMOTE,
+    ROLL_BACK,
+    ADD_POOL,
+    DEDICATE_POOL,
+    SET_COST,
+    RETIRE_ADAPTER,
+)

@@ -1,0 +1,148 @@
+"""Statements, and corrections of what jobs were measured to use."""
+
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+
+from easel.actions import fields
+from easel.actions.action import Action, ActionForm, Done
+from easel.actions.subjects import STATEMENT, TENANT, USAGE_RECORD
+
+
+class CorrectionForm(ActionForm):
+    """Corrects the row, a usage record, or one that is chosen from the row's, a job's."""
+
+    record: Any = forms.ModelChoiceField(queryset=None, label="Usage record", empty_label=None)
+    quantity = fields.number(required=False, label="Correct quantity", help_text="The quantity that is correct.")
+    difference = fields.number(required=False, help_text="Add this to the quantity instead; below zero: subtract it.")
+    reason = forms.CharField(max_length=200, help_text="For the tenant's statement and the audit log.")
+    token = forms.UUIDField(
+        widget=forms.HiddenInput,
+        initial=uuid.uuid4,
+        help_text="A UUID that makes a repeat harmless: the same one corrects once.",
+    )
+
+    def prepare(self) -> None:
+        from billing.invoices.corrections import quantity_of
+        from billing.models import UsageRecord
+
+        if isinstance(self.row, UsageRecord):
+            del self.fields["record"]
+            return
+        record: Any = self.fields["record"]
+        record.queryset = UsageRecord.objects.filter(job_id=self.row.id, corrects=None).order_by("meter")
+        record.label_from_instance = lambda one: f"{one.get_meter_display()}: {quantity_of(one).normalize():f} now"
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if (given.get("quantity") is None) == (given.get("difference") is None) and not self.errors:
+            raise forms.ValidationError("Give either the correct quantity or the difference.")
+        return given
+
+
+def _draft(row: Any, actor: str, now: datetime) -> Done:
+    from billing.invoices.documents import period_of
+    from billing.invoices.statements import statement_draft
+    from billing.money import amount_text
+    from tenants.models import Tenant
+
+    tenant = row if isinstance(row, Tenant) else row.tenant
+    draft = statement_draft(tenant, now=now)
+    return Done(
+        message=f"{draft.id}: {period_of(draft)}, {amount_text(draft.total_micros)} {draft.currency}",
+        subject=str(draft.pk),
+        tenant=tenant,
+        answer={"id": str(draft.id)},
+        show=draft,
+    )
+
+
+def _final(statement: Any, actor: str, now: datetime) -> Done:
+    from billing.invoices.documents import title_of
+    from billing.invoices.statements import statement_final
+
+    made = statement_final(statement, now=now)
+    return Done(
+        message=f"{title_of(made)} is final",
+        subject=str(made.pk),
+        tenant=made.tenant,
+        details={"number": made.number},
+    )
+
+
+def _correct(
+    row: Any,
+    actor: str,
+    now: datetime,
+    *,
+    quantity: Decimal | None,
+    difference: Decimal | None,
+    reason: str,
+    token: uuid.UUID,
+    record: Any = None,
+) -> Done:
+    from billing.invoices.corrections import quantity_of
+    from billing.invoices.credit_notes import usage_correct
+    from billing.invoices.documents import title_of
+    from billing.money import EXACT, format_micros
+
+    record = record or row
+    if quantity is None:
+        assert difference is not None  # by the form
+        quantity = EXACT.add(quantity_of(record), difference)
+    # The verb writes the audit record itself, with the difference that it charged.
+    made, note = usage_correct(record=record, key=token, quantity=quantity, reason=reason, author=actor, now=now)
+    charged = sum(charge.amount_micros for charge in made.charges.all())
+    money = format_micros(charged, record.tenant.currency)
+    noted = f"; it is on {title_of(note)}, since the month's statement is final" if note else ""
+    correct = quantity_of(record).normalize()
+    return Done(message=f"{record.meter} is {correct:f}; {money} {'more' if charged >= 0 else '(given back)'}{noted}")
+
+
+def _is_draft(row: Any) -> bool:
+    return bool(row._meta.label == "tenants.Tenant" or row.state == "draft")
+
+
+def _has_usage(job: Any) -> bool:
+    from billing.models import UsageRecord
+
+    return UsageRecord.objects.filter(job_id=job.id).exists()
+
+
+DRAFT = Action(
+    name="statement.draft",
+    command="statement draft",
+    label="Draft statement",
+    explain="Draft the oldest month that is over and not final, or draft it again with what was written since.",
+    permission="billing.add_transaction",
+    subject=TENANT,
+    perform=_draft,
+    applies=_is_draft,
+)
+FINAL = Action(
+    name="statement.final",
+    command="statement final",
+    label="Make final",
+    explain="Tax and number a draft. A final statement never changes: a credit note corrects it.",
+    permission="billing.add_transaction",
+    subject=STATEMENT,
+    perform=_final,
+    applies=_is_draft,
+)
+CORRECT_USAGE = Action(
+    name="usage.correct",
+    command="usage correct",
+    label="Correct usage",
+    explain="Correct what was measured; the difference is charged, or given back, by the terms of the first charge."
+    " A credit note corrects what is on a final statement.",
+    permission="billing.add_usagerecord",
+    subject=USAGE_RECORD,
+    form=CorrectionForm,
+    perform=_correct,
+    applies=_has_usage,
+    options={"record": None, "difference": "--by", "token": "--key"},
+)
+ACTIONS = (DRAFT, FINAL, CORRECT_USAGE)

@@ -1,0 +1,194 @@
+"""The rows that actions are done to, as a command finds them."""
+
+import uuid
+from typing import Any
+
+from core.errors import DomainError, NotFound
+from easel.actions.action import Subject
+
+KEY_HELP = "This key alone: the part between `easel_sk_` and the next underscore."
+
+
+class TenantNotFound(DomainError):
+    """There is no such tenant: `easel tenant list` shows them."""
+
+    code, http_status = "tenant_not_found", 404
+
+
+class KeyNotFound(DomainError):
+    """There is no such live key: `easel key list TENANT` shows them."""
+
+    code, http_status = "key_not_found", 404
+
+
+class RolloutNotFound(DomainError):
+    """No rollout of this model is running: `easel rollout list` shows them."""
+
+    code, http_status = "rollout_not_found", 404
+
+
+class EntryNotFound(DomainError):
+    """There is no such entry: `easel block-list list` shows them."""
+
+    code, http_status = "block_list_entry_not_found", 404
+
+
+class RecordNotFound(DomainError):
+    """There is no such usage record: `easel usage list JOB` shows a job's."""
+
+    code, http_status = "usage_record_not_found", 404
+
+
+def tenant_named(slug: str) -> Any:
+    """Raises `TenantNotFound`."""
+    from tenants.models import Tenant
+
+    found = Tenant.objects.filter(slug=slug).first()
+    if found is None:
+        raise TenantNotFound(f"there is no tenant {slug!r}: `easel tenant list` shows them")
+    return found
+
+
+def live_key(key_id: str) -> Any:
+    """Raises `KeyNotFound`."""
+    from tenants.models import ApiKey
+
+    found = ApiKey.objects.select_related("tenant", "project").filter(key_id=key_id, revoked_at=None).first()
+    if found is None:
+        raise KeyNotFound
+    return found
+
+
+def tenant_or_key(slug: str, *, key: str | None = None) -> Any:
+    """The tenant, or its key of this id. Raises `TenantNotFound`, `KeyNotFound`."""
+    owner = tenant_named(slug)
+    found = owner.api_keys.select_related("tenant").filter(key_id=key).first() if key else owner
+    if found is None:
+        raise KeyNotFound(f"{slug} has no key {key!r}: `easel key list {slug}` shows them")
+    return found
+
+
+def model_named(name: str) -> Any:
+    """Raises `ModelNotFound`."""
+    return version_named(name).model
+
+
+def version_named(text: str) -> Any:
+    """The version `name@number`, or the newest of `name`. Raises `ModelNotFound`, `VersionNotFound`."""
+    from easel.catalog.errors import ModelNotFound, VersionNotFound
+    from easel.catalog.models import ModelVersion
+
+    name, _, version = text.partition("@")
+    live = ModelVersion.objects.filter(model__name=name, retired_at=None).select_related("model", "pool")
+    if not live:
+        raise ModelNotFound(f"there is no model {name!r}: `easel model list` shows them")
+    found = live.filter(number=version).first() if version.isascii() and version.isdigit() else None
+    if version and found is None:
+        raise VersionNotFound(f"{name} has no live version {version!r}: `easel model list` shows them")
+    return found or live.order_by("-number")[0]
+
+
+def running_rollout(model_name: str) -> Any:
+    """Raises `RolloutNotFound`."""
+    from easel.serving.models import Rollout
+
+    running = Rollout.objects.filter(model__name=model_name, state=Rollout.State.RUNNING)
+    found = running.select_related("candidate__model").first()
+    if found is None:
+        raise RolloutNotFound
+    return found
+
+
+def pool_named(slug: str) -> Any:
+    """Raises `PoolNotFound`."""
+    from easel.catalog.errors import PoolNotFound
+    from easel.catalog.models import Pool
+
+    found = Pool.objects.select_related("tenant").filter(slug=slug).first()
+    if found is None:
+        raise PoolNotFound(f"there is no pool {slug!r}: `easel pool list` shows them")
+    return found
+
+
+def adapter_named(slug: str, name: str) -> Any:
+    """Raises `TenantNotFound`, `AdapterNotFound`."""
+    from easel.catalog.adapters import adapter_get
+
+    return adapter_get(tenant=tenant_named(slug), name=name)
+
+
+def statement_with_id(text: str) -> Any:
+    """Raises `StatementNotFound`."""
+    from billing.invoices import queries
+
+    return queries.statement_with_id(_uuid(text))
+
+
+def entry_with_id(text: str) -> Any:
+    """Raises `EntryNotFound`."""
+    from tenants.models import BlockListEntry
+
+    found = BlockListEntry.objects.select_related("tenant").filter(pk=_uuid(text)).first()
+    if found is None:
+        raise EntryNotFound
+    return found
+
+
+def usage_record_with_id(text: str) -> Any:
+    """Raises `RecordNotFound`."""
+    from billing.models import UsageRecord
+
+    found = UsageRecord.objects.select_related("tenant", "project").filter(pk=_uuid(text)).first()
+    if found is None:
+        raise RecordNotFound
+    return found
+
+
+def row_with_id(label: str, text: str) -> Any:
+    """The row of a model by its primary key. Raises `NotFound`."""
+    from django.apps import apps
+    from django.core.exceptions import ValidationError
+
+    model = apps.get_model(label)
+    try:
+        return model._default_manager.get(pk=text)
+    except (model.DoesNotExist, ValidationError, ValueError) as error:
+        raise NotFound(f"there is no {model._meta.verbose_name} {text!r}") from error
+
+
+def _uuid(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError as error:
+        raise NotFound(f"{text!r} is not a UUID") from error
+
+
+def _by_id(label: str) -> Subject:
+    return Subject(model=label, arguments=("ID",), find=lambda text: row_with_id(label, text))
+
+
+def _price_list(*, tenant: str | None = None) -> Any:
+    """The tenant that a price book is for, or None for everybody."""
+    return tenant_named(tenant) if tenant else None
+
+
+TENANT = Subject(model="tenants.Tenant", arguments=("TENANT",), find=tenant_named)
+PRICE_LIST = Subject(
+    model="billing.PriceBook",
+    arguments=(),
+    find=_price_list,
+    options={"tenant": "Prices of this tenant's own, in force by a contract that names them."},
+)
+TENANT_OR_KEY = Subject(model="tenants.Tenant", arguments=("TENANT",), find=tenant_or_key, options={"key": KEY_HELP})
+KEY = Subject(model="tenants.ApiKey", arguments=("KEY_ID",), find=live_key)
+MODEL = Subject(model="catalog.Model", arguments=("MODEL",), find=model_named)
+VERSION = Subject(model="catalog.ModelVersion", arguments=("MODEL@VERSION",), find=version_named)
+ROLLOUT = Subject(model="serving.Rollout", arguments=("MODEL",), find=running_rollout)
+POOL = Subject(model="catalog.Pool", arguments=("POOL",), find=pool_named)
+ADAPTER = Subject(model="catalog.Adapter", arguments=("TENANT", "NAME"), find=adapter_named)
+STATEMENT = Subject(model="billing.Statement", arguments=("ID",), find=statement_with_id)
+BLOCK_LIST_ENTRY = Subject(model="tenants.BlockListEntry", arguments=("ID",), find=entry_with_id)
+USAGE_RECORD = Subject(model="jobs.Job", arguments=("RECORD",), find=usage_record_with_id)
+JOB = _by_id("jobs.Job")
+WEBHOOK = _by_id("webhooks.WebhookEndpoint")
+DELIVERY = _by_id("webhooks.WebhookDelivery")

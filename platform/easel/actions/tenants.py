@@ -1,0 +1,281 @@
+"""Tenants, their projects, their API keys, and their erasure."""
+
+import uuid
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django import forms
+
+from core.errors import DomainError
+from easel.actions import fields
+from easel.actions.action import Action, ActionForm, Done
+from easel.actions.subjects import KEY, TENANT
+
+
+class SentBefore(DomainError):
+    """This form was sent before and made a key, whose text is shown only once: make another if needed."""
+
+    code, http_status = "sent_before", 409
+
+
+class TenantForm(ActionForm):
+    slug = forms.CharField(
+        max_length=40, help_text="Lower-case letters, digits and inner hyphens; it can't be changed later."
+    )
+    name = forms.CharField(max_length=200, required=False, help_text="The name that people use.")
+    credit = fields.amount(required=False, help_text="Credit to begin with, in the tenant's currency.")
+    projects = fields.Lines(required=False, help_text="Projects besides `default`.")
+    with_key = forms.BooleanField(required=False, initial=True, help_text="Make a first API key, shown once.")
+
+
+class ProjectForm(ActionForm):
+    slug = forms.CharField(max_length=40, help_text="Lower-case letters, digits and inner hyphens.")
+    labels = fields.Labels(required=False, help_text="Labels that reports group by, as department=design.")
+
+
+def _scopes() -> Any:
+    from tenants.models import Scope
+
+    return Scope.choices
+
+
+class KeyForm(ActionForm):
+    project = fields.OfTenant(help_text="The project that the key's requests are charged to.")
+    name = forms.CharField(max_length=100, required=False, help_text="What the key is for.")
+    scopes = forms.MultipleChoiceField(
+        choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
+    )
+    token = fields.token()
+
+    def prepare(self) -> None:
+        project: Any = self.fields["project"]
+        project.offer(self.row)
+        project.initial = project.queryset.filter(slug="default").first() or project.queryset.first()
+        self.fields["scopes"].initial = [scope for scope, _ in _scopes()]
+
+
+class EraseForm(ActionForm):
+    slug = forms.CharField(max_length=40, help_text="The tenant's name, typed again.")
+    cancel_jobs = forms.BooleanField(
+        required=False, help_text="Cancel its unfinished jobs; without this they are a refusal."
+    )
+
+    def clean_slug(self) -> str:
+        if self.cleaned_data["slug"] != self.row.slug:
+            raise forms.ValidationError("This is not the tenant's name.")
+        return str(self.row.slug)
+
+
+def _create(
+    row: None,
+    actor: str,
+    now: datetime,
+    *,
+    slug: str,
+    name: str,
+    credit: Decimal | None,
+    projects: list[str],
+    with_key: bool,
+) -> Done:
+    from django.conf import settings
+
+    from billing.ledger.postings import credit_grant
+    from billing.money import to_micros
+    from tenants.accounts import project_create, tenant_create
+    from tenants.keys import key_issue
+
+    tenant, first = tenant_create(slug=slug, name=name, now=now)
+    for project in projects:
+        project_create(tenant=tenant, slug=project, now=now)
+    if credit is not None:
+        credit_grant(tenant=tenant, amount_micros=to_micros(credit), reference=uuid.uuid4(), now=now)
+    secret = ""
+    if with_key:
+        _, secret = key_issue(project=first, pepper=settings.EASEL.secret_key, now=now, name="first")
+    return Done(
+        message=f"{slug} is made, with the project default.",
+        subject=slug,
+        tenant=tenant,
+        details={
+            "name": tenant.name,
+            "credit": f"{(credit or Decimal(0)).normalize():f}",
+            "currency": tenant.currency,
+            "projects": projects,
+            "with_key": with_key,
+        },
+        secret=secret,
+        answer={"tenant": slug, "api_key": secret},
+        show=tenant,
+    )
+
+
+def _suspend(tenant: Any, actor: str, now: datetime) -> Done:
+    from tenants.accounts import tenant_suspend
+
+    changed = tenant_suspend(tenant=tenant, now=now)
+    message = f"{tenant.slug} is suspended: its keys are refused, its running jobs finish."
+    return Done(message=message, subject=tenant.slug if changed else "", tenant=tenant)
+
+
+def _resume(tenant: Any, actor: str, now: datetime) -> Done:
+    from tenants.accounts import tenant_resume
+
+    changed = tenant_resume(tenant=tenant)
+    return Done(message=f"{tenant.slug} may call again.", subject=tenant.slug if changed else "", tenant=tenant)
+
+
+def _add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: dict[str, str]) -> Done:
+    from tenants.accounts import project_create
+
+    project_create(tenant=tenant, slug=slug, labels=labels, now=now)
+    return Done(
+        message=f"{tenant.slug} has the project {slug}.", subject=slug, tenant=tenant, details={"labels": labels}
+    )
+
+
+def _add_key(
+    tenant: Any, actor: str, now: datetime, *, project: Any, name: str, scopes: list[str], token: uuid.UUID
+) -> Done:
+    from django.conf import settings
+
+    from core.models import AuditEvent
+    from tenants.keys import key_issue
+    from tenants.models import Tenant
+
+    # The lock makes two of the same form queue here, so that the second finds the first's record.
+    Tenant.objects.select_for_update().get(pk=tenant.pk)
+    if AuditEvent.objects.filter(tenant=tenant, action="key.create", details__token=str(token)).exists():
+        raise SentBefore
+    key, secret = key_issue(project=project, pepper=settings.EASEL.secret_key, scopes=scopes, name=name, now=now)
+    return Done(
+        message=f"A key of {tenant.slug} for the project {project.slug}:",
+        subject=key.key_id,
+        tenant=tenant,
+        details={"name": name, "scopes": key.scopes, "project": project.slug, "token": str(token)},
+        secret=secret,
+        answer={"key_id": key.key_id, "api_key": secret},
+    )
+
+
+def _revoke(key: Any, actor: str, now: datetime) -> Done:
+    from tenants.keys import key_revoke
+
+    changed = key_revoke(key_id=key.key_id, now=now)
+    return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "", tenant=key.tenant)
+
+
+def _rotate(key: Any, actor: str, now: datetime) -> Done:
+    from django.conf import settings
+
+    from tenants.keys import key_rotate
+
+    made, secret = key_rotate(key=key, pepper=settings.EASEL.secret_key, now=now)
+    return Done(
+        message=f"The key that replaces {key.key_id}, which ended now:",
+        subject=key.key_id,
+        tenant=key.tenant,
+        details={"new": made.key_id},
+        secret=secret,
+        answer={"key_id": made.key_id, "api_key": secret},
+        show=made,
+    )
+
+
+def _erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: bool) -> Done:
+    from easel.privacy.erasure import erase_request
+
+    # `erase_request` writes the audit record itself, with the number of jobs that it canceled.
+    erase_request(tenant=tenant, cancel_jobs=cancel_jobs, actor=actor, now=now)
+    return Done(message=f"{slug} is closed and being erased: its page says when that is done.")
+
+
+CREATE = Action(
+    name="tenant.create",
+    command="tenant create",
+    label="New tenant",
+    explain="Create a tenant with the project `default`.",
+    permission="tenants.add_tenant",
+    form=TenantForm,
+    perform=_create,
+    arguments=("slug",),
+    options={"projects": "--project", "with_key": "--key/--no-key"},
+)
+SUSPEND = Action(
+    name="tenant.suspend",
+    command="tenant suspend",
+    label="Suspend",
+    explain="Refuse a tenant's keys from now on; its running jobs finish.",
+    permission="tenants.change_tenant",
+    subject=TENANT,
+    perform=_suspend,
+    applies=lambda tenant: tenant.suspended_at is None,
+    is_dangerous=True,
+)
+RESUME = Action(
+    name="tenant.resume",
+    command="tenant resume",
+    label="Resume",
+    explain="Accept a suspended tenant's keys again.",
+    permission="tenants.change_tenant",
+    subject=TENANT,
+    perform=_resume,
+    applies=lambda tenant: tenant.suspended_at is not None and tenant.erase_requested_at is None,
+)
+ADD_PROJECT = Action(
+    name="project.create",
+    command="project create",
+    label="New project",
+    explain="Add a project, to which keys and costs are assigned.",
+    permission="tenants.add_project",
+    subject=TENANT,
+    form=ProjectForm,
+    perform=_add_project,
+    arguments=("slug",),
+    options={"labels": "--label"},
+)
+ADD_KEY = Action(
+    name="key.create",
+    command="key create",
+    label="New key",
+    explain="Create an API key; its text is shown this once.",
+    permission="tenants.add_apikey",
+    subject=TENANT,
+    form=KeyForm,
+    perform=_add_key,
+    options={"scopes": "--scope"},
+)
+REVOKE = Action(
+    name="key.revoke",
+    command="key revoke",
+    label="Revoke",
+    explain="Revoke a key for good.",
+    permission="tenants.change_apikey",
+    subject=KEY,
+    perform=_revoke,
+    applies=lambda key: key.revoked_at is None,
+    is_dangerous=True,
+)
+ROTATE = Action(
+    name="key.rotate",
+    command="key rotate",
+    label="Rotate",
+    explain="Replace a key by a new one of the same scopes and project; the old one ends at once.",
+    permission="tenants.change_apikey",
+    subject=KEY,
+    perform=_rotate,
+    applies=lambda key: key.revoked_at is None,
+)
+ERASE = Action(
+    name="tenant.erase",
+    command="tenant erase",
+    label="Erase",
+    explain="Delete images, adapters, prompts, users and names for good and revoke the keys. The charges stay.",
+    permission="tenants.delete_tenant",
+    subject=TENANT,
+    form=EraseForm,
+    perform=_erase,
+    applies=lambda tenant: tenant.erase_requested_at is None,
+    is_dangerous=True,
+)
+ACTIONS = (CREATE, SUSPEND, RESUME, ADD_PROJECT, ADD_KEY, REVOKE, ROTATE, ERASE)
