@@ -157,7 +157,7 @@ class Prices:
     bills_stopped_work: bool = False
 
     @classmethod
-    def at(cls, *, tenant: Tenant, now: datetime) -> "Prices":
+    def in_force(cls, *, tenant: Tenant, now: datetime) -> "Prices":
         """Return the prices in force: the list's, and those of the tenant's contract if it has one."""
         return cls.among(lists(tenant.currency), contracts(tenant.pk), currency=tenant.currency, now=now)
 

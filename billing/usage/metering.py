@@ -50,7 +50,7 @@ def usage_meter(
     UsageRecord.objects.bulk_create([record], ignore_conflicts=True)
     if not UsageRecord.objects.filter(id=record.id).exists():
         return False
-    prices = Prices.at(tenant=tenant, now=occurred_at)
+    prices = Prices.in_force(tenant=tenant, now=occurred_at)
     tariff = prices.tariff(quantity)
     used_before = month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, now=now) if tariff else ZERO
     line = prices.line(quantity, used_before=used_before)

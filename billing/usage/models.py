@@ -105,7 +105,7 @@ class Charge(models.Model):
             "waiver",
             "the part of a job's cost above its hold, below zero; above zero in a correction that takes it back",
         )
-        CORRECTION = "correction", "price difference of a correction of the usage"
+        CORRECTION = "correction", "price difference of a usage correction"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     usage_record = models.ForeignKey(UsageRecord, on_delete=models.PROTECT, related_name="charges")

@@ -220,8 +220,8 @@ def largest_difference(model: LoadedModel, replay: Replay) -> int:
     largest = 0
     for row in replay.rows:
         if row.future.exception() is None:
-            (alone,) = run(model, [Arrival(row.request)]).rows
-            left, right = (np.asarray(picture.result(), dtype=np.int16) for picture in (row, alone))
+            (single,) = run(model, [Arrival(row.request)]).rows
+            left, right = (np.asarray(picture.result(), dtype=np.int16) for picture in (row, single))
             largest = max(largest, int(np.abs(left - right).max()))
     return largest
 

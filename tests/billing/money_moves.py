@@ -103,7 +103,7 @@ class Moves:
         )
 
     def most(self, job):
-        prices = Prices.at(tenant=self.tenant, now=job.at)
+        prices = Prices.in_force(tenant=self.tenant, now=job.at)
         quantities = [
             Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(job.units)),
             Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
@@ -125,7 +125,7 @@ class Moves:
                 job_id=job.reference,
                 quantities=quantities,
                 dimensions={"model": "m", "api_key": job.api_key.key_id},
-                prices=Prices.at(tenant=self.tenant, now=job.at),
+                prices=Prices.in_force(tenant=self.tenant, now=job.at),
                 now=now,
             )
 

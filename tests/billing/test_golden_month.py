@@ -78,7 +78,7 @@ def months():
         credit_grant(tenant=tenant, amount_micros=micros, reference=uuid.uuid4(), now=BEGIN, **terms)
 
     def use(when, *, admitted=None, gpu_seconds=None, requests=None, units):
-        job_id, prices = uuid.uuid4(), Prices.at(tenant=tenant, now=admitted or when)
+        job_id, prices = uuid.uuid4(), Prices.in_force(tenant=tenant, now=admitted or when)
         quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
         if gpu_seconds:
             quantities.append(Quantity(meter=Meter.GPU_SECOND, amount=Decimal(gpu_seconds), gpu_class="cpu"))

@@ -37,9 +37,9 @@ price.add_command(price_publish)
 @price.command("list")
 @click.option("--tenant", "tenant_name", help="The prices of this tenant: its contract's first, then the list's.")
 @click.option("--currency", default="USD", show_default=True, help="The list's currency; a tenant has its own.")
-@click.option("--at", type=Instant(), help="An instant; by default now.")
+@click.option("--at", "instant", type=Instant(), help="An instant; by default now.")
 @as_json_option
-def price_list(tenant_name: str | None, currency: str, at: datetime | None, as_json: bool) -> None:
+def price_list(tenant_name: str | None, currency: str, instant: datetime | None, as_json: bool) -> None:
     """List the prices in force."""
     with django_ready():
         from billing.models import PriceBook
@@ -47,7 +47,7 @@ def price_list(tenant_name: str | None, currency: str, at: datetime | None, as_j
         from billing.pricing.price_books import RateTerms, list_at, rates_of
         from easel.actions.subjects import tenant_named
 
-        now = at or datetime.now(UTC)
+        now = instant or datetime.now(UTC)
         books: list[PriceBook | None] = []
         if tenant_name:
             tenant = tenant_named(tenant_name)

@@ -209,7 +209,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     )
     # The prices at admission, which were quoted: a price that changed since then holds for later requests.
-    prices = Prices.at(tenant=job.tenant, now=job.created_at)
+    prices = Prices.in_force(tenant=job.tenant, now=job.created_at)
     charged = settle(
         project=job.project,
         job_id=job.id,
@@ -228,7 +228,7 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
 
 def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> Applied:
     """End a job that its worker stopped; charge for the steps that were done if the price book says so."""
-    prices = Prices.at(tenant=job.tenant, now=job.created_at) if report.steps_done else None
+    prices = Prices.in_force(tenant=job.tenant, now=job.created_at) if report.steps_done else None
     if prices and prices.bills_stopped_work:
         units = image_units(width=job.width, height=job.height, n=job.n)
         share = Decimal(min(report.steps_done, job.steps * job.n)) / (job.steps * job.n)

@@ -138,7 +138,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
         adapters=adapters,
         image_spec=image_spec,
         ttl_seconds=ttl_seconds,
-        prices=Prices.at(tenant=tenant, now=now),
+        prices=Prices.in_force(tenant=tenant, now=now),
         result_key=key,
         cached_from=result_find(tenant=tenant, key=key) if key else None,
         generation_max=_generation_max(image_spec, version=version, pool=pool, tier=tier),

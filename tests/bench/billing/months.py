@@ -116,7 +116,7 @@ def _settled(customer: Customer, version: ModelVersion, size: str, now: datetime
         Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(job.width * job.height) / 512**2),
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     )
-    prices = Prices.at(tenant=customer.tenant, now=now)
+    prices = Prices.in_force(tenant=customer.tenant, now=now)
     settle(
         project=customer.project,
         job_id=job.id,

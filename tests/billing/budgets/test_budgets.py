@@ -203,7 +203,7 @@ def charged(prices):
             job_id=job_id,
             quantities=[Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(100))],
             dimensions={"model": "m", "api_key": customer.key.key_id},
-            prices=Prices.at(tenant=customer.tenant, now=now),
+            prices=Prices.in_force(tenant=customer.tenant, now=now),
             now=ended or now,
         )
 

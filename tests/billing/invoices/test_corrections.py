@@ -47,7 +47,7 @@ def priced(currency):
 
 def use(customer, units, *, held=None):
     """Charges units of a job; its record."""
-    job_id, prices = uuid.uuid4(), Prices.at(tenant=customer.tenant, now=NOW)
+    job_id, prices = uuid.uuid4(), Prices.in_force(tenant=customer.tenant, now=NOW)
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
     most = prices.max_micros(quantities) if held is None else held
     take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=NOW)
@@ -200,7 +200,7 @@ def test_any_corrections_leave_what_the_right_quantities_cost(dana, currency, pr
     rate = charges.first().rate
     records = UsageRecord.objects.filter(tenant=dana.tenant)
     total = sum(record.quantity for record in records)
-    prices = Prices.at(tenant=dana.tenant, now=NOW)
+    prices = Prices.in_force(tenant=dana.tenant, now=NOW)
     whole = prices.line(Quantity(meter=Meter.IMAGE_UNIT, amount=total)).amount_micros
     assert abs(sum(charge.amount_micros for charge in charges) - whole) <= (len(charges) + 1) / 2
     if mode == "graduated":

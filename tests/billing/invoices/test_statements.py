@@ -45,7 +45,7 @@ def use(customer, *, now=NOW, units="10", project=None, model="z-image"):
     """Draws `units` image units, each for 0.002 USD."""
     job_id, project = uuid.uuid4(), project or customer.project
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
-    prices = Prices.at(tenant=customer.tenant, now=now)
+    prices = Prices.in_force(tenant=customer.tenant, now=now)
     amount = prices.max_micros(quantities)
     take_hold(tenant=customer.tenant, amount_micros=amount, reference=job_id, now=now)
     return settle(

@@ -195,7 +195,7 @@ def test_a_later_price_book_leaves_earlier_instants_alone(customer):
         price_book_publish(currency="EVE", rates=rates, effective_at=NOW + timedelta(days=after), now=NOW)
     request = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
     days = (-1, 0, 29, 30)
-    lines = [Prices.at(tenant=eve.tenant, now=NOW + timedelta(days=day)).line(request) for day in days]
+    lines = [Prices.in_force(tenant=eve.tenant, now=NOW + timedelta(days=day)).line(request) for day in days]
     assert [line and line.amount_micros for line in lines] == [None, 500_000, 500_000, 1_000_000]
 
 
@@ -215,7 +215,7 @@ def test_a_contract_prices_from_its_beginning_until_before_its_end(customer, pri
     request = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
     instant = timedelta(microseconds=1)
     lines = [
-        Prices.at(tenant=carol.tenant, now=NOW + moment).line(request)
+        Prices.in_force(tenant=carol.tenant, now=NOW + moment).line(request)
         for moment in (month - instant, month, 2 * month - instant, 2 * month)
     ]
     assert [line.amount_micros for line in lines] == [500, 750_000, 750_000, 500]

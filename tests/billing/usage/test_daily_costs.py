@@ -38,7 +38,7 @@ def draw(customer, *, now, units="10", **dimensions):
     """Draws `units` image units, each for 0.002 USD."""
     job_id = uuid.uuid4()
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
-    prices = Prices.at(tenant=customer.tenant, now=now)
+    prices = Prices.in_force(tenant=customer.tenant, now=now)
     take_hold(tenant=customer.tenant, amount_micros=prices.max_micros(quantities), reference=job_id, now=now)
     settle(
         project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, now=now

@@ -41,7 +41,7 @@ def charged(customer, currency):
     for hour in range(6):
         for dimensions in ({}, {"model": "m", "tier": "hd"}):
             job_id, now = uuid.uuid4(), NOW + hour * HOUR
-            prices = Prices.at(tenant=gina.tenant, now=now)
+            prices = Prices.in_force(tenant=gina.tenant, now=now)
             take_hold(tenant=gina.tenant, amount_micros=5_000_000, reference=job_id, now=now)
             settle(
                 project=gina.project,

@@ -59,7 +59,7 @@ def flat(price, meter=UNIT, **dimensions):
 def use(customer, units, *, now=NOW, meter=UNIT, held=None, job_id=None, **dimensions):
     job_id = job_id or uuid.uuid4()
     quantities = [Quantity(meter=meter, amount=Decimal(units))]
-    prices = Prices.at(tenant=customer.tenant, now=now)
+    prices = Prices.in_force(tenant=customer.tenant, now=now)
     bound = [replace(quantity, **dimensions) for quantity in quantities]
     most = prices.max_micros(bound) if held is None else held
     take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)

@@ -74,7 +74,7 @@ def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None,
         Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units)),
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     ]
-    prices = Prices.at(tenant=customer.tenant, now=now)
+    prices = Prices.in_force(tenant=customer.tenant, now=now)
     most = prices.max_micros(quantities) if held is None else held
     take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
     names = {"model": "z-image", "model_version": "z-image@2", "tier": "fast", "resolution": "512x512"}
