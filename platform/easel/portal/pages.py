@@ -17,6 +17,7 @@ from django.urls import path, reverse
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
 from unfold.widgets import (
+    CHECKBOX_CLASSES,
     INPUT_CLASSES,
     SELECT_CLASSES,
     TEXTAREA_CLASSES,
@@ -37,7 +38,9 @@ def _styled(form: ActionForm) -> ActionForm:
             field.widget = styled
             continue
         classes = INPUT_CLASSES
-        if isinstance(widget, forms.Select):
+        if isinstance(widget, forms.CheckboxInput):
+            classes = CHECKBOX_CLASSES
+        elif isinstance(widget, forms.Select):
             classes = SELECT_CLASSES
         elif isinstance(widget, forms.Textarea):
             classes = TEXTAREA_CLASSES
