@@ -23,9 +23,6 @@ class Handler(ASGIHandler):
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.handle(scope, receive, send)
-
-    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers one request; what is at work on it is canceled when the client goes away."""
         try:
             body = await self.read_body(receive)

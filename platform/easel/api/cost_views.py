@@ -3,17 +3,15 @@
 from datetime import timedelta
 from typing import Any
 
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ValidationError
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from core import clock
 from easel.api import money_schemas
-from easel.api.authentication import caller
 from easel.api.openapi import answers
 from easel.api.rendering import money_json
+from easel.api.resource import Resource, answer_json, caller
 from easel.api.serializers import CostsQuery, UsageQuery
 from easel.reporting.costs import costs
 from easel.reporting.exports import Span
@@ -22,12 +20,12 @@ from easel.reporting.usage import GROUPS, usage
 from tenants.models import Scope
 
 
-class Usage(APIView):
+class Usage(Resource):
     scope = Scope.USAGE
 
     @extend_schema(operation_id="usage_get", parameters=[UsageQuery], responses=answers(money_schemas.USAGE))
-    def get(self, request: Request) -> Response:
-        query = UsageQuery(data=request.query_params.dict())
+    def get(self, request: HttpRequest) -> HttpResponse:
+        query = UsageQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         groups = list(dict.fromkeys(query.validated_data["group_by"].split(",")))
         if unknown := [name for name in groups if name not in GROUPS]:
@@ -38,7 +36,7 @@ class Usage(APIView):
             raise ValidationError({"end": f"is before start, {start}"})
         tenant = caller(request).tenant
         rows = usage(Span(tenant=tenant.slug, start=start, end=end), group_by=groups)
-        return Response(
+        return answer_json(
             {
                 "object": "usage",
                 "start": start,
@@ -59,13 +57,13 @@ class Usage(APIView):
         )
 
 
-class Costs(APIView):
+class Costs(Resource):
     scope = Scope.USAGE
 
     @extend_schema(operation_id="costs_get", parameters=[CostsQuery], responses=answers(money_schemas.COSTS))
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """What was charged by day, project, label, model and so on, beside what the list's prices would have asked."""
-        query = CostsQuery(data=request.query_params.dict())
+        query = CostsQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         tenant = caller(request).tenant
         days = query.days(clock.now().date())
@@ -75,7 +73,7 @@ class Costs(APIView):
             currency=tenant.currency,
             order=query.validated_data["sort"],
         )
-        return Response(
+        return answer_json(
             {
                 "object": "costs",
                 **days,
@@ -97,11 +95,11 @@ class Costs(APIView):
         )
 
 
-class Outlook(APIView):
+class Outlook(Resource):
     scope = Scope.USAGE
 
     @extend_schema(operation_id="costs_outlook", responses=answers(money_schemas.OUTLOOK))
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """What this month will come to by the weekdays of the last eight weeks, and its days that stand out."""
         tenant, today = caller(request).tenant, clock.now().date()
         start = min(today - timedelta(weeks=WEEKS), today.replace(day=1) - timedelta(weeks=WEEKS))
@@ -111,7 +109,7 @@ class Outlook(APIView):
         def money(amount: int | None) -> dict[str, Any] | None:
             return None if amount is None else money_json(amount, tenant.currency)
 
-        return Response(
+        return answer_json(
             {
                 "object": "costs.outlook",
                 "month": today.replace(day=1),

@@ -4,10 +4,8 @@ from typing import Any
 from uuid import UUID
 
 from django.db import transaction
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from billing.budgets.budgets import (
     BudgetInvalid,
@@ -22,48 +20,47 @@ from core import clock
 from core.audit import audit_record
 from core.errors import NotFound
 from easel.api import money_schemas
-from easel.api.authentication import caller
 from easel.api.openapi import answers
 from easel.api.rendering import money_json, quota_json
+from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.serializers import BudgetInput
 from easel.jobs.budgets import budget_set
 from easel.jobs.errors import ProjectNotFound
 from tenants.models import ApiKey, Scope, Tenant
 
 
-class QuotaView(APIView):
+class QuotaView(Resource):
     @extend_schema(operation_id="quota_get", responses=answers(money_schemas.QUOTA))
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """What your account and this key may ask for, and how much of it is used."""
-        return Response(quota_json(caller(request), now=clock.now()))
+        return answer_json(quota_json(caller(request), now=clock.now()))
 
 
-class Balance(APIView):
+class Balance(Resource):
     scope = Scope.USAGE
 
     @extend_schema(operation_id="balance_get", responses=answers(money_schemas.BALANCE))
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """What you can spend, what is held for jobs in hand, what you owe, and the credit that makes it up."""
-        return Response(balance_json(caller(request).tenant))
+        return answer_json(balance_json(caller(request).tenant))
 
 
-class Budgets(APIView):
+class Budgets(Resource):
     """Reading takes the scope `usage`, changing `billing`: a hard stop should bind the keys that generate."""
 
-    @property
-    def scope(self) -> str:
-        return Scope.USAGE if self.request.method == "GET" else Scope.BILLING
+    def scope_of(self, request: HttpRequest) -> str:
+        return Scope.USAGE if request.method in ("GET", "HEAD") else Scope.BILLING
 
     @extend_schema(operation_id="budgets_list", responses=answers(money_schemas.BUDGETS))
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Your budgets and how they stand this month."""
         found = budgets_of(caller(request).tenant, now=clock.now())
-        return Response({"object": "list", "data": [budget_json(standing) for standing in found]})
+        return answer_json({"object": "list", "data": [budget_json(standing) for standing in found]})
 
     @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(money_schemas.BUDGET))
-    def put(self, request: Request) -> Response:
+    def put(self, request: HttpRequest) -> HttpResponse:
         """Makes the budget of your account, of a project or of a key, or changes it; it holds at once."""
-        fields = BudgetInput(data=request.data)
+        fields = BudgetInput(data=body_of(request))
         fields.is_valid(raise_exception=True)
         given = fields.validated_data
         tenant, now = caller(request).tenant, clock.now()
@@ -80,21 +77,21 @@ class Budgets(APIView):
             _record(
                 request, "budget.set", budget, {"amount_micros": budget.amount_micros, "hard_stop": budget.hard_stop}
             )
-        return Response(budget_json(budget_standing(tenant=tenant, budget_id=budget.pk, now=now)))
+        return answer_json(budget_json(budget_standing(tenant=tenant, budget_id=budget.pk, now=now)))
 
 
-class BudgetDetail(APIView):
+class BudgetDetail(Resource):
     scope = Scope.BILLING
 
     @extend_schema(operation_id="budgets_remove", responses=answers(money_schemas.BUDGET))
-    def delete(self, request: Request, budget_id: UUID) -> Response:
+    def delete(self, request: HttpRequest, budget_id: UUID) -> HttpResponse:
         """Takes a budget away, with what it has counted."""
         tenant = caller(request).tenant
         with transaction.atomic():
             before = budget_standing(tenant=tenant, budget_id=budget_id, now=clock.now())
             budget_remove(tenant=tenant, budget_id=budget_id)
             _record(request, "budget.remove", before.budget, {})
-        return Response(budget_json(before))
+        return answer_json(budget_json(before))
 
 
 def balance_json(tenant: Tenant) -> dict[str, Any]:
@@ -156,7 +153,7 @@ def _owner(tenant: Tenant, given: dict[str, Any]) -> dict[str, Any]:
     return owner
 
 
-def _record(request: Request, action: str, budget: Any, details: dict[str, Any]) -> None:
+def _record(request: HttpRequest, action: str, budget: Any, details: dict[str, Any]) -> None:
     key = caller(request)
     audit_record(
         actor=f"key:{key.key_id}",

@@ -9,7 +9,6 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, JsonResponse
 from redis.exceptions import RedisError
 from rest_framework import exceptions
-from rest_framework.response import Response
 
 from core.errors import DomainError
 
@@ -60,27 +59,27 @@ def _encodable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler; None leaves what is no refusal to `server_error`, with its stack in the log."""
+def handle(error: Exception, context: Any = None) -> JsonResponse | None:
+    """The answer to a refusal; None leaves any other error to `server_error`, with its stack in the log."""
     if isinstance(error, OperationalError | InterfaceError | RedisError):
         log.warning("dependency_away", error=repr(error))
         error = Unavailable()
     if isinstance(error, RequestDataTooBig):
         error = BodyTooLarge()
     if isinstance(error, DomainError):
-        return Response(error_body(error), status=error.http_status, headers=_headers_of(error))
+        return refusal_json(error)
     if isinstance(error, exceptions.ValidationError):
         return _invalid(error)
     if isinstance(error, exceptions.APIException):
         code = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}.get(
             error.status_code, "invalid_request"
         )
-        return Response(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
+        return JsonResponse(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
     return None
 
 
 def refusal_json(error: DomainError) -> JsonResponse:
-    """A refusal outside of DRF's views."""
+    """The answer to a refusal, with the headers that tell a client whether to try again."""
     return JsonResponse(error_body(error), status=error.http_status, headers=_headers_of(error))
 
 
@@ -97,7 +96,7 @@ def _headers_of(error: DomainError) -> dict[str, str]:
     return headers
 
 
-def _invalid(error: exceptions.ValidationError) -> Response:
+def _invalid(error: exceptions.ValidationError) -> JsonResponse:
     """The first thing wrong, with the path of its field."""
     path: list[str] = []
     detail: Any = error.detail
@@ -114,7 +113,7 @@ def _invalid(error: exceptions.ValidationError) -> Response:
     stable = {"unknown_field": "unknown_field", "required": "missing_required_parameter"}.get(code, "invalid_value")
     param = ".".join(path) or None
     message = f"{param}: {detail}" if param else str(detail)
-    return Response(body(message, type_="invalid_request_error", code=stable, param=param), status=400)
+    return JsonResponse(body(message, type_="invalid_request_error", code=stable, param=param), status=400)
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:

@@ -3,16 +3,14 @@
 from datetime import date
 from typing import Any
 
-from django.http import StreamingHttpResponse
+from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from billing.invoices.queries import statement_numbered
 from core import clock
-from easel.api.authentication import caller
 from easel.api.downloads import download
+from easel.api.resource import Resource, caller
 from easel.api.serializers import CostsExportQuery, FocusExportQuery, SpanQuery
 from easel.reporting import exports
 from easel.reporting.exports import Span
@@ -23,7 +21,7 @@ _CSV = "text/csv; charset=utf-8"
 _FILE = OpenApiResponse(OpenApiTypes.BINARY)
 
 
-class FocusExport(APIView):
+class FocusExport(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
@@ -31,9 +29,9 @@ class FocusExport(APIView):
         parameters=[FocusExportQuery],
         responses={(200, "text/csv"): OpenApiTypes.STR, (200, _PARQUET): _FILE},
     )
-    def get(self, request: Request) -> StreamingHttpResponse:
+    def get(self, request: HttpRequest) -> StreamingHttpResponse:
         """What was charged, in the columns of FOCUS 1.2: by days of use, or an invoice whole."""
-        query = FocusExportQuery(data=request.query_params.dict())
+        query = FocusExportQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         form, invoice = query.validated_data["format"], query.validated_data.get("invoice")
         span = _span(request, query)
@@ -46,22 +44,22 @@ class FocusExport(APIView):
         )
 
 
-class CostsExport(APIView):
+class CostsExport(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
         operation_id="exports_costs", parameters=[CostsExportQuery], responses={(200, "text/csv"): OpenApiTypes.STR}
     )
-    def get(self, request: Request) -> StreamingHttpResponse:
+    def get(self, request: HttpRequest) -> StreamingHttpResponse:
         """What was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
-        query = CostsExportQuery(data=request.query_params.dict())
+        query = CostsExportQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         span = _span(request, query)
         blocks = exports.costs(span, comma=query.validated_data["decimal"] == "comma")
         return download(blocks, name=f"costs-{span.tenant}-{_days(span)}.csv", content_type=_CSV)
 
 
-class EventsExport(APIView):
+class EventsExport(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
@@ -69,9 +67,9 @@ class EventsExport(APIView):
         parameters=[SpanQuery],
         responses={(200, "application/jsonl"): OpenApiTypes.STR},
     )
-    def get(self, request: Request) -> StreamingHttpResponse:
+    def get(self, request: HttpRequest) -> StreamingHttpResponse:
         """What was measured, a CloudEvent a line; `source` and `id` of an event never change."""
-        query = SpanQuery(data=request.query_params.dict())
+        query = SpanQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         span = _span(request, query)
         return download(
@@ -79,7 +77,7 @@ class EventsExport(APIView):
         )
 
 
-def _span(request: Request, query: Any) -> Span:
+def _span(request: HttpRequest, query: Any) -> Span:
     today: date = clock.now().date()
     return Span(tenant=caller(request).tenant.slug, **query.days(today))
 

@@ -3,28 +3,24 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from core import clock
-from core.threads import as_view_of, in_thread
-from easel.api import openapi, schemas, waiting
-from easel.api.authentication import caller
-from easel.api.errors import StillRunning
+from core.threads import in_thread
+from easel.api import errors, openapi, schemas, waiting
 from easel.api.openapi import answers
-from easel.api.rate_limit import RequestsPerMinute
+from easel.api.rate_limit import take
 from easel.api.rendering import images_json
+from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.serializers import ImagesInput
 from easel.api.streaming import ImageStream, streamed
-from easel.api.submission import replay_headers, submit, submitting
+from easel.api.submission import replay_headers, submit
 from easel.jobs import queries
 from easel.jobs.cancellation import job_cancel
 from easel.jobs.models import Job
@@ -41,11 +37,10 @@ class WaitsFor(NamedTuple):
     cancel_on_disconnect: bool
 
 
-class ImagesSubmit(APIView):
+class ImagesSubmit(Resource):
     """Admits the work of an images call; `images_generations` waits for it."""
 
     scope = Scope.GENERATE
-    throttle_classes = [RequestsPerMinute]
 
     @extend_schema(
         operation_id="images_generations",
@@ -53,10 +48,12 @@ class ImagesSubmit(APIView):
         responses={**answers(schemas.IMAGES), **openapi.events("With `stream`: OpenAI's events.")},
         description="OpenAI's Images API: draws and answers with the images.",
     )
-    def post(self, request: Request) -> Response:
-        fields = ImagesInput.read(request.data)
-        outcome, _ = submit(request, ImagesInput.spec(fields), "images")
-        accepted = Response(status=202, headers=replay_headers(outcome))
+    def post(self, request: HttpRequest) -> HttpResponse:
+        take(request, caller(request), now=clock.now())
+        body = body_of(request)
+        fields = ImagesInput.read(body)
+        outcome, _ = submit(request, ImagesInput.spec(fields), body, "images")
+        accepted = HttpResponse(status=202, headers=replay_headers(outcome))
         accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
             caller(request).tenant,
             outcome.resource_id,
@@ -67,21 +64,21 @@ class ImagesSubmit(APIView):
         return accepted
 
 
-class ImagesAnswer(APIView):
-    """The second half of an images call, in DRF's terms so that its errors look like all others."""
-
-    authentication_classes: list[Any] = []
-    permission_classes: list[Any] = []
-
-    def post(self, request: Request, waits_for: WaitsFor, ended: bool) -> Response:
+def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponseBase:
+    """The second half of an images call: the images of the job that it waited for, or a refusal."""
+    try:
         if not ended:
-            raise StillRunning.of(waits_for.job_id)
+            raise errors.StillRunning.of(waits_for.job_id)
         job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
-        return Response(images_json(job, response_format=waits_for.response_format))
+        return answer_json(images_json(job, response_format=waits_for.response_format))
+    except Exception as error:
+        refusal = errors.handle(error)
+        if refusal is None:
+            raise
+        return refusal
 
 
-_submit_images = submitting(ImagesSubmit.as_view())
-_answer_images = ImagesAnswer.as_view()
+_submit_images = serve(ImagesSubmit, submits=True)
 
 
 async def images_generations(request: HttpRequest) -> HttpResponseBase:
@@ -125,7 +122,7 @@ async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> Ht
         answer = streamed(_until_left(images.events(timeout_seconds=seconds), waits_for))
     else:
         ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
-        answer = await in_thread(_answer_images, request, waits_for=waits_for, ended=ended)
+        answer = await in_thread(_answer_images, waits_for, ended)
     if answer.status_code >= 500:
         answer["x-should-retry"] = "false"  # by itself a client library would make, and pay, another job
     if replayed := accepted.headers.get("Idempotent-Replayed"):
@@ -133,4 +130,4 @@ async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> Ht
     return answer
 
 
-as_view_of(images_generations, ImagesSubmit)
+described_by(ImagesSubmit, images_generations)

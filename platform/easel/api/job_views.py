@@ -3,20 +3,16 @@
 from uuid import UUID
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ValidationError
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from core import clock
-from core.threads import as_view_of, in_thread
 from easel.api import openapi, schemas, streaming
-from easel.api.authentication import caller
 from easel.api.openapi import answers
-from easel.api.rate_limit import RequestsPerMinute
+from easel.api.rate_limit import take
 from easel.api.rendering import admitted_json, job_json, jobs_json
+from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.serializers import JobInput, ListQuery
 from easel.api.streaming import streamed
 from easel.api.submission import replay_headers, submit
@@ -28,30 +24,31 @@ from easel.jobs.outputs import outputs_delete
 from tenants.models import ApiKey, Scope
 
 
-def actor_of(request: Request) -> str:
+def actor_of(request: HttpRequest) -> str:
     """Whose act it is, as the audit log says it."""
     return f"key:{caller(request).key_id}"
 
 
-class Jobs(APIView):
+class Jobs(Resource):
     """The same work without waiting for it."""
 
     scope = Scope.GENERATE
-    throttle_classes = [RequestsPerMinute]
 
     @extend_schema(operation_id="jobs_create", request=JobInput, responses=answers(schemas.JOB, status=202))
-    def post(self, request: Request) -> Response:
-        spec = JobInput.spec(JobInput.read(request.data))
-        outcome, job = submit(request, spec, "jobs")
+    def post(self, request: HttpRequest) -> HttpResponse:
+        take(request, caller(request), now=clock.now())
+        body = body_of(request)
+        spec = JobInput.spec(JobInput.read(body))
+        outcome, job = submit(request, spec, body, "jobs")
         if job is not None and job.state == State.QUEUED:
             shown = admitted_json(job, spec)
         else:
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
-        return Response(shown, status=202, headers=replay_headers(outcome))
+        return answer_json(shown, status=202, headers=replay_headers(outcome))
 
     @extend_schema(operation_id="jobs_list", parameters=[ListQuery], responses=answers(schemas.JOBS))
-    def get(self, request: Request) -> Response:
-        query = ListQuery(data=request.query_params.dict())
+    def get(self, request: HttpRequest) -> HttpResponse:
+        query = ListQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         fields = query.validated_data
         if fields.get("status", State.QUEUED) not in State.values:
@@ -59,44 +56,44 @@ class Jobs(APIView):
         jobs, more = queries.jobs_page(
             tenant=caller(request).tenant, limit=fields["limit"], after=fields.get("after"), state=fields.get("status")
         )
-        return Response({"object": "list", "data": jobs_json(jobs), "has_more": more})
+        return answer_json({"object": "list", "data": jobs_json(jobs), "has_more": more})
 
 
-class JobDetail(APIView):
+class JobDetail(Resource):
     scope = Scope.GENERATE
 
     @extend_schema(operation_id="jobs_get", responses=answers(schemas.JOB))
-    def get(self, request: Request, job_id: UUID) -> Response:
-        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+    def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
     @extend_schema(operation_id="jobs_delete", responses=answers(schemas.JOB))
-    def delete(self, request: Request, job_id: UUID) -> Response:
+    def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Deletes the images, prompt, metadata and user of a finished job; what it did and cost stays."""
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
         job_delete(job=job, actor=actor_of(request), now=clock.now())
-        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 
-class JobEvents(APIView):
+class JobEvents(Resource):
     """Finds the job that `job_events` follows."""
 
     scope = Scope.GENERATE
 
     @extend_schema(operation_id="jobs_events", responses=openapi.events("Events `job.<status>` with the job."))
-    def get(self, request: Request, job_id: UUID) -> Response:
+    def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """The job at each change, until it has ended; `Last-Event-ID` leaves out what was seen before."""
-        found = Response()
         queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        found = HttpResponse()
         found.key = caller(request)  # type: ignore[attr-defined]
         return found
 
 
-_find_job = JobEvents.as_view()
+_find_job = serve(JobEvents)
 
 
 async def job_events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     """A thread finds the job, none follows it."""
-    found = await in_thread(_find_job, request, job_id=job_id)
+    found = await _find_job(request, job_id=job_id)
     key: ApiKey | None = getattr(found, "key", None)
     if key is None:
         return found
@@ -104,25 +101,25 @@ async def job_events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     return streamed(streaming.job_events(key, job_id, seen=seen, timeout_seconds=seconds))
 
 
-as_view_of(job_events, JobEvents)
+described_by(JobEvents, job_events)
 
 
-class JobCancel(APIView):
+class JobCancel(Resource):
     scope = Scope.GENERATE
 
     @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(schemas.JOB))
-    def post(self, request: Request, job_id: UUID) -> Response:
+    def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
         job_cancel(job, now=clock.now())
-        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 
-class JobImages(APIView):
+class JobImages(Resource):
     scope = Scope.GENERATE
 
     @extend_schema(operation_id="jobs_images_delete", responses=answers(schemas.JOB))
-    def delete(self, request: Request, job_id: UUID) -> Response:
+    def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Deletes the images, and ends the charge for storing them."""
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
         outputs_delete(job=job, actor=actor_of(request), now=clock.now())
-        return Response(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))

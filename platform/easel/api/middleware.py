@@ -91,14 +91,16 @@ class BodyLimit:
             return
         given = dict(scope["headers"])
         limit, seen, started = _bytes_max(scope["path"]), 0, False
-        too_large = BodyTooLarge(f"the body is over the limit of {limit} bytes")
+
+        def too_large() -> BodyTooLarge:
+            return BodyTooLarge(f"the body is over the limit of {limit} bytes")
 
         async def counted() -> dict[str, Any]:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise too_large
+                raise too_large()
             return message
 
         async def noted(message: dict[str, Any]) -> None:
@@ -109,7 +111,7 @@ class BodyLimit:
         try:
             length = given.get(b"content-length", b"0")
             if length.isdigit() and int(length) > limit:
-                raise too_large
+                raise too_large()
             if b"transfer-encoding" not in given:  # the server reads no more than the length that was told
                 await self._app(scope, receive, send)
             else:

@@ -3,36 +3,34 @@
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from core import clock
 from easel.api import money_schemas
-from easel.api.authentication import caller
 from easel.api.openapi import answers
-from easel.api.rate_limit import RequestsPerMinute
+from easel.api.rate_limit import take
 from easel.api.rendering import money_json
+from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.serializers import ImagesInput
 from easel.jobs.admission import Limits
 from easel.jobs.quote import Quote, QuoteLine, job_quote
 from tenants.models import Scope
 
 
-class ImagesQuote(APIView):
+class ImagesQuote(Resource):
     scope = Scope.GENERATE
-    throttle_classes = [RequestsPerMinute]
 
     @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(money_schemas.QUOTE))
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """What the same body would cost as a generation, line by line; nothing is made, held or written.
 
         What would keep it from being admitted now, a full queue or a spent budget, is its `refusal`, beside the price.
         """
-        spec = ImagesInput.spec(ImagesInput.read(request.data))
+        take(request, caller(request), now=clock.now())
+        spec = ImagesInput.spec(ImagesInput.read(body_of(request)))
         limits = Limits.of(settings.EASEL)
-        return Response(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=clock.now())))
+        return answer_json(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=clock.now())))
 
 
 def quote_json(quote: Quote) -> dict[str, Any]:

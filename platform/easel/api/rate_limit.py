@@ -16,18 +16,14 @@ from typing import Any, cast
 import redis
 import structlog
 from django.conf import settings
+from django.http import HttpRequest
 from prometheus_client import Counter
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from rest_framework.request import Request
-from rest_framework.throttling import BaseThrottle
-from rest_framework.views import APIView
 
-from core import clock
 from core.errors import DomainError
-from easel.api.authentication import caller
-from tenants.models import Quota
+from tenants.models import ApiKey, Quota
 from tenants.quotas import owner_of, quotas_of
 
 log = structlog.get_logger()
@@ -85,35 +81,29 @@ class Bucket:
     reset_seconds: int
 
 
-class RequestsPerMinute(BaseThrottle):
-    """For views whose POST makes work. Raises `RateLimited`; leaves the buckets' headers with the request."""
+def take(request: HttpRequest, key: ApiKey, *, now: datetime) -> None:
+    """Take a token of each of the key's buckets, or of none, and leave their headers with the request.
 
-    def allow_request(self, request: Request, view: APIView) -> bool:
-        if request.method == "POST":
-            quotas = [quota for quota in quotas_of(caller(request)) if quota.requests_per_minute is not None]
-            take(request, quotas, now=clock.now())
-        return True
-
-
-def take(request: Request, quotas: Sequence[Quota], *, now: datetime) -> None:
-    """Takes a token of every bucket, or of none."""
+    Raises `RateLimited`. A request that runs again (`core.revision.optimistic`) takes nothing twice.
+    """
+    quotas = [quota for quota in quotas_of(key) if quota.requests_per_minute is not None]
     asked = [(quota.pk, quota.requests_per_minute) for quota in quotas]
-    if not quotas or asked == getattr(request._request, "rate_limit_asked", None):
-        return  # the request began anew (`core.configuration.assuming`) and has its token
-    request._request.rate_limit_asked = asked  # type: ignore[attr-defined]
+    if not quotas or asked == getattr(request, "rate_limit_asked", None):
+        return
+    request.rate_limit_asked = asked  # type: ignore[attr-defined]
     try:
         denied, buckets = spend(quotas, now=now)
     except RedisError as error:
-        # Money and the database's limits still hold; a tenant's work shouldn't stop for a counter of requests.
+        # Money and the database's limits still hold; a tenant's work should not stop for a counter of requests.
         SKIPPED.inc()
         log.warning("rate_limit_skipped", error=repr(error))
         return
-    request._request.rate_limit_headers = headers_of(buckets)  # type: ignore[attr-defined]
+    request.rate_limit_headers = headers_of(buckets)  # type: ignore[attr-defined]
     if denied is not None:
         quota, wait_seconds = denied
         limit = quota.requests_per_minute
         after = f": try again in {wait_seconds} s" if wait_seconds is not None else ""
-        del request._request.rate_limit_asked  # type: ignore[attr-defined]
+        del request.rate_limit_asked  # type: ignore[attr-defined]
         raise RateLimited(
             f"{limit} requests a minute are allowed ({owner_of(quota)}){after}", retry_after_seconds=wait_seconds
         )

@@ -2,12 +2,9 @@
 
 from uuid import UUID
 
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from billing.invoices.documents import statement_csv, statement_html, statement_pdf
 from billing.invoices.lines import charges_of_line
@@ -21,44 +18,44 @@ from billing.invoices.statements import statement_now
 from billing.models import Statement, StatementLine
 from core import clock
 from easel.api import money_schemas
-from easel.api.authentication import caller
 from easel.api.openapi import answers
+from easel.api.resource import Resource, answer_json, caller
 from easel.api.serializers import DocumentQuery, PageQuery
 from easel.api.statement_rendering import charges_json, statement_json, statement_whole_json
 from tenants.models import Scope
 
 
-class Statements(APIView):
+class Statements(Resource):
     scope = Scope.USAGE
 
     @extend_schema(operation_id="statements_list", parameters=[PageQuery], responses=answers(money_schemas.STATEMENTS))
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """Statements and credit notes, the latest first."""
-        query = PageQuery(data=request.query_params.dict())
+        query = PageQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         found, more = statements_page(tenant=caller(request).tenant, **query.page())
-        return Response({"object": "list", "data": [statement_json(one) for one in found], "has_more": more})
+        return answer_json({"object": "list", "data": [statement_json(one) for one in found], "has_more": more})
 
 
-class StatementCurrent(APIView):
+class StatementCurrent(Resource):
     scope = Scope.USAGE
 
     @extend_schema(operation_id="statements_current", responses=answers(money_schemas.STATEMENT))
-    def get(self, request: Request) -> Response:
+    def get(self, request: HttpRequest) -> HttpResponse:
         """What this month's statement would say if it ended now."""
-        return Response(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
+        return answer_json(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
 
 
-class StatementDetail(APIView):
+class StatementDetail(Resource):
     scope = Scope.USAGE
 
     @extend_schema(operation_id="statements_get", responses=answers(money_schemas.STATEMENT))
-    def get(self, request: Request, statement_id: UUID) -> Response:
+    def get(self, request: HttpRequest, statement_id: UUID) -> HttpResponse:
         statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
-        return Response(statement_whole_json(statement, list(statement.lines.all())))
+        return answer_json(statement_whole_json(statement, list(statement.lines.all())))
 
 
-class StatementDocument(APIView):
+class StatementDocument(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
@@ -70,9 +67,9 @@ class StatementDocument(APIView):
             (200, "application/pdf"): OpenApiResponse(OpenApiTypes.BINARY),
         },
     )
-    def get(self, request: Request, statement_id: UUID, form: str) -> HttpResponse:
+    def get(self, request: HttpRequest, statement_id: UUID, form: str) -> HttpResponse:
         """The statement as `html`, a page that prints well, as `pdf`, or as `csv`."""
-        query = DocumentQuery(data=request.query_params.dict())
+        query = DocumentQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
         return document(statement, form, comma=query.validated_data["decimal"] == "comma")
@@ -94,7 +91,7 @@ def document(statement: Statement, form: str, *, comma: bool) -> HttpResponse:
     return answer
 
 
-class StatementLineCharges(APIView):
+class StatementLineCharges(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
@@ -102,11 +99,11 @@ class StatementLineCharges(APIView):
         parameters=[PageQuery],
         responses=answers(money_schemas.STATEMENT_CHARGES),
     )
-    def get(self, request: Request, statement_id: UUID, position: int) -> Response:
+    def get(self, request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
         """What a line sums: each charge with its price, its job, and the attempts at that."""
-        query = PageQuery(data=request.query_params.dict())
+        query = PageQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
         line = line_get(statement, position=position)
         found, more = charges_page(charges_of_line(line), **query.page())
-        return Response({"object": "list", "data": charges_json(found), "has_more": more})
+        return answer_json({"object": "list", "data": charges_json(found), "has_more": more})

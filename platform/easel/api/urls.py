@@ -1,8 +1,9 @@
+from django.http import HttpRequest, HttpResponse
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
 
-from core.threads import threaded
+from core.threads import in_thread
 from easel.api import (
     adapter_views,
     cost_views,
@@ -16,7 +17,7 @@ from easel.api import (
     statement_views,
     webhook_views,
 )
-from easel.api.submission import submitting
+from easel.api.resource import serve
 
 
 class NameConverter(StringConverter):
@@ -33,51 +34,58 @@ class DocumentConverter(StringConverter):
 
 register_converter(NameConverter, "name")
 register_converter(DocumentConverter, "document")
-openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_classes=[])
+_openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_classes=[])
+
+
+async def openapi(request: HttpRequest) -> HttpResponse:
+    """Render the document on a thread: Django would start one to do it."""
+    answer = await in_thread(lambda: _openapi(request).render())
+    return HttpResponse(answer.content, status=answer.status_code, headers=dict(answer.headers))
+
 
 urlpatterns = [
     path("images/generations", image_views.images_generations),
-    path("images/quotes", threaded(quote_views.ImagesQuote.as_view())),
-    path("jobs", submitting(job_views.Jobs.as_view())),
-    path("jobs/<uuid:job_id>", threaded(job_views.JobDetail.as_view())),
+    path("images/quotes", serve(quote_views.ImagesQuote)),
+    path("jobs", serve(job_views.Jobs, submits=True)),
+    path("jobs/<uuid:job_id>", serve(job_views.JobDetail)),
     path("jobs/<uuid:job_id>/events", job_views.job_events),
-    path("jobs/<uuid:job_id>/cancel", threaded(job_views.JobCancel.as_view())),
-    path("jobs/<uuid:job_id>/images", threaded(job_views.JobImages.as_view())),
-    path("jobs/<uuid:job_id>/feedback", threaded(experiment_views.JobFeedback.as_view())),
-    path("experiments", threaded(experiment_views.Experiments.as_view())),
-    path("experiments/<name:name>", threaded(experiment_views.ExperimentDetail.as_view())),
-    path("experiments/<name:name>/stop", threaded(experiment_views.ExperimentStop.as_view())),
-    path("rollouts", threaded(experiment_views.Rollouts.as_view())),
-    path("adapters", threaded(adapter_views.Adapters.as_view())),
-    path("adapters/<name:name>", threaded(adapter_views.AdapterDetail.as_view())),
-    path("models", threaded(model_views.Models.as_view())),
-    path("models/<name:name>", threaded(model_views.ModelDetail.as_view())),
-    path("quota", threaded(credit_views.QuotaView.as_view())),
-    path("usage", threaded(cost_views.Usage.as_view())),
-    path("costs", threaded(cost_views.Costs.as_view())),
-    path("costs/outlook", threaded(cost_views.Outlook.as_view())),
-    path("exports/focus", threaded(export_views.FocusExport.as_view())),
-    path("exports/costs", threaded(export_views.CostsExport.as_view())),
-    path("exports/events", threaded(export_views.EventsExport.as_view())),
-    path("balance", threaded(credit_views.Balance.as_view())),
-    path("budgets", threaded(credit_views.Budgets.as_view())),
-    path("budgets/<uuid:budget_id>", threaded(credit_views.BudgetDetail.as_view())),
-    path("statements", threaded(statement_views.Statements.as_view())),
-    path("statements/current", threaded(statement_views.StatementCurrent.as_view())),
-    path("statements/<uuid:statement_id>", threaded(statement_views.StatementDetail.as_view())),
-    path("statements/<uuid:statement_id>/<document:form>", threaded(statement_views.StatementDocument.as_view())),
+    path("jobs/<uuid:job_id>/cancel", serve(job_views.JobCancel)),
+    path("jobs/<uuid:job_id>/images", serve(job_views.JobImages)),
+    path("jobs/<uuid:job_id>/feedback", serve(experiment_views.JobFeedback)),
+    path("experiments", serve(experiment_views.Experiments)),
+    path("experiments/<name:name>", serve(experiment_views.ExperimentDetail)),
+    path("experiments/<name:name>/stop", serve(experiment_views.ExperimentStop)),
+    path("rollouts", serve(experiment_views.Rollouts)),
+    path("adapters", serve(adapter_views.Adapters)),
+    path("adapters/<name:name>", serve(adapter_views.AdapterDetail)),
+    path("models", serve(model_views.Models)),
+    path("models/<name:name>", serve(model_views.ModelDetail)),
+    path("quota", serve(credit_views.QuotaView)),
+    path("usage", serve(cost_views.Usage)),
+    path("costs", serve(cost_views.Costs)),
+    path("costs/outlook", serve(cost_views.Outlook)),
+    path("exports/focus", serve(export_views.FocusExport)),
+    path("exports/costs", serve(export_views.CostsExport)),
+    path("exports/events", serve(export_views.EventsExport)),
+    path("balance", serve(credit_views.Balance)),
+    path("budgets", serve(credit_views.Budgets)),
+    path("budgets/<uuid:budget_id>", serve(credit_views.BudgetDetail)),
+    path("statements", serve(statement_views.Statements)),
+    path("statements/current", serve(statement_views.StatementCurrent)),
+    path("statements/<uuid:statement_id>", serve(statement_views.StatementDetail)),
+    path("statements/<uuid:statement_id>/<document:form>", serve(statement_views.StatementDocument)),
     path(
         "statements/<uuid:statement_id>/lines/<int:position>/charges",
-        threaded(statement_views.StatementLineCharges.as_view()),
+        serve(statement_views.StatementLineCharges),
     ),
-    path("webhooks", threaded(webhook_views.Webhooks.as_view())),
-    path("webhooks/<uuid:webhook_id>", threaded(webhook_views.WebhookDetail.as_view())),
-    path("webhooks/<uuid:webhook_id>/rotate", threaded(webhook_views.WebhookRotate.as_view())),
-    path("webhooks/<uuid:webhook_id>/test", threaded(webhook_views.WebhookTest.as_view())),
-    path("webhooks/<uuid:webhook_id>/deliveries", threaded(webhook_views.WebhookDeliveries.as_view())),
+    path("webhooks", serve(webhook_views.Webhooks)),
+    path("webhooks/<uuid:webhook_id>", serve(webhook_views.WebhookDetail)),
+    path("webhooks/<uuid:webhook_id>/rotate", serve(webhook_views.WebhookRotate)),
+    path("webhooks/<uuid:webhook_id>/test", serve(webhook_views.WebhookTest)),
+    path("webhooks/<uuid:webhook_id>/deliveries", serve(webhook_views.WebhookDeliveries)),
     path(
         "webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/replay",
-        threaded(webhook_views.WebhookReplay.as_view()),
+        serve(webhook_views.WebhookReplay),
     ),
-    path("openapi.json", threaded(openapi)),
+    path("openapi.json", openapi),
 ]

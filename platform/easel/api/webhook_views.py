@@ -4,16 +4,14 @@ import uuid
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from core import clock
 from core.idempotency import idempotent
 from easel.api import schemas
-from easel.api.authentication import caller
 from easel.api.openapi import answers
+from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.serializers import DeliveriesQuery, PageQuery, WebhookChangeInput, WebhookInput
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
@@ -60,19 +58,19 @@ def delivery_json(delivery: WebhookDelivery) -> dict[str, Any]:
     }
 
 
-def _endpoint(request: Request, webhook_id: UUID) -> WebhookEndpoint:
+def _endpoint(request: HttpRequest, webhook_id: UUID) -> WebhookEndpoint:
     return queries.endpoint_get(tenant=caller(request).tenant, endpoint_id=webhook_id)
 
 
-class Webhooks(APIView):
+class Webhooks(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(
         operation_id="webhooks_create", request=WebhookInput, responses=answers(schemas.WEBHOOK_MADE, status=201)
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: HttpRequest) -> HttpResponse:
         """Makes a webhook; its secret is in this answer alone. Without `events` it is told of all."""
-        fields = WebhookInput(data=request.data)
+        fields = WebhookInput(data=body_of(request))
         fields.is_valid(raise_exception=True)
         secret: str | None = None
 
@@ -85,83 +83,90 @@ class Webhooks(APIView):
 
         key = request.headers.get("Idempotency-Key")
         outcome = idempotent(
-            tenant=caller(request).tenant, endpoint="webhooks", key=key, body=request.data, now=clock.now(), make=make
+            tenant=caller(request).tenant,
+            endpoint="webhooks",
+            key=key,
+            body=body_of(request),
+            now=clock.now(),
+            make=make,
         )
         headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
-        return Response(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
+        return answer_json(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
 
     @extend_schema(operation_id="webhooks_list", parameters=[PageQuery], responses=answers(schemas.WEBHOOKS))
-    def get(self, request: Request) -> Response:
-        query = PageQuery(data=request.query_params.dict())
+    def get(self, request: HttpRequest) -> HttpResponse:
+        query = PageQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
-        return Response({"object": "list", "data": [webhook_json(one) for one in found], "has_more": more})
+        return answer_json({"object": "list", "data": [webhook_json(one) for one in found], "has_more": more})
 
 
-class WebhookDetail(APIView):
+class WebhookDetail(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(operation_id="webhooks_get", responses=answers(schemas.WEBHOOK))
-    def get(self, request: Request, webhook_id: UUID) -> Response:
-        return Response(webhook_json(_endpoint(request, webhook_id)))
+    def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        return answer_json(webhook_json(_endpoint(request, webhook_id)))
 
     @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(schemas.WEBHOOK))
-    def patch(self, request: Request, webhook_id: UUID) -> Response:
+    def patch(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Sets the URL, the events, or `enabled`; what waited meanwhile is sent when it is enabled again."""
-        fields = WebhookChangeInput(data=request.data)
+        fields = WebhookChangeInput(data=body_of(request))
         fields.is_valid(raise_exception=True)
         endpoint = _endpoint(request, webhook_id)
-        return Response(
+        return answer_json(
             webhook_json(endpoints.endpoint_change(endpoint, changes=fields.validated_data, now=clock.now()))
         )
 
     @extend_schema(operation_id="webhooks_delete", responses={204: None})
-    def delete(self, request: Request, webhook_id: UUID) -> Response:
+    def delete(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         endpoints.endpoint_delete(_endpoint(request, webhook_id))
-        return Response(status=204)
+        return answer_json(status=204)
 
 
-class WebhookRotate(APIView):
+class WebhookRotate(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(schemas.WEBHOOK_MADE))
-    def post(self, request: Request, webhook_id: UUID) -> Response:
+    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Gives it a new secret, in this answer alone; for a day the one before signs beside it."""
-        return Response(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
+        return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
 
 
-class WebhookTest(APIView):
+class WebhookTest(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(operation_id="webhooks_test", request=None, responses=answers(schemas.DELIVERY, status=202))
-    def post(self, request: Request, webhook_id: UUID) -> Response:
+    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Sends `webhook.test`; the delivery tells what came of it."""
-        return Response(delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())), status=202)
+        return answer_json(
+            delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())), status=202
+        )
 
 
-class WebhookDeliveries(APIView):
+class WebhookDeliveries(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(
         operation_id="webhooks_deliveries", parameters=[DeliveriesQuery], responses=answers(schemas.DELIVERIES)
     )
-    def get(self, request: Request, webhook_id: UUID) -> Response:
+    def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """What was sent to it, the latest first, with every attempt."""
-        query = DeliveriesQuery(data=request.query_params.dict())
+        query = DeliveriesQuery(data=request.GET.dict())
         query.is_valid(raise_exception=True)
         endpoint, state = _endpoint(request, webhook_id), query.validated_data.get("status")
         found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
-        return Response({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
+        return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
 
 
-class WebhookReplay(APIView):
+class WebhookReplay(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(schemas.DELIVERY, status=202))
-    def post(self, request: Request, webhook_id: UUID, delivery_id: UUID) -> Response:
+    def post(self, request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
         """Sends it once more, under the same `webhook-id`."""
         found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)
         outbox.delivery_replay(found, now=clock.now())
-        return Response(
+        return answer_json(
             delivery_json(queries.delivery_get(endpoint=found.endpoint, delivery_id=delivery_id)), status=202
         )

@@ -24,12 +24,12 @@ from django.urls import URLPattern, URLResolver
 from django.utils.cache import get_conditional_response
 from django.utils.decorators import decorator_from_middleware
 
-from core.threads import in_thread_of
+from core.threads import in_thread
 
 View = Callable[..., HttpResponseBase]
 THREADS = 4
 STATIC_SECONDS = 86_400
-_executor = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
 _HEADERS = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
@@ -63,7 +63,7 @@ def served(view: View) -> Callable[..., Any]:
 
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return await in_thread_of(_executor, whole, request, *args, **kwargs)
+        return await in_thread(whole, request, *args, threads=_threads, **kwargs)
 
     return wrapper
 
@@ -96,7 +96,7 @@ def _refusal(request: HttpRequest, status: int, title: str, message: str) -> Htt
 
 async def static_file(request: HttpRequest, path: str) -> HttpResponseBase:
     """Style sheets, scripts and fonts, from where the packages have them; no session, no database."""
-    return await in_thread_of(_executor, _static_file, request, path)
+    return await in_thread(_static_file, request, path, threads=_threads)
 
 
 def _static_file(request: HttpRequest, path: str) -> HttpResponseBase:

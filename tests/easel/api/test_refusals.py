@@ -246,7 +246,7 @@ def test_a_refusal_that_the_database_goes_away_from_is_no_refusal_but_503(alice,
     def away():
         raise OperationalError("terminating connection due to unexpected postmaster exit")
 
-    monkeypatch.setattr("core.configuration._read", away)
+    monkeypatch.setattr("core.revision._read", away)
     answer = call("POST", "/v1/jobs", alice, json=body(width=48))
     refused(answer, 503, "unavailable")
     assert answer.headers["Retry-After"]
