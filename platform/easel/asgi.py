@@ -1,4 +1,4 @@
-"""The ASGI application: Django behind a limit on bodies."""
+"""The ASGI application: Django behind a limit on request bodies."""
 
 import asyncio
 import os
@@ -17,13 +17,13 @@ from easel.api.middleware import BodyLimit
 
 
 class Handler(ASGIHandler):
-    """Without the threads that Django starts for each request and wakes to close its answer, and with one task less.
+    """Django's handler without its thread per request, and with one task less.
 
-    What they would do is to call synchronous receivers of its signals, of which there are none that wait.
+    Django needs the thread to send its signals to synchronous receivers, of which this application has none.
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers one request; what is at work on it is canceled when the client goes away."""
+        """Answer one request, and cancel its work when the client goes away."""
         try:
             body = await self.read_body(receive)
         except RequestAborted:
@@ -33,7 +33,7 @@ class Handler(ASGIHandler):
             request, response = self.create_request(scope, body)
             task = asyncio.current_task()
             assert task is not None
-            gone = asyncio.create_task(receive())  # the body is read: what comes next is the client's end
+            gone = asyncio.create_task(receive())  # the body is read, so the next message is the client's disconnect
             gone.add_done_callback(leave := lambda _: task.cancel())
             try:
                 if request is not None:
@@ -53,8 +53,7 @@ class Handler(ASGIHandler):
 
 application = BodyLimit(Handler())
 
-# These receivers are synchronous, so that Django would keep a thread per request to call them; `in_thread` returns
-# connections instead.
+# Django would start a thread per request to call these synchronous receivers. `in_thread` returns connections instead.
 request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_old_connections)

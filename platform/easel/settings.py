@@ -140,7 +140,7 @@ FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
 
 REST_FRAMEWORK = {
     # `easel.api.resource` does their work; they are named for the OpenAPI document, which is made from them.
-    "DEFAULT_AUTHENTICATION_CLASSES": ["easel.api.openapi.ApiKey"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["easel.api.declaration.ApiKey"],
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],

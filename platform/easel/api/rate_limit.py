@@ -1,8 +1,8 @@
-"""Requests per minute: an exact token bucket in Redis for the tenant and one for the key, asked in one step.
+"""Limits requests per minute by exact token buckets in Redis, one of the tenant and one of the key, in one script.
 
 A bucket holds as many tokens as its limit and gains `limit` of them a minute, evenly. Levels are whole numbers of
-1/60,000 token, of which a millisecond gains `limit`, so that nothing is ever rounded. Only calls that make work take
-a token: reading is free.
+1/60,000 token, of which a millisecond gains `limit`, so that nothing is ever rounded. Only calls that create work
+take a token: reads are free.
 """
 
 import time
@@ -28,8 +28,8 @@ from tenants.quotas import owner_of, quotas_of
 
 log = structlog.get_logger()
 SKIPPED = Counter("easel_rate_limit_skipped_total", "Requests let through uncounted while Redis was away.")
-REDIS_REST_SECONDS = 1.0  # without another try after it did not answer, so that a hanging one holds few threads
-REDIS_SECONDS_MAX = 0.25  # it answers within a millisecond; one that hangs must not hold the API's threads
+REDIS_REST_SECONDS = 1.0  # no call for this long after Redis did not answer, so that a hung one holds few threads
+REDIS_SECONDS_MAX = 0.25  # Redis answers within 1 ms; one that hangs must not hold the API's threads
 _rests_until: dict[str, float] = {}
 TOKEN = 60_000  # levels are in parts of a token; also the milliseconds in which an empty bucket fills
 _SCRIPT = """
@@ -37,11 +37,11 @@ local now, token, cost, levels, denied = tonumber(ARGV[1]), tonumber(ARGV[2]), t
 for i, key in ipairs(KEYS) do
     local limit = tonumber(ARGV[i + 3])
     local level, at = limit * token, now
-    local kept = redis.call('HMGET', key, 'level', 'at')
-    if kept[1] then
+    local stored = redis.call('HMGET', key, 'level', 'at')
+    if stored[1] then
         -- A clock behind the last one gains nothing.
-        at = math.max(now, tonumber(kept[2]))
-        level = math.min(limit * token, tonumber(kept[1]) + math.min(at - tonumber(kept[2]), token) * limit)
+        at = math.max(now, tonumber(stored[2]))
+        level = math.min(limit * token, tonumber(stored[1]) + math.min(at - tonumber(stored[2]), token) * limit)
     end
     levels[i] = {level, at}
     denied = denied or level < cost
@@ -110,10 +110,10 @@ def take(request: HttpRequest, key: ApiKey, *, now: datetime) -> None:
 
 
 def spend(quotas: Sequence[Quota], *, now: datetime) -> tuple[tuple[Quota, int | None] | None, list[Bucket]]:
-    """Takes a token of each quota's bucket if all have one.
+    """Take a token of each quota's bucket if all have one.
 
-    Of those that had none, returns the quota that is the last to have one, with the seconds until then (None:
-    never), and the buckets as they are. Raises `RedisError`.
+    Return the quota whose bucket is the last to have a token again, with the seconds until then (None: never), or None
+    if none lacked one; and the buckets. Raises `RedisError`.
     """
     denied, levels = _ask(quotas, now=now, cost=TOKEN)
     buckets = [_bucket(quota, level) for quota, level in zip(quotas, levels, strict=True)]
@@ -128,13 +128,13 @@ def spend(quotas: Sequence[Quota], *, now: datetime) -> tuple[tuple[Quota, int |
 
 
 def look(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
-    """The buckets as they are; takes nothing. Raises `RedisError`."""
+    """The buckets, without taking a token. Raises `RedisError`."""
     return [_bucket(quota, level) for quota, level in zip(quotas, _ask(quotas, now=now, cost=0)[1], strict=True)]
 
 
 def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, list[int]]:
-    """Whether a bucket lacked the cost, and the level of each."""
-    # In braces what a Redis cluster hashes: both buckets are on one node, where one script moves them.
+    """Take `cost` from every bucket, or from none. Return True if a bucket lacked it, and the level of each."""
+    # A Redis cluster hashes the part in braces: both buckets are on one node, where one script changes them.
     keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.api_key_id or 'account'}" for quota in quotas]
     limits = [quota.requests_per_minute or 0 for quota in quotas]
     moment = int(now.timestamp() * 1000)
@@ -172,13 +172,13 @@ def headers_of(buckets: Sequence[Bucket]) -> dict[str, str]:
 
 
 def _seconds(parts: int, limit: int) -> int | None:
-    """How long until `parts` of a token are gained, rounded up; None when that is never."""
+    """Seconds until `parts` of a token are gained, rounded up; None for never."""
     return -(-parts // (limit * 1000)) if limit else None
 
 
 @cache
 def _script(redis_url: str) -> Any:
-    """With a client of its own: a request must not wait long for a counter, nor be counted twice by a repetition."""
+    """The script on a client of its own: a request must not wait long for it, nor be counted twice by a retry."""
     client = redis.Redis.from_url(
         redis_url,
         socket_connect_timeout=REDIS_SECONDS_MAX,

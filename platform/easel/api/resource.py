@@ -41,7 +41,7 @@ class Resource(APIView):
 
     scope: str | None = None  # a resource without one is open to any live key
 
-    def dispatch(self, request: HttpRequest, **path: Any) -> HttpResponseBase:  # type: ignore[override]
+    def dispatch(self, request: HttpRequest, **path: Any) -> HttpResponseBase:
         """Authenticate the caller, check its scope, call the handler, and answer refusals in OpenAI's error body."""
         try:
             accept = request.META.get("HTTP_ACCEPT", "*/*")
@@ -80,7 +80,7 @@ class Resource(APIView):
         return ", ".join(self.handlers)
 
     def options(self, request: HttpRequest, **path: Any) -> HttpResponse:  # type: ignore[override]
-        return answer_json(self.metadata_class().determine_metadata(request, self))  # type: ignore[misc, arg-type]
+        return answer_json(self.metadata_class().determine_metadata(request, self))  # type: ignore[misc, operator, arg-type]
 
 
 def serve(resource: type[Resource], *, submits: bool = False) -> View:

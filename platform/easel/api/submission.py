@@ -1,4 +1,4 @@
-"""How a request makes a job: once per Idempotency-Key, within the limits of the platform."""
+"""Submits the job of a request, once per Idempotency-Key, within the limits of the platform."""
 
 import uuid
 from typing import Any
@@ -15,7 +15,7 @@ from easel.jobs.models import Job
 
 
 def submit(request: HttpRequest, spec: Spec, body: Any, endpoint: str) -> tuple[Outcome, Job | None]:
-    """Admits a generation, once per Idempotency-Key; the job unless it was admitted before."""
+    """Admit a generation, once per Idempotency-Key. Return its outcome, and the job unless this is a replay."""
     limits = Limits.of(settings.EASEL)
     now = clock.now()
     job: Job | None = None

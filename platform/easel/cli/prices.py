@@ -91,7 +91,7 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
     with django_ready():
         from django.conf import settings
 
-        from easel.api.quote_views import quote_json
+        from easel.api.images import quote_json
         from easel.cli.tenants import KeyNotFound, tenant_named
         from easel.jobs.admission import Limits, Spec
         from easel.jobs.quote import job_quote

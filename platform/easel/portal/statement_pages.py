@@ -14,7 +14,7 @@ from billing.invoices.lines import charges_of_line, projects_of
 from billing.invoices.queries import charges_page
 from billing.invoices.statements import statement_draft, statement_final
 from billing.models import Statement, StatementLine
-from easel.api.statement_views import document
+from easel.api.statements import document
 from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.filters import TenantFilter

@@ -1,11 +1,14 @@
-"""What a tenant may ask for and can spend, and the budgets that it sets itself."""
+"""The balance that a tenant can spend, and the budgets that it sets itself."""
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from billing.budgets.budgets import (
     BudgetInvalid,
@@ -16,32 +19,76 @@ from billing.budgets.budgets import (
 )
 from billing.ledger import ledger
 from billing.models import CreditGrant
+from billing.money import AMOUNT_MICROS_MAX
 from core import clock
 from core.audit import audit_record
 from core.errors import NotFound
-from easel.api import money_schemas
-from easel.api.openapi import answers
-from easel.api.rendering import money_json, quota_json
+from easel.api.declaration import LEFT_OUT, Flag, Input, Money, OneOf, Text, answers, money_json
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.api.serializers import BudgetInput
 from easel.jobs.budgets import budget_set
 from easel.jobs.errors import ProjectNotFound
 from tenants.models import ApiKey, Scope, Tenant
 
 
-class QuotaView(Resource):
-    @extend_schema(operation_id="quota_get", responses=answers(money_schemas.QUOTA))
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """What your account and this key may ask for, and how much of it is used."""
-        return answer_json(quota_json(caller(request), now=clock.now()))
+class BudgetInput(Input):
+    """The budget of a project or a key if one is named, else of the account."""
+
+    project: Text = Field(default=LEFT_OUT, max_length=40)
+    api_key: Text = Field(
+        default=LEFT_OUT, max_length=16, description="The part of the key between `easel_sk_` and the next underscore."
+    )
+    amount_micros: int = Field(ge=0, le=AMOUNT_MICROS_MAX, description="1000000 are 1 of your currency.")
+    currency: Text = Field(default=LEFT_OUT, max_length=3, description="Checked against your account's if given.")
+    hard_stop: Flag = Field(default=False, description="True to refuse requests that would exceed the budget.")
+
+
+class GrantAnswer(TypedDict):
+    id: str
+    category: Annotated[str, OneOf(CreditGrant.Category.values)]
+    priority: int
+    amount: Money
+    remaining: Money
+    created_at: datetime
+    expires_at: datetime | None
+
+
+class BalanceAnswer(TypedDict):
+    """Grants are listed in the order in which they are spent."""
+
+    object: str
+    available: Money
+    credit: Money
+    held: Money
+    owed: Money
+    credit_limit: Money
+    grants: list[GrantAnswer]
+
+
+class BudgetAnswer(TypedDict):
+    id: str
+    object: str
+    project: str | None
+    api_key: str | None
+    amount: Money
+    hard_stop: bool
+    spent: Money
+    held: Money
+    remaining: Money
+    thresholds_reached: list[int]
+    resets_at: datetime
+
+
+class BudgetsAnswer(TypedDict):
+    object: str
+    data: list[BudgetAnswer]
 
 
 class Balance(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="balance_get", responses=answers(money_schemas.BALANCE))
+    @extend_schema(operation_id="balance_get", responses=answers(BalanceAnswer))
     def get(self, request: HttpRequest) -> HttpResponse:
-        """What you can spend, what is held for jobs in hand, what you owe, and the credit that makes it up."""
+        """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants."""
         return answer_json(balance_json(caller(request).tenant))
 
 
@@ -51,27 +98,25 @@ class Budgets(Resource):
     def scope_of(self, request: HttpRequest) -> str:
         return Scope.USAGE if request.method in ("GET", "HEAD") else Scope.BILLING
 
-    @extend_schema(operation_id="budgets_list", responses=answers(money_schemas.BUDGETS))
+    @extend_schema(operation_id="budgets_list", responses=answers(BudgetsAnswer))
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Your budgets and how they stand this month."""
+        """List your budgets and what this month has spent of them."""
         found = budgets_of(caller(request).tenant, now=clock.now())
         return answer_json({"object": "list", "data": [budget_json(standing) for standing in found]})
 
-    @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(money_schemas.BUDGET))
+    @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(BudgetAnswer))
     def put(self, request: HttpRequest) -> HttpResponse:
-        """Makes the budget of your account, of a project or of a key, or changes it; it holds at once."""
-        fields = BudgetInput(data=body_of(request))
-        fields.is_valid(raise_exception=True)
-        given = fields.validated_data
+        """Set the budget of your account, of a project or of a key. It applies at once."""
+        fields = BudgetInput.read(body_of(request))
         tenant, now = caller(request).tenant, clock.now()
-        if given.get("currency", tenant.currency) != tenant.currency:
+        if fields.currency not in (None, tenant.currency):
             raise BudgetInvalid(f"this account is billed in {tenant.currency}", param="currency")
         with transaction.atomic():
             budget = budget_set(
                 tenant=tenant,
-                **_owner(tenant, given),
-                amount_micros=given["amount_micros"],
-                hard_stop=given["hard_stop"],
+                **_owner(tenant, fields),
+                amount_micros=fields.amount_micros,
+                hard_stop=fields.hard_stop,
                 now=now,
             )
             _record(
@@ -83,9 +128,9 @@ class Budgets(Resource):
 class BudgetDetail(Resource):
     scope = Scope.BILLING
 
-    @extend_schema(operation_id="budgets_remove", responses=answers(money_schemas.BUDGET))
+    @extend_schema(operation_id="budgets_remove", responses=answers(BudgetAnswer))
     def delete(self, request: HttpRequest, budget_id: UUID) -> HttpResponse:
-        """Takes a budget away, with what it has counted."""
+        """Remove a budget, with its counters."""
         tenant = caller(request).tenant
         with transaction.atomic():
             before = budget_standing(tenant=tenant, budget_id=budget_id, now=clock.now())
@@ -94,19 +139,15 @@ class BudgetDetail(Resource):
         return answer_json(budget_json(before))
 
 
-def balance_json(tenant: Tenant) -> dict[str, Any]:
-    """Amounts by `money_json`; grants in the order in which they are spent."""
-    standing = ledger.balance_of(tenant)
-    amounts = {
-        "available": standing.available,
-        "credit": standing.credit,
-        "held": standing.held,
-        "owed": standing.owed,
-        "credit_limit": standing.limit,
-    }
+def balance_json(tenant: Tenant) -> BalanceAnswer:
+    balance = ledger.balance_of(tenant)
     return {
         "object": "balance",
-        **{name: money_json(micros, tenant.currency) for name, micros in amounts.items()},
+        "available": money_json(balance.available, tenant.currency),
+        "credit": money_json(balance.credit, tenant.currency),
+        "held": money_json(balance.held, tenant.currency),
+        "owed": money_json(balance.owed, tenant.currency),
+        "credit_limit": money_json(balance.limit, tenant.currency),
         "grants": [
             {
                 "id": str(grant.pk),
@@ -122,7 +163,7 @@ def balance_json(tenant: Tenant) -> dict[str, Any]:
     }
 
 
-def budget_json(standing: BudgetStanding) -> dict[str, Any]:
+def budget_json(standing: BudgetStanding) -> BudgetAnswer:
     budget = standing.budget
     return {
         "id": str(budget.pk),
@@ -139,17 +180,17 @@ def budget_json(standing: BudgetStanding) -> dict[str, Any]:
     }
 
 
-def _owner(tenant: Tenant, given: dict[str, Any]) -> dict[str, Any]:
-    """Raises `ProjectNotFound`, `NotFound`: another tenant's are none."""
+def _owner(tenant: Tenant, given: BudgetInput) -> dict[str, Any]:
+    """The project or the key that a budget is for. Raises `ProjectNotFound`, `NotFound`, also for another tenant's."""
     owner: dict[str, Any] = {}
-    if given.get("project") is not None:
-        owner["project"] = tenant.projects.filter(slug=given["project"]).first()
+    if given.project is not None:
+        owner["project"] = tenant.projects.filter(slug=given.project).first()
         if owner["project"] is None:
-            raise ProjectNotFound(f"there is no project {given['project']!r} in this account", param="project")
-    if given.get("api_key") is not None:
-        owner["api_key"] = ApiKey.objects.filter(tenant=tenant, key_id=given["api_key"]).first()
+            raise ProjectNotFound(f"there is no project {given.project!r} in this account", param="project")
+    if given.api_key is not None:
+        owner["api_key"] = ApiKey.objects.filter(tenant=tenant, key_id=given.api_key).first()
         if owner["api_key"] is None:
-            raise NotFound(f"there is no API key {given['api_key']!r} in this account", param="api_key")
+            raise NotFound(f"there is no API key {given.api_key!r} in this account", param="api_key")
     return owner
 
 

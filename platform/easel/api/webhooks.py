@@ -1,26 +1,94 @@
-"""A tenant's webhooks: where it is told what happens, and how that went."""
+"""A tenant's webhooks: the addresses that are notified of events, and the deliveries to them."""
 
 import uuid
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from core import clock
 from core.idempotency import idempotent
-from easel.api import schemas
-from easel.api.openapi import answers
+from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, answers, parameters
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.api.serializers import DeliveriesQuery, PageQuery, WebhookChangeInput, WebhookInput
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
-from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
+from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
 from tenants.models import Scope
 
+EventName = Annotated[Text, Field(max_length=40)]
 
-def webhook_json(endpoint: WebhookEndpoint, secret: str | None = None) -> dict[str, Any]:
-    return {
+
+class WebhookInput(Input):
+    url: Text = Field(max_length=2000, description="An https address to POST to.")
+    events: list[EventName] = Field(default_factory=list, max_length=20)
+
+
+class WebhookChangeInput(Input):
+    url: Text = Field(default=LEFT_OUT, max_length=2000)
+    events: list[EventName] = Field(default=LEFT_OUT, max_length=20)
+    enabled: Flag = LEFT_OUT
+
+
+class DeliveriesQuery(PageQuery):
+    status: Annotated[str, OneOf(WebhookDelivery.State.values)] = LEFT_OUT
+
+
+class WebhookAnswer(TypedDict):
+    id: str
+    object: str
+    url: str
+    events: list[Annotated[str, OneOf(Event.values)]]
+    enabled: bool
+    disabled_reason: str | None
+    disabled_at: datetime | None
+    delivered_at: datetime | None
+    created_at: datetime
+
+
+class WebhookWithSecret(WebhookAnswer):
+    """A new secret is in the answer that made it alone: a request repeated by its Idempotency-Key does not get it."""
+
+    secret: NotRequired[str]
+
+
+class WebhooksAnswer(TypedDict):
+    object: str
+    data: list[WebhookAnswer]
+    has_more: bool
+
+
+class DeliveryAttempt(TypedDict):
+    at: datetime
+    status: int | None
+    outcome: str
+    seconds: float
+    response: str
+
+
+class DeliveryAnswer(TypedDict):
+    id: str
+    object: str
+    message_id: str
+    event: Annotated[str, OneOf(Event.values)]
+    status: Annotated[str, OneOf(WebhookDelivery.State.values)]
+    created_at: datetime
+    next_attempt_at: datetime | None
+    data: dict[str, Any]
+    attempts: list[DeliveryAttempt]
+
+
+class DeliveriesAnswer(TypedDict):
+    object: str
+    data: list[DeliveryAnswer]
+    has_more: bool
+
+
+def webhook_json(endpoint: WebhookEndpoint, secret: str | None = None) -> WebhookWithSecret:
+    shown: WebhookWithSecret = {
         "id": str(endpoint.id),
         "object": "webhook",
         "url": endpoint.url,
@@ -30,12 +98,13 @@ def webhook_json(endpoint: WebhookEndpoint, secret: str | None = None) -> dict[s
         "disabled_at": endpoint.disabled_at,
         "delivered_at": endpoint.delivered_at,
         "created_at": endpoint.created_at,
-        # Known when it is made, and never again.
-        **({} if secret is None else {"secret": secret}),
     }
+    if secret is not None:
+        shown["secret"] = secret
+    return shown
 
 
-def delivery_json(delivery: WebhookDelivery) -> dict[str, Any]:
+def delivery_json(delivery: WebhookDelivery) -> DeliveryAnswer:
     return {
         "id": str(delivery.id),
         "object": "webhook_delivery",
@@ -66,18 +135,21 @@ class Webhooks(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(
-        operation_id="webhooks_create", request=WebhookInput, responses=answers(schemas.WEBHOOK_MADE, status=201)
+        operation_id="webhooks_create", request=WebhookInput, responses=answers(WebhookWithSecret, status=201)
     )
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Makes a webhook; its secret is in this answer alone. Without `events` it is told of all."""
-        fields = WebhookInput(data=body_of(request))
-        fields.is_valid(raise_exception=True)
+        """Create a webhook. Only this answer has its secret. Without `events` it is notified of all."""
+        fields = WebhookInput.read(body_of(request))
         secret: str | None = None
 
         def make() -> UUID:
             nonlocal secret
             endpoint, secret = endpoints.endpoint_create(
-                tenant=caller(request).tenant, endpoint_id=uuid.uuid4(), now=clock.now(), **fields.validated_data
+                tenant=caller(request).tenant,
+                endpoint_id=uuid.uuid4(),
+                now=clock.now(),
+                url=fields.url,
+                events=fields.events,
             )
             return endpoint.id
 
@@ -93,10 +165,9 @@ class Webhooks(Resource):
         headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
         return answer_json(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
 
-    @extend_schema(operation_id="webhooks_list", parameters=[PageQuery], responses=answers(schemas.WEBHOOKS))
+    @extend_schema(operation_id="webhooks_list", parameters=parameters(PageQuery), responses=answers(WebhooksAnswer))
     def get(self, request: HttpRequest) -> HttpResponse:
-        query = PageQuery(data=request.GET.dict())
-        query.is_valid(raise_exception=True)
+        query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
         return answer_json({"object": "list", "data": [webhook_json(one) for one in found], "has_more": more})
 
@@ -104,19 +175,16 @@ class Webhooks(Resource):
 class WebhookDetail(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_get", responses=answers(schemas.WEBHOOK))
+    @extend_schema(operation_id="webhooks_get", responses=answers(WebhookAnswer))
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         return answer_json(webhook_json(_endpoint(request, webhook_id)))
 
-    @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(schemas.WEBHOOK))
+    @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(WebhookAnswer))
     def patch(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """Sets the URL, the events, or `enabled`; what waited meanwhile is sent when it is enabled again."""
-        fields = WebhookChangeInput(data=body_of(request))
-        fields.is_valid(raise_exception=True)
+        """Change the URL, the events or `enabled`. Deliveries that waited are sent when it is enabled again."""
+        fields = WebhookChangeInput.read(body_of(request))
         endpoint = _endpoint(request, webhook_id)
-        return answer_json(
-            webhook_json(endpoints.endpoint_change(endpoint, changes=fields.validated_data, now=clock.now()))
-        )
+        return answer_json(webhook_json(endpoints.endpoint_change(endpoint, changes=fields.given(), now=clock.now())))
 
     @extend_schema(operation_id="webhooks_delete", responses={204: None})
     def delete(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
@@ -127,18 +195,18 @@ class WebhookDetail(Resource):
 class WebhookRotate(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(schemas.WEBHOOK_MADE))
+    @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(WebhookWithSecret))
     def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """Gives it a new secret, in this answer alone; for a day the one before signs beside it."""
+        """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
         return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
 
 
 class WebhookTest(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_test", request=None, responses=answers(schemas.DELIVERY, status=202))
+    @extend_schema(operation_id="webhooks_test", request=None, responses=answers(DeliveryAnswer, status=202))
     def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """Sends `webhook.test`; the delivery tells what came of it."""
+        """Send `webhook.test`; the delivery records the result."""
         return answer_json(
             delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())), status=202
         )
@@ -148,13 +216,12 @@ class WebhookDeliveries(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(
-        operation_id="webhooks_deliveries", parameters=[DeliveriesQuery], responses=answers(schemas.DELIVERIES)
+        operation_id="webhooks_deliveries", parameters=parameters(DeliveriesQuery), responses=answers(DeliveriesAnswer)
     )
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """What was sent to it, the latest first, with every attempt."""
-        query = DeliveriesQuery(data=request.GET.dict())
-        query.is_valid(raise_exception=True)
-        endpoint, state = _endpoint(request, webhook_id), query.validated_data.get("status")
+        """List deliveries, the latest first, with every attempt."""
+        query = DeliveriesQuery.read(request.GET.dict())
+        endpoint, state = _endpoint(request, webhook_id), query.status
         found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
         return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
 
@@ -162,9 +229,9 @@ class WebhookDeliveries(Resource):
 class WebhookReplay(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(schemas.DELIVERY, status=202))
+    @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(DeliveryAnswer, status=202))
     def post(self, request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
-        """Sends it once more, under the same `webhook-id`."""
+        """Send a delivery once more, under the same `webhook-id`."""
         found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)
         outbox.delivery_replay(found, now=clock.now())
         return answer_json(

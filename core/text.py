@@ -1,0 +1,32 @@
+"""Finds characters that PostgreSQL can't store, or that no model can be given."""
+
+import re
+from typing import NamedTuple
+
+# PostgreSQL stores no NUL, and UTF-8 encodes no lone surrogate. JSON's escapes can spell both.
+_UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
+# In addition the control characters (C0, DEL, C1) except tab, line feed and carriage return.
+_UNUSABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Character(NamedTuple):
+    """A character's place in its text, and its code point as Unicode writes it: `U+0007`."""
+
+    position: int
+    code_point: str
+
+
+def text_unstorable_at(text: str) -> Character | None:
+    """Return the first NUL or lone surrogate of a text that is to be stored."""
+    return _first(_UNSTORABLE, text)
+
+
+def text_unusable_at(text: str) -> Character | None:
+    """Return the first character that no prompt may contain: an unstorable one, or a control character except tab, line
+    feed and carriage return."""
+    return _first(_UNUSABLE, text)
+
+
+def _first(pattern: re.Pattern[str], text: str) -> Character | None:
+    found = pattern.search(text)
+    return Character(found.start(), f"U+{ord(found[0]):04X}") if found else None
