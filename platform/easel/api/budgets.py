@@ -95,8 +95,8 @@ class Balance(Resource):
 class Budgets(Resource):
     """Reading takes the scope `usage`, changing `billing`: a hard stop should bind the keys that generate."""
 
-    def scope_of(self, request: HttpRequest) -> str:
-        return Scope.USAGE if request.method in ("GET", "HEAD") else Scope.BILLING
+    scope = Scope.BILLING
+    scopes = {"GET": Scope.USAGE, "HEAD": Scope.USAGE}
 
     @extend_schema(operation_id="budgets_list", responses=answers(BudgetsAnswer))
     def get(self, request: HttpRequest) -> HttpResponse:

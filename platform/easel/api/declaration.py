@@ -42,7 +42,7 @@ class OneOf:
 
 
 def _storable(text: str) -> str:
-    if found := text_unstorable_at(text):
+    if not text.isprintable() and (found := text_unstorable_at(text)):
         raise PydanticCustomError("unstorable", f"contains {found.code_point} at position {found.position}")
     return text
 

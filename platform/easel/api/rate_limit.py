@@ -73,12 +73,16 @@ class RateLimited(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """A bucket after a request: the limit a minute, whole tokens left, seconds until it is full again."""
+    """A bucket after a request: its limit per minute, whole tokens left, and seconds until it is full again.
+
+    `wait_seconds` is the time until it has a token, None for never.
+    """
 
     name: str
     limit: int
     remaining: int
     reset_seconds: int
+    wait_seconds: int | None
 
 
 def take(request: HttpRequest, key: ApiKey, *, now: datetime) -> None:
@@ -98,7 +102,15 @@ def take(request: HttpRequest, key: ApiKey, *, now: datetime) -> None:
         SKIPPED.inc()
         log.warning("rate_limit_skipped", error=repr(error))
         return
-    request.rate_limit_headers = headers_of(buckets)  # type: ignore[attr-defined]
+    # The IETF draft's headers for each bucket, and OpenAI's for the one with the fewest tokens left.
+    least = min(buckets, key=lambda bucket: bucket.remaining)
+    request.rate_limit_headers = {  # type: ignore[attr-defined]
+        "RateLimit-Policy": ", ".join(f'"{bucket.name}";q={bucket.limit};w=60' for bucket in buckets),
+        "RateLimit": ", ".join(f'"{bucket.name}";r={bucket.remaining};t={bucket.reset_seconds}' for bucket in buckets),
+        "x-ratelimit-limit-requests": str(least.limit),
+        "x-ratelimit-remaining-requests": str(least.remaining),
+        "x-ratelimit-reset-requests": f"{least.reset_seconds}s",
+    }
     if denied is not None:
         quota, wait_seconds = denied
         limit = quota.requests_per_minute
@@ -115,25 +127,22 @@ def spend(quotas: Sequence[Quota], *, now: datetime) -> tuple[tuple[Quota, int |
     Return the quota whose bucket is the last to have a token again, with the seconds until then (None: never), or None
     if none lacked one; and the buckets. Raises `RedisError`.
     """
-    denied, levels = _ask(quotas, now=now, cost=TOKEN)
-    buckets = [_bucket(quota, level) for quota, level in zip(quotas, levels, strict=True)]
+    denied, buckets = _ask(quotas, now=now, cost=TOKEN)
     if not denied:
         return None, buckets
-    waits = [
-        (quota, _seconds(TOKEN - level, quota.requests_per_minute or 0))
-        for quota, level in zip(quotas, levels, strict=True)
-        if level < TOKEN
+    empty = [
+        (quota, bucket.wait_seconds) for quota, bucket in zip(quotas, buckets, strict=True) if not bucket.remaining
     ]
-    return max(waits, key=lambda wait: inf if wait[1] is None else wait[1]), buckets
+    return max(empty, key=lambda wait: inf if wait[1] is None else wait[1]), buckets
 
 
 def look(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
     """The buckets, without taking a token. Raises `RedisError`."""
-    return [_bucket(quota, level) for quota, level in zip(quotas, _ask(quotas, now=now, cost=0)[1], strict=True)]
+    return _ask(quotas, now=now, cost=0)[1]
 
 
-def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, list[int]]:
-    """Take `cost` from every bucket, or from none. Return True if a bucket lacked it, and the level of each."""
+def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, list[Bucket]]:
+    """Take `cost` from every bucket, or from none. Return True if a bucket lacked it, and the buckets after that."""
     # A Redis cluster hashes the part in braces: both buckets are on one node, where one script changes them.
     keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.api_key_id or 'account'}" for quota in quotas]
     limits = [quota.requests_per_minute or 0 for quota in quotas]
@@ -146,34 +155,18 @@ def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, li
     except RedisError:
         _rests_until[url] = time.monotonic() + REDIS_REST_SECONDS
         raise
-    return bool(denied), levels
-
-
-def _bucket(quota: Quota, level: int) -> Bucket:
-    limit = quota.requests_per_minute or 0
-    return Bucket(
-        name="account" if quota.api_key_id is None else "key",
-        limit=limit,
-        remaining=level // TOKEN,
-        reset_seconds=_seconds(limit * TOKEN - level, limit) or 0,
-    )
-
-
-def headers_of(buckets: Sequence[Bucket]) -> dict[str, str]:
-    """The IETF draft's headers for each bucket, and OpenAI's for the one with least left."""
-    least = min(buckets, key=lambda bucket: bucket.remaining)
-    return {
-        "RateLimit-Policy": ", ".join(f'"{bucket.name}";q={bucket.limit};w=60' for bucket in buckets),
-        "RateLimit": ", ".join(f'"{bucket.name}";r={bucket.remaining};t={bucket.reset_seconds}' for bucket in buckets),
-        "x-ratelimit-limit-requests": str(least.limit),
-        "x-ratelimit-remaining-requests": str(least.remaining),
-        "x-ratelimit-reset-requests": f"{least.reset_seconds}s",
-    }
-
-
-def _seconds(parts: int, limit: int) -> int | None:
-    """Seconds until `parts` of a token are gained, rounded up; None for never."""
-    return -(-parts // (limit * 1000)) if limit else None
+    buckets = [
+        Bucket(
+            name="account" if quota.api_key_id is None else "key",
+            limit=limit,
+            remaining=level // TOKEN,
+            # A bucket gains `limit * 1000` parts of a token a second; rounded up.
+            reset_seconds=-((level - limit * TOKEN) // (limit * 1000)) if limit else 0,
+            wait_seconds=max(0, -((level - TOKEN) // (limit * 1000))) if limit else None,
+        )
+        for quota, limit, level in zip(quotas, limits, levels, strict=True)
+    ]
+    return bool(denied), buckets
 
 
 @cache

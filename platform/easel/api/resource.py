@@ -40,6 +40,7 @@ class Resource(APIView):
     """The handlers of one path, `get(request, …)`, `post(request, …)` and so on: each makes one domain call."""
 
     scope: str | None = None  # a resource without one is open to any live key
+    scopes: Mapping[str, str] = {}  # of the HTTP methods that need another scope
 
     def dispatch(self, request: HttpRequest, **path: Any) -> HttpResponseBase:
         """Authenticate the caller, check its scope, call the handler, and answer refusals in OpenAI's error body."""
@@ -48,7 +49,7 @@ class Resource(APIView):
             if "*/*" not in accept and "application/json" not in accept:
                 DefaultContentNegotiation().select_renderer(Request(request), [_renderer])
             key = authenticate(request)
-            scope = self.scope_of(request)
+            scope = self.scopes.get(request.method or "", self.scope)
             if scope is not None and scope not in key.scopes:
                 raise ScopeMissing(f"this API key lacks the scope {scope!r}")
             handler = self.handlers.get(request.method or "")
@@ -62,9 +63,6 @@ class Resource(APIView):
             answer = refusal
         answer["Allow"] = self.allow
         return answer
-
-    def scope_of(self, request: HttpRequest) -> str | None:
-        return self.scope
 
     @cached_property
     def handlers(self) -> dict[str, Callable[..., HttpResponseBase]]:
