@@ -1,6 +1,6 @@
 """Runs blocking code (authentication, parsing, database) on a few threads, so that the event loop never waits.
 
-Left to itself, Django keeps a thread for each request under ASGI until the request ends, so that a client that waits
+By default Django holds a thread for each request under ASGI until the request ends, so that a client that waits
 for its image would hold one. Here a request borrows a thread and a pooled connection only while it works.
 """
 

@@ -1,4 +1,4 @@
-"""Jobs: generations that nobody waits for, their progress, what became of them, and feedback on them."""
+"""Jobs: generations without a waiting client, their progress and their outcome, and feedback on them."""
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
@@ -246,7 +246,7 @@ class FeedbackAnswer(TypedDict):
 
 
 class Jobs(Resource):
-    """Generations that nobody waits for."""
+    """Generations without a waiting client."""
 
     scope = Scope.GENERATE
 
