@@ -38,7 +38,11 @@ class OneOf:
         self.values = tuple(values)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
-        return core_schema.literal_schema(list(self.values))
+        return core_schema.custom_error_schema(
+            core_schema.literal_schema(list(self.values)),
+            custom_error_type="one_of",
+            custom_error_message=f"is one of {', '.join(self.values)}",
+        )
 
 
 def _storable(text: str) -> str:
@@ -128,9 +132,8 @@ _MESSAGES = {
     "extra_forbidden": "is not known here",
     "string_type": "should be a string",
     "string_unicode": "contains characters that UTF-8 can't encode",
-    "string_too_short": "This field may not be blank.",
-    "string_too_long": "Ensure this field has no more than {max_length} characters.",
-    "too_long": "Ensure this field has no more than {max_length} elements.",
+    "too_short": "This field may not be blank.",
+    "too_long": "Ensure this field has no more than {max_length} characters or elements.",
     "int_type": "should be a whole number",
     "int_parsing": "A valid integer is required.",
     "float_type": "should be a number",
@@ -139,7 +142,6 @@ _MESSAGES = {
     "less_than_equal": "Ensure this value is less than or equal to {le}.",
     "bool_type": "Must be a valid boolean.",
     "bool_parsing": "Must be a valid boolean.",
-    "literal_error": "is one of {expected}",
     "uuid_parsing": "Must be a valid UUID.",
     "dict_type": "Expected a dictionary of items.",
     "list_type": "Expected a list of items.",
@@ -151,6 +153,8 @@ _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_f
 def _refusal(first: ErrorDetails) -> InvalidField:
     """The refusal of the first wrong field, by its path."""
     message = _MESSAGES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    if first["input"] is None and first["type"] != "missing":
+        message = "This field may not be null."
     param = ".".join(str(part) for part in first["loc"]) or None
     text = f"{param}: {message}" if param else message
     return InvalidField(text, param=param, code=_CODES.get(first["type"], "invalid_value"))

@@ -75,20 +75,24 @@ def handle(error: Exception, context: Any = None) -> JsonResponse | None:
     if isinstance(error, RequestDataTooBig):
         error = BodyTooLarge()
     if isinstance(error, InvalidField):
-        return JsonResponse(error_body(error), status=400)
+        return _json(error_body(error), status=400)
     if isinstance(error, DomainError):
         return refusal_json(error)
     if isinstance(error, exceptions.APIException):
         code = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}.get(
             error.status_code, "invalid_request"
         )
-        return JsonResponse(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
+        return _json(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
     return None
 
 
 def refusal_json(error: DomainError) -> JsonResponse:
     """The answer to a refusal, with the headers that tell a client whether to try again."""
-    return JsonResponse(error_body(error), status=error.http_status, headers=_headers_of(error))
+    return _json(error_body(error), status=error.http_status, headers=_headers_of(error))
+
+
+def _json(data: dict[str, Any], **options: Any) -> JsonResponse:
+    return JsonResponse(data, json_dumps_params={"ensure_ascii": False, "separators": (",", ":")}, **options)
 
 
 def error_body(error: DomainError) -> dict[str, Any]:
