@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Any
+
+from typing_extensions import TypedDict  # pydantic reads the one of Python 3.12 and later
 
 MICROS = 1_000_000
 # Maximum that people may set or move at once: a billion units, of which thousands fit into a balance.
@@ -26,8 +27,16 @@ def format_micros(amount_micros: int, currency: str) -> str:
     return f"{from_micros(amount_micros):.6f} {currency}"
 
 
-def money_json(amount_micros: int, currency: str) -> dict[str, Any]:
+class Money(TypedDict):
     """An amount as the API answers it."""
+
+    amount: str
+    amount_micros: int
+    currency: str
+
+
+def money_json(amount_micros: int, currency: str) -> Money:
+    """An amount in the currency's unit, as text with six decimals, and in micro-units."""
     return {
         "amount": f"{from_micros(amount_micros):.6f}",
         "amount_micros": amount_micros,

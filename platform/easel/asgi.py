@@ -1,4 +1,4 @@
-"""The ASGI application: Django behind a limit on the size of request bodies."""
+"""The ASGI application: Django behind a limit on request bodies."""
 
 import asyncio
 import os
@@ -19,14 +19,11 @@ from easel.api.middleware import BodyLimit
 class Handler(ASGIHandler):
     """Django's handler without its thread per request, and with one task less.
 
-    Django uses the thread to call synchronous signal receivers; we disconnect those below.
+    Django needs the thread to send its signals to synchronous receivers, of which this application has none.
     """
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.handle(scope, receive, send)
-
-    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers one request, and cancels its work if the client disconnects."""
+        """Answer one request, and cancel its work when the client goes away."""
         try:
             body = await self.read_body(receive)
         except RequestAborted:
@@ -36,7 +33,7 @@ class Handler(ASGIHandler):
             request, response = self.create_request(scope, body)
             task = asyncio.current_task()
             assert task is not None
-            gone = asyncio.create_task(receive())  # the body is read: the next message is the disconnect
+            gone = asyncio.create_task(receive())  # the body is read, so the next message is the client's disconnect
             gone.add_done_callback(leave := lambda _: task.cancel())
             try:
                 if request is not None:
@@ -56,8 +53,7 @@ class Handler(ASGIHandler):
 
 application = BodyLimit(Handler())
 
-# These receivers are synchronous, so Django would need a thread per request to call them. `in_thread` returns database
-# connections instead.
+# Django would start a thread per request to call these synchronous receivers. `in_thread` returns connections instead.
 request_started.disconnect(reset_queries)
 request_started.disconnect(close_old_connections)
 request_finished.disconnect(close_old_connections)

@@ -140,10 +140,11 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = EASEL.body_bytes_max
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
 
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["easel.api.authentication.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["easel.api.authentication.HasScope"],
+    # `easel.api.resource` does their work; they are named for the OpenAPI document, which is made from them.
+    "DEFAULT_AUTHENTICATION_CLASSES": ["easel.api.declaration.ApiKey"],
+    "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["easel.api.parsers.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "easel.api.errors.handle",
     "UNAUTHENTICATED_USER": None,

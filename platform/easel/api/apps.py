@@ -6,4 +6,4 @@ class ApiConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from easel.api import openapi  # noqa: F401 - registers the scheme of authentication
+        from easel.api import declaration  # noqa: F401 - registers its extensions of drf-spectacular

@@ -1,4 +1,4 @@
-"""Every error as OpenAI's body: `{"error": {"message", "type", "param", "code"}}`."""
+"""Turns every error into OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`."""
 
 from typing import Any, Self
 from uuid import UUID
@@ -9,7 +9,6 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, JsonResponse
 from redis.exceptions import RedisError
 from rest_framework import exceptions
-from rest_framework.response import Response
 
 from core.errors import DomainError
 
@@ -20,6 +19,14 @@ class InvalidJson(DomainError):
     """The body is not JSON."""
 
     code = "invalid_json"
+
+
+class InvalidField(DomainError):
+    """A field of the body or of the query string is missing, unknown or wrong."""
+
+    def __init__(self, message: str, *, param: str | None, code: str = "invalid_value") -> None:
+        super().__init__(message, param=param)
+        self.code = code
 
 
 class BodyTooLarge(DomainError):
@@ -35,13 +42,13 @@ class UnsupportedParameter(DomainError):
 
 
 class StillRunning(DomainError):
-    """The image is not ready yet: ask for the job instead."""
+    """The image is not ready yet: read the job instead."""
 
     code, type, http_status = "timeout", "server_error", 504
 
     @classmethod
     def of(cls, job_id: UUID) -> Self:
-        return cls(f"the job {job_id} is not done yet: ask GET /v1/jobs/{job_id} for it")
+        return cls(f"the job {job_id} is not finished yet: read GET /v1/jobs/{job_id}")
 
 
 class Unavailable(DomainError):
@@ -56,32 +63,36 @@ def body(message: str, *, type_: str, code: str, param: str | None = None) -> di
 
 
 def _encodable(text: str) -> str:
-    """With lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
+    """The text with lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
-def handle(error: Exception, context: dict[str, Any]) -> Response | None:
-    """DRF's exception handler; None leaves what is no refusal to `server_error`, with its stack in the log."""
+def handle(error: Exception, context: Any = None) -> JsonResponse | None:
+    """The answer to a refusal; None leaves any other error to `server_error`, with its stack in the log."""
     if isinstance(error, OperationalError | InterfaceError | RedisError):
         log.warning("dependency_away", error=repr(error))
         error = Unavailable()
     if isinstance(error, RequestDataTooBig):
         error = BodyTooLarge()
+    if isinstance(error, InvalidField):
+        return _json(error_body(error), status=400)
     if isinstance(error, DomainError):
-        return Response(error_body(error), status=error.http_status, headers=_headers_of(error))
-    if isinstance(error, exceptions.ValidationError):
-        return _invalid(error)
+        return refusal_json(error)
     if isinstance(error, exceptions.APIException):
         code = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}.get(
             error.status_code, "invalid_request"
         )
-        return Response(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
+        return _json(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
     return None
 
 
 def refusal_json(error: DomainError) -> JsonResponse:
-    """A refusal outside of DRF's views."""
-    return JsonResponse(error_body(error), status=error.http_status, headers=_headers_of(error))
+    """The answer to a refusal, with the headers that tell a client whether to try again."""
+    return _json(error_body(error), status=error.http_status, headers=_headers_of(error))
+
+
+def _json(data: dict[str, Any], **options: Any) -> JsonResponse:
+    return JsonResponse(data, json_dumps_params={"ensure_ascii": False, "separators": (",", ":")}, **options)
 
 
 def error_body(error: DomainError) -> dict[str, Any]:
@@ -97,39 +108,19 @@ def _headers_of(error: DomainError) -> dict[str, str]:
     return headers
 
 
-def _invalid(error: exceptions.ValidationError) -> Response:
-    """The first thing wrong, with the path of its field."""
-    path: list[str] = []
-    detail: Any = error.detail
-    while isinstance(detail, dict | list):
-        if isinstance(detail, dict):
-            key, detail = next(iter(detail.items()))
-            if key != "non_field_errors":
-                path.append(str(key))
-        else:
-            index, detail = next((pair for pair in enumerate(detail) if pair[1]), (0, "invalid"))
-            if isinstance(detail, dict | list):
-                path.append(str(index))
-    code = getattr(detail, "code", "invalid")
-    stable = {"unknown_field": "unknown_field", "required": "missing_required_parameter"}.get(code, "invalid_value")
-    param = ".".join(path) or None
-    message = f"{param}: {detail}" if param else str(detail)
-    return Response(body(message, type_="invalid_request_error", code=stable, param=param), status=400)
-
-
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
-    message = f"there is no {request.method} {request.path}: /v1/openapi.json lists what there is"
+    message = f"there is no {request.method} {request.path}: /v1/openapi.json lists all calls"
     return JsonResponse(body(message, type_="invalid_request_error", code="not_found"), status=404)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """What Django refuses by itself, for example a query of a thousand fields."""
+    """The answer to what Django itself refuses, for example a query of a thousand fields."""
     message = "the request is malformed or has too many fields"
     return JsonResponse(body(message, type_="invalid_request_error", code="invalid_request"), status=400)
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
-    message = "something broke on our side; the X-Request-Id of this answer helps us find it"
-    # A POST may have made its job before it broke: repeated by a client library, it could make and cost another.
+    message = "something broke on our side; tell us the X-Request-Id of this answer"
+    # A POST may have created its job before it broke: a client library that repeats it would pay for another.
     headers = {"x-should-retry": "false"} if request.method == "POST" else None
     return JsonResponse(body(message, type_="server_error", code="internal_error"), status=500, headers=headers)

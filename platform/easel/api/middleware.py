@@ -1,4 +1,4 @@
-"""What every request has: an id, a log line, metrics, and a bounded body."""
+"""Gives every request an id, a log line, metrics, and a bound on its body."""
 
 import random
 import re
@@ -28,7 +28,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 def RequestContext(  # noqa: N802 - named in settings like a class, as middleware is
     get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
 ) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
-    """Binds `request_id` to the logs, answers with it, and records the request's outcome and duration."""
+    """Bind `request_id` to the logs, answer with it, and record the request's status and duration."""
 
     async def middleware(request: HttpRequest) -> HttpResponseBase:
         request_id = _request_id(request.META.get("HTTP_X_REQUEST_ID", ""))
@@ -61,7 +61,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
 
 
 def _request_id(given: str) -> str:
-    """What the client calls it, or what nobody has to be unable to guess: each `uuid4` asks the kernel."""
+    """The client's request id, or a random one. It need not be unguessable, so we avoid the system call of `uuid4`."""
     return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
@@ -70,20 +70,20 @@ def _method(given: str | None) -> str:
 
 
 def _caller(request: HttpRequest) -> dict[str, str]:
-    # From the request, where DRF puts them: what a view's thread binds to its own logs stays in that thread.
+    # From the request, where `authenticate` puts them: what a thread binds to its logs stays in that thread.
     tenant, key = getattr(request, "user", None), getattr(request, "auth", None)
-    # The key first: in the portal the user is a lazy one, who would be asked for here, outside of any thread.
+    # The key first: the portal's user is lazy, and would be read from the database here, on the event loop.
     return {"tenant": tenant.slug, "api_key": key.key_id} if key and tenant else {}
 
 
 class BodyLimit:
-    """ASGI: refuses a body over the path's limit, before it is read where its length is told, else while."""
+    """ASGI application that refuses a body over the path's limit: by its Content-Length, or while it is read."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # nothing here speaks it, and Django would log a defect
+        if scope["type"] == "websocket":  # there are none here, and Django would log an error
             await send({"type": "websocket.close"})
             return
         if scope["type"] != "http":
@@ -91,17 +91,19 @@ class BodyLimit:
             return
         given = dict(scope["headers"])
         limit, seen, started = _bytes_max(scope["path"]), 0, False
-        too_large = BodyTooLarge(f"the body is over the limit of {limit} bytes")
+
+        def too_large() -> BodyTooLarge:
+            return BodyTooLarge(f"the body is over the limit of {limit} bytes")
 
         async def counted() -> dict[str, Any]:
             nonlocal seen
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > limit:
-                raise too_large
+                raise too_large()
             return message
 
-        async def noted(message: dict[str, Any]) -> None:
+        async def remembered(message: dict[str, Any]) -> None:
             nonlocal started
             started = True
             await send(message)
@@ -109,11 +111,11 @@ class BodyLimit:
         try:
             length = given.get(b"content-length", b"0")
             if length.isdigit() and int(length) > limit:
-                raise too_large
-            if b"transfer-encoding" not in given:  # the server reads no more than the length that was told
+                raise too_large()
+            if b"transfer-encoding" not in given:  # the server reads no more than Content-Length
                 await self._app(scope, receive, send)
             else:
-                await self._app(scope, counted, noted)
+                await self._app(scope, counted, remembered)
         except BodyTooLarge as error:
             if started:
                 raise

@@ -1,8 +1,8 @@
-"""Requests per minute: an exact token bucket in Redis for the tenant and one for the key, asked in one step.
+"""Limits requests per minute by exact token buckets in Redis, one of the tenant and one of the key, in one script.
 
 A bucket holds as many tokens as its limit and gains `limit` of them a minute, evenly. Levels are whole numbers of
-1/60,000 token, of which a millisecond gains `limit`, so that nothing is ever rounded. Only calls that make work take
-a token: reading is free.
+1/60,000 token, of which a millisecond gains `limit`, so that nothing is ever rounded. Only calls that create work
+take a token: reads are free.
 """
 
 import time
@@ -16,24 +16,20 @@ from typing import Any, cast
 import redis
 import structlog
 from django.conf import settings
+from django.http import HttpRequest
 from prometheus_client import Counter
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
-from rest_framework.request import Request
-from rest_framework.throttling import BaseThrottle
-from rest_framework.views import APIView
 
-from core import clock
 from core.errors import DomainError
-from easel.api.authentication import caller
-from tenants.models import Quota
+from tenants.models import ApiKey, Quota
 from tenants.quotas import owner_of, quotas_of
 
 log = structlog.get_logger()
 SKIPPED = Counter("easel_rate_limit_skipped_total", "Requests let through uncounted while Redis was away.")
-REDIS_REST_SECONDS = 1.0  # without another try after it did not answer, so that a hanging one holds few threads
-REDIS_SECONDS_MAX = 0.25  # it answers within a millisecond; one that hangs must not hold the API's threads
+REDIS_REST_SECONDS = 1.0  # no call for this long after Redis did not answer, so that a hung one holds few threads
+REDIS_SECONDS_MAX = 0.25  # Redis answers within 1 ms; one that hangs must not hold the API's threads
 _rests_until: dict[str, float] = {}
 TOKEN = 60_000  # levels are in parts of a token; also the milliseconds in which an empty bucket fills
 _SCRIPT = """
@@ -41,11 +37,11 @@ local now, token, cost, levels, denied = tonumber(ARGV[1]), tonumber(ARGV[2]), t
 for i, key in ipairs(KEYS) do
     local limit = tonumber(ARGV[i + 3])
     local level, at = limit * token, now
-    local kept = redis.call('HMGET', key, 'level', 'at')
-    if kept[1] then
+    local stored = redis.call('HMGET', key, 'level', 'at')
+    if stored[1] then
         -- A clock behind the last one gains nothing.
-        at = math.max(now, tonumber(kept[2]))
-        level = math.min(limit * token, tonumber(kept[1]) + math.min(at - tonumber(kept[2]), token) * limit)
+        at = math.max(now, tonumber(stored[2]))
+        level = math.min(limit * token, tonumber(stored[1]) + math.min(at - tonumber(stored[2]), token) * limit)
     end
     levels[i] = {level, at}
     denied = denied or level < cost
@@ -77,74 +73,77 @@ class RateLimited(DomainError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """A bucket after a request: the limit a minute, whole tokens left, seconds until it is full again."""
+    """A bucket after a request: its limit per minute, whole tokens left, and seconds until it is full again.
+
+    `wait_seconds` is the time until it has a token, None for never.
+    """
 
     name: str
     limit: int
     remaining: int
     reset_seconds: int
+    wait_seconds: int | None
 
 
-class RequestsPerMinute(BaseThrottle):
-    """For views whose POST makes work. Raises `RateLimited`; leaves the buckets' headers with the request."""
+def take(request: HttpRequest, key: ApiKey, *, now: datetime) -> None:
+    """Take a token of each of the key's buckets, or of none, and leave their headers with the request.
 
-    def allow_request(self, request: Request, view: APIView) -> bool:
-        if request.method == "POST":
-            quotas = [quota for quota in quotas_of(caller(request)) if quota.requests_per_minute is not None]
-            take(request, quotas, now=clock.now())
-        return True
-
-
-def take(request: Request, quotas: Sequence[Quota], *, now: datetime) -> None:
-    """Takes a token of every bucket, or of none."""
+    Raises `RateLimited`. A request that runs again (`core.revision.optimistic`) takes nothing twice.
+    """
+    quotas = [quota for quota in quotas_of(key) if quota.requests_per_minute is not None]
     asked = [(quota.pk, quota.requests_per_minute) for quota in quotas]
-    if not quotas or asked == getattr(request._request, "rate_limit_asked", None):
-        return  # the request began anew (`core.configuration.assuming`) and has its token
-    request._request.rate_limit_asked = asked  # type: ignore[attr-defined]
+    if not quotas or asked == getattr(request, "rate_limit_asked", None):
+        return
+    request.rate_limit_asked = asked  # type: ignore[attr-defined]
     try:
         denied, buckets = spend(quotas, now=now)
     except RedisError as error:
-        # Money and the database's limits still hold; a tenant's work shouldn't stop for a counter of requests.
+        # Money and the database's limits still hold; a tenant's work should not stop for a counter of requests.
         SKIPPED.inc()
         log.warning("rate_limit_skipped", error=repr(error))
         return
-    request._request.rate_limit_headers = headers_of(buckets)  # type: ignore[attr-defined]
+    # The IETF draft's headers for each bucket, and OpenAI's for the one with the fewest tokens left.
+    least = min(buckets, key=lambda bucket: bucket.remaining)
+    request.rate_limit_headers = {  # type: ignore[attr-defined]
+        "RateLimit-Policy": ", ".join(f'"{bucket.name}";q={bucket.limit};w=60' for bucket in buckets),
+        "RateLimit": ", ".join(f'"{bucket.name}";r={bucket.remaining};t={bucket.reset_seconds}' for bucket in buckets),
+        "x-ratelimit-limit-requests": str(least.limit),
+        "x-ratelimit-remaining-requests": str(least.remaining),
+        "x-ratelimit-reset-requests": f"{least.reset_seconds}s",
+    }
     if denied is not None:
         quota, wait_seconds = denied
         limit = quota.requests_per_minute
         after = f": try again in {wait_seconds} s" if wait_seconds is not None else ""
-        del request._request.rate_limit_asked  # type: ignore[attr-defined]
+        del request.rate_limit_asked  # type: ignore[attr-defined]
         raise RateLimited(
             f"{limit} requests a minute are allowed ({owner_of(quota)}){after}", retry_after_seconds=wait_seconds
         )
 
 
 def spend(quotas: Sequence[Quota], *, now: datetime) -> tuple[tuple[Quota, int | None] | None, list[Bucket]]:
-    """Takes a token of each quota's bucket if all have one.
+    """Take a token of each quota's bucket if all have one.
 
-    Of those that had none, returns the quota that is the last to have one, with the seconds until then (None:
-    never), and the buckets as they are. Raises `RedisError`.
+    Return the quota whose bucket is the last to have a token again, with the seconds until then (None: never), or None
+    if none lacked one; and the buckets. Raises `RedisError`.
     """
-    denied, levels = _ask(quotas, now=now, cost=TOKEN)
-    buckets = [_bucket(quota, level) for quota, level in zip(quotas, levels, strict=True)]
+    denied, buckets = _ask(quotas, now=now, cost=TOKEN)
     if not denied:
         return None, buckets
-    waits = [
-        (quota, _seconds(TOKEN - level, quota.requests_per_minute or 0))
-        for quota, level in zip(quotas, levels, strict=True)
-        if level < TOKEN
+    empty = [
+        (quota, bucket.wait_seconds) for quota, bucket in zip(quotas, buckets, strict=True) if not bucket.remaining
     ]
-    return max(waits, key=lambda wait: inf if wait[1] is None else wait[1]), buckets
+    return max(empty, key=lambda wait: inf if wait[1] is None else wait[1]), buckets
 
 
 def look(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
-    """The buckets as they are; takes nothing. Raises `RedisError`."""
-    return [_bucket(quota, level) for quota, level in zip(quotas, _ask(quotas, now=now, cost=0)[1], strict=True)]
+    """The buckets, without taking a token. Raises `RedisError`."""
+    return _ask(quotas, now=now, cost=0)[1]
 
 
-def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, list[int]]:
-    """Whether a bucket lacked the cost, and the level of each."""
-    # In braces what a Redis cluster hashes: both buckets are on one node, where one script moves them.
+def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, list[Bucket]]:
+    """Take `cost` from every bucket, or from none. Return True if a bucket lacked it, and the buckets after that."""
+    # A Redis cluster hashes the part in braces: both buckets are on one node, where one script changes them.
     keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.api_key_id or 'account'}" for quota in quotas]
     limits = [quota.requests_per_minute or 0 for quota in quotas]
     moment = int(now.timestamp() * 1000)
@@ -156,39 +155,23 @@ def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, li
     except RedisError:
         _rests_until[url] = time.monotonic() + REDIS_REST_SECONDS
         raise
-    return bool(denied), levels
-
-
-def _bucket(quota: Quota, level: int) -> Bucket:
-    limit = quota.requests_per_minute or 0
-    return Bucket(
-        name="account" if quota.api_key_id is None else "key",
-        limit=limit,
-        remaining=level // TOKEN,
-        reset_seconds=_seconds(limit * TOKEN - level, limit) or 0,
-    )
-
-
-def headers_of(buckets: Sequence[Bucket]) -> dict[str, str]:
-    """The IETF draft's headers for each bucket, and OpenAI's for the one with least left."""
-    least = min(buckets, key=lambda bucket: bucket.remaining)
-    return {
-        "RateLimit-Policy": ", ".join(f'"{bucket.name}";q={bucket.limit};w=60' for bucket in buckets),
-        "RateLimit": ", ".join(f'"{bucket.name}";r={bucket.remaining};t={bucket.reset_seconds}' for bucket in buckets),
-        "x-ratelimit-limit-requests": str(least.limit),
-        "x-ratelimit-remaining-requests": str(least.remaining),
-        "x-ratelimit-reset-requests": f"{least.reset_seconds}s",
-    }
-
-
-def _seconds(parts: int, limit: int) -> int | None:
-    """How long until `parts` of a token are gained, rounded up; None when that is never."""
-    return -(-parts // (limit * 1000)) if limit else None
+    buckets = [
+        Bucket(
+            name="account" if quota.api_key_id is None else "key",
+            limit=limit,
+            remaining=level // TOKEN,
+            # A bucket gains `limit * 1000` parts of a token a second; rounded up.
+            reset_seconds=-((level - limit * TOKEN) // (limit * 1000)) if limit else 0,
+            wait_seconds=max(0, -((level - TOKEN) // (limit * 1000))) if limit else None,
+        )
+        for quota, limit, level in zip(quotas, limits, levels, strict=True)
+    ]
+    return bool(denied), buckets
 
 
 @cache
 def _script(redis_url: str) -> Any:
-    """With a client of its own: a request must not wait long for a counter, nor be counted twice by a repetition."""
+    """The script on a client of its own: a request must not wait long for it, nor be counted twice by a retry."""
     client = redis.Redis.from_url(
         redis_url,
         socket_connect_timeout=REDIS_SECONDS_MAX,

@@ -1,4 +1,4 @@
-"""Objects of the folder store, to whoever holds a signed URL. A bucket serves its own."""
+"""Serves objects of the folder store to the holder of a signed URL. A bucket serves its own."""
 
 import asyncio
 import mimetypes
@@ -16,9 +16,7 @@ CHUNK_BYTES = 2**20
 
 
 async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
-    """GET and PUT of one key: 403 without a valid signature, 404 for what is not there (any more), 412 for a PUT where
-    something else lies.
-    """
+    """GET and PUT of one key: 403 without a valid signature, 404 for a missing object, 412 for a PUT onto another."""
     folder = store()
     if not isinstance(folder, FolderStore):
         return HttpResponse(status=404)

@@ -16,8 +16,8 @@ from easel.jobs.models import Job
 from easel.observability import metrics
 
 log = structlog.get_logger()
-RECHECK_SECONDS = 10  # how long a notice lost with its connection can keep a client waiting
-# The end of a job wakes all who wait for it, its progress those who follow it.
+RECHECK_SECONDS = 10  # the longest that a client waits for a notice that was lost with its connection
+# The end of a job wakes all clients that wait for it; its progress wakes those that follow it.
 CHANNELS = ("easel_finished", "easel_progress")
 
 _ENDED = "SELECT id FROM jobs_job WHERE id = ANY(%s) AND finished_at IS NOT NULL"
@@ -28,12 +28,11 @@ _listener: asyncio.Task[None] | None = None
 
 async def finished(job_id: UUID, *, timeout_seconds: float) -> bool:
     """True once the job has ended; False if it hasn't within the time."""
-    # Between notices it is the listener that looks, once for all who wait.
+    # Between notices the listener looks, once for all clients.
     turns = looks(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds, idle_seconds=timeout_seconds)
     async with contextlib.aclosing(turns):
         async for _ in turns:
-            # A database that is away for a moment costs a later look: the job is admitted, and an error would have
-            # it sent again.
+            # The job is admitted, and an error would make the client send it again: look later instead.
             with contextlib.suppress(OperationalError, InterfaceError):
                 if await in_thread(_is_final, job_id):
                     return True
@@ -43,7 +42,7 @@ async def finished(job_id: UUID, *, timeout_seconds: float) -> bool:
 async def looks(
     job_id: UUID, *, channels: tuple[str, ...] = CHANNELS, timeout_seconds: float, idle_seconds: float = RECHECK_SECONDS
 ) -> AsyncGenerator[bool]:
-    """A turn to look at the job at once, at every notice of it, and after `idle_seconds` without one (then False)."""
+    """Yield when it is time to look at a job: at once, at each notice of it, and (False) after `idle_seconds`."""
     _ensure_listener()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
@@ -70,7 +69,7 @@ async def looks(
 
 
 def followed() -> dict[UUID, int]:
-    """How many of this process wait for the end of each job."""
+    """The number of this process's clients that wait for the end of each job."""
     return {job_id: len(events) for job_id, events in _waiters[CHANNELS[0]].items()}
 
 
@@ -94,7 +93,7 @@ async def _listen() -> None:
             async with connection:
                 for channel in CHANNELS:
                     await connection.execute(f"LISTEN {channel}")
-                for events in [*_waiters[CHANNELS[0]].values()]:  # what ended while nobody listened
+                for events in [*_waiters[CHANNELS[0]].values()]:  # jobs that ended while this process did not listen
                     _set(events)
                 while True:
                     async for notice in connection.notifies(timeout=RECHECK_SECONDS):

@@ -24,14 +24,14 @@ from django.urls import URLPattern, URLResolver
 from django.utils.cache import get_conditional_response
 from django.utils.decorators import decorator_from_middleware
 
-from core.threads import in_thread_of
+from core.threads import in_thread
 
 View = Callable[..., HttpResponseBase]
 # The context that every page of a site has.
 ContextOf = Callable[[HttpRequest], dict[str, Any]]
 THREADS = 4
 STATIC_SECONDS = 86_400
-_executor = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
+_threads = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
 _HEADERS = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
@@ -65,7 +65,7 @@ def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
 
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return await in_thread_of(_executor, whole, request, *args, **kwargs)
+        return await in_thread(whole, request, *args, threads=_threads, **kwargs)
 
     return wrapper
 
@@ -98,7 +98,7 @@ def _refusal(request: HttpRequest, context_of: ContextOf, status: int, title: st
 
 async def static_file(request: HttpRequest, path: str) -> HttpResponseBase:
     """Serves style sheets, scripts and fonts from the packages' folders; needs no session and no database."""
-    return await in_thread_of(_executor, _static_file, request, path)
+    return await in_thread(_static_file, request, path, threads=_threads)
 
 
 def _static_file(request: HttpRequest, path: str) -> HttpResponseBase:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import structlog
 from django.conf import settings
 
-from core.threads import in_thread_of
+from core.threads import in_thread
 from easel.processes.loop import UNAVAILABLE, run_turns
 from easel.webhooks.delivery import Claim, ConnectionPools, deliveries_claim, delivery_record, send
 from easel.webhooks.outbox import CHANNEL
@@ -56,7 +56,7 @@ async def _deliver(pools: ConnectionPools, claim: Claim) -> None:
     try:
         result = await send(pools, claim)
         jitter = random.Random()  # noqa: S311 - it spreads attempts over time and protects nothing
-        await in_thread_of(_record_threads, delivery_record, claim, result, now=datetime.now(UTC), rng=jitter)
+        await in_thread(delivery_record, claim, result, now=datetime.now(UTC), rng=jitter, threads=_record_threads)
     # The delivery is sent again when its lease is over.
     except UNAVAILABLE as error:
         log.warning("webhook_result_lost", **fields, error=repr(error))

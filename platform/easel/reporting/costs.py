@@ -28,6 +28,12 @@ GROUPS = {
     "pool": "pool",
 }
 GROUPS_MAX = 4
+# Storage and what nobody prices have no more than these.
+UNPRICED_GROUPS = ("project", "model", "adapter", "tier", "day")
+_COLUMNS = "day, project, model, adapter, tier, meter, charges, quantity, amount_micros, list_micros"
+_UNPRICED = """
+    UNION ALL SELECT day, project, model, adapter, tier, meter, 0, quantity, 0, 0 FROM reporting.unpriced WHERE {}
+"""
 _LABEL = re.compile(r"label:([^\x00]{1,64})")
 
 
@@ -52,12 +58,19 @@ class CostRow:
 
 
 def costs(
-    span: Span, *, group_by: Sequence[str], currency: str, label: tuple[str, str] | None = None, order: str = "group"
+    span: Span,
+    *,
+    group_by: Sequence[str],
+    currency: str,
+    label: tuple[str, str] | None = None,
+    order: str = "group",
+    with_unpriced: bool = False,
 ) -> list[CostRow]:
     """Sums charges per group over the days of `span`, of all projects or those with a `label` (name, value).
 
-    Rows are ordered by group, or with `order="amount"` by amount, descending. They sum to what the ledger earned.
-    Raises `UnknownGroup`.
+    The rows are in the order of the groups, or of what they were charged, the highest first; they sum to what the
+    ledger earned. `with_unpriced` adds quantities that were not charged; it knows the groups that those have too, of
+    `UNPRICED_GROUPS`, and no labels. Raises `UnknownGroup`.
     """
     keys = [_key(name) for name in group_by]
     numbers = [sql.SQL(str(place)) for place in range(1, len(keys) + 1)]
@@ -68,10 +81,13 @@ def costs(
                coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0),
                coalesce(sum(quantity) FILTER (WHERE meter = 'storage_gb_second'), 0),
                coalesce(sum(amount_micros), 0)::bigint AS amount, coalesce(sum(list_micros), 0)::bigint
-          FROM reporting.costs
-         WHERE day BETWEEN {start} AND {end} AND currency = {currency} AND {of_tenant} AND {of_label}
+          FROM (SELECT {columns} FROM reporting.costs
+                 WHERE day BETWEEN {start} AND {end} AND currency = {currency} AND {of_tenant} AND {of_label}
+                {unpriced}) AS used
         {grouped} ORDER BY {order}
     """).format(
+        columns=sql.SQL(_COLUMNS if with_unpriced else "*"),
+        unpriced=sql.SQL(_UNPRICED).format(span.condition("used_at", "tenant")) if with_unpriced else sql.SQL(""),
         keys=sql.SQL("").join(sql.SQL("{}, ").format(key) for key in keys),
         start=sql.Literal(span.start),
         end=sql.Literal(span.end),

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 
 from core.threads import in_thread
-from easel.api import image_views, waiting
+from easel.api import images, waiting
 from easel.asgi import application
 from easel.jobs import queue
 from easel.jobs.models import Job
@@ -80,7 +80,7 @@ def test_what_is_admitted_while_its_client_leaves_is_canceled_too(alice, body, m
     async def leave():
         admitted, left = asyncio.Event(), asyncio.Event()
 
-        submit = image_views._submit_images
+        submit = images._submit_images
 
         async def slow(request):
             answer = await submit(request)
@@ -88,7 +88,7 @@ def test_what_is_admitted_while_its_client_leaves_is_canceled_too(alice, body, m
             await left.wait()
             return answer
 
-        monkeypatch.setattr(image_views, "_submit_images", slow)
+        monkeypatch.setattr(images, "_submit_images", slow)
         async with served() as server:
             async with asking(server, alice, body(cancel_on_disconnect=True)):
                 await admitted.wait()

@@ -10,7 +10,7 @@ import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 
 from core.threads import THREADS, in_thread
-from easel.api import streaming, waiting
+from easel.api import jobs, streaming, waiting
 from easel.asgi import application
 from easel.jobs import lifecycle, queue
 from easel.jobs.models import Job
@@ -204,7 +204,7 @@ def test_a_quiet_stream_says_that_it_is_alive(alice, create, monkeypatch):
     job_id = create(alice)["id"]
 
     async def second():
-        events = streaming.job_events(alice.key, uuid.UUID(job_id), seen="", timeout_seconds=10)
+        events = jobs.job_follow(alice.key, uuid.UUID(job_id), seen="", timeout_seconds=10)
         found = [await anext(events), await anext(events)]
         await events.aclose()
         return found

@@ -16,8 +16,8 @@ from easel.jobs.models import Job, Output
 from easel.jobs.outputs import attempts_sweep
 from easel.jobs.storage_keys import preview_key
 from easel.observability import audit
+from easel.reporting.costs import costs
 from easel.reporting.exports import Span
-from easel.reporting.usage import usage
 from easel.serving.experiment_report import experiment_report
 from easel.serving.experiments import ArmPlan, experiment_start
 from easel.storage import store
@@ -76,7 +76,8 @@ def told(customer) -> list[object]:
             seen.append(cursor.fetchall())
     day = NOW.date()
     span = Span(tenant=customer.tenant.slug, start=day - timedelta(200), end=day)
-    rows = usage(span, group_by=("project", "model", "day"))
+    groups = ("project", "model", "day")
+    rows = costs(span, group_by=groups, currency=customer.tenant.currency, with_unpriced=True)
     names = {customer.tenant.slug, str(customer.tenant.id)}
     names |= {f"job {job_id} " for job_id in customer.tenant.jobs.values_list("id", flat=True)}
     broken = [line for check in audit.CHECKS for line in check(NOW) if any(name in line for name in names)]

@@ -1,0 +1,122 @@
+"""A tenant's LoRA adapters: upload, list, retire."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
+from pydantic import Field, SkipValidation, StringConstraints, WithJsonSchema
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from typing_extensions import TypedDict
+
+from core import clock
+from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, answers
+from easel.api.errors import InvalidField
+from easel.api.resource import Resource, answer_json, caller
+from easel.catalog import adapters
+from easel.catalog.models import Adapter
+from easel.serving.experiments import adapter_retire
+from easel.serving.routing import main_version
+from tenants.models import Scope
+
+FormText = Annotated[AnyText, StringConstraints(strip_whitespace=True, min_length=1)]
+File = Annotated[Any, SkipValidation, WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class AdapterUploadInput(Input):
+    name: FormText = Field(max_length=40, description="Lower-case letters, digits and inner hyphens.")
+    file: File = Field(description="LoRA weights as safetensors.")
+    model: FormText = Field(default=LEFT_OUT, description="The base model that it was trained on.")
+
+
+class AdapterVersionAnswer(TypedDict):
+    version: int
+    sha256: str
+    size_bytes: int
+    rank: int
+    modules: int
+    created_at: datetime
+
+
+class AdapterAnswer(TypedDict):
+    id: str
+    object: str
+    name: str
+    model: str
+    status: Annotated[str, OneOf(("ready", "retired"))]
+    created_at: datetime
+    versions: list[AdapterVersionAnswer]
+
+
+class AdaptersAnswer(TypedDict):
+    object: str
+    data: list[AdapterAnswer]
+
+
+class Adapters(Resource):
+    scope = Scope.ADAPTERS
+    parser_classes = [MultiPartParser]
+
+    @extend_schema(
+        operation_id="adapters_upload",
+        request={"multipart/form-data": AdapterUploadInput},
+        responses=answers(AdapterAnswer, status=201),
+    )
+    def post(self, request: HttpRequest) -> HttpResponse:
+        form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
+        fields = AdapterUploadInput.read(form.dict())
+        if not hasattr(fields.file, "read"):
+            raise InvalidField("file: The submitted data was not a file.", param="file")
+        version = adapters.adapter_add_version(
+            project=caller(request).project,
+            name=fields.name,
+            data=fields.file.read(),
+            base=main_version(fields.model),
+            bytes_max=settings.EASEL.adapter_bytes_max,
+            rank_max=settings.EASEL.adapter_rank_max,
+            now=clock.now(),
+        )
+        adapter = adapters.adapter_get(tenant=caller(request).tenant, name=version.adapter.name)
+        return answer_json(adapter_json(adapter), status=201)
+
+    @extend_schema(operation_id="adapters_list", responses=answers(AdaptersAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        rows = caller(request).tenant.adapters.select_related("model").prefetch_related("versions").order_by("name")
+        return answer_json({"object": "list", "data": [adapter_json(adapter) for adapter in rows]})
+
+
+class AdapterDetail(Resource):
+    scope = Scope.ADAPTERS
+
+    @extend_schema(operation_id="adapters_get", responses=answers(AdapterAnswer))
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
+        return answer_json(adapter_json(adapters.adapter_get(tenant=caller(request).tenant, name=name)))
+
+    @extend_schema(operation_id="adapters_retire", responses=answers(AdapterAnswer))
+    def delete(self, request: HttpRequest, name: str) -> HttpResponse:
+        adapter = adapter_retire(tenant=caller(request).tenant, name=name, now=clock.now())
+        return answer_json(adapter_json(adapter))
+
+
+def adapter_json(adapter: Adapter) -> AdapterAnswer:
+    return {
+        "id": str(adapter.id),
+        "object": "adapter",
+        "name": adapter.name,
+        "model": adapter.model.name,
+        "status": "retired" if adapter.retired_at else "ready",
+        "created_at": adapter.created_at,
+        "versions": [
+            {
+                "version": version.number,
+                "sha256": version.upload_sha256,
+                "size_bytes": version.size_bytes,
+                "rank": version.rank_max,
+                "modules": version.modules,
+                "created_at": version.created_at,
+            }
+            for version in sorted(adapter.versions.all(), key=lambda version: version.number)
+        ],
+    }

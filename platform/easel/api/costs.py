@@ -1,0 +1,230 @@
+"""What a tenant used and was charged, by the groups that it asks for, and what its month will come to."""
+
+from datetime import date, timedelta
+from typing import Annotated, NotRequired, Self
+
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
+from pydantic import Field, model_validator
+from typing_extensions import TypedDict
+
+from billing.money import Money, money_json
+from core import clock
+from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text, answers, parameters
+from easel.api.errors import InvalidField
+from easel.api.resource import Resource, answer_json, caller
+from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, costs
+from easel.reporting.exports import Span
+from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecast
+from tenants.models import Scope
+
+
+class SpanQuery(Query):
+    start: Day = Field(default=LEFT_OUT, description="First day (UTC), by default the first of the last one's month.")
+    end: Day = Field(default=LEFT_OUT, description="Last day (UTC), by default today.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.start and self.end and self.end < self.start:
+            raise InvalidField(f"end: is before start, {self.start}", param="end")
+        return self
+
+    def days(self, today: date) -> dict[str, date]:
+        end = self.end or max(today, self.start or today)
+        return {"start": self.start or end.replace(day=1), "end": end}
+
+
+class UsageQuery(Query):
+    group_by: Text = Field(default="project", description="Comma-separated: project, model, adapter, tier, day.")
+    start: Day = Field(default=LEFT_OUT, description="First day (UTC), by default the month's first.")
+    end: Day = Field(default=LEFT_OUT, description="Last day (UTC), by default today.")
+
+
+class CostsQuery(SpanQuery):
+    group_by: Text = Field(
+        default="project",
+        description="Comma-separated, at most four: day, project, model, version, adapter, quality, tier, resolution,"
+        " key, meter, label:NAME.",
+    )
+    sort: Annotated[str, OneOf(("group", "amount"))] = Field(default="group", description="amount: the highest first.")
+
+    def groups(self) -> list[str]:
+        groups = list(dict.fromkeys(self.group_by.split(",")))
+        if len(groups) > GROUPS_MAX:
+            raise InvalidField(f"group_by: names more than {GROUPS_MAX}", param="group_by")
+        return groups
+
+
+class UsageRowAnswer(TypedDict):
+    """The values that the rows were grouped by, and the sums of their group."""
+
+    project: NotRequired[str]
+    model: NotRequired[str]
+    adapter: NotRequired[str]
+    tier: NotRequired[str]
+    day: NotRequired[str]
+    requests: int
+    image_units: float
+    gpu_seconds: float
+    storage_gb_seconds: float
+    cost: Money
+
+
+class UsageAnswer(TypedDict):
+    object: str
+    start: date
+    end: date
+    data: list[UsageRowAnswer]
+    total: Money
+
+
+class CostRowAnswer(TypedDict):
+    group: dict[str, str]
+    charges: int
+    requests: float
+    image_units: float
+    gpu_seconds: float
+    storage_gb_seconds: float
+    cost: Money
+    list_cost: Money
+
+
+class CostsAnswer(TypedDict):
+    object: str
+    start: date
+    end: date
+    data: list[CostRowAnswer]
+    total: Money
+
+
+class AnomalyAnswer(TypedDict):
+    day: date
+    cost: Money
+    usual: Money
+    score: float
+
+
+class OutlookAnswer(TypedDict):
+    object: str
+    month: date
+    so_far: Money
+    expected: Money | None
+    low: Money | None
+    high: Money | None
+    confidence: float
+    anomalies: list[AnomalyAnswer]
+
+
+class Usage(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(
+        operation_id="usage_get", parameters=parameters(UsageQuery), responses=answers(UsageAnswer), deprecated=True
+    )
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
+        query = UsageQuery.read(request.GET.dict())
+        groups = list(dict.fromkeys(query.group_by.split(",")))
+        if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
+            known = ", ".join(UNPRICED_GROUPS)
+            raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
+        end = query.end or clock.now().date()
+        start = query.start or end.replace(day=1)
+        if end < start:
+            raise InvalidField(f"end: is before start, {start}", param="end")
+        tenant = caller(request).tenant
+        span = Span(tenant=tenant.slug, start=start, end=end)
+        rows = costs(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
+        return answer_json(
+            {
+                "object": "usage",
+                "start": start,
+                "end": end,
+                "data": [
+                    {
+                        **row.group,
+                        "requests": int(row.requests),
+                        "image_units": float(row.image_units),
+                        "gpu_seconds": float(row.gpu_seconds),
+                        "storage_gb_seconds": float(row.storage_gb_seconds),
+                        "cost": money_json(row.amount_micros, tenant.currency),
+                    }
+                    for row in rows
+                ],
+                "total": money_json(sum(row.amount_micros for row in rows), tenant.currency),
+            }
+        )
+
+
+class Costs(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="costs_get", parameters=parameters(CostsQuery), responses=answers(CostsAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
+        query = CostsQuery.read(request.GET.dict())
+        groups, tenant = query.groups(), caller(request).tenant
+        days = query.days(clock.now().date())
+        rows = costs(
+            Span(tenant=tenant.slug, **days),
+            group_by=groups,
+            currency=tenant.currency,
+            order=query.sort,
+        )
+        return answer_json(
+            {
+                "object": "costs",
+                **days,
+                "data": [
+                    {
+                        "group": row.group,
+                        "charges": row.charges,
+                        "requests": float(row.requests),
+                        "image_units": float(row.image_units),
+                        "gpu_seconds": float(row.gpu_seconds),
+                        "storage_gb_seconds": float(row.storage_gb_seconds),
+                        "cost": money_json(row.amount_micros, tenant.currency),
+                        "list_cost": money_json(row.list_micros, tenant.currency),
+                    }
+                    for row in rows
+                ],
+                "total": money_json(sum(row.amount_micros for row in rows), tenant.currency),
+            }
+        )
+
+
+class Outlook(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="costs_outlook", responses=answers(OutlookAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out."""
+        tenant, today = caller(request).tenant, clock.now().date()
+        start = min(today - timedelta(weeks=WEEKS), today.replace(day=1) - timedelta(weeks=WEEKS))
+        found = daily(Span(start=start, end=today, tenant=tenant.slug), currency=tenant.currency)
+        month = forecast(found, today=today)
+
+        def money(amount: int | None) -> Money | None:
+            return None if amount is None else money_json(amount, tenant.currency)
+
+        return answer_json(
+            {
+                "object": "costs.outlook",
+                "month": today.replace(day=1),
+                "so_far": money(month.spent_micros),
+                "expected": money(month.expected_micros),
+                "low": money(month.low_micros),
+                "high": money(month.high_micros),
+                "confidence": CONFIDENCE,
+                "anomalies": [
+                    {
+                        "day": one.day,
+                        "cost": money(one.amount_micros),
+                        "usual": money(one.usual_micros),
+                        "score": one.score,
+                    }
+                    for one in anomalies(found, since=today.replace(day=1))
+                    if one.day < today
+                ],
+            }
+        )

@@ -1,0 +1,254 @@
+"""What a call takes and what it answers, declared once: parsing, answers and the OpenAPI document come from it.
+
+A body or a query is an `Input` or a `Query`, whose fields pydantic reads. An answer is a `TypedDict`, which mypy holds
+the code that makes it to, and the tests what the API really sends.
+"""
+
+import math
+from collections.abc import Sequence
+from datetime import date
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from django.utils.dateparse import parse_date
+from drf_spectacular.drainage import set_override
+from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
+from rest_framework.authentication import BaseAuthentication
+from typing_extensions import TypedDict
+
+from core.text import text_unstorable_at
+from easel.api.errors import InvalidField
+
+Schema = dict[str, Any]
+LEFT_OUT: Any = None  # the default of a field that may be left out, and may not be null
+
+
+# --- the types of fields
+
+
+class OneOf:
+    """Annotates a text that is one of a few."""
+
+    def __init__(self, values: Sequence[str]) -> None:
+        self.values = tuple(values)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.custom_error_schema(
+            core_schema.literal_schema(list(self.values)),
+            custom_error_type="one_of",
+            custom_error_message=f"is one of {', '.join(self.values)}",
+        )
+
+
+def _storable(text: str) -> str:
+    if not text.isprintable() and (found := text_unstorable_at(text)):
+        raise PydanticCustomError("unstorable", f"contains {found.code_point} at position {found.position}")
+    return text
+
+
+def _finite(number: Any) -> Any:
+    if isinstance(number, int) and not isinstance(number, bool):
+        try:
+            return float(number)
+        except OverflowError:  # of a whole number of hundreds of digits
+            return math.inf
+    return number
+
+
+def _day(text: Any) -> date:
+    try:
+        day = parse_date(text)
+    except ValueError:
+        day = None
+    if day is None:
+        raise PydanticCustomError("date", "Date has wrong format. Use one of these formats instead: YYYY-MM-DD.")
+    return day
+
+
+AnyText = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[AnyText, Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_finite)]
+Flag = Annotated[bool, Strict(False)]  # "true" and 1 are taken too
+Day = Annotated[date, BeforeValidator(_day)]
+
+
+# --- what calls take
+
+
+class Input(BaseModel):
+    """A JSON body. Unknown fields and wrong types are refused by name, never dropped or converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @classmethod
+    def read(cls, data: Any) -> Self:
+        """The fields of `data`; what isn't given has its default. Raises `InvalidField` for the first that is wrong."""
+        if isinstance(data, dict) and (unknown := sorted(data.keys() - cls.model_fields.keys())):
+            known = ", ".join(sorted(cls.model_fields))
+            raise InvalidField(
+                f"{unknown[0]}: is not known here; known are {known}", param=unknown[0], code="unknown_field"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise _refusal(error.errors(include_url=False)[0]) from error
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the caller named."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
+
+class Query(Input):
+    """A query string, whose values are texts."""
+
+    model_config = ConfigDict(strict=False)
+
+
+class PageQuery(Query):
+    limit: int = Field(default=20, ge=1, le=100)
+    after: UUID = Field(default=LEFT_OUT, description="The id that the page begins after.")
+
+    def page(self) -> dict[str, Any]:
+        return {"limit": self.limit, "after": self.after}
+
+
+_MESSAGES = {
+    "missing": "This field is required.",
+    "extra_forbidden": "is not known here",
+    "string_type": "should be a string",
+    "string_unicode": "contains characters that UTF-8 can't encode",
+    "too_short": "This field may not be blank.",
+    "too_long": "Ensure this field has no more than {max_length} characters or elements.",
+    "int_type": "should be a whole number",
+    "int_parsing": "A valid integer is required.",
+    "float_type": "should be a number",
+    "finite_number": "should be a finite number",
+    "greater_than_equal": "Ensure this value is greater than or equal to {ge}.",
+    "less_than_equal": "Ensure this value is less than or equal to {le}.",
+    "bool_type": "Must be a valid boolean.",
+    "bool_parsing": "Must be a valid boolean.",
+    "uuid_parsing": "Must be a valid UUID.",
+    "dict_type": "Expected a dictionary of items.",
+    "list_type": "Expected a list of items.",
+    "model_type": "Invalid data. Expected a dictionary.",
+}
+_CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_field"}
+
+
+def _refusal(first: ErrorDetails) -> InvalidField:
+    """The refusal of the first wrong field, by its path."""
+    message = _MESSAGES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+    if first["input"] is None and first["type"] != "missing":
+        message = "This field may not be null."
+    param = ".".join(str(part) for part in first["loc"]) or None
+    text = f"{param}: {message}" if param else message
+    return InvalidField(text, param=param, code=_CODES.get(first["type"], "invalid_value"))
+
+
+# --- the OpenAPI document
+
+
+class _OpenApi30(GenerateJsonSchema):
+    """JSON Schema in the dialect of OpenAPI 3.0."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
+        return {**self.generate_inner(schema["schema"]), "nullable": True}
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
+        return {"type": "string", "enum": schema["expected"]}
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
+        if schema.get("default") is None:
+            return self.generate_inner(schema["schema"])
+        return super().default_schema(schema)
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> Schema:
+        return {**super().typed_dict_schema(schema), "additionalProperties": False}
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def schema_of(declared: Any, *, mode: JsonSchemaMode = "serialization") -> Schema:
+    """The OpenAPI schema of a declaration, with the declarations that it is made of written out in place."""
+    schema = TypeAdapter(declared).json_schema(schema_generator=_OpenApi30, mode=mode)
+    parts = schema.pop("$defs", {})
+
+    def whole(node: Any) -> Any:
+        if isinstance(node, list):
+            return [whole(one) for one in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            node = {**parts[node["$ref"].rpartition("/")[-1]], **{k: v for k, v in node.items() if k != "$ref"}}
+        return {name: whole(value) for name, value in node.items() if not (name == "title" and isinstance(value, str))}
+
+    found: Schema = whole(schema)
+    return found
+
+
+class ErrorDetail(TypedDict):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class Error(TypedDict):
+    error: ErrorDetail
+
+
+def answers(declared: Any, *, status: int = 200) -> dict[Any, OpenApiResponse]:
+    """The responses of a call: its answer, and the error body that every call shares."""
+    return {
+        status: OpenApiResponse(schema_of(declared), description=""),
+        "default": OpenApiResponse(schema_of(Error), description="A refusal; `code` is stable."),
+    }
+
+
+def events(description: str) -> dict[Any, OpenApiResponse]:
+    """The response of a call that answers with server-sent events."""
+    return {(200, "text/event-stream"): OpenApiResponse({"type": "string"}, description=description)}
+
+
+def parameters(query: type[Query]) -> list[OpenApiParameter]:
+    schema = schema_of(query, mode="validation")
+    return [
+        OpenApiParameter(
+            name,
+            {key: value for key, value in field.items() if key != "description"},
+            description=field.get("description", ""),
+            required=name in schema.get("required", ()),
+        )
+        for name, field in schema["properties"].items()
+    ]
+
+
+class InputExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # registers itself
+    target_class = Input
+    match_subclasses = True
+    priority = 1  # before drf-spectacular's own for pydantic, which writes another dialect
+
+    def get_name(self, auto_schema: Any, direction: Any) -> str:
+        set_override(self.target, "suppress_collision_warning", True)
+        name: str = self.target.__name__
+        return name
+
+    def map_serializer(self, auto_schema: Any, direction: Any) -> Schema:
+        return schema_of(self.target, mode="validation")
+
+
+class ApiKey(BaseAuthentication):
+    """The name under which the document finds the scheme below; `easel.api.resource.authenticate` does the work."""
+
+
+class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
+    target_class = "easel.api.declaration.ApiKey"
+    name = "apiKey"
+
+    def get_security_definition(self, auto_schema: Any) -> Schema:
+        return {"type": "http", "scheme": "bearer", "description": "An API key, `easel_sk_…`."}

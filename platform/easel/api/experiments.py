@@ -1,0 +1,251 @@
+"""Experiments of a tenant with their reports, and the rollouts that touch its requests."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from billing.money import Money, money_json
+from core import clock
+from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, answers, parameters
+from easel.api.jobs import AdapterInput
+from easel.api.resource import Resource, answer_json, body_of, caller
+from easel.serving.experiment_report import ArmReport, Comparison, experiment_report
+from easel.serving.experiments import ArmPlan, experiment_get, experiment_start, experiment_stop
+from easel.serving.models import Arm, Experiment, Rollout
+from easel.serving.rollouts import rollouts_page
+from tenants.models import Scope
+
+
+class ArmInput(Input):
+    name: Text = Field(max_length=40)
+    weight: int = Field(description="Percent of the callers; the weights of all arms sum to 100.")
+    version: int = Field(default=LEFT_OUT, ge=1, description="A version of the model; by default as the model routes.")
+    adapters: list[AdapterInput] = Field(default=LEFT_OUT, max_length=4)
+    steps: int = LEFT_OUT
+
+    def plan(self) -> ArmPlan:
+        adapters = tuple((one.name, one.scale) for one in self.adapters or ())
+        return ArmPlan(name=self.name, weight=self.weight, version=self.version, adapters=adapters, steps=self.steps)
+
+
+class ExperimentInput(Input):
+    name: Text = Field(max_length=40)
+    model: Text = Field(default=LEFT_OUT, max_length=100)
+    arms: list[ArmInput]
+
+
+class RolloutsQuery(PageQuery):
+    model: Text = Field(default=LEFT_OUT, max_length=64)
+
+
+class ArmAdapter(TypedDict):
+    name: str
+    scale: float
+
+
+class ArmAnswer(TypedDict):
+    name: str
+    weight: int
+    version: int | None
+    adapters: list[ArmAdapter]
+    steps: int | None
+
+
+class ExperimentAnswer(TypedDict):
+    id: str
+    object: str
+    name: str
+    model: str
+    status: Annotated[str, OneOf(Experiment.State.values)]
+    started_at: datetime
+    stopped_at: datetime | None
+    arms: list[ArmAnswer]
+
+
+class ExperimentsAnswer(TypedDict):
+    object: str
+    data: list[ExperimentAnswer]
+
+
+class ComparisonAnswer(TypedDict):
+    """A mean with its interval, and its difference from the first arm with the `p_value` of that."""
+
+    callers: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    difference: float | None
+    p_value: float | None
+
+
+class ArmReportAnswer(TypedDict):
+    arm: str
+    jobs: int
+    succeeded: int
+    failed: int
+    feedback: int
+    cost: Money
+    seconds_p50: float | None
+    seconds_p95: float | None
+    score: ComparisonAnswer
+    error_rate: ComparisonAnswer
+    seconds: ComparisonAnswer
+    job_cost_micros: ComparisonAnswer
+
+
+class ExperimentReportAnswer(ExperimentAnswer):
+    report: list[ArmReportAnswer]
+
+
+class RolloutAnswer(TypedDict):
+    id: str
+    object: str
+    model: str
+    stable_version: int
+    candidate_version: int
+    status: Annotated[str, OneOf(Rollout.State.values)]
+    stages: list[int]
+    candidate_percent: int
+    verdict: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class RolloutsAnswer(TypedDict):
+    object: str
+    data: list[RolloutAnswer]
+    has_more: bool
+
+
+class Experiments(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(
+        operation_id="experiments_start", request=ExperimentInput, responses=answers(ExperimentAnswer, status=201)
+    )
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Split your requests to a model between the arms, from now on."""
+        fields = ExperimentInput.read(body_of(request))
+        experiment = experiment_start(
+            tenant=caller(request).tenant,
+            name=fields.name,
+            model_name=fields.model,
+            arms=[arm.plan() for arm in fields.arms],
+            now=clock.now(),
+        )
+        found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
+        return answer_json(experiment_json(found), status=201)
+
+    @extend_schema(operation_id="experiments_list", responses=answers(ExperimentsAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        rows = caller(request).tenant.experiments.select_related("model").prefetch_related("arms__version")
+        return answer_json({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
+
+
+class ExperimentDetail(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="experiments_get", responses=answers(ExperimentReportAnswer))
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Report what each arm did, and which differences are more than chance."""
+        experiment = experiment_get(tenant=caller(request).tenant, name=name)
+        return answer_json(report_json(experiment, experiment_report(experiment)))
+
+
+class ExperimentStop(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="experiments_stop", request=None, responses=answers(ExperimentAnswer))
+    def post(self, request: HttpRequest, name: str) -> HttpResponse:
+        return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
+
+
+class Rollouts(Resource):
+    @extend_schema(
+        operation_id="rollouts_list", parameters=parameters(RolloutsQuery), responses=answers(RolloutsAnswer)
+    )
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """List canaries, the latest first: another version may be serving a share of your requests."""
+        query = RolloutsQuery.read(request.GET.dict())
+        found, more = rollouts_page(model_name=query.model, **query.page())
+        return answer_json({"object": "list", "data": [rollout_json(one) for one in found], "has_more": more})
+
+
+def rollout_json(rollout: Rollout) -> RolloutAnswer:
+    running = rollout.state == Rollout.State.RUNNING
+    return {
+        "id": str(rollout.id),
+        "object": "rollout",
+        "model": rollout.model.name,
+        "stable_version": rollout.stable.number,
+        "candidate_version": rollout.candidate.number,
+        "status": rollout.state,
+        "stages": rollout.stages,
+        "candidate_percent": rollout.stages[rollout.stage] if running else 100 * (rollout.state == "promoted"),
+        "verdict": rollout.verdict,
+        "started_at": rollout.started_at,
+        "ended_at": rollout.ended_at,
+    }
+
+
+def experiment_json(experiment: Experiment) -> ExperimentAnswer:
+    return {
+        "id": str(experiment.id),
+        "object": "experiment",
+        "name": experiment.name,
+        "model": experiment.model.name,
+        "status": experiment.state,
+        "started_at": experiment.started_at,
+        "stopped_at": experiment.stopped_at,
+        "arms": [arm_json(arm) for arm in experiment.arms.all()],
+    }
+
+
+def arm_json(arm: Arm) -> ArmAnswer:
+    return {
+        "name": arm.name,
+        "weight": arm.weight,
+        "version": arm.version.number if arm.version else None,
+        "adapters": arm.adapters,
+        "steps": arm.steps,
+    }
+
+
+def report_json(experiment: Experiment, reports: Sequence[ArmReport]) -> ExperimentReportAnswer:
+    currency = experiment.tenant.currency
+    return {
+        **experiment_json(experiment),
+        "report": [
+            {
+                "arm": report.arm.name,
+                "jobs": report.jobs,
+                "succeeded": report.succeeded,
+                "failed": report.failed,
+                "feedback": report.feedback,
+                "cost": money_json(report.cost_micros, currency),
+                "seconds_p50": report.seconds_p50,
+                "seconds_p95": report.seconds_p95,
+                "score": _comparison_json(report.score),
+                "error_rate": _comparison_json(report.error_rate),
+                "seconds": _comparison_json(report.seconds),
+                "job_cost_micros": _comparison_json(report.job_cost_micros),
+            }
+            for report in reports
+        ],
+    }
+
+
+def _comparison_json(compared: Comparison) -> ComparisonAnswer:
+    return {
+        "callers": compared.callers,
+        "mean": compared.mean,
+        "low": compared.low,
+        "high": compared.high,
+        "difference": compared.difference,
+        "p_value": compared.p_value,
+    }

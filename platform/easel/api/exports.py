@@ -1,0 +1,109 @@
+"""Exports of a tenant's own costs and usage, as files."""
+
+from datetime import date
+from typing import Annotated, Self
+
+from django.http import HttpRequest, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from pydantic import Field, model_validator
+
+from billing.invoices.queries import statement_numbered
+from core import clock
+from easel.api.costs import SpanQuery
+from easel.api.declaration import LEFT_OUT, OneOf, parameters
+from easel.api.downloads import download
+from easel.api.errors import InvalidField
+from easel.api.resource import Resource, caller
+from easel.reporting import exports
+from easel.reporting.exports import Span
+from tenants.models import Scope
+
+_PARQUET = "application/vnd.apache.parquet"
+_CSV = "text/csv; charset=utf-8"
+_FILE = OpenApiResponse(OpenApiTypes.BINARY)
+
+
+class FocusExportQuery(SpanQuery):
+    format: Annotated[str, OneOf(("csv", "parquet"))] = "csv"
+    invoice: int = Field(
+        default=LEFT_OUT,
+        ge=1,
+        description="The number of a statement or credit note, to export all of it instead of days.",
+    )
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if self.invoice and (self.start or self.end):
+            raise InvalidField("invoice: has its own period: leave start and end out", param="invoice")
+        return self
+
+
+class CostsExportQuery(SpanQuery):
+    decimal: Annotated[str, OneOf(("point", "comma"))] = Field(
+        default="point", description="The decimal separator of the file."
+    )
+
+
+class FocusExport(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(
+        operation_id="exports_focus",
+        parameters=parameters(FocusExportQuery),
+        responses={(200, "text/csv"): OpenApiTypes.STR, (200, _PARQUET): _FILE},
+    )
+    def get(self, request: HttpRequest) -> StreamingHttpResponse:
+        """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice."""
+        query = FocusExportQuery.read(request.GET.dict())
+        form, invoice = query.format, query.invoice
+        span = _span(request, query)
+        if invoice is not None:
+            statement_numbered(invoice, tenant=span.tenant)
+        return download(
+            exports.focus(span, form=form, invoice=invoice),
+            name=f"focus-{span.tenant}-{f'invoice-{invoice}' if invoice else _days(span)}.{form}",
+            content_type=_PARQUET if form == "parquet" else _CSV,
+        )
+
+
+class CostsExport(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(
+        operation_id="exports_costs",
+        parameters=parameters(CostsExportQuery),
+        responses={(200, "text/csv"): OpenApiTypes.STR},
+    )
+    def get(self, request: HttpRequest) -> StreamingHttpResponse:
+        """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
+        query = CostsExportQuery.read(request.GET.dict())
+        span = _span(request, query)
+        blocks = exports.costs(span, comma=query.decimal == "comma")
+        return download(blocks, name=f"costs-{span.tenant}-{_days(span)}.csv", content_type=_CSV)
+
+
+class EventsExport(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(
+        operation_id="exports_events",
+        parameters=parameters(SpanQuery),
+        responses={(200, "application/jsonl"): OpenApiTypes.STR},
+    )
+    def get(self, request: HttpRequest) -> StreamingHttpResponse:
+        """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
+        query = SpanQuery.read(request.GET.dict())
+        span = _span(request, query)
+        return download(
+            exports.events(span), name=f"events-{span.tenant}-{_days(span)}.jsonl", content_type="application/jsonl"
+        )
+
+
+def _span(request: HttpRequest, query: SpanQuery) -> Span:
+    today: date = clock.now().date()
+    return Span(tenant=caller(request).tenant.slug, **query.days(today))
+
+
+def _days(span: Span) -> str:
+    return f"{span.start}-to-{span.end}"

@@ -1,0 +1,379 @@
+"""OpenAI's Images API: the call that waits for its images or streams them, and its quotes."""
+
+import asyncio
+import base64
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple, NotRequired, Self
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from pydantic import Field, model_validator
+from typing_extensions import TypedDict
+
+from billing.money import Money
+from billing.usage.queries import job_costs
+from core import clock
+from core.errors import DomainError
+from core.threads import in_thread
+from easel.api import errors, streaming, waiting
+from easel.api.declaration import AnyText, Flag, OneOf, answers, events
+from easel.api.jobs import JobInput, JobUsage, image_url, usage_json
+from easel.api.rate_limit import take
+from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
+from easel.api.submission import replay_headers, submit
+from easel.catalog.models import PoolTier
+from easel.jobs import lifecycle, queries
+from easel.jobs.errors import ImagesDeleted, JobFailed
+from easel.jobs.models import Attempt, Job, State
+from easel.jobs.quote import job_quote
+from easel.jobs.quote_json import quote_json
+from easel.jobs.spec import Limits
+from easel.jobs.storage_keys import preview_key
+from easel.storage import store
+from tenants.models import Scope, Tenant
+
+# Failures that the request itself caused: trying the same again can't help.
+CALLER_FAULTS = {"prompt_too_long"}
+# Fields of OpenAI's with the values that say what we do; another value is refused rather than ignored.
+_ONLY = {"background": ("auto", "opaque"), "moderation": ("auto",), "style": (None,)}
+
+
+class ImagesInput(JobInput):
+    """`POST /v1/images/generations` of OpenAI, as of the gpt-image models."""
+
+    response_format: Annotated[str, OneOf(("b64_json", "url"))] = "b64_json"
+    background: AnyText = "auto"
+    moderation: AnyText = "auto"
+    style: AnyText | None = None
+    stream: Flag | None = False
+    cancel_on_disconnect: Flag = Field(
+        default=False, description="True if the job is canceled when you go away before it has ended."
+    )
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
+        default=0, description="With `stream`: previews of each image while it is generated."
+    )
+
+    @model_validator(mode="after")
+    def _supported(self) -> Self:
+        for name, supported in _ONLY.items():
+            if getattr(self, name) not in supported:
+                only = f"can only be {supported[0]!r} for now" if supported[0] is not None else "is not supported"
+                raise errors.UnsupportedParameter(f"{name} {only}", param=name)
+        if self.partial_images and not self.stream:
+            raise errors.UnsupportedParameter("partial_images need `stream: true`", param="partial_images")
+        return self
+
+
+class Image(TypedDict):
+    b64_json: NotRequired[str]
+    url: NotRequired[str]
+
+
+class ImageSettings(TypedDict):
+    background: str
+    output_format: str
+    quality: str
+    size: str
+
+
+class ImagesAnswer(TypedDict):
+    created: int
+    data: list[Image]
+    background: str
+    output_format: str
+    quality: str
+    size: str
+    tier: Annotated[str, OneOf(PoolTier.values)]
+    usage: JobUsage
+    job_id: str
+    seed: int
+
+
+class PricePart(TypedDict):
+    quantity: str
+    unit_price: str
+
+
+class QuoteLineAnswer(TypedDict):
+    meter: str
+    quantity: str
+    quantity_most: str
+    price_book: str
+    mode: str
+    used_before: str
+    parts: list[PricePart]
+    contract: str | None
+    discount: str
+    amount: Money
+    list_amount: Money
+    most: Money
+
+
+class QuoteRefusal(TypedDict):
+    code: str
+    message: str
+
+
+class QuoteAnswer(TypedDict):
+    """Quantities and prices are texts, so that they are exact."""
+
+    object: str
+    model: str
+    model_version: int
+    size: str
+    steps: int
+    n: int
+    tier: Annotated[str, OneOf(PoolTier.values)]
+    cached: bool
+    lines: list[QuoteLineAnswer]
+    expected: Money
+    most: Money
+    available: Money
+    admitted: bool
+    refusal: QuoteRefusal | None
+
+
+class WaitsFor(NamedTuple):
+    """The job that an admitted images call waits for, and how it wants the answer."""
+
+    tenant: Tenant
+    job_id: UUID
+    response_format: str
+    stream: bool
+    cancel_on_disconnect: bool
+
+
+class ImagesSubmit(Resource):
+    """The first half of an images call: it admits the job; `images_generations` waits for it."""
+
+    scope = Scope.GENERATE
+
+    @extend_schema(
+        operation_id="images_generations",
+        request=ImagesInput,
+        responses={**answers(ImagesAnswer), **events("With `stream`: OpenAI's events.")},
+        description="OpenAI's Images API: generates the images and answers with them.",
+    )
+    def post(self, request: HttpRequest) -> HttpResponse:
+        take(request, caller(request), now=clock.now())
+        body = body_of(request)
+        fields = ImagesInput.read(body)
+        outcome, _ = submit(request, fields.spec(partial_images=fields.partial_images or 0), body, "images")
+        accepted = HttpResponse(status=202, headers=replay_headers(outcome))
+        accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
+            caller(request).tenant,
+            outcome.resource_id,
+            fields.response_format,
+            bool(fields.stream),
+            fields.cancel_on_disconnect,
+        )
+        return accepted
+
+
+def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponseBase:
+    """The second half of an images call: the images of the job that it waited for, or a refusal."""
+    try:
+        if not ended:
+            raise errors.StillRunning.of(waits_for.job_id)
+        job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
+        return answer_json(images_json(job, response_format=waits_for.response_format))
+    except Exception as error:
+        refusal = errors.handle(error)
+        if refusal is None:
+            raise
+        return refusal
+
+
+_submit_images = serve(ImagesSubmit, submits=True)
+
+
+async def images_generations(request: HttpRequest) -> HttpResponseBase:
+    """Admit on a thread, wait without one, answer on a thread. Django cancels this when the client goes away."""
+    submission = asyncio.create_task(_submit_images(request))
+    try:
+        return await _images_answer(request, await asyncio.shield(submission))
+    except asyncio.CancelledError:
+        # Admission is not interrupted: the job that it makes meanwhile is canceled too.
+        if waits_for := getattr(await submission, "waits_for", None):
+            await _left(waits_for)
+        raise
+
+
+async def _left(waits_for: WaitsFor) -> None:
+    """Cancel the job of a client that went away, if it asked for that; otherwise the job stays."""
+    if waits_for.cancel_on_disconnect:
+        # Without the database the job runs, as it would have without the wish.
+        with contextlib.suppress(OperationalError, InterfaceError):
+            await in_thread(lambda: lifecycle.cancel(job=Job.objects.get(id=waits_for.job_id), now=clock.now()))
+
+
+async def _until_left(events: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:
+    try:
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+    except (asyncio.CancelledError, GeneratorExit):
+        await _left(waits_for)
+        raise
+
+
+async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> HttpResponseBase:
+    waits_for: WaitsFor | None = getattr(accepted, "waits_for", None)
+    if waits_for is None:
+        return accepted
+    seconds = settings.EASEL.request_wait_seconds
+    answer: HttpResponseBase
+    if waits_for.stream:
+        images = ImageStream(waits_for.tenant, waits_for.job_id, waits_for.response_format)
+        answer = streaming.streamed(_until_left(images.events(timeout_seconds=seconds), waits_for))
+    else:
+        ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
+        answer = await in_thread(_answer_images, waits_for, ended)
+    if answer.status_code >= 500:
+        answer["x-should-retry"] = "false"  # a client library would make, and pay for, another job
+    if replayed := accepted.headers.get("Idempotent-Replayed"):
+        answer["Idempotent-Replayed"] = replayed
+    return answer
+
+
+described_by(ImagesSubmit, images_generations)
+
+
+@dataclass(slots=True)
+class ImageStream:
+    """OpenAI's events for the images of one job: partial ones as they come, then each image, or an error."""
+
+    tenant: Tenant
+    job_id: UUID
+    response_format: str
+    shown: set[tuple[int, int]] = field(default_factory=set)
+
+    async def events(self, *, timeout_seconds: float) -> AsyncGenerator[bytes]:
+        async with contextlib.aclosing(streaming.turns(self.job_id, timeout_seconds)) as turns:
+            async for noticed in turns:
+                if not noticed:
+                    yield streaming.KEEPALIVE
+                with contextlib.suppress(OperationalError, InterfaceError):
+                    found, over = await in_thread(self._look)
+                    for part in found:
+                        yield part
+                    if over:
+                        return
+        yield streaming.failure(errors.StillRunning.of(self.job_id))
+
+    def _look(self) -> tuple[list[bytes], bool]:
+        """The events that are new, and True if they are the last."""
+        job = queries.job_get(tenant=self.tenant, job_id=self.job_id)
+        try:
+            if job.finished_at is None:
+                return list(self._partial(job)), False
+            images = stream_completed_json(job, response_format=self.response_format)
+        except DomainError as error:
+            return [streaming.failure(error)], True
+        return [streaming.event(image["type"], image) for image in images], True
+
+    def _partial(self, job: Job) -> Iterator[bytes]:
+        for attempt in job.attempts.all():
+            for index, number in attempt.previews:
+                # A later attempt generates the same again.
+                if (index, number) in self.shown:
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    partial = stream_partial_json(job, attempt, index=index, number=number)
+                    self.shown.add((index, number))
+                    yield streaming.event(partial["type"], partial)
+
+
+class ImagesQuote(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(QuoteAnswer))
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Price the same body as a generation, line by line; nothing is made, held or written.
+
+        What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
+        """
+        take(request, caller(request), now=clock.now())
+        spec = ImagesInput.read(body_of(request)).spec()
+        limits = Limits.of(settings.EASEL)
+        return answer_json(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=clock.now())))
+
+
+def images_json(job: Job, *, response_format: str) -> ImagesAnswer:
+    """OpenAI's `ImagesResponse`. Raises `JobFailed` when the job has no images, `ImagesDeleted`."""
+    return {
+        "created": int(job.created_at.timestamp()),
+        "data": _images(job, response_format),
+        **_settings_json(job),
+        "tier": job.tier,
+        "usage": usage_json(job, job_costs([job.id])[job.id]),
+        "job_id": str(job.id),
+        "seed": job.seed,
+    }
+
+
+def stream_partial_json(job: Job, attempt: Attempt, *, index: int, number: int) -> dict[str, Any]:
+    """OpenAI's `ImageGenPartialImageEvent`. Raises `FileNotFoundError`."""
+    return {
+        "type": "image_generation.partial_image",
+        "b64_json": _base64(preview_key(job, attempt.token, index, number)),
+        "partial_image_index": number,
+        "created_at": int(job.created_at.timestamp()),
+        **_settings_json(job),
+        "image_index": index,
+    }
+
+
+def stream_completed_json(job: Job, *, response_format: str) -> list[dict[str, Any]]:
+    """OpenAI's `ImageGenCompletedEvent` of each image; `usage` is the job's. Raises as `images_json`."""
+    answer = images_json(job, response_format=response_format)
+    return [
+        {
+            "type": "image_generation.completed",
+            **image,
+            "created_at": answer["created"],
+            **_settings_json(job),
+            "usage": answer["usage"],
+            "job_id": answer["job_id"],
+            "seed": job.seed + index,
+            "image_index": index,
+        }
+        for index, image in enumerate(answer["data"])
+    ]
+
+
+def _settings_json(job: Job) -> ImageSettings:
+    return {
+        "background": "opaque",
+        "output_format": job.output_format,
+        "quality": job.quality,
+        "size": f"{job.width}x{job.height}",
+    }
+
+
+def _images(job: Job, response_format: str) -> list[Image]:
+    if job.state == State.FAILED:
+        failure = JobFailed(job.error_code, job.error_message)
+        if job.error_code in CALLER_FAULTS:
+            failure.http_status, failure.type = 400, "invalid_request_error"
+        raise failure
+    if job.state != State.SUCCEEDED:
+        how = "expired before it was generated" if job.state == State.EXPIRED else "was canceled"
+        failure = JobFailed(f"job_{job.state}", f"the job {job.id} {how}")
+        failure.http_status = 503 if job.state == State.EXPIRED else 409
+        raise failure
+    outputs = list(job.outputs.filter(deleted_at=None))
+    if not outputs:
+        raise ImagesDeleted(f"the images of the job {job.id} were deleted")
+    if response_format == "url":
+        return [{"url": image_url(output.storage_key)} for output in outputs]
+    return [{"b64_json": _base64(output.storage_key)} for output in outputs]
+
+
+def _base64(storage_key: str) -> str:
+    return base64.b64encode(store().get(storage_key)).decode()

@@ -1,0 +1,480 @@
+"""Jobs: generations without a waiting client, their progress and their outcome, and feedback on them."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
+
+from billing.money import Money, money_json
+from billing.usage.queries import JobCost, job_costs
+from core import clock
+from core.errors import DomainError
+from core.text import text_unstorable_at
+from core.threads import in_thread
+from easel.api import streaming
+from easel.api.declaration import (
+    LEFT_OUT,
+    AnyText,
+    Flag,
+    Input,
+    Number,
+    OneOf,
+    PageQuery,
+    Text,
+    answers,
+    events,
+    parameters,
+)
+from easel.api.errors import InvalidField
+from easel.api.rate_limit import take
+from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
+from easel.api.submission import replay_headers, submit
+from easel.catalog.models import PoolTier
+from easel.jobs import lifecycle, queries
+from easel.jobs.deletion import job_delete
+from easel.jobs.feedback import feedback_give
+from easel.jobs.models import Attempt, Job, JobAdapter, Output, State
+from easel.jobs.outputs import outputs_delete
+from easel.jobs.spec import SEED_MAX, RequestedAdapter, Spec
+from easel.serving.tiers import Quality
+from easel.storage import store
+from tenants.keys import key_confirm
+from tenants.models import ApiKey, Scope
+
+URL_SECONDS = 3600
+TOKEN_PIXELS = 16 * 16
+
+
+class AdapterInput(Input):
+    name: Text = Field(max_length=40)
+    scale: Number = Field(default=1.0, ge=-4, le=4)
+
+
+def _distinct(adapters: list[AdapterInput]) -> list[AdapterInput]:
+    names = [adapter.name for adapter in adapters]
+    if len(set(names)) < len(names):
+        raise PydanticCustomError("repeated", "names an adapter twice")
+    return adapters
+
+
+def _pairs(metadata: Any) -> Any:
+    if not isinstance(metadata, dict):
+        return metadata
+    for key, value in metadata.items():
+        if not isinstance(value, str) or len(value) > 512 or text_unstorable_at(value):
+            message = f"metadata.{key}: should be a string of at most 512 characters"
+            raise InvalidField(message, param=f"metadata.{key}")
+    if len(metadata) > 16 or any(not 0 < len(key) <= 64 or not key.isprintable() for key in metadata):
+        raise PydanticCustomError("pairs", "holds at most 16 pairs, with keys of 1 to 64 printable characters")
+    return metadata
+
+
+class JobInput(Input):
+    """The fields of a generation, OpenAI's and ours."""
+
+    prompt: AnyText = Field(description="The text that the image is generated from.")
+    model: Text = Field(default=LEFT_OUT, max_length=100)
+    n: int = Field(default=1, ge=1, le=10)
+    size: Text = Field(default="auto", description='"auto" or WIDTHxHEIGHT, both multiples of 16.')
+    quality: Annotated[str, OneOf(Quality.values)] = Field(
+        default="auto",
+        description="`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others"
+        " the size decides.",
+    )
+    steps: int = Field(default=LEFT_OUT, description="Denoising steps.")
+    seed: int = Field(
+        default=LEFT_OUT,
+        ge=0,
+        le=SEED_MAX - 10,
+        description="The same seed, prompt, size, steps, model version and adapters give the same image.",
+    )
+    cache: Flag = Field(
+        default=True,
+        description="True if a request with a seed may be answered with images that were generated for the same one.",
+    )
+    adapters: Annotated[list[AdapterInput], AfterValidator(_distinct)] = Field(default=LEFT_OUT, max_length=4)
+    priority: int = Field(
+        default=0, ge=-10, le=10, description="Order among your own waiting jobs: the highest goes first."
+    )
+    expires_in_seconds: int = Field(
+        default=LEFT_OUT, ge=1, description="Time to generate in. A job that expires is not charged."
+    )
+    output_format: Annotated[str, OneOf(("png", "jpeg", "webp"))] = "png"
+    output_compression: int = Field(default=100, ge=0, le=100)
+    project: Text = Field(default=LEFT_OUT, max_length=40)
+    user: AnyText = Field(default="", max_length=200, description="Your end user.")
+    safety_identifier: AnyText = Field(default="", max_length=200, description="OpenAI's later name for `user`.")
+    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], BeforeValidator(_pairs)] = LEFT_OUT
+
+    def spec(self, *, partial_images: int = 0) -> Spec:
+        """The request as admission takes it."""
+        return Spec(
+            prompt=self.prompt,
+            model=self.model,
+            n=self.n,
+            size=self.size,
+            quality=self.quality,
+            steps=self.steps,
+            seed=self.seed,
+            adapters=tuple(RequestedAdapter(name=one.name, scale=one.scale) for one in self.adapters or ()),
+            output_format=self.output_format,
+            output_compression=self.output_compression,
+            project=self.project,
+            user=self.safety_identifier or self.user,
+            cache=self.cache,
+            partial_images=partial_images,
+            priority=self.priority,
+            expires_in_seconds=self.expires_in_seconds,
+            metadata=self.metadata or {},
+        )
+
+
+class JobsQuery(PageQuery):
+    status: Annotated[str, OneOf(State.values)] = LEFT_OUT
+
+
+class FeedbackInput(Input):
+    score: Number = Field(ge=0, le=1, description="From 0 (bad) to 1 (good).")
+    comment: AnyText = Field(default="", max_length=500)
+
+
+class TokenDetails(TypedDict):
+    text_tokens: int
+    image_tokens: int
+
+
+class JobUsage(TypedDict):
+    """OpenAI's token counts (an image token is 16x16 pixels), and what was measured and charged."""
+
+    input_tokens: int
+    input_tokens_details: TokenDetails
+    output_tokens: int
+    total_tokens: int
+    cached: bool
+    image_units: float
+    gpu_seconds: float
+    cost: Money
+
+
+class UsedAdapter(TypedDict):
+    name: str
+    version: int
+    scale: float
+
+
+class ArmOfJob(TypedDict):
+    name: str
+    arm: str
+
+
+class Progress(TypedDict):
+    steps_done: int
+    steps_total: int
+
+
+class JobImage(TypedDict):
+    url: str
+    seed: int
+    size_bytes: int
+
+
+class JobError(TypedDict):
+    code: str
+    message: str
+
+
+class JobUrls(TypedDict):
+    get: str
+    events: str
+    cancel: str
+    feedback: str
+
+
+class JobAnswer(TypedDict):
+    id: str
+    object: str
+    status: Annotated[str, OneOf(State.values)]
+    created_at: datetime
+    expires_at: datetime
+    finished_at: datetime | None
+    deleted_at: datetime | None
+    cached_from: str | None
+    model: str
+    model_version: int
+    prompt: str | None
+    n: int
+    size: str
+    quality: Annotated[str, OneOf(Quality.values)]
+    tier: Annotated[str, OneOf(PoolTier.values)]
+    steps: int
+    seed: int
+    adapters: list[UsedAdapter]
+    experiment: ArmOfJob | None
+    project: str
+    metadata: dict[str, str]
+    attempts: int
+    progress: Progress
+    images: list[JobImage]
+    usage: JobUsage | None
+    error: JobError | None
+    urls: JobUrls
+
+
+class JobsAnswer(TypedDict):
+    object: str
+    data: list[JobAnswer]
+    has_more: bool
+
+
+class FeedbackAnswer(TypedDict):
+    object: str
+    job_id: str
+    score: float
+    comment: str
+    created_at: datetime
+
+
+class Jobs(Resource):
+    """Generations without a waiting client."""
+
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_create", request=JobInput, responses=answers(JobAnswer, status=202))
+    def post(self, request: HttpRequest) -> HttpResponse:
+        take(request, caller(request), now=clock.now())
+        body = body_of(request)
+        spec = JobInput.read(body).spec()
+        outcome, job = submit(request, spec, body, "jobs")
+        if job is not None and job.state == State.QUEUED:
+            # Just admitted: no attempts, no images, and adapters only where the request or its arm names some.
+            adapters = list(job.adapters.all()) if spec.adapters or job.arm_id is not None else ()
+            shown = _job_json(job, None, attempts=(), outputs=(), adapters=adapters)
+        else:
+            shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
+        return answer_json(shown, status=202, headers=replay_headers(outcome))
+
+    @extend_schema(operation_id="jobs_list", parameters=parameters(JobsQuery), responses=answers(JobsAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        query = JobsQuery.read(request.GET.dict())
+        jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
+        return answer_json({"object": "list", "data": jobs_json(jobs), "has_more": more})
+
+
+class JobDetail(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_get", responses=answers(JobAnswer))
+    def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+    @extend_schema(operation_id="jobs_delete", responses=answers(JobAnswer))
+    def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        """Delete the images, prompt, metadata and user of a finished job. Its usage and its cost stay."""
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        job_delete(job=job, actor=_actor(request), now=clock.now())
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+
+class JobEvents(Resource):
+    """The first half of following a job: it finds the job and the caller's key; `job_events` follows it."""
+
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_events", responses=events("Events `job.<status>` with the job."))
+    def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen."""
+        queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        found = HttpResponse()
+        found.key = caller(request)  # type: ignore[attr-defined]
+        return found
+
+
+_find_job = serve(JobEvents)
+
+
+async def job_events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
+    """Find the job on a thread, then follow it without one."""
+    found = await _find_job(request, job_id=job_id)
+    key: ApiKey | None = getattr(found, "key", None)
+    if key is None:
+        return found
+    seen, seconds = request.headers.get("Last-Event-ID", ""), settings.EASEL.job_ttl_seconds
+    return streaming.streamed(job_follow(key, job_id, seen=seen, timeout_seconds=seconds))
+
+
+described_by(JobEvents, job_events)
+
+
+async def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) -> AsyncIterator[bytes]:
+    """Yield `job.<status>` at every change, until the job has ended. `seen` is the id of the client's last event.
+
+    Once the key is revoked, an `error` ends the stream.
+    """
+
+    def look() -> tuple[str, Job, JobAnswer]:
+        key_confirm(key)
+        job = queries.job_get(tenant=key.tenant, job_id=job_id)
+        shown = job_json(job)
+        return f"{shown['attempts']}-{shown['progress']['steps_done']}-{job.state}", job, shown
+
+    async with contextlib.aclosing(streaming.turns(job_id, timeout_seconds)) as turns:
+        async for noticed in turns:
+            if not noticed:
+                yield streaming.KEEPALIVE
+            with contextlib.suppress(OperationalError, InterfaceError):
+                try:
+                    event_id, job, shown = await in_thread(look)
+                except DomainError as error:
+                    yield streaming.failure(error)
+                    return
+                if event_id != seen:
+                    yield streaming.event(f"job.{job.state}", shown, event_id=event_id)
+                    seen = event_id
+                if job.finished_at is not None:
+                    return
+
+
+class JobCancel(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(JobAnswer))
+    def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        lifecycle.cancel(job=job, now=clock.now())
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+
+class JobImages(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_images_delete", responses=answers(JobAnswer))
+    def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        """Delete the images, and end the charge for storing them."""
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        outputs_delete(job=job, actor=_actor(request), now=clock.now())
+        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+
+
+class JobFeedback(Resource):
+    scope = Scope.GENERATE
+
+    @extend_schema(operation_id="jobs_feedback", request=FeedbackInput, responses=answers(FeedbackAnswer, status=201))
+    def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        """Record your end user's opinion of a job's images, once per job."""
+        fields = FeedbackInput.read(body_of(request))
+        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        given = feedback_give(job=job, now=clock.now(), score=fields.score, comment=fields.comment)
+        shown: FeedbackAnswer = {
+            "object": "feedback",
+            "job_id": str(job.id),
+            "score": given.score,
+            "comment": given.comment,
+            "created_at": given.created_at,
+        }
+        return answer_json(shown, status=201)
+
+
+def _actor(request: HttpRequest) -> str:
+    """The caller's name in the audit log."""
+    return f"key:{caller(request).key_id}"
+
+
+def jobs_json(jobs: Sequence[Job]) -> list[JobAnswer]:
+    costs = job_costs([job.id for job in jobs])
+    return [
+        _job_json(
+            job,
+            costs.get(job.id),
+            attempts=list(job.attempts.all()),
+            outputs=list(job.outputs.all()),
+            adapters=list(job.adapters.all()),
+        )
+        for job in jobs
+    ]
+
+
+def job_json(job: Job) -> JobAnswer:
+    return jobs_json([job])[0]
+
+
+def _job_json(
+    job: Job,
+    cost: JobCost | None,
+    *,
+    attempts: Sequence[Attempt],
+    outputs: Sequence[Output],
+    adapters: Sequence[JobAdapter],
+) -> JobAnswer:
+    path = f"{settings.EASEL.public_url}/v1/jobs/{job.id}"
+    return {
+        "id": str(job.id),
+        "object": "job",
+        "status": job.state,
+        "created_at": job.created_at,
+        "expires_at": job.expires_at,
+        "finished_at": job.finished_at,
+        "deleted_at": job.deleted_at,
+        "cached_from": str(job.cached_from_id) if job.cached_from_id else None,
+        "model": job.model_version.model.name,
+        "model_version": job.model_version.number,
+        "prompt": None if job.deleted_at else job.prompt,
+        "n": job.n,
+        "size": f"{job.width}x{job.height}",
+        "quality": job.quality,
+        "tier": job.tier,
+        "steps": job.steps,
+        "seed": job.seed,
+        "adapters": [
+            {
+                "name": used.adapter_version.adapter.name,
+                "version": used.adapter_version.number,
+                "scale": used.scale,
+            }
+            for used in adapters
+        ],
+        "experiment": {"name": job.arm.experiment.name, "arm": job.arm.name} if job.arm else None,
+        "project": job.project.slug,
+        "metadata": job.metadata,
+        "attempts": len(attempts),
+        "progress": {
+            "steps_done": attempts[-1].steps_done if attempts else job.steps * job.n if job.cached_from_id else 0,
+            "steps_total": job.steps * job.n,
+        },
+        "images": [
+            {"url": image_url(output.storage_key), "seed": output.seed, "size_bytes": output.size_bytes}
+            for output in outputs
+            if output.deleted_at is None
+        ],
+        "usage": usage_json(job, cost) if cost else None,
+        "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
+        "urls": {"get": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "feedback": f"{path}/feedback"},
+    }
+
+
+def usage_json(job: Job, cost: JobCost) -> JobUsage:
+    generated = job.cached_from or job
+    succeeded = max(generated.attempts.all(), key=lambda attempt: attempt.number)
+    output_tokens = job.n * job.width * job.height // TOKEN_PIXELS
+    return {
+        "input_tokens": succeeded.prompt_tokens,
+        "input_tokens_details": {"text_tokens": succeeded.prompt_tokens, "image_tokens": 0},
+        "output_tokens": output_tokens,
+        "total_tokens": succeeded.prompt_tokens + output_tokens,
+        "cached": job.cached_from is not None,
+        "image_units": float(cost.image_units),
+        "gpu_seconds": float(cost.gpu_seconds),
+        "cost": money_json(cost.cost_micros, job.tenant.currency),
+    }
+
+
+def image_url(storage_key: str) -> str:
+    return store().signed_url("GET", storage_key, seconds=URL_SECONDS, base=settings.EASEL.public_url)

@@ -1,0 +1,97 @@
+"""The limits of a tenant and of its key, how much of them is used, and how long its data is retained."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
+from redis.exceptions import RedisError
+from typing_extensions import TypedDict
+
+from core import clock
+from easel.api.declaration import OneOf, answers
+from easel.api.rate_limit import Bucket, look
+from easel.api.resource import Resource, answer_json, caller
+from easel.jobs.models import Job, State
+from tenants.models import ApiKey, Quota
+from tenants.quotas import LIMITS, next_month, quotas_of, units_used
+from tenants.retention import retention_of
+
+
+class LimitAnswer(TypedDict):
+    limit: Annotated[str, OneOf(tuple(LIMITS))]
+    of: Annotated[str, OneOf(("account", "api_key"))]
+    value: float
+    used: float | None
+    remaining: float | None
+    resets_at: datetime | None
+
+
+class RetentionAnswer(TypedDict):
+    output_days: int
+    job_days: int
+
+
+class QuotaAnswer(TypedDict):
+    object: str
+    data: list[LimitAnswer]
+    retention: RetentionAnswer
+
+
+class QuotaView(Resource):
+    @extend_schema(operation_id="quota_get", responses=answers(QuotaAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """List each limit of your account and of this key, and how much of it is used."""
+        return answer_json(quota_json(caller(request), now=clock.now()))
+
+
+def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
+    quotas, units = quotas_of(api_key), units_used(api_key, now=now)
+    in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
+    queued = in_hand.filter(state=State.QUEUED)
+    buckets = _buckets(quotas, now)
+    rows: list[LimitAnswer] = []
+    for quota in quotas:
+        own = quota.api_key_id is not None
+        bucket = buckets.get(quota.api_key_id)
+        used: dict[str, Decimal | int] = {
+            "concurrent_jobs_max": (in_hand.filter(api_key=api_key) if own else in_hand).count(),
+            "queued_jobs_max": (queued.filter(api_key=api_key) if own else queued).count(),
+            "image_units_per_month": units[quota.api_key_id],
+            **({"requests_per_minute": bucket.limit - bucket.remaining} if bucket else {}),
+        }
+        resets_at = {
+            "image_units_per_month": next_month(now),
+            **({"requests_per_minute": now + timedelta(seconds=bucket.reset_seconds)} if bucket else {}),
+        }
+        for name in LIMITS:
+            if (limit := getattr(quota, name)) is None:
+                continue
+            rows.append(
+                {
+                    "limit": name,
+                    "of": "api_key" if own else "account",
+                    "value": float(limit),
+                    "used": float(used[name]) if name in used else None,
+                    "remaining": max(0.0, float(limit - used[name])) if name in used else None,
+                    "resets_at": resets_at.get(name),
+                }
+            )
+    retention = retention_of(api_key.tenant, default=settings.EASEL)
+    days: RetentionAnswer = {"output_days": retention.output_days, "job_days": retention.job_days}
+    return {"object": "list", "data": rows, "retention": days}
+
+
+def _buckets(quotas: Sequence[Quota], now: datetime) -> dict[UUID | None, Bucket]:
+    """The bucket of each key; none while Redis is away, when nothing is counted either."""
+    limited = [quota for quota in quotas if quota.requests_per_minute is not None]
+    try:
+        return (
+            dict(zip((quota.api_key_id for quota in limited), look(limited, now=now), strict=True)) if limited else {}
+        )
+    except RedisError:
+        return {}

@@ -1,0 +1,77 @@
+"""The models that can be called. (Django would take a module named `models` for the tables of this app.)"""
+
+from typing import Annotated
+
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
+from typing_extensions import TypedDict
+
+from easel.api.declaration import OneOf, answers
+from easel.api.resource import Resource, answer_json
+from easel.catalog.models import ModelVersion
+from easel.serving import routing
+from easel.serving.tiers import Quality, steps_of, tier_named
+
+
+class QualityAnswer(TypedDict):
+    """Where a quality has no tier, the size decides."""
+
+    quality: Annotated[str, OneOf(Quality.values)]
+    tier: str | None
+    steps: int
+
+
+class ModelAnswer(TypedDict):
+    """OpenAI's `Model`, with its sizes, steps and qualities."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    version: int
+    default: bool
+    size_default: str
+    side_min: int
+    side_max: int
+    steps_default: int
+    steps_max: int
+    qualities: list[QualityAnswer]
+    fast_image_units_max: float
+
+
+class ModelsAnswer(TypedDict):
+    object: str
+    data: list[ModelAnswer]
+
+
+class Models(Resource):
+    @extend_schema(operation_id="models_list", responses=answers(ModelsAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return answer_json({"object": "list", "data": [model_json(version) for version in routing.live_models()]})
+
+
+class ModelDetail(Resource):
+    @extend_schema(operation_id="models_get", responses=answers(ModelAnswer))
+    def get(self, request: HttpRequest, name: str) -> HttpResponse:
+        return answer_json(model_json(routing.main_version(name)))
+
+
+def model_json(version: ModelVersion) -> ModelAnswer:
+    return {
+        "id": version.model.name,
+        "object": "model",
+        "created": int(version.model.created_at.timestamp()),
+        "owned_by": "easel",
+        "version": version.number,
+        "default": version.model.is_default,
+        "size_default": version.size_default,
+        "side_min": version.side_min,
+        "side_max": version.side_max,
+        "steps_default": version.steps_default,
+        "steps_max": version.steps_max,
+        "qualities": [
+            {"quality": quality, "tier": tier_named(quality), "steps": steps_of(version, quality=quality)}
+            for quality in Quality.values
+        ],
+        "fast_image_units_max": float(version.fast_image_units_max),
+    }

@@ -1,0 +1,303 @@
+"""What a tenant was charged, month by month, down to the jobs behind a line."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from billing.invoices.documents import statement_csv, statement_html, statement_pdf, title_of
+from billing.invoices.lines import charges_of_line, projects_of
+from billing.invoices.queries import charges_page, line_get, statement_get, statements_page
+from billing.invoices.statements import statement_now
+from billing.models import Charge, Statement, StatementLine
+from billing.money import Money, money_json
+from core import clock
+from easel.api.declaration import OneOf, PageQuery, Query, answers, parameters
+from easel.api.resource import Resource, answer_json, caller
+from easel.jobs.models import Attempt
+from tenants.models import Scope
+
+
+class DocumentQuery(Query):
+    decimal: Annotated[str, OneOf(("point", "comma"))] = Field(
+        default="point", description="The decimal separator of the CSV."
+    )
+
+
+class BilledTo(TypedDict):
+    name: str
+    address: str
+    tax_id: str
+
+
+class Documents(TypedDict):
+    html: str
+    pdf: str
+    csv: str
+
+
+class StatementSummary(TypedDict):
+    id: str
+    object: Annotated[str, OneOf(Statement.Kind.values)]
+    title: str
+    number: int | None
+    status: Annotated[str, OneOf(Statement.State.values)]
+    corrects: str | None
+    period_start: datetime
+    period_end: datetime
+    time_zone: str
+    billed_to: BilledTo
+    subtotal: Money
+    tax_name: str
+    tax_rate: str
+    tax: Money
+    total: Money
+    finalised_at: datetime | None
+    documents: Documents
+
+
+class StatementsAnswer(TypedDict):
+    object: str
+    data: list[StatementSummary]
+    has_more: bool
+
+
+class LineAnswer(TypedDict):
+    position: int
+    project: str | None
+    labels: dict[str, str]
+    meter: str | None
+    model: str | None
+    kind: str
+    description: str
+    quantity: str | None
+    charges: int
+    amount: Money
+
+
+class StatementAnswer(StatementSummary):
+    lines: list[LineAnswer]
+
+
+class PriceAnswer(TypedDict):
+    unit_price: str
+    mode: str
+    price_book: str
+    used_before: str
+    discount: str
+
+
+class AttemptAnswer(TypedDict):
+    """`device_share` is the part of the device that was the attempt's own while it ran; its neighbours had the rest."""
+
+    number: int
+    status: str
+    worker: str
+    gpu_class: str
+    started_at: datetime | None
+    finished_at: datetime | None
+    steps_done: int
+    gpu_seconds: float
+    device_share: float | None
+
+
+class ChargeAnswer(TypedDict):
+    id: str
+    kind: str
+    charged_at: datetime
+    used_at: datetime
+    quantity: str
+    price: PriceAnswer
+    amount: Money
+    corrects: str | None
+    reason: str | None
+    job_id: str | None
+    attempts: list[AttemptAnswer]
+
+
+class ChargesAnswer(TypedDict):
+    object: str
+    data: list[ChargeAnswer]
+    has_more: bool
+
+
+class Statements(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(
+        operation_id="statements_list", parameters=parameters(PageQuery), responses=answers(StatementsAnswer)
+    )
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """List statements and credit notes, the latest first."""
+        query = PageQuery.read(request.GET.dict())
+        found, more = statements_page(tenant=caller(request).tenant, **query.page())
+        return answer_json({"object": "list", "data": [statement_json(one) for one in found], "has_more": more})
+
+
+class StatementCurrent(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="statements_current", responses=answers(StatementAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Draft this month's statement as if the month ended now."""
+        return answer_json(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
+
+
+class StatementDetail(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(operation_id="statements_get", responses=answers(StatementAnswer))
+    def get(self, request: HttpRequest, statement_id: UUID) -> HttpResponse:
+        statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
+        return answer_json(statement_whole_json(statement, list(statement.lines.all())))
+
+
+class StatementDocument(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(
+        operation_id="statements_document",
+        parameters=parameters(DocumentQuery),
+        responses={
+            (200, "text/html"): OpenApiTypes.STR,
+            (200, "text/csv"): OpenApiTypes.STR,
+            (200, "application/pdf"): OpenApiResponse(OpenApiTypes.BINARY),
+        },
+    )
+    def get(self, request: HttpRequest, statement_id: UUID, form: str) -> HttpResponse:
+        """Download the statement as `html` (a page that prints well), `pdf` or `csv`."""
+        query = DocumentQuery.read(request.GET.dict())
+        statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
+        return document(statement, form, comma=query.decimal == "comma")
+
+
+def document(statement: Statement, form: str, *, comma: bool) -> HttpResponse:
+    """A statement as a file named after it."""
+    lines: list[StatementLine] = list(statement.lines.all())
+    if form == "html":
+        answer = HttpResponse(statement_html(statement, lines))
+    elif form == "pdf":
+        answer = HttpResponse(statement_pdf(statement, lines), content_type="application/pdf")
+    else:
+        answer = HttpResponse(
+            "".join(statement_csv(statement, lines, comma=comma)), content_type="text/csv; charset=utf-8"
+        )
+    name = f"{statement.kind}-{statement.number or 'draft'}.{form}"
+    answer["Content-Disposition"] = f'{"inline" if form == "html" else "attachment"}; filename="{name}"'
+    return answer
+
+
+class StatementLineCharges(Resource):
+    scope = Scope.USAGE
+
+    @extend_schema(
+        operation_id="statements_line_charges",
+        parameters=parameters(PageQuery),
+        responses=answers(ChargesAnswer),
+    )
+    def get(self, request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
+        """List the charges of a line, each with its price, its job and the attempts at that."""
+        query = PageQuery.read(request.GET.dict())
+        statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
+        line = line_get(statement, position=position)
+        found, more = charges_page(charges_of_line(line), **query.page())
+        return answer_json({"object": "list", "data": charges_json(found), "has_more": more})
+
+
+def statement_json(statement: Statement) -> StatementSummary:
+    url = f"{settings.EASEL.public_url}/v1/statements/{statement.id}"
+    return {
+        "id": str(statement.id),
+        "object": statement.kind,
+        "title": title_of(statement),
+        "number": statement.number,
+        "status": statement.state,
+        "corrects": str(statement.corrects_id) if statement.corrects_id else None,
+        "period_start": statement.period_start,
+        "period_end": statement.period_end,
+        "time_zone": statement.time_zone,
+        "billed_to": statement.billed_to,
+        "subtotal": money_json(statement.subtotal_micros, statement.currency),
+        "tax_name": statement.tax_name,
+        "tax_rate": f"{statement.tax_rate.normalize():f}",
+        "tax": money_json(statement.tax_micros, statement.currency),
+        "total": money_json(statement.total_micros, statement.currency),
+        "finalised_at": statement.finalised_at,
+        "documents": {"html": f"{url}/html", "pdf": f"{url}/pdf", "csv": f"{url}/csv"},
+    }
+
+
+def statement_whole_json(statement: Statement, lines: Sequence[StatementLine]) -> StatementAnswer:
+    projects = projects_of(lines)
+    return {
+        **statement_json(statement),
+        "lines": [
+            {
+                "position": line.position,
+                "project": projects[line.project_id].slug if line.project_id else None,
+                "labels": projects[line.project_id].labels if line.project_id else {},
+                "meter": line.meter or None,
+                "model": line.model or None,
+                "kind": line.kind,
+                "description": line.description,
+                "quantity": None if line.quantity is None else f"{line.quantity.normalize():f}",
+                "charges": line.charges,
+                "amount": money_json(line.amount_micros, statement.currency),
+            }
+            for line in lines
+        ],
+    }
+
+
+def charges_json(charges: Sequence[Charge]) -> list[ChargeAnswer]:
+    attempts: dict[UUID, list[Attempt]] = defaultdict(list)
+    jobs = {charge.usage_record.job_id for charge in charges if charge.usage_record.job_id}
+    for attempt in Attempt.objects.filter(job_id__in=jobs).order_by("job", "number"):
+        attempts[attempt.job_id].append(attempt)
+    return [
+        {
+            "id": str(charge.id),
+            "kind": charge.kind,
+            "charged_at": charge.created_at,
+            "used_at": charge.usage_record.occurred_at,
+            "quantity": f"{charge.usage_record.quantity.normalize():f}",
+            "price": {
+                "unit_price": f"{charge.rate.unit_price.normalize():f}",
+                "mode": charge.rate.mode,
+                "price_book": str(charge.rate.price_book),
+                "used_before": f"{charge.used_before.normalize():f}",
+                "discount": f"{charge.discount.normalize():f}",
+            },
+            "amount": money_json(charge.amount_micros, charge.currency),
+            "corrects": str(charge.usage_record.corrects_id) if charge.usage_record.corrects_id else None,
+            "reason": charge.usage_record.reason or None,
+            "job_id": str(charge.usage_record.job_id) if charge.usage_record.job_id else None,
+            "attempts": [_attempt_json(one) for one in attempts.get(charge.usage_record.job_id, ())]
+            if charge.usage_record.job_id
+            else [],
+        }
+        for charge in charges
+    ]
+
+
+def _attempt_json(attempt: Attempt) -> AttemptAnswer:
+    ran = attempt.started_at and attempt.finished_at and (attempt.finished_at - attempt.started_at).total_seconds()
+    return {
+        "number": attempt.number,
+        "status": attempt.state,
+        "worker": attempt.worker,
+        "gpu_class": attempt.gpu_class,
+        "started_at": attempt.started_at,
+        "finished_at": attempt.finished_at,
+        "steps_done": attempt.steps_done,
+        "gpu_seconds": float(attempt.gpu_seconds),
+        "device_share": min(1.0, float(attempt.gpu_seconds) / ran) if ran else None,
+    }

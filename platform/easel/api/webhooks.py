@@ -1,0 +1,239 @@
+"""A tenant's webhooks: the addresses that are notified of events, and the deliveries to them."""
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, NotRequired
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse
+from drf_spectacular.utils import extend_schema
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from core import clock
+from core.idempotency import idempotent
+from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, answers, parameters
+from easel.api.resource import Resource, answer_json, body_of, caller
+from easel.webhooks import endpoints, outbox, queries
+from easel.webhooks.delivery import message_id
+from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
+from tenants.models import Scope
+
+EventName = Annotated[Text, Field(max_length=40)]
+
+
+class WebhookInput(Input):
+    url: Text = Field(max_length=2000, description="An https address to POST to.")
+    events: list[EventName] = Field(default_factory=list, max_length=20)
+
+
+class WebhookChangeInput(Input):
+    url: Text = Field(default=LEFT_OUT, max_length=2000)
+    events: list[EventName] = Field(default=LEFT_OUT, max_length=20)
+    enabled: Flag = LEFT_OUT
+
+
+class DeliveriesQuery(PageQuery):
+    status: Annotated[str, OneOf(WebhookDelivery.State.values)] = LEFT_OUT
+
+
+class WebhookAnswer(TypedDict):
+    id: str
+    object: str
+    url: str
+    events: list[Annotated[str, OneOf(Event.values)]]
+    enabled: bool
+    disabled_reason: str | None
+    disabled_at: datetime | None
+    delivered_at: datetime | None
+    created_at: datetime
+
+
+class WebhookWithSecret(WebhookAnswer):
+    """A new secret is in the answer that made it alone: a request repeated by its Idempotency-Key does not get it."""
+
+    secret: NotRequired[str]
+
+
+class WebhooksAnswer(TypedDict):
+    object: str
+    data: list[WebhookAnswer]
+    has_more: bool
+
+
+class DeliveryAttempt(TypedDict):
+    at: datetime
+    status: int | None
+    outcome: str
+    seconds: float
+    response: str
+
+
+class DeliveryAnswer(TypedDict):
+    id: str
+    object: str
+    message_id: str
+    event: Annotated[str, OneOf(Event.values)]
+    status: Annotated[str, OneOf(WebhookDelivery.State.values)]
+    created_at: datetime
+    next_attempt_at: datetime | None
+    data: dict[str, Any]
+    attempts: list[DeliveryAttempt]
+
+
+class DeliveriesAnswer(TypedDict):
+    object: str
+    data: list[DeliveryAnswer]
+    has_more: bool
+
+
+def webhook_json(endpoint: WebhookEndpoint, secret: str | None = None) -> WebhookWithSecret:
+    shown: WebhookWithSecret = {
+        "id": str(endpoint.id),
+        "object": "webhook",
+        "url": endpoint.url,
+        "events": endpoint.events,
+        "enabled": endpoint.disabled_at is None,
+        "disabled_reason": endpoint.disabled_reason or None,
+        "disabled_at": endpoint.disabled_at,
+        "delivered_at": endpoint.delivered_at,
+        "created_at": endpoint.created_at,
+    }
+    if secret is not None:
+        shown["secret"] = secret
+    return shown
+
+
+def delivery_json(delivery: WebhookDelivery) -> DeliveryAnswer:
+    return {
+        "id": str(delivery.id),
+        "object": "webhook_delivery",
+        "message_id": message_id(delivery.message),
+        "event": delivery.message.event,
+        "status": delivery.state,
+        "created_at": delivery.created_at,
+        "next_attempt_at": delivery.next_at if delivery.state == WebhookDelivery.State.PENDING else None,
+        "data": delivery.message.data,
+        "attempts": [
+            {
+                "at": one.sent_at,
+                "status": one.status,
+                "outcome": one.outcome,
+                "seconds": round(one.seconds, 3),
+                "response": one.response,
+            }
+            for one in delivery.tries.all()
+        ],
+    }
+
+
+def _endpoint(request: HttpRequest, webhook_id: UUID) -> WebhookEndpoint:
+    return queries.endpoint_get(tenant=caller(request).tenant, endpoint_id=webhook_id)
+
+
+class Webhooks(Resource):
+    scope = Scope.WEBHOOKS
+
+    @extend_schema(
+        operation_id="webhooks_create", request=WebhookInput, responses=answers(WebhookWithSecret, status=201)
+    )
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Create a webhook. Only this answer has its secret. Without `events` it is notified of all."""
+        fields = WebhookInput.read(body_of(request))
+        secret: str | None = None
+
+        def make() -> UUID:
+            nonlocal secret
+            endpoint, secret = endpoints.endpoint_create(
+                tenant=caller(request).tenant,
+                endpoint_id=uuid.uuid4(),
+                now=clock.now(),
+                url=fields.url,
+                events=fields.events,
+            )
+            return endpoint.id
+
+        key = request.headers.get("Idempotency-Key")
+        outcome = idempotent(
+            tenant=caller(request).tenant,
+            endpoint="webhooks",
+            key=key,
+            body=body_of(request),
+            now=clock.now(),
+            make=make,
+        )
+        headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
+        return answer_json(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
+
+    @extend_schema(operation_id="webhooks_list", parameters=parameters(PageQuery), responses=answers(WebhooksAnswer))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        query = PageQuery.read(request.GET.dict())
+        found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
+        return answer_json({"object": "list", "data": [webhook_json(one) for one in found], "has_more": more})
+
+
+class WebhookDetail(Resource):
+    scope = Scope.WEBHOOKS
+
+    @extend_schema(operation_id="webhooks_get", responses=answers(WebhookAnswer))
+    def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        return answer_json(webhook_json(_endpoint(request, webhook_id)))
+
+    @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(WebhookAnswer))
+    def patch(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        """Change the URL, the events or `enabled`. Deliveries that waited are sent when it is enabled again."""
+        fields = WebhookChangeInput.read(body_of(request))
+        endpoint = _endpoint(request, webhook_id)
+        return answer_json(webhook_json(endpoints.endpoint_change(endpoint, changes=fields.given(), now=clock.now())))
+
+    @extend_schema(operation_id="webhooks_delete", responses={204: None})
+    def delete(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        endpoints.endpoint_delete(_endpoint(request, webhook_id))
+        return answer_json(status=204)
+
+
+class WebhookRotate(Resource):
+    scope = Scope.WEBHOOKS
+
+    @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(WebhookWithSecret))
+    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
+        return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
+
+
+class WebhookTest(Resource):
+    scope = Scope.WEBHOOKS
+
+    @extend_schema(operation_id="webhooks_test", request=None, responses=answers(DeliveryAnswer, status=202))
+    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        """Send `webhook.test`; the delivery records the result."""
+        return answer_json(
+            delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())), status=202
+        )
+
+
+class WebhookDeliveries(Resource):
+    scope = Scope.WEBHOOKS
+
+    @extend_schema(
+        operation_id="webhooks_deliveries", parameters=parameters(DeliveriesQuery), responses=answers(DeliveriesAnswer)
+    )
+    def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        """List deliveries, the latest first, with every attempt."""
+        query = DeliveriesQuery.read(request.GET.dict())
+        endpoint, state = _endpoint(request, webhook_id), query.status
+        found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
+        return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
+
+
+class WebhookReplay(Resource):
+    scope = Scope.WEBHOOKS
+
+    @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(DeliveryAnswer, status=202))
+    def post(self, request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
+        """Send a delivery once more, under the same `webhook-id`."""
+        found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)
+        outbox.delivery_replay(found, now=clock.now())
+        return answer_json(
+            delivery_json(queries.delivery_get(endpoint=found.endpoint, delivery_id=delivery_id)), status=202
+        )
