@@ -64,7 +64,11 @@ def python_files() -> list[Path]:
 def names(file: Path) -> Iterator[tuple[int, str]]:
     """Every name that a module defines, with its line; its own name has line 0."""
     yield 0, file.stem
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    published = {line for node in ast.walk(tree) if is_answer(node) for line in range(node.lineno, node.end_lineno + 1)}
+    for node in ast.walk(tree):
+        if getattr(node, "lineno", 0) in published and not isinstance(node, ast.ClassDef):
+            continue
         match node:
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 yield node.lineno, node.name
@@ -74,6 +78,11 @@ def names(file: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, node.id
             case ast.Attribute(ctx=ast.Store()):
                 yield node.lineno, node.attr
+
+
+def is_answer(node: ast.AST) -> bool:
+    """True for a class whose fields are names of the published API, which clients rely on."""
+    return isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "TypedDict" for base in node.bases)
 
 
 def words(name: str) -> set[str]:
