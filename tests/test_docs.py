@@ -45,3 +45,15 @@ def test_every_link_to_a_file_leads_somewhere(page):
     text = page.read_text()
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text) + re.findall(r'src="([^":]+)"', text)
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+PLACES = (ROOT, ROOT / "platform/easel", ROOT / "inference", ROOT / "inference/worker")
+SKIPPED = {".venv", "var"}
+READMES = [ROOT / "ARCHITECTURE.md", *(file for file in ROOT.rglob("README.md") if not SKIPPED & set(file.parts))]
+
+
+@pytest.mark.parametrize("page", READMES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_module_that_a_page_names_is_there(page):
+    named = re.findall(r"`([a-z_0-9/]+/[a-z_0-9]+\.(?:py|sql))`", page.read_text())
+    missing = [name for name in named if not any((place / name).exists() for place in (*PLACES, page.parent))]
+    assert not missing

@@ -2,7 +2,8 @@
 
 A bucket holds as many tokens as its limit and gains `limit` of them a minute, evenly. Levels are whole numbers of
 1/60,000 token, of which a millisecond gains `limit`, so that nothing is ever rounded. Only calls that create work
-take a token: reads are free.
+take a token: reads are free. Without Redis every request passes and is counted as unlimited, because whatever costs
+money is limited in PostgreSQL, in admission's transaction.
 """
 
 import time
