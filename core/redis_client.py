@@ -8,12 +8,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 
-@cache
-def redis_asked_once() -> "redis.Redis":
-    """Redis client for request handlers: fails after 0.5 s and never retries."""
-    return redis.Redis.from_url(
-        settings.EASEL.redis_url, socket_connect_timeout=0.5, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
-    )
+def redis_asked_once(seconds_max: float = 0.5) -> "redis.Redis":
+    """Redis client for request handlers: fails after `seconds_max` and never retries."""
+    return _asked_once(settings.EASEL.redis_url, seconds_max)
 
 
 @cache
@@ -21,4 +18,11 @@ def redis_client() -> "redis.Redis":
     """Redis client for daemons: waits up to 10 s for an answer and checks idle connections before it uses them."""
     return redis.Redis.from_url(
         settings.EASEL.redis_url, socket_connect_timeout=2, socket_timeout=10, health_check_interval=30
+    )
+
+
+@cache
+def _asked_once(url: str, seconds_max: float) -> "redis.Redis":
+    return redis.Redis.from_url(
+        url, socket_connect_timeout=seconds_max, socket_timeout=seconds_max, retry=Retry(NoBackoff(), 0)
     )

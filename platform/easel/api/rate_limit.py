@@ -14,16 +14,14 @@ from functools import cache
 from math import inf
 from typing import Any, cast
 
-import redis
 import structlog
 from django.conf import settings
 from django.http import HttpRequest
 from prometheus_client import Counter
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
 from core.errors import DomainError
+from core.redis_client import redis_asked_once
 from tenants.models import ApiKey, Quota
 from tenants.quotas import owner_of, quotas_of
 
@@ -172,11 +170,5 @@ def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, li
 
 @cache
 def _script(redis_url: str) -> Any:
-    """The script on a client of its own: a request must not wait long for it, nor be counted twice by a retry."""
-    client = redis.Redis.from_url(
-        redis_url,
-        socket_connect_timeout=REDIS_SECONDS_MAX,
-        socket_timeout=REDIS_SECONDS_MAX,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return client.register_script(_SCRIPT)
+    """The script, on a client that neither waits long nor retries: a retry would take a second token."""
+    return redis_asked_once(REDIS_SECONDS_MAX).register_script(_SCRIPT)

@@ -3,9 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-import redis
 import structlog
-from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.contrib.sessions.models import Session
@@ -16,6 +14,7 @@ from redis.exceptions import RedisError
 from unfold.forms import AuthenticationForm
 
 from core.audit import audit_record
+from core.redis_client import redis_asked_once
 
 log = structlog.get_logger()
 ATTEMPTS_MAX = 10
@@ -37,7 +36,7 @@ class SignInForm(AuthenticationForm):
 def failures(username: str) -> int:
     """Returns the wrong passwords for a name in this window. Without Redis that is 0: nobody is locked out."""
     try:
-        found: Any = _redis().get(_key(username))
+        found: Any = redis_asked_once().get(_key(username))
     except RedisError:
         log.warning("sign_in_unlimited", reason="redis is away")
         return 0
@@ -49,7 +48,7 @@ def _failed(credentials: dict[str, Any], **_signal: Any) -> None:
     username = str(credentials.get("username", ""))
     log.warning("sign_in_failed", username=username[:150])
     try:
-        with _redis().pipeline() as pipe:
+        with redis_asked_once().pipeline() as pipe:
             pipe.set(_key(username), 0, ex=WINDOW_SECONDS, nx=True)
             pipe.incr(_key(username))
             pipe.execute()
@@ -64,14 +63,10 @@ def _signed_in(request: HttpRequest, user: AbstractBaseUser, **_signal: Any) -> 
     audit_record(actor=f"operator:{name}", action="operator.sign_in", subject=name, now=now)
     Session.objects.filter(expire_date__lt=now).delete()
     try:
-        _redis().delete(_key(name))
+        redis_asked_once().delete(_key(name))
     except RedisError:
         log.warning("sign_in_count_kept", reason="redis is away")
 
 
 def _key(username: str) -> str:
     return f"easel-portal:sign-in:{username[:150].lower()}"
-
-
-def _redis() -> Any:
-    return redis.Redis.from_url(settings.EASEL.redis_url, socket_timeout=2, socket_connect_timeout=2)
