@@ -5,15 +5,7 @@ from billing.invoices.models import Statement, StatementLine, StatementSequence
 from billing.ledger.models import Adjustment, CreditDraw, CreditGrant, Entry, LedgerAccount, Transaction
 from billing.pricing.models import Contract, Meter, PriceBook, PriceTier, Rate
 from billing.profiles import BillingProfile
-from billing.usage.models import (
-    Charge,
-    CostDay,
-    DailyCost,
-    MonthlyQuantity,
-    StorageDay,
-    StoredObject,
-    UsageRecord,
-)
+from billing.usage.models import Charge, CostDay, DailyCost, MonthlyQuantity, StorageDay, StoredObject, UsageRecord
 
 __all__ = [
     "Adjustment",

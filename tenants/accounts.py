@@ -8,14 +8,7 @@ from django.db import transaction
 
 from core.errors import DomainError
 from core.models import IdempotentRequest
-from tenants.models import (
-    SLUG,
-    ApiKey,
-    BlockListEntry,
-    Project,
-    Quota,
-    Tenant,
-)
+from tenants.models import SLUG, ApiKey, BlockListEntry, Project, Quota, Tenant
 
 PIXELS_MAX = 1024 * 1024  # limit of a new tenant
 

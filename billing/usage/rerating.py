@@ -16,13 +16,7 @@ from django.db.models import QuerySet
 
 from billing.ledger.models import Transaction
 from billing.pricing.models import Contract, Meter, PriceBook
-from billing.pricing.rating import (
-    Prices,
-    Quantity,
-    Tariff,
-    contracts,
-    lists,
-)
+from billing.pricing.rating import Prices, Quantity, Tariff, contracts, lists
 from billing.usage.models import Charge
 from tenants.models import Tenant
 

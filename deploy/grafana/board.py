@@ -19,12 +19,7 @@ from grafana_foundation_sdk.models.common import (
     VisibilityMode,
     VizOrientation,
 )
-from grafana_foundation_sdk.models.dashboard import (
-    DataSourceRef,
-    DynamicConfigValue,
-    VariableOption,
-    VariableRefresh,
-)
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, DynamicConfigValue, VariableOption, VariableRefresh
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 # The uids of `provisioning/datasources/easel.yaml`.

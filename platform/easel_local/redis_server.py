@@ -9,12 +9,7 @@ from pathlib import Path
 
 import redis
 
-from easel_local.home import (
-    log_dir,
-    private_dir,
-    run_dir,
-    write_private,
-)
+from easel_local.home import log_dir, private_dir, run_dir, write_private
 from easel_local.orphans import stop_orphan
 from easel_local.process import ProcessSpec
 

@@ -23,13 +23,7 @@ from billing.models import Charge, Transaction, UsageRecord
 from billing.money import to_micros
 from easel.catalog.adapters import adapter_add_version
 from easel.catalog.models import Worker
-from easel.jobs.models import (
-    FINAL,
-    Attempt,
-    Job,
-    Output,
-    State,
-)
+from easel.jobs.models import FINAL, Attempt, Job, Output, State
 from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.serving.routing import main_version
 from inference.demo_model import ADAPTERS_DIR

@@ -7,12 +7,7 @@ from django.db import connections, transaction
 
 from core.models import Configuration
 from core.pipeline import run_query
-from core.revision import (
-    cached_by_revision,
-    optimistic,
-    revision_begin,
-    revision_validate,
-)
+from core.revision import cached_by_revision, optimistic, revision_begin, revision_validate
 from tenants.models import Quota, Tenant
 from tenants.quotas import quota_set, quotas_of
 from tests.conftest import NOW

@@ -10,13 +10,7 @@ from drf_spectacular.utils import extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from billing.budgets.budgets import (
-    BudgetInvalid,
-    BudgetStatus,
-    budget_remove,
-    budget_status,
-    budgets_of,
-)
+from billing.budgets.budgets import BudgetInvalid, BudgetStatus, budget_remove, budget_status, budgets_of
 from billing.ledger.accounts import balance_of
 from billing.models import CreditGrant
 from billing.money import AMOUNT_MICROS_MAX, Money, money_json

@@ -12,12 +12,7 @@ from django.db.models import Q
 
 from billing.models import StoredObject
 from billing.usage.storage import objects_deleted, objects_stored
-from easel.catalog.errors import (
-    AdapterNameInvalid,
-    AdapterNotFound,
-    AdapterRetired,
-    AdapterTooLarge,
-)
+from easel.catalog.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired, AdapterTooLarge
 from easel.catalog.lora import AdapterRefused, canonical
 from easel.catalog.models import Adapter, AdapterVersion, ModelVersion
 from easel.storage import store

@@ -22,22 +22,10 @@ from rich.table import Table
 from easel.cli.client import Client, Refused
 from easel.cli.django_ready import django_ready
 from easel.demo.contact_sheet import Cell, contact_sheet
-from easel.demo.tenants import (
-    broken_invariants,
-    dedicated_worker,
-    demo_tenants,
-    worker_is_ready,
-)
+from easel.demo.tenants import broken_invariants, dedicated_worker, demo_tenants, worker_is_ready
 from easel.demo.versions import canary, experiment
 from easel_local.home import home_of, log_dir
-from easel_local.stack import (
-    Stack,
-    StackUnavailable,
-    free_port,
-    keep_serving,
-    port_is_free,
-    running_stack,
-)
+from easel_local.stack import Stack, StackUnavailable, free_port, keep_serving, port_is_free, running_stack
 
 SHARED_POOL = "shared"
 _PORT = 8000

@@ -33,12 +33,7 @@ from easel.catalog.models import Pool
 from easel.catalog.workers import worker_seen
 from easel.jobs import queue, transport
 from easel.jobs.dimensions import dimensions_of, names_of
-from easel.jobs.models import (
-    Attempt,
-    Job,
-    Output,
-    State,
-)
+from easel.jobs.models import Attempt, Job, Output, State
 from easel.jobs.notices import job_notify
 from easel.jobs.outputs import outputs_record
 from easel.jobs.result_cache import result_remember

@@ -12,12 +12,7 @@ from django.db.models import Q
 from psycopg.types.json import Jsonb
 
 from core.pipeline import PipelinedQuery, Query
-from easel.catalog.models import (
-    AdapterVersion,
-    ModelVersion,
-    Pool,
-    PoolTier,
-)
+from easel.catalog.models import AdapterVersion, ModelVersion, Pool, PoolTier
 from easel.serving.models import Arm
 from tenants.models import ApiKey, Project, Tenant
 

@@ -10,12 +10,7 @@ from django.db import transaction
 from billing.models import StoredObject
 from billing.usage.storage import objects_deleted, objects_stored
 from core.audit import audit_record
-from easel.jobs.models import (
-    Attempt,
-    CachedResult,
-    Job,
-    Output,
-)
+from easel.jobs.models import Attempt, CachedResult, Job, Output
 from easel.jobs.storage_keys import attempt_keys, day_folder, job_of_key
 from easel.jobs.transport import SIGNED_URL_SECONDS
 from easel.storage import store

@@ -25,19 +25,9 @@ from django.db import connection, transaction
 from django.db.models import Count, F, Value
 from django.db.models.functions import Greatest
 
-from core.pipeline import (
-    PipelinedQuery,
-    Query,
-    run_pipelined,
-    run_query,
-)
+from core.pipeline import PipelinedQuery, Query, run_pipelined, run_query
 from easel.catalog.models import Pool
-from easel.jobs.models import (
-    Attempt,
-    FairShare,
-    Job,
-    State,
-)
+from easel.jobs.models import Attempt, FairShare, Job, State
 from tenants.models import Tenant
 
 WORKER_SILENCE_SECONDS = 10  # after ten missed beats a worker gets no new work

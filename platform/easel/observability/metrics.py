@@ -7,20 +7,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
 
-from billing.usage.queries import (
-    credit_by_tenant,
-    gpu_seconds_by_tenant,
-    ledger_imbalance,
-    revenue_by_tenant,
-)
+from billing.usage.queries import credit_by_tenant, gpu_seconds_by_tenant, ledger_imbalance, revenue_by_tenant
 from easel.catalog.models import Pool, Worker
 from easel.jobs.models import FINAL
-from easel.jobs.queries import (
-    jobs_by_pool,
-    lost_attempts_by_pool,
-    oldest_queued_by_pool,
-    wasted_gpu_seconds,
-)
+from easel.jobs.queries import jobs_by_pool, lost_attempts_by_pool, oldest_queued_by_pool, wasted_gpu_seconds
 from easel.jobs.queue import WORKER_SILENCE_SECONDS
 from easel.webhooks.queries import attempts_by_outcome as webhook_attempts_by_outcome
 from easel.webhooks.queries import overdue_seconds as webhooks_overdue_seconds

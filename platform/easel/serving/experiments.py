@@ -19,12 +19,7 @@ from easel.catalog.errors import AdapterInUse, VersionNotFound
 from easel.catalog.models import Adapter, Model, ModelVersion
 from easel.serving.errors import ExperimentExists, ExperimentInvalid, ExperimentNotFound
 from easel.serving.models import Arm, Experiment
-from easel.serving.routing import (
-    bucket_of,
-    main_version,
-    share_of,
-    weights_check,
-)
+from easel.serving.routing import bucket_of, main_version, share_of, weights_check
 from tenants.models import SLUG, Tenant
 
 ARMS_MAX = 10

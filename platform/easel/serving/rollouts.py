@@ -12,12 +12,7 @@ from django.db import transaction
 
 from core.pages import page_after
 from easel.catalog.models import Model, ModelVersion
-from easel.serving.errors import (
-    RolloutEnded,
-    RolloutInvalid,
-    RolloutNotFound,
-    RolloutRunning,
-)
+from easel.serving.errors import RolloutEnded, RolloutInvalid, RolloutNotFound, RolloutRunning
 from easel.serving.models import Rollout, Route
 from easel.serving.routing import routes_replace
 

@@ -12,12 +12,7 @@ from django.db.models import F, Q
 
 from core.revision import cached_by_revision
 from easel.catalog.errors import ModelNotFound, VersionNotFound
-from easel.catalog.models import (
-    Model,
-    ModelVersion,
-    Pool,
-    PoolTier,
-)
+from easel.catalog.models import Model, ModelVersion, Pool, PoolTier
 from easel.serving.errors import RolloutRunning, WeightsInvalid
 from easel.serving.models import Rollout, Route
 from tenants.models import Tenant

@@ -9,14 +9,7 @@ from django.db import connections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.budgets.budgets import (
-    BudgetInvalid,
-    BudgetNotFound,
-    budget_remove,
-    budget_set,
-    budgets_of,
-    charged_micros,
-)
+from billing.budgets.budgets import BudgetInvalid, BudgetNotFound, budget_remove, budget_set, budgets_of, charged_micros
 from billing.invoices.adjustments import adjustment_make
 from billing.ledger.accounts import balances_by_kind
 from billing.ledger.budget_months import BudgetExceeded

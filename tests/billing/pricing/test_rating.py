@@ -10,14 +10,7 @@ from billing.models import Meter, Rate
 from billing.money import to_micros
 from billing.pricing.contracts import contract_make
 from billing.pricing.price_books import RateTerms, price_book_publish
-from billing.pricing.rating import (
-    REQUIRED,
-    PriceMissing,
-    Prices,
-    Quantity,
-    Tariff,
-    TierPrice,
-)
+from billing.pricing.rating import REQUIRED, PriceMissing, Prices, Quantity, Tariff, TierPrice
 from tests.conftest import NOW
 
 FLAT, GRADUATED, VOLUME = Rate.Mode.FLAT, Rate.Mode.GRADUATED, Rate.Mode.VOLUME

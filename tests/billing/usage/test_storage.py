@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from billing.ledger.accounts import balances_by_kind
 from billing.ledger.postings import credit_grant
 from billing.models import Charge, Meter, StoredObject, UsageRecord
-from billing.usage.storage import (
-    gb_seconds,
-    objects_deleted,
-    objects_stored,
-    storage_day_meter,
-    storage_days_due,
-)
+from billing.usage.storage import gb_seconds, objects_deleted, objects_stored, storage_day_meter, storage_days_due
 from tests.conftest import NOW
 
 OUTPUT = StoredObject.Kind.OUTPUT

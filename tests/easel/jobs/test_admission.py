@@ -8,12 +8,7 @@ from billing.ledger.holds import InsufficientBalance
 from core.image_units import image_units
 from easel.catalog.errors import AdapterNotFound, AdapterRetired, ModelNotFound
 from easel.catalog.models import Adapter, AdapterVersion
-from easel.jobs.errors import (
-    ProjectNotFound,
-    PromptInvalid,
-    SizeInvalid,
-    StepsInvalid,
-)
+from easel.jobs.errors import ProjectNotFound, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.jobs.models import Job, State
 from easel.serving.models import Route
 from tenants.accounts import project_create

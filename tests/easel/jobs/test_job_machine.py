@@ -16,12 +16,7 @@ from billing.ledger.accounts import balances_by_kind
 from billing.models import Transaction
 from easel.jobs import lifecycle, queue
 from easel.jobs.lifecycle import Applied
-from easel.jobs.models import (
-    FINAL,
-    Attempt,
-    Job,
-    State,
-)
+from easel.jobs.models import FINAL, Attempt, Job, State
 from easel.processes import scheduler
 from inference.contract import AttemptFinished, AttemptProgress, StoredOutput
 from tests.conftest import NOW, worker_beat

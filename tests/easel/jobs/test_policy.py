@@ -7,13 +7,7 @@ from prometheus_client import REGISTRY
 from billing.ledger.accounts import balances_by_kind
 from easel.jobs.errors import PromptBlocked
 from easel.jobs.models import Job
-from easel.jobs.policy import (
-    BlockList,
-    folded,
-    prompt_check,
-    prompt_clean,
-    words,
-)
+from easel.jobs.policy import BlockList, folded, prompt_check, prompt_clean, words
 from tenants.block_lists import block_list_add, block_list_remove
 from tenants.models import BlockListEntry
 from tests.conftest import NOW

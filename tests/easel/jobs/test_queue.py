@@ -12,12 +12,7 @@ from hypothesis import strategies as st
 
 from easel.catalog.models import Worker
 from easel.jobs import lifecycle, queue
-from easel.jobs.models import (
-    Attempt,
-    FairShare,
-    Job,
-    State,
-)
+from easel.jobs.models import Attempt, FairShare, Job, State
 from easel.jobs.queue import Contender, Waiting, choose
 from tenants.models import Tenant
 from tests.conftest import NOW

@@ -1,13 +1,7 @@
 import pytest
 from django.db import DatabaseError, transaction
 
-from easel.jobs.models import (
-    FINAL,
-    TRANSITIONS,
-    Attempt,
-    Job,
-    State,
-)
+from easel.jobs.models import FINAL, TRANSITIONS, Attempt, Job, State
 from tests.conftest import NOW
 
 WAY = {  # how a job comes to be in a state

@@ -10,14 +10,7 @@ from easel.jobs import lifecycle, queue
 from easel.jobs.models import Job, State
 from easel.processes import consumer
 from easel.processes.consumer import GROUP, _ensure_group, turn
-from inference.contract import (
-    AttemptFinished,
-    AttemptProgress,
-    StoredOutput,
-    cancel_key,
-    report_to_json,
-    reports_key,
-)
+from inference.contract import AttemptFinished, AttemptProgress, StoredOutput, cancel_key, report_to_json, reports_key
 from tests.conftest import NOW, worker_beat
 
 

@@ -10,12 +10,7 @@ from billing.ledger.accounts import balances_by_kind
 from billing.models import Meter, StoredObject
 from billing.pricing.rating import Quantity
 from billing.usage.metering import usage_meter
-from billing.usage.storage import (
-    gb_seconds,
-    objects_deleted,
-    objects_stored,
-    storage_day_meter,
-)
+from billing.usage.storage import gb_seconds, objects_deleted, objects_stored, storage_day_meter
 from easel.catalog.models import WorkerDay
 from easel.jobs import lifecycle, queue
 from inference.contract import AttemptFinished, StoredOutput

@@ -9,20 +9,9 @@ from easel.catalog.errors import AdapterInUse, AdapterNotFound, VersionNotFound
 from easel.catalog.models import Adapter, AdapterVersion
 from easel.jobs.errors import FeedbackExists, JobNotSucceeded
 from easel.jobs.feedback import feedback_give
-from easel.serving.errors import (
-    ExperimentExists,
-    ExperimentInvalid,
-    ExperimentNotFound,
-    WeightsInvalid,
-)
+from easel.serving.errors import ExperimentExists, ExperimentInvalid, ExperimentNotFound, WeightsInvalid
 from easel.serving.experiment_report import compare, experiment_report
-from easel.serving.experiments import (
-    ArmPlan,
-    adapter_retire,
-    experiment_get,
-    experiment_start,
-    experiment_stop,
-)
+from easel.serving.experiments import ArmPlan, adapter_retire, experiment_get, experiment_start, experiment_stop
 from easel.serving.models import Experiment
 from tests.conftest import NOW
 

@@ -2,13 +2,7 @@ import pytest
 
 from easel.serving.errors import RolloutEnded, RolloutInvalid, RolloutRunning
 from easel.serving.models import Rollout, Route
-from easel.serving.rollouts import (
-    RolloutPlan,
-    rollout_advance,
-    rollout_promote,
-    rollout_roll_back,
-    rollout_start,
-)
+from easel.serving.rollouts import RolloutPlan, rollout_advance, rollout_promote, rollout_roll_back, rollout_start
 from easel.serving.routing import routes_set
 from tests.conftest import NOW
 

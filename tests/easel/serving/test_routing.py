@@ -13,13 +13,7 @@ from easel.seed import DEMO_LIMITS
 from easel.serving.errors import RolloutRunning, WeightsInvalid
 from easel.serving.models import Route
 from easel.serving.rollouts import rollout_start
-from easel.serving.routing import (
-    bucket_of,
-    main_version,
-    routes_set,
-    share_of,
-    version_for,
-)
+from easel.serving.routing import bucket_of, main_version, routes_set, share_of, version_for
 from easel.serving.versions import version_register, version_retire
 from tests.conftest import NOW
 
