@@ -45,7 +45,8 @@ def test_the_same_request_again_has_the_same_images_at_once(alice, draw, submit)
     assert (again.state, again.cached_from, again.finished_at) == (State.SUCCEEDED, drawn, LATER)
     assert images(again) == images(drawn)
     assert not again.attempts.exists()
-    assert list(successes_have_outputs(LATER)) == []
+    # Other tests leave jobs of theirs that never had images.
+    assert not [line for line in successes_have_outputs(LATER) if str(again.id) in line or str(drawn.id) in line]
 
 
 def test_it_costs_the_request_and_is_counted_as_a_hit_and_leaves_no_hold(alice, draw, submit):
