@@ -79,11 +79,6 @@ class Tariff:
             book=str(rate.price_book),
         )
 
-    @property
-    def unit_price_max(self) -> Decimal:
-        """The highest price of a unit, wherever in the month it is used."""
-        return max(tier.unit_price for tier in self.tiers)
-
     def price_at(self, total: Decimal) -> Decimal:
         """Return the price of the tier that a month's sum reaches."""
         return next((tier.unit_price for tier in reversed(self.tiers) if total > tier.above), self.tiers[0].unit_price)
@@ -200,13 +195,14 @@ class Prices:
     def max_micros(self, quantities: Iterable[Quantity]) -> int:
         """Return an upper bound of the cost of quantities up to these, wherever in the month. Raises `PriceMissing`.
 
-        No tier costs more than `unit_price_max`, and rounding keeps the order of amounts: no sum of `line`s is more.
+        No unit costs more than in the dearest tier, and rounding keeps the order of amounts: no sum of `line`s is more.
         """
         max_micros = 0
         for quantity in quantities:
             tariff = self.tariff(quantity)
             if tariff is not None:
-                max_micros += _rounded([Part(quantity.amount, tariff.unit_price_max)], self.discount)
+                unit_price_max = max(tier.unit_price for tier in tariff.tiers)
+                max_micros += _rounded([Part(quantity.amount, unit_price_max)], self.discount)
             elif quantity.meter in REQUIRED:
                 raise PriceMissing(
                     f"no price of {quantity.meter} {quantity.gpu_class}".rstrip() + f" in {self.currency}"
@@ -217,14 +213,12 @@ class Prices:
 def _best(rates: Mapping[Key, Tariff], quantity: Quantity) -> Tariff | None:
     if not rates:
         return None
-    for model, gpu_class, tier in product(_or_any(quantity.model), _or_any(quantity.gpu_class), _or_any(quantity.tier)):
+    # Each name before the empty one, which stands for any.
+    names = (quantity.model, quantity.gpu_class, quantity.tier)
+    for model, gpu_class, tier in product(*((name, "") if name else ("",) for name in names)):
         if found := rates.get((quantity.meter, model, gpu_class, tier)):
             return found
     return None
-
-
-def _or_any(value: str) -> tuple[str, ...]:
-    return (value, "") if value else ("",)
 
 
 def _runs(contract: Contract, now: datetime) -> bool:

@@ -69,30 +69,13 @@ class ImageSpec:
         return image_units(width=self.width, height=self.height, n=self.n)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The platform's limits. A quota of a tenant may lift `queued_jobs_max`; nothing lifts the others."""
-
-    prompt_chars_max: int
-    job_ttl_seconds: int
-    queued_jobs_max: int
-
-    @classmethod
-    def of(cls, config: Config) -> "Limits":
-        return cls(
-            prompt_chars_max=config.prompt_chars_max,
-            job_ttl_seconds=config.job_ttl_seconds,
-            queued_jobs_max=config.queued_jobs_max,
-        )
-
-
 def prompt_validate(prompt: str, *, chars_max: int) -> None:
     """Raise `PromptInvalid` for a prompt that is blank, too long, or has characters that no model can read."""
     if not prompt.strip():
         raise PromptInvalid("the prompt is empty: describe the image", param="prompt")
     if len(prompt) > chars_max:
         raise PromptInvalid(f"the prompt has {len(prompt)} characters; the limit is {chars_max}", param="prompt")
-    if found := text_unusable_at(prompt):
+    if not prompt.isprintable() and (found := text_unusable_at(prompt)):
         raise PromptInvalid(
             f"the prompt contains the unusable character {found.code_point} at position {found.position}",
             param="prompt",
@@ -131,7 +114,7 @@ def steps_choose(spec: Spec, *, version: ModelVersion, quotas: list[Quota]) -> i
     return steps
 
 
-def ttl_seconds_choose(spec: Spec, limits: Limits) -> int:
+def ttl_seconds_choose(spec: Spec, limits: Config) -> int:
     """Return the seconds from a job's admission until it expires. Raise `DeadlineInvalid`."""
     ttl_seconds = limits.job_ttl_seconds if spec.expires_in_seconds is None else spec.expires_in_seconds
     if not 1 <= ttl_seconds <= limits.job_ttl_seconds:
