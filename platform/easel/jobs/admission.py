@@ -121,7 +121,7 @@ def _counted(plan: Plan, quotas: list[Quota], now: datetime) -> list[PipelinedQu
             unfinished = unfinished.filter(api_key=api_key)
         if unfinished.count() >= quota.concurrent_jobs_max:
             raise ConcurrencyExceeded(limit=quota.concurrent_jobs_max, owner=owner_of(quota))
-    counts = [units_take(api_key=api_key, quotas=quotas, image_units=plan.image_spec.image_units, now=now)]
+    counts = [units_take(api_key=api_key, quotas=quotas, image_units=plan.image_units, now=now)]
     if plan.cached_from is None:  # a cached answer never waits in the queue
         counts.append(queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, now=now))
     return counts

@@ -56,6 +56,7 @@ class Plan:
     tier: PoolTier
     adapters: list[AdapterVersion]
     image_spec: ImageSpec
+    image_units: Decimal
     ttl_seconds: int
     prices: Prices
     result_key: str  # empty if the images are not looked up in the result cache
@@ -71,11 +72,10 @@ class Plan:
         rate_keys = {"model": self.version.model.name, "tier": self.tier}
         if self.cached_from is not None:
             return [replace(quantity, **rate_keys) for quantity in CACHE_HIT]
-        units = self.image_spec.image_units
-        gpu_seconds = units * self.image_spec.steps * self.version.gpu_seconds_bound
+        gpu_seconds = self.image_units * self.image_spec.steps * self.version.gpu_seconds_bound
         return [
             Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=self.pool.gpu_class, **rate_keys),
-            Quantity(meter=Meter.IMAGE_UNIT, amount=units, **rate_keys),
+            Quantity(meter=Meter.IMAGE_UNIT, amount=self.image_units, **rate_keys),
             Quantity(meter=Meter.REQUEST, amount=Decimal(1), **rate_keys),
         ]
 
@@ -111,14 +111,15 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: 
     prompt_validate(spec.prompt, chars_max=limits.prompt_chars_max)
     prompt_check(spec.prompt, tenant=tenant)
     quotas = quotas_of(api_key)
-    ttl_seconds = ttl_seconds_choose(spec, limits)
+    ttl_seconds = ttl_seconds_choose(spec, seconds_max=limits.job_ttl_seconds)
     version, arm, spec = _assign(tenant, spec, job_id)
     width, height = size_parse(spec.size, version=version, quotas=quotas)
     steps = steps_choose(spec, version=version, quotas=quotas)
     names = [asked.name for asked in spec.adapters]
     adapters = adapters_resolve(tenant=tenant, names=names, version=version) if names else []
     project = api_key.project if spec.project is None else _project(tenant, spec.project)
-    tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
+    units_each = image_units(width=width, height=height, n=1)
+    tier = tier_of(version, quality=spec.quality, image_units=units_each)
     pool = routing.pool_for(version, tenant=tenant, tier=tier)
     tier = PoolTier(pool.tier or tier)
     image_spec = ImageSpec(
@@ -132,11 +133,10 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: 
         output_format=spec.output_format,
         output_compression=spec.output_compression,
     )
-    key = ""
     # A request of an experiment is always generated: the experiment compares what its arms generate.
-    if spec.seed is not None and spec.cache and arm is None:
-        scales = [(adapter, asked.scale) for adapter, asked in zip(adapters, spec.adapters, strict=True)]
-        key = result_key(image_spec, version=version, adapters=scales)
+    is_cacheable = spec.seed is not None and spec.cache and arm is None
+    scales = [(adapter, asked.scale) for adapter, asked in zip(adapters, spec.adapters, strict=True)]
+    key = result_key(image_spec, version=version, adapters=scales) if is_cacheable else ""
     return Plan(
         spec=spec,
         api_key=api_key,
@@ -149,6 +149,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: 
         tier=tier,
         adapters=adapters,
         image_spec=image_spec,
+        image_units=units_each * spec.n,
         ttl_seconds=ttl_seconds,
         prices=Prices.in_force(tenant=tenant, now=now),
         result_key=key,
