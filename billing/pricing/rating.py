@@ -6,7 +6,7 @@ stores them, so that it can be rated again.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -174,14 +174,20 @@ class Prices:
 
     def tariff(self, quantity: Quantity) -> Tariff | None:
         """Return the best fitting rate: the contract's before the list's, then by model, GPU class and tier."""
-        return _best(self.own, quantity) or _best(self.listed, quantity)
+        names = (quantity.model, quantity.gpu_class, quantity.tier)
+        for rates in filter(None, (self.own, self.listed)):
+            # Each name before the empty one, which stands for any.
+            for model, gpu_class, tier in product(*((name, "") if name else ("",) for name in names)):
+                if found := rates.get((quantity.meter, model, gpu_class, tier)):
+                    return found
+        return None
 
     def line(self, quantity: Quantity, *, used_before: Decimal = ZERO) -> RatedLine | None:
         """Rate a quantity that is used after `used_before` units of the month; None if it has no price."""
         tariff = self.tariff(quantity)
         if tariff is None:
             return None
-        listed = _best(self.listed, quantity) or tariff
+        listed = replace(self, own={}).tariff(quantity) or tariff
         return RatedLine(
             quantity=quantity,
             tariff=tariff,
@@ -208,17 +214,6 @@ class Prices:
                     f"no price of {quantity.meter} {quantity.gpu_class}".rstrip() + f" in {self.currency}"
                 )
         return max_micros
-
-
-def _best(rates: Mapping[Key, Tariff], quantity: Quantity) -> Tariff | None:
-    if not rates:
-        return None
-    # Each name before the empty one, which stands for any.
-    names = (quantity.model, quantity.gpu_class, quantity.tier)
-    for model, gpu_class, tier in product(*((name, "") if name else ("",) for name in names)):
-        if found := rates.get((quantity.meter, model, gpu_class, tier)):
-            return found
-    return None
 
 
 def _runs(contract: Contract, now: datetime) -> bool:

@@ -118,8 +118,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: 
     names = [asked.name for asked in spec.adapters]
     adapters = adapters_resolve(tenant=tenant, names=names, version=version) if names else []
     project = api_key.project if spec.project is None else _project(tenant, spec.project)
-    units_each = image_units(width=width, height=height, n=1)
-    tier = tier_of(version, quality=spec.quality, image_units=units_each)
+    tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
     pool = routing.pool_for(version, tenant=tenant, tier=tier)
     tier = PoolTier(pool.tier or tier)
     image_spec = ImageSpec(
@@ -149,7 +148,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: 
         tier=tier,
         adapters=adapters,
         image_spec=image_spec,
-        image_units=units_each * spec.n,
+        image_units=image_units(width=width, height=height, n=spec.n),
         ttl_seconds=ttl_seconds,
         prices=Prices.in_force(tenant=tenant, now=now),
         result_key=key,
