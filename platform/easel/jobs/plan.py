@@ -35,10 +35,8 @@ from easel.serving.tiers import Quality, tier_of
 from tenants.models import ApiKey, Project, Quota, Tenant
 from tenants.quotas import quotas_of
 
-CACHE_HIT = (
-    Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
-    Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)),
-)
+_REQUEST = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
+CACHE_HIT: tuple[Quantity, ...] = (_REQUEST, Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +66,16 @@ class Plan:
 
         The image units are exact; the GPU seconds are the bound that the model version sets per image unit and step.
         """
+        quantities = CACHE_HIT
+        if self.cached_from is None:
+            gpu_seconds = self.image_units * self.image_spec.steps * self.version.gpu_seconds_bound
+            quantities = (
+                Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=self.pool.gpu_class),
+                Quantity(meter=Meter.IMAGE_UNIT, amount=self.image_units),
+                _REQUEST,
+            )
         # `settle` takes the model and tier, which select a rate, from the job's dimensions.
-        rate_keys = {"model": self.version.model.name, "tier": self.tier}
-        if self.cached_from is not None:
-            return [replace(quantity, **rate_keys) for quantity in CACHE_HIT]
-        gpu_seconds = self.image_units * self.image_spec.steps * self.version.gpu_seconds_bound
-        return [
-            Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=self.pool.gpu_class, **rate_keys),
-            Quantity(meter=Meter.IMAGE_UNIT, amount=self.image_units, **rate_keys),
-            Quantity(meter=Meter.REQUEST, amount=Decimal(1), **rate_keys),
-        ]
+        return [replace(quantity, model=self.version.model.name, tier=self.tier) for quantity in quantities]
 
     def job(self, *, job_id: UUID, request_id: str, now: datetime) -> Job:
         """Return the job that the plan describes, not yet written."""
