@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -27,34 +26,17 @@ class Outcome:
     replayed: bool
 
 
-@contextmanager
-def _commit_observed(*, repeatable: bool) -> Iterator[None]:
-    """Run a transaction. Raises `OutcomeUnknown` if the connection is lost during the commit: the commit may have
-    succeeded, so the client must not be told that the request failed."""
-    committing = False
-    try:
-        with transaction.atomic():
-            yield
-            committing = True
-    except (OperationalError, InterfaceError) as error:
-        if committing:
-            raise OutcomeUnknown(repeatable=repeatable) from error
-        raise
-
-
 def fingerprint(body: object) -> bytes:
     """Return the SHA-256 of the parsed body, in which spacing and the order of fields don't matter."""
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).digest()
 
 
-def outcome_find(*, tenant: Model, endpoint: str, key: str | None, body: Any) -> Outcome | None:
+def outcome_find(*, tenant: Model, endpoint: str, key: str, body: Any) -> Outcome | None:
     """Return what an earlier, committed request with this key made, if there is one.
 
     For work that must come before the transaction of `idempotent`, which replays too. Raises `IdempotencyKeyReused`,
     `IdempotencyKeyInvalid`.
     """
-    if key is None:
-        return None
     if not _KEY.fullmatch(key):
         raise IdempotencyKeyInvalid
     request = IdempotentRequest.objects.filter(tenant_id=tenant.pk, endpoint=endpoint, key=key).first()
@@ -70,22 +52,30 @@ def idempotent(
     `make` raises, nothing is stored, so that the client can correct a refused request and send it with the same key.
     Raises `IdempotencyKeyReused` if the key came with another body, `IdempotencyKeyInvalid`, `OutcomeUnknown`.
     """
-    if key is None:
-        with _commit_observed(repeatable=False):
-            return Outcome(make(), replayed=False)
-    if not _KEY.fullmatch(key):
+    if key is not None and not _KEY.fullmatch(key):
         raise IdempotencyKeyInvalid
-    with _commit_observed(repeatable=True):
-        request, created = IdempotentRequest.objects.get_or_create(
-            tenant_id=tenant.pk,
-            endpoint=endpoint,
-            key=key,
-            defaults={"fingerprint": fingerprint(body), "created_at": now},
-        )
-        if created:
-            request.resource_id = make()
-            request.save(update_fields=["resource_id"])
-            return Outcome(request.resource_id, replayed=False)
+    request, created, is_committing = None, True, False
+    try:
+        with transaction.atomic():
+            if key is not None:
+                request, created = IdempotentRequest.objects.get_or_create(
+                    tenant_id=tenant.pk,
+                    endpoint=endpoint,
+                    key=key,
+                    defaults={"fingerprint": fingerprint(body), "created_at": now},
+                )
+            if created:
+                resource_id = make()
+                if request is not None:
+                    request.resource_id = resource_id
+                    request.save(update_fields=["resource_id"])
+            is_committing = True
+    except (OperationalError, InterfaceError) as error:
+        if is_committing:  # the commit may have succeeded, so the client must not be told that the request failed
+            raise OutcomeUnknown(repeatable=key is not None) from error
+        raise
+    if request is None or created:
+        return Outcome(resource_id, replayed=False)
     return _replay(request, body)
 
 

@@ -120,11 +120,10 @@ def owner_of(quota: Quota) -> str:
     return "your account's limit" if quota.api_key_id is None else "this API key's limit"
 
 
-def tightest(quotas: list[Quota], name: str) -> Bound | None:
-    """Return the lowest value of a limit with its owner; None if no quota sets it."""
-    bounds = [
-        Bound(value=value, owner=owner_of(quota)) for quota in quotas if (value := getattr(quota, name)) is not None
-    ]
+def limit_exceeded(quotas: list[Quota], name: str, *, amount: int) -> Bound | None:
+    """Return the tightest of the limits that an amount exceeds, with its owner; None if it exceeds none."""
+    exceeded = [quota for quota in quotas if (limit := getattr(quota, name)) is not None and amount > limit]
+    bounds = [Bound(value=getattr(quota, name), owner=owner_of(quota)) for quota in exceeded]
     return min(bounds, key=lambda bound: bound.value, default=None)
 
 

@@ -6,7 +6,7 @@ stores them, so that it can be rated again.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -78,11 +78,6 @@ class Tariff:
             tiers=(TierPrice(ZERO, rate.unit_price), *sorted(tiers, key=lambda tier: tier.above)),
             book=str(rate.price_book),
         )
-
-    @property
-    def unit_price_max(self) -> Decimal:
-        """The highest price of a unit, wherever in the month it is used."""
-        return max(tier.unit_price for tier in self.tiers)
 
     def price_at(self, total: Decimal) -> Decimal:
         """Return the price of the tier that a month's sum reaches."""
@@ -179,14 +174,20 @@ class Prices:
 
     def tariff(self, quantity: Quantity) -> Tariff | None:
         """Return the best fitting rate: the contract's before the list's, then by model, GPU class and tier."""
-        return _best(self.own, quantity) or _best(self.listed, quantity)
+        names = (quantity.model, quantity.gpu_class, quantity.tier)
+        for rates in filter(None, (self.own, self.listed)):
+            # Each name before the empty one, which stands for any.
+            for model, gpu_class, tier in product(*((name, "") if name else ("",) for name in names)):
+                if found := rates.get((quantity.meter, model, gpu_class, tier)):
+                    return found
+        return None
 
     def line(self, quantity: Quantity, *, used_before: Decimal = ZERO) -> RatedLine | None:
         """Rate a quantity that is used after `used_before` units of the month; None if it has no price."""
         tariff = self.tariff(quantity)
         if tariff is None:
             return None
-        listed = _best(self.listed, quantity) or tariff
+        listed = replace(self, own={}).tariff(quantity) or tariff
         return RatedLine(
             quantity=quantity,
             tariff=tariff,
@@ -200,31 +201,19 @@ class Prices:
     def max_micros(self, quantities: Iterable[Quantity]) -> int:
         """Return an upper bound of the cost of quantities up to these, wherever in the month. Raises `PriceMissing`.
 
-        No tier costs more than `unit_price_max`, and rounding keeps the order of amounts: no sum of `line`s is more.
+        No unit costs more than in the dearest tier, and rounding keeps the order of amounts: no sum of `line`s is more.
         """
         max_micros = 0
         for quantity in quantities:
             tariff = self.tariff(quantity)
             if tariff is not None:
-                max_micros += _rounded([Part(quantity.amount, tariff.unit_price_max)], self.discount)
+                unit_price_max = max(tier.unit_price for tier in tariff.tiers)
+                max_micros += _rounded([Part(quantity.amount, unit_price_max)], self.discount)
             elif quantity.meter in REQUIRED:
                 raise PriceMissing(
                     f"no price of {quantity.meter} {quantity.gpu_class}".rstrip() + f" in {self.currency}"
                 )
         return max_micros
-
-
-def _best(rates: Mapping[Key, Tariff], quantity: Quantity) -> Tariff | None:
-    if not rates:
-        return None
-    for model, gpu_class, tier in product(_or_any(quantity.model), _or_any(quantity.gpu_class), _or_any(quantity.tier)):
-        if found := rates.get((quantity.meter, model, gpu_class, tier)):
-            return found
-    return None
-
-
-def _or_any(value: str) -> tuple[str, ...]:
-    return (value, "") if value else ("",)
 
 
 def _runs(contract: Contract, now: datetime) -> bool:

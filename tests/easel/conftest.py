@@ -14,14 +14,14 @@ from easel.jobs import lifecycle, queue
 from easel.jobs.admission import job_submit
 from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job
-from easel.jobs.spec import Limits, RequestedAdapter, Spec
+from easel.jobs.spec import RequestedAdapter, Spec
 from easel.seed import DEMO_LIMITS
 from easel.serving.rollouts import RolloutPlan
 from easel.serving.versions import version_register
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer, worker_beat
 
-LIMITS = Limits(prompt_chars_max=100, job_ttl_seconds=3600, queued_jobs_max=10_000)
+LIMITS = dataclasses.replace(settings.EASEL, prompt_chars_max=100, job_ttl_seconds=3600, queued_jobs_max=10_000)
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from tenants.models import Quota
 from tenants.quotas import (
     ImageQuotaExceeded,
     QuotaInvalid,
+    limit_exceeded,
     next_month,
     quota_set,
     quotas_of,
-    tightest,
     units_return,
     units_take,
     units_used,
@@ -51,24 +51,24 @@ def used(customer, *, now=NOW):
 def test_the_tightest_limit_wins_and_says_whose_it_is(alice, account, key, value, owner):
     limit(alice, pixels_max=account)
     limit(alice, key=alice.key, pixels_max=key)
-    found = tightest(quotas_of(alice.key), "pixels_max")
+    found = limit_exceeded(quotas_of(alice.key), "pixels_max", amount=10**9)
     assert (found.value, found.owner) == (value, owner)
 
 
 def test_no_limit_is_no_bound(alice):
-    assert tightest(quotas_of(alice.key), "steps_max") is None
+    assert limit_exceeded(quotas_of(alice.key), "steps_max", amount=10**9) is None
 
 
 def test_a_limit_that_is_lifted_is_gone(alice):
     limit(alice, steps_max=4)
     limit(alice, steps_max=None)
-    assert tightest(quotas_of(alice.key), "steps_max") is None
+    assert limit_exceeded(quotas_of(alice.key), "steps_max", amount=10**9) is None
 
 
 def test_another_keys_limit_is_none_of_this_key(alice):
     other, _ = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
     limit(alice, key=other, steps_max=1)
-    assert tightest(quotas_of(alice.key), "steps_max") is None
+    assert limit_exceeded(quotas_of(alice.key), "steps_max", amount=10**9) is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,6 @@ from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
-from easel.jobs.spec import Limits
 from easel.jobs.storage_keys import preview_key
 from easel.storage import store
 from tenants.models import Scope, Tenant
@@ -300,8 +299,8 @@ class ImagesQuote(Resource):
         """
         take(request, caller(request), now=clock.now())
         spec = ImagesInput.read(body_of(request)).spec()
-        limits = Limits.of(settings.EASEL)
-        return answer_json(quote_json(job_quote(api_key=caller(request), spec=spec, limits=limits, now=clock.now())))
+        quote = job_quote(api_key=caller(request), spec=spec, limits=settings.EASEL, now=clock.now())
+        return answer_json(quote_json(quote))
 
 
 def images_json(job: Job, *, response_format: str) -> ImagesAnswer:

@@ -90,7 +90,11 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"])
-        limit, seen, started = _bytes_max(scope["path"]), 0, False
+        limit, seen, started = settings.EASEL.body_bytes_max, 0, False
+        if scope["path"].startswith("/v1/adapters"):
+            limit = settings.EASEL.adapter_bytes_max + 2**16  # the form around the file
+        elif scope["path"].startswith("/storage/"):
+            limit = OUTPUT_BYTES_MAX
 
         def too_large() -> BodyTooLarge:
             return BodyTooLarge(f"the body is over the limit of {limit} bytes")
@@ -119,18 +123,14 @@ class BodyLimit:
         except BodyTooLarge as error:
             if started:
                 raise
-            response = refusal_json(error)
-            request_id = response["X-Request-Id"] = _request_id(given.get(b"x-request-id", b"").decode("latin-1"))
-            metrics.REQUESTS.labels(_method(scope["method"]), "unmatched", "413").inc()
-            log.info("request", request_id=request_id, method=scope["method"], route="unmatched", status=413)
-            headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
-            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-            await send({"type": "http.response.body", "body": response.content})
+            await _refuse(error, given.get(b"x-request-id", b"").decode("latin-1"), scope["method"], send)
 
 
-def _bytes_max(path: str) -> int:
-    if path.startswith("/v1/adapters"):
-        return settings.EASEL.adapter_bytes_max + 2**16  # the form around the file
-    if path.startswith("/storage/"):
-        return OUTPUT_BYTES_MAX
-    return settings.EASEL.body_bytes_max
+async def _refuse(error: BodyTooLarge, request_id: str, method: str, send: Send) -> None:
+    response = refusal_json(error)
+    request_id = response["X-Request-Id"] = _request_id(request_id)
+    metrics.REQUESTS.labels(_method(method), "unmatched", "413").inc()
+    log.info("request", request_id=request_id, method=method, route="unmatched", status=413)
+    headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
+    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+    await send({"type": "http.response.body", "body": response.content})

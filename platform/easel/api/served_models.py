@@ -10,7 +10,7 @@ from easel.api.declaration import OneOf, answers
 from easel.api.resource import Resource, answer_json
 from easel.catalog.models import ModelVersion
 from easel.serving import routing
-from easel.serving.tiers import Quality, steps_of, tier_named
+from easel.serving.tiers import TIERS_NAMED, Quality, steps_of
 
 
 class QualityAnswer(TypedDict):
@@ -70,7 +70,7 @@ def model_json(version: ModelVersion) -> ModelAnswer:
         "steps_default": version.steps_default,
         "steps_max": version.steps_max,
         "qualities": [
-            {"quality": quality, "tier": tier_named(quality), "steps": steps_of(version, quality=quality)}
+            {"quality": quality, "tier": TIERS_NAMED.get(quality), "steps": steps_of(version, quality=quality)}
             for quality in Quality.values
         ],
         "fast_image_units_max": float(version.fast_image_units_max),

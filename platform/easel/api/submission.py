@@ -2,7 +2,6 @@
 
 import uuid
 from typing import Any
-from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -12,33 +11,28 @@ from core.idempotency import Outcome, idempotent, outcome_find
 from easel.api.resource import caller
 from easel.jobs.admission import job_prepared
 from easel.jobs.models import Job
-from easel.jobs.spec import Limits, Spec
+from easel.jobs.spec import Spec
 
 
 def submit(request: HttpRequest, spec: Spec, body: Any, endpoint: str) -> tuple[Outcome, Job | None]:
     """Admit a request at most once per Idempotency-Key. Returns no job if an earlier request made it."""
-    tenant, now, job = caller(request).tenant, clock.now(), None
+    api_key, now = caller(request), clock.now()
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    call: dict[str, Any] = {"tenant": api_key.tenant, "endpoint": endpoint, "key": key, "body": body}
     # A replay is found before the request is checked again: by now its model may be gone.
-    if replayed := outcome_find(tenant=tenant, endpoint=endpoint, key=key, body=body):
+    if key is not None and (replayed := outcome_find(**call)):
         return replayed, None
     prepared = job_prepared(
-        api_key=caller(request),
+        api_key=api_key,
         spec=spec,
-        limits=Limits.of(settings.EASEL),
+        limits=settings.EASEL,
         job_id=uuid.uuid4(),
         request_id=request.request_id,  # type: ignore[attr-defined]
         now=now,
     )
-    with prepared as admit:
-
-        def make() -> UUID:
-            nonlocal job
-            job = admit()
-            return job.id
-
-        outcome = idempotent(tenant=tenant, endpoint=endpoint, key=key, body=body, now=now, make=make)
-    return outcome, job
+    with prepared as (job, admit):
+        outcome = idempotent(**call, now=now, make=admit)
+    return outcome, None if outcome.replayed else job
 
 
 def replay_headers(outcome: Outcome) -> dict[str, str]:

@@ -84,14 +84,13 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
         from easel.actions.subjects import KeyNotFound, tenant_named
         from easel.jobs.quote import job_quote
         from easel.jobs.quote_json import quote_json
-        from easel.jobs.spec import Limits, Spec
+        from easel.jobs.spec import Spec
 
         key = tenant_named(tenant_name).api_keys.filter(revoked_at=None).order_by("created_at").first()
         if key is None:
             raise KeyNotFound(f"{tenant_name} has no live key: `easel key create {tenant_name}` makes one")
-        limits = Limits.of(settings.EASEL)
         spec = Spec(prompt="a quote", **asked)
-        quote = quote_json(job_quote(api_key=key, spec=spec, limits=limits, now=datetime.now(UTC)))
+        quote = quote_json(job_quote(api_key=key, spec=spec, limits=settings.EASEL, now=datetime.now(UTC)))
     if as_json:
         click.echo(json.dumps(quote))
         return

@@ -29,7 +29,7 @@ from easel.catalog.workers import worker_seen
 from easel.jobs import lifecycle, queue
 from easel.jobs.admission import job_submit
 from easel.jobs.models import Attempt, Job
-from easel.jobs.spec import Limits, Spec
+from easel.jobs.spec import Spec
 from easel.jobs.storage_keys import output_key
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.models import Route
@@ -165,7 +165,7 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: rando
             user=f"user-{dice.randrange(20)}",
             metadata={"history": "generated"},
         ),
-        limits=Limits.of(settings.EASEL),
+        limits=settings.EASEL,
         job_id=uuid.UUID(int=dice.getrandbits(128), version=4),
         request_id="history",
         now=now,

@@ -19,6 +19,7 @@ from billing.ledger.holds import hold_take
 from billing.usage.settlement import settle
 from core.pipeline import PipelinedQuery, run_pipelined
 from core.revision import revision_validate
+from easel.config import Config
 from easel.jobs.dimensions import dimensions_of, names_of
 from easel.jobs.models import Job, JobAdapter, Output, State, job_insert
 from easel.jobs.notices import job_notify
@@ -26,7 +27,7 @@ from easel.jobs.outputs import outputs_record
 from easel.jobs.plan import CACHE_HIT, Plan, job_plan
 from easel.jobs.queue_depth import queue_check
 from easel.jobs.result_cache import LOOKUPS, images_copy, images_discard, result_used
-from easel.jobs.spec import Limits, Spec
+from easel.jobs.spec import Spec
 from tenants.models import ApiKey, Quota
 from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_locked, units_take
 
@@ -35,10 +36,10 @@ log = structlog.get_logger()
 
 @contextmanager
 def job_prepared(
-    *, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, request_id: str, now: datetime
-) -> Iterator[Callable[[], Job]]:
-    """Plan a request and copy the cached images that answer it. Yields `admit`, which the caller calls in its
-    transaction.
+    *, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, request_id: str, now: datetime
+) -> Iterator[tuple[Job, Callable[[], UUID]]]:
+    """Plan a request and copy the cached images that answer it. Yields the job and `admit`, which writes it and returns
+    its id; the caller calls that in its transaction.
 
     The copies are deleted on exit unless `admit` returned. If the commit then fails, no output names them, and
     `orphans_sweep` deletes them: whether a commit failed is not always known here.
@@ -54,7 +55,7 @@ def job_prepared(
             job.cached_from = None
     is_admitted = False
 
-    def admit() -> Job:
+    def admit() -> UUID:
         nonlocal is_admitted
         job_admit(job, plan, now=now)
         if copies:
@@ -62,20 +63,21 @@ def job_prepared(
         if plan.result_key:
             LOOKUPS.labels("hit" if copies else "miss").inc()
         is_admitted = True
-        return job
+        return job.id
 
     try:
-        yield admit
+        yield job, admit
     finally:
         if not is_admitted:
             images_discard(copies)
 
 
-def job_submit(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, request_id: str, now: datetime) -> Job:
+def job_submit(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, request_id: str, now: datetime) -> Job:
     """Prepare and admit a request. Raise a `DomainError` that names the field at fault; then nothing is written."""
     prepared = job_prepared(api_key=api_key, spec=spec, limits=limits, job_id=job_id, request_id=request_id, now=now)
-    with prepared as admit, transaction.atomic(savepoint=False):
-        return admit()
+    with prepared as (job, admit), transaction.atomic(savepoint=False):
+        admit()
+    return job
 
 
 def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
@@ -119,7 +121,7 @@ def _counted(plan: Plan, quotas: list[Quota], now: datetime) -> list[PipelinedQu
             unfinished = unfinished.filter(api_key=api_key)
         if unfinished.count() >= quota.concurrent_jobs_max:
             raise ConcurrencyExceeded(limit=quota.concurrent_jobs_max, owner=owner_of(quota))
-    counts = [units_take(api_key=api_key, quotas=quotas, image_units=plan.image_spec.image_units, now=now)]
+    counts = [units_take(api_key=api_key, quotas=quotas, image_units=plan.image_units, now=now)]
     if plan.cached_from is None:  # a cached answer never waits in the queue
         counts.append(queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, now=now))
     return counts

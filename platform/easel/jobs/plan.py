@@ -4,7 +4,6 @@ Planning reads and never writes. Nearly all of its reads are cached by the revis
 (`core/revision.py`), so a plan usually takes no round trip; `job_admit` validates the revision.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,13 +14,13 @@ from billing.pricing.rating import Prices, Quantity
 from core.image_units import image_units
 from easel.catalog.adapters import adapters_resolve
 from easel.catalog.models import AdapterVersion, ModelVersion, Pool, PoolTier
+from easel.config import Config
 from easel.jobs.errors import ProjectNotFound
 from easel.jobs.models import Job
 from easel.jobs.policy import prompt_check, prompt_clean
 from easel.jobs.result_cache import result_find, result_key
 from easel.jobs.spec import (
     ImageSpec,
-    Limits,
     RequestedAdapter,
     Spec,
     prompt_validate,
@@ -37,7 +36,7 @@ from tenants.models import ApiKey, Project, Quota, Tenant
 from tenants.quotas import quotas_of
 
 _REQUEST = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
-CACHE_HIT = (_REQUEST, Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
+CACHE_HIT: tuple[Quantity, ...] = (_REQUEST, Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,18 +54,28 @@ class Plan:
     tier: PoolTier
     adapters: list[AdapterVersion]
     image_spec: ImageSpec
+    image_units: Decimal
     ttl_seconds: int
     prices: Prices
     result_key: str  # empty if the images are not looked up in the result cache
     cached_from: Job | None  # the job whose images answer this request
-    generation_max: list[Quantity]  # upper bound of what generating the images is charged for
 
     @property
     def quantities_max(self) -> list[Quantity]:
-        """The upper bound of what the job is charged for."""
+        """The upper bound of what the job is charged for.
+
+        The image units are exact; the GPU seconds are the bound that the model version sets per image unit and step.
+        """
+        quantities = CACHE_HIT
         if self.cached_from is None:
-            return self.generation_max
-        return _with_rate_keys(CACHE_HIT, self.version, self.tier)
+            gpu_seconds = self.image_units * self.image_spec.steps * self.version.gpu_seconds_bound
+            quantities = (
+                Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=self.pool.gpu_class),
+                Quantity(meter=Meter.IMAGE_UNIT, amount=self.image_units),
+                _REQUEST,
+            )
+        # `settle` takes the model and tier, which select a rate, from the job's dimensions.
+        return [replace(quantity, model=self.version.model.name, tier=self.tier) for quantity in quantities]
 
     def job(self, *, job_id: UUID, request_id: str, now: datetime) -> Job:
         """Return the job that the plan describes, not yet written."""
@@ -93,19 +102,20 @@ class Plan:
         )
 
 
-def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: datetime) -> Plan:
+def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: datetime) -> Plan:
     """Check a request and return its plan. Raise a `DomainError` that names the field at fault."""
     tenant = api_key.tenant
     spec = replace(spec, prompt=prompt_clean(spec.prompt))
     prompt_validate(spec.prompt, chars_max=limits.prompt_chars_max)
     prompt_check(spec.prompt, tenant=tenant)
     quotas = quotas_of(api_key)
-    ttl_seconds = ttl_seconds_choose(spec, limits)
+    ttl_seconds = ttl_seconds_choose(spec, seconds_max=limits.job_ttl_seconds)
     version, arm, spec = _assign(tenant, spec, job_id)
     width, height = size_parse(spec.size, version=version, quotas=quotas)
     steps = steps_choose(spec, version=version, quotas=quotas)
-    adapters = adapters_resolve(tenant=tenant, names=[asked.name for asked in spec.adapters], version=version)
-    project = _project(api_key, spec.project)
+    names = [asked.name for asked in spec.adapters]
+    adapters = adapters_resolve(tenant=tenant, names=names, version=version) if names else []
+    project = api_key.project if spec.project is None else _project(tenant, spec.project)
     tier = tier_of(version, quality=spec.quality, image_units=image_units(width=width, height=height, n=1))
     pool = routing.pool_for(version, tenant=tenant, tier=tier)
     tier = PoolTier(pool.tier or tier)
@@ -120,11 +130,10 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
         output_format=spec.output_format,
         output_compression=spec.output_compression,
     )
-    key = ""
     # A request of an experiment is always generated: the experiment compares what its arms generate.
-    if spec.seed is not None and spec.cache and arm is None:
-        scales = [(adapter, asked.scale) for adapter, asked in zip(adapters, spec.adapters, strict=True)]
-        key = result_key(image_spec, version=version, adapters=scales)
+    is_cacheable = spec.seed is not None and spec.cache and arm is None
+    scales = [(adapter, asked.scale) for adapter, asked in zip(adapters, spec.adapters, strict=True)]
+    key = result_key(image_spec, version=version, adapters=scales) if is_cacheable else ""
     return Plan(
         spec=spec,
         api_key=api_key,
@@ -137,29 +146,12 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Limits, job_id: UUID, now: 
         tier=tier,
         adapters=adapters,
         image_spec=image_spec,
+        image_units=image_units(width=width, height=height, n=spec.n),
         ttl_seconds=ttl_seconds,
         prices=Prices.in_force(tenant=tenant, now=now),
         result_key=key,
         cached_from=result_find(tenant=tenant, key=key) if key else None,
-        generation_max=_generation_max(image_spec, version=version, pool=pool, tier=tier),
     )
-
-
-def _generation_max(images: ImageSpec, *, version: ModelVersion, pool: Pool, tier: PoolTier) -> list[Quantity]:
-    """The image units are exact; the GPU seconds are the bound that the model version sets per image unit and step."""
-    units = images.image_units
-    gpu_seconds = units * images.steps * version.gpu_seconds_bound
-    quantities = (
-        Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=pool.gpu_class),
-        Quantity(meter=Meter.IMAGE_UNIT, amount=units),
-        _REQUEST,
-    )
-    return _with_rate_keys(quantities, version, tier)
-
-
-def _with_rate_keys(quantities: Iterable[Quantity], version: ModelVersion, tier: PoolTier) -> list[Quantity]:
-    """Add the model and tier that select a quantity's rate; `settle` takes the same two from the job's dimensions."""
-    return [replace(quantity, model=version.model.name, tier=tier) for quantity in quantities]
 
 
 def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm | None, Spec]:
@@ -184,10 +176,8 @@ def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm
     return version, arm, spec
 
 
-def _project(api_key: ApiKey, slug: str | None) -> Project:
-    if slug is None:
-        return api_key.project
-    project = Project.objects.filter(tenant=api_key.tenant, slug=slug).first()
+def _project(tenant: Tenant, slug: str) -> Project:
+    project = Project.objects.filter(tenant=tenant, slug=slug).first()
     if project is None:
         raise ProjectNotFound(f"there is no project {slug!r} in this account", param="project")
     return project

@@ -10,7 +10,6 @@ import re
 import threading
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -63,27 +62,29 @@ INJECTIONS = {
 SAID_IN_WORDS = ("override", "jailbreak")
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """The rule that a prompt broke: an entry's id, or the name of an injection pattern."""
-
-    reason: str
-    rule: str
-
-
 def prompt_clean(prompt: str) -> str:
     """Return the prompt as it is stored and generated: in NFC, without invisible characters."""
     return unicodedata.normalize("NFC", _INVISIBLE.sub("", prompt))
 
 
 def prompt_check(prompt: str, *, tenant: Tenant) -> None:
-    """Raise `PromptBlocked` if a rule refuses the prompt. The log names the rule and never contains the prompt."""
-    found = _injection(prompt) or _listed(prompt, tenant)
-    if found is None:
-        return
-    BLOCKED.labels(found.reason).inc()
-    log.info("prompt_blocked", tenant=tenant.slug, reason=found.reason, rule=found.rule)
-    raise PromptBlocked(param="prompt")
+    """Raise `PromptBlocked` if an injection pattern, the platform's list or the tenant's list refuses the prompt."""
+    text = folded(prompt)
+    said = words(text)
+    for name, regex in _injections().items():
+        if regex.search(text) or (name in SAID_IN_WORDS and regex.search(said)):
+            raise _blocked(tenant, "injection", name)
+    for owner, revision in _revisions(tenant):
+        entry = _compiled(owner, revision).find(text, said)
+        if entry is not None:
+            raise _blocked(tenant, "block_list" if owner is None else "tenant_block_list", str(entry))
+
+
+def _blocked(tenant: Tenant, reason: str, rule: str) -> PromptBlocked:
+    """Record a refusal. `rule` is an entry's id or the name of an injection pattern; the log never has the prompt."""
+    BLOCKED.labels(reason).inc()
+    log.info("prompt_blocked", tenant=tenant.slug, reason=reason, rule=rule)
+    return PromptBlocked(param="prompt")
 
 
 def folded(prompt: str) -> str:
@@ -91,18 +92,13 @@ def folded(prompt: str) -> str:
     return _IGNORED.sub("", unicodedata.normalize("NFKC", prompt_clean(prompt)).casefold())
 
 
-def words(prompt: str) -> str:
-    """Return the folded words without look-alikes and accents, each between two blanks."""
+def words(text: str) -> str:
+    """Return the words of a folded text without look-alikes and accents, each between two blanks."""
     # Accents are removed before look-alikes are mapped: ё is е with an accent, and е looks like e.
-    text = unicodedata.normalize("NFD", folded(prompt))
+    text = unicodedata.normalize("NFD", text)
     text = "".join(char for char in text if not unicodedata.combining(char)).translate(_LOOK_ALIKE)
     text = _SIGN_IN_WORD.sub(lambda sign: sign[0].translate(_LEET), text)
     return f" {_BETWEEN_WORDS.sub(' ', text).strip()} "
-
-
-def tokens(prompt: str) -> list[str]:
-    """Return the words, and in scripts without blanks between words each character."""
-    return _TOKEN.findall(words(prompt))
 
 
 class BlockList:
@@ -120,33 +116,24 @@ class BlockList:
         for entry in entries:
             if entry.kind == BlockListEntry.Kind.REGEX:
                 self._regexes.append((entry.pk, compiled(entry.pattern)))
-            elif found := tokens(entry.pattern):
+            elif found := _TOKEN.findall(words(folded(entry.pattern))):
                 self._phrases[" ".join(found)] = entry.pk
                 self._lengths.setdefault(found[0], set()).add(len(found))
 
-    def find(self, prompt: str) -> UUID | None:
-        """Return the id of an entry that the prompt matches, if there is one."""
-        found = tokens(prompt) if self._phrases else []
-        text = " ".join(found)
+    def find(self, text: str, said: str) -> UUID | None:
+        """Return the id of an entry that a prompt matches, if there is one: `folded(prompt)` is its text, `words(text)`
+        what is said in it."""
+        found = _TOKEN.findall(said) if self._phrases else []
+        spaced = " ".join(found)
         ends = list(accumulate(len(token) + 1 for token in found))
         for start, token in enumerate(found):
             for length in self._lengths.get(token, ()):
                 if start + length > len(found):
                     continue
-                phrase = text[ends[start] - len(token) - 1 : ends[start + length - 1] - 1]
+                phrase = spaced[ends[start] - len(token) - 1 : ends[start + length - 1] - 1]
                 if entry := self._phrases.get(phrase):
                     return entry
-        form = folded(prompt)
-        hits = (entry for entry, regex in self._regexes if regex.search(form))
-        return next(hits, None)
-
-
-def _injection(prompt: str) -> Match | None:
-    text, said = folded(prompt), words(prompt)
-    for name, regex in _injections().items():
-        if regex.search(text) or (name in SAID_IN_WORDS and regex.search(said)):
-            return Match("injection", name)
-    return None
+        return next((entry for entry, regex in self._regexes if regex.search(text)), None)
 
 
 @lru_cache(maxsize=1)
@@ -154,18 +141,10 @@ def _injections() -> dict[str, Any]:
     return {name: compiled(pattern) for name, pattern in INJECTIONS.items()}
 
 
-def _listed(prompt: str, tenant: Tenant) -> Match | None:
-    """Match the platform's and the tenant's list; a list is compiled again if its revision has changed."""
-    for owner, revision in _revisions(tenant):
-        entry = _compiled(owner, revision).find(prompt)
-        if entry is not None:
-            return Match("block_list" if owner is None else "tenant_block_list", str(entry))
-    return None
-
-
 @cached_by_revision
 def _revisions(tenant: Tenant) -> list[tuple[UUID | None, int]]:
-    both = BlockListRevision.objects.filter(Q(tenant=None) | Q(tenant=tenant))
+    """The lists that ever had an entry, with their revisions: the platform's under None, and the tenant's."""
+    both = BlockListRevision.objects.filter(Q(tenant=None) | Q(tenant=tenant), revision__gt=0)
     return list(both.values_list("tenant_id", "revision"))
 
 

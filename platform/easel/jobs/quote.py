@@ -13,10 +13,11 @@ from billing.models import Meter
 from billing.pricing.rating import Quantity, RatedLine
 from billing.usage.months import month_so_far
 from core.errors import DomainError
+from easel.config import Config
 from easel.jobs import queue
 from easel.jobs.admission import job_admit
 from easel.jobs.plan import Plan, job_plan
-from easel.jobs.spec import Limits, Spec
+from easel.jobs.spec import Spec
 from tenants.models import ApiKey
 
 
@@ -48,7 +49,7 @@ class _Rollback(Exception):
     """Rolls back the transaction of a trial admission."""
 
 
-def job_quote(*, api_key: ApiKey, spec: Spec, limits: Limits, now: datetime) -> Quote:
+def job_quote(*, api_key: ApiKey, spec: Spec, limits: Config, now: datetime) -> Quote:
     """Check a request as `job_submit` does, and admit it in a transaction that is rolled back, so nothing is written.
 
     Raises a `DomainError` for a request that could never be admitted as it is.

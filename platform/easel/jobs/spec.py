@@ -2,17 +2,14 @@
 
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import Any
 
-from core.image_units import image_units
 from core.text import text_unusable_at
 from easel.catalog.models import ModelVersion
-from easel.config import Config
 from easel.jobs.errors import DeadlineInvalid, PromptInvalid, SizeInvalid, StepsInvalid
 from easel.serving.tiers import Quality, steps_of
 from tenants.models import Quota
-from tenants.quotas import tightest
+from tenants.quotas import limit_exceeded
 
 SIZE_MULTIPLE = 16  # a latent pixel covers 8x8 pixels, and a token covers 2x2 latent pixels
 ASPECT_MAX = 3
@@ -64,27 +61,6 @@ class ImageSpec:
     output_format: str
     output_compression: int
 
-    @property
-    def image_units(self) -> Decimal:
-        return image_units(width=self.width, height=self.height, n=self.n)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """The platform's limits. A quota of a tenant may lift `queued_jobs_max`; nothing lifts the others."""
-
-    prompt_chars_max: int
-    job_ttl_seconds: int
-    queued_jobs_max: int
-
-    @classmethod
-    def of(cls, config: Config) -> "Limits":
-        return cls(
-            prompt_chars_max=config.prompt_chars_max,
-            job_ttl_seconds=config.job_ttl_seconds,
-            queued_jobs_max=config.queued_jobs_max,
-        )
-
 
 def prompt_validate(prompt: str, *, chars_max: int) -> None:
     """Raise `PromptInvalid` for a prompt that is blank, too long, or has characters that no model can read."""
@@ -92,7 +68,7 @@ def prompt_validate(prompt: str, *, chars_max: int) -> None:
         raise PromptInvalid("the prompt is empty: describe the image", param="prompt")
     if len(prompt) > chars_max:
         raise PromptInvalid(f"the prompt has {len(prompt)} characters; the limit is {chars_max}", param="prompt")
-    if found := text_unusable_at(prompt):
+    if not prompt.isprintable() and (found := text_unusable_at(prompt)):
         raise PromptInvalid(
             f"the prompt contains the unusable character {found.code_point} at position {found.position}",
             param="prompt",
@@ -114,7 +90,7 @@ def size_parse(size: str, *, version: ModelVersion, quotas: list[Quota]) -> tupl
         )
     if max(width, height) > ASPECT_MAX * min(width, height):
         raise SizeInvalid(f"the longer side must be at most {ASPECT_MAX} times the shorter", param="size")
-    if (bound := tightest(quotas, "pixels_max")) and width * height > bound.value:
+    if bound := limit_exceeded(quotas, "pixels_max", amount=width * height):
         raise SizeInvalid(
             f"{width}x{height} is {width * height} pixels, which exceeds {bound.owner} of {bound.value}", param="size"
         )
@@ -126,16 +102,14 @@ def steps_choose(spec: Spec, *, version: ModelVersion, quotas: list[Quota]) -> i
     steps = steps_of(version, quality=spec.quality) if spec.steps is None else spec.steps
     if not 1 <= steps <= version.steps_max:
         raise StepsInvalid(f"steps must be 1 to {version.steps_max} for {version.model.name}", param="steps")
-    if (bound := tightest(quotas, "steps_max")) and steps > bound.value:
+    if bound := limit_exceeded(quotas, "steps_max", amount=steps):
         raise StepsInvalid(f"{steps} steps exceed {bound.owner} of {bound.value}", param="steps")
     return steps
 
 
-def ttl_seconds_choose(spec: Spec, limits: Limits) -> int:
+def ttl_seconds_choose(spec: Spec, *, seconds_max: int) -> int:
     """Return the seconds from a job's admission until it expires. Raise `DeadlineInvalid`."""
-    ttl_seconds = limits.job_ttl_seconds if spec.expires_in_seconds is None else spec.expires_in_seconds
-    if not 1 <= ttl_seconds <= limits.job_ttl_seconds:
-        raise DeadlineInvalid(
-            f"expires_in_seconds must be between 1 and {limits.job_ttl_seconds}", param="expires_in_seconds"
-        )
+    ttl_seconds = seconds_max if spec.expires_in_seconds is None else spec.expires_in_seconds
+    if not 1 <= ttl_seconds <= seconds_max:
+        raise DeadlineInvalid(f"expires_in_seconds must be between 1 and {seconds_max}", param="expires_in_seconds")
     return ttl_seconds

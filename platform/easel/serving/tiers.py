@@ -5,6 +5,7 @@ property of pools, a quality one of requests. A tier's pool holds weights, so a 
 defaults needs no pool of its own; a dedicated pool takes both tiers.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from django.db.models import TextChoices
@@ -25,20 +26,17 @@ class Quality(TextChoices):
     HD = "hd"
 
 
-_HIGH = (Quality.HIGH, Quality.XHIGH, Quality.MAX, Quality.HD)
-
-
-def tier_named(quality: str) -> PoolTier | None:
-    """The tier of a quality; None if the size decides."""
-    if quality in _HIGH:
-        return PoolTier.HD
-    return PoolTier.FAST if quality == Quality.LOW else None
+# The tier of each quality that names one. For the others the size decides.
+TIERS_NAMED: Mapping[str, PoolTier] = {
+    Quality.LOW: PoolTier.FAST,
+    **dict.fromkeys((Quality.HIGH, Quality.XHIGH, Quality.MAX, Quality.HD), PoolTier.HD),
+}
 
 
 def tier_of(version: ModelVersion, *, quality: str, image_units: Decimal) -> PoolTier:
     """The tier of a request whose images have `image_units` each."""
     by_size = PoolTier.FAST if image_units <= version.fast_image_units_max else PoolTier.HD
-    return tier_named(quality) or by_size
+    return TIERS_NAMED.get(quality, by_size)
 
 
 def steps_of(version: ModelVersion, *, quality: str) -> int:

@@ -7,9 +7,11 @@ holds nor entries, which nothing measured here reads.
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Max
 
@@ -23,13 +25,13 @@ from easel.catalog.models import ModelVersion
 from easel.jobs.admission import job_submit
 from easel.jobs.dimensions import dimensions_of
 from easel.jobs.models import Attempt, Job
-from easel.jobs.spec import Limits, Spec
+from easel.jobs.spec import Spec
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import PEPPER, Customer
 
 SIZES = ("256x256", "512x512")
-_LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
+_LIMITS = replace(settings.EASEL, prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
 # Of every row of a job, by the copy's number and the job's id.
 _ID = "md5({0}::text || copy.number || %(salt)s)::uuid"
 _AT = "%(start)s::timestamptz + (abs(hashtext({0}::text || copy.number)::bigint) %% %(seconds)s) * interval '1 second'"

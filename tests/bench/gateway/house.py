@@ -3,10 +3,12 @@
 import json
 import tempfile
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
+from django.conf import settings
 from django.db import connection
 
 from billing.ledger.postings import credit_grant
@@ -15,14 +17,14 @@ from billing.money import to_micros
 from billing.pricing.price_books import price_book_seed
 from easel.catalog.models import ModelVersion, Pool
 from easel.jobs.admission import job_submit
-from easel.jobs.spec import Limits, Spec
+from easel.jobs.spec import Spec
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.versions import version_register
 from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tests.conftest import NOW, PEPPER, TRANSFORMER, Customer
 
-LIMITS = Limits(prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
+LIMITS = replace(settings.EASEL, prompt_chars_max=1000, job_ttl_seconds=10**8, queued_jobs_max=10_000)
 
 # Copies of each tenant's first job, a millisecond apart; every other column is the same.
 _CLONE = """

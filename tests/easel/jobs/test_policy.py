@@ -27,6 +27,11 @@ def blocks(customer, prompt):
     return False
 
 
+def find(block_list, prompt):
+    text = folded(prompt)
+    return block_list.find(text, words(text))
+
+
 @pytest.mark.parametrize(
     "prompt",
     [
@@ -229,21 +234,21 @@ def test_the_log_and_the_metric_name_the_rule_and_never_the_prompt(alice):
 def test_ten_thousand_phrases_of_the_greatest_length_can_be_looked_for():
     entries = [BlockListEntry(kind=PHRASE, pattern=f"phrase number{n} of many".ljust(500, "x")) for n in range(10_000)]
     found = BlockList(entries)
-    assert found.find(f"here is {entries[9999].pattern.upper()}") == entries[9999].pk
-    assert found.find(entries[9999].pattern[:-1]) is None
+    assert find(found, f"here is {entries[9999].pattern.upper()}") == entries[9999].pk
+    assert find(found, entries[9999].pattern[:-1]) is None
 
 
 def test_of_ten_thousand_phrases_the_one_that_is_held_is_found():
     entries = [BlockListEntry(kind=PHRASE, pattern=f"phrase number{n} of many") for n in range(10_000)]
     found = BlockList(entries)
-    assert found.find("here is Phrase Number9999 of many") == entries[9999].pk
-    assert found.find("here is phrase number10000 of many") is None
+    assert find(found, "here is Phrase Number9999 of many") == entries[9999].pk
+    assert find(found, "here is phrase number10000 of many") is None
 
 
 def test_a_catastrophic_pattern_takes_linear_time():
     """A back-tracking engine would take 2^4000 steps; the test ends or it doesn't."""
     listed = BlockList([BlockListEntry(kind=REGEX, pattern="(a+)+$")])
-    assert listed.find("a" * 4000 + "!") is None
+    assert find(listed, "a" * 4000 + "!") is None
 
 
 @given(
@@ -253,7 +258,7 @@ def test_a_catastrophic_pattern_takes_linear_time():
 def test_a_phrase_is_found_exactly_where_its_words_stand_in_a_row(phrases, prompt):
     entries = [BlockListEntry(kind=PHRASE, pattern=" ".join(phrase)) for phrase in phrases]
     rows = [prompt[start : start + length] for start in range(len(prompt)) for length in range(1, 4)]
-    found = BlockList(entries).find(" ".join(prompt))
+    found = find(BlockList(entries), " ".join(prompt))
     assert (found is not None) == any(phrase in rows for phrase in phrases)
 
 
@@ -261,5 +266,5 @@ def test_a_phrase_is_found_exactly_where_its_words_stand_in_a_row(phrases, promp
 def test_every_text_can_be_matched_and_cleaning_twice_changes_nothing(text):
     text = text.encode(errors="ignore").decode()
     assert prompt_clean(prompt_clean(text)) == prompt_clean(text)
-    assert words(text) == words(prompt_clean(text))
+    assert words(folded(text)) == words(folded(prompt_clean(text)))
     assert isinstance(folded(text), str)
