@@ -1,13 +1,13 @@
 """The base of every page of the portal: a read-only table, one row's page with sections, and its actions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.admin import ShowFacets
+from django.contrib.admin import ShowFacets, display
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
@@ -26,6 +26,7 @@ from unfold.widgets import (
 
 from core.errors import DomainError
 from easel.actions.action import Action, ActionForm, action_perform
+from easel.portal.cells import page_of
 
 
 def _styled(form: ActionForm) -> ActionForm:
@@ -58,6 +59,16 @@ class Section:
     empty: str
     images: Sequence[str] = ()
 
+    @classmethod
+    def of(cls, title: str, rows: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]], empty: str) -> "Section":
+        """A table of `rows`; `columns` has the function that makes each header's cell."""
+        return cls(title, tuple(columns), [[cell(row) for cell in columns.values()] for row in rows], empty)
+
+
+def column(description: str, text: Callable[[Any], str], *, ordering: str | None = None) -> Any:
+    """A computed column of a list, which a row's page may show as a field too."""
+    return staticmethod(display(text, description=description, ordering=ordering))
+
 
 class Page(ModelAdmin):
     """A table that nobody edits row by row, not even superusers: its actions are what may be done to it."""
@@ -78,14 +89,10 @@ class Page(ModelAdmin):
     change_form_outer_after_template = "portal/sections.html"
     list_before_template = "portal/actions.html"
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
     def sections(self, row: Any) -> Iterable[Section]:
         """The tables below a row's fields."""
@@ -169,10 +176,9 @@ class Page(ModelAdmin):
         return self._page(request, "portal/action.html", action, row, form=form, back=self._back(row))
 
     def _back(self, row: Model | None) -> str:
-        meta = row._meta if row is not None else self.opts
         if row is None:
-            return reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
-        return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+            return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return page_of(row)
 
     def _page(self, request: HttpRequest, template: str, action: Action, row: Any, **context: Any) -> HttpResponse:
         title = f"{action.label}: {row}" if row is not None else action.label
