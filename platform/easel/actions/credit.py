@@ -9,7 +9,7 @@ from django import forms
 
 from core.errors import DomainError
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import Action, ActionForm, Done, tenant_of
 from easel.actions.subjects import TENANT, TENANT_OR_KEY
 
 
@@ -77,7 +77,7 @@ class BudgetForm(ActionForm):
     hard_stop = forms.BooleanField(required=False, help_text="Refuse requests that would exceed the budget.")
 
     def prepare(self) -> None:
-        if _is_tenant(self.row):
+        if tenant_of(self.row) is self.row:
             project: Any = self.fields["project"]
             project.offer(self.row)
         else:
@@ -110,12 +110,7 @@ class ProfileForm(ActionForm):
         from billing.profiles import FIELDS, profile_of
 
         profile = profile_of(self.row)
-        for name in FIELDS:
-            self.fields[name].initial = getattr(profile, name)
-
-
-def _is_tenant(row: Any) -> bool:
-    return bool(row._meta.label == "tenants.Tenant")
+        self.initial = {name: getattr(profile, name) for name in FIELDS}
 
 
 def _plain(amount: Decimal) -> str:
@@ -159,9 +154,7 @@ def _grant(
     details |= {"expires_at": expires and expires.isoformat(), "reason": reason}
     available = format_micros(balance_of(tenant).available, tenant.currency)
     until = f"; what is left of it on {expires:%Y-%m-%d %H:%M %Z} is lost" if expires else ""
-    return Done(
-        message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, tenant=tenant, details=details
-    )
+    return Done(message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, details=details)
 
 
 def _adjust(
@@ -201,7 +194,7 @@ def _adjust(
     }
     moved = format_micros(abs(made.amount_micros), tenant.currency)
     message = f"{tenant.slug} was charged {moved}" if signed > 0 else f"{tenant.slug} was given {moved} back"
-    return Done(message=message, subject=str(made.pk), tenant=tenant, details=details)
+    return Done(message=message, subject=str(made.pk), details=details)
 
 
 def _signed(given: dict[str, Any]) -> dict[str, Any]:
@@ -221,7 +214,6 @@ def _write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uu
     return Done(
         message=f"{moved} that {tenant.slug} owed are written off",
         subject=str(made.pk),
-        tenant=tenant,
         details={"amount": moved, "reason": reason},
     )
 
@@ -241,7 +233,6 @@ def _credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, re
     return Done(
         message=f"{tenant.slug} can spend {available}",
         subject=tenant.slug,
-        tenant=tenant,
         details={"amount": _plain(amount), "currency": tenant.currency, "reason": reason},
     )
 
@@ -250,11 +241,11 @@ def _budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: 
     from billing.money import to_micros
     from easel.jobs.budgets import budget_set
 
-    tenant, key = (row, None) if _is_tenant(row) else (row.tenant, row)
+    tenant = tenant_of(row)
     budget = budget_set(
         tenant=tenant,
         project=project,
-        api_key=key,
+        api_key=None if row is tenant else row,
         amount_micros=to_micros(amount),
         hard_stop=hard_stop,
         now=now,
@@ -262,7 +253,6 @@ def _budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: 
     return Done(
         message=f"The budget of {budget} holds from the next request.",
         subject=str(budget),
-        tenant=tenant,
         details={"amount": _plain(amount), "currency": tenant.currency, "hard_stop": hard_stop},
     )
 
@@ -271,7 +261,7 @@ def _budget_removal(tenant: Any, actor: str, now: datetime, *, budget: str) -> D
     from billing.budgets.budgets import budget_remove
 
     removed = budget_remove(tenant=tenant, budget_id=uuid.UUID(budget))
-    return Done(message=f"The budget of {removed} is removed.", subject=str(removed), tenant=tenant)
+    return Done(message=f"The budget of {removed} is removed.", subject=str(removed))
 
 
 def _profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
@@ -281,7 +271,6 @@ def _profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
     return Done(
         message=f"{tenant.slug} has a new billing profile.",
         subject=tenant.slug,
-        tenant=tenant,
         details={name: str(getattr(profile, name)) for name in FIELDS},
     )
 
@@ -300,7 +289,6 @@ GRANT = Action(
 ADJUST = Action(
     name="credit.adjust",
     command="tenant adjust",
-    label="Adjust",
     explain="Move money by hand: to the tenant, or from it as far as its credit goes; the rest is owed."
     " A command's AMOUNT is charged, or given back if it is below zero.",
     permission="billing.add_adjustment",
@@ -325,7 +313,6 @@ CREDIT_LIMIT = Action(
 WRITE_OFF = Action(
     name="credit.write_off",
     command="tenant write-off",
-    label="Write off",
     explain="Give up all that a tenant owes.",
     permission="billing.add_adjustment",
     subject=TENANT,

@@ -11,11 +11,7 @@ def _cancel(job: Any, actor: str, now: datetime) -> Done:
     from easel.jobs import lifecycle
 
     lifecycle.cancel(job=job, now=now)
-    return Done(
-        message="The job is canceled, or will be as soon as its worker stops.",
-        subject=str(job.id),
-        tenant=job.tenant,
-    )
+    return Done(message="The job is canceled, or will be as soon as its worker stops.", subject=str(job.id))
 
 
 def _enable(endpoint: Any, actor: str, now: datetime) -> Done:
@@ -31,7 +27,7 @@ def _switch(endpoint: Any, now: datetime, *, is_enabled: bool, message: str) -> 
     from easel.webhooks.endpoints import endpoint_change
 
     endpoint_change(endpoint, changes={"enabled": is_enabled}, now=now)
-    return Done(message=message, subject=str(endpoint.pk), tenant=endpoint.tenant, details={"url": endpoint.url})
+    return Done(message=message, subject=str(endpoint.pk), details={"url": endpoint.url})
 
 
 def _replay(delivery: Any, actor: str, now: datetime) -> Done:
@@ -48,8 +44,6 @@ def _replay(delivery: Any, actor: str, now: datetime) -> Done:
 
 CANCEL = Action(
     name="job.cancel",
-    command="job cancel",
-    label="Cancel",
     explain="End a job; nothing is charged.",
     permission="jobs.change_job",
     subject=JOB,
@@ -59,8 +53,6 @@ CANCEL = Action(
 )
 ENABLE = Action(
     name="webhook.enable",
-    command="webhook enable",
-    label="Enable",
     explain="Send a disabled webhook's messages again.",
     permission="webhooks.change_webhookendpoint",
     subject=WEBHOOK,
@@ -69,8 +61,6 @@ ENABLE = Action(
 )
 DISABLE = Action(
     name="webhook.disable",
-    command="webhook disable",
-    label="Disable",
     explain="Send nothing to a webhook until it is enabled.",
     permission="webhooks.change_webhookendpoint",
     subject=WEBHOOK,
@@ -80,7 +70,6 @@ DISABLE = Action(
 )
 REPLAY = Action(
     name="webhook.replay",
-    command="webhook replay",
     label="Send again",
     explain="Send a message once more, under the same id.",
     permission="webhooks.change_webhookendpoint",

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import Action, ActionForm, Done, tenant_of
 from easel.actions.subjects import BLOCK_LIST_ENTRY, TENANT, TENANT_OR_KEY
 
 
@@ -32,8 +32,7 @@ class QuotaForm(ActionForm):
 
     def prepare(self) -> None:
         quota = _quota_of(self.row)
-        for limit, one in self.fields.items():
-            one.initial = getattr(quota, limit, None)
+        self.initial = {limit: getattr(quota, limit, None) for limit in self.fields}
 
 
 class ShareForm(ActionForm):
@@ -48,8 +47,7 @@ class ShareForm(ActionForm):
     )
 
     def prepare(self) -> None:
-        self.fields["weight"].initial = self.row.fair_share_weight
-        self.fields["running_jobs_max"].initial = self.row.running_jobs_max
+        self.initial = {"weight": self.row.fair_share_weight, "running_jobs_max": self.row.running_jobs_max}
 
 
 class RetentionForm(ActionForm):
@@ -66,8 +64,7 @@ class RetentionForm(ActionForm):
     )
 
     def prepare(self) -> None:
-        for name in ("output_days", "job_days"):
-            self.fields[name].initial = getattr(self.row, name)
+        self.initial = {"output_days": self.row.output_days, "job_days": self.row.job_days}
 
 
 def _kinds() -> Any:
@@ -86,23 +83,20 @@ class BlockForm(ActionForm):
 
 
 def _quota_of(row: Any) -> Any:
-    from tenants.models import Quota
-
-    if row._meta.label == "tenants.Tenant":
-        return row.quotas.filter(api_key=None).first()
-    return Quota.objects.filter(api_key=row).first()
+    tenant = tenant_of(row)
+    return tenant.quotas.filter(api_key=None if row is tenant else row).first()
 
 
 def _set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
     from tenants.quotas import quota_set
 
-    tenant, key = (row, None) if row._meta.label == "tenants.Tenant" else (row.tenant, row)
+    tenant = tenant_of(row)
+    key = None if row is tenant else row
     quota_set(tenant=tenant, api_key=key, limits=limits, now=now)
     subject = tenant.slug if key is None else key.key_id
     return Done(
         message=f"The limits of {subject} hold from its next request.",
         subject=subject,
-        tenant=tenant,
         details={
             limit: None if value is None else f"{Decimal(value).normalize():f}" for limit, value in limits.items()
         },
@@ -117,7 +111,6 @@ def _set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_j
     return Done(
         message=f"The share of {tenant.slug} holds from the next job that is released.",
         subject=tenant.slug,
-        tenant=tenant,
         details=changes,
     )
 
@@ -131,7 +124,6 @@ def _set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) -
     return Done(
         message=f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
         subject=tenant.slug,
-        tenant=tenant,
         details=days,
     )
 
@@ -157,11 +149,7 @@ def _unblock(entry: Any, actor: str, now: datetime) -> Done:
     entry_id, details = entry.pk, {"kind": entry.kind, "pattern": entry.pattern}
     changed = block_list_remove(entry_id=entry_id)
     return Done(
-        message=f"{entry_id} is removed",
-        subject=str(entry_id) if changed else "",
-        tenant=entry.tenant,
-        details=details,
-        is_gone=True,
+        message=f"{entry_id} is removed", subject=str(entry_id) if changed else "", details=details, is_gone=True
     )
 
 
@@ -178,7 +166,6 @@ SET_LIMITS = Action(
 )
 SET_SHARE = Action(
     name="tenant.share",
-    command="tenant share",
     label="Set share",
     explain="Set a tenant's share of busy pools; it holds from the next job that is released.",
     permission="tenants.change_tenant",
@@ -199,7 +186,6 @@ SET_RETENTION = Action(
 )
 BLOCK = Action(
     name="block_list.add",
-    command="block-list add",
     label="New entry",
     explain="Add a phrase, which matches however it is written, or a pattern.",
     permission="tenants.add_blocklistentry",
@@ -210,8 +196,6 @@ BLOCK = Action(
 )
 UNBLOCK = Action(
     name="block_list.remove",
-    command="block-list remove",
-    label="Remove",
     explain="Remove an entry: prompts may contain it again.",
     permission="tenants.delete_blocklistentry",
     subject=BLOCK_LIST_ENTRY,

@@ -10,7 +10,7 @@ from django import forms
 
 from core.errors import DomainError
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import Action, ActionForm, Done, tenant_of
 from easel.actions.subjects import PRICE_LIST, TENANT
 
 _RATES_HELP = "As `easel price publish` reads them: - {meter: image_unit, model: z-image, price: 0.003}"
@@ -155,9 +155,8 @@ def _publish(
 ) -> Done:
     """`row` is the newest book of a list, a tenant that gets prices of its own, or None for the list of a currency."""
     from billing.pricing.price_books import price_book_publish
-    from tenants.models import Tenant
 
-    tenant = row if row is None or isinstance(row, Tenant) else row.tenant
+    tenant = tenant_of(row)
     book = price_book_publish(
         currency=currency or row.currency,
         tenant=tenant,
@@ -171,7 +170,6 @@ def _publish(
     return Done(
         message=f"{book} is published, in force from {book.effective_at.isoformat()}",
         subject=str(book),
-        tenant=tenant,
         details=_book_details(book, rates),
         show=book,
     )
@@ -233,7 +231,6 @@ def _make_contract(
     return Done(
         message=f"{tenant.slug} has a contract from {made.starts_at.isoformat()}",
         subject=tenant.slug,
-        tenant=tenant,
         details=contract_details(made),
     )
 
@@ -254,7 +251,6 @@ def _end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime |
     return Done(
         message=f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}",
         subject=tenant.slug,
-        tenant=tenant,
         details=contract_details(ended),
     )
 
@@ -282,7 +278,6 @@ PUBLISH = Action(
 )
 MAKE_CONTRACT = Action(
     name="contract.make",
-    command="contract make",
     label="New contract",
     explain="Agree with a tenant on a discount, a month's minimum, prices of its own. Terms never change.",
     permission="billing.add_contract",
@@ -294,7 +289,6 @@ MAKE_CONTRACT = Action(
 )
 END_CONTRACT = Action(
     name="contract.end",
-    command="contract end",
     label="End contract",
     explain="End a tenant's last contract, sooner than was agreed.",
     permission="billing.add_contract",

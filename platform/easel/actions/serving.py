@@ -95,11 +95,9 @@ class VersionForm(ActionForm):
     def prepare(self) -> None:
         newest = self.row.versions.filter(retired_at=None).select_related("pool").order_by("-number").first()
         if newest is not None:
-            self.fields["checkpoint"].initial = newest.checkpoint
-            self.fields["pool"].initial = newest.pool.slug
-            self.fields["steps"].initial = newest.steps_default
-            self.fields["fast_image_units_max"].initial = newest.fast_image_units_max
-            self.fields["precision"].initial = newest.precision
+            same = ("checkpoint", "fast_image_units_max", "precision")
+            self.initial = {name: getattr(newest, name) for name in same}
+            self.initial |= {"pool": newest.pool.slug, "steps": newest.steps_default}
 
 
 class CostForm(ActionForm):
@@ -280,7 +278,6 @@ def _dedicate(tenant: Any, actor: str, now: datetime, *, model: str, gpu_class: 
     return Done(
         message=f"{made.slug} waits for workers: `easel worker --pool {made.slug}`",
         subject=made.slug,
-        tenant=tenant,
         details=_pool_details(made),
         show=made,
     )
@@ -302,7 +299,6 @@ def _set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) -
     return Done(
         message=f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.",
         subject=pool.slug,
-        tenant=pool.tenant,
         details={"from": f"{pool.gpu_hour_cost.normalize():f}", "to": f"{gpu_hour_cost.normalize():f}"},
     )
 
@@ -312,9 +308,7 @@ def _retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
 
     adapter_retire(tenant=adapter.tenant, name=adapter.name, now=now)
     return Done(
-        message=f"{adapter.name} is retired: new requests can't use it, running ones finish.",
-        subject=adapter.name,
-        tenant=adapter.tenant,
+        message=f"{adapter.name} is retired: new requests can't use it, running ones finish.", subject=adapter.name
     )
 
 
@@ -332,8 +326,6 @@ SET_ROUTES = Action(
 )
 MAKE_DEFAULT = Action(
     name="model.make_default",
-    command="model make-default",
-    label="Make default",
     explain="Send requests that name no model here.",
     permission="catalog.change_model",
     subject=MODEL,
@@ -354,7 +346,6 @@ ADD_VERSION = Action(
 RETIRE_VERSION = Action(
     name="version.retire",
     command="model retire",
-    label="Retire",
     explain="Retire a version that nobody is routed to.",
     permission="catalog.change_modelversion",
     subject=VERSION,
@@ -364,7 +355,6 @@ RETIRE_VERSION = Action(
 )
 START_ROLLOUT = Action(
     name="rollout.start",
-    command="rollout start",
     label="Start a rollout",
     explain="Give a version growing shares of its model's callers; it is rolled back if it does badly.",
     permission="serving.add_rollout",
@@ -375,8 +365,6 @@ START_ROLLOUT = Action(
 )
 PROMOTE = Action(
     name="rollout.promote",
-    command="rollout promote",
-    label="Promote",
     explain="Route all callers to the candidate, without waiting for the rest of its stages.",
     permission="serving.change_rollout",
     subject=ROLLOUT,
@@ -387,8 +375,6 @@ PROMOTE = Action(
 )
 ROLL_BACK = Action(
     name="rollout.roll_back",
-    command="rollout roll-back",
-    label="Roll back",
     explain="Route all callers to the stable version again.",
     permission="serving.change_rollout",
     subject=ROLLOUT,
@@ -400,7 +386,6 @@ ROLL_BACK = Action(
 )
 ADD_POOL = Action(
     name="pool.create",
-    command="pool create",
     label="New pool",
     explain="Make a shared pool: of a tier, or for a version that is added to it.",
     permission="catalog.add_pool",
@@ -410,7 +395,6 @@ ADD_POOL = Action(
 )
 DEDICATE_POOL = Action(
     name="pool.dedicate",
-    command="pool dedicate",
     label="Dedicate a pool",
     explain="Give a tenant a pool of its own, which all its jobs go to from now on.",
     permission="catalog.add_pool",
@@ -422,7 +406,6 @@ DEDICATE_POOL = Action(
 SET_COST = Action(
     name="pool.set_cost",
     command="pool cost",
-    label="Set cost",
     explain="Set the provider's price of an hour of one GPU; the overview's costs are computed from it.",
     permission="catalog.change_pool",
     subject=POOL,
@@ -432,8 +415,6 @@ SET_COST = Action(
 )
 RETIRE_ADAPTER = Action(
     name="adapter.retire",
-    command="adapter retire",
-    label="Retire",
     explain="End an adapter's use in new requests; its next upload brings it back.",
     permission="catalog.change_adapter",
     subject=ADAPTER,

@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import Action, ActionForm, Done, tenant_of
 from easel.actions.subjects import STATEMENT, TENANT, USAGE_RECORD
 
 
@@ -47,14 +47,11 @@ def _draft(row: Any, actor: str, now: datetime) -> Done:
     from billing.invoices.documents import period_of
     from billing.invoices.statements import statement_draft
     from billing.money import amount_text
-    from tenants.models import Tenant
 
-    tenant = row if isinstance(row, Tenant) else row.tenant
-    draft = statement_draft(tenant, now=now)
+    draft = statement_draft(tenant_of(row), now=now)
     return Done(
         message=f"{draft.id}: {period_of(draft)}, {amount_text(draft.total_micros)} {draft.currency}",
         subject=str(draft.pk),
-        tenant=tenant,
         answer={"id": str(draft.id)},
         show=draft,
     )
@@ -65,12 +62,7 @@ def _final(statement: Any, actor: str, now: datetime) -> Done:
     from billing.invoices.statements import statement_final
 
     made = statement_final(statement, now=now)
-    return Done(
-        message=f"{title_of(made)} is final",
-        subject=str(made.pk),
-        tenant=made.tenant,
-        details={"number": made.number},
-    )
+    return Done(message=f"{title_of(made)} is final", subject=str(made.pk), details={"number": made.number})
 
 
 def _correct(
@@ -103,7 +95,7 @@ def _correct(
 
 
 def _is_draft(row: Any) -> bool:
-    return bool(row._meta.label == "tenants.Tenant" or row.state == "draft")
+    return bool(tenant_of(row) is row or row.state == "draft")
 
 
 def _has_usage(job: Any) -> bool:
@@ -114,7 +106,6 @@ def _has_usage(job: Any) -> bool:
 
 DRAFT = Action(
     name="statement.draft",
-    command="statement draft",
     label="Draft statement",
     explain="Draft the oldest month that is over and not final, or draft it again with what was written since.",
     permission="billing.add_transaction",
@@ -124,7 +115,6 @@ DRAFT = Action(
 )
 FINAL = Action(
     name="statement.final",
-    command="statement final",
     label="Make final",
     explain="Tax and number a draft. A final statement never changes: a credit note corrects it.",
     permission="billing.add_transaction",
@@ -134,7 +124,6 @@ FINAL = Action(
 )
 CORRECT_USAGE = Action(
     name="usage.correct",
-    command="usage correct",
     label="Correct usage",
     explain="Correct what was measured; the difference is charged, or given back, by the terms of the first charge."
     " A credit note corrects what is on a final statement.",

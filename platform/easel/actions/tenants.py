@@ -115,23 +115,21 @@ def _suspend(tenant: Any, actor: str, now: datetime) -> Done:
 
     changed = tenant_suspend(tenant=tenant, now=now)
     message = f"{tenant.slug} is suspended: its keys are refused, its running jobs finish."
-    return Done(message=message, subject=tenant.slug if changed else "", tenant=tenant)
+    return Done(message=message, subject=tenant.slug if changed else "")
 
 
 def _resume(tenant: Any, actor: str, now: datetime) -> Done:
     from tenants.accounts import tenant_resume
 
     changed = tenant_resume(tenant=tenant)
-    return Done(message=f"{tenant.slug} may call again.", subject=tenant.slug if changed else "", tenant=tenant)
+    return Done(message=f"{tenant.slug} may call again.", subject=tenant.slug if changed else "")
 
 
 def _add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: dict[str, str]) -> Done:
     from tenants.accounts import project_create
 
     project_create(tenant=tenant, slug=slug, labels=labels, now=now)
-    return Done(
-        message=f"{tenant.slug} has the project {slug}.", subject=slug, tenant=tenant, details={"labels": labels}
-    )
+    return Done(message=f"{tenant.slug} has the project {slug}.", subject=slug, details={"labels": labels})
 
 
 def _add_key(
@@ -151,7 +149,6 @@ def _add_key(
     return Done(
         message=f"A key of {tenant.slug} for the project {project.slug}:",
         subject=key.key_id,
-        tenant=tenant,
         details={"name": name, "scopes": key.scopes, "project": project.slug, "token": str(token)},
         secret=secret,
         answer={"key_id": key.key_id, "api_key": secret},
@@ -162,7 +159,7 @@ def _revoke(key: Any, actor: str, now: datetime) -> Done:
     from tenants.keys import key_revoke
 
     changed = key_revoke(key_id=key.key_id, now=now)
-    return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "", tenant=key.tenant)
+    return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "")
 
 
 def _rotate(key: Any, actor: str, now: datetime) -> Done:
@@ -174,7 +171,6 @@ def _rotate(key: Any, actor: str, now: datetime) -> Done:
     return Done(
         message=f"The key that replaces {key.key_id}, which ended now:",
         subject=key.key_id,
-        tenant=key.tenant,
         details={"new": made.key_id},
         secret=secret,
         answer={"key_id": made.key_id, "api_key": secret},
@@ -192,7 +188,6 @@ def _erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: bo
 
 CREATE = Action(
     name="tenant.create",
-    command="tenant create",
     label="New tenant",
     explain="Create a tenant with the project `default`.",
     permission="tenants.add_tenant",
@@ -203,8 +198,6 @@ CREATE = Action(
 )
 SUSPEND = Action(
     name="tenant.suspend",
-    command="tenant suspend",
-    label="Suspend",
     explain="Refuse a tenant's keys from now on; its running jobs finish.",
     permission="tenants.change_tenant",
     subject=TENANT,
@@ -214,8 +207,6 @@ SUSPEND = Action(
 )
 RESUME = Action(
     name="tenant.resume",
-    command="tenant resume",
-    label="Resume",
     explain="Accept a suspended tenant's keys again.",
     permission="tenants.change_tenant",
     subject=TENANT,
@@ -224,7 +215,6 @@ RESUME = Action(
 )
 ADD_PROJECT = Action(
     name="project.create",
-    command="project create",
     label="New project",
     explain="Add a project, to which keys and costs are assigned.",
     permission="tenants.add_project",
@@ -236,7 +226,6 @@ ADD_PROJECT = Action(
 )
 ADD_KEY = Action(
     name="key.create",
-    command="key create",
     label="New key",
     explain="Create an API key; its text is shown this once.",
     permission="tenants.add_apikey",
@@ -247,8 +236,6 @@ ADD_KEY = Action(
 )
 REVOKE = Action(
     name="key.revoke",
-    command="key revoke",
-    label="Revoke",
     explain="Revoke a key for good.",
     permission="tenants.change_apikey",
     subject=KEY,
@@ -258,8 +245,6 @@ REVOKE = Action(
 )
 ROTATE = Action(
     name="key.rotate",
-    command="key rotate",
-    label="Rotate",
     explain="Replace a key by a new one of the same scopes and project; the old one ends at once.",
     permission="tenants.change_apikey",
     subject=KEY,
@@ -268,8 +253,6 @@ ROTATE = Action(
 )
 ERASE = Action(
     name="tenant.erase",
-    command="tenant erase",
-    label="Erase",
     explain="Delete images, adapters, prompts, users and names for good and revoke the keys. The charges stay.",
     permission="tenants.delete_tenant",
     subject=TENANT,
