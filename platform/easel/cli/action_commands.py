@@ -55,9 +55,9 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
     )
 
 
-def add_commands(group: click.Group, actions: Iterable[Action]) -> None:
-    for action in actions:
-        group.add_command(command_of(action))
+def group_of(name: str, explain: str, actions: Iterable[Action] = ()) -> click.Group:
+    """Makes a group with the commands of these actions."""
+    return click.Group(name, help=explain, commands=[command_of(action) for action in actions])
 
 
 def params_of(action: Action) -> list[click.Parameter]:

@@ -6,38 +6,39 @@ from typing import Any
 import click
 
 from easel.actions import credit, limits, tenants
-from easel.cli.action_commands import add_commands, command_of
+from easel.cli.action_commands import command_of, group_of
 from easel.cli.credit import tenant_billing, tenant_budget
 from easel.cli.django_ready import django_ready
-from easel.cli.tables import as_json_option, print_rows
+from easel.cli.tables import Rows, list_command
 from easel.cli.tenant_data import tenant_erase, tenant_export
 
+tenant = group_of(
+    "tenant",
+    "Create tenants, list them; their credit, limits, budgets and data.",
+    (
+        *(tenants.CREATE, tenants.SUSPEND, tenants.RESUME),
+        *(credit.GRANT, credit.ADJUST, credit.CREDIT_LIMIT, credit.WRITE_OFF),
+    ),
+)
 
-@click.group()
-def tenant() -> None:
-    """Create tenants, list them; their credit, limits, budgets and data."""
 
-
-@tenant.command("list")
-@as_json_option
-def tenant_list(as_json: bool) -> None:
+@list_command(tenant)
+def tenant_list() -> Rows:
     """List tenants with what they can spend and what is held for their running jobs."""
-    with django_ready():
-        from billing.ledger.accounts import balances_by_kind
-        from billing.money import from_micros
-        from tenants.models import Tenant
+    from billing.ledger.accounts import balances_by_kind
+    from billing.money import from_micros
+    from tenants.models import Tenant
 
-        rows = [
-            {
-                "tenant": found.slug,
-                "currency": found.currency,
-                **{kind: f"{from_micros(balances[kind]):.6f}" for kind in ("credit", "held", "revenue")},
-                "suspended": found.suspended_at is not None,
-            }
-            for found in Tenant.objects.order_by("slug")
-            for balances in [balances_by_kind(found)]
-        ]
-    print_rows(rows, as_json)
+    return [
+        {
+            "tenant": found.slug,
+            "currency": found.currency,
+            **{kind: f"{from_micros(balances[kind]):.6f}" for kind in ("credit", "held", "revenue")},
+            "suspended": found.suspended_at is not None,
+        }
+        for found in Tenant.objects.order_by("slug")
+        for balances in [balances_by_kind(found)]
+    ]
 
 
 def _limits(row: Any, now: datetime) -> list[dict[str, Any]]:
@@ -67,18 +68,6 @@ def _retention(row: Any, now: datetime) -> list[dict[str, Any]]:
     return [{"tenant": row.slug, "output_days": holds.output_days, "job_days": holds.job_days}]
 
 
-add_commands(
-    tenant,
-    (
-        tenants.CREATE,
-        tenants.SUSPEND,
-        tenants.RESUME,
-        credit.GRANT,
-        credit.ADJUST,
-        credit.CREDIT_LIMIT,
-        credit.WRITE_OFF,
-    ),
-)
 for command in (
     command_of(limits.SET_LIMITS, show=_limits),
     command_of(limits.SET_SHARE, show=_share),
