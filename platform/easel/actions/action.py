@@ -30,6 +30,8 @@ class Done:
 class ActionForm(forms.Form):
     """The inputs of an action. `row` is what it is done to; None where it makes something new."""
 
+    fields: dict[str, Any]
+
     def __init__(self, data: Any = None, *, row: Any = None) -> None:
         super().__init__(data)
         self.row = row
@@ -85,6 +87,15 @@ class Action:
     def is_one_click(self) -> bool:
         """True if the portal needs no form for it."""
         return self.one_click or self.form is ActionForm
+
+
+def action(name: str, **declared: Any) -> Callable[[Callable[..., Done]], Action]:
+    """Declares an action by the function that performs it; its docstring is what both surfaces say of the action."""
+
+    def declare(perform: Callable[..., Done]) -> Action:
+        return Action(name=name, explain=" ".join(str(perform.__doc__).split()), perform=perform, **declared)
+
+    return declare
 
 
 def tenant_of(row: Any) -> Any:

@@ -159,16 +159,11 @@ def _by_id(label: str) -> Subject:
     return Subject(model=label, arguments=("ID",), find=lambda text: row_with_id(label, text))
 
 
-def _price_list(*, tenant: str | None = None) -> Any:
-    """The tenant that a price book is for, or None for everybody."""
-    return tenant_named(tenant) if tenant else None
-
-
 TENANT = Subject(model="tenants.Tenant", arguments=("TENANT",), find=tenant_named)
 PRICE_LIST = Subject(
     model="billing.PriceBook",
     arguments=(),
-    find=_price_list,
+    find=lambda *, tenant=None: tenant_named(tenant) if tenant else None,
     options={"tenant": "Prices of this tenant's own, in force by a contract that names them."},
 )
 TENANT_OR_KEY = Subject(model="tenants.Tenant", arguments=("TENANT",), find=tenant_or_key, options={"key": KEY_HELP})

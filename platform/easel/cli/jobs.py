@@ -12,13 +12,13 @@ from easel.cli.tables import Rows, list_command
 DELIVERIES = 50
 
 
-job = group_of("job", "Cancel jobs.", (jobs.CANCEL,))
+job = group_of("job", "Cancel jobs.", (jobs.cancel,))
 
 
 webhook = group_of(
     "webhook",
     "List tenants' webhooks, switch them, and send their messages again.",
-    (jobs.ENABLE, jobs.DISABLE, jobs.REPLAY),
+    (jobs.enable, jobs.disable, jobs.replay),
 )
 
 

@@ -6,7 +6,7 @@ from easel.actions import tenants
 from easel.cli.action_commands import group_of
 from easel.cli.tables import Rows, list_command
 
-key = group_of("key", "Create, list, rotate and revoke API keys.", (tenants.ADD_KEY, tenants.ROTATE, tenants.REVOKE))
+key = group_of("key", "Create, list, rotate and revoke API keys.", (tenants.add_key, tenants.rotate, tenants.revoke))
 
 
 @list_command(key, of_tenant=True)
@@ -26,7 +26,7 @@ def key_list(tenant: Any) -> Rows:
 
 
 project = group_of(
-    "project", "Add projects, which keys and costs are assigned to, and list them.", (tenants.ADD_PROJECT,)
+    "project", "Add projects, which keys and costs are assigned to, and list them.", (tenants.add_project,)
 )
 
 

@@ -12,7 +12,7 @@ from easel.cli.tables import Rows, list_command
 model = group_of(
     "model",
     "Add versions of models, and divide callers between them.",
-    (serving.ADD_VERSION, serving.SET_ROUTES, serving.MAKE_DEFAULT, serving.RETIRE_VERSION),
+    (serving.add_version, serving.set_routes, serving.make_default, serving.retire_version),
 )
 
 
@@ -39,7 +39,7 @@ def model_list() -> Rows:
 pool = group_of(
     "pool",
     "Make pools of workers, list them, and give a tenant its own.",
-    (serving.ADD_POOL, serving.DEDICATE_POOL, serving.SET_COST),
+    (serving.add_pool, serving.dedicate_pool, serving.set_cost),
 )
 
 
@@ -76,7 +76,7 @@ def pool_environment(name: str) -> None:
     click.echo("\n".join(f"{variable}={value}" for variable, value in environment.items()))
 
 
-adapter = group_of("adapter", "Retire tenants' adapters, and list them.", (serving.RETIRE_ADAPTER,))
+adapter = group_of("adapter", "Retire tenants' adapters, and list them.", (serving.retire_adapter,))
 
 
 @list_command(adapter, of_tenant=True)

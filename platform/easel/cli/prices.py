@@ -29,8 +29,8 @@ def price() -> None:
     """Prices: list, publish, quote."""
 
 
-price_publish = command_of(prices.PUBLISH)
-price_publish.help = f"{prices.PUBLISH.explain}{_PRICE_FILE}"
+price_publish = command_of(prices.publish)
+price_publish.help = f"{prices.publish.explain}{_PRICE_FILE}"
 price.add_command(price_publish)
 
 
@@ -111,7 +111,7 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
     click.echo("It would be admitted." if refusal is None else f"Refused now: {refusal['message']} ({refusal['code']})")
 
 
-contract = group_of("contract", "Contracts with tenants: make, list, end.", (prices.MAKE_CONTRACT, prices.END_CONTRACT))
+contract = group_of("contract", "Contracts with tenants: make, list, end.", (prices.make_contract, prices.end_contract))
 
 
 @list_command(contract, of_tenant=True)

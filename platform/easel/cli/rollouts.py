@@ -7,7 +7,7 @@ from easel.cli.tables import Rows, list_command
 rollout = group_of(
     "rollout",
     "Give a new version growing shares of its model's callers.",
-    (serving.START_ROLLOUT, serving.PROMOTE, serving.ROLL_BACK),
+    (serving.start_rollout, serving.promote, serving.roll_back),
 )
 
 

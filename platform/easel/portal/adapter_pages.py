@@ -22,7 +22,7 @@ class AdapterPage(Page):
     list_select_related = ("tenant", "model")
     ordering = ("tenant__slug", "name")
     fields = ("name", "tenant", "model", "shown_state", "created_at", "retired_at")
-    row_actions = (serving.RETIRE_ADAPTER,)
+    row_actions = (serving.retire_adapter,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Adapter]:
         adapters: QuerySet[Adapter] = super().get_queryset(request)

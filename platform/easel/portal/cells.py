@@ -15,22 +15,12 @@ from easel.storage import store
 NOTHING = "–"
 URL_SECONDS = 3600
 _TONES = {
-    "succeeded": "success",
-    "active": "success",
-    "live": "success",
-    "promoted": "success",
-    "running": "info",
-    "dispatched": "info",
-    "queued": "info",
-    "failed": "danger",
-    "suspended": "danger",
-    "erased": "danger",
-    "being erased": "danger",
-    "revoked": "danger",
-    "rolled back": "warning",
-    "lost": "warning",
-    "expired": "warning",
+    "success": ("succeeded", "active", "live", "promoted"),
+    "info": ("running", "dispatched", "queued"),
+    "danger": ("failed", "suspended", "erased", "being erased", "revoked"),
+    "warning": ("rolled back", "lost", "expired"),
 }
+_TONE_OF = {words: tone for tone, states in _TONES.items() for words in states}
 
 
 def money(amount_micros: int, currency: str) -> SafeString:
@@ -56,7 +46,7 @@ def code(text: object) -> SafeString:
 
 def state(text: str) -> SafeString:
     words = text.replace("_", " ")
-    return format_html('<span class="portal-state portal-{}">{}</span>', _TONES.get(words, "plain"), words)
+    return format_html('<span class="portal-state portal-{}">{}</span>', _TONE_OF.get(words, "plain"), words)
 
 
 def pairs(values: dict[str, Any]) -> str:
@@ -65,8 +55,7 @@ def pairs(values: dict[str, Any]) -> str:
 
 
 def page_of(row: Model) -> str:
-    meta = row._meta
-    return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
 
 
 def link(row: Model | None, text: object = None) -> SafeString | str:

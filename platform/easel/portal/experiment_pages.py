@@ -63,11 +63,7 @@ class ExperimentPage(Page):
 
 def _sets(arm: Arm) -> str:
     adapters = ", ".join(f"{used['name']} × {used['scale']:g}" for used in arm.adapters)
-    found = (
-        ("version", arm.version and arm.version.label),
-        ("adapters", adapters),
-        ("steps", arm.steps),
-    )
+    found = (("version", arm.version and arm.version.label), ("adapters", adapters), ("steps", arm.steps))
     return ", ".join(f"{name} {value}" for name, value in found if value) or "nothing: as the model is"
 
 
@@ -81,10 +77,7 @@ def _compared(metric: Comparison, form: str) -> str:
 
 
 def _compared_money(metric: Comparison, currency: str) -> str:
-    if metric.mean is None:
-        return cells.NOTHING
-    shown = format_micros(round(metric.mean), currency)
-    return shown + _chance(metric)
+    return cells.NOTHING if metric.mean is None else format_micros(round(metric.mean), currency) + _chance(metric)
 
 
 def _chance(metric: Comparison) -> str:

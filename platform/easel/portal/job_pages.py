@@ -32,7 +32,7 @@ class JobPage(Page):
     search_help_text = "A job's id or a request id, whole"
     list_select_related = ("tenant", "model_version__model", "pool", "project")
     ordering = ("-created_at", "-id")
-    row_actions = (jobs.CANCEL, statements.CORRECT_USAGE)
+    row_actions = (jobs.cancel, statements.correct_usage)
     fieldsets = (
         ("Request", {"fields": (
             "tenant", "project_slug", "shown_model", "pool", "quality", "tier", "shown_prompt_whole", "shown_size",

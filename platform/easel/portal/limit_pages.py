@@ -67,7 +67,7 @@ class BlockListPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-created_at", "-id")
     fields = ("pattern", "kind", "applies_to", "reason", "created_at")
-    list_actions = (limits.BLOCK,)
-    row_actions = (limits.UNBLOCK,)
+    list_actions = (limits.block,)
+    row_actions = (limits.unblock,)
 
     applies_to = column("applies to", lambda entry: entry.tenant.slug if entry.tenant else "everybody")

@@ -24,7 +24,7 @@ class ModelPage(Page):
     search_fields = ("name",)
     ordering = ("name",)
     fields = ("name", "is_default", "created_at")
-    row_actions = (serving.SET_ROUTES, serving.MAKE_DEFAULT, serving.ADD_VERSION)
+    row_actions = (serving.set_routes, serving.make_default, serving.add_version)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
         models: QuerySet[Model] = super().get_queryset(request)
@@ -76,7 +76,7 @@ class ModelVersionPage(Page):
         "size_default", "fast_image_units_max", "gpu_seconds_bound", "modules", "shown_state", "created_at",
         "retired_at",
     )  # fmt: skip
-    row_actions = (serving.START_ROLLOUT, serving.RETIRE_VERSION)
+    row_actions = (serving.start_rollout, serving.retire_version)
 
     shown_label = column("version", lambda version: version.label)
     share = column(
@@ -96,7 +96,7 @@ class RolloutPage(Page):
         "model", "shown_candidate", "shown_stable", "shown_state", "percent", "shown_stages", "stage_seconds",
         "stage_started_at", "jobs_min", "error_rate_max", "p95_ratio_max", "verdict", "started_at", "ended_at",
     )  # fmt: skip
-    row_actions = (serving.PROMOTE, serving.ROLL_BACK)
+    row_actions = (serving.promote, serving.roll_back)
 
     shown_candidate = column("candidate", lambda rollout: rollout.candidate.label)
     shown_stable = column("stable", lambda rollout: rollout.stable.label)
@@ -120,8 +120,8 @@ class PoolPage(Page):
     fields = (
         "slug", "namespace", "tenant", "shown_tier", "checkpoint", "precision", "gpu_class", "hour_cost", "created_at",
     )  # fmt: skip
-    list_actions = (serving.ADD_POOL,)
-    row_actions = (serving.SET_COST,)
+    list_actions = (serving.add_pool,)
+    row_actions = (serving.set_cost,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         pools: QuerySet[Pool] = super().get_queryset(request)

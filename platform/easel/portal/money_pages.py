@@ -28,7 +28,7 @@ class AccountPage(Page):
 
     shown_name = column("account", lambda account: str(account))
     balance = column(
-        "balance", lambda account: cells.money(account.balance_micros, account.currency), ordering="balance_micros"
+        "Balance", lambda account: cells.money(account.balance_micros, account.currency), ordering="balance_micros"
     )
 
     def sections(self, row: LedgerAccount) -> Iterable[Section]:

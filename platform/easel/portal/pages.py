@@ -28,6 +28,8 @@ from core.errors import DomainError
 from easel.actions.action import Action, ActionForm, action_perform
 from easel.portal.cells import page_of
 
+_CLASSES = {forms.CheckboxInput: CHECKBOX_CLASSES, forms.Select: SELECT_CLASSES, forms.Textarea: TEXTAREA_CLASSES}
+
 
 def _styled(form: ActionForm) -> ActionForm:
     """Gives the inputs of a form the theme's look."""
@@ -38,13 +40,7 @@ def _styled(form: ActionForm) -> ActionForm:
             styled.choices = widget.choices
             field.widget = styled
             continue
-        classes = INPUT_CLASSES
-        if isinstance(widget, forms.CheckboxInput):
-            classes = CHECKBOX_CLASSES
-        elif isinstance(widget, forms.Select):
-            classes = SELECT_CLASSES
-        elif isinstance(widget, forms.Textarea):
-            classes = TEXTAREA_CLASSES
+        classes = next((classes for kind, classes in _CLASSES.items() if isinstance(widget, kind)), INPUT_CLASSES)
         widget.attrs["class"] = " ".join(classes)
     return form
 
@@ -108,15 +104,9 @@ class Page(ModelAdmin):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
-        offered = [
-            (action, reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_list_action", args=[action.name]))
-            for action in self.list_actions
-            if request.user.has_perm(action.permission)
-        ]
         title = str(self.opts.verbose_name_plural).capitalize()
-        answer: HttpResponseBase = super().changelist_view(
-            request, {"title": title, "offered_actions": offered, **(extra_context or {})}
-        )
+        context = {"title": title, "offered_actions": self._offered(request, self.list_actions)}
+        answer: HttpResponseBase = super().changelist_view(request, {**context, **(extra_context or {})})
         return answer
 
     def changeform_view(
@@ -127,21 +117,21 @@ class Page(ModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponseBase:
         row = self.get_object(request, unquote(object_id or ""))
-        context = (
-            {}
-            if row is None
-            else {"offered_actions": self._offered(request, row), "sections": list(self.sections(row))}
-        )
+        context: dict[str, Any] = {}
+        if row is not None:
+            context["offered_actions"] = self._offered(request, self.row_actions, row)
+            context["sections"] = list(self.sections(row))
         answer: HttpResponseBase = super().changeform_view(
             request, object_id, form_url, {**context, **(extra_context or {})}
         )
         return answer
 
-    def _offered(self, request: HttpRequest, row: Any) -> list[tuple[Action, str]]:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_action"
+    def _offered(self, request: HttpRequest, actions: Iterable[Action], row: Any = None) -> list[tuple[Action, str]]:
+        view, keys = ("list_action", []) if row is None else ("action", [row.pk])
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
         return [
-            (action, reverse(name, args=[row.pk, action.name]))
-            for action in self.row_actions
+            (action, reverse(name, args=[*keys, action.name]))
+            for action in actions
             if request.user.has_perm(action.permission) and action.applies(row)
         ]
 

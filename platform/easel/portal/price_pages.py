@@ -35,7 +35,7 @@ class PriceBookPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-effective_at", "-id")
     fields = ("tenant", "currency", "version", "effective_at", "bills_stopped_work", "created_at")
-    row_actions = (prices.PUBLISH,)
+    row_actions = (prices.publish,)
 
     shown_name = column("price book", lambda book: str(book))
 

@@ -34,7 +34,7 @@ class StatementPage(Page):
         "shown_title", "tenant", "shown_state", "shown_corrects", "shown_period", "time_zone", "shown_subtotal",
         "shown_tax", "shown_total", "shown_documents", "made_at", "finalised_at",
     )  # fmt: skip
-    row_actions = (statements.DRAFT, statements.FINAL)
+    row_actions = (statements.draft, statements.final)
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.document_view)

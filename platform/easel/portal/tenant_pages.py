@@ -50,22 +50,12 @@ class TenantPage(Page):
         "slug", "name", "shown_state", "currency", "fair_share_weight", "created_at", "suspended_at",
         "erase_requested_at", "erased_at",
     )  # fmt: skip
-    list_actions = (tenants.CREATE,)
+    list_actions = (tenants.create,)
     row_actions = (
-        *credit.ACTIONS,
-        limits.SET_LIMITS,
-        limits.SET_SHARE,
-        prices.MAKE_CONTRACT,
-        prices.END_CONTRACT,
-        statements.DRAFT,
-        limits.SET_RETENTION,
-        tenants.ADD_KEY,
-        tenants.ADD_PROJECT,
-        serving.DEDICATE_POOL,
-        tenants.SUSPEND,
-        tenants.RESUME,
-        tenants.ERASE,
-    )
+        *credit.ACTIONS, limits.set_limits, limits.set_share, prices.make_contract, prices.end_contract,
+        statements.draft, limits.set_retention, tenants.add_key, tenants.add_project, serving.dedicate_pool,
+        tenants.suspend, tenants.resume, tenants.erase,
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -88,7 +78,7 @@ class TenantPage(Page):
         return cells.state("suspended" if tenant.suspended_at else "active")
 
     credit = column(
-        "credit", lambda tenant: cells.money(tenant.credit_micros, tenant.currency), ordering="credit_micros"
+        "Credit", lambda tenant: cells.money(tenant.credit_micros, tenant.currency), ordering="credit_micros"
     )
     held = column("held for running jobs", lambda tenant: cells.money(tenant.held_micros, tenant.currency))
     owed = column(
@@ -169,7 +159,7 @@ class ApiKeyPage(Page):
     list_select_related = ("tenant", "project")
     ordering = ("-created_at", "-id")
     fields = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at", "revoked_at")
-    row_actions = (limits.SET_LIMITS, credit.SET_BUDGET, tenants.ROTATE, tenants.REVOKE)
+    row_actions = (limits.set_limits, credit.set_budget, tenants.rotate, tenants.revoke)
 
     project_slug = column("project", lambda key: key.project.slug)
     shown_scopes = column("scopes", lambda key: ", ".join(key.scopes))

@@ -23,7 +23,7 @@ class WebhookEndpointPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-created_at", "-id")
     fields = ("url", "tenant", "shown_state", "shown_events", "delivered_at", "created_at")
-    row_actions = (jobs.ENABLE, jobs.DISABLE)
+    row_actions = (jobs.enable, jobs.disable)
 
     @admin.display(description="state")
     def shown_state(self, endpoint: WebhookEndpoint) -> str:
@@ -35,20 +35,16 @@ class WebhookEndpointPage(Page):
 
     def sections(self, row: WebhookEndpoint) -> Iterable[Section]:
         found, _ = queries.deliveries_page(endpoint=row, limit=DELIVERIES, after=None)
-        yield Section(
+        yield Section.of(
             f"Latest deliveries (up to {DELIVERIES})",
-            ("At", "Event", "State", "Attempts", "Latest"),
-            [
-                (
-                    cells.when(one.created_at),
-                    cells.link(one, one.message.event),
-                    cells.state(one.state),
-                    cells.number(len(tries)),
-                    tries[-1].outcome if tries else cells.NOTHING,
-                )
-                for one in found
-                for tries in [list(one.tries.all())]
-            ],
+            found,
+            {
+                "At": lambda one: cells.when(one.created_at),
+                "Event": lambda one: cells.link(one, one.message.event),
+                "State": lambda one: cells.state(one.state),
+                "Attempts": lambda one: cells.number(len(one.tries.all())),
+                "Latest": lambda one: next((attempt.outcome for attempt in reversed(one.tries.all())), cells.NOTHING),
+            },
             "Nothing has been sent to it.",
         )
 
@@ -62,7 +58,7 @@ class WebhookDeliveryPage(Page):
     list_select_related = ("endpoint", "message")
     ordering = ("-created_at", "-id")
     fields = ("shown_endpoint", "shown_event", "shown_id", "shown_data", "shown_state", "created_at", "next_at")
-    row_actions = (jobs.REPLAY,)
+    row_actions = (jobs.replay,)
 
     shown_endpoint = column("webhook", lambda delivery: cells.link(delivery.endpoint))
     shown_event = column("event", lambda delivery: delivery.message.event)
