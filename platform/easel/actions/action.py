@@ -12,9 +12,9 @@ from django import forms
 class Done:
     """The result of an action.
 
-    `subject`, `tenant` and `details` go into the audit record; without a subject there is none, because nothing
-    changed or because the verb wrote it. A `secret` is shown once. `answer` is what a command prints as JSON. The
-    portal goes on to the row `show`, or to the list if the row `is_gone`.
+    `subject`, `tenant` (by default the row's) and `details` go into the audit record; without a subject there is none,
+    because nothing changed or because the verb wrote it. A `secret` is shown once. `answer` is what a command prints as
+    JSON. The portal goes on to the row `show`, or to the list if the row `is_gone`.
     """
 
     message: str
@@ -29,6 +29,8 @@ class Done:
 
 class ActionForm(forms.Form):
     """The inputs of an action. `row` is what it is done to; None where it makes something new."""
+
+    fields: dict[str, Any]
 
     def __init__(self, data: Any = None, *, row: Any = None) -> None:
         super().__init__(data)
@@ -53,15 +55,15 @@ class Subject:
 class Action:
     """Something that an operator may do. `perform(row, actor, now, **fields)` calls one verb of the domain.
 
-    `name` is the audit record's action, `command` the words after `easel`. A field of the form is an option of its
-    own name, an argument if it is in `arguments`, or what `options` says: another option, a flag with its value, or
-    None for a field that `from_command` derives from the others. `command_form` replaces the form where a command
-    reads the same input in another shape, for example from a file.
+    `name` is the audit record's action; by default it gives the `command`, the words after `easel`, and the portal's
+    `label`. A field of the form is an option of its own name, an argument if it is in `arguments`, or what `options`
+    says: another option, a flag with its value, or None for a field that `from_command` derives from the others.
+    `command_form` replaces the form where a command reads the same input in another shape, for example from a file.
     """
 
     name: str
-    command: str
-    label: str
+    command: str = ""
+    label: str = ""
     explain: str
     permission: str
     perform: Callable[..., Done]
@@ -75,10 +77,30 @@ class Action:
     command_form: type[ActionForm] | None = None
     from_command: Callable[[dict[str, Any]], dict[str, Any]] = field(default=lambda given: given)
 
+    def __post_init__(self) -> None:
+        if not self.command:
+            object.__setattr__(self, "command", self.name.replace(".", " ").replace("_", "-"))
+        if not self.label:
+            object.__setattr__(self, "label", self.name.partition(".")[2].replace("_", " ").capitalize())
+
     @property
     def is_one_click(self) -> bool:
         """True if the portal needs no form for it."""
         return self.one_click or self.form is ActionForm
+
+
+def action(name: str, **declared: Any) -> Callable[[Callable[..., Done]], Action]:
+    """Declares an action by the function that performs it; its docstring is what both surfaces say of the action."""
+
+    def declare(perform: Callable[..., Done]) -> Action:
+        return Action(name=name, explain=" ".join(str(perform.__doc__).split()), perform=perform, **declared)
+
+    return declare
+
+
+def tenant_of(row: Any) -> Any:
+    """The tenant that a row is or belongs to; None if it belongs to none."""
+    return row if row is None or row._meta.label == "tenants.Tenant" else getattr(row, "tenant", None)
 
 
 def action_perform(action: Action, row: Any, *, actor: str, now: datetime, fields: Mapping[str, Any]) -> Done:
@@ -95,6 +117,11 @@ def action_perform(action: Action, row: Any, *, actor: str, now: datetime, field
         done = action.perform(row, actor, now, **fields)
         if done.subject:
             audit_record(
-                actor=actor, action=action.name, subject=done.subject, tenant=done.tenant, details=done.details, now=now
+                actor=actor,
+                action=action.name,
+                subject=done.subject,
+                tenant=done.tenant or tenant_of(row),
+                details=done.details,
+                now=now,
             )
     return done

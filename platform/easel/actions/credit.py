@@ -9,7 +9,7 @@ from django import forms
 
 from core.errors import DomainError
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import ActionForm, Done, action, tenant_of
 from easel.actions.subjects import TENANT, TENANT_OR_KEY
 
 
@@ -36,8 +36,7 @@ class GrantForm(ActionForm):
     def prepare(self) -> None:
         from billing.profiles import zone_of
 
-        expires: Any = self.fields["expires"]
-        expires.zone = zone_of(self.row.pk)
+        self.fields["expires"].zone = zone_of(self.row.pk)
 
 
 class AdjustForm(ActionForm):
@@ -49,8 +48,7 @@ class AdjustForm(ActionForm):
     token = fields.token()
 
     def prepare(self) -> None:
-        project: Any = self.fields["project"]
-        project.offer(self.row)
+        self.fields["project"].offer(self.row)
 
 
 class WriteOffForm(ActionForm):
@@ -77,9 +75,8 @@ class BudgetForm(ActionForm):
     hard_stop = forms.BooleanField(required=False, help_text="Refuse requests that would exceed the budget.")
 
     def prepare(self) -> None:
-        if _is_tenant(self.row):
-            project: Any = self.fields["project"]
-            project.offer(self.row)
+        if tenant_of(self.row) is self.row:
+            self.fields["project"].offer(self.row)
         else:
             del self.fields["project"]
 
@@ -88,8 +85,7 @@ class BudgetRemovalForm(ActionForm):
     budget = forms.ChoiceField()
 
     def prepare(self) -> None:
-        budget: Any = self.fields["budget"]
-        budget.choices = [(str(one.pk), str(one)) for one in self.row.budgets.order_by("created_at")]
+        self.fields["budget"].choices = [(str(one.pk), str(one)) for one in self.row.budgets.order_by("created_at")]
 
 
 class ProfileForm(ActionForm):
@@ -110,19 +106,23 @@ class ProfileForm(ActionForm):
         from billing.profiles import FIELDS, profile_of
 
         profile = profile_of(self.row)
-        for name in FIELDS:
-            self.fields[name].initial = getattr(profile, name)
-
-
-def _is_tenant(row: Any) -> bool:
-    return bool(row._meta.label == "tenants.Tenant")
+        self.initial = {name: getattr(profile, name) for name in FIELDS}
 
 
 def _plain(amount: Decimal) -> str:
     return f"{amount.normalize():f}"
 
 
-def _grant(
+@action(
+    "credit.grant",
+    command="tenant grant",
+    label="Grant credit",
+    permission="billing.add_transaction",
+    subject=TENANT,
+    form=GrantForm,
+    arguments=("amount",),
+)
+def grant(
     tenant: Any,
     actor: str,
     now: datetime,
@@ -134,6 +134,7 @@ def _grant(
     reason: str,
     token: uuid.UUID,
 ) -> Done:
+    """Add to what a tenant can spend; what it owes beyond its limit is paid first."""
     from billing.ledger.accounts import balance_of
     from billing.ledger.postings import credit_grant
     from billing.models import CreditGrant
@@ -159,12 +160,26 @@ def _grant(
     details |= {"expires_at": expires and expires.isoformat(), "reason": reason}
     available = format_micros(balance_of(tenant).available, tenant.currency)
     until = f"; what is left of it on {expires:%Y-%m-%d %H:%M %Z} is lost" if expires else ""
-    return Done(
-        message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, tenant=tenant, details=details
-    )
+    return Done(message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, details=details)
 
 
-def _adjust(
+def _signed(given: dict[str, Any]) -> dict[str, Any]:
+    """Splits the command's signed amount: -5 gives back 5."""
+    text = given.get("amount") or ""
+    return {**given, "direction": "credit" if text.startswith("-") else "debit", "amount": text.removeprefix("-")}
+
+
+@action(
+    "credit.adjust",
+    command="tenant adjust",
+    permission="billing.add_adjustment",
+    subject=TENANT,
+    form=AdjustForm,
+    arguments=("amount",),
+    options={"direction": None},
+    from_command=_signed,
+)
+def adjust(
     tenant: Any,
     actor: str,
     now: datetime,
@@ -176,6 +191,9 @@ def _adjust(
     charge: uuid.UUID | None,
     token: uuid.UUID,
 ) -> Done:
+    """Move money by hand: to the tenant, or from it as far as its credit goes; the rest is owed. A command's AMOUNT is
+    charged, or given back if it is below zero.
+    """
     from billing.invoices.adjustments import adjustment_make, charge_get
     from billing.money import format_micros, to_micros
 
@@ -201,16 +219,26 @@ def _adjust(
     }
     moved = format_micros(abs(made.amount_micros), tenant.currency)
     message = f"{tenant.slug} was charged {moved}" if signed > 0 else f"{tenant.slug} was given {moved} back"
-    return Done(message=message, subject=str(made.pk), tenant=tenant, details=details)
+    return Done(message=message, subject=str(made.pk), details=details)
 
 
-def _signed(given: dict[str, Any]) -> dict[str, Any]:
-    """Splits the command's signed amount: -5 gives back 5."""
-    text = given.get("amount") or ""
-    return {**given, "direction": "credit" if text.startswith("-") else "debit", "amount": text.removeprefix("-")}
+def _owes(tenant: Any) -> bool:
+    from billing.ledger.accounts import balance_of
+
+    return balance_of(tenant).owed > 0
 
 
-def _write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uuid.UUID) -> Done:
+@action(
+    "credit.write_off",
+    command="tenant write-off",
+    permission="billing.add_adjustment",
+    subject=TENANT,
+    form=WriteOffForm,
+    applies=_owes,
+    is_dangerous=True,
+)
+def write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uuid.UUID) -> Done:
+    """Give up all that a tenant owes."""
     from billing.invoices.adjustments import write_off
     from billing.money import format_micros
 
@@ -221,18 +249,21 @@ def _write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uu
     return Done(
         message=f"{moved} that {tenant.slug} owed are written off",
         subject=str(made.pk),
-        tenant=tenant,
         details={"amount": moved, "reason": reason},
     )
 
 
-def _owes(tenant: Any) -> bool:
-    from billing.ledger.accounts import balance_of
-
-    return balance_of(tenant).owed > 0
-
-
-def _credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, reason: str) -> Done:
+@action(
+    "credit.limit",
+    command="tenant credit-limit",
+    label="Set credit limit",
+    permission="billing.change_ledgeraccount",
+    subject=TENANT,
+    form=CreditLimitForm,
+    arguments=("amount",),
+)
+def credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, reason: str) -> Done:
+    """Let a tenant spend more than its credit, to be paid later."""
     from billing.ledger.accounts import balance_of, credit_limit_set
     from billing.money import format_micros, to_micros
 
@@ -241,20 +272,28 @@ def _credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, re
     return Done(
         message=f"{tenant.slug} can spend {available}",
         subject=tenant.slug,
-        tenant=tenant,
         details={"amount": _plain(amount), "currency": tenant.currency, "reason": reason},
     )
 
 
-def _budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: bool, project: Any = None) -> Done:
+@action(
+    "budget.set",
+    command="tenant budget",
+    label="Set budget",
+    permission="billing.change_budget",
+    subject=TENANT_OR_KEY,
+    form=BudgetForm,
+)
+def set_budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: bool, project: Any = None) -> Done:
+    """Set what may be spent in a month; it holds from the next request."""
     from billing.money import to_micros
     from easel.jobs.budgets import budget_set
 
-    tenant, key = (row, None) if _is_tenant(row) else (row.tenant, row)
+    tenant = tenant_of(row)
     budget = budget_set(
         tenant=tenant,
         project=project,
-        api_key=key,
+        api_key=None if row is tenant else row,
         amount_micros=to_micros(amount),
         hard_stop=hard_stop,
         now=now,
@@ -262,108 +301,46 @@ def _budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: 
     return Done(
         message=f"The budget of {budget} holds from the next request.",
         subject=str(budget),
-        tenant=tenant,
         details={"amount": _plain(amount), "currency": tenant.currency, "hard_stop": hard_stop},
     )
 
 
-def _budget_removal(tenant: Any, actor: str, now: datetime, *, budget: str) -> Done:
+@action(
+    "budget.remove",
+    command="tenant budget",
+    label="Remove budget",
+    permission="billing.change_budget",
+    subject=TENANT,
+    form=BudgetRemovalForm,
+    applies=lambda tenant: tenant.budgets.exists(),
+    is_dangerous=True,
+)
+def remove_budget(tenant: Any, actor: str, now: datetime, *, budget: str) -> Done:
+    """Remove a budget: it refuses nothing and notifies nobody any more."""
     from billing.budgets.budgets import budget_remove
 
     removed = budget_remove(tenant=tenant, budget_id=uuid.UUID(budget))
-    return Done(message=f"The budget of {removed} is removed.", subject=str(removed), tenant=tenant)
+    return Done(message=f"The budget of {removed} is removed.", subject=str(removed))
 
 
-def _profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
+@action(
+    "billing_profile.set",
+    command="tenant billing",
+    label="Set billing profile",
+    permission="billing.change_billingprofile",
+    subject=TENANT,
+    form=ProfileForm,
+)
+def set_profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
+    """Set name, address and tax as statements show them, and the time zone of the tenant's months."""
     from billing.profiles import FIELDS, profile_set
 
     profile = profile_set(tenant=tenant, changes=changes, now=now)
     return Done(
         message=f"{tenant.slug} has a new billing profile.",
         subject=tenant.slug,
-        tenant=tenant,
         details={name: str(getattr(profile, name)) for name in FIELDS},
     )
 
 
-GRANT = Action(
-    name="credit.grant",
-    command="tenant grant",
-    label="Grant credit",
-    explain="Add to what a tenant can spend; what it owes beyond its limit is paid first.",
-    permission="billing.add_transaction",
-    subject=TENANT,
-    form=GrantForm,
-    perform=_grant,
-    arguments=("amount",),
-)
-ADJUST = Action(
-    name="credit.adjust",
-    command="tenant adjust",
-    label="Adjust",
-    explain="Move money by hand: to the tenant, or from it as far as its credit goes; the rest is owed."
-    " A command's AMOUNT is charged, or given back if it is below zero.",
-    permission="billing.add_adjustment",
-    subject=TENANT,
-    form=AdjustForm,
-    perform=_adjust,
-    arguments=("amount",),
-    options={"direction": None},
-    from_command=_signed,
-)
-CREDIT_LIMIT = Action(
-    name="credit.limit",
-    command="tenant credit-limit",
-    label="Set credit limit",
-    explain="Let a tenant spend more than its credit, to be paid later.",
-    permission="billing.change_ledgeraccount",
-    subject=TENANT,
-    form=CreditLimitForm,
-    perform=_credit_limit,
-    arguments=("amount",),
-)
-WRITE_OFF = Action(
-    name="credit.write_off",
-    command="tenant write-off",
-    label="Write off",
-    explain="Give up all that a tenant owes.",
-    permission="billing.add_adjustment",
-    subject=TENANT,
-    form=WriteOffForm,
-    perform=_write_off,
-    applies=_owes,
-    is_dangerous=True,
-)
-SET_BUDGET = Action(
-    name="budget.set",
-    command="tenant budget",
-    label="Set budget",
-    explain="Set what may be spent in a month; it holds from the next request.",
-    permission="billing.change_budget",
-    subject=TENANT_OR_KEY,
-    form=BudgetForm,
-    perform=_budget,
-)
-REMOVE_BUDGET = Action(
-    name="budget.remove",
-    command="tenant budget",
-    label="Remove budget",
-    explain="Remove a budget: it refuses nothing and notifies nobody any more.",
-    permission="billing.change_budget",
-    subject=TENANT,
-    form=BudgetRemovalForm,
-    perform=_budget_removal,
-    applies=lambda tenant: tenant.budgets.exists(),
-    is_dangerous=True,
-)
-SET_PROFILE = Action(
-    name="billing_profile.set",
-    command="tenant billing",
-    label="Set billing profile",
-    explain="Set name, address and tax as statements show them, and the time zone of the tenant's months.",
-    permission="billing.change_billingprofile",
-    subject=TENANT,
-    form=ProfileForm,
-    perform=_profile,
-)
-ACTIONS = (GRANT, ADJUST, CREDIT_LIMIT, WRITE_OFF, SET_BUDGET, REMOVE_BUDGET, SET_PROFILE)
+ACTIONS = (grant, adjust, credit_limit, write_off, set_budget, remove_budget, set_profile)

@@ -60,6 +60,9 @@ class Instant(forms.DateTimeField):
 class _OrNone:
     """Adds the word `none` to a number's field; the portal leaves the field empty instead."""
 
+    def __init__(self, *, min_value: int = 0, **options: Any) -> None:
+        super().__init__(required=False, min_value=min_value, **options)  # type: ignore[call-arg]  # of the field
+
     def from_command(self, text: str) -> str:
         if not text:
             raise ValidationError("Give a number, or none.")

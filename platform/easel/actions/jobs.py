@@ -3,26 +3,45 @@
 from datetime import datetime
 from typing import Any
 
-from easel.actions.action import Action, Done
+from easel.actions.action import Done, action
 from easel.actions.subjects import DELIVERY, JOB, WEBHOOK
 
 
-def _cancel(job: Any, actor: str, now: datetime) -> Done:
+@action(
+    "job.cancel",
+    permission="jobs.change_job",
+    subject=JOB,
+    applies=lambda job: job.finished_at is None and job.cancel_requested_at is None,
+    is_dangerous=True,
+)
+def cancel(job: Any, actor: str, now: datetime) -> Done:
+    """End a job; nothing is charged."""
     from easel.jobs import lifecycle
 
     lifecycle.cancel(job=job, now=now)
-    return Done(
-        message="The job is canceled, or will be as soon as its worker stops.",
-        subject=str(job.id),
-        tenant=job.tenant,
-    )
+    return Done(message="The job is canceled, or will be as soon as its worker stops.", subject=str(job.id))
 
 
-def _enable(endpoint: Any, actor: str, now: datetime) -> Done:
+@action(
+    "webhook.enable",
+    permission="webhooks.change_webhookendpoint",
+    subject=WEBHOOK,
+    applies=lambda endpoint: endpoint.disabled_at is not None,
+)
+def enable(endpoint: Any, actor: str, now: datetime) -> Done:
+    """Send a disabled webhook's messages again."""
     return _switch(endpoint, now, is_enabled=True, message="The webhook is enabled: what waited is sent now.")
 
 
-def _disable(endpoint: Any, actor: str, now: datetime) -> Done:
+@action(
+    "webhook.disable",
+    permission="webhooks.change_webhookendpoint",
+    subject=WEBHOOK,
+    applies=lambda endpoint: endpoint.disabled_at is None,
+    is_dangerous=True,
+)
+def disable(endpoint: Any, actor: str, now: datetime) -> Done:
+    """Send nothing to a webhook until it is enabled."""
     message = "The webhook is disabled: unsent messages wait until it is enabled; later events are not sent at all."
     return _switch(endpoint, now, is_enabled=False, message=message)
 
@@ -31,10 +50,12 @@ def _switch(endpoint: Any, now: datetime, *, is_enabled: bool, message: str) -> 
     from easel.webhooks.endpoints import endpoint_change
 
     endpoint_change(endpoint, changes={"enabled": is_enabled}, now=now)
-    return Done(message=message, subject=str(endpoint.pk), tenant=endpoint.tenant, details={"url": endpoint.url})
+    return Done(message=message, subject=str(endpoint.pk), details={"url": endpoint.url})
 
 
-def _replay(delivery: Any, actor: str, now: datetime) -> Done:
+@action("webhook.replay", label="Send again", permission="webhooks.change_webhookendpoint", subject=DELIVERY)
+def replay(delivery: Any, actor: str, now: datetime) -> Done:
+    """Send a message once more, under the same id."""
     from easel.webhooks.outbox import delivery_replay
 
     delivery_replay(delivery, now=now)
@@ -46,45 +67,4 @@ def _replay(delivery: Any, actor: str, now: datetime) -> Done:
     )
 
 
-CANCEL = Action(
-    name="job.cancel",
-    command="job cancel",
-    label="Cancel",
-    explain="End a job; nothing is charged.",
-    permission="jobs.change_job",
-    subject=JOB,
-    perform=_cancel,
-    applies=lambda job: job.finished_at is None and job.cancel_requested_at is None,
-    is_dangerous=True,
-)
-ENABLE = Action(
-    name="webhook.enable",
-    command="webhook enable",
-    label="Enable",
-    explain="Send a disabled webhook's messages again.",
-    permission="webhooks.change_webhookendpoint",
-    subject=WEBHOOK,
-    perform=_enable,
-    applies=lambda endpoint: endpoint.disabled_at is not None,
-)
-DISABLE = Action(
-    name="webhook.disable",
-    command="webhook disable",
-    label="Disable",
-    explain="Send nothing to a webhook until it is enabled.",
-    permission="webhooks.change_webhookendpoint",
-    subject=WEBHOOK,
-    perform=_disable,
-    applies=lambda endpoint: endpoint.disabled_at is None,
-    is_dangerous=True,
-)
-REPLAY = Action(
-    name="webhook.replay",
-    command="webhook replay",
-    label="Send again",
-    explain="Send a message once more, under the same id.",
-    permission="webhooks.change_webhookendpoint",
-    subject=DELIVERY,
-    perform=_replay,
-)
-ACTIONS = (CANCEL, ENABLE, DISABLE, REPLAY)
+ACTIONS = (cancel, enable, disable, replay)

@@ -7,33 +7,26 @@ from typing import Any
 from django import forms
 
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import ActionForm, Done, action, tenant_of
 from easel.actions.subjects import BLOCK_LIST_ENTRY, TENANT, TENANT_OR_KEY
 
 
 class QuotaForm(ActionForm):
     """Begins with the limits as they are; an empty one is no limit."""
 
-    requests_per_minute = fields.WholeOrNone(required=False, min_value=0)
-    concurrent_jobs_max = fields.WholeOrNone(
-        required=False, min_value=0, label="Unfinished jobs", help_text="Unfinished jobs at the same time."
-    )
+    requests_per_minute = fields.WholeOrNone()
+    concurrent_jobs_max = fields.WholeOrNone(label="Unfinished jobs", help_text="Unfinished jobs at the same time.")
     queued_jobs_max = fields.WholeOrNone(
-        required=False,
-        min_value=0,
-        label="Waiting jobs",
-        help_text="Without one, an account has the platform's (EASEL_QUEUED_JOBS_MAX).",
+        label="Waiting jobs", help_text="Without one, an account has the platform's (EASEL_QUEUED_JOBS_MAX)."
     )
-    image_units_per_month = fields.NumberOrNone(
-        required=False, min_value=0, decimal_places=4, help_text="512x512 pixels are one."
-    )
-    pixels_max = fields.WholeOrNone(required=False, min_value=0, help_text="Largest width x height of an image.")
-    steps_max = fields.WholeOrNone(required=False, min_value=0, help_text="Most denoising steps of an image.")
+    image_units_per_month = fields.NumberOrNone(decimal_places=4, help_text="512x512 pixels are one.")
+    pixels_max = fields.WholeOrNone(help_text="Largest width x height of an image.")
+    steps_max = fields.WholeOrNone(help_text="Most denoising steps of an image.")
 
     def prepare(self) -> None:
-        quota = _quota_of(self.row)
-        for limit, one in self.fields.items():
-            one.initial = getattr(quota, limit, None)
+        tenant = tenant_of(self.row)
+        quota = tenant.quotas.filter(api_key=None if self.row is tenant else self.row).first()
+        self.initial = {limit: getattr(quota, limit, None) for limit in self.fields}
 
 
 class ShareForm(ActionForm):
@@ -41,33 +34,23 @@ class ShareForm(ActionForm):
         min_value=1, max_value=1000, help_text="Share of GPU seconds where tenants wait for the same pool."
     )
     running_jobs_max = fields.WholeOrNone(
-        required=False,
-        min_value=1,
-        max_value=2**31 - 1,
-        help_text="Jobs that workers run at the same time; others wait.",
+        min_value=1, max_value=2**31 - 1, help_text="Jobs that workers run at the same time; others wait."
     )
 
     def prepare(self) -> None:
-        self.fields["weight"].initial = self.row.fair_share_weight
-        self.fields["running_jobs_max"].initial = self.row.running_jobs_max
+        self.initial = {"weight": self.row.fair_share_weight, "running_jobs_max": self.row.running_jobs_max}
 
 
 class RetentionForm(ActionForm):
     """Begins with the days as they are; without a number the platform's apply."""
 
-    output_days = fields.WholeOrNone(
-        required=False, min_value=1, label="Days of images", help_text="Days that images are retained."
-    )
+    output_days = fields.WholeOrNone(min_value=1, label="Days of images", help_text="Days that images are retained.")
     job_days = fields.WholeOrNone(
-        required=False,
-        min_value=1,
-        label="Days of jobs",
-        help_text="Days that prompts, metadata, users and errors are retained.",
+        min_value=1, label="Days of jobs", help_text="Days that prompts, metadata, users and errors are retained."
     )
 
     def prepare(self) -> None:
-        for name in ("output_days", "job_days"):
-            self.fields[name].initial = getattr(self.row, name)
+        self.initial = {"output_days": self.row.output_days, "job_days": self.row.job_days}
 
 
 def _kinds() -> Any:
@@ -85,31 +68,36 @@ class BlockForm(ActionForm):
     reason = forms.CharField(max_length=200, required=False, help_text="A note for other operators.")
 
 
-def _quota_of(row: Any) -> Any:
-    from tenants.models import Quota
-
-    if row._meta.label == "tenants.Tenant":
-        return row.quotas.filter(api_key=None).first()
-    return Quota.objects.filter(api_key=row).first()
-
-
-def _set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
+@action(
+    "quota.set",
+    command="tenant limit",
+    label="Set limits",
+    permission="tenants.change_quota",
+    subject=TENANT_OR_KEY,
+    form=QuotaForm,
+)
+def set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
+    """Set what a tenant may ask for. A limit is a number from 0, or none; it holds from the next request. Of the limits
+    of account and key, the lower one decides.
+    """
     from tenants.quotas import quota_set
 
-    tenant, key = (row, None) if row._meta.label == "tenants.Tenant" else (row.tenant, row)
+    tenant = tenant_of(row)
+    key = None if row is tenant else row
     quota_set(tenant=tenant, api_key=key, limits=limits, now=now)
     subject = tenant.slug if key is None else key.key_id
     return Done(
         message=f"The limits of {subject} hold from its next request.",
         subject=subject,
-        tenant=tenant,
         details={
             limit: None if value is None else f"{Decimal(value).normalize():f}" for limit, value in limits.items()
         },
     )
 
 
-def _set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_jobs_max: int | None) -> Done:
+@action("tenant.share", label="Set share", permission="tenants.change_tenant", subject=TENANT, form=ShareForm)
+def set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_jobs_max: int | None) -> Done:
+    """Set a tenant's share of busy pools; it holds from the next job that is released."""
     from tenants.accounts import tenant_share
 
     changes = {"fair_share_weight": weight, "running_jobs_max": running_jobs_max}
@@ -117,12 +105,22 @@ def _set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_j
     return Done(
         message=f"The share of {tenant.slug} holds from the next job that is released.",
         subject=tenant.slug,
-        tenant=tenant,
         details=changes,
     )
 
 
-def _set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) -> Done:
+@action(
+    "retention.set",
+    command="tenant retention",
+    label="Set retention",
+    permission="tenants.change_tenant",
+    subject=TENANT,
+    form=RetentionForm,
+)
+def set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) -> Done:
+    """Set how long a tenant's images and jobs are retained; what is older is deleted within seconds, for good. A job's
+    row stays without its texts: what it did and what it cost.
+    """
     from django.conf import settings
 
     from tenants.retention import retention_set
@@ -131,12 +129,20 @@ def _set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) -
     return Done(
         message=f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
         subject=tenant.slug,
-        tenant=tenant,
         details=days,
     )
 
 
-def _block(row: None, actor: str, now: datetime, *, pattern: str, kind: str, tenant: Any, reason: str) -> Done:
+@action(
+    "block_list.add",
+    label="New entry",
+    permission="tenants.add_blocklistentry",
+    form=BlockForm,
+    arguments=("pattern",),
+    options={"kind": ("--regex", "regex")},
+)
+def block(row: None, actor: str, now: datetime, *, pattern: str, kind: str, tenant: Any, reason: str) -> Done:
+    """Add a phrase, which matches however it is written, or a pattern."""
     from tenants.block_lists import block_list_add
     from tenants.models import BlockListEntry
 
@@ -151,71 +157,16 @@ def _block(row: None, actor: str, now: datetime, *, pattern: str, kind: str, ten
     )
 
 
-def _unblock(entry: Any, actor: str, now: datetime) -> Done:
+@action("block_list.remove", permission="tenants.delete_blocklistentry", subject=BLOCK_LIST_ENTRY, is_dangerous=True)
+def unblock(entry: Any, actor: str, now: datetime) -> Done:
+    """Remove an entry: prompts may contain it again."""
     from tenants.block_lists import block_list_remove
 
     entry_id, details = entry.pk, {"kind": entry.kind, "pattern": entry.pattern}
     changed = block_list_remove(entry_id=entry_id)
     return Done(
-        message=f"{entry_id} is removed",
-        subject=str(entry_id) if changed else "",
-        tenant=entry.tenant,
-        details=details,
-        is_gone=True,
+        message=f"{entry_id} is removed", subject=str(entry_id) if changed else "", details=details, is_gone=True
     )
 
 
-SET_LIMITS = Action(
-    name="quota.set",
-    command="tenant limit",
-    label="Set limits",
-    explain="Set what a tenant may ask for. A limit is a number from 0, or none; it holds from the next request."
-    " Of the limits of account and key, the lower one decides.",
-    permission="tenants.change_quota",
-    subject=TENANT_OR_KEY,
-    form=QuotaForm,
-    perform=_set_limits,
-)
-SET_SHARE = Action(
-    name="tenant.share",
-    command="tenant share",
-    label="Set share",
-    explain="Set a tenant's share of busy pools; it holds from the next job that is released.",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    form=ShareForm,
-    perform=_set_share,
-)
-SET_RETENTION = Action(
-    name="retention.set",
-    command="tenant retention",
-    label="Set retention",
-    explain="Set how long a tenant's images and jobs are retained; what is older is deleted within seconds, for good."
-    " A job's row stays without its texts: what it did and what it cost.",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    form=RetentionForm,
-    perform=_set_retention,
-)
-BLOCK = Action(
-    name="block_list.add",
-    command="block-list add",
-    label="New entry",
-    explain="Add a phrase, which matches however it is written, or a pattern.",
-    permission="tenants.add_blocklistentry",
-    form=BlockForm,
-    perform=_block,
-    arguments=("pattern",),
-    options={"kind": ("--regex", "regex")},
-)
-UNBLOCK = Action(
-    name="block_list.remove",
-    command="block-list remove",
-    label="Remove",
-    explain="Remove an entry: prompts may contain it again.",
-    permission="tenants.delete_blocklistentry",
-    subject=BLOCK_LIST_ENTRY,
-    perform=_unblock,
-    is_dangerous=True,
-)
-ACTIONS = (SET_LIMITS, SET_SHARE, SET_RETENTION, BLOCK, UNBLOCK)
+ACTIONS = (set_limits, set_share, set_retention, block, unblock)

@@ -10,7 +10,7 @@ from django import forms
 
 from core.errors import DomainError
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import ActionForm, Done, action, tenant_of
 from easel.actions.subjects import PRICE_LIST, TENANT
 
 _RATES_HELP = "As `easel price publish` reads them: - {meter: image_unit, model: z-image, price: 0.003}"
@@ -142,7 +142,23 @@ def _rates(text: str) -> Any:
         raise forms.ValidationError(str(error)) from error
 
 
-def _publish(
+def _is_newest_of_list(book: Any) -> bool:
+    later = type(book).objects.filter(tenant=None, currency=book.currency, version__gt=book.version)
+    return book.tenant_id is None and not later.exists()
+
+
+@action(
+    "price_book.publish",
+    command="price publish",
+    label="Publish new prices",
+    permission="billing.add_pricebook",
+    subject=PRICE_LIST,
+    form=PricesForm,
+    command_form=PriceFileForm,
+    applies=_is_newest_of_list,
+    arguments=("prices",),
+)
+def publish(
     row: Any,
     actor: str,
     now: datetime,
@@ -153,11 +169,13 @@ def _publish(
     version: int | None = None,
     currency: str = "",
 ) -> Done:
-    """`row` is the newest book of a list, a tenant that gets prices of its own, or None for the list of a currency."""
+    """Publish the next price book. A published book never changes, and what was accepted before is charged by the
+    prices of its time.
+    """
+    # `row` is the newest book of a list, a tenant that gets prices of its own, or None for the list of a currency.
     from billing.pricing.price_books import price_book_publish
-    from tenants.models import Tenant
 
-    tenant = row if row is None or isinstance(row, Tenant) else row.tenant
+    tenant = tenant_of(row)
     book = price_book_publish(
         currency=currency or row.currency,
         tenant=tenant,
@@ -171,7 +189,6 @@ def _publish(
     return Done(
         message=f"{book} is published, in force from {book.effective_at.isoformat()}",
         subject=str(book),
-        tenant=tenant,
         details=_book_details(book, rates),
         show=book,
     )
@@ -189,12 +206,24 @@ def _book_details(book: Any, rates: Sequence[Any]) -> dict[str, Any]:
     return {**details, **rates_details(rates)}
 
 
-def _is_newest_of_list(book: Any) -> bool:
-    later = type(book).objects.filter(tenant=None, currency=book.currency, version__gt=book.version)
-    return book.tenant_id is None and not later.exists()
+def _percent(given: dict[str, Any]) -> dict[str, Any]:
+    """Turns the command's share into the form's percent; the form refuses what is not a number."""
+    try:
+        return {**given, "discount": str(Decimal(given["discount"]) * 100)} if "discount" in given else given
+    except ArithmeticError:
+        return given
 
 
-def _make_contract(
+@action(
+    "contract.make",
+    label="New contract",
+    permission="billing.add_contract",
+    subject=TENANT,
+    form=ContractForm,
+    options={"starts_at": "--from", "ends_at": "--until"},
+    from_command=_percent,
+)
+def make_contract(
     tenant: Any,
     actor: str,
     now: datetime,
@@ -205,6 +234,7 @@ def _make_contract(
     ends_at: datetime | None,
     prices: Any,
 ) -> Done:
+    """Agree with a tenant on a discount, a month's minimum, prices of its own. Terms never change."""
     from billing.pricing.contracts import contract_details, contract_make, minimum_of
     from billing.pricing.price_books import price_book_publish
     from core.audit import audit_record
@@ -215,7 +245,7 @@ def _make_contract(
         # The tenant's own prices are a second change, which leaves the same record as `easel price publish --tenant`.
         audit_record(
             actor=actor,
-            action=PUBLISH.name,
+            action=publish.name,
             subject=str(book),
             tenant=tenant,
             details=_book_details(book, prices),
@@ -233,29 +263,7 @@ def _make_contract(
     return Done(
         message=f"{tenant.slug} has a contract from {made.starts_at.isoformat()}",
         subject=tenant.slug,
-        tenant=tenant,
         details=contract_details(made),
-    )
-
-
-def _percent(given: dict[str, Any]) -> dict[str, Any]:
-    """Turns the command's share into the form's percent; the form refuses what is not a number."""
-    try:
-        return {**given, "discount": str(Decimal(given["discount"]) * 100)} if "discount" in given else given
-    except ArithmeticError:
-        return given
-
-
-def _end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime | None) -> Done:
-    from billing.pricing.contracts import contract_details, contract_end
-
-    ended = contract_end(tenant=tenant, ends_at=ends_at, now=now)
-    assert ended.ends_at is not None
-    return Done(
-        message=f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}",
-        subject=tenant.slug,
-        tenant=tenant,
-        details=contract_details(ended),
     )
 
 
@@ -266,43 +274,27 @@ def _has_contract(tenant: Any) -> bool:
     return contract_at(tenant=tenant, now=clock.now()) is not None
 
 
-PUBLISH = Action(
-    name="price_book.publish",
-    command="price publish",
-    label="Publish new prices",
-    explain="Publish the next price book. A published book never changes, and what was accepted before is charged by"
-    " the prices of its time.",
-    permission="billing.add_pricebook",
-    subject=PRICE_LIST,
-    form=PricesForm,
-    command_form=PriceFileForm,
-    perform=_publish,
-    applies=_is_newest_of_list,
-    arguments=("prices",),
-)
-MAKE_CONTRACT = Action(
-    name="contract.make",
-    command="contract make",
-    label="New contract",
-    explain="Agree with a tenant on a discount, a month's minimum, prices of its own. Terms never change.",
-    permission="billing.add_contract",
-    subject=TENANT,
-    form=ContractForm,
-    perform=_make_contract,
-    options={"starts_at": "--from", "ends_at": "--until"},
-    from_command=_percent,
-)
-END_CONTRACT = Action(
-    name="contract.end",
-    command="contract end",
+@action(
+    "contract.end",
     label="End contract",
-    explain="End a tenant's last contract, sooner than was agreed.",
     permission="billing.add_contract",
     subject=TENANT,
     form=ContractEndForm,
-    perform=_end_contract,
     applies=_has_contract,
     options={"ends_at": "--at"},
     is_dangerous=True,
 )
-ACTIONS = (PUBLISH, MAKE_CONTRACT, END_CONTRACT)
+def end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime | None) -> Done:
+    """End a tenant's last contract, sooner than was agreed."""
+    from billing.pricing.contracts import contract_details, contract_end
+
+    ended = contract_end(tenant=tenant, ends_at=ends_at, now=now)
+    assert ended.ends_at is not None
+    return Done(
+        message=f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}",
+        subject=tenant.slug,
+        details=contract_details(ended),
+    )
+
+
+ACTIONS = (publish, make_contract, end_contract)

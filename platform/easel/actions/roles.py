@@ -12,41 +12,13 @@ from django.db import transaction
 from django.db.models import Q
 
 from core.errors import DomainError
+from easel.actions import credit, prices, statements
+from easel.actions.declared import ACTIONS
 
 READ_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
-FINANCE = (
-    "billing.add_transaction",
-    "billing.add_adjustment",
-    "billing.change_ledgeraccount",
-    "billing.change_budget",
-    "billing.change_billingprofile",
-    "billing.add_pricebook",
-    "billing.add_contract",
-    "billing.add_usagerecord",
-)
-OPERATOR = (
-    *FINANCE,
-    "tenants.add_tenant",
-    "tenants.change_tenant",
-    "tenants.delete_tenant",
-    "tenants.add_project",
-    "tenants.add_apikey",
-    "tenants.change_apikey",
-    "tenants.change_quota",
-    "tenants.add_blocklistentry",
-    "tenants.delete_blocklistentry",
-    "catalog.change_adapter",
-    "catalog.change_model",
-    "catalog.add_modelversion",
-    "catalog.change_modelversion",
-    "catalog.add_pool",
-    "catalog.change_pool",
-    "serving.add_rollout",
-    "serving.change_rollout",
-    "jobs.change_job",
-    "webhooks.change_webhookendpoint",
-)
-ROLES: dict[str, tuple[str, ...]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": ()}
+FINANCE = {action.permission for action in (*credit.ACTIONS, *prices.ACTIONS, *statements.ACTIONS)}
+OPERATOR = {action.permission for action in ACTIONS}
+ROLES: dict[str, set[str]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": set()}
 
 
 class OperatorExists(DomainError):

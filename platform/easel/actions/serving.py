@@ -1,5 +1,7 @@
 """Models, their versions and routes, rollouts, pools, adapters."""
 
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -8,7 +10,7 @@ from django import forms
 
 from core.errors import DomainError
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import ActionForm, Done, action
 from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION
 
 
@@ -95,11 +97,9 @@ class VersionForm(ActionForm):
     def prepare(self) -> None:
         newest = self.row.versions.filter(retired_at=None).select_related("pool").order_by("-number").first()
         if newest is not None:
-            self.fields["checkpoint"].initial = newest.checkpoint
-            self.fields["pool"].initial = newest.pool.slug
-            self.fields["steps"].initial = newest.steps_default
-            self.fields["fast_image_units_max"].initial = newest.fast_image_units_max
-            self.fields["precision"].initial = newest.precision
+            same = ("checkpoint", "fast_image_units_max", "precision")
+            self.initial = {name: getattr(newest, name) for name in same}
+            self.initial |= {"pool": newest.pool.slug, "steps": newest.steps_default}
 
 
 class CostForm(ActionForm):
@@ -136,7 +136,18 @@ class PoolForm(DedicateForm):
         return given
 
 
-def _set_routes(model: Any, actor: str, now: datetime, *, weights: dict[int, int]) -> Done:
+@action(
+    "routes.set",
+    command="model route",
+    label="Set routes",
+    permission="catalog.change_model",
+    subject=MODEL,
+    form=RoutesForm,
+    command_form=SharesForm,
+    arguments=("shares",),
+)
+def set_routes(model: Any, actor: str, now: datetime, *, weights: dict[int, int]) -> Done:
+    """Divide a model's callers between versions, in percents that sum to 100; not while a rollout runs."""
     from easel.serving.routing import routes_set
 
     routes_set(model=model, weights=weights)
@@ -148,14 +159,30 @@ def _set_routes(model: Any, actor: str, now: datetime, *, weights: dict[int, int
     )
 
 
-def _make_default(model: Any, actor: str, now: datetime) -> Done:
+@action(
+    "model.make_default",
+    permission="catalog.change_model",
+    subject=MODEL,
+    applies=lambda model: not model.is_default and model.routes.exists(),
+)
+def make_default(model: Any, actor: str, now: datetime) -> Done:
+    """Send requests that name no model here."""
     from easel.catalog.versions import model_make_default
 
     model_make_default(model)
     return Done(message=f"Requests that name no model go to {model.name}.", subject=model.name)
 
 
-def _add_version(
+@action(
+    "version.register",
+    command="model add-version",
+    label="Add version",
+    permission="catalog.add_modelversion",
+    subject=MODEL,
+    form=VersionForm,
+    applies=lambda model: model.versions.filter(retired_at=None).exists(),
+)
+def add_version(
     model: Any,
     actor: str,
     now: datetime,
@@ -166,27 +193,24 @@ def _add_version(
     fast_image_units_max: Decimal | None,
     precision: str,
 ) -> Done:
+    """Add a version to a model, like its newest one but for what is given. Nobody is routed to it yet."""
     from easel.actions.subjects import pool_named, version_named
     from easel.catalog.versions import VersionLimits
     from easel.serving.versions import version_register
 
     newest = version_named(model.name)
     serves = pool_named(pool) if pool else newest.pool
-    units = newest.fast_image_units_max if fast_image_units_max is None else fast_image_units_max
+    limits = VersionLimits(**{limit.name: getattr(newest, limit.name) for limit in dataclass_fields(VersionLimits)})
+    if steps:
+        limits = replace(limits, steps_default=steps)
+    if fast_image_units_max is not None:
+        limits = replace(limits, fast_image_units_max=fast_image_units_max)
     made = version_register(
         model_name=model.name,
         checkpoint=checkpoint or newest.checkpoint,
         precision=precision or newest.precision,
         pool=serves,
-        limits=VersionLimits(
-            side_min=newest.side_min,
-            side_max=newest.side_max,
-            size_default=newest.size_default,
-            fast_image_units_max=units,
-            steps_default=steps or newest.steps_default,
-            steps_max=newest.steps_max,
-            gpu_seconds_bound=newest.gpu_seconds_bound,
-        ),
+        limits=limits,
         now=now,
     )
     return Done(
@@ -198,14 +222,32 @@ def _add_version(
     )
 
 
-def _retire_version(version: Any, actor: str, now: datetime) -> Done:
+@action(
+    "version.retire",
+    command="model retire",
+    permission="catalog.change_modelversion",
+    subject=VERSION,
+    applies=lambda version: version.retired_at is None,
+    is_dangerous=True,
+)
+def retire_version(version: Any, actor: str, now: datetime) -> Done:
+    """Retire a version that nobody is routed to."""
     from easel.serving.versions import version_retire
 
     version_retire(version, now=now)
     return Done(message=f"{version.label} is retired.", subject=version.label)
 
 
-def _start(version: Any, actor: str, now: datetime, **plan: Any) -> Done:
+@action(
+    "rollout.start",
+    label="Start a rollout",
+    permission="serving.add_rollout",
+    subject=VERSION,
+    form=PlanForm,
+    applies=lambda version: version.retired_at is None,
+)
+def start_rollout(version: Any, actor: str, now: datetime, **plan: Any) -> Done:
+    """Give a version growing shares of its model's callers; it is rolled back if it does badly."""
     from easel.serving.rollouts import RolloutPlan, rollout_start
 
     rollout = rollout_start(candidate=version, plan=RolloutPlan(**plan), now=now)
@@ -217,14 +259,37 @@ def _start(version: Any, actor: str, now: datetime, **plan: Any) -> Done:
     )
 
 
-def _promote(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
+def _is_running(rollout: Any) -> bool:
+    return bool(rollout.state == "running")
+
+
+@action(
+    "rollout.promote",
+    permission="serving.change_rollout",
+    subject=ROLLOUT,
+    form=EndForm,
+    applies=_is_running,
+    one_click=True,
+)
+def promote(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
+    """Route all callers to the candidate, without waiting for the rest of its stages."""
     from easel.serving.rollouts import rollout_promote
 
     ended = rollout_promote(rollout, verdict=reason or "by an operator", now=now)
     return _ended(ended, f"{ended.candidate.label} serves all of {ended.model.name}")
 
 
-def _roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
+@action(
+    "rollout.roll_back",
+    permission="serving.change_rollout",
+    subject=ROLLOUT,
+    form=EndForm,
+    applies=_is_running,
+    one_click=True,
+    is_dangerous=True,
+)
+def roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
+    """Route all callers to the stable version again."""
     from easel.serving.rollouts import rollout_roll_back
 
     ended = rollout_roll_back(rollout, verdict=reason or "by an operator", now=now)
@@ -232,20 +297,14 @@ def _roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
 
 
 def _ended(rollout: Any, message: str) -> Done:
-    return Done(
-        message=message,
-        subject=rollout.candidate.label,
-        details={"verdict": rollout.verdict},
-    )
+    return Done(message=message, subject=rollout.candidate.label, details={"verdict": rollout.verdict})
 
 
-def _is_running(rollout: Any) -> bool:
-    return bool(rollout.state == "running")
-
-
-def _add_pool(
+@action("pool.create", label="New pool", permission="catalog.add_pool", form=PoolForm, arguments=("slug",))
+def add_pool(
     row: None, actor: str, now: datetime, *, slug: str, tier: str, model: str, gpu_class: str, gpu_hour_cost: Decimal
 ) -> Done:
+    """Make a shared pool: of a tier, or for a version that is added to it."""
     from easel.catalog.models import PoolTier
     from easel.catalog.pools import shared_pool_create, tier_pool_create
     from easel.serving.routing import main_version
@@ -270,7 +329,18 @@ def _add_pool(
     )
 
 
-def _dedicate(tenant: Any, actor: str, now: datetime, *, model: str, gpu_class: str, gpu_hour_cost: Decimal) -> Done:
+@action(
+    "pool.dedicate",
+    label="Dedicate a pool",
+    permission="catalog.add_pool",
+    subject=TENANT,
+    form=DedicateForm,
+    applies=lambda tenant: not tenant.pools.exists(),
+)
+def dedicate_pool(
+    tenant: Any, actor: str, now: datetime, *, model: str, gpu_class: str, gpu_hour_cost: Decimal
+) -> Done:
+    """Give a tenant a pool of its own, which all its jobs go to from now on."""
     from easel.catalog.pools import dedicated_pool_create
     from easel.serving.routing import main_version
 
@@ -280,7 +350,6 @@ def _dedicate(tenant: Any, actor: str, now: datetime, *, model: str, gpu_class: 
     return Done(
         message=f"{made.slug} waits for workers: `easel worker --pool {made.slug}`",
         subject=made.slug,
-        tenant=tenant,
         details=_pool_details(made),
         show=made,
     )
@@ -295,162 +364,53 @@ def _pool_details(pool: Any) -> dict[str, str]:
     }
 
 
-def _set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) -> Done:
+@action(
+    "pool.set_cost",
+    command="pool cost",
+    permission="catalog.change_pool",
+    subject=POOL,
+    form=CostForm,
+    arguments=("gpu_hour_cost",),
+)
+def set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) -> Done:
+    """Set the provider's price of an hour of one GPU; the overview's costs are computed from it."""
     from easel.catalog.pools import pool_cost_set
 
     pool_cost_set(pool, gpu_hour_cost=gpu_hour_cost)
     return Done(
         message=f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.",
         subject=pool.slug,
-        tenant=pool.tenant,
         details={"from": f"{pool.gpu_hour_cost.normalize():f}", "to": f"{gpu_hour_cost.normalize():f}"},
     )
 
 
-def _retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
+@action(
+    "adapter.retire",
+    permission="catalog.change_adapter",
+    subject=ADAPTER,
+    applies=lambda adapter: adapter.retired_at is None,
+    is_dangerous=True,
+)
+def retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
+    """End an adapter's use in new requests; its next upload brings it back."""
     from easel.serving.experiments import adapter_retire
 
     adapter_retire(tenant=adapter.tenant, name=adapter.name, now=now)
     return Done(
-        message=f"{adapter.name} is retired: new requests can't use it, running ones finish.",
-        subject=adapter.name,
-        tenant=adapter.tenant,
+        message=f"{adapter.name} is retired: new requests can't use it, running ones finish.", subject=adapter.name
     )
 
 
-SET_ROUTES = Action(
-    name="routes.set",
-    command="model route",
-    label="Set routes",
-    explain="Divide a model's callers between versions, in percents that sum to 100; not while a rollout runs.",
-    permission="catalog.change_model",
-    subject=MODEL,
-    form=RoutesForm,
-    command_form=SharesForm,
-    perform=_set_routes,
-    arguments=("shares",),
-)
-MAKE_DEFAULT = Action(
-    name="model.make_default",
-    command="model make-default",
-    label="Make default",
-    explain="Send requests that name no model here.",
-    permission="catalog.change_model",
-    subject=MODEL,
-    perform=_make_default,
-    applies=lambda model: not model.is_default and model.routes.exists(),
-)
-ADD_VERSION = Action(
-    name="version.register",
-    command="model add-version",
-    label="Add version",
-    explain="Add a version to a model, like its newest one but for what is given. Nobody is routed to it yet.",
-    permission="catalog.add_modelversion",
-    subject=MODEL,
-    form=VersionForm,
-    perform=_add_version,
-    applies=lambda model: model.versions.filter(retired_at=None).exists(),
-)
-RETIRE_VERSION = Action(
-    name="version.retire",
-    command="model retire",
-    label="Retire",
-    explain="Retire a version that nobody is routed to.",
-    permission="catalog.change_modelversion",
-    subject=VERSION,
-    perform=_retire_version,
-    applies=lambda version: version.retired_at is None,
-    is_dangerous=True,
-)
-START_ROLLOUT = Action(
-    name="rollout.start",
-    command="rollout start",
-    label="Start a rollout",
-    explain="Give a version growing shares of its model's callers; it is rolled back if it does badly.",
-    permission="serving.add_rollout",
-    subject=VERSION,
-    form=PlanForm,
-    perform=_start,
-    applies=lambda version: version.retired_at is None,
-)
-PROMOTE = Action(
-    name="rollout.promote",
-    command="rollout promote",
-    label="Promote",
-    explain="Route all callers to the candidate, without waiting for the rest of its stages.",
-    permission="serving.change_rollout",
-    subject=ROLLOUT,
-    form=EndForm,
-    perform=_promote,
-    applies=_is_running,
-    one_click=True,
-)
-ROLL_BACK = Action(
-    name="rollout.roll_back",
-    command="rollout roll-back",
-    label="Roll back",
-    explain="Route all callers to the stable version again.",
-    permission="serving.change_rollout",
-    subject=ROLLOUT,
-    form=EndForm,
-    perform=_roll_back,
-    applies=_is_running,
-    one_click=True,
-    is_dangerous=True,
-)
-ADD_POOL = Action(
-    name="pool.create",
-    command="pool create",
-    label="New pool",
-    explain="Make a shared pool: of a tier, or for a version that is added to it.",
-    permission="catalog.add_pool",
-    form=PoolForm,
-    perform=_add_pool,
-    arguments=("slug",),
-)
-DEDICATE_POOL = Action(
-    name="pool.dedicate",
-    command="pool dedicate",
-    label="Dedicate a pool",
-    explain="Give a tenant a pool of its own, which all its jobs go to from now on.",
-    permission="catalog.add_pool",
-    subject=TENANT,
-    form=DedicateForm,
-    perform=_dedicate,
-    applies=lambda tenant: not tenant.pools.exists(),
-)
-SET_COST = Action(
-    name="pool.set_cost",
-    command="pool cost",
-    label="Set cost",
-    explain="Set the provider's price of an hour of one GPU; the overview's costs are computed from it.",
-    permission="catalog.change_pool",
-    subject=POOL,
-    form=CostForm,
-    perform=_set_cost,
-    arguments=("gpu_hour_cost",),
-)
-RETIRE_ADAPTER = Action(
-    name="adapter.retire",
-    command="adapter retire",
-    label="Retire",
-    explain="End an adapter's use in new requests; its next upload brings it back.",
-    permission="catalog.change_adapter",
-    subject=ADAPTER,
-    perform=_retire_adapter,
-    applies=lambda adapter: adapter.retired_at is None,
-    is_dangerous=True,
-)
 ACTIONS = (
-    SET_ROUTES,
-    MAKE_DEFAULT,
-    ADD_VERSION,
-    RETIRE_VERSION,
-    START_ROLLOUT,
-    PROMOTE,
-    ROLL_BACK,
-    ADD_POOL,
-    DEDICATE_POOL,
-    SET_COST,
-    RETIRE_ADAPTER,
+    set_routes,
+    make_default,
+    add_version,
+    retire_version,
+    start_rollout,
+    promote,
+    roll_back,
+    add_pool,
+    dedicate_pool,
+    set_cost,
+    retire_adapter,
 )

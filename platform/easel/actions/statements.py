@@ -8,7 +8,7 @@ from typing import Any
 from django import forms
 
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import ActionForm, Done, action, tenant_of
 from easel.actions.subjects import STATEMENT, TENANT, USAGE_RECORD
 
 
@@ -32,7 +32,7 @@ class CorrectionForm(ActionForm):
         if isinstance(self.row, UsageRecord):
             del self.fields["record"]
             return
-        record: Any = self.fields["record"]
+        record = self.fields["record"]
         record.queryset = UsageRecord.objects.filter(job_id=self.row.id, corrects=None).order_by("meter")
         record.label_from_instance = lambda one: f"{one.get_meter_display()}: {quantity_of(one).normalize():f} now"
 
@@ -43,37 +43,56 @@ class CorrectionForm(ActionForm):
         return given
 
 
-def _draft(row: Any, actor: str, now: datetime) -> Done:
+def _is_draft(row: Any) -> bool:
+    return bool(tenant_of(row) is row or row.state == "draft")
+
+
+@action(
+    "statement.draft", label="Draft statement", permission="billing.add_transaction", subject=TENANT, applies=_is_draft
+)
+def draft(row: Any, actor: str, now: datetime) -> Done:
+    """Draft the oldest month that is over and not final, or draft it again with what was written since."""
     from billing.invoices.documents import period_of
     from billing.invoices.statements import statement_draft
     from billing.money import amount_text
-    from tenants.models import Tenant
 
-    tenant = row if isinstance(row, Tenant) else row.tenant
-    draft = statement_draft(tenant, now=now)
+    draft = statement_draft(tenant_of(row), now=now)
     return Done(
         message=f"{draft.id}: {period_of(draft)}, {amount_text(draft.total_micros)} {draft.currency}",
         subject=str(draft.pk),
-        tenant=tenant,
         answer={"id": str(draft.id)},
         show=draft,
     )
 
 
-def _final(statement: Any, actor: str, now: datetime) -> Done:
+@action(
+    "statement.final", label="Make final", permission="billing.add_transaction", subject=STATEMENT, applies=_is_draft
+)
+def final(statement: Any, actor: str, now: datetime) -> Done:
+    """Tax and number a draft. A final statement never changes: a credit note corrects it."""
     from billing.invoices.documents import title_of
     from billing.invoices.statements import statement_final
 
     made = statement_final(statement, now=now)
-    return Done(
-        message=f"{title_of(made)} is final",
-        subject=str(made.pk),
-        tenant=made.tenant,
-        details={"number": made.number},
-    )
+    return Done(message=f"{title_of(made)} is final", subject=str(made.pk), details={"number": made.number})
 
 
-def _correct(
+def _has_usage(job: Any) -> bool:
+    from billing.models import UsageRecord
+
+    return UsageRecord.objects.filter(job_id=job.id).exists()
+
+
+@action(
+    "usage.correct",
+    label="Correct usage",
+    permission="billing.add_usagerecord",
+    subject=USAGE_RECORD,
+    form=CorrectionForm,
+    applies=_has_usage,
+    options={"record": None, "difference": "--by", "token": "--key"},
+)
+def correct_usage(
     row: Any,
     actor: str,
     now: datetime,
@@ -84,6 +103,9 @@ def _correct(
     token: uuid.UUID,
     record: Any = None,
 ) -> Done:
+    """Correct what was measured; the difference is charged, or given back, by the terms of the first charge. A credit
+    note corrects what is on a final statement.
+    """
     from billing.invoices.corrections import quantity_of
     from billing.invoices.credit_notes import usage_correct
     from billing.invoices.documents import title_of
@@ -102,47 +124,4 @@ def _correct(
     return Done(message=f"{record.meter} is {correct:f}; {money} {'more' if charged >= 0 else '(given back)'}{noted}")
 
 
-def _is_draft(row: Any) -> bool:
-    return bool(row._meta.label == "tenants.Tenant" or row.state == "draft")
-
-
-def _has_usage(job: Any) -> bool:
-    from billing.models import UsageRecord
-
-    return UsageRecord.objects.filter(job_id=job.id).exists()
-
-
-DRAFT = Action(
-    name="statement.draft",
-    command="statement draft",
-    label="Draft statement",
-    explain="Draft the oldest month that is over and not final, or draft it again with what was written since.",
-    permission="billing.add_transaction",
-    subject=TENANT,
-    perform=_draft,
-    applies=_is_draft,
-)
-FINAL = Action(
-    name="statement.final",
-    command="statement final",
-    label="Make final",
-    explain="Tax and number a draft. A final statement never changes: a credit note corrects it.",
-    permission="billing.add_transaction",
-    subject=STATEMENT,
-    perform=_final,
-    applies=_is_draft,
-)
-CORRECT_USAGE = Action(
-    name="usage.correct",
-    command="usage correct",
-    label="Correct usage",
-    explain="Correct what was measured; the difference is charged, or given back, by the terms of the first charge."
-    " A credit note corrects what is on a final statement.",
-    permission="billing.add_usagerecord",
-    subject=USAGE_RECORD,
-    form=CorrectionForm,
-    perform=_correct,
-    applies=_has_usage,
-    options={"record": None, "difference": "--by", "token": "--key"},
-)
-ACTIONS = (DRAFT, FINAL, CORRECT_USAGE)
+ACTIONS = (draft, final, correct_usage)

@@ -43,29 +43,25 @@ def tenant_named(slug: str) -> Any:
     """Raises `TenantNotFound`."""
     from tenants.models import Tenant
 
-    found = Tenant.objects.filter(slug=slug).first()
-    if found is None:
-        raise TenantNotFound(f"there is no tenant {slug!r}: `easel tenant list` shows them")
-    return found
+    missing = TenantNotFound(f"there is no tenant {slug!r}: `easel tenant list` shows them")
+    return _first(Tenant.objects.filter(slug=slug), missing)
 
 
 def live_key(key_id: str) -> Any:
     """Raises `KeyNotFound`."""
     from tenants.models import ApiKey
 
-    found = ApiKey.objects.select_related("tenant", "project").filter(key_id=key_id, revoked_at=None).first()
-    if found is None:
-        raise KeyNotFound
-    return found
+    live = ApiKey.objects.select_related("tenant", "project").filter(key_id=key_id, revoked_at=None)
+    return _first(live, KeyNotFound())
 
 
 def tenant_or_key(slug: str, *, key: str | None = None) -> Any:
     """The tenant, or its key of this id. Raises `TenantNotFound`, `KeyNotFound`."""
     owner = tenant_named(slug)
-    found = owner.api_keys.select_related("tenant").filter(key_id=key).first() if key else owner
-    if found is None:
-        raise KeyNotFound(f"{slug} has no key {key!r}: `easel key list {slug}` shows them")
-    return found
+    if not key:
+        return owner
+    missing = KeyNotFound(f"{slug} has no key {key!r}: `easel key list {slug}` shows them")
+    return _first(owner.api_keys.select_related("tenant").filter(key_id=key), missing)
 
 
 def model_named(name: str) -> Any:
@@ -93,10 +89,7 @@ def running_rollout(model_name: str) -> Any:
     from easel.serving.models import Rollout
 
     running = Rollout.objects.filter(model__name=model_name, state=Rollout.State.RUNNING)
-    found = running.select_related("candidate__model").first()
-    if found is None:
-        raise RolloutNotFound
-    return found
+    return _first(running.select_related("candidate__model"), RolloutNotFound())
 
 
 def pool_named(slug: str) -> Any:
@@ -104,10 +97,8 @@ def pool_named(slug: str) -> Any:
     from easel.catalog.errors import PoolNotFound
     from easel.catalog.models import Pool
 
-    found = Pool.objects.select_related("tenant").filter(slug=slug).first()
-    if found is None:
-        raise PoolNotFound(f"there is no pool {slug!r}: `easel pool list` shows them")
-    return found
+    missing = PoolNotFound(f"there is no pool {slug!r}: `easel pool list` shows them")
+    return _first(Pool.objects.select_related("tenant").filter(slug=slug), missing)
 
 
 def adapter_named(slug: str, name: str) -> Any:
@@ -128,20 +119,14 @@ def entry_with_id(text: str) -> Any:
     """Raises `EntryNotFound`."""
     from tenants.models import BlockListEntry
 
-    found = BlockListEntry.objects.select_related("tenant").filter(pk=_uuid(text)).first()
-    if found is None:
-        raise EntryNotFound
-    return found
+    return _first(BlockListEntry.objects.select_related("tenant").filter(pk=_uuid(text)), EntryNotFound())
 
 
 def usage_record_with_id(text: str) -> Any:
     """Raises `RecordNotFound`."""
     from billing.models import UsageRecord
 
-    found = UsageRecord.objects.select_related("tenant", "project").filter(pk=_uuid(text)).first()
-    if found is None:
-        raise RecordNotFound
-    return found
+    return _first(UsageRecord.objects.select_related("tenant", "project").filter(pk=_uuid(text)), RecordNotFound())
 
 
 def row_with_id(label: str, text: str) -> Any:
@@ -156,6 +141,13 @@ def row_with_id(label: str, text: str) -> Any:
         raise NotFound(f"there is no {model._meta.verbose_name} {text!r}") from error
 
 
+def _first(rows: Any, missing: DomainError) -> Any:
+    found = rows.first()
+    if found is None:
+        raise missing
+    return found
+
+
 def _uuid(text: str) -> uuid.UUID:
     try:
         return uuid.UUID(text)
@@ -167,16 +159,11 @@ def _by_id(label: str) -> Subject:
     return Subject(model=label, arguments=("ID",), find=lambda text: row_with_id(label, text))
 
 
-def _price_list(*, tenant: str | None = None) -> Any:
-    """The tenant that a price book is for, or None for everybody."""
-    return tenant_named(tenant) if tenant else None
-
-
 TENANT = Subject(model="tenants.Tenant", arguments=("TENANT",), find=tenant_named)
 PRICE_LIST = Subject(
     model="billing.PriceBook",
     arguments=(),
-    find=_price_list,
+    find=lambda *, tenant=None: tenant_named(tenant) if tenant else None,
     options={"tenant": "Prices of this tenant's own, in force by a contract that names them."},
 )
 TENANT_OR_KEY = Subject(model="tenants.Tenant", arguments=("TENANT",), find=tenant_or_key, options={"key": KEY_HELP})

@@ -9,7 +9,7 @@ from django import forms
 
 from core.errors import DomainError
 from easel.actions import fields
-from easel.actions.action import Action, ActionForm, Done
+from easel.actions.action import ActionForm, Done, action
 from easel.actions.subjects import KEY, TENANT
 
 
@@ -49,7 +49,7 @@ class KeyForm(ActionForm):
     token = fields.token()
 
     def prepare(self) -> None:
-        project: Any = self.fields["project"]
+        project = self.fields["project"]
         project.offer(self.row)
         project.initial = project.queryset.filter(slug="default").first() or project.queryset.first()
         self.fields["scopes"].initial = [scope for scope, _ in _scopes()]
@@ -67,7 +67,15 @@ class EraseForm(ActionForm):
         return str(self.row.slug)
 
 
-def _create(
+@action(
+    "tenant.create",
+    label="New tenant",
+    permission="tenants.add_tenant",
+    form=TenantForm,
+    arguments=("slug",),
+    options={"projects": "--project", "with_key": "--key/--no-key"},
+)
+def create(
     row: None,
     actor: str,
     now: datetime,
@@ -78,6 +86,7 @@ def _create(
     projects: list[str],
     with_key: bool,
 ) -> Done:
+    """Create a tenant with the project `default`."""
     from django.conf import settings
 
     from billing.ledger.postings import credit_grant
@@ -110,33 +119,65 @@ def _create(
     )
 
 
-def _suspend(tenant: Any, actor: str, now: datetime) -> Done:
+@action(
+    "tenant.suspend",
+    permission="tenants.change_tenant",
+    subject=TENANT,
+    applies=lambda tenant: tenant.suspended_at is None,
+    is_dangerous=True,
+)
+def suspend(tenant: Any, actor: str, now: datetime) -> Done:
+    """Refuse a tenant's keys from now on; its running jobs finish."""
     from tenants.accounts import tenant_suspend
 
     changed = tenant_suspend(tenant=tenant, now=now)
     message = f"{tenant.slug} is suspended: its keys are refused, its running jobs finish."
-    return Done(message=message, subject=tenant.slug if changed else "", tenant=tenant)
+    return Done(message=message, subject=tenant.slug if changed else "")
 
 
-def _resume(tenant: Any, actor: str, now: datetime) -> Done:
+@action(
+    "tenant.resume",
+    permission="tenants.change_tenant",
+    subject=TENANT,
+    applies=lambda tenant: tenant.suspended_at is not None and tenant.erase_requested_at is None,
+)
+def resume(tenant: Any, actor: str, now: datetime) -> Done:
+    """Accept a suspended tenant's keys again."""
     from tenants.accounts import tenant_resume
 
     changed = tenant_resume(tenant=tenant)
-    return Done(message=f"{tenant.slug} may call again.", subject=tenant.slug if changed else "", tenant=tenant)
+    return Done(message=f"{tenant.slug} may call again.", subject=tenant.slug if changed else "")
 
 
-def _add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: dict[str, str]) -> Done:
+@action(
+    "project.create",
+    label="New project",
+    permission="tenants.add_project",
+    subject=TENANT,
+    form=ProjectForm,
+    arguments=("slug",),
+    options={"labels": "--label"},
+)
+def add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: dict[str, str]) -> Done:
+    """Add a project, to which keys and costs are assigned."""
     from tenants.accounts import project_create
 
     project_create(tenant=tenant, slug=slug, labels=labels, now=now)
-    return Done(
-        message=f"{tenant.slug} has the project {slug}.", subject=slug, tenant=tenant, details={"labels": labels}
-    )
+    return Done(message=f"{tenant.slug} has the project {slug}.", subject=slug, details={"labels": labels})
 
 
-def _add_key(
+@action(
+    "key.create",
+    label="New key",
+    permission="tenants.add_apikey",
+    subject=TENANT,
+    form=KeyForm,
+    options={"scopes": "--scope"},
+)
+def add_key(
     tenant: Any, actor: str, now: datetime, *, project: Any, name: str, scopes: list[str], token: uuid.UUID
 ) -> Done:
+    """Create an API key; its text is shown this once."""
     from django.conf import settings
 
     from core.models import AuditEvent
@@ -151,21 +192,30 @@ def _add_key(
     return Done(
         message=f"A key of {tenant.slug} for the project {project.slug}:",
         subject=key.key_id,
-        tenant=tenant,
         details={"name": name, "scopes": key.scopes, "project": project.slug, "token": str(token)},
         secret=secret,
         answer={"key_id": key.key_id, "api_key": secret},
     )
 
 
-def _revoke(key: Any, actor: str, now: datetime) -> Done:
+@action(
+    "key.revoke",
+    permission="tenants.change_apikey",
+    subject=KEY,
+    applies=lambda key: key.revoked_at is None,
+    is_dangerous=True,
+)
+def revoke(key: Any, actor: str, now: datetime) -> Done:
+    """Revoke a key for good."""
     from tenants.keys import key_revoke
 
     changed = key_revoke(key_id=key.key_id, now=now)
-    return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "", tenant=key.tenant)
+    return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "")
 
 
-def _rotate(key: Any, actor: str, now: datetime) -> Done:
+@action("key.rotate", permission="tenants.change_apikey", subject=KEY, applies=lambda key: key.revoked_at is None)
+def rotate(key: Any, actor: str, now: datetime) -> Done:
+    """Replace a key by a new one of the same scopes and project; the old one ends at once."""
     from django.conf import settings
 
     from tenants.keys import key_rotate
@@ -174,7 +224,6 @@ def _rotate(key: Any, actor: str, now: datetime) -> Done:
     return Done(
         message=f"The key that replaces {key.key_id}, which ended now:",
         subject=key.key_id,
-        tenant=key.tenant,
         details={"new": made.key_id},
         secret=secret,
         answer={"key_id": made.key_id, "api_key": secret},
@@ -182,7 +231,16 @@ def _rotate(key: Any, actor: str, now: datetime) -> Done:
     )
 
 
-def _erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: bool) -> Done:
+@action(
+    "tenant.erase",
+    permission="tenants.delete_tenant",
+    subject=TENANT,
+    form=EraseForm,
+    applies=lambda tenant: tenant.erase_requested_at is None,
+    is_dangerous=True,
+)
+def erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: bool) -> Done:
+    """Delete images, adapters, prompts, users and names for good and revoke the keys. The charges stay."""
     from easel.privacy.erasure import erase_request
 
     # `erase_request` writes the audit record itself, with the number of jobs that it canceled.
@@ -190,92 +248,4 @@ def _erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: bo
     return Done(message=f"{slug} is closed and being erased: its page says when that is done.")
 
 
-CREATE = Action(
-    name="tenant.create",
-    command="tenant create",
-    label="New tenant",
-    explain="Create a tenant with the project `default`.",
-    permission="tenants.add_tenant",
-    form=TenantForm,
-    perform=_create,
-    arguments=("slug",),
-    options={"projects": "--project", "with_key": "--key/--no-key"},
-)
-SUSPEND = Action(
-    name="tenant.suspend",
-    command="tenant suspend",
-    label="Suspend",
-    explain="Refuse a tenant's keys from now on; its running jobs finish.",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    perform=_suspend,
-    applies=lambda tenant: tenant.suspended_at is None,
-    is_dangerous=True,
-)
-RESUME = Action(
-    name="tenant.resume",
-    command="tenant resume",
-    label="Resume",
-    explain="Accept a suspended tenant's keys again.",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    perform=_resume,
-    applies=lambda tenant: tenant.suspended_at is not None and tenant.erase_requested_at is None,
-)
-ADD_PROJECT = Action(
-    name="project.create",
-    command="project create",
-    label="New project",
-    explain="Add a project, to which keys and costs are assigned.",
-    permission="tenants.add_project",
-    subject=TENANT,
-    form=ProjectForm,
-    perform=_add_project,
-    arguments=("slug",),
-    options={"labels": "--label"},
-)
-ADD_KEY = Action(
-    name="key.create",
-    command="key create",
-    label="New key",
-    explain="Create an API key; its text is shown this once.",
-    permission="tenants.add_apikey",
-    subject=TENANT,
-    form=KeyForm,
-    perform=_add_key,
-    options={"scopes": "--scope"},
-)
-REVOKE = Action(
-    name="key.revoke",
-    command="key revoke",
-    label="Revoke",
-    explain="Revoke a key for good.",
-    permission="tenants.change_apikey",
-    subject=KEY,
-    perform=_revoke,
-    applies=lambda key: key.revoked_at is None,
-    is_dangerous=True,
-)
-ROTATE = Action(
-    name="key.rotate",
-    command="key rotate",
-    label="Rotate",
-    explain="Replace a key by a new one of the same scopes and project; the old one ends at once.",
-    permission="tenants.change_apikey",
-    subject=KEY,
-    perform=_rotate,
-    applies=lambda key: key.revoked_at is None,
-)
-ERASE = Action(
-    name="tenant.erase",
-    command="tenant erase",
-    label="Erase",
-    explain="Delete images, adapters, prompts, users and names for good and revoke the keys. The charges stay.",
-    permission="tenants.delete_tenant",
-    subject=TENANT,
-    form=EraseForm,
-    perform=_erase,
-    applies=lambda tenant: tenant.erase_requested_at is None,
-    is_dangerous=True,
-)
-ACTIONS = (CREATE, SUSPEND, RESUME, ADD_PROJECT, ADD_KEY, REVOKE, ROTATE, ERASE)
+ACTIONS = (create, suspend, resume, add_project, add_key, revoke, rotate, erase)

@@ -55,9 +55,9 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
     )
 
 
-def add_commands(group: click.Group, actions: Iterable[Action]) -> None:
-    for action in actions:
-        group.add_command(command_of(action))
+def group_of(name: str, explain: str, actions: Iterable[Action] = ()) -> click.Group:
+    """Makes a group with the commands of these actions."""
+    return click.Group(name, help=explain, commands=[command_of(action) for action in actions])
 
 
 def params_of(action: Action) -> list[click.Parameter]:
@@ -69,7 +69,7 @@ def params_of(action: Action) -> list[click.Parameter]:
         for name, help_text in action.subject.options.items():
             params.append(click.Option([f"--{name}", f"subject_{name}"], help=help_text))
     for name, field in _form_of(action).base_fields.items():
-        if action.options.get(name, "") is not None and (name in action.options or not _is_hidden(field)):
+        if action.options.get(name, "") is not None and (name in action.options or not field.widget.is_hidden):
             params.append(_param(action, name, field))
     arguments = [param for param in params if isinstance(param, click.Argument)]
     return [*arguments, *(param for param in params if param not in arguments)]
@@ -140,10 +140,6 @@ def print_done(done: Done, as_json: bool) -> None:
 
 def _form_of(action: Action) -> type[ActionForm]:
     return action.command_form or action.form
-
-
-def _is_hidden(field: forms.Field) -> bool:
-    return bool(field.widget.is_hidden)
 
 
 def _named(action: Action, name: str) -> str:

@@ -1,9 +1,8 @@
 """The transaction of a command that only the command line has, and its audit record."""
 
 import getpass
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,25 +14,18 @@ def actor_name() -> str:
     return f"command:{getpass.getuser()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A command's transaction: its time, and its way into the audit log."""
+def command_record(action: str, subject: str, *, now: datetime, **about: Any) -> None:
+    """Records in the audit log what the user of this command did."""
+    from core.audit import audit_record
 
-    now: datetime
-
-    def record(
-        self, action: str, subject: str, *, tenant: Any = None, details: Mapping[str, Any] | None = None
-    ) -> None:
-        from core.audit import audit_record
-
-        audit_record(actor=actor_name(), action=action, subject=subject, tenant=tenant, details=details, now=self.now)
+    audit_record(actor=actor_name(), action=action, subject=subject, now=now, **about)
 
 
 @contextmanager
-def committed() -> Iterator[Change]:
-    """Opens one transaction on a ready Django; what fails leaves no trace."""
+def committed() -> Iterator[datetime]:
+    """Opens one transaction on a ready Django and gives its time; what fails leaves no trace."""
     with django_ready():
         from django.db import transaction
 
         with transaction.atomic():
-            yield Change(datetime.now(UTC))
+            yield datetime.now(UTC)

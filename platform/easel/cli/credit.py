@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from easel.actions.credit import REMOVE_BUDGET, SET_BUDGET, SET_PROFILE
+from easel.actions.action import tenant_of
+from easel.actions.credit import remove_budget, set_budget, set_profile
 from easel.cli.action_commands import command_of, given_fields, params_of, perform, subject_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import print_rows
@@ -17,12 +18,12 @@ def _budget(as_json: bool, remove: bool, **given: Any) -> None:
         raise click.UsageError("--remove takes no --amount and no --hard-stop")
     with django_ready():
         now = datetime.now(UTC)
-        row = subject_of(SET_BUDGET, given)
+        row = subject_of(set_budget, given)
         if remove:
             _remove(row, changes.get("project"), now)
         elif changes.keys() - {"project"}:
-            perform(SET_BUDGET, row, {**_budget_so_far(row, changes), **changes}, now=now)
-        rows = _budgets(getattr(row, "tenant", row), now)
+            perform(set_budget, row, {**_budget_so_far(row, changes), **changes}, now=now)
+        rows = _budgets(tenant_of(row), now)
     print_rows(rows, as_json)
 
 
@@ -30,10 +31,10 @@ def _remove(row: Any, project: str | None, now: datetime) -> None:
     from billing.budgets.budgets import BudgetNotFound
 
     found = _found(row, project)
-    tenant = getattr(row, "tenant", row)
+    tenant = tenant_of(row)
     if found is None:
         raise BudgetNotFound(f"{project or row} has no budget: `easel tenant budget {tenant}` shows what there is")
-    perform(REMOVE_BUDGET, tenant, {"budget": str(found.pk)}, now=now)
+    perform(remove_budget, tenant, {"budget": str(found.pk)}, now=now)
 
 
 def _budget_so_far(row: Any, changes: dict[str, Any]) -> dict[str, Any]:
@@ -50,10 +51,8 @@ def _budget_so_far(row: Any, changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _found(row: Any, project: str | None) -> Any:
-    tenant, key = (row.tenant, row) if hasattr(row, "tenant") else (row, None)
-    if project is None:
-        return tenant.budgets.filter(project=None, api_key=key).first()
-    return tenant.budgets.filter(project__slug=project, api_key=key).first()
+    tenant = tenant_of(row)
+    return tenant.budgets.filter(project__slug=project, api_key=None if row is tenant else row).first()
 
 
 def _budgets(tenant: Any, now: datetime) -> list[dict[str, Any]]:
@@ -87,11 +86,11 @@ def _profile(tenant: Any, now: datetime) -> dict[str, str]:
 tenant_budget = click.Command(
     "budget",
     params=[
-        *params_of(SET_BUDGET),
-        click.Option(["--remove"], is_flag=True, help=REMOVE_BUDGET.explain),
+        *params_of(set_budget),
+        click.Option(["--remove"], is_flag=True, help=remove_budget.explain),
         click.Option(["--json", "as_json"], is_flag=True, help="Print JSON."),
     ],
     callback=_budget,
-    help=f"{SET_BUDGET.explain} Without options: show all budgets.",
+    help=f"{set_budget.explain} Without options: show all budgets.",
 )
-tenant_billing = command_of(SET_PROFILE, show=_profile)
+tenant_billing = command_of(set_profile, show=_profile)

@@ -33,11 +33,9 @@ def export() -> None:
 @export.command("focus")
 @_options
 @click.option("--invoice", type=click.IntRange(1), help="All charges of this statement or credit note, without days.")
-def export_focus(
-    start: datetime | None, end: datetime | None, tenant: str | None, output: Path | None, invoice: int | None
-) -> None:
+def export_focus(output: Path | None, invoice: int | None, **days: Any) -> None:
     """Export charges in the columns of FOCUS 1.2: CSV, or Parquet if OUTPUT is named .parquet."""
-    if invoice is not None and (start or end):
+    if invoice is not None and (days["start"] or days["end"]):
         raise click.BadParameter("an invoice has its own period: leave --start and --end out", param_hint="--invoice")
     if output is not None and output.suffix not in (".csv", ".parquet"):
         raise click.BadParameter(f"{output.name} is not named .csv or .parquet", param_hint="--output")
@@ -46,7 +44,7 @@ def export_focus(
         from billing.invoices.queries import statement_numbered
         from easel.reporting import exports
 
-        span = _span(start, end, tenant)
+        span = _span(**days)
         if invoice is not None:
             statement_numbered(invoice, tenant=span.tenant)
         _write(exports.focus(span, form=form, invoice=invoice), output)
@@ -55,24 +53,22 @@ def export_focus(
 @export.command("costs")
 @_options
 @click.option("--comma", is_flag=True, help="Decimals with a comma, columns with a semicolon.")
-def export_costs(
-    start: datetime | None, end: datetime | None, tenant: str | None, output: Path | None, comma: bool
-) -> None:
+def export_costs(output: Path | None, comma: bool, **days: Any) -> None:
     """Export charges by day, project, labels, model and so on: CSV for a spreadsheet."""
     with django_ready():
         from easel.reporting import exports
 
-        _write(exports.costs(_span(start, end, tenant), comma=comma), output)
+        _write(exports.costs(_span(**days), comma=comma), output)
 
 
 @export.command("events")
 @_options
-def export_events(start: datetime | None, end: datetime | None, tenant: str | None, output: Path | None) -> None:
+def export_events(output: Path | None, **days: Any) -> None:
     """Export usage, one CloudEvent a line."""
     with django_ready():
         from easel.reporting import exports
 
-        _write(exports.events(_span(start, end, tenant)), output)
+        _write(exports.events(_span(**days)), output)
 
 
 def _span(start: datetime | None, end: datetime | None, tenant: str | None) -> Any:

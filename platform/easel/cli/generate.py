@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,23 +29,11 @@ _LOCAL_CREDIT_MICROS = 10_000_000
 @click.option("--adapter", "adapters", multiple=True, help="NAME or NAME:SCALE; may be repeated.")
 @click.option("--url", envvar="EASEL_URL", help="By default the stack of EASEL_HOME.")
 @click.option("--api-key", envvar="EASEL_API_KEY", help=f"By default one of the tenant `{_LOCAL_TENANT}`, made here.")
-def generate(
-    prompt: str,
-    output: Path,
-    model: str | None,
-    size: str,
-    n: int,
-    steps: int | None,
-    seed: int | None,
-    adapters: tuple[str, ...],
-    url: str | None,
-    api_key: str | None,
-) -> None:
+def generate(output: Path, adapters: tuple[str, ...], url: str | None, api_key: str | None, **asked: Any) -> None:
     """Generate an image of PROMPT, write it to a file and print its cost."""
     if not output.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {output.absolute().parent}", param_hint="--output")
-    given = {"prompt": prompt, "size": size, "n": n, "model": model, "steps": steps, "seed": seed}
-    fields = {name: value for name, value in given.items() if value is not None}
+    fields = {name: value for name, value in asked.items() if value is not None}
     fields["adapters"] = [_adapter(text) for text in adapters]
     fields["output_format"] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}.get(output.suffix.lower(), "png")
     with _key(api_key) as key:
@@ -54,7 +43,7 @@ def generate(
             error = job["error"] or {"code": f"job_{job['status']}", "message": f"the job was {job['status']}"}
             raise Refused(error["code"], error["message"])
         for number, image in enumerate(job["images"], start=1):
-            path = output if n == 1 else output.with_stem(f"{output.stem}-{number}")
+            path = output if asked["n"] == 1 else output.with_stem(f"{output.stem}-{number}")
             path.write_bytes(client.image(image["url"]))
             click.echo(f"{path}  seed {image['seed']}")
     usage = job["usage"]

@@ -99,29 +99,15 @@ def api(host: str, port: int) -> None:
     _run_service("api", serve)
 
 
-@cli.command()
-def dispatcher() -> None:
-    """Run the dispatcher alone: it hands queued jobs to workers."""
-    _run_service("dispatcher", _verb("easel.processes.dispatcher"))
+def _process(service: str, module: str, explain: str) -> None:
+    @cli.command(service, help=explain)
+    def command() -> None:
+        _run_service(service, lambda stop: import_module(module).run(stop))
 
 
-@cli.command()
-def completion() -> None:
-    """Run the completion consumer alone: it books what workers report."""
-    _run_service("completion", _verb("easel.processes.consumer"))
-
-
-@cli.command()
-def scheduler() -> None:
-    """Run the periodic tasks alone."""
-    _run_service("scheduler", _verb("easel.processes.scheduler"))
-
-
-def _verb(module: str) -> Callable[[threading.Event], None]:
-    def run(stop: threading.Event) -> None:
-        import_module(module).run(stop)
-
-    return run
+_process("dispatcher", "easel.processes.dispatcher", "Run the dispatcher alone: it hands queued jobs to workers.")
+_process("completion", "easel.processes.consumer", "Run the completion consumer alone: it books what workers report.")
+_process("scheduler", "easel.processes.scheduler", "Run the periodic tasks alone.")
 
 
 def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:

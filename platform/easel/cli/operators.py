@@ -5,7 +5,7 @@ import sys
 import click
 
 from core.errors import DomainError
-from easel.cli.committed import committed
+from easel.cli.committed import command_record, committed
 
 
 class PasswordRefused(DomainError):
@@ -30,7 +30,7 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
         if password_stdin
         else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     )
-    with committed() as change:
+    with committed() as now:
         from django.core.exceptions import ValidationError
 
         from easel.actions import roles
@@ -39,7 +39,7 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
             roles.operator_create(name=name, password=password, role=role)
         except ValidationError as error:
             raise PasswordRefused(" ".join(error.messages)) from error
-        change.record("operator.create", name, details={"role": role})
+        command_record("operator.create", name, details={"role": role}, now=now)
     click.echo(f"{name} may sign in at /admin/ of the API, as {role}")
 
 
@@ -47,9 +47,9 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
 @click.argument("name")
 def operator_disable(name: str) -> None:
     """End a user's sign-ins and sessions."""
-    with committed() as change:
+    with committed() as now:
         from easel.actions import roles
 
         roles.operator_disable(name=name)
-        change.record("operator.disable", name)
+        command_record("operator.disable", name, now=now)
     click.echo(f"{name} can no longer sign in")

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from easel.actions import prices
-from easel.cli.action_commands import add_commands, command_of
+from easel.cli.action_commands import command_of, group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.instants import Instant
-from easel.cli.tables import as_json_option, print_rows
+from easel.cli.tables import Rows, list_command, print_rows
 
 _PRICE_FILE = """
 
@@ -29,43 +29,40 @@ def price() -> None:
     """Prices: list, publish, quote."""
 
 
-price_publish = command_of(prices.PUBLISH)
-price_publish.help = f"{prices.PUBLISH.explain}{_PRICE_FILE}"
+price_publish = command_of(prices.publish)
+price_publish.help = f"{prices.publish.explain}{_PRICE_FILE}"
 price.add_command(price_publish)
 
 
-@price.command("list")
+@list_command(price)
 @click.option("--tenant", "tenant_name", help="The prices of this tenant: its contract's first, then the list's.")
 @click.option("--currency", default="USD", show_default=True, help="The list's currency; a tenant has its own.")
 @click.option("--at", "instant", type=Instant(), help="An instant; by default now.")
-@as_json_option
-def price_list(tenant_name: str | None, currency: str, instant: datetime | None, as_json: bool) -> None:
+def price_list(tenant_name: str | None, currency: str, instant: datetime | None) -> Rows:
     """List the prices in force."""
-    with django_ready():
-        from billing.models import PriceBook
-        from billing.pricing.contracts import contract_at
-        from billing.pricing.price_books import RateTerms, list_at, rates_of
-        from easel.actions.subjects import tenant_named
+    from billing.models import PriceBook
+    from billing.pricing.contracts import contract_at
+    from billing.pricing.price_books import RateTerms, list_at, rates_of
+    from easel.actions.subjects import tenant_named
 
-        now = instant or datetime.now(UTC)
-        books: list[PriceBook | None] = []
-        if tenant_name:
-            tenant = tenant_named(tenant_name)
-            contract = contract_at(tenant=tenant, now=now)
-            currency, books = tenant.currency, [contract.price_book if contract else None]
-        books.append(list_at(currency=currency, now=now))
-        rows = [
-            {
-                "price_book": str(book),
-                **{name: getattr(rate, name) for name in ("meter", "model", "gpu_class", "tier")},
-                "price": RateTerms.of(rate).price_text,
-                "currency": book.currency,
-            }
-            for book in books
-            if book is not None
-            for rate in rates_of(book)
-        ]
-    print_rows(rows, as_json)
+    now = instant or datetime.now(UTC)
+    books: list[PriceBook | None] = []
+    if tenant_name:
+        tenant = tenant_named(tenant_name)
+        contract = contract_at(tenant=tenant, now=now)
+        currency, books = tenant.currency, [contract.price_book if contract else None]
+    books.append(list_at(currency=currency, now=now))
+    return [
+        {
+            "price_book": str(book),
+            **{name: getattr(rate, name) for name in ("meter", "model", "gpu_class", "tier")},
+            "price": RateTerms.of(rate).price_text,
+            "currency": book.currency,
+        }
+        for book in books
+        if book is not None
+        for rate in rates_of(book)
+    ]
 
 
 @price.command("quote")
@@ -113,22 +110,12 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
     click.echo("It would be admitted." if refusal is None else f"Refused now: {refusal['message']} ({refusal['code']})")
 
 
-@click.group()
-def contract() -> None:
-    """Contracts with tenants: make, list, end."""
+contract = group_of("contract", "Contracts with tenants: make, list, end.", (prices.make_contract, prices.end_contract))
 
 
-add_commands(contract, (prices.MAKE_CONTRACT, prices.END_CONTRACT))
-
-
-@contract.command("list")
-@click.argument("name", metavar="TENANT")
-@as_json_option
-def contract_list(name: str, as_json: bool) -> None:
+@list_command(contract, of_tenant=True)
+def contract_list(tenant: Any) -> Rows:
     """List a tenant's contracts, the latest first."""
-    with django_ready():
-        from billing.pricing.contracts import contract_details
-        from easel.actions.subjects import tenant_named
+    from billing.pricing.contracts import contract_details
 
-        rows = [contract_details(made) for made in tenant_named(name).contracts.order_by("-starts_at")]
-    print_rows(rows, as_json)
+    return [contract_details(made) for made in tenant.contracts.order_by("-starts_at")]

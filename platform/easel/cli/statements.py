@@ -3,47 +3,37 @@
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import click
 
-from easel.actions.statements import DRAFT, FINAL
-from easel.cli.action_commands import add_commands
+from easel.actions.statements import draft, final
+from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
-from easel.cli.tables import as_json_option, print_rows
+from easel.cli.tables import Rows, list_command
+
+statement = group_of("statement", "Statements of tenants' months: draft, show, make final.", (draft, final))
 
 
-@click.group()
-def statement() -> None:
-    """Statements of tenants' months: draft, show, make final."""
-
-
-add_commands(statement, (DRAFT, FINAL))
-
-
-@statement.command("list")
-@click.argument("name", metavar="TENANT")
+@list_command(statement, of_tenant=True)
 @click.option("--limit", type=click.IntRange(1, 1000), default=24, show_default=True)
-@as_json_option
-def statement_list(name: str, limit: int, as_json: bool) -> None:
+def statement_list(tenant: Any, limit: int) -> Rows:
     """List a tenant's statements and credit notes, the latest first."""
-    with django_ready():
-        from billing.invoices.documents import period_of, title_of
-        from billing.invoices.queries import statements_page
-        from billing.money import amount_text
-        from easel.actions.subjects import tenant_named
+    from billing.invoices.documents import period_of, title_of
+    from billing.invoices.queries import statements_page
+    from billing.money import amount_text
 
-        found, _ = statements_page(tenant=tenant_named(name), limit=limit, after=None)
-        rows = [
-            {
-                "id": str(one.id),
-                "document": title_of(one),
-                "state": one.state,
-                "period": period_of(one),
-                "total": f"{amount_text(one.total_micros)} {one.currency}",
-            }
-            for one in found
-        ]
-    print_rows(rows, as_json)
+    found, _ = statements_page(tenant=tenant, limit=limit, after=None)
+    return [
+        {
+            "id": str(one.id),
+            "document": title_of(one),
+            "state": one.state,
+            "period": period_of(one),
+            "total": f"{amount_text(one.total_micros)} {one.currency}",
+        }
+        for one in found
+    ]
 
 
 @statement.command("show")

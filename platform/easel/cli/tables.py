@@ -1,12 +1,43 @@
 """Rows that a command prints: a table for people, JSON for programs."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 import click
 
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+from easel.cli.django_ready import django_ready
+
+Rows = Iterable[dict[str, Any]]
+
+
+def list_command(
+    group: click.Group, name: str = "list", *, of_tenant: bool = False
+) -> Callable[[Callable[..., Rows]], click.Command]:
+    """Makes a command that prints the rows which the function returns.
+
+    With `of_tenant` the command has the argument TENANT, and the function takes that tenant.
+    """
+
+    def decorate(rows: Callable[..., Rows]) -> click.Command:
+        @wraps(rows)
+        def run(as_json: bool, **given: Any) -> None:
+            with django_ready():
+                if of_tenant:
+                    from easel.actions.subjects import tenant_named
+
+                    given["tenant"] = tenant_named(given["tenant"])
+                found = list(rows(**given))
+            print_rows(found, as_json)
+
+        command = group.command(name)(run)
+        arguments = [click.Argument(["tenant"], metavar="TENANT")] if of_tenant else []
+        as_json = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
+        command.params = [*arguments, *command.params, as_json]
+        return command
+
+    return decorate
 
 
 def print_fields(fields: dict[str, Any], as_json: bool) -> None:
@@ -19,7 +50,7 @@ def print_fields(fields: dict[str, Any], as_json: bool) -> None:
         click.echo(f"{name:<{width}} {value}")
 
 
-def print_rows(rows: Iterable[dict[str, Any]], as_json: bool) -> None:
+def print_rows(rows: Rows, as_json: bool) -> None:
     """Prints rows that all have the same keys, which head the table.
 
     A cell is never cut or wrapped, so that numbers and ids can be copied: a long line leaves the terminal's width.

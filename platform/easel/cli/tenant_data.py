@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from easel.actions.tenants import ERASE
+from easel.actions.tenants import erase
 from easel.cli.action_commands import perform
-from easel.cli.committed import Change, actor_name
+from easel.cli.committed import actor_name, command_record
 from easel.cli.django_ready import django_ready
 
 # A worker stops at its next step after a request to cancel; the lease of a lost one expires.
@@ -53,7 +53,8 @@ def tenant_export(name: str, output: Path | None) -> None:
         parts = manifest["contents"]
         files = parts["files.jsonl"]
         with transaction.atomic():
-            Change(now).record("tenant.export", name, tenant=found, details={"files": files["rows"], "to": to.name})
+            details = {"files": files["rows"], "to": to.name}
+            command_record("tenant.export", name, tenant=found, details=details, now=now)
     rows = sum(part["rows"] for part in parts.values()) - files["rows"]
     click.echo(f"{to} has {rows} rows and {files['rows'] - files['missing']} files of {name}")
     if files["missing"]:
@@ -63,7 +64,7 @@ def tenant_export(name: str, output: Path | None) -> None:
 @click.command("erase")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Don't ask for the tenant's name again.")
-@click.option("--cancel-jobs", is_flag=True, help=ERASE.form.base_fields["cancel_jobs"].help_text)
+@click.option("--cancel-jobs", is_flag=True, help=erase.form.base_fields["cancel_jobs"].help_text)
 def tenant_erase(name: str, yes: bool, cancel_jobs: bool) -> None:
     """Delete images, adapters, prompts, users and names for good and revoke the keys. The charges stay.
 
@@ -85,7 +86,7 @@ def tenant_erase(name: str, yes: bool, cancel_jobs: bool) -> None:
         if not yes and click.prompt(f"This can't be undone. Type {name} to erase it", err=True) != name:
             raise click.Abort
         actor = actor_name()
-        perform(ERASE, found, {"slug": name, "cancel_jobs": cancel_jobs}, now=datetime.now(UTC))
+        perform(erase, found, {"slug": name, "cancel_jobs": cancel_jobs}, now=datetime.now(UTC))
         give_up_at = time.monotonic() + _WORKERS_STOP_SECONDS
         total = found.jobs.filter(deleted_at=None).count()
         with click.progressbar(length=total, label=f"{name}: jobs", file=sys.stderr, show_pos=True) as bar:

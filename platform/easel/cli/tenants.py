@@ -6,51 +6,52 @@ from typing import Any
 import click
 
 from easel.actions import credit, limits, tenants
-from easel.cli.action_commands import add_commands, command_of
+from easel.actions.action import tenant_of
+from easel.cli.action_commands import command_of, group_of
 from easel.cli.credit import tenant_billing, tenant_budget
 from easel.cli.django_ready import django_ready
-from easel.cli.tables import as_json_option, print_rows
+from easel.cli.tables import Rows, list_command
 from easel.cli.tenant_data import tenant_erase, tenant_export
 
+tenant = group_of(
+    "tenant",
+    "Create tenants, list them; their credit, limits, budgets and data.",
+    (
+        *(tenants.create, tenants.suspend, tenants.resume),
+        *(credit.grant, credit.adjust, credit.credit_limit, credit.write_off),
+    ),
+)
 
-@click.group()
-def tenant() -> None:
-    """Create tenants, list them; their credit, limits, budgets and data."""
 
-
-@tenant.command("list")
-@as_json_option
-def tenant_list(as_json: bool) -> None:
+@list_command(tenant)
+def tenant_list() -> Rows:
     """List tenants with what they can spend and what is held for their running jobs."""
-    with django_ready():
-        from billing.ledger.accounts import balances_by_kind
-        from billing.money import from_micros
-        from tenants.models import Tenant
+    from billing.ledger.accounts import balances_by_kind
+    from billing.money import from_micros
+    from tenants.models import Tenant
 
-        rows = [
-            {
-                "tenant": found.slug,
-                "currency": found.currency,
-                **{kind: f"{from_micros(balances[kind]):.6f}" for kind in ("credit", "held", "revenue")},
-                "suspended": found.suspended_at is not None,
-            }
-            for found in Tenant.objects.order_by("slug")
-            for balances in [balances_by_kind(found)]
-        ]
-    print_rows(rows, as_json)
+    return [
+        {
+            "tenant": found.slug,
+            "currency": found.currency,
+            **{kind: f"{from_micros(balances[kind]):.6f}" for kind in ("credit", "held", "revenue")},
+            "suspended": found.suspended_at is not None,
+        }
+        for found in Tenant.objects.order_by("slug")
+        for balances in [balances_by_kind(found)]
+    ]
 
 
 def _limits(row: Any, now: datetime) -> list[dict[str, Any]]:
-    from tenants.models import Quota
     from tenants.quotas import LIMITS
 
-    owner = getattr(row, "tenant", row)
+    owner = tenant_of(row)
     return [
         {
             "of": quota.api_key.key_id if quota.api_key else owner.slug,
             **{limit: getattr(quota, limit) for limit in LIMITS},
         }
-        for quota in Quota.objects.filter(tenant=owner).select_related("api_key").order_by("id")
+        for quota in owner.quotas.select_related("api_key").order_by("id")
     ]
 
 
@@ -67,22 +68,10 @@ def _retention(row: Any, now: datetime) -> list[dict[str, Any]]:
     return [{"tenant": row.slug, "output_days": holds.output_days, "job_days": holds.job_days}]
 
 
-add_commands(
-    tenant,
-    (
-        tenants.CREATE,
-        tenants.SUSPEND,
-        tenants.RESUME,
-        credit.GRANT,
-        credit.ADJUST,
-        credit.CREDIT_LIMIT,
-        credit.WRITE_OFF,
-    ),
-)
 for command in (
-    command_of(limits.SET_LIMITS, show=_limits),
-    command_of(limits.SET_SHARE, show=_share),
-    command_of(limits.SET_RETENTION, show=_retention),
+    command_of(limits.set_limits, show=_limits),
+    command_of(limits.set_share, show=_share),
+    command_of(limits.set_retention, show=_retention),
     tenant_budget,
     tenant_billing,
     tenant_export,
@@ -97,7 +86,7 @@ for command in (
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Workers at most.")
 @click.option("--gpu-resource", default="nvidia.com/gpu", show_default=True, help="Or nvidia.com/mig-1g.18gb.")
 @click.option("--weights", default="Tongyi-MAI/Z-Image-Turbo", show_default=True, help="Fetched from this hub id.")
-def tenant_manifests(name: str, image: str, gpus: int, gpu_resource: str, weights: str) -> None:
+def tenant_manifests(name: str, **options: Any) -> None:
     """Print the Kubernetes namespace of a tenant's own pool, for `kubectl apply -f -`. It holds a password."""
     with django_ready():
         from django.conf import settings
@@ -113,10 +102,7 @@ def tenant_manifests(name: str, image: str, gpus: int, gpu_resource: str, weight
         text = rendered(
             pool=pool,
             worker_env=pool_worker(pool)["env"],
-            image=image,
-            gpus=gpus,
-            gpu_resource=gpu_resource,
-            weights=weights,
             api_stores=settings.EASEL.storage_url.startswith("file:"),
+            **options,
         )
     click.echo(text, nl=False)

@@ -6,47 +6,38 @@ from datetime import datetime
 
 import click
 
-from easel.actions.statements import CORRECT_USAGE
-from easel.cli.action_commands import add_commands
+from easel.actions.statements import correct_usage
+from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.instants import Instant
-from easel.cli.tables import as_json_option, print_rows
+from easel.cli.tables import Rows, list_command
+
+usage = group_of("usage", "List jobs' usage records, correct them, and rate charges again.", (correct_usage,))
 
 
-@click.group()
-def usage() -> None:
-    """List jobs' usage records, correct them, and rate charges again."""
-
-
-add_commands(usage, (CORRECT_USAGE,))
-
-
-@usage.command("list")
+@list_command(usage)
 @click.argument("job_id", metavar="JOB", type=click.UUID)
-@as_json_option
-def usage_list(job_id: uuid.UUID, as_json: bool) -> None:
+def usage_list(job_id: uuid.UUID) -> Rows:
     """List a job's usage records, corrections too, with what each was charged."""
-    with django_ready():
-        from billing.models import UsageRecord
-        from billing.money import from_micros
+    from billing.models import UsageRecord
+    from billing.money import from_micros
 
-        records = UsageRecord.objects.filter(job_id=job_id).order_by("meter", "corrects", "id")
-        rows = [
-            {
-                "record": str(record.id),
-                "meter": record.meter,
-                "quantity": f"{record.quantity.normalize():f}",
-                "charged": ", ".join(
-                    f"{charge.kind} {from_micros(charge.amount_micros):.6f} {charge.currency}"
-                    for charge in record.charges.order_by("kind")
-                )
-                or "unpriced",
-                "corrects": str(record.corrects_id or ""),
-                "reason": record.reason,
-            }
-            for record in records.prefetch_related("charges")
-        ]
-    print_rows(rows, as_json)
+    records = UsageRecord.objects.filter(job_id=job_id).order_by("meter", "corrects", "id")
+    return [
+        {
+            "record": str(record.id),
+            "meter": record.meter,
+            "quantity": f"{record.quantity.normalize():f}",
+            "charged": ", ".join(
+                f"{charge.kind} {from_micros(charge.amount_micros):.6f} {charge.currency}"
+                for charge in record.charges.order_by("kind")
+            )
+            or "unpriced",
+            "corrects": str(record.corrects_id or ""),
+            "reason": record.reason,
+        }
+        for record in records.prefetch_related("charges")
+    ]
 
 
 @usage.command("rerate")

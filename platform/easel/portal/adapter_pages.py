@@ -1,7 +1,6 @@
 """Tenants' LoRA adapters: what validation found in an upload, and an image that it made."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, Max, QuerySet
@@ -11,8 +10,7 @@ from easel.actions import serving
 from easel.catalog.models import Adapter
 from easel.jobs.models import Output, State
 from easel.portal import cells
-from easel.portal.images import image_url
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 
 
@@ -24,24 +22,17 @@ class AdapterPage(Page):
     list_select_related = ("tenant", "model")
     ordering = ("tenant__slug", "name")
     fields = ("name", "tenant", "model", "shown_state", "created_at", "retired_at")
-    readonly_fields = ("shown_state",)
-    row_actions = (serving.RETIRE_ADAPTER,)
+    row_actions = (serving.retire_adapter,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Adapter]:
         adapters: QuerySet[Adapter] = super().get_queryset(request)
         return adapters.annotate(newest_number=Max("versions__number"), versions_counted=Count("versions"))
 
-    @admin.display(description="newest version")
-    def newest(self, adapter: Any) -> str:
-        return cells.NOTHING if adapter.newest_number is None else str(adapter.newest_number)
-
-    @admin.display(description="versions")
-    def version_count(self, adapter: Any) -> str:
-        return cells.number(adapter.versions_counted)
-
-    @admin.display(description="state")
-    def shown_state(self, adapter: Adapter) -> str:
-        return cells.state("retired" if adapter.retired_at else "active")
+    newest = column(
+        "newest version", lambda adapter: cells.NOTHING if adapter.newest_number is None else str(adapter.newest_number)
+    )
+    version_count = column("versions", lambda adapter: cells.number(adapter.versions_counted))
+    shown_state = column("state", lambda adapter: cells.state("retired" if adapter.retired_at else "active"))
 
     def sections(self, row: Adapter) -> Iterable[Section]:
         used = Output.objects.filter(
@@ -56,30 +47,19 @@ class AdapterPage(Page):
             (),
             [],
             f"Nothing was generated with it yet: a request with adapters: [{{name: {row.name}}}] shows it.",
-            images=[image_url(newest)] if newest else [],
+            images=[cells.image_url(newest)] if newest else [],
         )
-        yield Section(
+        yield Section.of(
             "Versions, as validation found them",
-            (
-                "Version",
-                "Greatest rank",
-                "Modules changed",
-                "Size",
-                "SHA-256 of the upload",
-                "SHA-256 as served",
-                "Uploaded",
-            ),
-            [
-                (
-                    version.number,
-                    version.rank_max,
-                    version.modules,
-                    cells.size(version.size_bytes),
-                    cells.code(version.upload_sha256[:16] + "…"),
-                    cells.code(version.sha256[:16] + "…"),
-                    cells.when(version.created_at),
-                )
-                for version in row.versions.order_by("-number")
-            ],
+            row.versions.order_by("-number"),
+            {
+                "Version": lambda version: version.number,
+                "Greatest rank": lambda version: version.rank_max,
+                "Modules changed": lambda version: version.modules,
+                "Size": lambda version: cells.size(version.size_bytes),
+                "SHA-256 of the upload": lambda version: cells.code(version.upload_sha256[:16] + "…"),
+                "SHA-256 as served": lambda version: cells.code(version.sha256[:16] + "…"),
+                "Uploaded": lambda version: cells.when(version.created_at),
+            },
             "No version was uploaded yet.",
         )

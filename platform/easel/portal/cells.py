@@ -10,25 +10,17 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.money import format_micros
+from easel.storage import store
 
 NOTHING = "–"
+URL_SECONDS = 3600
 _TONES = {
-    "succeeded": "success",
-    "active": "success",
-    "live": "success",
-    "promoted": "success",
-    "running": "info",
-    "dispatched": "info",
-    "queued": "info",
-    "failed": "danger",
-    "suspended": "danger",
-    "erased": "danger",
-    "being erased": "danger",
-    "revoked": "danger",
-    "rolled back": "warning",
-    "lost": "warning",
-    "expired": "warning",
+    "success": ("succeeded", "active", "live", "promoted"),
+    "info": ("running", "dispatched", "queued"),
+    "danger": ("failed", "suspended", "erased", "being erased", "revoked"),
+    "warning": ("rolled back", "lost", "expired"),
 }
+_TONE_OF = {words: tone for tone, states in _TONES.items() for words in states}
 
 
 def money(amount_micros: int, currency: str) -> SafeString:
@@ -54,7 +46,7 @@ def code(text: object) -> SafeString:
 
 def state(text: str) -> SafeString:
     words = text.replace("_", " ")
-    return format_html('<span class="portal-state portal-{}">{}</span>', _TONES.get(words, "plain"), words)
+    return format_html('<span class="portal-state portal-{}">{}</span>', _TONE_OF.get(words, "plain"), words)
 
 
 def pairs(values: dict[str, Any]) -> str:
@@ -63,8 +55,7 @@ def pairs(values: dict[str, Any]) -> str:
 
 
 def page_of(row: Model) -> str:
-    meta = row._meta
-    return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
 
 
 def link(row: Model | None, text: object = None) -> SafeString | str:
@@ -75,3 +66,8 @@ def link(row: Model | None, text: object = None) -> SafeString | str:
 
 def size(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
+
+
+def image_url(output: Any) -> str:
+    """A signed URL, valid for an hour: of the API itself if images are in a folder, else of the bucket."""
+    return store().signed_url("GET", output.storage_key, seconds=URL_SECONDS, base="")

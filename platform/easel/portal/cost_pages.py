@@ -11,7 +11,7 @@ from django.template.response import TemplateResponse
 
 from billing.money import format_micros
 from easel.portal.overview import CURRENCY
-from easel.reporting.costs import CostRow, costs, invoices, label_values, unpriced
+from easel.reporting.costs import costs, invoices, label_values, unpriced
 from easel.reporting.exports import Span
 from easel.reporting.outlook import WEEKS, anomalies, daily, forecast
 
@@ -76,16 +76,15 @@ def costs_page(request: HttpRequest, each: dict[str, Any], *, now: datetime) -> 
 
 def _shown(span: Span, group: tuple[str, ...], currency: str, label: tuple[str, str] | None) -> list[list[str]]:
     rows = costs(span, group_by=group, currency=currency, label=label, order="amount")
-    return [_cells(row, currency) for row in rows[:TOP]]
-
-
-def _cells(row: CostRow, currency: str) -> list[str]:
     return [
-        *(value or "–" for value in row.group.values()),
-        f"{row.requests.normalize():f}",
-        f"{row.image_units.normalize():f}",
-        f"{row.gpu_seconds:.1f}",
-        format_micros(row.amount_micros, currency),
+        [
+            *(value or "–" for value in row.group.values()),
+            f"{row.requests.normalize():f}",
+            f"{row.image_units.normalize():f}",
+            f"{row.gpu_seconds:.1f}",
+            format_micros(row.amount_micros, currency),
+        ]
+        for row in rows[:TOP]
     ]
 
 

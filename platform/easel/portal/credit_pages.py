@@ -1,4 +1,4 @@
-"""Sections of a tenant's page: credit, budgets, adjustments and billing profile."""
+"""Sections of a tenant's page: contracts, credit, budgets, adjustments and billing profile."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -28,20 +28,17 @@ def credit_sections(tenant: Tenant) -> Iterable[Section]:
         ],
         "",
     )
-    yield Section(
+    yield Section.of(
         f"Credit grants, as they are spent (up to {SHOWN})",
-        ("Amount", "Left", "Priority", "Category", "Expires", "Since"),
-        [
-            (
-                cells.money(grant.amount_micros, grant.currency),
-                cells.money(grant.remaining_micros, grant.currency),
-                cells.number(grant.priority),
-                grant.get_category_display(),
-                cells.when(grant.expires_at),
-                cells.when(grant.created_at),
-            )
-            for grant in CreditGrant.to_spend(tenant)[:SHOWN]
-        ],
+        CreditGrant.to_spend(tenant)[:SHOWN],
+        {
+            "Amount": lambda grant: cells.money(grant.amount_micros, grant.currency),
+            "Left": lambda grant: cells.money(grant.remaining_micros, grant.currency),
+            "Priority": lambda grant: cells.number(grant.priority),
+            "Category": lambda grant: grant.get_category_display(),
+            "Expires": lambda grant: cells.when(grant.expires_at),
+            "Since": lambda grant: cells.when(grant.created_at),
+        },
         "No credit is left: grant some, or set a credit limit.",
     )
     yield Section(
@@ -61,22 +58,17 @@ def credit_sections(tenant: Tenant) -> Iterable[Section]:
         ],
         "No budget: set one, for notices or to stop in time.",
     )
-    yield Section(
+    yield Section.of(
         f"Latest adjustments (up to {SHOWN})",
-        ("At", "Kind", "Amount", "Reason", "Author", "Transaction"),
-        [
-            (
-                cells.when(one.created_at),
-                one.get_kind_display(),
-                cells.money(one.amount_micros, one.currency),
-                one.reason,
-                one.author,
-                cells.link(one.transaction),
-            )
-            for one in Adjustment.objects.filter(tenant=tenant)
-            .select_related("transaction")
-            .order_by("-created_at")[:SHOWN]
-        ],
+        Adjustment.objects.filter(tenant=tenant).select_related("transaction").order_by("-created_at")[:SHOWN],
+        {
+            "At": lambda one: cells.when(one.created_at),
+            "Kind": lambda one: one.get_kind_display(),
+            "Amount": lambda one: cells.money(one.amount_micros, one.currency),
+            "Reason": lambda one: one.reason,
+            "Author": lambda one: one.author,
+            "Transaction": lambda one: cells.link(one.transaction),
+        },
         "Nobody has moved money by hand.",
     )
     yield Section("Billing profile", ("", ""), _profile_rows(profile), "")
@@ -85,3 +77,19 @@ def credit_sections(tenant: Tenant) -> Iterable[Section]:
 def _profile_rows(profile: BillingProfile) -> list[tuple[str, str]]:
     values = ((name.replace("_", " ").capitalize(), str(getattr(profile, name))) for name in FIELDS)
     return [(label, value or cells.NOTHING) for label, value in values]
+
+
+def contracts_section(tenant: Tenant) -> Section:
+    """A tenant's contracts, the latest first."""
+    return Section.of(
+        "Contracts",
+        tenant.contracts.select_related("price_book__tenant").order_by("-starts_at"),
+        {
+            "From": lambda contract: cells.when(contract.starts_at),
+            "Until": lambda contract: cells.when(contract.ends_at),
+            "Discount": lambda contract: f"{(contract.discount * 100).normalize():f} %",
+            "Minimum of a month": lambda contract: cells.money(contract.minimum_micros, tenant.currency),
+            "Own prices": lambda contract: cells.link(contract.price_book),
+        },
+        "No contract: the list's prices apply.",
+    )

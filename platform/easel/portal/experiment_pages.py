@@ -7,7 +7,7 @@ from django.contrib import admin
 from billing.money import format_micros
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 from easel.serving.experiment_report import Comparison, experiment_report
 from easel.serving.models import Arm, Experiment
@@ -21,11 +21,8 @@ class ExperimentPage(Page):
     list_select_related = ("tenant", "model")
     ordering = ("-started_at", "-id")
     fields = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
-    readonly_fields = ("shown_state",)
 
-    @admin.display(description="state")
-    def shown_state(self, experiment: Experiment) -> str:
-        return cells.state(experiment.state)
+    shown_state = column("state", lambda experiment: cells.state(experiment.state))
 
     def sections(self, row: Experiment) -> Iterable[Section]:
         yield Section(
@@ -50,30 +47,23 @@ class ExperimentPage(Page):
             ],
             "",
         )
-        yield Section(
+        yield Section.of(
             "Compared with the first arm: mean of the callers, 95 % interval, p",
-            ("Arm", "Score", "Error rate", "Seconds", "Cost of a job"),
-            [
-                (
-                    report.arm.name,
-                    _compared(report.score, "{:.3f}"),
-                    _compared(report.error_rate, "{:.3f}"),
-                    _compared(report.seconds, "{:.3f} s"),
-                    _compared_money(report.job_cost_micros, row.tenant.currency),
-                )
-                for report in reports
-            ],
+            reports,
+            {
+                "Arm": lambda report: report.arm.name,
+                "Score": lambda report: _compared(report.score, "{:.3f}"),
+                "Error rate": lambda report: _compared(report.error_rate, "{:.3f}"),
+                "Seconds": lambda report: _compared(report.seconds, "{:.3f} s"),
+                "Cost of a job": lambda report: _compared_money(report.job_cost_micros, row.tenant.currency),
+            },
             "",
         )
 
 
 def _sets(arm: Arm) -> str:
     adapters = ", ".join(f"{used['name']} × {used['scale']:g}" for used in arm.adapters)
-    found = (
-        ("version", arm.version and arm.version.label),
-        ("adapters", adapters),
-        ("steps", arm.steps),
-    )
+    found = (("version", arm.version and arm.version.label), ("adapters", adapters), ("steps", arm.steps))
     return ", ".join(f"{name} {value}" for name, value in found if value) or "nothing: as the model is"
 
 
@@ -87,10 +77,7 @@ def _compared(metric: Comparison, form: str) -> str:
 
 
 def _compared_money(metric: Comparison, currency: str) -> str:
-    if metric.mean is None:
-        return cells.NOTHING
-    shown = format_micros(round(metric.mean), currency)
-    return shown + _chance(metric)
+    return cells.NOTHING if metric.mean is None else format_micros(round(metric.mean), currency) + _chance(metric)
 
 
 def _chance(metric: Comparison) -> str:

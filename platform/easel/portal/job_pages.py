@@ -17,67 +17,31 @@ from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.images import image_url
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 
 
 @admin.register(Job, site=portal)
 class JobPage(Page):
     list_display = (
-        "short_id",
-        "tenant",
-        "shown_model",
-        "pool",
-        "shown_state",
-        "shown_prompt",
-        "images",
-        "duration",
-        "cost",
+        "short_id", "tenant", "shown_model", "pool", "shown_state", "shown_prompt", "images", "duration", "cost",
         "created_at",
-    )
+    )  # fmt: skip
     list_filter = (TenantFilter, "state", ("created_at", RangeDateFilter), "model_version__model", "pool")
     search_fields = ("id", "request_id")
     search_help_text = "A job's id or a request id, whole"
     list_select_related = ("tenant", "model_version__model", "pool", "project")
     ordering = ("-created_at", "-id")
-    row_actions = (jobs.CANCEL, statements.CORRECT_USAGE)
+    row_actions = (jobs.cancel, statements.correct_usage)
     fieldsets = (
-        (
-            "Request",
-            {
-                "fields": (
-                    "tenant",
-                    "project_slug",
-                    "shown_model",
-                    "pool",
-                    "quality",
-                    "tier",
-                    "shown_prompt_whole",
-                    "shown_size",
-                    "shown_adapters",
-                    "shown_arm",
-                    "user",
-                    "shown_metadata",
-                )
-            },
-        ),
-        (
-            "State",
-            {"fields": ("shown_state", "request_id", "api_key", "error_code", "error_message", "deleted_at", "cost")},
-        ),
-    )
-    readonly_fields = (
-        "project_slug",
-        "shown_model",
-        "shown_prompt_whole",
-        "shown_size",
-        "shown_adapters",
-        "shown_arm",
-        "shown_metadata",
-        "shown_state",
-        "cost",
-    )
+        ("Request", {"fields": (
+            "tenant", "project_slug", "shown_model", "pool", "quality", "tier", "shown_prompt_whole", "shown_size",
+            "shown_adapters", "shown_arm", "user", "shown_metadata",
+        )}),
+        ("State", {"fields": (
+            "shown_state", "request_id", "api_key", "error_code", "error_message", "deleted_at", "cost",
+        )}),
+    )  # fmt: skip
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
@@ -98,37 +62,19 @@ class JobPage(Page):
             job.portal_cost = costs.get(job.id)
         return changelist
 
-    @admin.display(description="job")
-    def short_id(self, job: Job) -> str:
-        return cells.code(str(job.id)[:13] + "…")
-
-    @admin.display(description="project")
-    def project_slug(self, job: Job) -> str:
-        return job.project.slug
-
-    @admin.display(description="model")
-    def shown_model(self, job: Job) -> str:
-        return job.model_version.label
-
-    @admin.display(description="state")
-    def shown_state(self, job: Job) -> str:
-        return cells.state(job.state)
-
-    @admin.display(description="prompt")
-    def shown_prompt(self, job: Job) -> str:
-        return job.prompt if len(job.prompt) <= 60 else job.prompt[:60] + "…"
-
-    @admin.display(description="prompt")
-    def shown_prompt_whole(self, job: Job) -> str:
-        return format_html('<span class="portal-prompt">{}</span>', job.prompt)
-
-    @admin.display(description="images")
-    def images(self, job: Job) -> str:
-        return f"{job.n} × {job.width}x{job.height}"
-
-    @admin.display(description="images")
-    def shown_size(self, job: Job) -> str:
-        return f"{job.n} of {job.width}x{job.height} pixels, {job.steps} steps, seed {job.seed}, {job.output_format}"
+    short_id = column("job", lambda job: cells.code(str(job.id)[:13] + "…"))
+    project_slug = column("project", lambda job: job.project.slug)
+    shown_model = column("model", lambda job: job.model_version.label)
+    shown_state = column("state", lambda job: cells.state(job.state))
+    shown_prompt = column("prompt", lambda job: job.prompt if len(job.prompt) <= 60 else job.prompt[:60] + "…")
+    shown_prompt_whole = column("prompt", lambda job: format_html('<span class="portal-prompt">{}</span>', job.prompt))
+    images = column("images", lambda job: f"{job.n} × {job.width}x{job.height}")
+    shown_size = column(
+        "images",
+        lambda job: (
+            f"{job.n} of {job.width}x{job.height} pixels, {job.steps} steps, seed {job.seed}, {job.output_format}"
+        ),
+    )
 
     @admin.display(description="adapters")
     def shown_adapters(self, job: Job) -> str:
@@ -138,19 +84,14 @@ class JobPage(Page):
 
     @admin.display(description="experiment")
     def shown_arm(self, job: Job) -> str:
-        return (
-            cells.link(job.arm.experiment, f"{job.arm.experiment.name}, arm {job.arm.name}")
-            if job.arm
-            else cells.NOTHING
-        )
+        arm = job.arm
+        return cells.link(arm.experiment, f"{arm.experiment.name}, arm {arm.name}") if arm else cells.NOTHING
 
-    @admin.display(description="metadata")
-    def shown_metadata(self, job: Job) -> str:
-        return cells.pairs(job.metadata)
-
-    @admin.display(description="seconds")
-    def duration(self, job: Job) -> str:
-        return cells.seconds((job.finished_at - job.created_at).total_seconds() if job.finished_at else None)
+    shown_metadata = column("metadata", lambda job: cells.pairs(job.metadata))
+    duration = column(
+        "seconds",
+        lambda job: cells.seconds((job.finished_at - job.created_at).total_seconds() if job.finished_at else None),
+    )
 
     @admin.display(description="cost")
     def cost(self, job: Any) -> str:
@@ -162,26 +103,25 @@ class JobPage(Page):
         outputs = [output for output in row.outputs.all() if output.deleted_at is None]
         yield Section(
             "Images", (), [], "No images: there are none before a job succeeds, or they were deleted.",
-            images=[image_url(output) for output in outputs],
+            images=[cells.image_url(output) for output in outputs],
         )  # fmt: skip
         yield Section("Timeline", ("At", "After", "Event"), _timeline(row, attempts), "")
-        yield Section(
+        yield Section.of(
             "Attempts",
-            ("Attempt", "Worker", "State", "Dispatched", "Started", "Finished", "GPU seconds", "Steps", "Error"),
-            [
-                (
-                    attempt.number,
-                    attempt.worker or cells.NOTHING,
-                    cells.state(attempt.state),
-                    cells.when(attempt.dispatched_at),
-                    cells.when(attempt.started_at),
-                    cells.when(attempt.finished_at),
-                    cells.number(f"{attempt.gpu_seconds:.6f}"),
-                    f"{attempt.steps_done} of {row.steps * row.n}",
-                    f"{attempt.error_code}: {attempt.error_message}" if attempt.error_code else cells.NOTHING,
-                )
-                for attempt in attempts
-            ],
+            attempts,
+            {
+                "Attempt": lambda attempt: attempt.number,
+                "Worker": lambda attempt: attempt.worker or cells.NOTHING,
+                "State": lambda attempt: cells.state(attempt.state),
+                "Dispatched": lambda attempt: cells.when(attempt.dispatched_at),
+                "Started": lambda attempt: cells.when(attempt.started_at),
+                "Finished": lambda attempt: cells.when(attempt.finished_at),
+                "GPU seconds": lambda attempt: cells.number(f"{attempt.gpu_seconds:.6f}"),
+                "Steps": lambda attempt: f"{attempt.steps_done} of {row.steps * row.n}",
+                "Error": lambda attempt: (
+                    f"{attempt.error_code}: {attempt.error_message}" if attempt.error_code else cells.NOTHING
+                ),
+            },
             "Not dispatched to a worker yet: it waits for room in its pool.",
         )
         yield from _money(row)
@@ -207,17 +147,14 @@ def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
 
 
 def _money(job: Job) -> Iterable[Section]:
-    yield Section(
+    yield Section.of(
         "Usage",
-        ("Meter", "Quantity", "Measured"),
-        [
-            (
-                record.get_meter_display(),
-                cells.number(f"{record.quantity.normalize():f}"),
-                cells.when(record.occurred_at),
-            )
-            for record in UsageRecord.objects.filter(job_id=job.id).order_by("meter")
-        ],
+        UsageRecord.objects.filter(job_id=job.id).order_by("meter"),
+        {
+            "Meter": lambda record: record.get_meter_display(),
+            "Quantity": lambda record: cells.number(f"{record.quantity.normalize():f}"),
+            "Measured": lambda record: cells.when(record.occurred_at),
+        },
         "Nothing is metered before a job succeeds, and never for one that fails.",
     )
     charges = list(
@@ -243,18 +180,15 @@ def _money(job: Job) -> Iterable[Section]:
         "Charges", ("Meter", "Kind", "Quantity", "Price of one", "Price book", "Amount"), rows, "Nothing charged."
     )
     entries = Entry.objects.filter(transaction__reference=job.id).select_related("transaction", "account")
-    yield Section(
+    yield Section.of(
         "Ledger",
-        ("At", "Transaction", "Kind", "Account", "Amount"),
-        [
-            (
-                cells.when(entry.transaction.created_at),
-                cells.link(entry.transaction),
-                entry.transaction.kind,
-                entry.account.kind,
-                cells.money(entry.amount_micros, entry.account.currency),
-            )
-            for entry in entries.order_by("transaction__created_at", "transaction__kind", "id")
-        ],
+        entries.order_by("transaction__created_at", "transaction__kind", "id"),
+        {
+            "At": lambda entry: cells.when(entry.transaction.created_at),
+            "Transaction": lambda entry: cells.link(entry.transaction),
+            "Kind": lambda entry: entry.transaction.kind,
+            "Account": lambda entry: entry.account.kind,
+            "Amount": lambda entry: cells.money(entry.amount_micros, entry.account.currency),
+        },
         "No money moved.",
     )

@@ -1,16 +1,18 @@
-"""The limits of tenants and keys, and the block lists."""
+"""The limits of tenants and keys, the days that data is retained, and the block lists."""
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.db.models import Q
 
 from easel.actions import limits
 from easel.portal import cells
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 from tenants.models import BlockListEntry, Tenant
 from tenants.quotas import LIMITS
+from tenants.retention import retention_of
 
 
 def quotas_section(tenant: Tenant) -> Section:
@@ -44,6 +46,19 @@ def _limit(value: Any) -> str:
     return cells.NOTHING if value is None else f"{value:,.10g}"
 
 
+def retention_section(tenant: Tenant) -> Section:
+    """The days that apply, and whether they are the platform's or the tenant's own."""
+    holds = retention_of(tenant, default=settings.EASEL)
+    rows = [
+        (what, f"{days} days", "the platform's" if own is None else "its own")
+        for what, days, own in (
+            ("Images", holds.output_days, tenant.output_days),
+            ("Texts of jobs", holds.job_days, tenant.job_days),
+        )
+    ]
+    return Section("Retention", ("Data", "Retained for", "Rule"), rows, "")
+
+
 @admin.register(BlockListEntry, site=portal)
 class BlockListPage(Page):
     list_display = ("pattern", "kind", "applies_to", "reason", "created_at")
@@ -52,10 +67,7 @@ class BlockListPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-created_at", "-id")
     fields = ("pattern", "kind", "applies_to", "reason", "created_at")
-    readonly_fields = ("applies_to",)
-    list_actions = (limits.BLOCK,)
-    row_actions = (limits.UNBLOCK,)
+    list_actions = (limits.block,)
+    row_actions = (limits.unblock,)
 
-    @admin.display(description="applies to")
-    def applies_to(self, entry: BlockListEntry) -> str:
-        return entry.tenant.slug if entry.tenant else "everybody"
+    applies_to = column("applies to", lambda entry: entry.tenant.slug if entry.tenant else "everybody")

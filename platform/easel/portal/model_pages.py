@@ -1,7 +1,6 @@
 """Models, their versions and routes, rollouts, and the pools that serve them."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, F, OuterRef, Prefetch, Q, QuerySet, Subquery, Sum
@@ -12,7 +11,7 @@ from easel.actions import serving
 from easel.catalog.models import Model, ModelVersion, Pool
 from easel.jobs.models import FINAL, Job
 from easel.portal import cells
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 from easel.serving.models import Rollout, Route
 
@@ -25,7 +24,7 @@ class ModelPage(Page):
     search_fields = ("name",)
     ordering = ("name",)
     fields = ("name", "is_default", "created_at")
-    row_actions = (serving.SET_ROUTES, serving.MAKE_DEFAULT, serving.ADD_VERSION)
+    row_actions = (serving.set_routes, serving.make_default, serving.add_version)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Model]:
         models: QuerySet[Model] = super().get_queryset(request)
@@ -39,35 +38,29 @@ class ModelPage(Page):
 
     def sections(self, row: Model) -> Iterable[Section]:
         versions = row.versions.select_related("pool", "route", "model").order_by("-number")
-        yield Section(
+        yield Section.of(
             "Versions",
-            ("Version", "Share", "Pool", "Checkpoint", "Steps", "Sides", "State"),
-            [
-                (
-                    cells.link(version),
-                    f"{version.route.weight} %" if hasattr(version, "route") else cells.NOTHING,
-                    cells.link(version.pool),
-                    cells.code(version.checkpoint),
-                    f"{version.steps_default} of {version.steps_max} at most",
-                    f"{version.side_min} to {version.side_max}",
-                    cells.state("retired" if version.retired_at else "active"),
-                )
-                for version in versions
-            ],
+            versions,
+            {
+                "Version": lambda version: cells.link(version),
+                "Share": lambda version: f"{version.route.weight} %" if hasattr(version, "route") else cells.NOTHING,
+                "Pool": lambda version: cells.link(version.pool),
+                "Checkpoint": lambda version: cells.code(version.checkpoint),
+                "Steps": lambda version: f"{version.steps_default} of {version.steps_max} at most",
+                "Sides": lambda version: f"{version.side_min} to {version.side_max}",
+                "State": lambda version: cells.state("retired" if version.retired_at else "active"),
+            },
             "No version: add one with easel model add-version.",
         )
-        yield Section(
+        yield Section.of(
             "Canaries",
-            ("Candidate", "State", "Started", "Verdict"),
-            [
-                (
-                    cells.link(rollout, rollout.candidate.label),
-                    cells.state(rollout.state),
-                    cells.when(rollout.started_at),
-                    rollout.verdict,
-                )
-                for rollout in row.rollouts.select_related("candidate__model").order_by("-started_at")[:10]
-            ],
+            row.rollouts.select_related("candidate__model").order_by("-started_at")[:10],
+            {
+                "Candidate": lambda rollout: cells.link(rollout, rollout.candidate.label),
+                "State": lambda rollout: cells.state(rollout.state),
+                "Started": lambda rollout: cells.when(rollout.started_at),
+                "Verdict": lambda rollout: rollout.verdict,
+            },
             "None yet: start one from a version's page.",
         )
 
@@ -83,24 +76,14 @@ class ModelVersionPage(Page):
         "size_default", "fast_image_units_max", "gpu_seconds_bound", "modules", "shown_state", "created_at",
         "retired_at",
     )  # fmt: skip
-    readonly_fields = ("shown_label", "share", "modules", "shown_state")
-    row_actions = (serving.START_ROLLOUT, serving.RETIRE_VERSION)
+    row_actions = (serving.start_rollout, serving.retire_version)
 
-    @admin.display(description="version")
-    def shown_label(self, version: ModelVersion) -> str:
-        return version.label
-
-    @admin.display(description="share of callers")
-    def share(self, version: ModelVersion) -> str:
-        return f"{version.route.weight} %" if hasattr(version, "route") else cells.NOTHING
-
-    @admin.display(description="modules that adapters may change")
-    def modules(self, version: ModelVersion) -> str:
-        return str(len(version.lora_targets))
-
-    @admin.display(description="state")
-    def shown_state(self, version: ModelVersion) -> str:
-        return cells.state("retired" if version.retired_at else "active")
+    shown_label = column("version", lambda version: version.label)
+    share = column(
+        "share of callers", lambda version: f"{version.route.weight} %" if hasattr(version, "route") else cells.NOTHING
+    )
+    modules = column("modules that adapters may change", lambda version: str(len(version.lora_targets)))
+    shown_state = column("state", lambda version: cells.state("retired" if version.retired_at else "active"))
 
 
 @admin.register(Rollout, site=portal)
@@ -113,20 +96,11 @@ class RolloutPage(Page):
         "model", "shown_candidate", "shown_stable", "shown_state", "percent", "shown_stages", "stage_seconds",
         "stage_started_at", "jobs_min", "error_rate_max", "p95_ratio_max", "verdict", "started_at", "ended_at",
     )  # fmt: skip
-    readonly_fields = ("shown_candidate", "shown_stable", "shown_state", "percent", "shown_stages")
-    row_actions = (serving.PROMOTE, serving.ROLL_BACK)
+    row_actions = (serving.promote, serving.roll_back)
 
-    @admin.display(description="candidate")
-    def shown_candidate(self, rollout: Rollout) -> str:
-        return rollout.candidate.label
-
-    @admin.display(description="stable")
-    def shown_stable(self, rollout: Rollout) -> str:
-        return rollout.stable.label
-
-    @admin.display(description="state")
-    def shown_state(self, rollout: Rollout) -> str:
-        return cells.state(rollout.state)
+    shown_candidate = column("candidate", lambda rollout: rollout.candidate.label)
+    shown_stable = column("stable", lambda rollout: rollout.stable.label)
+    shown_state = column("state", lambda rollout: cells.state(rollout.state))
 
     @admin.display(description="candidate's share")
     def percent(self, rollout: Rollout) -> str:
@@ -134,9 +108,7 @@ class RolloutPage(Page):
             return f"{rollout.stages[rollout.stage]} %"
         return "100 %" if rollout.state == Rollout.State.PROMOTED else "0 %"
 
-    @admin.display(description="stages")
-    def shown_stages(self, rollout: Rollout) -> str:
-        return ", ".join(f"{stage} %" for stage in rollout.stages)
+    shown_stages = column("stages", lambda rollout: ", ".join(f"{stage} %" for stage in rollout.stages))
 
 
 @admin.register(Pool, site=portal)
@@ -148,9 +120,8 @@ class PoolPage(Page):
     fields = (
         "slug", "namespace", "tenant", "shown_tier", "checkpoint", "precision", "gpu_class", "hour_cost", "created_at",
     )  # fmt: skip
-    list_actions = (serving.ADD_POOL,)
-    row_actions = (serving.SET_COST,)
-    readonly_fields = ("shown_tier", "hour_cost")
+    list_actions = (serving.add_pool,)
+    row_actions = (serving.set_cost,)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Pool]:
         pools: QuerySet[Pool] = super().get_queryset(request)
@@ -160,37 +131,23 @@ class PoolPage(Page):
             jobs_unfinished=Coalesce(Subquery(unfinished.annotate(count=Count("*")).values("count")), 0),
         )
 
-    @admin.display(description="tier", ordering="tier")
-    def shown_tier(self, pool: Pool) -> str:
-        return pool.tier or "any"
-
-    @admin.display(description="workers seen")
-    def workers_seen(self, pool: Any) -> str:
-        return cells.number(pool.workers_counted)
-
-    @admin.display(description="unfinished jobs")
-    def waiting(self, pool: Any) -> str:
-        return cells.number(pool.jobs_unfinished)
-
-    @admin.display(description="cost of a GPU hour")
-    def hour_cost(self, pool: Pool) -> str:
-        return cells.number(f"{pool.gpu_hour_cost:.6f} USD")
+    shown_tier = column("tier", lambda pool: pool.tier or "any", ordering="tier")
+    workers_seen = column("workers seen", lambda pool: cells.number(pool.workers_counted))
+    waiting = column("unfinished jobs", lambda pool: cells.number(pool.jobs_unfinished))
+    hour_cost = column("cost of a GPU hour", lambda pool: cells.number(f"{pool.gpu_hour_cost:.6f} USD"))
 
     def sections(self, row: Pool) -> Iterable[Section]:
-        yield Section(
+        yield Section.of(
             "Workers",
-            ("Worker", "GPU", "Versions", "Concurrency", "Started", "Last beat"),
-            [
-                (
-                    worker.name,
-                    worker.gpu_class,
-                    worker.model_version,
-                    worker.concurrency,
-                    cells.when(worker.started_at),
-                    cells.when(worker.beat_at),
-                )
-                for worker in row.workers.order_by("-beat_at")[:50]
-            ],
+            row.workers.order_by("-beat_at")[:50],
+            {
+                "Worker": lambda worker: worker.name,
+                "GPU": lambda worker: worker.gpu_class,
+                "Versions": lambda worker: worker.model_version,
+                "Concurrency": lambda worker: worker.concurrency,
+                "Started": lambda worker: cells.when(worker.started_at),
+                "Last beat": lambda worker: cells.when(worker.beat_at),
+            },
             "No worker has reported: start one with easel worker.",
         )
         days = row.worker_days.order_by("-day").values("day")

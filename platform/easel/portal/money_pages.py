@@ -1,7 +1,6 @@
 """The ledger, which is append-only: only transactions change balances."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from django.contrib import admin
 from django.db.models import BigIntegerField, OuterRef, QuerySet, Subquery, Sum
@@ -12,7 +11,7 @@ from unfold.contrib.filters.admin import RangeDateFilter
 from billing.models import Entry, LedgerAccount, Transaction
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 
 MOVEMENTS = 50
@@ -26,31 +25,24 @@ class AccountPage(Page):
     list_select_related = ("tenant",)
     ordering = ("tenant__slug", "kind", "currency")
     fields = ("tenant", "kind", "currency", "balance")
-    readonly_fields = ("balance",)
 
-    @admin.display(description="account")
-    def shown_name(self, account: LedgerAccount) -> str:
-        return str(account)
-
-    @admin.display(ordering="balance_micros")
-    def balance(self, account: LedgerAccount) -> str:
-        return cells.money(account.balance_micros, account.currency)
+    shown_name = column("account", lambda account: str(account))
+    balance = column(
+        "Balance", lambda account: cells.money(account.balance_micros, account.currency), ordering="balance_micros"
+    )
 
     def sections(self, row: LedgerAccount) -> Iterable[Section]:
         entries = row.entries.select_related("transaction").order_by("-transaction__created_at", "-id")
-        yield Section(
+        yield Section.of(
             f"Latest entries (up to {MOVEMENTS})",
-            ("At", "Transaction", "Kind", "Description", "Amount"),
-            [
-                (
-                    cells.when(entry.transaction.created_at),
-                    cells.link(entry.transaction),
-                    entry.transaction.kind,
-                    entry.transaction.description or cells.NOTHING,
-                    cells.money(entry.amount_micros, row.currency),
-                )
-                for entry in entries[:MOVEMENTS]
-            ],
+            entries[:MOVEMENTS],
+            {
+                "At": lambda entry: cells.when(entry.transaction.created_at),
+                "Transaction": lambda entry: cells.link(entry.transaction),
+                "Kind": lambda entry: entry.transaction.kind,
+                "Description": lambda entry: entry.transaction.description or cells.NOTHING,
+                "Amount": lambda entry: cells.money(entry.amount_micros, row.currency),
+            },
             "This account has no entries.",
         )
 
@@ -62,7 +54,6 @@ class TransactionPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-created_at", "-id")
     fields = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
-    readonly_fields = ("moved", "shown_reference")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Transaction]:
         into = Entry.objects.filter(transaction=OuterRef("pk"), amount_micros__gt=0).order_by().values("transaction")
@@ -73,13 +64,8 @@ class TransactionPage(Page):
             )
         )
 
-    @admin.display(description="moved")
-    def moved(self, transaction: Any) -> str:
-        return cells.money(transaction.moved_micros, transaction.currency)
-
-    @admin.display(description="reference")
-    def shown_reference(self, transaction: Transaction) -> str:
-        return cells.code(transaction.reference)
+    moved = column("moved", lambda transaction: cells.money(transaction.moved_micros, transaction.currency))
+    shown_reference = column("reference", lambda transaction: cells.code(transaction.reference))
 
     def sections(self, row: Transaction) -> Iterable[Section]:
         yield Section(
@@ -91,16 +77,13 @@ class TransactionPage(Page):
             ],
             "No entries: a free request.",
         )
-        yield Section(
+        yield Section.of(
             "Charges",
-            ("Meter", "Job", "Amount"),
-            [
-                (
-                    charge.usage_record.get_meter_display(),
-                    cells.code(charge.usage_record.job_id or "storage"),
-                    cells.money(charge.amount_micros, charge.currency),
-                )
-                for charge in row.charges.select_related("usage_record").order_by("usage_record__meter")[:MOVEMENTS]
-            ],
+            row.charges.select_related("usage_record").order_by("usage_record__meter")[:MOVEMENTS],
+            {
+                "Meter": lambda charge: charge.usage_record.get_meter_display(),
+                "Job": lambda charge: cells.code(charge.usage_record.job_id or "storage"),
+                "Amount": lambda charge: cells.money(charge.amount_micros, charge.currency),
+            },
             "No charges: only usage is charged.",
         )

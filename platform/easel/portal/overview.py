@@ -86,7 +86,7 @@ def overview(*, days: int, now: datetime) -> Overview:
     span = [today - timedelta(days=back) for back in reversed(range(days))]
     jobs = _jobs(span[0])
     gpu = _gpu(span[0])
-    revenue = _revenue(span[0])
+    revenue: dict[date, int] = dict(_rows(_REVENUE, since=span[0], currency=CURRENCY))
     costs = {day: found["cost"] for day, found in gpu.items()}
     requests, errors = sum(row[0] for row in jobs.values()), sum(row[1] for row in jobs.values())
     busy, up = (sum(found[name] for found in gpu.values()) for name in ("busy", "up"))
@@ -151,10 +151,6 @@ def _gpu(since: date) -> dict[date, dict[str, float]]:
     """Returns seconds up, busy, loading and idle, and their cost, by day."""
     names = ("up", "busy", "loading", "idle", "cost")
     return {day: dict(zip(names, sums, strict=True)) for day, *sums in _rows(_GPU, since=since)}
-
-
-def _revenue(since: date) -> dict[date, int]:
-    return dict(_rows(_REVENUE, since=since, currency=CURRENCY))
 
 
 def _top(since: date) -> list[tuple[str, int, str]]:

@@ -1,13 +1,13 @@
 """The base of every page of the portal: a read-only table, one row's page with sections, and its actions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from django import forms
 from django.contrib import messages
-from django.contrib.admin import ShowFacets
+from django.contrib.admin import ShowFacets, display
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
@@ -26,6 +26,9 @@ from unfold.widgets import (
 
 from core.errors import DomainError
 from easel.actions.action import Action, ActionForm, action_perform
+from easel.portal.cells import page_of
+
+_CLASSES = {forms.CheckboxInput: CHECKBOX_CLASSES, forms.Select: SELECT_CLASSES, forms.Textarea: TEXTAREA_CLASSES}
 
 
 def _styled(form: ActionForm) -> ActionForm:
@@ -37,13 +40,7 @@ def _styled(form: ActionForm) -> ActionForm:
             styled.choices = widget.choices
             field.widget = styled
             continue
-        classes = INPUT_CLASSES
-        if isinstance(widget, forms.CheckboxInput):
-            classes = CHECKBOX_CLASSES
-        elif isinstance(widget, forms.Select):
-            classes = SELECT_CLASSES
-        elif isinstance(widget, forms.Textarea):
-            classes = TEXTAREA_CLASSES
+        classes = next((classes for kind, classes in _CLASSES.items() if isinstance(widget, kind)), INPUT_CLASSES)
         widget.attrs["class"] = " ".join(classes)
     return form
 
@@ -57,6 +54,16 @@ class Section:
     rows: Sequence[Sequence[Any]]
     empty: str
     images: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, title: str, rows: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]], empty: str) -> "Section":
+        """A table of `rows`; `columns` has the function that makes each header's cell."""
+        return cls(title, tuple(columns), [[cell(row) for cell in columns.values()] for row in rows], empty)
+
+
+def column(description: str, text: Callable[[Any], str], *, ordering: str | None = None) -> Any:
+    """A computed column of a list, which a row's page may show as a field too."""
+    return staticmethod(display(text, description=description, ordering=ordering))
 
 
 class Page(ModelAdmin):
@@ -78,14 +85,10 @@ class Page(ModelAdmin):
     change_form_outer_after_template = "portal/sections.html"
     list_before_template = "portal/actions.html"
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
     def sections(self, row: Any) -> Iterable[Section]:
         """The tables below a row's fields."""
@@ -101,15 +104,9 @@ class Page(ModelAdmin):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
-        offered = [
-            (action, reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_list_action", args=[action.name]))
-            for action in self.list_actions
-            if request.user.has_perm(action.permission)
-        ]
         title = str(self.opts.verbose_name_plural).capitalize()
-        answer: HttpResponseBase = super().changelist_view(
-            request, {"title": title, "offered_actions": offered, **(extra_context or {})}
-        )
+        context = {"title": title, "offered_actions": self._offered(request, self.list_actions)}
+        answer: HttpResponseBase = super().changelist_view(request, {**context, **(extra_context or {})})
         return answer
 
     def changeform_view(
@@ -120,21 +117,21 @@ class Page(ModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponseBase:
         row = self.get_object(request, unquote(object_id or ""))
-        context = (
-            {}
-            if row is None
-            else {"offered_actions": self._offered(request, row), "sections": list(self.sections(row))}
-        )
+        context: dict[str, Any] = {}
+        if row is not None:
+            context["offered_actions"] = self._offered(request, self.row_actions, row)
+            context["sections"] = list(self.sections(row))
         answer: HttpResponseBase = super().changeform_view(
             request, object_id, form_url, {**context, **(extra_context or {})}
         )
         return answer
 
-    def _offered(self, request: HttpRequest, row: Any) -> list[tuple[Action, str]]:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_action"
+    def _offered(self, request: HttpRequest, actions: Iterable[Action], row: Any = None) -> list[tuple[Action, str]]:
+        view, keys = ("list_action", []) if row is None else ("action", [row.pk])
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}"
         return [
-            (action, reverse(name, args=[row.pk, action.name]))
-            for action in self.row_actions
+            (action, reverse(name, args=[*keys, action.name]))
+            for action in actions
             if request.user.has_perm(action.permission) and action.applies(row)
         ]
 
@@ -169,10 +166,9 @@ class Page(ModelAdmin):
         return self._page(request, "portal/action.html", action, row, form=form, back=self._back(row))
 
     def _back(self, row: Model | None) -> str:
-        meta = row._meta if row is not None else self.opts
         if row is None:
-            return reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
-        return reverse(f"admin:{meta.app_label}_{meta.model_name}_change", args=[row.pk])
+            return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
+        return page_of(row)
 
     def _page(self, request: HttpRequest, template: str, action: Action, row: Any, **context: Any) -> HttpResponse:
         title = f"{action.label}: {row}" if row is not None else action.label

@@ -9,24 +9,21 @@ from billing.pricing.price_books import RateTerms, rates_of
 from easel.actions import prices
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 
 
 def rates_section(book: PriceBook) -> Section:
-    return Section(
+    return Section.of(
         "Rates",
-        ("Meter", "Model", "GPU class", "Tier", "Price of one"),
-        [
-            (
-                rate.get_meter_display(),
-                rate.model or cells.NOTHING,
-                rate.gpu_class or cells.NOTHING,
-                rate.tier or cells.NOTHING,
-                cells.number(f"{RateTerms.of(rate).price_text} {book.currency}"),
-            )
-            for rate in rates_of(book)
-        ],
+        rates_of(book),
+        {
+            "Meter": lambda rate: rate.get_meter_display(),
+            "Model": lambda rate: rate.model or cells.NOTHING,
+            "GPU class": lambda rate: rate.gpu_class or cells.NOTHING,
+            "Tier": lambda rate: rate.tier or cells.NOTHING,
+            "Price of one": lambda rate: cells.number(f"{RateTerms.of(rate).price_text} {book.currency}"),
+        },
         "No rates.",
     )
 
@@ -38,11 +35,9 @@ class PriceBookPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-effective_at", "-id")
     fields = ("tenant", "currency", "version", "effective_at", "bills_stopped_work", "created_at")
-    row_actions = (prices.PUBLISH,)
+    row_actions = (prices.publish,)
 
-    @admin.display(description="price book")
-    def shown_name(self, book: PriceBook) -> str:
-        return str(book)
+    shown_name = column("price book", lambda book: str(book))
 
     def sections(self, row: PriceBook) -> Iterable[Section]:
         yield rates_section(row)

@@ -18,7 +18,7 @@ from easel.actions import statements
 from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 
 CHARGES = 200
@@ -31,21 +31,10 @@ class StatementPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-period_start", "-made_at", "-id")
     fields = (
-        "shown_title",
-        "tenant",
-        "shown_state",
-        "shown_corrects",
-        "shown_period",
-        "time_zone",
-        "shown_subtotal",
-        "shown_tax",
-        "shown_total",
-        "shown_documents",
-        "made_at",
-        "finalised_at",
-    )
-    readonly_fields = fields
-    row_actions = (statements.DRAFT, statements.FINAL)
+        "shown_title", "tenant", "shown_state", "shown_corrects", "shown_period", "time_zone", "shown_subtotal",
+        "shown_tax", "shown_total", "shown_documents", "made_at", "finalised_at",
+    )  # fmt: skip
+    row_actions = (statements.draft, statements.final)
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.document_view)
@@ -63,33 +52,15 @@ class StatementPage(Page):
         headers = {"Content-Disposition": file.disposition}
         return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
-    @admin.display(description="document")
-    def shown_title(self, statement: Statement) -> str:
-        return title_of(statement)
-
-    @admin.display(description="state")
-    def shown_state(self, statement: Statement) -> str:
-        return cells.state(statement.state)
-
-    @admin.display(description="corrects")
-    def shown_corrects(self, statement: Statement) -> str:
-        return cells.link(statement.corrects) if statement.corrects else cells.NOTHING
-
-    @admin.display(description="period", ordering="period_start")
-    def shown_period(self, statement: Statement) -> str:
-        return period_of(statement)
-
-    @admin.display(description="sum")
-    def shown_subtotal(self, statement: Statement) -> str:
-        return cells.money(statement.subtotal_micros, statement.currency)
-
-    @admin.display(description="tax")
-    def shown_tax(self, statement: Statement) -> str:
-        return cells.money(statement.tax_micros, statement.currency)
-
-    @admin.display(description="total", ordering="total_micros")
-    def shown_total(self, statement: Statement) -> str:
-        return cells.money(statement.total_micros, statement.currency)
+    shown_title = column("document", lambda statement: title_of(statement))
+    shown_state = column("state", lambda statement: cells.state(statement.state))
+    shown_corrects = column("corrects", lambda statement: cells.link(statement.corrects))
+    shown_period = column("period", lambda statement: period_of(statement), ordering="period_start")
+    shown_subtotal = column("sum", lambda statement: cells.money(statement.subtotal_micros, statement.currency))
+    shown_tax = column("tax", lambda statement: cells.money(statement.tax_micros, statement.currency))
+    shown_total = column(
+        "total", lambda statement: cells.money(statement.total_micros, statement.currency), ordering="total_micros"
+    )
 
     @admin.display(description="documents")
     def shown_documents(self, statement: Statement) -> str:
@@ -100,33 +71,29 @@ class StatementPage(Page):
     def sections(self, row: Statement) -> Iterable[Section]:
         lines = list(row.lines.select_related("rate"))
         projects = projects_of(lines)
-        yield Section(
+        yield Section.of(
             "Lines",
-            ("Project", "What", "Model", "Quantity", "Charges", "Amount"),
-            [
-                (
-                    projects[line.project_id].slug if line.project_id else "account",
-                    cells.link(line, line.description) if line.charges else line.description,
-                    line.model or cells.NOTHING,
-                    cells.number(cells.NOTHING if line.quantity is None else f"{line.quantity.normalize():f}"),
-                    cells.number(line.charges),
-                    cells.money(line.amount_micros, row.currency),
-                )
-                for line in lines
-            ],
+            lines,
+            {
+                "Project": lambda line: projects[line.project_id].slug if line.project_id else "account",
+                "What": lambda line: cells.link(line, line.description) if line.charges else line.description,
+                "Model": lambda line: line.model or cells.NOTHING,
+                "Quantity": lambda line: cells.number(
+                    cells.NOTHING if line.quantity is None else f"{line.quantity.normalize():f}"
+                ),
+                "Charges": lambda line: cells.number(line.charges),
+                "Amount": lambda line: cells.money(line.amount_micros, row.currency),
+            },
             "Nothing was charged in this month.",
         )
-        yield Section(
+        yield Section.of(
             "Credit notes",
-            ("Document", "Total", "Made"),
-            [
-                (
-                    cells.link(note, title_of(note)),
-                    cells.money(note.total_micros, note.currency),
-                    cells.when(note.made_at),
-                )
-                for note in row.credit_notes.order_by("number")
-            ],
+            row.credit_notes.order_by("number"),
+            {
+                "Document": lambda note: cells.link(note, title_of(note)),
+                "Total": lambda note: cells.money(note.total_micros, note.currency),
+                "Made": lambda note: cells.when(note.made_at),
+            },
             "None: nothing of it was corrected.",
         )
 
@@ -139,40 +106,31 @@ class StatementLinePage(Page):
     list_select_related = ("statement",)
     ordering = ("-pk",)
     fields = ("shown_statement", "description", "shown_project", "model", "shown_quantity", "charges", "shown_amount")
-    readonly_fields = fields
 
-    @admin.display(description="statement")
-    def shown_statement(self, line: StatementLine) -> str:
-        return cells.link(line.statement, title_of(line.statement))
-
-    @admin.display(description="project")
-    def shown_project(self, line: StatementLine) -> str:
-        return line.project.slug if line.project else "account"
-
-    @admin.display(description="quantity")
-    def shown_quantity(self, line: StatementLine) -> str:
-        return cells.NOTHING if line.quantity is None else f"{line.quantity.normalize():f}"
-
-    @admin.display(description="amount")
-    def shown_amount(self, line: StatementLine) -> str:
-        return cells.money(line.amount_micros, line.statement.currency)
+    shown_statement = column("statement", lambda line: cells.link(line.statement, title_of(line.statement)))
+    shown_project = column("project", lambda line: line.project.slug if line.project else "account")
+    shown_quantity = column(
+        "quantity", lambda line: cells.NOTHING if line.quantity is None else f"{line.quantity.normalize():f}"
+    )
+    shown_amount = column("amount", lambda line: cells.money(line.amount_micros, line.statement.currency))
 
     def sections(self, row: StatementLine) -> Iterable[Section]:
         found, more = charges_page(charges_of_line(row), limit=CHARGES, after=None) if row.charges else ([], False)
         jobs = Job.objects.in_bulk([charge.usage_record.job_id for charge in found if charge.usage_record.job_id])
-        yield Section(
+        yield Section.of(
             f"Charges (the first {CHARGES} of {row.charges}; the API has all)" if more else "Charges",
-            ("Used", "Job", "Quantity", "Price of one", "Price book", "Amount"),
-            [
-                (
-                    cells.when(charge.usage_record.occurred_at),
-                    cells.link(jobs.get(charge.usage_record.job_id)) if charge.usage_record.job_id else cells.NOTHING,
-                    cells.number(f"{charge.usage_record.quantity.normalize():f}"),
-                    cells.number(f"{charge.rate.unit_price.normalize():f} {charge.currency}"),
-                    cells.link(charge.rate.price_book),
-                    cells.money(charge.amount_micros, charge.currency),
-                )
-                for charge in found
-            ],
+            found,
+            {
+                "Used": lambda charge: cells.when(charge.usage_record.occurred_at),
+                "Job": lambda charge: (
+                    cells.link(jobs.get(charge.usage_record.job_id)) if charge.usage_record.job_id else cells.NOTHING
+                ),
+                "Quantity": lambda charge: cells.number(f"{charge.usage_record.quantity.normalize():f}"),
+                "Price of one": lambda charge: cells.number(
+                    f"{charge.rate.unit_price.normalize():f} {charge.currency}"
+                ),
+                "Price book": lambda charge: cells.link(charge.rate.price_book),
+                "Amount": lambda charge: cells.money(charge.amount_micros, charge.currency),
+            },
             "An adjustment: it sums no charges.",
         )

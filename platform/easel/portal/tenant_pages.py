@@ -14,11 +14,9 @@ from billing.models import Entry, LedgerAccount
 from easel.actions import credit, limits, prices, serving, statements, tenants
 from easel.jobs.models import Job
 from easel.portal import cells
-from easel.portal.contract_pages import contracts_section
-from easel.portal.credit_pages import credit_sections
-from easel.portal.limit_pages import quotas_section
-from easel.portal.pages import Page, Section
-from easel.portal.retention_pages import retention_section
+from easel.portal.credit_pages import contracts_section, credit_sections
+from easel.portal.limit_pages import quotas_section, retention_section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 from tenants.models import ApiKey, Tenant
 
@@ -49,33 +47,15 @@ class TenantPage(Page):
     search_fields = ("slug", "name")
     ordering = ("slug",)
     fields = (
-        "slug",
-        "name",
-        "shown_state",
-        "currency",
-        "fair_share_weight",
-        "created_at",
-        "suspended_at",
-        "erase_requested_at",
-        "erased_at",
-    )
-    readonly_fields = ("shown_state",)
-    list_actions = (tenants.CREATE,)
+        "slug", "name", "shown_state", "currency", "fair_share_weight", "created_at", "suspended_at",
+        "erase_requested_at", "erased_at",
+    )  # fmt: skip
+    list_actions = (tenants.create,)
     row_actions = (
-        *credit.ACTIONS,
-        limits.SET_LIMITS,
-        limits.SET_SHARE,
-        prices.MAKE_CONTRACT,
-        prices.END_CONTRACT,
-        statements.DRAFT,
-        limits.SET_RETENTION,
-        tenants.ADD_KEY,
-        tenants.ADD_PROJECT,
-        serving.DEDICATE_POOL,
-        tenants.SUSPEND,
-        tenants.RESUME,
-        tenants.ERASE,
-    )
+        *credit.ACTIONS, limits.set_limits, limits.set_share, prices.make_contract, prices.end_contract,
+        statements.draft, limits.set_retention, tenants.add_key, tenants.add_project, serving.dedicate_pool,
+        tenants.suspend, tenants.resume, tenants.erase,
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
         midnight = timezone.now().replace(hour=0, minute=0, second=0, microsecond=0)
@@ -97,35 +77,28 @@ class TenantPage(Page):
             return cells.state("erased" if tenant.erased_at else "being erased")
         return cells.state("suspended" if tenant.suspended_at else "active")
 
-    @admin.display(ordering="credit_micros")
-    def credit(self, tenant: Any) -> str:
-        return cells.money(tenant.credit_micros, tenant.currency)
-
-    @admin.display(description="held for running jobs")
-    def held(self, tenant: Any) -> str:
-        return cells.money(tenant.held_micros, tenant.currency)
-
-    @admin.display(description="owed")
-    def owed(self, tenant: Any) -> str:
-        return cells.money(-tenant.receivable_micros, tenant.currency) if tenant.receivable_micros else cells.NOTHING
-
-    @admin.display(description="jobs today", ordering="jobs_of_today")
-    def jobs_today(self, tenant: Any) -> str:
-        return cells.number(tenant.jobs_of_today)
+    credit = column(
+        "Credit", lambda tenant: cells.money(tenant.credit_micros, tenant.currency), ordering="credit_micros"
+    )
+    held = column("held for running jobs", lambda tenant: cells.money(tenant.held_micros, tenant.currency))
+    owed = column(
+        "owed",
+        lambda tenant: (
+            cells.money(-tenant.receivable_micros, tenant.currency) if tenant.receivable_micros else cells.NOTHING
+        ),
+    )
+    jobs_today = column("jobs today", lambda tenant: cells.number(tenant.jobs_of_today), ordering="jobs_of_today")
 
     def sections(self, row: Tenant) -> Iterable[Section]:
         accounts = row.accounts.order_by("kind")
-        yield Section(
+        yield Section.of(
             "Balances",
-            ("Account", "Balance", "Meaning"),
-            [
-                (
-                    cells.link(account, account.kind),
-                    cells.money(account.balance_micros, account.currency),
-                    account.get_kind_display(),
-                )
-                for account in accounts
-            ],
+            accounts,
+            {
+                "Account": lambda account: cells.link(account, account.kind),
+                "Balance": lambda account: cells.money(account.balance_micros, account.currency),
+                "Meaning": lambda account: account.get_kind_display(),
+            },
             "No money has moved yet: grant credit, without which no job is accepted.",
         )
         yield Section(
@@ -141,38 +114,30 @@ class TenantPage(Page):
         yield from credit_sections(row)
         yield quotas_section(row)
         yield retention_section(row)
-        yield Section(
+        yield Section.of(
             "API keys",
-            ("Key", "Name", "Project", "Scopes", "State", "Since"),
-            [
-                (
-                    cells.link(key),
-                    key.name or cells.NOTHING,
-                    key.project.slug,
-                    ", ".join(key.scopes),
-                    cells.state("revoked" if key.revoked_at else "active"),
-                    cells.when(key.created_at),
-                )
-                for key in row.api_keys.select_related("project").order_by("-created_at")[:MOVEMENTS]
-            ],
+            row.api_keys.select_related("project").order_by("-created_at")[:MOVEMENTS],
+            {
+                "Key": lambda key: cells.link(key),
+                "Name": lambda key: key.name or cells.NOTHING,
+                "Project": lambda key: key.project.slug,
+                "Scopes": lambda key: ", ".join(key.scopes),
+                "State": lambda key: cells.state("revoked" if key.revoked_at else "active"),
+                "Since": lambda key: cells.when(key.created_at),
+            },
             "No key: make one, for the tenant to call with.",
         )
         entries = Entry.objects.filter(account__tenant=row, account__kind=LedgerAccount.Kind.CREDIT)
-        yield Section(
+        yield Section.of(
             f"Latest movements of credit (up to {MOVEMENTS})",
-            ("At", "Kind", "Credit", "Description", "Transaction"),
-            [
-                (
-                    cells.when(entry.transaction.created_at),
-                    entry.transaction.kind,
-                    cells.money(entry.amount_micros, entry.transaction.currency),
-                    entry.transaction.description or cells.NOTHING,
-                    cells.link(entry.transaction),
-                )
-                for entry in entries.select_related("transaction").order_by("-transaction__created_at", "-id")[
-                    :MOVEMENTS
-                ]
-            ],
+            entries.select_related("transaction").order_by("-transaction__created_at", "-id")[:MOVEMENTS],
+            {
+                "At": lambda entry: cells.when(entry.transaction.created_at),
+                "Kind": lambda entry: entry.transaction.kind,
+                "Credit": lambda entry: cells.money(entry.amount_micros, entry.transaction.currency),
+                "Description": lambda entry: entry.transaction.description or cells.NOTHING,
+                "Transaction": lambda entry: cells.link(entry.transaction),
+            },
             "Credit has not moved yet.",
         )
         yield Section(
@@ -194,17 +159,8 @@ class ApiKeyPage(Page):
     list_select_related = ("tenant", "project")
     ordering = ("-created_at", "-id")
     fields = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at", "revoked_at")
-    readonly_fields = ("project_slug", "shown_scopes", "shown_state")
-    row_actions = (limits.SET_LIMITS, credit.SET_BUDGET, tenants.ROTATE, tenants.REVOKE)
+    row_actions = (limits.set_limits, credit.set_budget, tenants.rotate, tenants.revoke)
 
-    @admin.display(description="project")
-    def project_slug(self, key: ApiKey) -> str:
-        return key.project.slug
-
-    @admin.display(description="scopes")
-    def shown_scopes(self, key: ApiKey) -> str:
-        return ", ".join(key.scopes)
-
-    @admin.display(description="state")
-    def shown_state(self, key: ApiKey) -> str:
-        return cells.state("revoked" if key.revoked_at else "active")
+    project_slug = column("project", lambda key: key.project.slug)
+    shown_scopes = column("scopes", lambda key: ", ".join(key.scopes))
+    shown_state = column("state", lambda key: cells.state("revoked" if key.revoked_at else "active"))

@@ -7,7 +7,7 @@ from django.contrib import admin
 from easel.actions import jobs
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section
+from easel.portal.pages import Page, Section, column
 from easel.portal.site import portal
 from easel.webhooks import queries
 from easel.webhooks.delivery import message_id
@@ -23,8 +23,7 @@ class WebhookEndpointPage(Page):
     list_select_related = ("tenant",)
     ordering = ("-created_at", "-id")
     fields = ("url", "tenant", "shown_state", "shown_events", "delivered_at", "created_at")
-    readonly_fields = fields
-    row_actions = (jobs.ENABLE, jobs.DISABLE)
+    row_actions = (jobs.enable, jobs.disable)
 
     @admin.display(description="state")
     def shown_state(self, endpoint: WebhookEndpoint) -> str:
@@ -32,26 +31,20 @@ class WebhookEndpointPage(Page):
             return cells.state("active")
         return f"disabled {cells.when(endpoint.disabled_at)}: {endpoint.disabled_reason}"
 
-    @admin.display(description="events")
-    def shown_events(self, endpoint: WebhookEndpoint) -> str:
-        return ", ".join(endpoint.events) or "all"
+    shown_events = column("events", lambda endpoint: ", ".join(endpoint.events) or "all")
 
     def sections(self, row: WebhookEndpoint) -> Iterable[Section]:
         found, _ = queries.deliveries_page(endpoint=row, limit=DELIVERIES, after=None)
-        yield Section(
+        yield Section.of(
             f"Latest deliveries (up to {DELIVERIES})",
-            ("At", "Event", "State", "Attempts", "Latest"),
-            [
-                (
-                    cells.when(one.created_at),
-                    cells.link(one, one.message.event),
-                    cells.state(one.state),
-                    cells.number(len(tries)),
-                    tries[-1].outcome if tries else cells.NOTHING,
-                )
-                for one in found
-                for tries in [list(one.tries.all())]
-            ],
+            found,
+            {
+                "At": lambda one: cells.when(one.created_at),
+                "Event": lambda one: cells.link(one, one.message.event),
+                "State": lambda one: cells.state(one.state),
+                "Attempts": lambda one: cells.number(len(one.tries.all())),
+                "Latest": lambda one: next((attempt.outcome for attempt in reversed(one.tries.all())), cells.NOTHING),
+            },
             "Nothing has been sent to it.",
         )
 
@@ -65,42 +58,24 @@ class WebhookDeliveryPage(Page):
     list_select_related = ("endpoint", "message")
     ordering = ("-created_at", "-id")
     fields = ("shown_endpoint", "shown_event", "shown_id", "shown_data", "shown_state", "created_at", "next_at")
-    readonly_fields = fields
-    row_actions = (jobs.REPLAY,)
+    row_actions = (jobs.replay,)
 
-    @admin.display(description="webhook")
-    def shown_endpoint(self, delivery: WebhookDelivery) -> str:
-        return cells.link(delivery.endpoint)
-
-    @admin.display(description="event")
-    def shown_event(self, delivery: WebhookDelivery) -> str:
-        return delivery.message.event
-
-    @admin.display(description="webhook-id")
-    def shown_id(self, delivery: WebhookDelivery) -> str:
-        return cells.code(message_id(delivery.message))
-
-    @admin.display(description="data")
-    def shown_data(self, delivery: WebhookDelivery) -> str:
-        return cells.pairs(delivery.message.data)
-
-    @admin.display(description="state")
-    def shown_state(self, delivery: WebhookDelivery) -> str:
-        return cells.state(delivery.state)
+    shown_endpoint = column("webhook", lambda delivery: cells.link(delivery.endpoint))
+    shown_event = column("event", lambda delivery: delivery.message.event)
+    shown_id = column("webhook-id", lambda delivery: cells.code(message_id(delivery.message)))
+    shown_data = column("data", lambda delivery: cells.pairs(delivery.message.data))
+    shown_state = column("state", lambda delivery: cells.state(delivery.state))
 
     def sections(self, row: WebhookDelivery) -> Iterable[Section]:
-        yield Section(
+        yield Section.of(
             "Attempts",
-            ("At", "Answer", "Outcome", "Seconds", "Response"),
-            [
-                (
-                    cells.when(one.sent_at),
-                    one.status or cells.NOTHING,
-                    one.outcome,
-                    cells.seconds(one.seconds),
-                    one.response,
-                )
-                for one in row.tries.all()
-            ],
+            row.tries.all(),
+            {
+                "At": lambda one: cells.when(one.sent_at),
+                "Answer": lambda one: one.status or cells.NOTHING,
+                "Outcome": lambda one: one.outcome,
+                "Seconds": lambda one: cells.seconds(one.seconds),
+                "Response": lambda one: one.response,
+            },
             "None yet.",
         )
