@@ -31,14 +31,12 @@ def dashboard() -> dict[str, Any]:
                 "Images per step",
                 "Images per pass through the model, average over the last 5 minutes.",
                 latest("sum(rate(easel_worker_step_rows_sum[5m])) / sum(rate(easel_worker_step_rows_count[5m]))"),
-                unit="none",
                 decimals=1,
             ),
             number(
                 "Images in the engines",
                 "Images that are being generated or prepared.",
                 latest("sum(easel_worker_rows)"),
-                unit="none",
             ),
             number(
                 "Attribution drift",
@@ -121,14 +119,12 @@ def dashboard() -> dict[str, Any]:
                     " / sum by (instance) (rate(easel_worker_step_rows_count[$__rate_interval]))",
                     "{{instance}}",
                 ),
-                unit="none",
                 span=8,
             ),
             lines(
                 "Images in the engines, by state",
                 "Images being generated, and images that wait for room in the batch.",
                 series("sum by (state) (easel_worker_rows)", "{{state}}"),
-                unit="none",
                 span=8,
             ),
             lines(

@@ -24,29 +24,19 @@ def dashboard() -> dict[str, Any]:
         "Easel: service health",
         "Errors, latency, queues and workers, for the engineer on call.",
         [
-            number(
-                "API processes up",
-                "API processes that Prometheus can scrape.",
-                latest('sum(up{job="easel-api"})'),
-                unit="none",
-            ),
+            number("API processes up", "API processes that Prometheus can scrape.", latest('sum(up{job="easel-api"})')),
             number(
                 "Workers up",
                 "GPU workers that sent a beat in the last seconds, in all pools.",
                 latest("sum(max by (pool) (easel_workers))"),
-                unit="none",
             ),
             number(
                 "Jobs waiting",
                 "Jobs that no worker has taken yet.",
                 latest("sum(max by (pool) (easel_pending_generations))"),
-                unit="none",
             ),
             number(
-                "Longest wait",
-                "Age of the oldest waiting job.",
-                latest("max(easel_oldest_pending_seconds)"),
-                unit="s",
+                "Longest wait", "Age of the oldest waiting job.", latest("max(easel_oldest_pending_seconds)"), unit="s"
             ),
             number(
                 "Errors, last 5 minutes",
@@ -59,7 +49,6 @@ def dashboard() -> dict[str, Any]:
                 "Ledger out of balance",
                 "Sum of all balances in micro-units of the currency. It must be 0.",
                 latest("sum(max by (currency) (abs(easel_ledger_imbalance_micros)))"),
-                unit="none",
             ),
             lines(
                 "Requests by status",
@@ -87,7 +76,6 @@ def dashboard() -> dict[str, Any]:
                 "Jobs waiting by pool",
                 "Jobs that wait for a worker. Autoscaling follows this number.",
                 series("max by (pool) (easel_pending_generations)", "{{pool}}"),
-                unit="none",
                 span=8,
             ),
             lines(
@@ -101,7 +89,6 @@ def dashboard() -> dict[str, Any]:
                 "Running jobs by pool",
                 "Jobs that were dispatched to a worker and have not ended.",
                 series("max by (pool) (easel_running_generations)", "{{pool}}"),
-                unit="none",
                 span=8,
             ),
             lines(
@@ -125,16 +112,12 @@ def dashboard() -> dict[str, Any]:
                 "Workers by pool",
                 "GPU workers that sent a beat in the last seconds.",
                 series("max by (pool) (easel_workers)", "{{pool}}"),
-                unit="none",
                 span=8,
             ),
             lines(
                 "Webhook attempts",
                 "Attempts per second to deliver webhooks, by outcome: delivered, retried or given up.",
-                series(
-                    "max by (outcome) (rate(easel_webhook_attempts_total[$__rate_interval]))",
-                    "{{outcome}}",
-                ),
+                series("max by (outcome) (rate(easel_webhook_attempts_total[$__rate_interval]))", "{{outcome}}"),
                 unit="ops",
             ),
         ],

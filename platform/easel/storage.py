@@ -121,11 +121,7 @@ class FolderStore:
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         expires = int(time.time()) + seconds
         query = urlencode(
-            {
-                "expires": expires,
-                "type": content_type,
-                "signature": self._signature(method, key, expires, content_type),
-            }
+            {"expires": expires, "type": content_type, "signature": self._signature(method, key, expires, content_type)}
         )
         return f"{base}/storage/{key}?{query}"
 

@@ -165,12 +165,7 @@ class Costs(Resource):
         query = CostsQuery.read(request.GET.dict())
         groups, tenant = query.groups(), caller(request).tenant
         days = query.days(clock.now().date())
-        rows = costs(
-            Span(tenant=tenant.slug, **days),
-            group_by=groups,
-            currency=tenant.currency,
-            order=query.sort,
-        )
+        rows = costs(Span(tenant=tenant.slug, **days), group_by=groups, currency=tenant.currency, order=query.sort)
         return answer_json(
             {
                 "object": "costs",

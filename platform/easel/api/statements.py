@@ -199,9 +199,7 @@ class StatementLineCharges(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
-        operation_id="statements_line_charges",
-        parameters=parameters(PageQuery),
-        responses=answers(ChargesAnswer),
+        operation_id="statements_line_charges", parameters=parameters(PageQuery), responses=answers(ChargesAnswer)
     )
     def get(self, request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
         """List the charges of a line, each with its price, its job and the attempts at that."""

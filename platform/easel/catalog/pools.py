@@ -66,13 +66,7 @@ def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now
     """Creates a pool that serves the versions which name it. Raises `PoolExists`, `PoolNameInvalid`."""
     _check_name(name)
     return _created(
-        Pool(
-            slug=name,
-            namespace=f"easel-{name}",
-            gpu_class=gpu_class,
-            gpu_hour_cost=gpu_hour_cost,
-            created_at=now,
-        ),
+        Pool(slug=name, namespace=f"easel-{name}", gpu_class=gpu_class, gpu_hour_cost=gpu_hour_cost, created_at=now),
         conflict=f"there is a pool named {name}",
     )
 

@@ -21,10 +21,7 @@ def configure(*, service: str, out: TextIO | None = None, env: Mapping[str, str]
         _service(service),
     ]
     renderer = structlog.dev.ConsoleRenderer(timestamp_key="ts") if readable else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[*shared, renderer],
-        logger_factory=structlog.PrintLoggerFactory(out),
-    )
+    structlog.configure(processors=[*shared, renderer], logger_factory=structlog.PrintLoggerFactory(out))
     # Libraries that use the standard library's logging get the same format.
     handler = logging.StreamHandler(out)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))

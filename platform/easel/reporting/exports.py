@@ -167,11 +167,7 @@ def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where
     except ModuleNotFoundError as error:
         raise ParquetUnavailable from error
 
-    types = {
-        _NUMERIC: pa.decimal128(38, 15),
-        _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"),
-        _BIGINT: pa.int64(),
-    }
+    types = {_NUMERIC: pa.decimal128(38, 15), _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"), _BIGINT: pa.int64()}
     schema = pa.schema([(name, types.get(oid, pa.string())) for name, oid in columns])
     shown = [
         sql.SQL("{0}::text AS {0}" if oid == _JSONB else "trim_scale({0}) AS {0}" if oid == _NUMERIC else "{0}").format(
