@@ -43,16 +43,12 @@ _COSTS = r"""
 """
 
 
-class ParquetUnavailable(DomainError):
+class ParquetUnavailable(DomainError, code="parquet_unavailable", type="server_error", http_status=501):
     """Parquet is not installed here: take CSV, or install `easel[parquet]`."""
 
-    code, type, http_status = "parquet_unavailable", "server_error", 501
 
-
-class ExportsBusy(DomainError):
+class ExportsBusy(DomainError, code="exports_busy", http_status=429, retryable=True):
     """Too many exports are running: try again in a minute."""
-
-    code, http_status, retryable = "exports_busy", 429, True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
