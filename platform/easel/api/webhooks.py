@@ -79,7 +79,8 @@ class DeliveryAnswer(TypedDict):
 def webhook_json(endpoint: WebhookEndpoint, secret: str | None = None) -> WebhookWithSecret:
     enabled, reason = endpoint.disabled_at is None, endpoint.disabled_reason or None
     shown: Any = row_json(WebhookAnswer, endpoint, object="webhook", enabled=enabled, disabled_reason=reason)
-    return shown if secret is None else {**shown, "secret": secret}
+    answer: WebhookWithSecret = shown if secret is None else shown | {"secret": secret}
+    return answer
 
 
 def delivery_json(delivery: WebhookDelivery) -> DeliveryAnswer:
