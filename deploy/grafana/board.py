@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
@@ -78,6 +79,9 @@ def lines(title: str, about: str, *queries: Any, unit: str = "none", span: int =
     panel = _framed(timeseries.Panel(), title, about, queries, unit=unit, span=span, height=8)
     panel.fill_opacity(10).line_width(1).show_points(VisibilityMode.NEVER).min(0).legend(_legend())
     return panel if top is None else panel.max(top)
+
+
+narrow_lines = partial(lines, span=8)  # a third of the page's width
 
 
 def stacked_days(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.grafana.board import latest, lines, number, page, series
+from deploy.grafana.board import latest, lines, narrow_lines, number, page, series
 
 # Leaves out probes and scrapes, which are no requests of tenants.
 WORK = 'route!~"metrics|healthz.*"'
@@ -63,35 +63,31 @@ def dashboard() -> dict[str, Any]:
                 unit="percentunit",
             ),
             *(
-                lines(
+                narrow_lines(
                     f"Latency, {name}",
                     f"{share} of a route's requests are answered within this time, a wait for an image included.",
                     series(_latency(quantile), "{{route}}"),
                     unit="s",
-                    span=8,
                 )
                 for name, share, quantile in (("p50", "Half", 0.5), ("p95", "95 %", 0.95), ("p99", "99 %", 0.99))
             ),
-            lines(
+            narrow_lines(
                 "Jobs waiting by pool",
                 "Jobs that wait for a worker. Autoscaling follows this number.",
                 series("max by (pool) (easel_pending_generations)", "{{pool}}"),
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Longest wait by pool",
                 "Age of the oldest waiting job. It grows while a pool has too few workers.",
                 series("max by (pool) (easel_oldest_pending_seconds)", "{{pool}}"),
                 unit="s",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Running jobs by pool",
                 "Jobs that were dispatched to a worker and have not ended.",
                 series("max by (pool) (easel_running_generations)", "{{pool}}"),
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Ended jobs by state",
                 "Jobs per second that succeeded, failed, were canceled or expired.",
                 series(
@@ -99,20 +95,17 @@ def dashboard() -> dict[str, Any]:
                     "{{state}}",
                 ),
                 unit="ops",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Lost attempts",
                 "Attempts per second whose worker stopped sending beats. Their jobs are retried, at our cost.",
                 series("max by (pool) (rate(easel_lost_attempts_total[$__rate_interval]))", "{{pool}}"),
                 unit="ops",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Workers by pool",
                 "GPU workers that sent a beat in the last seconds.",
                 series("max by (pool) (easel_workers)", "{{pool}}"),
-                span=8,
             ),
             lines(
                 "Webhook attempts",
