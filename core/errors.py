@@ -3,6 +3,8 @@
 The API turns them into HTTP in one place.
 """
 
+from typing import Any
+
 
 class DomainError(Exception):
     """A refusal with a reason. `param` names the invalid field of the request, if there is one."""
@@ -13,33 +15,30 @@ class DomainError(Exception):
     retryable = False
     retry_after_seconds: int | None = None
 
+    def __init_subclass__(cls, **declared: Any) -> None:
+        """Set the class's attributes, as in `class Busy(DomainError, code="busy", http_status=429)`."""
+        for name, value in declared.items():
+            setattr(cls, name, value)
+
     def __init__(self, message: str = "", *, param: str | None = None) -> None:
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
         self.param = param
 
 
-class NotFound(DomainError):
+class NotFound(DomainError, code="not_found", http_status=404):
     """No such resource."""
 
-    code, http_status = "not_found", 404
 
-
-class IdempotencyKeyReused(DomainError):
+class IdempotencyKeyReused(DomainError, code="idempotency_key_reused", http_status=422):
     """This Idempotency-Key was used with another body: use a new key for a new request."""
 
-    code, http_status = "idempotency_key_reused", 422
 
-
-class IdempotencyKeyInvalid(DomainError):
+class IdempotencyKeyInvalid(DomainError, code="idempotency_key_invalid"):
     """An Idempotency-Key must have 1 to 255 printable ASCII characters."""
 
-    code = "idempotency_key_invalid"
 
-
-class OutcomeUnknown(DomainError):
+class OutcomeUnknown(DomainError, code="outcome_unknown", type="server_error", http_status=503):
     """The database connection was lost during the commit, so it is unknown whether the request took effect."""
-
-    code, type, http_status = "outcome_unknown", "server_error", 503
 
     def __init__(self, *, repeatable: bool) -> None:
         advice = (

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, table, timeseries
@@ -73,21 +74,28 @@ def latest(expr: str, legend: str = "__auto") -> prometheus.Dataquery:
     return query.format(PromQueryFormat.TIME_SERIES)
 
 
-def lines(title: str, about: str, *queries: Any, unit: str, span: int = 12, top: float | None = None) -> Panel:
+def lines(title: str, about: str, *queries: Any, unit: str = "none", span: int = 12, top: float | None = None) -> Panel:
     """A panel of lines over time."""
     panel = _framed(timeseries.Panel(), title, about, queries, unit=unit, span=span, height=8)
     panel.fill_opacity(10).line_width(1).show_points(VisibilityMode.NEVER).min(0).legend(_legend())
     return panel if top is None else panel.max(top)
 
 
-def stacked_days(title: str, about: str, query: SqlQuery, *, unit: str, span: int = 12, stack: bool = True) -> Panel:
+narrow_lines = partial(lines, span=8)  # a third of the page's width
+
+
+def stacked_days(
+    title: str, about: str, query: SqlQuery, *, unit: str = "none", span: int = 12, stack: bool = True
+) -> Panel:
     """A panel with a bar for each day, made of one part per series."""
     panel = _framed(timeseries.Panel(), title, about, [query], unit=unit, span=span, height=9)
     panel.draw_style(GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
     return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)) if stack else panel
 
 
-def number(title: str, about: str, *queries: Any, unit: str, span: int = 4, decimals: int | None = None) -> Panel:
+def number(
+    title: str, about: str, *queries: Any, unit: str = "none", span: int = 4, decimals: int | None = None
+) -> Panel:
     """A panel with the latest value as a large number."""
     panel = _framed(stat.Panel(), title, about, queries, unit=unit, span=span, height=4)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
@@ -95,17 +103,19 @@ def number(title: str, about: str, *queries: Any, unit: str, span: int = 4, deci
     return panel if decimals is None else panel.decimals(decimals)
 
 
-def ranking(title: str, about: str, query: SqlQuery, *, unit: str, span: int = 8) -> Panel:
+def ranking(title: str, about: str, query: SqlQuery, *, unit: str = "none", span: int = 8) -> Panel:
     """A panel with a bar for each row, whose columns are a name and a number."""
     panel = _framed(bargauge.Panel(), title, about, [query], unit=unit, span=span, height=9)
     panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).limit(20))
     return panel.orientation(VizOrientation.HORIZONTAL).display_mode(BarGaugeDisplayMode.BASIC).min(0)
 
 
-def listing(title: str, about: str, query: SqlQuery, *, unit: str, units: dict[str, str], span: int = 24) -> Panel:
+def listing(
+    title: str, about: str, query: SqlQuery, *, unit: str = "none", units: dict[str, str] | None = None, span: int = 24
+) -> Panel:
     """A panel with a table; `units` are the units of columns that don't have `unit`."""
     panel = _framed(table.Panel(), title, about, [query], unit=unit, span=span, height=9)
-    for column, other in units.items():
+    for column, other in (units or {}).items():
         panel.override_by_name(column, [DynamicConfigValue(id_val="unit", value=other)])
     return panel
 

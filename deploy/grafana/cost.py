@@ -5,9 +5,8 @@ from typing import Any
 from deploy.grafana.board import by_time, choice, listing, number, page, ranking, rows, stacked_days
 
 _CHOSEN = "$__timeFilter(day) AND tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
+# Amounts have no unit, since each of Grafana's names one currency; the titles name the chosen currency instead.
 _COST = "sum(amount_micros) / 1e6"
-# Grafana's units name one currency each, so the titles name the chosen one.
-_UNIT = "none"
 
 
 def _top(what: str, condition: str = "true") -> Any:
@@ -41,21 +40,18 @@ def dashboard() -> dict[str, Any]:
                 "Charged, ${currency}",
                 "All charges of the selected time, tenants and currency.",
                 _total(f"coalesce({_COST}, 0) AS charged"),
-                unit=_UNIT,
                 decimals=2,
             ),
             number(
                 "Images, in units of 512x512",
                 "Charged pixels in units of 512x512: an image of 1024x1024 is 4 units.",
                 _total("coalesce(sum(quantity) FILTER (WHERE meter = 'image_unit'), 0) AS units"),
-                unit="none",
                 decimals=1,
             ),
             number(
                 "Requests",
                 "Successful requests.",
                 _total("coalesce(sum(quantity) FILTER (WHERE meter = 'request'), 0) AS requests"),
-                unit="none",
             ),
             number(
                 "GPU time charged",
@@ -70,63 +66,41 @@ def dashboard() -> dict[str, Any]:
                     "sum(amount_micros) FILTER (WHERE meter <> 'storage_gb_second') / 1e6"
                     " / nullif(sum(quantity) FILTER (WHERE meter = 'request'), 0) AS cost"
                 ),
-                unit=_UNIT,
                 decimals=5,
             ),
             number(
                 "Credit left, ${currency}",
                 "Current credit of the selected tenants.",
                 _total("coalesce(sum(credit_micros), 0) / 1e6 AS credit", "balances", balances),
-                unit=_UNIT,
                 decimals=2,
             ),
-            stacked_days(
-                "By day and tenant, ${currency}",
-                "Charges per day and tenant.",
-                _daily("tenant"),
-                unit=_UNIT,
-            ),
+            stacked_days("By day and tenant, ${currency}", "Charges per day and tenant.", _daily("tenant")),
             stacked_days(
                 "By day and meter, ${currency}",
                 "Charges per day and meter: GPU seconds, image units, requests, storage.",
                 _daily("meter"),
-                unit=_UNIT,
             ),
-            ranking(
-                "By tenant, ${currency}",
-                "The tenants with the highest charges.",
-                _top("tenant"),
-                unit=_UNIT,
-            ),
+            ranking("By tenant, ${currency}", "The tenants with the highest charges.", _top("tenant")),
             ranking(
                 "By project, ${currency}",
                 "Charges by tenant and project.",
                 _top("tenant || ' / ' || project AS project"),
-                unit=_UNIT,
             ),
             ranking(
                 "By department, ${currency}",
                 "Charges by the projects' label department at the time of use.",
                 _top("CASE department WHEN '' THEN 'no department' ELSE department END AS department"),
-                unit=_UNIT,
             ),
-            ranking(
-                "By model, ${currency}",
-                "Charges of images by model.",
-                _top("model", "model <> ''"),
-                unit=_UNIT,
-            ),
+            ranking("By model, ${currency}", "Charges of images by model.", _top("model", "model <> ''")),
             ranking(
                 "By resolution, ${currency}",
                 "Charges of images by width x height.",
                 _top("resolution", "resolution <> ''"),
-                unit=_UNIT,
             ),
             ranking(
                 "By adapter, ${currency}",
                 "Charges of images by the LoRA adapters that they used.",
                 _top("CASE adapter WHEN '' THEN 'none' ELSE adapter END AS adapter", "model <> ''"),
-                unit=_UNIT,
             ),
             listing(
                 "Projects, ${currency}",
@@ -140,7 +114,6 @@ def dashboard() -> dict[str, Any]:
                     FROM reporting.costs WHERE {_CHOSEN}
                     GROUP BY tenant, project, department ORDER BY cost DESC"""
                 ),
-                unit=_UNIT,
                 units={"GPU time": "s"},
             ),
             listing(
@@ -170,7 +143,6 @@ def dashboard() -> dict[str, Any]:
                     cost / nullif(images, 0) AS "cost per image"
                     FROM job LEFT JOIN charged USING (model, resolution) ORDER BY jobs DESC"""
                 ),
-                unit=_UNIT,
                 units={"p95 latency": "s"},
                 span=12,
             ),
@@ -182,8 +154,6 @@ def dashboard() -> dict[str, Any]:
                     owed_micros / 1e6 AS owed, charged_micros / 1e6 AS "charged so far"
                     FROM reporting.balances WHERE {balances} ORDER BY charged_micros DESC"""
                 ),
-                unit=_UNIT,
-                units={},
                 span=12,
             ),
         ],

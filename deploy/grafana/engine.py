@@ -5,7 +5,7 @@ Its metrics are Easel's own. NVIDIA's DCGM exporter has temperature, memory and 
 
 from typing import Any
 
-from deploy.grafana.board import latest, lines, number, page, series
+from deploy.grafana.board import latest, lines, narrow_lines, number, page, series
 
 _DEVICE = "rate(easel_gpu_device_seconds_total[$__rate_interval])"
 _STEPS = "easel_worker_step_seconds"
@@ -31,14 +31,12 @@ def dashboard() -> dict[str, Any]:
                 "Images per step",
                 "Images per pass through the model, average over the last 5 minutes.",
                 latest("sum(rate(easel_worker_step_rows_sum[5m])) / sum(rate(easel_worker_step_rows_count[5m]))"),
-                unit="none",
                 decimals=1,
             ),
             number(
                 "Images in the engines",
                 "Images that are being generated or prepared.",
                 latest("sum(easel_worker_rows)"),
-                unit="none",
             ),
             number(
                 "Attribution drift",
@@ -98,22 +96,20 @@ def dashboard() -> dict[str, Any]:
                 series("sum by (outcome) (rate(easel_worker_images_total[$__rate_interval]))", "{{outcome}}"),
                 unit="ops",
             ),
-            lines(
+            narrow_lines(
                 "Step duration",
                 "Time of one pass of a batch through the model.",
                 series(_quantile(0.5, _STEPS), "p50"),
                 series(_quantile(0.95, _STEPS), "p95"),
                 unit="s",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Steps",
                 "Passes through the model per second, by worker.",
                 series(f"sum by (instance) (rate({_STEPS}_count[$__rate_interval]))", "{{instance}}"),
                 unit="ops",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Images per step, by worker",
                 "Average images per pass; larger batches make an image cheaper.",
                 series(
@@ -121,29 +117,23 @@ def dashboard() -> dict[str, Any]:
                     " / sum by (instance) (rate(easel_worker_step_rows_count[$__rate_interval]))",
                     "{{instance}}",
                 ),
-                unit="none",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Images in the engines, by state",
                 "Images being generated, and images that wait for room in the batch.",
                 series("sum by (state) (easel_worker_rows)", "{{state}}"),
-                unit="none",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Adapters by source",
                 "LoRA adapters loaded per second: from memory, from the worker's disk, or from storage.",
                 series("sum by (source) (rate(easel_worker_adapter_loads_total[$__rate_interval]))", "{{source}}"),
                 unit="ops",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Time to fetch an adapter, p95",
                 "95 % of the adapters that were fetched from storage took at most this time.",
                 series(_quantile(0.95, "easel_worker_adapter_fetch_seconds"), "p95"),
                 unit="s",
-                span=8,
             ),
             lines(
                 "Model load, by worker",

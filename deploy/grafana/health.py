@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deploy.grafana.board import latest, lines, number, page, series
+from deploy.grafana.board import latest, lines, narrow_lines, number, page, series
 
 # Leaves out probes and scrapes, which are no requests of tenants.
 WORK = 'route!~"metrics|healthz.*"'
@@ -24,29 +24,19 @@ def dashboard() -> dict[str, Any]:
         "Easel: service health",
         "Errors, latency, queues and workers, for the engineer on call.",
         [
-            number(
-                "API processes up",
-                "API processes that Prometheus can scrape.",
-                latest('sum(up{job="easel-api"})'),
-                unit="none",
-            ),
+            number("API processes up", "API processes that Prometheus can scrape.", latest('sum(up{job="easel-api"})')),
             number(
                 "Workers up",
                 "GPU workers that sent a beat in the last seconds, in all pools.",
                 latest("sum(max by (pool) (easel_workers))"),
-                unit="none",
             ),
             number(
                 "Jobs waiting",
                 "Jobs that no worker has taken yet.",
                 latest("sum(max by (pool) (easel_pending_generations))"),
-                unit="none",
             ),
             number(
-                "Longest wait",
-                "Age of the oldest waiting job.",
-                latest("max(easel_oldest_pending_seconds)"),
-                unit="s",
+                "Longest wait", "Age of the oldest waiting job.", latest("max(easel_oldest_pending_seconds)"), unit="s"
             ),
             number(
                 "Errors, last 5 minutes",
@@ -59,7 +49,6 @@ def dashboard() -> dict[str, Any]:
                 "Ledger out of balance",
                 "Sum of all balances in micro-units of the currency. It must be 0.",
                 latest("sum(max by (currency) (abs(easel_ledger_imbalance_micros)))"),
-                unit="none",
             ),
             lines(
                 "Requests by status",
@@ -74,37 +63,31 @@ def dashboard() -> dict[str, Any]:
                 unit="percentunit",
             ),
             *(
-                lines(
+                narrow_lines(
                     f"Latency, {name}",
                     f"{share} of a route's requests are answered within this time, a wait for an image included.",
                     series(_latency(quantile), "{{route}}"),
                     unit="s",
-                    span=8,
                 )
                 for name, share, quantile in (("p50", "Half", 0.5), ("p95", "95 %", 0.95), ("p99", "99 %", 0.99))
             ),
-            lines(
+            narrow_lines(
                 "Jobs waiting by pool",
                 "Jobs that wait for a worker. Autoscaling follows this number.",
                 series("max by (pool) (easel_pending_generations)", "{{pool}}"),
-                unit="none",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Longest wait by pool",
                 "Age of the oldest waiting job. It grows while a pool has too few workers.",
                 series("max by (pool) (easel_oldest_pending_seconds)", "{{pool}}"),
                 unit="s",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Running jobs by pool",
                 "Jobs that were dispatched to a worker and have not ended.",
                 series("max by (pool) (easel_running_generations)", "{{pool}}"),
-                unit="none",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Ended jobs by state",
                 "Jobs per second that succeeded, failed, were canceled or expired.",
                 series(
@@ -112,29 +95,22 @@ def dashboard() -> dict[str, Any]:
                     "{{state}}",
                 ),
                 unit="ops",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Lost attempts",
                 "Attempts per second whose worker stopped sending beats. Their jobs are retried, at our cost.",
                 series("max by (pool) (rate(easel_lost_attempts_total[$__rate_interval]))", "{{pool}}"),
                 unit="ops",
-                span=8,
             ),
-            lines(
+            narrow_lines(
                 "Workers by pool",
                 "GPU workers that sent a beat in the last seconds.",
                 series("max by (pool) (easel_workers)", "{{pool}}"),
-                unit="none",
-                span=8,
             ),
             lines(
                 "Webhook attempts",
                 "Attempts per second to deliver webhooks, by outcome: delivered, retried or given up.",
-                series(
-                    "max by (outcome) (rate(easel_webhook_attempts_total[$__rate_interval]))",
-                    "{{outcome}}",
-                ),
+                series("max by (outcome) (rate(easel_webhook_attempts_total[$__rate_interval]))", "{{outcome}}"),
                 unit="ops",
             ),
         ],

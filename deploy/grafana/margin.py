@@ -1,11 +1,13 @@
 """The dashboard of margins: revenue against the cost of GPUs."""
 
+from functools import partial
 from typing import Any
 
 from deploy.grafana.board import SqlQuery, by_time, choice, listing, number, page, rows, stacked_days
 
 _CHOSEN = "$__timeFilter(day) AND pool IN (${pool:sqlstring})"
 _DAY = "day::timestamp AT TIME ZONE 'UTC' AS time"
+_dollars = partial(number, unit="currencyUSD", decimals=2)
 _UTILISATION = "sum(busy_seconds) / nullif(sum(up_seconds), 0)"
 
 
@@ -27,33 +29,23 @@ def dashboard() -> dict[str, Any]:
         "Cost of GPUs (up time, idle time included, at the pool's cost of a GPU hour) against charges for their use, in"
         " USD.",
         [
-            number(
+            _dollars(
                 "Cost of GPUs",
                 "Up time of workers at the pool's cost of a GPU hour.",
                 _total("coalesce(sum(cost_micros), 0) / 1e6"),
-                unit="currencyUSD",
-                decimals=2,
             ),
-            number(
-                "Revenue of GPU time",
-                "Charges for GPU seconds.",
-                _total("coalesce(sum(revenue_micros), 0) / 1e6"),
-                unit="currencyUSD",
-                decimals=2,
+            _dollars(
+                "Revenue of GPU time", "Charges for GPU seconds.", _total("coalesce(sum(revenue_micros), 0) / 1e6")
             ),
-            number(
+            _dollars(
                 "Revenue of jobs",
                 "Charges for jobs: GPU seconds, image units and requests.",
                 _total("coalesce(sum(job_revenue_micros), 0) / 1e6"),
-                unit="currencyUSD",
-                decimals=2,
             ),
-            number(
+            _dollars(
                 "Margin",
                 "Revenue of jobs less the cost of GPUs.",
                 _total("coalesce(sum(job_revenue_micros - cost_micros), 0) / 1e6"),
-                unit="currencyUSD",
-                decimals=2,
             ),
             number(
                 "GPU time in use",
@@ -62,12 +54,10 @@ def dashboard() -> dict[str, Any]:
                 unit="percentunit",
                 decimals=1,
             ),
-            number(
+            _dollars(
                 "Revenue per charged GPU hour",
                 "Charges for GPU seconds, per charged GPU hour.",
                 _total("sum(revenue_micros) / 1e6 / nullif(sum(billed_gpu_seconds - foreign_gpu_seconds), 0) * 3600"),
-                unit="currencyUSD",
-                decimals=2,
             ),
             stacked_days(
                 "Margin by day and pool",

@@ -31,14 +31,12 @@ def dashboard() -> dict[str, Any]:
                 "Files now",
                 "Number of stored images and adapters.",
                 rows(f"SELECT coalesce(sum(objects), 0) AS files FROM reporting.storage WHERE {_NOW}"),
-                unit="none",
                 span=6,
             ),
             number(
                 "Stored in the selected time, GB-days",
                 "One GB (1,000,000,000 bytes) stored for one day is one GB-day. Today counts up to now.",
                 rows(f"SELECT coalesce(sum(gb_days), 0) AS gb_days FROM reporting.storage WHERE {_DAYS}"),
-                unit="none",
                 span=6,
                 decimals=3,
             ),
@@ -46,7 +44,6 @@ def dashboard() -> dict[str, Any]:
                 "Charged for storage, ${currency}",
                 "Charges of the days that are over.",
                 rows(f"SELECT coalesce(sum(amount_micros), 0) / 1e6 AS charged FROM reporting.costs WHERE {_CHARGED}"),
-                unit="none",
                 span=6,
                 decimals=6,
             ),
@@ -86,7 +83,6 @@ def dashboard() -> dict[str, Any]:
                     f"""SELECT {_DAY}, tenant AS metric, sum(gb_days) AS gb_days FROM reporting.storage WHERE {_DAYS}
                     GROUP BY 1, 2 ORDER BY 1, 2"""
                 ),
-                unit="none",
                 span=8,
             ),
             stacked_days(
@@ -96,7 +92,6 @@ def dashboard() -> dict[str, Any]:
                     f"""SELECT {_DAY}, tenant AS metric, sum(amount_micros) / 1e6 AS cost
                     FROM reporting.costs WHERE {_CHARGED} GROUP BY 1, 2 ORDER BY 1, 2"""
                 ),
-                unit="none",
                 span=8,
             ),
             listing(
@@ -109,7 +104,6 @@ def dashboard() -> dict[str, Any]:
                     FROM reporting.storage WHERE {_DAYS}
                     GROUP BY tenant, project, department, kind ORDER BY 5 DESC"""
                 ),
-                unit="none",
                 units={"bytes now": "decbytes"},
             ),
         ],

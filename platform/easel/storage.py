@@ -35,34 +35,27 @@ class Store(Protocol):
 
     def get(self, key: str) -> bytes:
         """Return an object's content. Raises `FileNotFoundError`."""
-        ...
 
     def open(self, key: str) -> IO[bytes]:
         """Return an object's content as a file, which the caller closes. Raises `FileNotFoundError`."""
-        ...
 
     def delete(self, key: str) -> None:
         """Delete an object, if it exists."""
-        ...
 
     def delete_all(self, keys: Iterable[str]) -> None:
         """Delete those objects that exist."""
-        ...
 
     def clear(self, folder: str) -> int:
         """Delete everything under `folder/`, whatever its name; return the number of objects."""
-        ...
 
     def keys(self, folder: str) -> Iterator[str]:
         """Yield the keys of all objects below `folder`, in any order."""
-        ...
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         """Return a URL that is valid for `seconds`. A PUT must send `content_type`.
 
         `base` is the URL at which the caller reaches the API.
         """
-        ...
 
 
 class FolderStore:
@@ -121,11 +114,7 @@ class FolderStore:
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         expires = int(time.time()) + seconds
         query = urlencode(
-            {
-                "expires": expires,
-                "type": content_type,
-                "signature": self._signature(method, key, expires, content_type),
-            }
+            {"expires": expires, "type": content_type, "signature": self._signature(method, key, expires, content_type)}
         )
         return f"{base}/storage/{key}?{query}"
 
@@ -184,11 +173,7 @@ class S3Store:
         self._client.put_object(**self._name(key), Body=file, ContentType=content_type)
 
     def get(self, key: str) -> bytes:
-        try:
-            body: bytes = self._client.get_object(**self._name(key))["Body"].read()
-        except self._client.exceptions.NoSuchKey as error:
-            raise FileNotFoundError(key) from error
-        return body
+        return self.open(key).read()
 
     def open(self, key: str) -> IO[bytes]:
         try:

@@ -58,7 +58,7 @@ def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterato
             # endpoints.json is gone by then, so no new process joins; those that share the servers may finish.
             stack.callback(fcntl.flock, users, fcntl.LOCK_EX)
         stack.callback(_endpoints_file(home).unlink, missing_ok=True)
-        _publish(home, started)
+        write_private(_endpoints_file(home), json.dumps({"owner_pid": os.getpid(), **started}))
         yield _merged(given, started)
 
 
@@ -139,10 +139,6 @@ def _open(path: Path) -> IO[str]:
 
 def _endpoints_file(home: Path) -> Path:
     return run_dir(home) / "endpoints.json"
-
-
-def _publish(home: Path, endpoints: Mapping[str, str]) -> None:
-    write_private(_endpoints_file(home), json.dumps({"owner_pid": os.getpid(), **endpoints}))
 
 
 def _published(home: Path) -> Mapping[str, str] | None:

@@ -89,11 +89,14 @@ def running_stack(*, port: int, with_worker: bool = True, log: Path | None = Non
         if with_worker:
             specs += [_worker(worker, metrics_ports) for worker in workers]
 
-        def record() -> None:
-            about = {"url": url, "port": port, "pid": os.getpid(), "processes": supervisor.pids()}
-            write_private(_state_file(home), json.dumps({**about, "worker_metrics_ports": metrics_ports}))
+        recording = threading.Lock()  # several processes may start at once
 
-        supervisor = Supervisor(specs, out=out, on_change=_one_at_a_time(record))
+        def record() -> None:
+            with recording:
+                about = {"url": url, "port": port, "pid": os.getpid(), "processes": supervisor.pids()}
+                write_private(_state_file(home), json.dumps({**about, "worker_metrics_ports": metrics_ports}))
+
+        supervisor = Supervisor(specs, out=out, on_change=record)
         stack.callback(_state_file(home).unlink, missing_ok=True)
         stack.callback(supervisor.stop)
         supervisor.start()
@@ -191,16 +194,6 @@ def _worker(worker: PoolWorker, metrics_ports: dict[str, int]) -> ProcessSpec:
     name = f"worker-{worker['pool']}"
     metrics_ports[name] = free_port()
     return processes.worker({**os.environ, **worker["env"]}, name=name, metrics_port=metrics_ports[name])
-
-
-def _one_at_a_time(action: Callable[[], None]) -> Callable[[], None]:
-    lock = threading.Lock()
-
-    def guarded() -> None:
-        with lock:
-            action()
-
-    return guarded
 
 
 def _state_file(home: Path) -> Path:

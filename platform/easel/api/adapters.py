@@ -15,6 +15,7 @@ from core import clock
 from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, answers
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, answer_json, caller
+from easel.api.rows import Listed, row_json
 from easel.catalog import adapters
 from easel.catalog.models import Adapter
 from easel.serving.experiments import adapter_retire
@@ -50,11 +51,6 @@ class AdapterAnswer(TypedDict):
     versions: list[AdapterVersionAnswer]
 
 
-class AdaptersAnswer(TypedDict):
-    object: str
-    data: list[AdapterAnswer]
-
-
 class Adapters(Resource):
     scope = Scope.ADAPTERS
     parser_classes = [MultiPartParser]
@@ -81,7 +77,7 @@ class Adapters(Resource):
         adapter = adapters.adapter_get(tenant=caller(request).tenant, name=version.adapter.name)
         return answer_json(adapter_json(adapter), status=201)
 
-    @extend_schema(operation_id="adapters_list", responses=answers(AdaptersAnswer))
+    @extend_schema(operation_id="adapters_list", responses=answers(Listed[AdapterAnswer]))
     def get(self, request: HttpRequest) -> HttpResponse:
         rows = caller(request).tenant.adapters.select_related("model").prefetch_related("versions").order_by("name")
         return answer_json({"object": "list", "data": [adapter_json(adapter) for adapter in rows]})
@@ -101,22 +97,15 @@ class AdapterDetail(Resource):
 
 
 def adapter_json(adapter: Adapter) -> AdapterAnswer:
-    return {
-        "id": str(adapter.id),
-        "object": "adapter",
-        "name": adapter.name,
-        "model": adapter.model.name,
-        "status": "retired" if adapter.retired_at else "ready",
-        "created_at": adapter.created_at,
-        "versions": [
-            {
-                "version": version.number,
-                "sha256": version.upload_sha256,
-                "size_bytes": version.size_bytes,
-                "rank": version.rank_max,
-                "modules": version.modules,
-                "created_at": version.created_at,
-            }
-            for version in sorted(adapter.versions.all(), key=lambda version: version.number)
+    versions = sorted(adapter.versions.all(), key=lambda version: version.number)
+    return row_json(
+        AdapterAnswer,
+        adapter,
+        object="adapter",
+        model=adapter.model.name,
+        status="retired" if adapter.retired_at else "ready",
+        versions=[
+            row_json(AdapterVersionAnswer, one, version=one.number, sha256=one.upload_sha256, rank=one.rank_max)
+            for one in versions
         ],
-    }
+    )

@@ -19,6 +19,7 @@ from core.audit import audit_record
 from core.errors import NotFound
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, Text, answers
 from easel.api.resource import Resource, answer_json, body_of, caller
+from easel.api.rows import Listed, row_json
 from easel.jobs.budgets import budget_set
 from easel.jobs.errors import ProjectNotFound
 from tenants.models import ApiKey, Scope, Tenant
@@ -72,11 +73,6 @@ class BudgetAnswer(TypedDict):
     resets_at: datetime
 
 
-class BudgetsAnswer(TypedDict):
-    object: str
-    data: list[BudgetAnswer]
-
-
 class Balance(Resource):
     scope = Scope.USAGE
 
@@ -92,7 +88,7 @@ class Budgets(Resource):
     scope = Scope.BILLING
     scopes = {"GET": Scope.USAGE, "HEAD": Scope.USAGE}
 
-    @extend_schema(operation_id="budgets_list", responses=answers(BudgetsAnswer))
+    @extend_schema(operation_id="budgets_list", responses=answers(Listed[BudgetAnswer]))
     def get(self, request: HttpRequest) -> HttpResponse:
         """List your budgets and what this month has spent of them."""
         found = budgets_of(caller(request).tenant, now=clock.now())
@@ -143,15 +139,12 @@ def balance_json(tenant: Tenant) -> BalanceAnswer:
         "owed": money_json(balance.owed, tenant.currency),
         "credit_limit": money_json(balance.limit, tenant.currency),
         "grants": [
-            {
-                "id": str(grant.pk),
-                "category": grant.category,
-                "priority": grant.priority,
-                "amount": money_json(grant.amount_micros, grant.currency),
-                "remaining": money_json(grant.remaining_micros, grant.currency),
-                "created_at": grant.created_at,
-                "expires_at": grant.expires_at,
-            }
+            row_json(
+                GrantAnswer,
+                grant,
+                amount=money_json(grant.amount_micros, grant.currency),
+                remaining=money_json(grant.remaining_micros, grant.currency),
+            )
             for grant in CreditGrant.to_spend(tenant)
         ],
     }

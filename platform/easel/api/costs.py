@@ -1,7 +1,7 @@
 """What a tenant used and was charged, by the groups that it asks for, and what its month will come to."""
 
 from datetime import date, timedelta
-from typing import Annotated, NotRequired, Self
+from typing import Annotated, Generic, NotRequired, Self
 
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.utils import extend_schema
@@ -13,7 +13,8 @@ from core import clock
 from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text, answers, parameters
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, answer_json, caller
-from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, costs
+from easel.api.rows import Listed, T, row_json
+from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow, costs
 from easel.reporting.exports import Span
 from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecast
 from tenants.models import Scope
@@ -55,7 +56,14 @@ class CostsQuery(SpanQuery):
         return groups
 
 
-class UsageRowAnswer(TypedDict):
+class Measured(TypedDict):
+    image_units: float
+    gpu_seconds: float
+    storage_gb_seconds: float
+    cost: Money
+
+
+class UsageRowAnswer(Measured):
     """The values that the rows were grouped by, and the sums of their group."""
 
     project: NotRequired[str]
@@ -64,36 +72,18 @@ class UsageRowAnswer(TypedDict):
     tier: NotRequired[str]
     day: NotRequired[str]
     requests: int
-    image_units: float
-    gpu_seconds: float
-    storage_gb_seconds: float
-    cost: Money
 
 
-class UsageAnswer(TypedDict):
-    object: str
-    start: date
-    end: date
-    data: list[UsageRowAnswer]
-    total: Money
-
-
-class CostRowAnswer(TypedDict):
+class CostRowAnswer(Measured):
     group: dict[str, str]
     charges: int
     requests: float
-    image_units: float
-    gpu_seconds: float
-    storage_gb_seconds: float
-    cost: Money
     list_cost: Money
 
 
-class CostsAnswer(TypedDict):
-    object: str
+class Summed(Listed[T], Generic[T]):
     start: date
     end: date
-    data: list[CostRowAnswer]
     total: Money
 
 
@@ -119,7 +109,10 @@ class Usage(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
-        operation_id="usage_get", parameters=parameters(UsageQuery), responses=answers(UsageAnswer), deprecated=True
+        operation_id="usage_get",
+        parameters=parameters(UsageQuery),
+        responses=answers(Summed[UsageRowAnswer]),
+        deprecated=True,
     )
     def get(self, request: HttpRequest) -> HttpResponse:
         """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
@@ -144,10 +137,7 @@ class Usage(Resource):
                     {
                         **row.group,
                         "requests": int(row.requests),
-                        "image_units": float(row.image_units),
-                        "gpu_seconds": float(row.gpu_seconds),
-                        "storage_gb_seconds": float(row.storage_gb_seconds),
-                        "cost": money_json(row.amount_micros, tenant.currency),
+                        **measured_json(row, tenant.currency),
                     }
                     for row in rows
                 ],
@@ -159,18 +149,15 @@ class Usage(Resource):
 class Costs(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="costs_get", parameters=parameters(CostsQuery), responses=answers(CostsAnswer))
+    @extend_schema(
+        operation_id="costs_get", parameters=parameters(CostsQuery), responses=answers(Summed[CostRowAnswer])
+    )
     def get(self, request: HttpRequest) -> HttpResponse:
         """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
         query = CostsQuery.read(request.GET.dict())
         groups, tenant = query.groups(), caller(request).tenant
         days = query.days(clock.now().date())
-        rows = costs(
-            Span(tenant=tenant.slug, **days),
-            group_by=groups,
-            currency=tenant.currency,
-            order=query.sort,
-        )
+        rows = costs(Span(tenant=tenant.slug, **days), group_by=groups, currency=tenant.currency, order=query.sort)
         return answer_json(
             {
                 "object": "costs",
@@ -180,10 +167,7 @@ class Costs(Resource):
                         "group": row.group,
                         "charges": row.charges,
                         "requests": float(row.requests),
-                        "image_units": float(row.image_units),
-                        "gpu_seconds": float(row.gpu_seconds),
-                        "storage_gb_seconds": float(row.storage_gb_seconds),
-                        "cost": money_json(row.amount_micros, tenant.currency),
+                        **measured_json(row, tenant.currency),
                         "list_cost": money_json(row.list_micros, tenant.currency),
                     }
                     for row in rows
@@ -217,14 +201,18 @@ class Outlook(Resource):
                 "high": money(month.high_micros),
                 "confidence": CONFIDENCE,
                 "anomalies": [
-                    {
-                        "day": one.day,
-                        "cost": money(one.amount_micros),
-                        "usual": money(one.usual_micros),
-                        "score": one.score,
-                    }
+                    row_json(AnomalyAnswer, one, cost=money(one.amount_micros), usual=money(one.usual_micros))
                     for one in anomalies(found, since=today.replace(day=1))
                     if one.day < today
                 ],
             }
         )
+
+
+def measured_json(row: CostRow, currency: str) -> Measured:
+    return {
+        "image_units": float(row.image_units),
+        "gpu_seconds": float(row.gpu_seconds),
+        "storage_gb_seconds": float(row.storage_gb_seconds),
+        "cost": money_json(row.amount_micros, currency),
+    }

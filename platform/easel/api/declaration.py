@@ -1,7 +1,7 @@
 """What a call takes and what it answers, declared once: parsing, answers and the OpenAPI document come from it.
 
-A body or a query is an `Input` or a `Query`, whose fields pydantic reads. An answer is a `TypedDict`, which mypy holds
-the code that makes it to, and the tests what the API really sends.
+A body or a query is an `Input` or a `Query`, whose fields pydantic reads. An answer is a `TypedDict`, to which the
+tests hold what the API really sends.
 """
 
 import math

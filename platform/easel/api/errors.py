@@ -15,10 +15,8 @@ from core.errors import DomainError
 log = structlog.get_logger()
 
 
-class InvalidJson(DomainError):
+class InvalidJson(DomainError, code="invalid_json"):
     """The body is not JSON."""
-
-    code = "invalid_json"
 
 
 class InvalidField(DomainError):
@@ -29,22 +27,16 @@ class InvalidField(DomainError):
         self.code = code
 
 
-class BodyTooLarge(DomainError):
+class BodyTooLarge(DomainError, code="body_too_large", http_status=413):
     """The request's body is over the limit."""
 
-    code, http_status = "body_too_large", 413
 
-
-class UnsupportedParameter(DomainError):
+class UnsupportedParameter(DomainError, code="unsupported_parameter"):
     """This parameter has a value that is not supported."""
 
-    code = "unsupported_parameter"
 
-
-class StillRunning(DomainError):
+class StillRunning(DomainError, code="timeout", type="server_error", http_status=504):
     """The image is not ready yet: read the job instead."""
-
-    code, type, http_status = "timeout", "server_error", 504
 
     @classmethod
     def of(cls, job_id: UUID) -> Self:
@@ -88,7 +80,12 @@ def handle(error: Exception, context: Any = None) -> JsonResponse | None:
 
 def refusal_json(error: DomainError) -> JsonResponse:
     """The answer to a refusal, with the headers that tell a client whether to try again."""
-    return _json(error_body(error), status=error.http_status, headers=_headers_of(error))
+    headers = {"x-should-retry": "true" if error.retryable else "false"}
+    if error.http_status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return _json(error_body(error), status=error.http_status, headers=headers)
 
 
 def _json(data: dict[str, Any], **options: Any) -> JsonResponse:
@@ -97,15 +94,6 @@ def _json(data: dict[str, Any], **options: Any) -> JsonResponse:
 
 def error_body(error: DomainError) -> dict[str, Any]:
     return body(str(error), type_=error.type, code=error.code, param=error.param)
-
-
-def _headers_of(error: DomainError) -> dict[str, str]:
-    headers = {"x-should-retry": "true" if error.retryable else "false"}
-    if error.http_status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
-    if error.retry_after_seconds is not None:
-        headers["Retry-After"] = str(error.retry_after_seconds)
-    return headers
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:

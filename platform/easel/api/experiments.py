@@ -14,11 +14,14 @@ from core import clock
 from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, answers, parameters
 from easel.api.jobs import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.serving.experiment_report import ArmReport, Comparison, experiment_report
+from easel.api.rows import Listed, Page, row_json
+from easel.serving.experiment_report import ArmReport, experiment_report
 from easel.serving.experiments import ArmPlan, experiment_get, experiment_start, experiment_stop
-from easel.serving.models import Arm, Experiment, Rollout
+from easel.serving.models import Experiment, Rollout
 from easel.serving.rollouts import rollouts_page
 from tenants.models import Scope
+
+_COMPARED = ("score", "error_rate", "seconds", "job_cost_micros")  # between the arms of an experiment
 
 
 class ArmInput(Input):
@@ -67,11 +70,6 @@ class ExperimentAnswer(TypedDict):
     arms: list[ArmAnswer]
 
 
-class ExperimentsAnswer(TypedDict):
-    object: str
-    data: list[ExperimentAnswer]
-
-
 class ComparisonAnswer(TypedDict):
     """A mean with its interval, and its difference from the first arm with the `p_value` of that."""
 
@@ -116,12 +114,6 @@ class RolloutAnswer(TypedDict):
     ended_at: datetime | None
 
 
-class RolloutsAnswer(TypedDict):
-    object: str
-    data: list[RolloutAnswer]
-    has_more: bool
-
-
 class Experiments(Resource):
     scope = Scope.GENERATE
 
@@ -141,7 +133,7 @@ class Experiments(Resource):
         found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
         return answer_json(experiment_json(found), status=201)
 
-    @extend_schema(operation_id="experiments_list", responses=answers(ExperimentsAnswer))
+    @extend_schema(operation_id="experiments_list", responses=answers(Listed[ExperimentAnswer]))
     def get(self, request: HttpRequest) -> HttpResponse:
         rows = caller(request).tenant.experiments.select_related("model").prefetch_related("arms__version")
         return answer_json({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
@@ -167,7 +159,7 @@ class ExperimentStop(Resource):
 
 class Rollouts(Resource):
     @extend_schema(
-        operation_id="rollouts_list", parameters=parameters(RolloutsQuery), responses=answers(RolloutsAnswer)
+        operation_id="rollouts_list", parameters=parameters(RolloutsQuery), responses=answers(Page[RolloutAnswer])
     )
     def get(self, request: HttpRequest) -> HttpResponse:
         """List canaries, the latest first: another version may be serving a share of your requests."""
@@ -178,74 +170,42 @@ class Rollouts(Resource):
 
 def rollout_json(rollout: Rollout) -> RolloutAnswer:
     running = rollout.state == Rollout.State.RUNNING
-    return {
-        "id": str(rollout.id),
-        "object": "rollout",
-        "model": rollout.model.name,
-        "stable_version": rollout.stable.number,
-        "candidate_version": rollout.candidate.number,
-        "status": rollout.state,
-        "stages": rollout.stages,
-        "candidate_percent": rollout.stages[rollout.stage] if running else 100 * (rollout.state == "promoted"),
-        "verdict": rollout.verdict,
-        "started_at": rollout.started_at,
-        "ended_at": rollout.ended_at,
-    }
+    return row_json(
+        RolloutAnswer,
+        rollout,
+        object="rollout",
+        model=rollout.model.name,
+        stable_version=rollout.stable.number,
+        candidate_version=rollout.candidate.number,
+        status=rollout.state,
+        candidate_percent=rollout.stages[rollout.stage] if running else 100 * (rollout.state == "promoted"),
+    )
 
 
 def experiment_json(experiment: Experiment) -> ExperimentAnswer:
-    return {
-        "id": str(experiment.id),
-        "object": "experiment",
-        "name": experiment.name,
-        "model": experiment.model.name,
-        "status": experiment.state,
-        "started_at": experiment.started_at,
-        "stopped_at": experiment.stopped_at,
-        "arms": [arm_json(arm) for arm in experiment.arms.all()],
-    }
-
-
-def arm_json(arm: Arm) -> ArmAnswer:
-    return {
-        "name": arm.name,
-        "weight": arm.weight,
-        "version": arm.version.number if arm.version else None,
-        "adapters": arm.adapters,
-        "steps": arm.steps,
-    }
+    return row_json(
+        ExperimentAnswer,
+        experiment,
+        object="experiment",
+        model=experiment.model.name,
+        status=experiment.state,
+        arms=[
+            row_json(ArmAnswer, arm, version=arm.version.number if arm.version else None)
+            for arm in experiment.arms.all()
+        ],
+    )
 
 
 def report_json(experiment: Experiment, reports: Sequence[ArmReport]) -> ExperimentReportAnswer:
     currency = experiment.tenant.currency
-    return {
-        **experiment_json(experiment),
-        "report": [
-            {
-                "arm": report.arm.name,
-                "jobs": report.jobs,
-                "succeeded": report.succeeded,
-                "failed": report.failed,
-                "feedback": report.feedback,
-                "cost": money_json(report.cost_micros, currency),
-                "seconds_p50": report.seconds_p50,
-                "seconds_p95": report.seconds_p95,
-                "score": _comparison_json(report.score),
-                "error_rate": _comparison_json(report.error_rate),
-                "seconds": _comparison_json(report.seconds),
-                "job_cost_micros": _comparison_json(report.job_cost_micros),
-            }
-            for report in reports
-        ],
-    }
-
-
-def _comparison_json(compared: Comparison) -> ComparisonAnswer:
-    return {
-        "callers": compared.callers,
-        "mean": compared.mean,
-        "low": compared.low,
-        "high": compared.high,
-        "difference": compared.difference,
-        "p_value": compared.p_value,
-    }
+    rows = [
+        row_json(
+            ArmReportAnswer,
+            report,
+            arm=report.arm.name,
+            cost=money_json(report.cost_micros, currency),
+            **{name: row_json(ComparisonAnswer, getattr(report, name)) for name in _COMPARED},
+        )
+        for report in reports
+    ]
+    return {**experiment_json(experiment), "report": rows}

@@ -1,5 +1,6 @@
 """Exports of a tenant's own costs and usage, as files."""
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Annotated, Self
 
@@ -20,7 +21,7 @@ from easel.reporting.exports import Span
 from tenants.models import Scope
 
 _PARQUET = "application/vnd.apache.parquet"
-_CSV = "text/csv; charset=utf-8"
+_CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": _PARQUET, "jsonl": "application/jsonl"}
 _FILE = OpenApiResponse(OpenApiTypes.BINARY)
 
 
@@ -60,11 +61,8 @@ class FocusExport(Resource):
         span = _span(request, query)
         if invoice is not None:
             statement_numbered(invoice, tenant=span.tenant)
-        return download(
-            exports.focus(span, form=form, invoice=invoice),
-            name=f"focus-{span.tenant}-{f'invoice-{invoice}' if invoice else _days(span)}.{form}",
-            content_type=_PARQUET if form == "parquet" else _CSV,
-        )
+        blocks = exports.focus(span, form=form, invoice=invoice)
+        return _file("focus", span, blocks, form=form, part=f"invoice-{invoice}" if invoice else "")
 
 
 class CostsExport(Resource):
@@ -80,7 +78,7 @@ class CostsExport(Resource):
         query = CostsExportQuery.read(request.GET.dict())
         span = _span(request, query)
         blocks = exports.costs(span, comma=query.decimal == "comma")
-        return download(blocks, name=f"costs-{span.tenant}-{_days(span)}.csv", content_type=_CSV)
+        return _file("costs", span, blocks, form="csv")
 
 
 class EventsExport(Resource):
@@ -95,9 +93,7 @@ class EventsExport(Resource):
         """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
         query = SpanQuery.read(request.GET.dict())
         span = _span(request, query)
-        return download(
-            exports.events(span), name=f"events-{span.tenant}-{_days(span)}.jsonl", content_type="application/jsonl"
-        )
+        return _file("events", span, exports.events(span), form="jsonl")
 
 
 def _span(request: HttpRequest, query: SpanQuery) -> Span:
@@ -105,5 +101,6 @@ def _span(request: HttpRequest, query: SpanQuery) -> Span:
     return Span(tenant=caller(request).tenant.slug, **query.days(today))
 
 
-def _days(span: Span) -> str:
-    return f"{span.start}-to-{span.end}"
+def _file(kind: str, span: Span, blocks: Iterator[bytes], *, form: str, part: str = "") -> StreamingHttpResponse:
+    name = f"{kind}-{span.tenant}-{part or f'{span.start}-to-{span.end}'}.{form}"
+    return download(blocks, name=name, content_type=_CONTENT_TYPES[form])

@@ -22,7 +22,7 @@ from core.errors import DomainError
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
 from easel.api.declaration import AnyText, Flag, OneOf, answers, events
-from easel.api.jobs import JobInput, JobUsage, image_url, usage_json
+from easel.api.jobs import JobError, JobInput, JobUsage, image_url, usage_json
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.submission import replay_headers, submit
@@ -80,13 +80,9 @@ class ImageSettings(TypedDict):
     size: str
 
 
-class ImagesAnswer(TypedDict):
+class ImagesAnswer(ImageSettings):
     created: int
     data: list[Image]
-    background: str
-    output_format: str
-    quality: str
-    size: str
     tier: Annotated[str, OneOf(PoolTier.values)]
     usage: JobUsage
     job_id: str
@@ -113,11 +109,6 @@ class QuoteLineAnswer(TypedDict):
     most: Money
 
 
-class QuoteRefusal(TypedDict):
-    code: str
-    message: str
-
-
 class QuoteAnswer(TypedDict):
     """Quantities and prices are texts, so that they are exact."""
 
@@ -134,7 +125,7 @@ class QuoteAnswer(TypedDict):
     most: Money
     available: Money
     admitted: bool
-    refusal: QuoteRefusal | None
+    refusal: JobError | None
 
 
 class WaitsFor(NamedTuple):

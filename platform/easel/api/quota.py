@@ -1,6 +1,6 @@
 """The limits of a tenant and of its key, how much of them is used, and how long its data is retained."""
 
-from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
@@ -16,8 +16,9 @@ from core import clock
 from easel.api.declaration import OneOf, answers
 from easel.api.rate_limit import Bucket, look
 from easel.api.resource import Resource, answer_json, caller
+from easel.api.rows import Listed, row_json
 from easel.jobs.models import Job, State
-from tenants.models import ApiKey, Quota
+from tenants.models import ApiKey
 from tenants.quotas import LIMITS, next_month, quotas_of, units_used
 from tenants.retention import retention_of
 
@@ -36,9 +37,7 @@ class RetentionAnswer(TypedDict):
     job_days: int
 
 
-class QuotaAnswer(TypedDict):
-    object: str
-    data: list[LimitAnswer]
+class QuotaAnswer(Listed[LimitAnswer]):
     retention: RetentionAnswer
 
 
@@ -53,7 +52,11 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     quotas, units = quotas_of(api_key), units_used(api_key, now=now)
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
     queued = in_hand.filter(state=State.QUEUED)
-    buckets = _buckets(quotas, now)
+    limited = [quota for quota in quotas if quota.requests_per_minute is not None]
+    buckets: dict[UUID | None, Bucket] = {}
+    with suppress(RedisError):  # nothing is counted while Redis is away
+        found = look(limited, now=now) if limited else []
+        buckets = {quota.api_key_id: bucket for quota, bucket in zip(limited, found, strict=True)}
     rows: list[LimitAnswer] = []
     for quota in quotas:
         own = quota.api_key_id is not None
@@ -82,16 +85,4 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
                 }
             )
     retention = retention_of(api_key.tenant, default=settings.EASEL)
-    days: RetentionAnswer = {"output_days": retention.output_days, "job_days": retention.job_days}
-    return {"object": "list", "data": rows, "retention": days}
-
-
-def _buckets(quotas: Sequence[Quota], now: datetime) -> dict[UUID | None, Bucket]:
-    """The bucket of each key; none while Redis is away, when nothing is counted either."""
-    limited = [quota for quota in quotas if quota.requests_per_minute is not None]
-    try:
-        return (
-            dict(zip((quota.api_key_id for quota in limited), look(limited, now=now), strict=True)) if limited else {}
-        )
-    except RedisError:
-        return {}
+    return {"object": "list", "data": rows, "retention": row_json(RetentionAnswer, retention)}

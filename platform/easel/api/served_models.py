@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from easel.api.declaration import OneOf, answers
 from easel.api.resource import Resource, answer_json
+from easel.api.rows import Listed, row_json
 from easel.catalog.models import ModelVersion
 from easel.serving import routing
 from easel.serving.tiers import TIERS_NAMED, Quality, steps_of
@@ -39,13 +40,8 @@ class ModelAnswer(TypedDict):
     fast_image_units_max: float
 
 
-class ModelsAnswer(TypedDict):
-    object: str
-    data: list[ModelAnswer]
-
-
 class Models(Resource):
-    @extend_schema(operation_id="models_list", responses=answers(ModelsAnswer))
+    @extend_schema(operation_id="models_list", responses=answers(Listed[ModelAnswer]))
     def get(self, request: HttpRequest) -> HttpResponse:
         return answer_json({"object": "list", "data": [model_json(version) for version in routing.live_models()]})
 
@@ -57,21 +53,18 @@ class ModelDetail(Resource):
 
 
 def model_json(version: ModelVersion) -> ModelAnswer:
-    return {
-        "id": version.model.name,
-        "object": "model",
-        "created": int(version.model.created_at.timestamp()),
-        "owned_by": "easel",
-        "version": version.number,
-        "default": version.model.is_default,
-        "size_default": version.size_default,
-        "side_min": version.side_min,
-        "side_max": version.side_max,
-        "steps_default": version.steps_default,
-        "steps_max": version.steps_max,
-        "qualities": [
+    return row_json(
+        ModelAnswer,
+        version,
+        id=version.model.name,
+        object="model",
+        created=int(version.model.created_at.timestamp()),
+        owned_by="easel",
+        version=version.number,
+        default=version.model.is_default,
+        qualities=[
             {"quality": quality, "tier": TIERS_NAMED.get(quality), "steps": steps_of(version, quality=quality)}
             for quality in Quality.values
         ],
-        "fast_image_units_max": float(version.fast_image_units_max),
-    }
+        fast_image_units_max=float(version.fast_image_units_max),
+    )

@@ -22,6 +22,7 @@ from billing.money import Money, money_json
 from core import clock
 from easel.api.declaration import OneOf, PageQuery, Query, answers, parameters
 from easel.api.resource import Resource, answer_json, caller
+from easel.api.rows import Page, row_json
 from easel.jobs.models import Attempt
 from tenants.models import Scope
 
@@ -62,12 +63,6 @@ class StatementSummary(TypedDict):
     total: Money
     finalised_at: datetime | None
     documents: Documents
-
-
-class StatementsAnswer(TypedDict):
-    object: str
-    data: list[StatementSummary]
-    has_more: bool
 
 
 class LineAnswer(TypedDict):
@@ -123,17 +118,11 @@ class ChargeAnswer(TypedDict):
     attempts: list[AttemptAnswer]
 
 
-class ChargesAnswer(TypedDict):
-    object: str
-    data: list[ChargeAnswer]
-    has_more: bool
-
-
 class Statements(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
-        operation_id="statements_list", parameters=parameters(PageQuery), responses=answers(StatementsAnswer)
+        operation_id="statements_list", parameters=parameters(PageQuery), responses=answers(Page[StatementSummary])
     )
     def get(self, request: HttpRequest) -> HttpResponse:
         """List statements and credit notes, the latest first."""
@@ -199,9 +188,7 @@ class StatementLineCharges(Resource):
     scope = Scope.USAGE
 
     @extend_schema(
-        operation_id="statements_line_charges",
-        parameters=parameters(PageQuery),
-        responses=answers(ChargesAnswer),
+        operation_id="statements_line_charges", parameters=parameters(PageQuery), responses=answers(Page[ChargeAnswer])
     )
     def get(self, request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
         """List the charges of a line, each with its price, its job and the attempts at that."""
@@ -214,90 +201,71 @@ class StatementLineCharges(Resource):
 
 def statement_json(statement: Statement) -> StatementSummary:
     url = f"{settings.EASEL.public_url}/v1/statements/{statement.id}"
-    return {
-        "id": str(statement.id),
-        "object": statement.kind,
-        "title": title_of(statement),
-        "number": statement.number,
-        "status": statement.state,
-        "corrects": str(statement.corrects_id) if statement.corrects_id else None,
-        "period_start": statement.period_start,
-        "period_end": statement.period_end,
-        "time_zone": statement.time_zone,
-        "billed_to": statement.billed_to,
-        "subtotal": money_json(statement.subtotal_micros, statement.currency),
-        "tax_name": statement.tax_name,
-        "tax_rate": f"{statement.tax_rate.normalize():f}",
-        "tax": money_json(statement.tax_micros, statement.currency),
-        "total": money_json(statement.total_micros, statement.currency),
-        "finalised_at": statement.finalised_at,
-        "documents": {"html": f"{url}/html", "pdf": f"{url}/pdf", "csv": f"{url}/csv"},
-    }
+    return row_json(
+        StatementSummary,
+        statement,
+        object=statement.kind,
+        title=title_of(statement),
+        status=statement.state,
+        corrects=str(statement.corrects_id) if statement.corrects_id else None,
+        subtotal=money_json(statement.subtotal_micros, statement.currency),
+        tax_rate=f"{statement.tax_rate.normalize():f}",
+        tax=money_json(statement.tax_micros, statement.currency),
+        total=money_json(statement.total_micros, statement.currency),
+        documents={form: f"{url}/{form}" for form in ("html", "pdf", "csv")},
+    )
 
 
 def statement_whole_json(statement: Statement, lines: Sequence[StatementLine]) -> StatementAnswer:
     projects = projects_of(lines)
-    return {
-        **statement_json(statement),
-        "lines": [
-            {
-                "position": line.position,
-                "project": projects[line.project_id].slug if line.project_id else None,
-                "labels": projects[line.project_id].labels if line.project_id else {},
-                "meter": line.meter or None,
-                "model": line.model or None,
-                "kind": line.kind,
-                "description": line.description,
-                "quantity": None if line.quantity is None else f"{line.quantity.normalize():f}",
-                "charges": line.charges,
-                "amount": money_json(line.amount_micros, statement.currency),
-            }
-            for line in lines
-        ],
-    }
+    rows = [
+        row_json(
+            LineAnswer,
+            line,
+            project=projects[line.project_id].slug if line.project_id else None,
+            labels=projects[line.project_id].labels if line.project_id else {},
+            meter=line.meter or None,
+            model=line.model or None,
+            quantity=None if line.quantity is None else f"{line.quantity.normalize():f}",
+            amount=money_json(line.amount_micros, statement.currency),
+        )
+        for line in lines
+    ]
+    return {**statement_json(statement), "lines": rows}
 
 
 def charges_json(charges: Sequence[Charge]) -> list[ChargeAnswer]:
-    attempts: dict[UUID, list[Attempt]] = defaultdict(list)
+    attempts: dict[UUID | None, list[AttemptAnswer]] = defaultdict(list)
     jobs = {charge.usage_record.job_id for charge in charges if charge.usage_record.job_id}
     for attempt in Attempt.objects.filter(job_id__in=jobs).order_by("job", "number"):
-        attempts[attempt.job_id].append(attempt)
+        attempts[attempt.job_id].append(_attempt_json(attempt))
     return [
-        {
-            "id": str(charge.id),
-            "kind": charge.kind,
-            "charged_at": charge.created_at,
-            "used_at": charge.usage_record.occurred_at,
-            "quantity": f"{charge.usage_record.quantity.normalize():f}",
-            "price": {
+        row_json(
+            ChargeAnswer,
+            charge,
+            charged_at=charge.created_at,
+            used_at=record.occurred_at,
+            quantity=f"{record.quantity.normalize():f}",
+            price={
                 "unit_price": f"{charge.rate.unit_price.normalize():f}",
                 "mode": charge.rate.mode,
                 "price_book": str(charge.rate.price_book),
                 "used_before": f"{charge.used_before.normalize():f}",
                 "discount": f"{charge.discount.normalize():f}",
             },
-            "amount": money_json(charge.amount_micros, charge.currency),
-            "corrects": str(charge.usage_record.corrects_id) if charge.usage_record.corrects_id else None,
-            "reason": charge.usage_record.reason or None,
-            "job_id": str(charge.usage_record.job_id) if charge.usage_record.job_id else None,
-            "attempts": [_attempt_json(one) for one in attempts.get(charge.usage_record.job_id, ())]
-            if charge.usage_record.job_id
-            else [],
-        }
+            amount=money_json(charge.amount_micros, charge.currency),
+            corrects=str(record.corrects_id) if record.corrects_id else None,
+            reason=record.reason or None,
+            job_id=str(record.job_id) if record.job_id else None,
+            attempts=attempts[record.job_id],
+        )
         for charge in charges
+        for record in [charge.usage_record]
     ]
 
 
 def _attempt_json(attempt: Attempt) -> AttemptAnswer:
     ran = attempt.started_at and attempt.finished_at and (attempt.finished_at - attempt.started_at).total_seconds()
-    return {
-        "number": attempt.number,
-        "status": attempt.state,
-        "worker": attempt.worker,
-        "gpu_class": attempt.gpu_class,
-        "started_at": attempt.started_at,
-        "finished_at": attempt.finished_at,
-        "steps_done": attempt.steps_done,
-        "gpu_seconds": float(attempt.gpu_seconds),
-        "device_share": min(1.0, float(attempt.gpu_seconds) / ran) if ran else None,
-    }
+    seconds = float(attempt.gpu_seconds)
+    share = min(1.0, seconds / ran) if ran else None
+    return row_json(AttemptAnswer, attempt, status=attempt.state, gpu_seconds=seconds, device_share=share)

@@ -74,18 +74,12 @@ urlpatterns = [
     path("statements/current", serve(statements.StatementCurrent)),
     path("statements/<uuid:statement_id>", serve(statements.StatementDetail)),
     path("statements/<uuid:statement_id>/<document:form>", serve(statements.StatementDocument)),
-    path(
-        "statements/<uuid:statement_id>/lines/<int:position>/charges",
-        serve(statements.StatementLineCharges),
-    ),
+    path("statements/<uuid:statement_id>/lines/<int:position>/charges", serve(statements.StatementLineCharges)),
     path("webhooks", serve(webhooks.Webhooks)),
     path("webhooks/<uuid:webhook_id>", serve(webhooks.WebhookDetail)),
     path("webhooks/<uuid:webhook_id>/rotate", serve(webhooks.WebhookRotate)),
     path("webhooks/<uuid:webhook_id>/test", serve(webhooks.WebhookTest)),
     path("webhooks/<uuid:webhook_id>/deliveries", serve(webhooks.WebhookDeliveries)),
-    path(
-        "webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/replay",
-        serve(webhooks.WebhookReplay),
-    ),
+    path("webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/replay", serve(webhooks.WebhookReplay)),
     path("openapi.json", openapi),
 ]

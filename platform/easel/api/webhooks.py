@@ -14,6 +14,7 @@ from core import clock
 from core.idempotency import idempotent
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, answers, parameters
 from easel.api.resource import Resource, answer_json, body_of, caller
+from easel.api.rows import Page, row_json
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
@@ -55,12 +56,6 @@ class WebhookWithSecret(WebhookAnswer):
     secret: NotRequired[str]
 
 
-class WebhooksAnswer(TypedDict):
-    object: str
-    data: list[WebhookAnswer]
-    has_more: bool
-
-
 class DeliveryAttempt(TypedDict):
     at: datetime
     status: int | None
@@ -81,50 +76,28 @@ class DeliveryAnswer(TypedDict):
     attempts: list[DeliveryAttempt]
 
 
-class DeliveriesAnswer(TypedDict):
-    object: str
-    data: list[DeliveryAnswer]
-    has_more: bool
-
-
 def webhook_json(endpoint: WebhookEndpoint, secret: str | None = None) -> WebhookWithSecret:
-    shown: WebhookWithSecret = {
-        "id": str(endpoint.id),
-        "object": "webhook",
-        "url": endpoint.url,
-        "events": endpoint.events,
-        "enabled": endpoint.disabled_at is None,
-        "disabled_reason": endpoint.disabled_reason or None,
-        "disabled_at": endpoint.disabled_at,
-        "delivered_at": endpoint.delivered_at,
-        "created_at": endpoint.created_at,
-    }
-    if secret is not None:
-        shown["secret"] = secret
-    return shown
+    enabled, reason = endpoint.disabled_at is None, endpoint.disabled_reason or None
+    shown: Any = row_json(WebhookAnswer, endpoint, object="webhook", enabled=enabled, disabled_reason=reason)
+    answer: WebhookWithSecret = shown if secret is None else shown | {"secret": secret}
+    return answer
 
 
 def delivery_json(delivery: WebhookDelivery) -> DeliveryAnswer:
-    return {
-        "id": str(delivery.id),
-        "object": "webhook_delivery",
-        "message_id": message_id(delivery.message),
-        "event": delivery.message.event,
-        "status": delivery.state,
-        "created_at": delivery.created_at,
-        "next_attempt_at": delivery.next_at if delivery.state == WebhookDelivery.State.PENDING else None,
-        "data": delivery.message.data,
-        "attempts": [
-            {
-                "at": one.sent_at,
-                "status": one.status,
-                "outcome": one.outcome,
-                "seconds": round(one.seconds, 3),
-                "response": one.response,
-            }
+    return row_json(
+        DeliveryAnswer,
+        delivery,
+        object="webhook_delivery",
+        message_id=message_id(delivery.message),
+        event=delivery.message.event,
+        status=delivery.state,
+        next_attempt_at=delivery.next_at if delivery.state == WebhookDelivery.State.PENDING else None,
+        data=delivery.message.data,
+        attempts=[
+            row_json(DeliveryAttempt, one, at=one.sent_at, seconds=round(one.seconds, 3))
             for one in delivery.tries.all()
         ],
-    }
+    )
 
 
 def _endpoint(request: HttpRequest, webhook_id: UUID) -> WebhookEndpoint:
@@ -165,7 +138,9 @@ class Webhooks(Resource):
         headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
         return answer_json(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
 
-    @extend_schema(operation_id="webhooks_list", parameters=parameters(PageQuery), responses=answers(WebhooksAnswer))
+    @extend_schema(
+        operation_id="webhooks_list", parameters=parameters(PageQuery), responses=answers(Page[WebhookAnswer])
+    )
     def get(self, request: HttpRequest) -> HttpResponse:
         query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
@@ -216,7 +191,9 @@ class WebhookDeliveries(Resource):
     scope = Scope.WEBHOOKS
 
     @extend_schema(
-        operation_id="webhooks_deliveries", parameters=parameters(DeliveriesQuery), responses=answers(DeliveriesAnswer)
+        operation_id="webhooks_deliveries",
+        parameters=parameters(DeliveriesQuery),
+        responses=answers(Page[DeliveryAnswer]),
     )
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """List deliveries, the latest first, with every attempt."""

@@ -20,14 +20,7 @@ from tenants.models import SLUG, Project, Tenant
 
 
 def adapter_add_version(
-    *,
-    project: Project,
-    name: str,
-    data: bytes,
-    base: ModelVersion,
-    bytes_max: int,
-    rank_max: int,
-    now: datetime,
+    *, project: Project, name: str, data: bytes, base: ModelVersion, bytes_max: int, rank_max: int, now: datetime
 ) -> AdapterVersion:
     """Checks an uploaded file and makes it the newest version of the adapter `name`, creating the adapter if needed.
 
@@ -141,8 +134,7 @@ def adapters_resolve(*, tenant: Tenant, names: Sequence[str], version: ModelVers
             raise AdapterRetired(f"the adapter {name!r} is retired", param="adapters")
         if adapter.model_id != version.model_id:
             raise AdapterRefused(
-                "adapter_wrong_base",
-                f"the adapter {name!r} is for {adapter.model.name}, not {version.model.name}",
+                "adapter_wrong_base", f"the adapter {name!r} is for {adapter.model.name}, not {version.model.name}"
             )
         found.append(adapter.versions.select_related("adapter").order_by("-number")[0])
     return found

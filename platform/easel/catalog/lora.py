@@ -187,8 +187,7 @@ def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) 
     if unknown:
         named = ", ".join(_quoted(key) for key in unknown[:5])
         raise AdapterRefused(
-            "adapter_keys_not_understood",
-            f"{len(unknown)} of {len(tensors)} keys were not understood: {named}",
+            "adapter_keys_not_understood", f"{len(unknown)} of {len(tensors)} keys were not understood: {named}"
         )
     return parts
 
@@ -257,11 +256,7 @@ def _metadata_alpha(metadata: Mapping[str, str]) -> float | None:
         config = None
     if not isinstance(config, dict):
         raise AdapterRefused("adapter_file_invalid", "lora_adapter_metadata is not a JSON object")
-    for name, kind in {
-        "use_dora": "DoRA",
-        "use_rslora": "rank-stabilised",
-        "alpha_pattern": "alpha_pattern",
-    }.items():
+    for name, kind in {"use_dora": "DoRA", "use_rslora": "rank-stabilised", "alpha_pattern": "alpha_pattern"}.items():
         if config.get(f"transformer.{name}"):
             raise AdapterRefused("adapter_kind_unsupported", f"{kind} adapters are not supported, only plain LoRA")
     alpha = config.get("transformer.lora_alpha")

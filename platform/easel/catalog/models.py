@@ -141,9 +141,7 @@ class ModelVersion(models.Model):
     side_max = models.PositiveIntegerField(help_text="Maximum of width and height in pixels.")
     size_default = models.CharField(max_length=11)
     fast_image_units_max = models.DecimalField(
-        max_digits=9,
-        decimal_places=4,
-        help_text="Largest image of the fast tier, if quality names no tier.",
+        max_digits=9, decimal_places=4, help_text="Largest image of the fast tier, if quality names no tier."
     )
     gpu_seconds_bound = models.DecimalField(
         max_digits=12,
@@ -158,8 +156,7 @@ class ModelVersion(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["model", "number"], name="model_version_number_unique"),
             models.CheckConstraint(
-                condition=Q(steps_default__gte=1, steps_default__lte=models.F("steps_max")),
-                name="steps_in_range",
+                condition=Q(steps_default__gte=1, steps_default__lte=models.F("steps_max")), name="steps_in_range"
             ),
             models.CheckConstraint(condition=Q(side_min__lte=models.F("side_max")), name="sides_in_order"),
             models.CheckConstraint(condition=Q(precision__in=Precision.values), name="version_precision_known"),

@@ -18,19 +18,10 @@ def dedicated_pool_create(
 
     The pool has the tenant's slug, and the namespace `easel-t-<slug>` in Redis and in Kubernetes. Raises `PoolExists`.
     """
-    return _created(
-        Pool(
-            slug=tenant.slug,
-            namespace=f"easel-t-{tenant.slug}",
-            tenant=tenant,
-            checkpoint=version.checkpoint,
-            precision=version.precision,
-            gpu_class=gpu_class,
-            gpu_hour_cost=gpu_hour_cost,
-            created_at=now,
-        ),
-        conflict=f"{tenant.slug} has a pool already, or another pool has that name",
-    )
+    pool = Pool(slug=tenant.slug, namespace=f"easel-t-{tenant.slug}", tenant=tenant)
+    pool.checkpoint, pool.precision = version.checkpoint, version.precision
+    conflict = f"{tenant.slug} has a pool already, or another pool has that name"
+    return _created(pool, conflict, gpu_class, gpu_hour_cost, now)
 
 
 def tier_pool_create(
@@ -46,45 +37,26 @@ def tier_pool_create(
 
     Raises `PoolExists`, `PoolNameInvalid`.
     """
-    _check_name(name)
-    return _created(
-        Pool(
-            slug=name,
-            namespace=f"easel-{name}",
-            tier=tier,
-            checkpoint=version.checkpoint,
-            precision=version.precision,
-            gpu_class=gpu_class,
-            gpu_hour_cost=gpu_hour_cost,
-            created_at=now,
-        ),
-        conflict=f"there is a pool named {name}, or another of tier {tier} with the weights of {version.label}",
-    )
+    pool = _named(name, tier=tier, checkpoint=version.checkpoint, precision=version.precision)
+    conflict = f"there is a pool named {name}, or another of tier {tier} with the weights of {version.label}"
+    return _created(pool, conflict, gpu_class, gpu_hour_cost, now)
 
 
 def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now: datetime) -> Pool:
     """Creates a pool that serves the versions which name it. Raises `PoolExists`, `PoolNameInvalid`."""
-    _check_name(name)
-    return _created(
-        Pool(
-            slug=name,
-            namespace=f"easel-{name}",
-            gpu_class=gpu_class,
-            gpu_hour_cost=gpu_hour_cost,
-            created_at=now,
-        ),
-        conflict=f"there is a pool named {name}",
-    )
+    return _created(_named(name), f"there is a pool named {name}", gpu_class, gpu_hour_cost, now)
 
 
-def _check_name(name: str) -> None:
+def _named(name: str, **weights: str) -> Pool:
     if not re.fullmatch(SLUG, name) or name.startswith("t-"):  # easel-t-… is the namespace of a dedicated pool
         raise PoolNameInvalid(
             f"{name!r} is no name for a pool: use lower-case letters, digits and '-', not t-…, as in fast-int8"
         )
+    return Pool(slug=name, namespace=f"easel-{name}", **weights)
 
 
-def _created(pool: Pool, *, conflict: str) -> Pool:
+def _created(pool: Pool, conflict: str, gpu_class: str, gpu_hour_cost: Decimal, now: datetime) -> Pool:
+    pool.gpu_class, pool.gpu_hour_cost, pool.created_at = gpu_class, gpu_hour_cost, now
     try:
         with transaction.atomic():
             pool.save(force_insert=True)

@@ -26,7 +26,9 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
     workers = Worker.objects.select_for_update().filter(pool=pool, name=report.worker)
     known = workers.first()
     if known is None:  # another consumer may insert the same row at this moment
-        Worker.objects.bulk_create([_new_worker(pool, report, started_at, since)], ignore_conflicts=True)
+        new = Worker(pool=pool, name=report.worker, started_at=started_at, beat_at=since, **dict.fromkeys(_TOTALS, 0.0))
+        new.gpu_class, new.concurrency = report.gpu_class, report.concurrency
+        Worker.objects.bulk_create([new], ignore_conflicts=True)
         known = workers.get()
     if known.started_at > started_at:
         return
@@ -66,16 +68,3 @@ def _by_day(since: datetime, until: datetime) -> Iterator[tuple[date, timedelta]
         yield start.date(), midnight - start
         start = midnight
     yield start.date(), until - start
-
-
-def _new_worker(pool: Pool, report: WorkerBeat, started_at: datetime, beat_at: datetime) -> Worker:
-    """A worker with zero totals."""
-    return Worker(
-        pool=pool,
-        name=report.worker,
-        gpu_class=report.gpu_class,
-        concurrency=report.concurrency,
-        started_at=started_at,
-        beat_at=beat_at,
-        **dict.fromkeys(_TOTALS, 0.0),
-    )

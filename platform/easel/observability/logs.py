@@ -18,21 +18,11 @@ def configure(*, service: str, out: TextIO | None = None, env: Mapping[str, str]
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
-        _service(service),
+        lambda logger, method, event: {"service": service, **event},
     ]
     renderer = structlog.dev.ConsoleRenderer(timestamp_key="ts") if readable else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[*shared, renderer],
-        logger_factory=structlog.PrintLoggerFactory(out),
-    )
+    structlog.configure(processors=[*shared, renderer], logger_factory=structlog.PrintLoggerFactory(out))
     # Libraries that use the standard library's logging get the same format.
     handler = logging.StreamHandler(out)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processor=renderer, foreign_pre_chain=shared))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-
-
-def _service(name: str) -> Any:
-    def add(logger: Any, method: str, event: dict[str, Any]) -> dict[str, Any]:
-        return {"service": name, **event}
-
-    return add

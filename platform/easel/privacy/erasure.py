@@ -28,10 +28,8 @@ from tenants.retention import RetentionDefault
 CANCELS_MAX = 200  # jobs canceled by one call
 
 
-class JobsUnfinished(DomainError):
+class JobsUnfinished(DomainError, code="jobs_unfinished", http_status=409):
     """The tenant has unfinished jobs: wait until they end, or cancel them with the request."""
-
-    code, http_status = "jobs_unfinished", 409
 
 
 @transaction.atomic

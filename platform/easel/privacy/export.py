@@ -34,10 +34,8 @@ _CHUNK_ROWS = 2000
 Open = Callable[[str], IO[bytes]]
 
 
-class ExportExists(DomainError):
+class ExportExists(DomainError, code="export_exists", http_status=409):
     """This path exists already: choose another."""
-
-    code, http_status = "export_exists", 409
 
 
 class Progress(Protocol):

@@ -1,6 +1,5 @@
 """The tables that hold a tenant's data: those whose foreign keys lead to the tenant."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,15 +47,18 @@ class Holding:
 
 def holdings() -> list[Holding]:
     """All such tables by name. A new table is found without a change here, as its rows must lead to their tenant."""
+    models = [model for app in _APPS for model in apps.get_app_config(app).get_models()]
+    models = [model for model in models if model._meta.label not in _PLATFORM_TABLES]
     paths: dict[type[Model], str] = {Tenant: "pk"}
     reached: list[type[Model]] = [Tenant]
     while reached:  # breadth first, so that each table gets its shortest path
         found = [
             (model, field.null, field.name if parent is Tenant else f"{field.name}__{paths[parent]}")
             for parent in reached
-            for model in _models()
+            for model in models
             if model not in paths
-            for field in _links(model, parent)
+            for field in model._meta.concrete_fields
+            if field.related_model is parent  # a foreign key to `parent`
         ]
         reached = []
         # A nullable foreign key finds the tenant of some rows only: it is used if the table has no other.
@@ -65,15 +67,3 @@ def holdings() -> list[Holding]:
                 paths[model] = path
                 reached.append(model)
     return sorted((Holding(model, path) for model, path in paths.items()), key=lambda holding: holding.name)
-
-
-def _models() -> Iterator[type[Model]]:
-    for app in _APPS:
-        yield from (
-            model for model in apps.get_app_config(app).get_models() if model._meta.label not in _PLATFORM_TABLES
-        )
-
-
-def _links(model: type[Model], parent: type[Model]) -> list[Any]:
-    """The model's foreign keys to `parent`."""
-    return [field for field in model._meta.concrete_fields if field.related_model is parent]

@@ -36,12 +36,7 @@ class Pulse(threading.Event):
 
 
 def run_turns(
-    turn: Callable[[], Any],
-    *,
-    process: str,
-    stop: threading.Event,
-    pause_seconds: float,
-    channels: Sequence[str] = (),
+    turn: Callable[[], Any], *, process: str, stop: threading.Event, pause_seconds: float, channels: Sequence[str] = ()
 ) -> None:
     """Call `turn` until `stop` is set.
 

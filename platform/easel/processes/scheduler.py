@@ -34,7 +34,7 @@ from easel.webhooks.delivery import messages_delete
 from tenants.models import Tenant
 
 log = structlog.get_logger()
-Task = Callable[[datetime], int]  # given the time; returns how many things it changed
+Task = Callable[..., int]  # called with `now`; returns how many things it changed
 IDEMPOTENCY_HOURS = 24
 ORPHAN_DAYS_AGO = (2, 3, 4)  # several days, so that a platform that was down for a day misses none
 MESSAGE_DAYS = 30
@@ -76,29 +76,9 @@ def seal_cost_days(now: datetime) -> int:
     return sum(cost_day_seal(day=day, now=now) for day in cost_days_due(now=now))
 
 
-def make_statements(now: datetime) -> int:
-    """Make the statements of months that are over; they become final three days later."""
-    return statements_make(now=now)
-
-
 def meter_pools(now: datetime) -> int:
     """Charge for dedicated pools, for the time that their workers were up on each day that is over."""
     return sum(pool_day_meter(day_id=day_id, now=now) for day_id in pool_days_due(now=now))
-
-
-def expire_grants(now: datetime) -> int:
-    """Take back the rest of credit grants that have expired."""
-    return grants_expire(now=now)
-
-
-def notify_budgets(now: datetime) -> int:
-    """Notify tenants' webhooks of thresholds that budgets have crossed."""
-    return crossings_notify(now=now)
-
-
-def mail_budgets(now: datetime) -> int:
-    """Send e-mails about thresholds that budgets have crossed."""
-    return crossings_mail(now=now)
 
 
 def delete_what_aged_out(now: datetime) -> int:
@@ -115,17 +95,12 @@ def erase_tenants(now: datetime) -> int:
     )
 
 
-def sweep_attempts(now: datetime) -> int:
-    """Delete files of ended attempts that are no job's image."""
-    return attempts_sweep(now=now)
-
-
 def sweep_orphans(now: datetime) -> int:
     """Delete files that a crash left, of days so long ago that their jobs have ended."""
     return sum(orphans_sweep(day=(now - timedelta(days=ago)).date()) for ago in ORPHAN_DAYS_AGO)
 
 
-def trim_result_cache(_now: datetime) -> int:
+def trim_result_cache(*, now: datetime) -> int:
     """Evict cached results beyond EASEL_RESULT_CACHE_BYTES."""
     return results_trim(bytes_max=settings.EASEL.result_cache_bytes)
 
@@ -134,11 +109,6 @@ def delete_retired_adapters(now: datetime) -> int:
     """Delete the files of retired adapters that no unfinished job uses."""
     in_use = JobAdapter.objects.filter(job__finished_at=None).values_list("adapter_version", flat=True)
     return adapter_files_delete_retired(in_use=set(in_use), now=now)
-
-
-def decide_rollouts(now: datetime) -> int:
-    """Advance or roll back the rollouts whose guardrail says so."""
-    return rollouts_decide(now=now)
 
 
 def delete_messages(now: datetime) -> int:
@@ -150,20 +120,20 @@ def delete_messages(now: datetime) -> int:
 PERIODIC: tuple[tuple[float, Task], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
-    (5, decide_rollouts),
+    (5, rollouts_decide),
     (600, delete_idempotency_keys),
     (600, meter_storage),
     (600, meter_pools),
-    (60, expire_grants),
-    (5, notify_budgets),
-    (60, mail_budgets),
+    (60, grants_expire),
+    (5, crossings_notify),
+    (60, crossings_mail),
     (5, delete_what_aged_out),
     (5, erase_tenants),
     (600, seal_cost_days),
-    (600, make_statements),
+    (600, statements_make),
     (60, delete_retired_adapters),
     (60, trim_result_cache),
-    (60, sweep_attempts),
+    (60, attempts_sweep),
     (6 * 3600, sweep_orphans),
     (600, delete_messages),
 )
@@ -197,7 +167,7 @@ def _turn_of(tasks: Sequence[tuple[float, Task]]) -> Callable[[], None]:
 def _call(task: Task) -> None:
     """Call a task. Its failure is logged here, because the other tasks may not depend on what failed."""
     try:
-        if count := task(datetime.now(UTC)):
+        if count := task(now=datetime.now(UTC)):
             log.info(task.__name__, count=count)
     except UNAVAILABLE as error:
         log.warning("server_unavailable", process="scheduler", task=task.__name__, error=repr(error))

@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import starmap
 from typing import Any
 
 from django.db import connection
@@ -37,13 +38,11 @@ _UNPRICED = """
 _LABEL = re.compile(r"label:([^\x00]{1,64})")
 
 
-class UnknownGroup(DomainError):
+class UnknownGroup(DomainError, code="unknown_group", type="invalid_request_error"):
     """Costs have no group of this name."""
 
-    code, type = "unknown_group", "invalid_request_error"
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CostRow:
     """Charges of a group; `group` has the value of each name in `group_by`, empty if it has none."""
 
@@ -99,23 +98,10 @@ def costs(
         if keys
         else sql.SQL("1"),
     )
-    count = len(keys)
-    return [
-        CostRow(
-            group=dict(zip(group_by, row[:count], strict=True)),
-            charges=row[count],
-            requests=row[count + 1],
-            image_units=row[count + 2],
-            gpu_seconds=row[count + 3],
-            storage_gb_seconds=row[count + 4],
-            amount_micros=row[count + 5],
-            list_micros=row[count + 6],
-        )
-        for row in rows_of(query)
-    ]
+    return [CostRow(dict(zip(group_by, row, strict=False)), *row[len(keys) :]) for row in rows_of(query)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class InvoiceRow:
     """An invoice's part of a cost; `number` is None for the part that no final statement has yet."""
 
@@ -134,10 +120,10 @@ def invoices(span: Span, *, currency: str, label: tuple[str, str] | None = None)
         currency=sql.Literal(currency),
         of_label=label_is(label, "Tags"),
     )
-    return [InvoiceRow(number=number, amount_micros=amount) for number, amount in rows_of(query)]
+    return list(starmap(InvoiceRow, rows_of(query)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class UnpricedRow:
     """Sum of a meter's quantities without a price, and the number of their records."""
 
@@ -151,7 +137,7 @@ def unpriced(span: Span, *, label: tuple[str, str] | None = None) -> list[Unpric
     query = sql.SQL("""
         SELECT meter, sum(quantity), count(*) FROM reporting.unpriced WHERE {days} AND {of_label} GROUP BY 1 ORDER BY 1
     """).format(days=span.condition("used_at", "tenant"), of_label=label_is(label))
-    return [UnpricedRow(meter=meter, quantity=quantity, records=n) for meter, quantity, n in rows_of(query)]
+    return list(starmap(UnpricedRow, rows_of(query)))
 
 
 def label_values(name: str) -> list[str]:

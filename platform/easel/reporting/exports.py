@@ -43,16 +43,12 @@ _COSTS = r"""
 """
 
 
-class ParquetUnavailable(DomainError):
+class ParquetUnavailable(DomainError, code="parquet_unavailable", type="server_error", http_status=501):
     """Parquet is not installed here: take CSV, or install `easel[parquet]`."""
 
-    code, type, http_status = "parquet_unavailable", "server_error", 501
 
-
-class ExportsBusy(DomainError):
+class ExportsBusy(DomainError, code="exports_busy", http_status=429, retryable=True):
     """Too many exports are running: try again in a minute."""
-
-    code, http_status, retryable = "exports_busy", 429, True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +163,7 @@ def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where
     except ModuleNotFoundError as error:
         raise ParquetUnavailable from error
 
-    types = {
-        _NUMERIC: pa.decimal128(38, 15),
-        _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"),
-        _BIGINT: pa.int64(),
-    }
+    types = {_NUMERIC: pa.decimal128(38, 15), _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"), _BIGINT: pa.int64()}
     schema = pa.schema([(name, types.get(oid, pa.string())) for name, oid in columns])
     shown = [
         sql.SQL("{0}::text AS {0}" if oid == _JSONB else "trim_scale({0}) AS {0}" if oid == _NUMERIC else "{0}").format(

@@ -11,10 +11,8 @@ GROUP = "easel_reporting"
 NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
-class LoginRefused(DomainError):
+class LoginRefused(DomainError, code="login_refused"):
     """The login can't be created; the message says why, and what to do."""
-
-    code = "login_refused"
 
 
 def login_set(*, name: str, password: str) -> None:

@@ -1,37 +1,25 @@
 from core.errors import DomainError, NotFound
 
 
-class WebhookNotFound(NotFound):
+class WebhookNotFound(NotFound, code="webhook_not_found"):
     """There is no such webhook."""
 
-    code = "webhook_not_found"
 
-
-class DeliveryNotFound(NotFound):
+class DeliveryNotFound(NotFound, code="webhook_delivery_not_found"):
     """This webhook has no such delivery."""
 
-    code = "webhook_delivery_not_found"
 
-
-class WebhookUrlInvalid(DomainError):
+class WebhookUrlInvalid(DomainError, code="webhook_url_invalid"):
     """The URL can't be used for a webhook; the message says why."""
 
-    code = "webhook_url_invalid"
 
-
-class WebhookEventUnknown(DomainError):
+class WebhookEventUnknown(DomainError, code="webhook_event_unknown"):
     """There is no event of this name."""
 
-    code = "webhook_event_unknown"
 
-
-class TooManyWebhooks(DomainError):
+class TooManyWebhooks(DomainError, code="webhook_limit_reached", http_status=409):
     """This tenant has the maximum number of webhooks: delete one."""
 
-    code, http_status = "webhook_limit_reached", 409
 
-
-class WebhookDisabled(DomainError):
+class WebhookDisabled(DomainError, code="webhook_disabled", http_status=409):
     """This webhook is disabled: enable it first (PATCH with `"enabled": true`)."""
-
-    code, http_status = "webhook_disabled", 409
