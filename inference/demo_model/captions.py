@@ -85,7 +85,8 @@ _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above
 
 def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True) -> str:
     """Sample one of the many captions of the scene; `noise` allows filler and unknown words."""
-    scene = _reversed_or_not(scene, rng)
+    if scene.relation is not None and rng.random() >= 0.5:
+        scene = Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
     if rng.random() < 0.4:
         return _chinese(scene, rng, noise=noise)
     return _english(scene, rng, noise=noise)
@@ -108,12 +109,6 @@ def words() -> list[str]:
         texts += [text for options in table.values() for text in options]
     plain = " ".join(re.sub(r"\{\w+\}", " ", text) for text in [*texts, *SHAPES, "and ."])
     return sorted(set(re.findall(r"[a-z0-9]+|[^\sa-z0-9]", plain)))
-
-
-def _reversed_or_not(scene: Scene, rng: np.random.Generator) -> Scene:
-    if scene.relation is None or rng.random() < 0.5:
-        return scene
-    return Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
 
 
 def _with_article(phrase: str) -> str:
