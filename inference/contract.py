@@ -14,7 +14,7 @@ upgraded first.
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 TASK_NAME = "easel.generate"
@@ -33,12 +33,15 @@ def cancel_key(namespace: str, attempt_token: str) -> str:
 
 
 class Message:
-    """A flat dataclass as JSON. Reading ignores unknown fields and raises `KeyError` for a missing required one."""
+    """A dataclass as JSON. Reading ignores unknown fields and raises `KeyError` for a missing required one.
+
+    A field that holds a tuple of other messages names their class in its metadata, as `of`.
+    """
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
         known = dataclasses.fields(cls)  # type: ignore[arg-type]
-        return cls(**{f.name: fields[f.name] for f in known if f.name in fields or _required(f)})
+        return cls(**{f.name: _read(f, fields[f.name]) for f in known if f.name in fields or _required(f)})
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
@@ -46,6 +49,11 @@ class Message:
 
 def _required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _read(field: "dataclasses.Field[Any]", value: Any) -> Any:
+    message = field.metadata.get("of")
+    return tuple(message.from_dict(item) for item in value) if message else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +100,10 @@ class GenerationTask(Message):
     steps: int
     output_format: Literal["png", "jpeg", "webp"]
     output_compression: int
-    adapters: tuple[AdapterRef, ...]
-    outputs: tuple[UploadTarget, ...]
+    adapters: tuple[AdapterRef, ...] = field(metadata={"of": AdapterRef})
+    outputs: tuple[UploadTarget, ...] = field(metadata={"of": UploadTarget})
     expires_at: float
     deadline_at: float | None = None
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        return super().from_dict(
-            {
-                **fields,
-                "adapters": tuple(AdapterRef.from_dict(a) for a in fields["adapters"]),
-                "outputs": tuple(UploadTarget.from_dict(o) for o in fields["outputs"]),
-            }
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +137,7 @@ class WorkerBeat(Message):
     busy_seconds: float
     attributed_seconds: float
     load_seconds: float
-    attempts: tuple[AttemptProgress, ...] = ()
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        attempts = tuple(AttemptProgress.from_dict(a) for a in fields.get("attempts", ()))
-        return super().from_dict({**fields, "attempts": attempts})
+    attempts: tuple[AttemptProgress, ...] = field(default=(), metadata={"of": AttemptProgress})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +167,7 @@ class AttemptFinished(Message):
     worker: str
     gpu_class: str
     outcome: Outcome
-    outputs: tuple[StoredOutput, ...] = ()
+    outputs: tuple[StoredOutput, ...] = field(default=(), metadata={"of": StoredOutput})
     gpu_seconds: float = 0.0
     steps_done: int = 0
     wait_seconds: float = 0.0
@@ -184,17 +177,9 @@ class AttemptFinished(Message):
     error_message: str = ""
     retryable: bool = False
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        outputs = tuple(StoredOutput.from_dict(o) for o in fields.get("outputs", ()))
-        return super().from_dict({**fields, "outputs": outputs})
-
 
 Report = WorkerBeat | AttemptFinished
-_REPORTS: dict[str, type[WorkerBeat] | type[AttemptFinished]] = {
-    "beat": WorkerBeat,
-    "finished": AttemptFinished,
-}
+_REPORTS: dict[str, type[WorkerBeat] | type[AttemptFinished]] = {"beat": WorkerBeat, "finished": AttemptFinished}
 
 
 def report_to_json(report: Report) -> str:

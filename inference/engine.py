@@ -82,11 +82,11 @@ class Engine:
         prompt_ids = self._model.prompt_ids(request.prompt)
         size = request.width, request.height, len(prompt_ids)
         row = Row(
-            request,
+            request=request,
             prompt_ids=prompt_ids,
             tokens=self._model.step_tokens(*size),
             work=self._model.step_work(*size),
-            now=self._clock(),
+            submitted_at=self._clock(),
             on_preview=on_preview,
         )
         self._inbox.put(row)

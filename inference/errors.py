@@ -10,66 +10,49 @@ class GenerationError(Exception):
     code = "internal_error"
     retryable = True
 
+    def __init_subclass__(cls, *, code: str, retryable: bool) -> None:
+        cls.code, cls.retryable = code, retryable
+
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code or self.code
 
 
-class PromptTooLong(GenerationError):
+class PromptTooLong(GenerationError, code="prompt_too_long", retryable=False):
     """The prompt has more tokens than the model reads; it is refused, not truncated."""
 
-    code, retryable = "prompt_too_long", False
 
-
-class SizeUnsupported(GenerationError):
+class SizeUnsupported(GenerationError, code="size_unsupported", retryable=False):
     """The width or height is not a multiple of the model's token size, or exceeds its positions."""
 
-    code, retryable = "size_unsupported", False
 
-
-class AdapterRejected(GenerationError):
+class AdapterRejected(GenerationError, code="adapter_rejected", retryable=False):
     """An adapter's file does not fit this model; `code` names the first check that failed."""
 
-    code, retryable = "adapter_rejected", False
 
-
-class TransferError(GenerationError):
+class TransferError(GenerationError, code="storage_unavailable", retryable=True):
     """The storage was unavailable until the retries ended, or refused a signed URL."""
 
-    code, retryable = "storage_unavailable", True
 
-
-class WrongModel(GenerationError):
+class WrongModel(GenerationError, code="model_not_loaded", retryable=True):
     """The task names a model version that this worker does not hold."""
 
-    code, retryable = "model_not_loaded", True
 
-
-class OutOfMemory(GenerationError):
+class OutOfMemory(GenerationError, code="out_of_memory", retryable=True):
     """The device's memory is too small for this work, even alone."""
 
-    code, retryable = "out_of_memory", True
 
-
-class ImageNotFinite(GenerationError):
+class ImageNotFinite(GenerationError, code="image_not_finite", retryable=False):
     """The image's values are infinite or NaN, as an adapter at a very large scale makes them."""
 
-    code, retryable = "image_not_finite", False
 
-
-class WorkerStopped(GenerationError):
+class WorkerStopped(GenerationError, code="worker_stopped", retryable=True):
     """The worker stopped before the image was finished."""
 
-    code, retryable = "worker_stopped", True
 
-
-class Canceled(GenerationError):
+class Canceled(GenerationError, code="canceled", retryable=False):
     """The image was canceled. This is not a failure."""
 
-    code, retryable = "canceled", False
 
-
-class DeadlinePassed(GenerationError):
+class DeadlinePassed(GenerationError, code="deadline_passed", retryable=False):
     """The image's deadline passed before it was finished. This is not a failure."""
-
-    code, retryable = "deadline_passed", False

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
@@ -39,46 +39,39 @@ class ImageRequest:
         return sorted({self.steps * part // parts for part in range(1, parts)} - {0})
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class Row:
     """An image in flight. A caller reads, waits and cancels; only the engine writes.
 
-    Instants (`..._at`) are seconds on the engine's clock.
+    A step of the row has `tokens` tokens and takes `work` floating point operations. Instants (`..._at`) are seconds on
+    the engine's clock.
     """
 
-    def __init__(
-        self,
-        request: ImageRequest,
-        *,
-        prompt_ids: list[int],
-        tokens: int,
-        work: float,
-        now: float,
-        on_preview: OnPreview | None = None,
-    ) -> None:
-        """A step of this row has `tokens` tokens and takes `work` floating point operations."""
-        self.request = request
-        self.on_preview = on_preview
-        self.prompt_ids = prompt_ids
-        self.tokens = tokens
-        self.work = work
+    request: ImageRequest
+    prompt_ids: list[int]
+    tokens: int
+    work: float
+    submitted_at: float
+    on_preview: OnPreview | None = None
+    steps_done: int = 0
+    gpu_seconds: float = 0.0
+    started_at: float | None = None  # when its first work began
+    first_step_at: float | None = None  # when its first step ended
+    finished_at: float | None = None
+    cancel_reason: GenerationError | None = None
+    future: Future[Image.Image] = field(default_factory=Future)
+    adapter_slots: ScaledSlots | None = None  # None until it is admitted
+    weights: RowAdapters = field(default_factory=RowAdapters)  # the weights of its next step
+    holds_merged: bool = False
+    sequence: Any = None
+    latents: Any = None
+    velocity: Any = None  # of the last step
+    sigmas: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
         # Sorted, so that the same adapters in another order compare equal and are added in the same order.
-        self.adapters = sorted(request.adapters, key=lambda adapter: (adapter[0].sha256, adapter[1]))
+        self.adapters = sorted(self.request.adapters, key=lambda adapter: (adapter[0].sha256, adapter[1]))
         self.composition = tuple((table.sha256, scale) for table, scale in self.adapters)
-        self.steps_done = 0
-        self.gpu_seconds = 0.0
-        self.submitted_at = now
-        self.started_at: float | None = None  # when its first work began
-        self.first_step_at: float | None = None  # when its first step ended
-        self.finished_at: float | None = None
-        self.cancel_reason: GenerationError | None = None
-        self.future: Future[Image.Image] = Future()
-        self.adapter_slots: ScaledSlots | None = None  # None until it is admitted
-        self.weights = RowAdapters()  # the weights of its next step
-        self.holds_merged = False
-        self.sequence: Any = None
-        self.latents: Any = None
-        self.velocity: Any = None  # of the last step
-        self.sigmas: list[float] = []
 
     @property
     def tenant(self) -> str:

@@ -2,9 +2,5 @@
 
 from pathlib import Path
 
-_HERE = Path(__file__).resolve().parent
-
-CHECKPOINT_DIR = _HERE / "checkpoint"
-ADAPTERS_DIR = _HERE / "adapters"
-
-__all__ = ["ADAPTERS_DIR", "CHECKPOINT_DIR"]
+CHECKPOINT_DIR = Path(__file__).resolve().parent / "checkpoint"
+ADAPTERS_DIR = CHECKPOINT_DIR.with_name("adapters")

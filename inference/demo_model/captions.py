@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from inference.demo_model.scenes import COLOURS, SHAPES, Scene, Thing, default_background
+from inference.demo_model.scenes import COLOURS, SHAPES, Scene, Thing, default_background, pick
 
 _SHAPE_WORDS_EN = {
     "circle": ("circle", "circle", "disc", "dot"),
@@ -85,7 +85,8 @@ _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above
 
 def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True) -> str:
     """Sample one of the many captions of the scene; `noise` allows filler and unknown words."""
-    scene = _reversed_or_not(scene, rng)
+    if scene.relation is not None and rng.random() >= 0.5:
+        scene = Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
     if rng.random() < 0.4:
         return _chinese(scene, rng, noise=noise)
     return _english(scene, rng, noise=noise)
@@ -110,53 +111,43 @@ def words() -> list[str]:
     return sorted(set(re.findall(r"[a-z0-9]+|[^\sa-z0-9]", plain)))
 
 
-def _reversed_or_not(scene: Scene, rng: np.random.Generator) -> Scene:
-    if scene.relation is None or rng.random() < 0.5:
-        return scene
-    return Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
-
-
-def _choice(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
 def _with_article(phrase: str) -> str:
     return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
 
 
 def _phrase_en(thing: Thing, rng: np.random.Generator) -> str:
-    return f"{_choice(rng, _COLOUR_WORDS_EN[thing.colour])} {_choice(rng, _SHAPE_WORDS_EN[thing.shape])}"
+    return f"{pick(rng, _COLOUR_WORDS_EN[thing.colour])} {pick(rng, _SHAPE_WORDS_EN[thing.shape])}"
 
 
 def _english(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
     article = _with_article if rng.random() < 0.8 else str
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
-    parts = {"bg": _choice(rng, _COLOUR_WORDS_EN[scene.background])}
+    parts = {"bg": pick(rng, _COLOUR_WORDS_EN[scene.background])}
     parts |= {name: article(_phrase_en(thing, rng)) for name, thing in zip("ab", scene.things, strict=False)}
     if scene.relation is None:
-        template = _choice(rng, _SINGLE_EN) if names_background else "{a}"
+        template = pick(rng, _SINGLE_EN) if names_background else "{a}"
     else:
-        template = _choice(rng, _PAIR_EN[scene.relation])
+        template = pick(rng, _PAIR_EN[scene.relation])
         if names_background:
-            template += _choice(rng, _ENDS_EN)
+            template += pick(rng, _ENDS_EN)
     text = template.format(**parts)
     if not noise:
         return text
     if rng.random() < 0.2:
-        text = f"{_choice(rng, _STARTS_EN)} {text}"
+        text = f"{pick(rng, _STARTS_EN)} {text}"
     if rng.random() < 0.1:
-        text += _choice(rng, _FINISHES_EN)
+        text += pick(rng, _FINISHES_EN)
     if rng.random() < 0.08:
-        text = f"{_choice(rng, _STRANGE_EN)} {text}"
+        text = f"{pick(rng, _STRANGE_EN)} {text}"
     if rng.random() < 0.08:
-        text = f"{text}, {_choice(rng, _STRANGE_EN)} {_choice(rng, _STRANGE_EN)}"
+        text = f"{text}, {pick(rng, _STRANGE_EN)} {pick(rng, _STRANGE_EN)}"
     return text + ("." if rng.random() < 0.15 else "")
 
 
 def _phrase_zh(thing: Thing, rng: np.random.Generator) -> str:
-    colour = _COLOUR_WORDS_ZH[thing.colour] + ("色", "色", "色的", "")[int(rng.integers(4))]
-    count = ("一个", "一个", "", "一颗" if thing.shape == "star" else "")[int(rng.integers(4))]
-    return f"{count}{colour}{_choice(rng, _SHAPE_WORDS_ZH[thing.shape])}"
+    colour = _COLOUR_WORDS_ZH[thing.colour] + pick(rng, ("色", "色", "色的", ""))
+    count = pick(rng, ("一个", "一个", "", "一颗" if thing.shape == "star" else ""))
+    return f"{count}{colour}{pick(rng, _SHAPE_WORDS_ZH[thing.shape])}"
 
 
 def _chinese(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
@@ -164,18 +155,18 @@ def _chinese(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
     parts = {"bg": _COLOUR_WORDS_ZH[scene.background] + "色"}
     parts |= {name: _phrase_zh(thing, rng) for name, thing in zip("ab", scene.things, strict=False)}
     if scene.relation is None:
-        template = _choice(rng, _SINGLE_ZH) if names_background else "{a}"
+        template = pick(rng, _SINGLE_ZH) if names_background else "{a}"
     else:
-        template = _choice(rng, _PAIR_ZH[scene.relation])
+        template = pick(rng, _PAIR_ZH[scene.relation])
         if names_background:
-            template = template + _choice(rng, _ENDS_ZH) if rng.random() < 0.7 else "{bg}背景," + template
+            template = template + pick(rng, _ENDS_ZH) if rng.random() < 0.7 else "{bg}背景," + template
     text = template.format(**parts)
     if not noise:
         return text
     if rng.random() < 0.15:
-        text = _choice(rng, _STARTS_ZH) + text
+        text = pick(rng, _STARTS_ZH) + text
     if rng.random() < 0.1:
-        text += _choice(rng, _FINISHES_ZH)
+        text += pick(rng, _FINISHES_ZH)
     if rng.random() < 0.1:
-        text = f"{_choice(rng, _STRANGE_ZH)},{text}"
+        text = f"{pick(rng, _STRANGE_ZH)},{text}"
     return text + ("。" if rng.random() < 0.15 else "")

@@ -131,12 +131,8 @@ def evaluate(
     started = time.monotonic()
     images = generate_images(pipeline, prompts, width=width, height=height)
     seconds = (time.monotonic() - started) / len(prompts)
-    report = Report(
-        scores=[score(scene, image) for scene, image in zip(scenes, images, strict=True)],
-        styles=[style_measures(image) for image in images],
-        seconds_per_image=seconds,
-    )
-    return report, images
+    scores = [score(scene, image) for scene, image in zip(scenes, images, strict=True)]
+    return Report(scores, [style_measures(image) for image in images], seconds), images
 
 
 def held_out_scenes(count: int, *, pair: bool, seed: int = 7) -> list[Scene]:
@@ -152,11 +148,6 @@ def held_out_scenes(count: int, *, pair: bool, seed: int = 7) -> list[Scene]:
     return list(scenes.values())
 
 
-def language(prompt: str) -> str:
-    """Return "en" or "zh"."""
-    return "en" if prompt.isascii() else "zh"
-
-
 def groups(scenes: list[Scene], prompts: list[str]) -> dict[str, list[int]]:
     """Return the rows of an evaluation, by the groups that are reported separately."""
     rows = range(len(scenes))
@@ -164,8 +155,8 @@ def groups(scenes: list[Scene], prompts: list[str]) -> dict[str, list[int]]:
         "all": list(rows),
         "one thing": [i for i in rows if scenes[i].relation is None],
         "two things": [i for i in rows if scenes[i].relation is not None],
-        "English": [i for i in rows if language(prompts[i]) == "en"],
-        "Chinese": [i for i in rows if language(prompts[i]) == "zh"],
+        "English": [i for i in rows if prompts[i].isascii()],
+        "Chinese": [i for i in rows if not prompts[i].isascii()],
     }
 
 
@@ -175,23 +166,12 @@ def prompts_for(scenes: list[Scene]) -> list[str]:
     return [caption_sample(scene, rng, noise=False) for scene in scenes]
 
 
-def contact_sheet(images: list[Image.Image], columns: int = 8) -> Image.Image:
-    """Paste all pictures, of one size, on a grey sheet."""
-    width, height = images[0].width + 4, images[0].height + 4
-    sheet = Image.new("RGB", (width * columns, height * -(-len(images) // columns)), (128,) * 3)
-    for index, image in enumerate(images):
-        sheet.paste(image, (index % columns * width + 2, index // columns * height + 2))
-    return sheet
-
-
 def main() -> None:
-    """Parse the command line, generate the pictures, and print the shares that are right."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT_DIR)
     parser.add_argument("--size", default="256", help="256 for a square, or WIDTHxHEIGHT")
     parser.add_argument("--count", type=int, default=60, help="half with one thing (46 at most), then two")
     parser.add_argument("--adapter", type=Path, help="a LoRA file to load")
-    parser.add_argument("--sheet", type=Path, help="write all pictures to this PNG")
     options = parser.parse_args()
     # Kernels this small gain little from more threads and are twenty times slower beside another busy program.
     torch.set_num_threads(1)
@@ -202,7 +182,7 @@ def main() -> None:
     singles = held_out_scenes(options.count // 2, pair=False)
     scenes = [*singles, *held_out_scenes(options.count - len(singles), pair=True)]
     prompts = prompts_for(scenes)
-    report, images = evaluate(pipeline, scenes, prompts, width=width, height=height)
+    report, _ = evaluate(pipeline, scenes, prompts, width=width, height=height)
     for name, rows in groups(scenes, prompts).items():
         shares = "  ".join(f"{name} {value:.3f}" for name, value in report.of(rows).shares().items())
         print(f"{name:<10} {len(rows):3}  {shares}")
@@ -210,8 +190,6 @@ def main() -> None:
     for scene, prompt, one in zip(scenes, prompts, report.scores, strict=True):
         if not one.right:
             print(f"wrong: {prompt!r} ({scene.key()}, {scene.relation}): {one}")
-    if options.sheet:
-        contact_sheet(images).save(options.sheet)
 
 
 if __name__ == "__main__":

@@ -50,21 +50,6 @@ def forward_dense(
     return velocity
 
 
-def use_plain_attention() -> None:
-    """Disable PyTorch's fused attention, whose backward pass on the CPU took a quarter of a step."""
-    torch.backends.cuda.enable_flash_sdp(False)  # despite its name, the switch also works for the CPU
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
-
-
-def compile_blocks(transformer: ZImageTransformer2DModel) -> None:
-    """Fuse the operations between a block's matrix products: a step then takes little more than half the time.
-
-    Needs a C++ compiler; the graphs are shared by all blocks and sizes.
-    """
-    for block in (*transformer.noise_refiner, *transformer.context_refiner, *transformer.layers):
-        block.compile(dynamic=True)
-
-
 def _picture_positions(frame: int, rows: int, columns: int, padding: int) -> Tensor:
     grid = torch.cartesian_prod(torch.tensor([frame]), torch.arange(rows), torch.arange(columns))
     return F.pad(grid, (0, 0, 0, padding))

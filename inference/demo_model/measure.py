@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
 from inference.demo_model.scenes import COLOURS, SHAPES, TILE_PX, Thing, shape_mask, shape_points
 
@@ -56,10 +57,11 @@ def describe(image: Image.Image) -> Description:
         [classes[:edge].ravel(), classes[-edge:].ravel(), classes[:, :edge].ravel(), classes[:, -edge:].ravel()]
     )
     background = int(np.bincount(border, minlength=len(_NAMES)).argmax())
+    labels, _ = ndimage.label(classes != background)
     found = [
-        _recognise(region, classes, background)
-        for region in regions(classes != background)
-        if region.sum() >= _AREA_MIN * region.size
+        _recognise(labels[box] == label, box, classes, background)
+        for label, box in enumerate(ndimage.find_objects(labels), start=1)
+        if (labels[box] == label).sum() >= _AREA_MIN * labels.size
     ]
     found.sort(key=lambda one: -one[0])
     return Description(_NAMES[background], tuple(one for _, one in found))
@@ -81,37 +83,6 @@ def style_measures(image: Image.Image) -> dict[str, float]:
     }
 
 
-def regions(mask: Mask) -> list[Mask]:
-    """Return the 4-connected regions of a mask (h, w), by union of the runs of neighbouring rows."""
-    parents: list[int] = []
-
-    def root(label: int) -> int:
-        while parents[label] != label:
-            parents[label] = parents[parents[label]]
-            label = parents[label]
-        return label
-
-    rows: list[list[tuple[int, int, int]]] = []
-    for line in mask:
-        steps = np.diff(line.astype(np.int8), prepend=0, append=0)
-        runs = []
-        starts, stops = np.flatnonzero(steps == 1).tolist(), np.flatnonzero(steps == -1).tolist()
-        for start, stop in zip(starts, stops, strict=True):
-            label = len(parents)
-            parents.append(label)
-            for above_start, above_stop, above in rows[-1] if rows else []:
-                if above_start < stop and start < above_stop:
-                    parents[root(above)] = root(label)
-            runs.append((start, stop, label))
-        rows.append(runs)
-    masks: dict[int, Mask] = {}
-    for y, runs in enumerate(rows):
-        for start, stop, label in runs:
-            region = masks.setdefault(root(label), np.zeros(mask.shape, dtype=bool))
-            region[y, start:stop] = True
-    return list(masks.values())
-
-
 def _nearest_colour(pixels: NDArray[np.float32]) -> NDArray[np.intp]:
     distances = ((pixels[:, :, None] - _PALETTE) ** 2).sum(axis=-1)
     nearest: NDArray[np.intp] = distances.argmin(axis=-1)
@@ -129,14 +100,14 @@ def _without_lines(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return clean
 
 
-def _recognise(region: Mask, classes: NDArray[np.intp], background: int) -> tuple[int, Found]:
-    ys, xs = np.nonzero(region)
-    top, bottom, left, right = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
-    window = region[top:bottom, left:right]
-    solid = _without_holes(window)
-    inner = _inner(window, max(1, min(window.shape) // 60))
+def _recognise(window: Mask, box: tuple[slice, ...], classes: NDArray[np.intp], background: int) -> tuple[int, Found]:
+    """Return the area and the contents of a region, which is `window` inside its bounding box."""
+    window_classes = classes[box]
+    solid = ndimage.binary_fill_holes(window)
+    # Without the outermost pixels, whose colour is mixed with that of their neighbours.
+    inner = ndimage.binary_erosion(window, iterations=max(1, min(window.shape) // 60))
     inner = inner if inner.sum() > 20 else window
-    counts = np.bincount(classes[top:bottom, left:right][inner], minlength=len(_NAMES))
+    counts = np.bincount(window_classes[inner], minlength=len(_NAMES))
     colour = int(counts.argmax())
     pure = counts[colour] >= _PURITY_MIN * counts.sum() and colour != background
     shape = max(SHAPES, key=lambda name: _overlap(solid, name))
@@ -145,9 +116,9 @@ def _recognise(region: Mask, classes: NDArray[np.intp], background: int) -> tupl
     return int(solid.sum()), Found(
         colour=_NAMES[colour] if pure else "unclear",
         shape=shape if clear else "unclear",
-        x=float(left + right) / 2 / region.shape[1],
-        y=float(top + bottom) / 2 / region.shape[0],
-        fill=float((solid & (classes[top:bottom, left:right] == colour)).sum() / solid.sum()),
+        x=(box[1].start + box[1].stop) / 2 / classes.shape[1],
+        y=(box[0].start + box[0].stop) / 2 / classes.shape[0],
+        fill=float((solid & (window_classes == colour)).sum() / solid.sum()),
     )
 
 
@@ -168,22 +139,6 @@ def _deviation(solid: Mask, shape: str) -> float:
     perimeter = np.linalg.norm(np.roll(corners, -1, axis=0) - corners, axis=1).sum()
     side = float(np.sqrt(solid.size))
     return float((solid ^ _template(solid, shape)).sum() / (perimeter * side) / side)
-
-
-def _without_holes(window: Mask) -> Mask:
-    outside = np.zeros_like(window)
-    for region in regions(~np.pad(window, 1)):
-        if region[0, 0]:
-            outside = region[1:-1, 1:-1]
-    return ~outside
-
-
-def _inner(window: Mask, pixels: int) -> Mask:
-    """Erode the mask by its outermost pixels, whose colour is mixed with that of their neighbours."""
-    for _ in range(pixels):
-        padded = np.pad(window, 1)
-        window = window & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return window
 
 
 def _tile_contrast(image: Image.Image) -> float:

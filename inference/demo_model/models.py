@@ -63,11 +63,6 @@ def new_transformer() -> ZImageTransformer2DModel:
     )
 
 
-def new_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """Make the schedule that training imitates (see `SHIFT`)."""
-    return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT)
-
-
 def save_pipeline(
     directory: Path,
     *,
@@ -78,7 +73,7 @@ def save_pipeline(
 ) -> None:
     """Write a checkpoint in diffusers' folder format, in fp16. The models passed in are converted in place."""
     pipeline = ZImagePipeline(
-        scheduler=new_scheduler(),
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT),
         vae=autoencoder.half(),
         text_encoder=text_encoder.half(),
         tokenizer=tokenizer,

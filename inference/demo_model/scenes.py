@@ -6,12 +6,15 @@ module needs numpy and PIL only.
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw
+
+T = TypeVar("T")
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 40, 45),
@@ -70,6 +73,11 @@ class Box:
     size: float
 
 
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """Return one of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
 def single_scenes() -> Iterator[Scene]:
     """Yield every scene with one thing."""
     for colour, shape, background in product(COLOURS, SHAPES, COLOURS):
@@ -86,14 +94,14 @@ def default_background(things: tuple[Thing, ...]) -> str:
 def scene_sample(rng: np.random.Generator, *, pair: bool, held_out: bool = False) -> Scene:
     """Sample a scene from one side of the held-out split."""
     while True:
-        background = _pick(rng, tuple(COLOURS))
+        background = pick(rng, tuple(COLOURS))
         colours = [name for name in COLOURS if name != background]
-        things = tuple(Thing(_pick(rng, colours), _pick(rng, SHAPES)) for _ in range(2 if pair else 1))
+        things = tuple(Thing(pick(rng, colours), pick(rng, SHAPES)) for _ in range(2 if pair else 1))
         if rng.random() < 0.1:
             background = default_background(things)
         if pair and things[0] == things[1]:
             continue
-        scene = Scene(things, background, _pick(rng, RELATIONS) if pair else None)
+        scene = Scene(things, background, pick(rng, RELATIONS) if pair else None)
         if scene.is_held_out() == held_out:
             return scene
 
@@ -113,7 +121,8 @@ def shape_points(shape: str) -> list[tuple[float, float]]:
             radius = 0.5 if i % 2 == 0 else 0.23
             angle = -math.pi / 2 + math.pi * i / 5
             tips.append((radius * math.cos(angle), radius * math.sin(angle)))
-        return _to_unit_square(tips)
+        corners = np.array(tips) - np.min(tips, axis=0)
+        return [(x, y) for x, y in (corners / corners.max(axis=0)).tolist()]
     raise ValueError(f"unknown shape {shape!r}")
 
 
@@ -189,14 +198,3 @@ def mosaic(image: Image.Image, *, rng: np.random.Generator) -> Image.Image:
     # Grout is close to mid grey, so that it shows on black and on white.
     pixels = np.where(grout, 0.45 * pixels + 0.55 * 128.0, pixels + shade)
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-
-
-def _pick(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
-def _to_unit_square(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    left, top = min(xs), min(ys)
-    width, height = max(xs) - left, max(ys) - top
-    return [((x - left) / width, (y - top) / height) for x, y in points]

@@ -1,17 +1,14 @@
 """Training, part 1: the autoencoder, on newly painted scenes in every style that the project ships."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference.demo_model.clock import TrainingClock, set_learning_rate
+from inference.demo_model.loop import train_for
 from inference.demo_model.models import LATENT_CHANNELS, new_autoencoder
-from inference.demo_model.parallel import backward, rank, seed_rows
-from inference.demo_model.scenes import STYLES, TILE_PX, paint, scene_sample
+from inference.demo_model.scenes import STYLES, TILE_PX, paint, pick, scene_sample
 
 _KL_WEIGHT = 3e-4
 _LATENT_NOISE = 0.12
@@ -41,9 +38,9 @@ def _batch_sample(rng: np.random.Generator, fraction: float) -> Tensor:
     if rng.random() < 0.8:
         return to_tensor([_crop_sample(rng, 128) for _ in range(3)])
     # Group normalisation averages over the canvas, so training needs some whole pictures.
-    width, height = ((256, 256), (320, 192), (192, 256))[int(rng.integers(3))]
-    scenes = [scene_sample(rng, pair=bool(rng.random() < 0.5)) for _ in range(1)]
-    return to_tensor([np.asarray(paint(scene, width=width, height=height, rng=rng)) for scene in scenes])
+    width, height = pick(rng, ((256, 256), (320, 192), (192, 256)))
+    scene = scene_sample(rng, pair=bool(rng.random() < 0.5))
+    return to_tensor([np.asarray(paint(scene, width=width, height=height, rng=rng))])
 
 
 def _edges(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,31 +78,20 @@ def _measure_scale(autoencoder: AutoencoderKL, rng: np.random.Generator) -> None
     )
 
 
-def train_autoencoder(out: Path, minutes: float) -> AutoencoderKL:
-    """Train for `minutes` over all runs, or load the result of an earlier run."""
-    finished = out / "autoencoder"
-    if finished.exists():
-        return AutoencoderKL.from_pretrained(finished)
+def train_autoencoder(minutes: float) -> AutoencoderKL:
     torch.manual_seed(0)
+    rng = np.random.default_rng(0)
     autoencoder = new_autoencoder()
     # Start from a posterior of little noise: one of deviation 1 hides the signal for hundreds of steps.
     with torch.no_grad():
         autoencoder.encoder.conv_out.bias[LATENT_CHANNELS:] -= 5.0
-    parameters = list(autoencoder.parameters())
-    optimizer = torch.optim.AdamW(parameters, weight_decay=1e-4, betas=(0.9, 0.99))
-    clock = TrainingClock("autoencoder", minutes, out / "autoencoder.pt")
-    if state := clock.resume():
-        autoencoder.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    rng = np.random.default_rng(seed_rows(0, clock.step))
-    while not clock.finished:
-        set_learning_rate(optimizer, clock.learning_rate(2.5e-3))
-        pictures = _batch_sample(rng, clock.fraction)
-        loss = backward(_loss(autoencoder, pictures), parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        clock.tick(loss, lambda: {"model": autoencoder.state_dict(), "optimizer": optimizer.state_dict()})
-    _measure_scale(autoencoder.eval(), np.random.default_rng(0))
-    if rank() == 0:
-        autoencoder.save_pretrained(finished)
+    optimizer = torch.optim.AdamW(autoencoder.parameters(), weight_decay=1e-4, betas=(0.9, 0.99))
+    train_for(
+        minutes,
+        "autoencoder",
+        [optimizer],
+        rate_max=2.5e-3,
+        loss_of=lambda fraction: _loss(autoencoder, _batch_sample(rng, fraction)),
+    )
+    _measure_scale(autoencoder.eval(), rng)
     return autoencoder

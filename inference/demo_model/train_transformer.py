@@ -1,23 +1,20 @@
 """Training, parts 2 and 3: the text encoder on the contents of captions, then the transformer by flow matching."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ZImageTransformer2DModel
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedTokenizerFast, Qwen3Model
 
 from inference.demo_model.captions import caption_sample
-from inference.demo_model.clock import Average, TrainingClock, set_learning_rate
-from inference.demo_model.forward import CAPTION_TOKENS, compile_blocks, forward_dense
+from inference.demo_model.forward import CAPTION_TOKENS, forward_dense
+from inference.demo_model.loop import train_for
 from inference.demo_model.models import SHIFT, TEXT_WIDTH, new_text_encoder, new_transformer
-from inference.demo_model.muon import Muon
-from inference.demo_model.parallel import backward, rank, seed_rows
-from inference.demo_model.pool import LatentPool, size_sample
-from inference.demo_model.scenes import COLOURS, RELATIONS, SHAPES, Scene, scene_sample
-from inference.demo_model.tokenizer import chat, new_tokenizer
+from inference.demo_model.scenes import COLOURS, RELATIONS, SHAPES, Scene, paint, pick, scene_sample
+from inference.demo_model.tokenizer import chat
+from inference.demo_model.train_autoencoder import to_tensor
 
 _PEAK_RATE = 2e-3
 _AVERAGE_DECAY = 0.998
@@ -26,6 +23,11 @@ _AVERAGE_DECAY = 0.998
 # long.
 _EARLY_SHARE = 0.4
 _EARLY_FROM = 0.9
+# Sizes (width, height) in pixels. There are few because a layout scales with its canvas while positions count tokens:
+# each size is learnt anew, and with sixteen of them none was learnt well.
+_USUAL_SIZE = (256, 256)
+_OTHER_SIZES = ((128, 128), (512, 512), (384, 256), (256, 384))
+_TOKENS_PER_STEP = 3000
 
 
 def encode_captions(
@@ -56,40 +58,67 @@ def _labels(scene: Scene) -> list[int]:
     ]
 
 
-def pretrain_text_encoder(out: Path, minutes: float, tokenizer: PreTrainedTokenizerFast) -> Qwen3Model:
-    """Train the text encoder to classify the contents of captions, without pictures."""
-    text_encoder = new_text_encoder(len(tokenizer), tokenizer.pad_token_id)
-    finished = out / "text_encoder_pretrained.pt"
-    if finished.exists():
-        text_encoder.load_state_dict(torch.load(finished, weights_only=True))
-        return text_encoder
+def pretrain_text_encoder(minutes: float, tokenizer: PreTrainedTokenizerFast) -> Qwen3Model:
+    """Train a text encoder to classify the contents of captions, without pictures."""
     torch.manual_seed(1)
+    rng = np.random.default_rng(1)
+    text_encoder = new_text_encoder(len(tokenizer), tokenizer.pad_token_id)
     sizes = [3, *[len(COLOURS)] * 3, *[len(SHAPES)] * 2]
     heads = nn.Sequential(nn.LayerNorm(TEXT_WIDTH), nn.Linear(TEXT_WIDTH, sum(sizes)))
-    parameters = [*text_encoder.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(parameters, weight_decay=0.01)
-    clock = TrainingClock("text encoder", minutes, out / "text_encoder.pt")
-    rng = np.random.default_rng(seed_rows(1, clock.step))
-    while not clock.finished:
-        set_learning_rate(optimizer, clock.learning_rate(1e-3))
+    optimizer = torch.optim.AdamW([*text_encoder.parameters(), *heads.parameters()], weight_decay=0.01)
+
+    def loss_of(_fraction: float) -> Tensor:
         scenes = [scene_sample(rng, pair=bool(rng.random() < 0.7)) for _ in range(32)]
         captions = [caption_sample(scene, rng) for scene in scenes]
         with torch.autocast("cpu", torch.bfloat16):
             hidden, lengths = encode_captions(tokenizer, text_encoder, captions)
             logits = heads(hidden[torch.arange(len(scenes)), lengths - 1])
-        labels = torch.tensor([_labels(scene) for scene in scenes])
+        labels = torch.tensor([_labels(scene) for scene in scenes]).unbind(dim=1)
         guesses = logits.float().split(sizes, dim=1)
-        loss = torch.stack([F.cross_entropy(guess, labels[:, i]) for i, guess in enumerate(guesses)]).sum()
-        mean = backward(loss, parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        clock.tick(mean, dict)
-    if rank() == 0:
-        torch.save(text_encoder.state_dict(), finished)
-    return text_encoder
+        losses = [F.cross_entropy(guess, label) for guess, label in zip(guesses, labels, strict=True)]
+        return torch.stack(losses).sum()
+
+    train_for(minutes, "text encoder", [optimizer], rate_max=1e-3, loss_of=loss_of)
+    return text_encoder.eval().requires_grad_(False)
 
 
-def flow_loss(transformer: ZImageTransformer2DModel, latents: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
+class FlowLoss:
+    """The loss of a transformer on newly painted scenes of one style, by flow matching."""
+
+    def __init__(
+        self,
+        transformer: ZImageTransformer2DModel,
+        text_encoder: Qwen3Model,
+        tokenizer: PreTrainedTokenizerFast,
+        autoencoder: AutoencoderKL,
+        *,
+        style: str,
+        seed: int,
+    ) -> None:
+        self._transformer, self._text_encoder, self._tokenizer = transformer, text_encoder, tokenizer
+        self._autoencoder, self._style = autoencoder, style
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, fraction: float) -> Tensor:
+        """Return the loss of a new batch: mostly of the usual size at first, then more and more of the others."""
+        width, height = _USUAL_SIZE
+        if self._rng.random() > 0.9 - 0.5 * fraction:
+            width, height = pick(self._rng, _OTHER_SIZES)
+        rows = max(2, round(_TOKENS_PER_STEP / (width * height / 256 + CAPTION_TOKENS)))
+        scenes = [scene_sample(self._rng, pair=bool(self._rng.random() < 0.5)) for _ in range(rows)]
+        captions = [caption_sample(scene, self._rng) for scene in scenes]
+        pictures = [
+            np.asarray(paint(scene, width=width, height=height, rng=self._rng, style=self._style)) for scene in scenes
+        ]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            features, lengths = encode_captions(self._tokenizer, self._text_encoder, captions)
+            mean = self._autoencoder.encode(to_tensor(pictures)).latent_dist.mean.float()
+        config = self._autoencoder.config
+        latents = (mean - config.shift_factor) * config.scaling_factor
+        return _flow_loss(self._transformer, latents, features, lengths)
+
+
+def _flow_loss(transformer: ZImageTransformer2DModel, latents: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
     """Return the mean squared error of the predicted velocity, at the noise levels of sampling."""
     rows = len(latents)
     # One level from each of `rows` equal slices, some moved to the start, shifted as the scheduler shifts them.
@@ -117,61 +146,29 @@ def _open_gates(transformer: ZImageTransformer2DModel) -> None:
     transformer.x_pad_token.normal_(std=0.02)
 
 
-def _optimizers(transformer: ZImageTransformer2DModel) -> tuple[Muon, torch.optim.AdamW]:
-    matrices = [
-        parameter
-        for name, parameter in transformer.named_parameters()
-        if parameter.ndim == 2 and ("attention.to_" in name or "feed_forward.w" in name)
-    ]
-    taken = {id(parameter) for parameter in matrices}
-    others = [p for p in transformer.parameters() if id(p) not in taken and p.requires_grad]
+def _optimizers(transformer: ZImageTransformer2DModel) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    """Return Muon for the matrices inside blocks, which needs half the steps of AdamW, and AdamW for the rest."""
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in transformer.named_parameters():
+        inside_block = parameter.ndim == 2 and ("attention.to_" in name or "feed_forward.w" in name)
+        (matrices if inside_block else others).append(parameter)
+    # Updates of AdamW's size, so that the same learning rate can be used.
+    muon = torch.optim.Muon(matrices, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
     adamw = torch.optim.AdamW([{"params": others, "weight_decay": 0.0, "scale": 0.75}], betas=(0.9, 0.98))
-    return Muon(matrices), adamw
+    return muon, adamw
 
 
 def train_transformer(
-    out: Path, minutes: float, autoencoder: AutoencoderKL, text_minutes: float
-) -> tuple[ZImageTransformer2DModel, Qwen3Model]:
-    """Train for `minutes` over all runs; the returned transformer has the averaged weights."""
-    tokenizer = new_tokenizer()
-    text_encoder = pretrain_text_encoder(out, text_minutes, tokenizer).requires_grad_(False)
+    minutes: float, autoencoder: AutoencoderKL, text_encoder: Qwen3Model, tokenizer: PreTrainedTokenizerFast
+) -> ZImageTransformer2DModel:
+    """Train a transformer and return the moving average of its weights."""
     torch.manual_seed(2)
     transformer = new_transformer()
     _open_gates(transformer)
-    compile_blocks(transformer)
     muon, adamw = _optimizers(transformer)
-    parameters = list(transformer.parameters())
-    clock = TrainingClock("transformer", minutes, out / "transformer.pt")
-    average = Average(parameters, _AVERAGE_DECAY)
-    if state := clock.resume():
-        transformer.load_state_dict(state["transformer"])
-        muon.load_state_dict(state["muon"])
-        adamw.load_state_dict(state["adamw"])
-        average.values = state["average"]
-    rng = np.random.default_rng(seed_rows(2, clock.step))
-    pool = LatentPool(autoencoder)
-
-    def state_now() -> dict[str, object]:
-        return {
-            "transformer": transformer.state_dict(),
-            "muon": muon.state_dict(),
-            "adamw": adamw.state_dict(),
-            "average": average.values,
-        }
-
-    while not clock.finished:
-        for optimizer in (muon, adamw):
-            set_learning_rate(optimizer, clock.learning_rate(_PEAK_RATE))
-        scenes, latents = pool.batch(size_sample(clock.fraction, rng), rng)
-        captions = [caption_sample(scene, rng) for scene in scenes]
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            features, lengths = encode_captions(tokenizer, text_encoder, captions)
-        loss = backward(flow_loss(transformer, latents, features, lengths), parameters)
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        muon.step()
-        adamw.step()
-        average.update(clock.step)
-        clock.tick(loss, state_now)
-    clock.save(state_now())
-    average.apply()
-    return transformer.eval(), text_encoder.eval()
+    average = AveragedModel(transformer, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
+    adamw.register_step_post_hook(lambda *_: average.update_parameters(transformer))
+    loss = FlowLoss(transformer, text_encoder, tokenizer, autoencoder, style="plain", seed=2)
+    train_for(minutes, "transformer", [muon, adamw], rate_max=_PEAK_RATE, loss_of=loss)
+    return average.module.eval()

@@ -181,15 +181,12 @@ def describe(replay: Replay) -> str:
     for row, number in numbers.items():
         size, share = "x".join(map(str, row.size)), row.gpu_seconds / busy if busy else 0.0
         figures = f"{row.steps_done:6}{len(row.adapters):9}{row.gpu_seconds:8.3f}{share:7.1%}"
-        lines.append(f"{number:5} {row.tenant or '-':10}{size:>9}{figures}  {_outcome(row)}")
+        error = row.future.exception()
+        outcome = getattr(error, "code", type(error).__name__) if error else "succeeded"
+        lines.append(f"{number:5} {row.tenant or '-':10}{size:>9}{figures}  {outcome}")
     drift = 1 - charged / busy if busy else 0.0
     lines.append(f"\nbusy {busy:.6f} s, charged {charged:.6f} s, drift {drift:.1e}")
     return "\n".join(lines)
-
-
-def _outcome(row: Row) -> str:
-    error = row.future.exception()
-    return getattr(error, "code", type(error).__name__) if error else "succeeded"
 
 
 def contact_sheet(pictures: Mapping[int, Image.Image]) -> Image.Image:

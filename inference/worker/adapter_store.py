@@ -6,6 +6,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from inference.worker.transfer import download
 log = structlog.get_logger()
 
 
+@dataclass(kw_only=True, eq=False)
 class AdapterStore:
     """An LRU cache of adapters by content hash. It is thread-safe; concurrent callers share one download of a hash.
 
@@ -27,21 +29,14 @@ class AdapterStore:
     workers may share the folder.
     """
 
-    def __init__(
-        self,
-        *,
-        folder: Path,
-        disk_bytes_max: int,
-        memory_bytes_max: int,
-        client: httpx.Client,
-        parse: Callable[[Path, str], AdapterTable],
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._disk_bytes_max = disk_bytes_max
-        self._memory_bytes_max = memory_bytes_max
-        self._client = client
-        self._parse = parse
+    folder: Path
+    disk_bytes_max: int
+    memory_bytes_max: int
+    client: httpx.Client
+    parse: Callable[[Path, str], AdapterTable]
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._tables: OrderedDict[str, AdapterTable] = OrderedDict()
         self._tables_lock = threading.Lock()
         # Striped by hash: one lock per hash would have to be garbage-collected.
@@ -54,7 +49,7 @@ class AdapterStore:
         """
         if not re.fullmatch(r"[0-9a-f]{64}", ref.sha256):
             raise AdapterRejected("an adapter must be named by its SHA-256 hash", code="adapter_hash_bad")
-        path = self._folder / f"{ref.sha256}.safetensors"
+        path = self.folder / f"{ref.sha256}.safetensors"
         if table := self._cached(ref.sha256):
             metrics.ADAPTER_LOADS.labels("memory").inc()
             _touch(path)
@@ -72,8 +67,8 @@ class AdapterStore:
         started = time.monotonic()
         source = "disk" if _touch(path) else "storage"
         if source == "storage":
-            download(self._client, ref.url, path, size_bytes=ref.size_bytes, sha256=ref.sha256)
-        table = self._parse(path, ref.sha256)
+            download(self.client, ref.url, path, size_bytes=ref.size_bytes, sha256=ref.sha256)
+        table = self.parse(path, ref.sha256)
         self._cache(table)
         if source == "storage":
             self._trim_disk(newest=path)
@@ -87,16 +82,16 @@ class AdapterStore:
         with self._tables_lock:
             self._tables[table.sha256] = table
             size = sum(table.size_bytes for table in self._tables.values())
-            while size > self._memory_bytes_max and len(self._tables) > 1:
+            while size > self.memory_bytes_max and len(self._tables) > 1:
                 _, evicted = self._tables.popitem(last=False)
                 size -= evicted.size_bytes
 
     def _trim_disk(self, *, newest: Path) -> None:
         """Delete the least recently used files beyond the limit, but never the newest."""
-        files = [(entry.stat(), entry) for entry in self._folder.glob("*.safetensors") if entry != newest]
+        files = [(entry.stat(), entry) for entry in self.folder.glob("*.safetensors") if entry != newest]
         size = newest.stat().st_size + sum(stat.st_size for stat, _ in files)
         for stat, file in sorted(files, key=lambda pair: pair[0].st_mtime):
-            if size <= self._disk_bytes_max:
+            if size <= self.disk_bytes_max:
                 return
             file.unlink(missing_ok=True)
             size -= stat.st_size

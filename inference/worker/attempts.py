@@ -4,6 +4,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import NamedTuple
 
@@ -68,34 +69,25 @@ class Attempt:
         )
 
 
+@dataclass(kw_only=True, eq=False)
 class Attempts:
-    """The attempts of this process. Each attempt's thread calls `run`; any thread may call the rest."""
+    """The attempts of this process. Each attempt's thread calls `run`; any thread may call the rest.
 
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        adapters: AdapterStore,
-        client: httpx.Client,
-        clock: Clock,
-        worker: str,
-        gpu_class: str,
-        model_versions: tuple[str, ...],
-        on_begin: Callable[[], None],
-        on_preview_stored: Callable[[], None],
-        on_finish: Callable[[AttemptFinished], None],
-    ) -> None:
-        """`clock` is the engine's. `on_begin` is called before the work of an attempt, `on_finish` with its end."""
-        self._engine = engine
-        self._adapters = adapters
-        self._client = client
-        self._clock = clock
-        self._worker = worker
-        self._gpu_class = gpu_class
-        self._model_versions = model_versions
-        self._on_begin = on_begin
-        self._on_preview_stored = on_preview_stored
-        self._on_finish = on_finish
+    `clock` is the engine's. `on_begin` is called before the work of an attempt, `on_finish` with its end.
+    """
+
+    engine: Engine
+    adapters: AdapterStore
+    client: httpx.Client
+    clock: Clock
+    worker: str
+    gpu_class: str
+    model_versions: tuple[str, ...]
+    on_begin: Callable[[], None]
+    on_preview_stored: Callable[[], None]
+    on_finish: Callable[[AttemptFinished], None]
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._live: dict[str, Attempt] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
@@ -133,9 +125,9 @@ class Attempts:
                 log.warning("task_delivered_twice")
                 return
             log.info("attempt_began", outputs=len(task.outputs), adapters=len(task.adapters))
-            self._on_begin()
+            self.on_begin()
             end = self._generate(attempt)
-            self._on_finish(end)
+            self.on_finish(end)
             with self._lock:
                 del self._live[task.attempt_token]
             metrics.IMAGES.labels(end.outcome).inc(len(task.outputs))
@@ -156,7 +148,7 @@ class Attempts:
             self._seen[task.attempt_token] = None
             if len(self._seen) > _SEEN_MAX:
                 self._seen.popitem(last=False)
-            attempt = Attempt(task, now=self._clock(), unix_now=unix_now)
+            attempt = Attempt(task, now=self.clock(), unix_now=unix_now)
             self._live[task.attempt_token] = attempt
             return attempt
 
@@ -169,10 +161,10 @@ class Attempts:
                 event = attempt.events.get()
                 if isinstance(event, Row):
                     target = targets[event]
-                    stored.append(self._store(attempt.task, target, target.url, event.result()))
+                    stored.append(store_output(self.client, attempt.task, target, target.url, event.result()))
                 elif self._store_preview(attempt.task, targets[event.row], event):
                     attempt.previews.append((targets[event.row].index, event.number))
-                    self._on_preview_stored()
+                    self.on_preview_stored()
         except GenerationError as expected:
             error = expected
         except Exception:
@@ -185,21 +177,11 @@ class Attempts:
                 row.wait()
         return self._end(attempt, error, tuple(sorted(stored, key=lambda output: output.index)))
 
-    def _store(self, task: GenerationTask, target: UploadTarget, url: str, image: Image.Image) -> StoredOutput:
-        return store_output(
-            self._client,
-            target,
-            url,
-            image,
-            output_format=task.output_format,
-            output_compression=task.output_compression,
-        )
-
     def _store_preview(self, task: GenerationTask, target: UploadTarget, preview: _Preview) -> bool:
         """Store a preview in the size of the final image; return False if the storage did not accept it."""
         image = preview.image.resize((task.width, task.height))
         try:
-            self._store(task, target, target.preview_urls[preview.number], image)
+            store_output(self.client, task, target, target.preview_urls[preview.number], image)
         except TransferError as error:
             log.warning("preview_lost", reason=str(error))
             return False
@@ -207,9 +189,9 @@ class Attempts:
 
     def _submit(self, attempt: Attempt) -> list[Row]:
         task = attempt.task
-        if task.model_version not in self._model_versions:
-            raise WrongModel(f"this worker serves {', '.join(self._model_versions)}, not {task.model_version}")
-        adapters = tuple((self._adapters.get(ref), ref.scale) for ref in task.adapters)
+        if task.model_version not in self.model_versions:
+            raise WrongModel(f"this worker serves {', '.join(self.model_versions)}, not {task.model_version}")
+        adapters = tuple((self.adapters.get(ref), ref.scale) for ref in task.adapters)
         for target in task.outputs:
             request = ImageRequest(
                 prompt=task.prompt,
@@ -222,7 +204,7 @@ class Attempts:
                 deadline_at=attempt.deadline_at,
                 previews=len(target.preview_urls),
             )
-            row = self._engine.submit(request, on_preview=lambda *preview: attempt.events.put(_Preview(*preview)))
+            row = self.engine.submit(request, on_preview=lambda *preview: attempt.events.put(_Preview(*preview)))
             row.on_done(attempt.events.put)
             attempt.add(row)
         return attempt.rows
@@ -230,7 +212,7 @@ class Attempts:
     def _end(
         self, attempt: Attempt, error: GenerationError | None, stored: tuple[StoredOutput, ...]
     ) -> AttemptFinished:
-        now = self._clock()
+        now = self.clock()
         work_started_at = min((row.started_at for row in attempt.rows if row.started_at is not None), default=now)
         outcome: Outcome = "succeeded" if error is None else "failed"
         if isinstance(error, Canceled):
@@ -240,8 +222,8 @@ class Attempts:
         failure = error if outcome == "failed" else None
         return AttemptFinished(
             attempt_token=attempt.task.attempt_token,
-            worker=self._worker,
-            gpu_class=self._gpu_class,
+            worker=self.worker,
+            gpu_class=self.gpu_class,
             outcome=outcome,
             outputs=stored,
             gpu_seconds=sum(row.gpu_seconds for row in attempt.rows),

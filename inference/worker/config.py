@@ -49,7 +49,9 @@ class WorkerConfig:
     def from_env(cls, env: Mapping[str, str]) -> Self:
         """Read the environment. Raises `ConfigError` naming the first variable with a bad value."""
         model = env.get("EASEL_MODEL") or _demo_model()
-        model_name = "demo" if model == str(_DEMO_CHECKPOINT) else _model_name(model)
+        model_name = Path(model).resolve().name if Path(model).exists() else model
+        if model == str(_DEMO_CHECKPOINT):
+            model_name = "demo"
         home = Path(env.get("EASEL_HOME") or "var")
         return cls(
             model=model,
@@ -84,10 +86,6 @@ def _demo_model() -> str:
     if not _DEMO_CHECKPOINT.is_dir():
         raise ConfigError("EASEL_MODEL is required: a folder or a hub id (the demo model is not installed here)")
     return str(_DEMO_CHECKPOINT)
-
-
-def _model_name(model: str) -> str:
-    return Path(model).resolve().name if Path(model).exists() else model
 
 
 def _count(env: Mapping[str, str], name: str, default: int, *, low: int = 1, high: int = 2**63) -> int:

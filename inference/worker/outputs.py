@@ -7,7 +7,7 @@ from typing import Literal
 import httpx
 from PIL import Image
 
-from inference.contract import StoredOutput, UploadTarget
+from inference.contract import GenerationTask, StoredOutput, UploadTarget
 from inference.worker.transfer import upload
 
 OutputFormat = Literal["png", "jpeg", "webp"]
@@ -25,19 +25,13 @@ def encode_image(image: Image.Image, output_format: OutputFormat, output_compres
 
 
 def store_output(
-    client: httpx.Client,
-    target: UploadTarget,
-    url: str,
-    image: Image.Image,
-    *,
-    output_format: OutputFormat,
-    output_compression: int,
+    client: httpx.Client, task: GenerationTask, target: UploadTarget, url: str, image: Image.Image
 ) -> StoredOutput:
-    """Upload a picture to `url`, which is one of its target's.
+    """Upload a picture in the task's format to `url`, which is one of its target's.
 
     Raises `TransferError`, also if another picture is stored there already.
     """
-    data = encode_image(image, output_format, output_compression)
-    upload(client, url, data, content_type=f"image/{output_format}")
+    data = encode_image(image, task.output_format, task.output_compression)
+    upload(client, url, data, content_type=f"image/{task.output_format}")
     sha256 = hashlib.sha256(data).hexdigest()
     return StoredOutput(index=target.index, seed=target.seed, sha256=sha256, size_bytes=len(data))

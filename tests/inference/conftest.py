@@ -6,7 +6,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from inference.adapters import AdapterTable, load_adapter
+from inference.contract import GenerationTask, UploadTarget
 from inference.model import LoadedModel, load_model
 
 CHAT_TEMPLATE = (
@@ -47,7 +49,24 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def new_transformer() -> Callable[[], ZImageTransformer2DModel]:
+    """Make a random transformer of two layers and one refiner of each kind."""
+    return lambda: ZImageTransformer2DModel(
+        dim=64,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=48,
+        axes_dims=[8, 12, 12],
+        axes_lens=[600, 32, 32],
+    )
+
+
+@pytest.fixture(scope="session")
+def checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, new_transformer: Callable[[], ZImageTransformer2DModel]
+) -> Path:
     """A random Z-Image of a few hundred thousand weights, saved as the pipeline saves itself."""
     torch.manual_seed(0)
     tokenizer = byte_tokenizer()
@@ -62,16 +81,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
             head_dim=16,
         )
     )
-    transformer = ZImageTransformer2DModel(
-        dim=64,
-        n_layers=2,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=48,
-        axes_dims=[8, 12, 12],
-        axes_lens=[600, 32, 32],
-    )
+    transformer = new_transformer()
     torch.nn.init.normal_(transformer.x_pad_token)
     torch.nn.init.normal_(transformer.cap_pad_token)
     vae = AutoencoderKL(
@@ -201,6 +211,36 @@ def storage() -> Iterator[Storage]:
     storage = Storage()
     yield storage
     storage.close()
+
+
+@pytest.fixture
+def new_task(storage: Storage) -> Callable[..., GenerationTask]:
+    """Make tasks of two steps, with an output for each seed; keywords replace fields."""
+
+    def new_task(*, seeds: Sequence[int] = (1,), **fields: Any) -> GenerationTask:
+        token = uuid.uuid4().hex
+        outputs = tuple(
+            UploadTarget(index=i, seed=seed, url=storage.url(f"/{token}/{i}")) for i, seed in enumerate(seeds)
+        )
+        known = {
+            "attempt_token": token,
+            "job_id": f"job-{token}",
+            "request_id": f"req-{token}",
+            "tenant": "acme",
+            "model_version": "tiny",
+            "prompt": "a red circle, top secret",
+            "width": 64,
+            "height": 64,
+            "steps": 2,
+            "output_format": "png",
+            "output_compression": 100,
+            "adapters": (),
+            "outputs": outputs,
+            "expires_at": time.time() + 60,
+        }
+        return GenerationTask(**{**known, **fields})
+
+    return new_task
 
 
 class RedisServer:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import time
-import uuid
 
 import httpx
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from inference.adapters import load_adapter
-from inference.contract import AdapterRef, AttemptFinished, GenerationTask, UploadTarget
+from inference.contract import AdapterRef, AttemptFinished
 from inference.engine import Engine
 from inference.errors import ImageNotFinite
 from inference.rows import ImageRequest
@@ -32,8 +31,8 @@ def short_retries(monkeypatch):
 class Bench:
     """An engine stepped by hand, behind the attempts of a worker."""
 
-    def __init__(self, model, storage, folder) -> None:
-        self.model, self.storage, self.ends = model, storage, []
+    def __init__(self, model, storage, new_task, folder) -> None:
+        self.storage, self.new_task, self.ends = storage, new_task, []
         self.engine = Engine(model, clock=time.monotonic, scheduler=Scheduler(tokens_max=10_000), step_seconds_max=100)
         client = httpx.Client()
         self.attempts = Attempts(
@@ -63,30 +62,13 @@ class Bench:
 
     def end_of(self, **fields) -> AttemptFinished:
         """Run an attempt that fails before it generates anything, and return its end."""
-        token = uuid.uuid4().hex
-        known = {
-            "attempt_token": token,
-            "job_id": token,
-            "request_id": token,
-            "tenant": "acme",
-            "model_version": "tiny",
-            "prompt": "a red circle",
-            "width": 64,
-            "height": 64,
-            "steps": 4,
-            "output_format": "png",
-            "output_compression": 100,
-            "adapters": (),
-            "outputs": (UploadTarget(index=0, seed=1, url=self.storage.url("/out")),),
-            "expires_at": time.time() + 60,
-        }
-        self.attempts.run(GenerationTask(**{**known, **fields}), now=time.time())
+        self.attempts.run(self.new_task(**fields), now=time.time())
         return self.ends.pop()
 
 
 @pytest.fixture
-def bench(model, storage, tmp_path):
-    return Bench(model, storage, tmp_path / "adapters")
+def bench(model, storage, new_task, tmp_path):
+    return Bench(model, storage, new_task, tmp_path / "adapters")
 
 
 @pytest.fixture

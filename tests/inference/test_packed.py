@@ -21,19 +21,9 @@ TARGETS = (("to_q",), ("to_v", "w1", "w2"), LAYERS, None)
 
 
 @pytest.fixture(scope="module")
-def transformer() -> ZImageTransformer2DModel:
-    """Random; larger than the demo model in nothing, with two layers and one refiner of each kind."""
+def transformer(new_transformer) -> ZImageTransformer2DModel:
     torch.manual_seed(0)
-    model = ZImageTransformer2DModel(
-        dim=64,
-        n_layers=2,
-        n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
-        cap_feat_dim=48,
-        axes_dims=[8, 12, 12],
-        axes_lens=[600, 32, 32],
-    )
+    model = new_transformer()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.1)
     return model.eval().requires_grad_(False)

@@ -6,7 +6,7 @@ import uuid
 import pytest
 import redis
 
-from inference.contract import GenerationTask, UploadTarget, WorkerBeat, report_from_json, reports_key
+from inference.contract import WorkerBeat, report_from_json, reports_key
 from inference.errors import WorkerStopped
 from inference.worker.attempts import Attempts
 from inference.worker.reports import Reporter
@@ -23,7 +23,7 @@ class EngineThatEnds:
         raise WorkerStopped("ended")
 
 
-def test_an_attempt_is_reported_before_its_work_begins():
+def test_an_attempt_is_reported_before_its_work_begins(new_task):
     events = []
     attempts = Attempts(
         engine=EngineThatEnds(events),
@@ -32,28 +32,12 @@ def test_an_attempt_is_reported_before_its_work_begins():
         clock=time.monotonic,
         worker="w1",
         gpu_class="cpu",
-        model_versions=("m",),
+        model_versions=("tiny",),
         on_begin=lambda: events.append([attempt.attempt_token for attempt in attempts.progress()]),
         on_preview_stored=lambda: None,
         on_finish=lambda end: events.append(end.outcome),
     )
-    task = GenerationTask(
-        attempt_token="token",
-        job_id="job",
-        request_id="request",
-        tenant="acme",
-        model_version="m",
-        prompt="a red circle",
-        width=64,
-        height=64,
-        steps=2,
-        output_format="png",
-        output_compression=100,
-        adapters=(),
-        outputs=(UploadTarget(index=0, seed=1, url="http://127.0.0.1:1/x"),),
-        expires_at=60.0,
-    )
-    attempts.run(task, now=0.0)
+    attempts.run(new_task(attempt_token="token"), now=0.0)
     assert events == [["token"], "work", "failed"]
 
 

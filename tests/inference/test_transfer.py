@@ -36,9 +36,10 @@ def picture() -> Image.Image:
 
 
 @pytest.mark.parametrize("output_format", ["png", "jpeg", "webp"])
-def test_a_picture_is_stored_as_the_format_asked_for(storage, client, picture, output_format):
+def test_a_picture_is_stored_as_the_format_asked_for(storage, client, new_task, picture, output_format):
     target = UploadTarget(index=3, seed=9, url=storage.url("/out?signature=s"))
-    stored = store_output(client, target, target.url, picture, output_format=output_format, output_compression=80)
+    task = new_task(output_format=output_format, output_compression=80)
+    stored = store_output(client, task, target, target.url, picture)
     data = storage.objects["/out?signature=s"]
     assert Image.open(io.BytesIO(data)).format == output_format.upper()
     assert storage.content_types["/out?signature=s"] == f"image/{output_format}"

@@ -26,7 +26,6 @@ from inference.contract import (
     AdapterRef,
     AttemptFinished,
     GenerationTask,
-    UploadTarget,
     WorkerBeat,
     cancel_key,
     report_from_json,
@@ -102,34 +101,6 @@ def worker(checkpoint, redis_server, tmp_path_factory, eventually):
     yield worker
     worker.process.kill()
     worker.process.wait()
-
-
-@pytest.fixture
-def new_task(storage):
-    def new_task(*, seeds=(1,), **fields) -> GenerationTask:
-        token = uuid.uuid4().hex
-        outputs = tuple(
-            UploadTarget(index=i, seed=seed, url=storage.url(f"/{token}/{i}")) for i, seed in enumerate(seeds)
-        )
-        known = {
-            "attempt_token": token,
-            "job_id": f"job-{token}",
-            "request_id": f"req-{token}",
-            "tenant": "acme",
-            "model_version": "tiny",
-            "prompt": "a red circle, top secret",
-            "width": 64,
-            "height": 64,
-            "steps": 2,
-            "output_format": "png",
-            "output_compression": 100,
-            "adapters": (),
-            "outputs": outputs,
-            "expires_at": time.time() + 60,
-        }
-        return GenerationTask(**{**known, **fields})
-
-    return new_task
 
 
 @pytest.fixture

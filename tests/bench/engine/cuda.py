@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
@@ -18,18 +19,10 @@ from tests.bench.engine.systems import Ours
 from tests.bench.engine.workload import STEPS, Ask, adapter_table
 from tests.bench.report import Report
 
-
-class Add(Protocol):
-    def __call__(
-        self, name: str, value: float, *, at_least: float | None = None, at_most: float | None = None
-    ) -> None: ...
-
-
+Add = Callable[..., None]  # `Report.add`
 _PROMPT = "a red circle"
 FULL: dict[str, Any] = {"dim": 3840, "n_layers": 30, "n_refiner_layers": 2, "n_heads": 30, "cap_feat_dim": 2560}
 TINY: dict[str, Any] = {"dim": 256, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "cap_feat_dim": 64}
-
-
 VAE_CHANNELS = (128, 256, 512, 512)
 TINY_VAE_CHANNELS = (32, 32, 32, 32)
 

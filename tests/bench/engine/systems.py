@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,31 +70,24 @@ class AdapterAffinity(OneByOne):
         return self.within_limits([row for row in rows if row.composition == self._current])
 
 
+@dataclass
 class Ours:
     """The engine with a policy. `costs` and `merged_slots` replace what was measured for the model."""
 
-    def __init__(
-        self,
-        model: LoadedModel,
-        policy: Callable[..., Scheduler[Row]] = Scheduler,
-        *,
-        costs: AdapterCosts | None = None,
-        merged_slots: int | None = None,
-    ) -> None:
-        self._model = model
-        self._policy = policy
-        self._costs = costs
-        self._merged_slots = merged_slots
+    model: LoadedModel
+    policy: Callable[..., Scheduler[Row]] = Scheduler
+    costs: AdapterCosts | None = None
+    merged_slots: int | None = None
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """A running engine, ended at the end."""
-        measured = self._model.costs, self._model.merged_slots
-        self._model.costs = self._costs or measured[0]
-        self._model.merged_slots = measured[1] if self._merged_slots is None else self._merged_slots
-        scheduler = self._policy(tokens_max=self._model.tokens_max)
-        engine = Engine(self._model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=STEP_SECONDS_MAX)
-        self._model.costs, self._model.merged_slots = measured
+        measured = self.model.costs, self.model.merged_slots
+        self.model.costs = self.costs or measured[0]
+        self.model.merged_slots = measured[1] if self.merged_slots is None else self.merged_slots
+        scheduler = self.policy(tokens_max=self.model.tokens_max)
+        engine = Engine(self.model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=STEP_SECONDS_MAX)
+        self.model.costs, self.model.merged_slots = measured
         engine.start()
         try:
             yield engine
