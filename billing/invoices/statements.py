@@ -40,7 +40,6 @@ _ZONES_APART = timedelta(days=2)
 REVIEW = timedelta(days=3)
 # Never change it: names in this namespace are the ledger's references, which make a repeat harmless.
 _NAMESPACE = uuid.UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
-_PLATFORM = "platform"
 
 
 class StatementNotReady(DomainError):
@@ -252,13 +251,6 @@ def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str,
         now=now,
         description=reason[:200],
     )
-    if posted is not None:
-        adjustment_record(
-            posted,
-            kind=kind,
-            amount_micros=amount,
-            reason=reason[:200],
-            author=_PLATFORM,
-            project=None,
-            statement=statement,
-        )
+    adjustment_record(
+        posted, kind=kind, amount_micros=amount, reason=reason[:200], author="platform", statement=statement
+    )
