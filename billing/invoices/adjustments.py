@@ -48,10 +48,7 @@ def adjustment_make(
     project: Project | None = None,
     charge: Charge | None = None,
 ) -> Adjustment | None:
-    """Charge a tenant an amount, or pay it if it is below zero; `charge` is the disputed one, if any.
-
-    None if this was done before. Raises `AdjustmentInvalid`.
-    """
+    """Charge an amount, or pay it if it is below zero. None if done before. Raises `AdjustmentInvalid`."""
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         highest = format_micros(AMOUNT_MICROS_MAX, tenant.currency)
         raise AdjustmentInvalid(f"an amount must not be zero, nor more than {highest}", param="amount")

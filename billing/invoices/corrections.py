@@ -1,8 +1,7 @@
 """Corrections of usage: a new record with the difference, charged by the terms of the first record's charge.
 
-Nothing that was recorded or charged changes. A correction is charged the difference between the month's cost with the
-right sum and with the wrong one, rounded once. After any number of corrections, the charges differ from the price of
-the right quantities by at most half a micro-unit per correction.
+A correction is charged the difference between the month's cost with the right sum and with the wrong one, rounded once.
+After any number of corrections, the charges differ from the right price by at most half a micro-unit per correction.
 """
 
 import uuid
@@ -63,9 +62,8 @@ def correction_record(
 ) -> UsageRecord:
     """Correct a record's quantity; return the correcting record.
 
-    `author` is named as in the audit log. The same `key` again changes nothing. Usage on a final statement needs a
-    credit note for that statement, which then has the charge. Raises `CorrectionInvalid`, `CorrectionKeyReused`,
-    `StatementIsFinal`.
+    The same `key` again changes nothing. Usage on a final statement needs a credit note for that statement, which then
+    has the charge. Raises `CorrectionInvalid`, `CorrectionKeyReused`, `StatementIsFinal`.
     """
     if not 0 < len(key) <= _KEY_MAX:
         raise CorrectionInvalid(f"a key must have 1 to {_KEY_MAX} characters", param="key")
@@ -90,11 +88,7 @@ def correction_record(
             f"cannot subtract {-change.normalize():f}: the record's quantity is {corrected.normalize():f}",
             param="quantity",
         )
-    charge = (
-        Charge.objects.select_related("rate__price_book", "usage_record")
-        .filter(usage_record=record, kind=Charge.Kind.USAGE)
-        .first()
-    )
+    charge = first_charge_of(record)
     if charge is not None:
         _check_statement(charge, credit_note)
     correction = UsageRecord.objects.create(
@@ -123,6 +117,12 @@ def correction_record(
         now=now,
     )
     return correction
+
+
+def first_charge_of(record: UsageRecord) -> Charge | None:
+    """Return the charge of a record before any correction; None if it had no price."""
+    charges = Charge.objects.select_related("rate__price_book", "usage_record")
+    return charges.filter(usage_record=record, kind=Charge.Kind.USAGE).first()
 
 
 def quantity_of(record: UsageRecord) -> Decimal:

@@ -7,10 +7,10 @@ from decimal import Decimal
 
 from django.db import transaction
 
-from billing.invoices.corrections import correction_record, final_statement_of
+from billing.invoices.corrections import correction_record, final_statement_of, first_charge_of
 from billing.invoices.models import Statement
 from billing.invoices.statements import draw_up, number
-from billing.usage.models import Charge, UsageRecord
+from billing.usage.models import UsageRecord
 from core.errors import DomainError
 from tenants.models import Tenant
 
@@ -81,7 +81,7 @@ def usage_correct(
     """
     # The lock keeps the month's statement from becoming final meanwhile.
     Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
-    charge = Charge.objects.select_related("usage_record").filter(usage_record=record, kind=Charge.Kind.USAGE).first()
+    charge = first_charge_of(record)
     note = Statement.objects.filter(pk=key).first()
     final = final_statement_of(charge) if charge and note is None else None
     if final is not None:

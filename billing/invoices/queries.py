@@ -18,10 +18,7 @@ class StatementNotFound(DomainError):
 
 
 def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> tuple[list[Statement], bool]:
-    """Return statements and credit notes, the latest first, those after the one named `after`; and True if more follow.
-
-    Raises `StatementNotFound` for an unknown `after`.
-    """
+    """Return documents after the one named `after`, latest first, and True if more follow; or `StatementNotFound`."""
     last = statement_get(tenant=tenant, statement_id=after) if after else None
     rows = Statement.objects.filter(tenant=tenant)
     return page_after(rows, order=("-period_start", "-made_at", "-id"), after=last, limit=limit)

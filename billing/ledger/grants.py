@@ -1,13 +1,11 @@
 """The remainder of each credit grant: consumed by priority, lost at its expiry.
 
 A hold reserves credit as a whole. Grants are consumed when it is posted, so a failed job never took anything of a
-grant. The remainders of a tenant's grants add up to its credit plus its held credit, unless it is in debt: then they
-are more by what it owes within its credit limit, and the next grant pays that first.
+grant. The remainders of a tenant in debt are more than its credit by what it owes within its credit limit.
 """
 
 import uuid
 from datetime import datetime
-from typing import Any
 
 from django.db import connection
 from django.db.models import Sum
@@ -39,32 +37,23 @@ SELECT id, %(transaction)s, micros FROM share
 def grants_consume(posted: Transaction, *, amount_micros: int) -> None:
     """Consume the tenant's grants by what a transaction spent, as far as they go; in the ledger's transaction."""
     if amount_micros:
+        spent = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
         with connection.cursor() as cursor:
-            fields: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
-            cursor.execute(_CONSUME, {**fields, "amount": amount_micros})
+            cursor.execute(_CONSUME, {**spent, "amount": amount_micros})
 
 
 def grant_add(
-    posted: Transaction,
-    *,
-    category: CreditGrant.Category,
-    priority: int = 50,
-    expires_at: datetime | None = None,
+    posted: Transaction, *, category: CreditGrant.Category, priority: int = 50, expires_at: datetime | None = None
 ) -> None:
-    """Add a grant for the credit that a transaction gave, less the debt that it paid.
-
-    Runs in the ledger's transaction, which has the tenant's balance locked.
-    """
+    """Add a grant for the credit that a transaction gave, less the debt that it paid; in the ledger's transaction."""
     entries = Entry.objects.filter(transaction=posted, account__kind=Kind.CREDIT)
     amount = entries.aggregate(sum=Sum("amount_micros"))["sum"]
     if not amount:
         return
-    accounts = LedgerAccount.objects.filter(
-        tenant=posted.tenant_id, currency=posted.currency, kind__in=(Kind.CREDIT, Kind.HELD)
-    )
+    own = {"tenant": posted.tenant_id, "currency": posted.currency}
+    accounts = LedgerAccount.objects.filter(**own, kind__in=(Kind.CREDIT, Kind.HELD))
     balance = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
-    grants = CreditGrant.objects.filter(tenant=posted.tenant_id, currency=posted.currency)
-    remaining = grants.aggregate(sum=Sum("remaining_micros"))["sum"] or 0
+    remaining = CreditGrant.objects.filter(**own).aggregate(sum=Sum("remaining_micros"))["sum"] or 0
     CreditGrant.objects.create(
         id=uuid.uuid4(),
         tenant_id=posted.tenant_id,

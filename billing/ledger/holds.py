@@ -73,10 +73,8 @@ def hold_take(
         raise ValueError("a hold must not be negative")
     owner: dict[str, Any] = {"tenant": tenant, "project": project, "api_key": api_key}
     hold: dict[str, Any] = {"amount_micros": amount_micros, "reference": reference, "now": now}
-    fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
-    ((made, available, budgeted),) = yield Query(
-        _HOLD, {**fields, "amount": amount_micros, "now": now, "id": uuid.uuid4()}
-    )
+    fields = {"id": uuid.uuid4(), "tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
+    ((made, available, budgeted),) = yield Query(_HOLD, {**fields, "amount": amount_micros, "now": now})
     if made:
         if budgeted and amount_micros:
             budgets_hold(**owner, **hold)
@@ -126,9 +124,8 @@ def hold_void(*, tenant: Tenant, reference: UUID, now: datetime) -> bool:
 def held_micros(reference: UUID) -> int:
     """Return the amount that a hold reserved, even if it is settled by now. Raises `HoldUnknown`."""
     holds = Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD)
-    found = list(
-        Entry.objects.filter(transaction__in=holds, account__kind=Kind.HELD).values_list("amount_micros", flat=True)
-    )
+    entries = Entry.objects.filter(transaction__in=holds, account__kind=Kind.HELD)
+    found = list(entries.values_list("amount_micros", flat=True))
     # The hold of a free request has no entries.
     if not found and not holds.exists():
         raise HoldUnknown(str(reference))

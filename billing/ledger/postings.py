@@ -44,10 +44,7 @@ def credit_grant(
 def usage_charge(
     *, project: Project, meter: str, amount_micros: int, reference: UUID, now: datetime, description: str = ""
 ) -> Transaction | None:
-    """Charge usage that has no hold: to credit as far as it goes, the rest is owed.
-
-    None if this was charged before. Raises `ValueError` for an amount below zero.
-    """
+    """Charge usage that has no hold. None if done before. Raises `ValueError` for an amount below zero."""
     if amount_micros < 0:
         raise ValueError("a charge must not be negative")
     kind, side = Transaction.Kind.CHARGE, (Kind.REVENUE, meter)

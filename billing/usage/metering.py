@@ -8,10 +8,9 @@ from django.db import transaction
 
 from billing.ledger.accounts import balance_lock
 from billing.ledger.postings import usage_charge
-from billing.pricing.rating import ZERO, Prices, Quantity
+from billing.pricing.rating import Prices, Quantity
 from billing.usage.models import Charge, UsageRecord
-from billing.usage.months import month_take
-from billing.usage.settlement import charge_of
+from billing.usage.settlement import charge_of, rated
 from tenants.models import Project
 
 # Never change it: a record's key in this namespace is the ledger's reference, which makes a repeat harmless.
@@ -50,10 +49,7 @@ def usage_meter(
     UsageRecord.objects.bulk_create([record], ignore_conflicts=True)
     if not UsageRecord.objects.filter(id=record.id).exists():
         return False
-    prices = Prices.in_force(tenant=tenant, now=occurred_at)
-    tariff = prices.tariff(quantity)
-    used_before = month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, now=now) if tariff else ZERO
-    line = prices.line(quantity, used_before=used_before)
+    line = rated(tenant, Prices.in_force(tenant=tenant, now=occurred_at), quantity, now)
     if line is None:
         return True
     posted = usage_charge(
