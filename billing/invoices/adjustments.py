@@ -1,6 +1,5 @@
 """Adjustments and write-offs: amounts without usage, each with a reason and an author."""
 
-import uuid
 from datetime import datetime
 from uuid import UUID
 
@@ -92,7 +91,6 @@ def adjustment_record(
     if posted is None:
         return None
     return Adjustment.objects.create(
-        id=uuid.uuid4(),
         tenant=posted.tenant,
         project=project,
         transaction=posted,

@@ -4,9 +4,9 @@ A correction is charged the difference between the month's cost with the right s
 After any number of corrections, the charges differ from the right price by at most half a micro-unit per correction.
 """
 
-import uuid
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID, uuid5
 
 from django.db import transaction
 from django.db.models import Q, Sum
@@ -28,7 +28,7 @@ _QUANTITY_MAX = Decimal(10) ** 23
 _PLACES = Decimal("1e-15")
 _KEY_MAX = 80
 # Never change it: a correction's key in this namespace is the ledger's reference, which makes a repeat harmless.
-_NAMESPACE = uuid.UUID("0f3b8c52-9a54-4a0e-8a35-2f5a8c1a6d77")
+_NAMESPACE = UUID("0f3b8c52-9a54-4a0e-8a35-2f5a8c1a6d77")
 
 
 class CorrectionInvalid(DomainError):
@@ -92,7 +92,6 @@ def correction_record(
     if charge is not None:
         _check_statement(charge, credit_note)
     correction = UsageRecord.objects.create(
-        id=uuid.uuid4(),
         idempotency_key=idempotency_key,
         tenant_id=record.tenant_id,
         project_id=record.project_id,
@@ -141,22 +140,16 @@ def _checked(number: Decimal) -> Decimal:
 
 def final_statement_of(charge: Charge) -> Statement | None:
     """Return the final statement of the month in which a charge was written; None if there is none yet."""
-    return Statement.objects.filter(
-        tenant=charge.usage_record.tenant_id,
-        kind=Statement.Kind.STATEMENT,
-        state=Statement.State.FINAL,
-        period_start__lte=charge.created_at,
-        period_end__gt=charge.created_at,
-    ).first()
+    statements = Statement.objects.filter(tenant=charge.usage_record.tenant_id, kind=Statement.Kind.STATEMENT)
+    final = statements.filter(state=Statement.State.FINAL)
+    return final.filter(period_start__lte=charge.created_at, period_end__gt=charge.created_at).first()
 
 
 def _check_statement(charge: Charge, credit_note: Statement | None) -> None:
     final = final_statement_of(charge)
     if credit_note is None and final is not None:
         raise StatementIsFinal(f"statement {final.number} is final: issue a credit note for it")
-    if credit_note is not None and (
-        credit_note.kind != Statement.Kind.CREDIT_NOTE or final is None or credit_note.corrects_id != final.pk
-    ):
+    if credit_note is not None and (final is None or credit_note.corrects_id != final.pk):
         raise CorrectionInvalid("the credit note is not for the statement that has this charge")
 
 
@@ -173,13 +166,12 @@ def _charge(
         project=correction.project,
         meter=correction.meter,
         amount_micros=amount + waiver,
-        reference=uuid.uuid5(_NAMESPACE, correction.idempotency_key),
+        reference=uuid5(_NAMESPACE, correction.idempotency_key),
         now=now,
         description=description,
     )
     assert posted is not None  # the record is new, and its key names the transaction
     charge = Charge(
-        id=uuid.uuid4(),
         usage_record=correction,
         transaction=posted,
         kind=Charge.Kind.CORRECTION,

@@ -39,14 +39,8 @@ def _in_period(statement: Statement) -> Q:
 
 def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
     """Return the charges that a line sums."""
-    return with_model(charges_of(line.statement)).filter(
-        usage_record__project=line.project,
-        usage_record__meter=line.meter,
-        model=line.model,
-        rate=line.rate,
-        kind=line.kind,
-        discount=line.discount,
-    )
+    charges = with_model(charges_of(line.statement)).filter(rate=line.rate, kind=line.kind, discount=line.discount)
+    return charges.filter(usage_record__project=line.project, usage_record__meter=line.meter, model=line.model)
 
 
 def with_model(charges: QuerySet[Charge]) -> QuerySet[Any]:

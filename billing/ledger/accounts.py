@@ -1,6 +1,6 @@
 """A tenant's ledger accounts: their balances, the lock that makes its movements take turns, and its credit limit."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from django.db import IntegrityError, transaction
@@ -43,18 +43,19 @@ class Balance(NamedTuple):
 
 def balance_of(tenant: Tenant) -> Balance:
     """Return a tenant's balance."""
-    return _balance(_locked_kinds(tenant, LedgerAccount.objects.all()))
+    return _balance(_accounts(tenant))
 
 
 def balance_lock(tenant: Tenant) -> Balance:
     """Return a tenant's balance, and let nobody else change it until the transaction ends."""
-    found = _locked_kinds(tenant, LedgerAccount.objects.select_for_update())
+    accounts = _accounts(tenant).select_for_update()
+    found = {account.kind for account in accounts}
     if missing := [(kind, "") for kind in _LOCKED if kind not in found]:
         # Create missing accounts before locking: a row that is added while we wait for the others would be neither
         # seen nor locked.
         _create(tenant, missing)
-        found = _locked_kinds(tenant, LedgerAccount.objects.select_for_update())
-    return _balance(found)
+        accounts = accounts.all()
+    return _balance(accounts)
 
 
 def balances_by_kind(tenant: Tenant) -> dict[str, int]:
@@ -98,13 +99,13 @@ def budgeted_set(*, tenant: Tenant, budgeted: bool) -> None:
     LedgerAccount.objects.filter(pk=account.pk).update(budgeted=budgeted)
 
 
-def _locked_kinds(tenant: Tenant, accounts: "QuerySet[LedgerAccount]") -> dict[str, LedgerAccount]:
-    rows = accounts.filter(tenant=tenant, kind__in=_LOCKED, currency=tenant.currency)
-    # The order in which entries lock accounts: any other order could deadlock.
-    return {row.kind: row for row in rows.order_by("kind")}
+def _accounts(tenant: Tenant) -> QuerySet[LedgerAccount]:
+    accounts = LedgerAccount.objects.filter(tenant=tenant, kind__in=_LOCKED, currency=tenant.currency)
+    return accounts.order_by("kind")  # the order in which entries lock accounts: any other order could deadlock
 
 
-def _balance(found: Mapping[str, LedgerAccount]) -> Balance:
+def _balance(accounts: Iterable[LedgerAccount]) -> Balance:
+    found = {account.kind: account for account in accounts}
     credit, held, receivable = (found.get(kind, LedgerAccount()) for kind in _LOCKED)
     return Balance(
         credit=credit.balance_micros,

@@ -4,6 +4,7 @@ A hold's own query says if the tenant has budgets, so that tenants without any p
 """
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from django.db import connection
@@ -93,8 +94,8 @@ def budgets_hold(
     Raises `BudgetExceeded` if a budget with a hard stop has less left; the transaction must then not commit.
     """
     zone = zone_of(tenant.pk)
-    owner = {"tenant": tenant.pk, "project": project and project.pk, "key": api_key and api_key.pk}
-    hold = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
+    owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "key": api_key and api_key.pk}
+    hold: dict[str, Any] = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
     with connection.cursor() as cursor:
         cursor.execute(_HOLD, {**owner, **hold})
         exceeded = cursor.fetchone()
@@ -120,9 +121,10 @@ def budgets_settle(reference: UUID, *, spent_micros: int, now: datetime) -> None
 
 def budgets_spend(*, tenant: Tenant, project: Project | None, amount_micros: int, now: datetime) -> None:
     """Count a charge, or a refund if it is below zero, that had no hold: it is never refused, and belongs to no key."""
-    owner = {"tenant": tenant.pk, "project": project and project.pk, "month": month_of(now, zone_of(tenant.pk))}
+    owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk}
     with connection.cursor() as cursor:
-        cursor.execute(_SPEND, {**owner, "amount": amount_micros, "now": now})
+        month = month_of(now, zone_of(tenant.pk))
+        cursor.execute(_SPEND, {**owner, "month": month, "amount": amount_micros, "now": now})
 
 
 def crossings_record(*, tenant: Tenant, budget_id: UUID, now: datetime) -> None:

@@ -4,8 +4,8 @@ A hold reserves credit as a whole. Grants are consumed when it is posted, so a f
 grant. The remainders of a tenant in debt are more than its credit by what it owes within its credit limit.
 """
 
-import uuid
 from datetime import datetime
+from typing import Any
 
 from django.db import connection
 from django.db.models import Sum
@@ -37,9 +37,9 @@ SELECT id, %(transaction)s, micros FROM share
 def grants_consume(posted: Transaction, *, amount_micros: int) -> None:
     """Consume the tenant's grants by what a transaction spent, as far as they go; in the ledger's transaction."""
     if amount_micros:
-        spent = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
+        fields: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
         with connection.cursor() as cursor:
-            cursor.execute(_CONSUME, {**spent, "amount": amount_micros})
+            cursor.execute(_CONSUME, {**fields, "amount": amount_micros})
 
 
 def grant_add(
@@ -50,12 +50,11 @@ def grant_add(
     amount = entries.aggregate(sum=Sum("amount_micros"))["sum"]
     if not amount:
         return
-    own = {"tenant": posted.tenant_id, "currency": posted.currency}
+    own: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency}
     accounts = LedgerAccount.objects.filter(**own, kind__in=(Kind.CREDIT, Kind.HELD))
     balance = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
     remaining = CreditGrant.objects.filter(**own).aggregate(sum=Sum("remaining_micros"))["sum"] or 0
     CreditGrant.objects.create(
-        id=uuid.uuid4(),
         tenant_id=posted.tenant_id,
         transaction=posted,
         category=category,

@@ -1,10 +1,9 @@
 """Holds: credit reserved for a job. A hold is settled once, by a post or by a void, whichever commits first."""
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
 
@@ -73,8 +72,8 @@ def hold_take(
         raise ValueError("a hold must not be negative")
     owner: dict[str, Any] = {"tenant": tenant, "project": project, "api_key": api_key}
     hold: dict[str, Any] = {"amount_micros": amount_micros, "reference": reference, "now": now}
-    fields = {"id": uuid.uuid4(), "tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
-    ((made, available, budgeted),) = yield Query(_HOLD, {**fields, "amount": amount_micros, "now": now})
+    fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "amount": amount_micros}
+    ((made, available, budgeted),) = yield Query(_HOLD, {**fields, "id": uuid4(), "reference": reference, "now": now})
     if made:
         if budgeted and amount_micros:
             budgets_hold(**owner, **hold)
@@ -96,29 +95,29 @@ def hold_post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, no
 
     Raises `HoldUnknown`, and `ValueError` for an amount below zero or a sum above the hold.
     """
+    return _settle(Transaction.Kind.POST, tenant, amounts, reference, now)
+
+
+@transaction.atomic
+def hold_void(*, tenant: Tenant, reference: UUID, now: datetime) -> bool:
+    """Return a hold whole; False if it was settled before. Raises `HoldUnknown`."""
+    return _settle(Transaction.Kind.VOID, tenant, {}, reference, now) is not None
+
+
+def _settle(
+    kind: Transaction.Kind, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, now: datetime
+) -> Transaction | None:
     balance_lock(tenant)  # before the settlement is written, as in every verb: no deadlock
     held, amount = held_micros(reference), sum(amounts.values())
     if amount > held or min(amounts.values(), default=0) < 0:
         raise ValueError(f"can't charge {dict(amounts)} to a hold of {held}")
     revenue = {(Kind.REVENUE, meter): micros for meter, micros in amounts.items()}
     movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held - amount, **revenue}
-    posted = transaction_record(tenant, Transaction.Kind.POST, reference, movements, now)
+    posted = transaction_record(tenant, kind, reference, movements, now)
     if posted is not None:
         grants_consume(posted, amount_micros=amount)
         budgets_settle(reference, spent_micros=amount, now=now)
     return posted
-
-
-@transaction.atomic
-def hold_void(*, tenant: Tenant, reference: UUID, now: datetime) -> bool:
-    """Return a hold whole; False if it was settled before. Raises `HoldUnknown`."""
-    balance_lock(tenant)
-    held = held_micros(reference)
-    movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held}
-    if transaction_record(tenant, Transaction.Kind.VOID, reference, movements, now) is None:
-        return False
-    budgets_settle(reference, spent_micros=0, now=now)
-    return True
 
 
 def held_micros(reference: UUID) -> int:

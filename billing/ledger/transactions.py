@@ -1,6 +1,5 @@
 """Writes double entries: the one way in which money moves."""
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
@@ -23,13 +22,7 @@ def transaction_record(
 ) -> Transaction | None:
     """Write a transaction with its entries; None if the unique indexes say that it has been written before."""
     row = Transaction(
-        id=uuid.uuid4(),
-        tenant=tenant,
-        kind=kind,
-        currency=tenant.currency,
-        reference=reference,
-        description=description,
-        created_at=now,
+        tenant=tenant, kind=kind, currency=tenant.currency, reference=reference, description=description, created_at=now
     )
     Transaction.objects.bulk_create([row], ignore_conflicts=True)
     if not Transaction.objects.filter(id=row.id).exists():

@@ -1,6 +1,5 @@
 """Contracts: a tenant's own prices, a discount and a monthly minimum, for a limited time."""
 
-import uuid
 from datetime import datetime
 from decimal import Decimal
 
@@ -66,7 +65,6 @@ def contract_make(
     try:
         with transaction.atomic():
             return Contract.objects.create(
-                id=uuid.uuid4(),
                 tenant=tenant,
                 price_book=price_book,
                 discount=discount,

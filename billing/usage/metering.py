@@ -1,8 +1,8 @@
 """Records and charges usage that has no hold: storage and dedicated pools."""
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from uuid import UUID, uuid5
 
 from django.db import transaction
 
@@ -14,7 +14,7 @@ from billing.usage.settlement import charge_of, rated
 from tenants.models import Project
 
 # Never change it: a record's key in this namespace is the ledger's reference, which makes a repeat harmless.
-_NAMESPACE = uuid.UUID("5a1c4bb0-6d1c-4e55-9f5e-1d0f7a3f2c11")
+_NAMESPACE = UUID("5a1c4bb0-6d1c-4e55-9f5e-1d0f7a3f2c11")
 
 
 @transaction.atomic
@@ -36,7 +36,6 @@ def usage_meter(
     tenant = project.tenant
     balance_lock(tenant)
     record = UsageRecord(
-        id=uuid.uuid4(),
         idempotency_key=key,
         tenant=tenant,
         project=project,
@@ -56,7 +55,7 @@ def usage_meter(
         project=project,
         meter=quantity.meter,
         amount_micros=line.amount_micros,
-        reference=uuid.uuid5(_NAMESPACE, key),
+        reference=uuid5(_NAMESPACE, key),
         now=now,
         description=description,
     )

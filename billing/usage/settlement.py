@@ -1,11 +1,10 @@
 """Settles a job's hold: writes usage records, their charges and the ledger's post together."""
 
-import uuid
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
 
@@ -55,7 +54,6 @@ def settle(
         return charged_micros(job_id)
     records = [
         UsageRecord(
-            id=uuid.uuid4(),
             idempotency_key=f"job/{job_id}/{quantity.meter}",
             tenant_id=project.tenant_id,
             project=project,
@@ -79,7 +77,6 @@ def settle(
 def charge_of(record: UsageRecord, line: RatedLine, posted: Transaction) -> Charge:
     """Return the charge of a usage record, not saved."""
     return Charge(
-        id=uuid.uuid4(),
         usage_record=record,
         transaction=posted,
         rate_id=line.tariff.rate_id,
@@ -96,7 +93,7 @@ def charge_of(record: UsageRecord, line: RatedLine, posted: Transaction) -> Char
 def waiver_of(charge: Charge, amount_micros: int) -> Charge:
     """Return the waiver of a charge, not saved: below zero; above zero where a correction takes a waiver back."""
     waiver = copy(charge)
-    waiver.id, waiver.kind = uuid.uuid4(), Charge.Kind.WAIVER
+    waiver.id, waiver.kind = uuid4(), Charge.Kind.WAIVER
     waiver.amount_micros, waiver.list_micros, waiver.used_before = amount_micros, 0, ZERO
     return waiver
 
