@@ -33,10 +33,7 @@ class Correction:
 def credit_note_issue(
     *, statement: Statement, corrections: list[Correction], reason: str, author: str, note_id: uuid.UUID, now: datetime
 ) -> Statement:
-    """Correct usage on a final statement, and issue a credit note for it with tax and number.
-
-    The same `note_id` again changes nothing. Raises `CreditNoteInvalid`, and what `correction_record` does.
-    """
+    """Correct usage on a final statement by a numbered credit note. The same `note_id` again changes nothing."""
     Tenant.objects.select_for_update(no_key=True).get(pk=statement.tenant_id)
     if existing := Statement.objects.filter(pk=note_id).first():
         return existing
@@ -75,10 +72,7 @@ def credit_note_issue(
 def usage_correct(
     *, record: UsageRecord, quantity: Decimal, key: uuid.UUID, reason: str, author: str, now: datetime
 ) -> tuple[UsageRecord, Statement | None]:
-    """Correct a record; if its month's statement is final, issue a credit note. Return the correction and the note.
-
-    The same `key` again changes nothing. Raises what `correction_record` does.
-    """
+    """Correct a record, on a final statement by a credit note, and return both. The same `key` changes nothing."""
     # The lock keeps the month's statement from becoming final meanwhile.
     Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
     charge = first_charge_of(record)

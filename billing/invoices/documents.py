@@ -32,19 +32,12 @@ _COLUMNS = (
 )
 
 
-class ShownLine(NamedTuple):
-    description: str
-    model: str
-    quantity: str
-    amount: str
-
-
 class Group(NamedTuple):
-    """The lines of a project with their sum; lines without a project belong to the account."""
+    """The lines of a project, as texts, with their sum; lines without a project belong to the account."""
 
     name: str
     labels: str
-    lines: list[ShownLine]
+    lines: list[tuple[str, str, str, str]]  # description, model, quantity, amount
     amount: str
 
 
@@ -169,17 +162,11 @@ def _marked(words: str) -> str:
 
 def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, Any]:
     projects = projects_of(lines)
-    amounts = [line.amount_micros for line in lines]
-    places = places_of([*amounts, statement.tax_micros])
+    places = places_of([statement.tax_micros, *(line.amount_micros for line in lines)])
     by_project: dict[Any, list[StatementLine]] = {}
     for line in lines:
         by_project.setdefault(line.project_id, []).append(line)
     zone = ZoneInfo(statement.time_zone)
-
-    def shown(line: StatementLine) -> ShownLine:
-        amount = amount_text(line.amount_micros, places=places)
-        return ShownLine(line.description, line.model, _decimal(line.quantity), amount)
-
     return {
         "statement": statement,
         "title": title_of(statement),
@@ -190,7 +177,10 @@ def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, 
             Group(
                 name=projects[project_id].slug if project_id else "Account",
                 labels=_labels(projects[project_id].labels) if project_id else "",
-                lines=[shown(line) for line in found],
+                lines=[
+                    (one.description, one.model, _decimal(one.quantity), amount_text(one.amount_micros, places=places))
+                    for one in found
+                ],
                 amount=amount_text(sum(line.amount_micros for line in found), places=places),
             )
             for project_id, found in by_project.items()

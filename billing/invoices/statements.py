@@ -129,10 +129,7 @@ def number(statement: Statement, *, now: datetime) -> Statement:
 
 
 def statements_make(*, now: datetime, tenants: Collection[Tenant] | None = None) -> int:
-    """Draft statements of months that are over, and make reviewed drafts final; return the number of both.
-
-    `tenants` limits the work to these tenants; by default every tenant of the platform has its turn.
-    """
+    """Draft statements of months that are over, and make reviewed drafts final; return the number of both."""
     count = 0
     chosen = Tenant.objects.all() if tenants is None else Tenant.objects.filter(pk__in={one.pk for one in tenants})
     statements = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")

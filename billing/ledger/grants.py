@@ -6,13 +6,18 @@ grant. The remainders of a tenant in debt are more than its credit by what it ow
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID, uuid5
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Sum
 
-from billing.ledger.models import CreditGrant, Entry, LedgerAccount, Transaction
+from billing.ledger.accounts import Kind, balance_lock
+from billing.ledger.models import CreditDraw, CreditGrant, Entry, LedgerAccount, Transaction
+from billing.ledger.transactions import transaction_record
+from tenants.models import Tenant
 
-Kind = LedgerAccount.Kind
+# Never change it: a grant's id in this namespace is the ledger's reference, which makes a repeat harmless.
+_NAMESPACE = UUID("8f0e6f0a-41c5-4b7e-9a53-6f2f5f8f7a10")
 _CONSUME = """
 WITH spendable AS (
     SELECT id, priority, expires_at, created_at, remaining_micros FROM billing_creditgrant
@@ -65,3 +70,35 @@ def grant_add(
         expires_at=expires_at,
         created_at=posted.created_at,
     )
+
+
+@transaction.atomic
+def credit_expire(*, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime) -> Transaction | None:
+    """Take expired credit. None if done before."""
+    movements = {(Kind.CREDIT, ""): -amount_micros, (Kind.EXPIRED, ""): amount_micros}
+    return transaction_record(tenant, Transaction.Kind.EXPIRE, reference, movements, now, "expired credit")
+
+
+def grants_expire(*, now: datetime) -> int:
+    """Take what is not held of each expired grant; return the number of grants. A later call takes the rest."""
+    due = CreditGrant.objects.filter(expires_at__lte=now, remaining_micros__gt=0).order_by("expires_at", "id")
+    return sum(_expire(grant_id, now) for grant_id in list(due.values_list("id", flat=True)))
+
+
+@transaction.atomic
+def _expire(grant_id: UUID, now: datetime) -> bool:
+    tenant = CreditGrant.objects.select_related("tenant").get(id=grant_id).tenant
+    free = balance_lock(tenant).credit  # accounts are locked before grants, as everywhere
+    grant = CreditGrant.objects.select_for_update().get(id=grant_id)
+    amount = min(grant.remaining_micros, free)
+    if amount <= 0:
+        return False
+    # The remainder shrinks each time, so it tells the times apart.
+    reference = uuid5(_NAMESPACE, f"{grant.id}/{grant.remaining_micros}")
+    posted = credit_expire(tenant=tenant, amount_micros=amount, reference=reference, now=now)
+    if posted is None:
+        return False
+    grant.remaining_micros -= amount
+    grant.save(update_fields=["remaining_micros"])
+    CreditDraw.objects.create(grant=grant, transaction=posted, amount_micros=amount)
+    return True

@@ -70,10 +70,7 @@ def balance_adjust(
     description: str = "",
     project: Project | None = None,
 ) -> Transaction | None:
-    """Charge an amount, or give it if it is below zero, without any usage. None if done before.
-
-    Raises `ValueError` for 0, and for more than `AMOUNT_MICROS_MAX` either way.
-    """
+    """Charge an amount without usage, or give it if it is below zero. None if done before. Raises `ValueError`."""
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         raise ValueError(f"an adjustment must not be 0, nor more than {AMOUNT_MICROS_MAX} micros")
     kind, side = Transaction.Kind.ADJUST, (Kind.ADJUSTMENTS, "")
@@ -100,13 +97,6 @@ def debt_write_off(*, tenant: Tenant, reference: UUID, now: datetime, descriptio
         (Kind.WRITE_OFF, ""): -balance.owed,
     }
     return transaction_record(tenant, Transaction.Kind.WRITE_OFF, reference, movements, now, description)
-
-
-@transaction.atomic
-def credit_expire(*, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime) -> Transaction | None:
-    """Take expired credit; `billing.ledger.expiry` knows how much is left of it. None if done before."""
-    movements = {(Kind.CREDIT, ""): -amount_micros, (Kind.EXPIRED, ""): amount_micros}
-    return transaction_record(tenant, Transaction.Kind.EXPIRE, reference, movements, now, "expired credit")
 
 
 def _give(
