@@ -27,6 +27,8 @@ from tenants.models import Tenant
 _QUANTITY_MAX = Decimal(10) ** 23
 _PLACES = Decimal("1e-15")
 _KEY_MAX = 80
+# A correction has the time of use of its record, so that reports by day have the right sum.
+_COPIED = ("tenant", "project", "job_id", "meter", "dimensions", "occurred_at")
 # Never change it: a correction's key in this namespace is the ledger's reference, which makes a repeat harmless.
 _NAMESPACE = UUID("0f3b8c52-9a54-4a0e-8a35-2f5a8c1a6d77")
 
@@ -92,29 +94,18 @@ def correction_record(
     if charge is not None:
         _check_statement(charge, credit_note)
     correction = UsageRecord.objects.create(
+        **{name: getattr(record, name) for name in _COPIED},
         idempotency_key=idempotency_key,
-        tenant_id=record.tenant_id,
-        project_id=record.project_id,
-        job_id=record.job_id,
-        meter=record.meter,
         quantity=change,
-        dimensions=record.dimensions,
         source="correction",
         corrects=record,
         reason=reason,
-        # The time of use, so that reports by day have the right sum.
-        occurred_at=record.occurred_at,
     )
     if charge is not None:
         _charge(correction, charge, credit_note, f"{reason} ({author})"[:200], now)
-    audit_record(
-        actor=author,
-        action="usage.correct",
-        subject=str(record.pk),
-        tenant=record.tenant,
-        details={"correction": str(correction.pk), "difference": str(change), "reason": reason},
-        now=now,
-    )
+    details = {"correction": str(correction.pk), "difference": str(change), "reason": reason}
+    subject = str(record.pk)
+    audit_record(actor=author, action="usage.correct", subject=subject, tenant=record.tenant, details=details, now=now)
     return correction
 
 

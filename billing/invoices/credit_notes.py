@@ -14,6 +14,9 @@ from billing.usage.models import UsageRecord
 from core.errors import DomainError
 from tenants.models import Tenant
 
+# A credit note has the recipient and the tax of its statement's day.
+_COPIED = ("tenant", "currency", "time_zone", "period_start", "period_end", "billed_to", "tax_name", "tax_rate")
+
 
 class CreditNoteInvalid(DomainError):
     """A credit note can't correct this."""
@@ -40,21 +43,9 @@ def credit_note_issue(
     statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
     if statement.kind != Statement.Kind.STATEMENT or statement.state != Statement.State.FINAL or not corrections:
         raise CreditNoteInvalid("a credit note must correct usage on a final statement")
-    note = Statement.objects.create(
-        id=note_id,
-        tenant=statement.tenant,
-        kind=Statement.Kind.CREDIT_NOTE,
-        corrects=statement,
-        currency=statement.currency,
-        time_zone=statement.time_zone,
-        period_start=statement.period_start,
-        period_end=statement.period_end,
-        # As on the statement: its recipient and the tax of its day.
-        billed_to=statement.billed_to,
-        tax_name=statement.tax_name,
-        tax_rate=statement.tax_rate,
-        made_at=now,
-    )
+    copied = {name: getattr(statement, name) for name in _COPIED}
+    kind = Statement.Kind.CREDIT_NOTE
+    note = Statement.objects.create(id=note_id, kind=kind, corrects=statement, made_at=now, **copied)
     for position, correction in enumerate(corrections):
         correction_record(
             record=correction.record,

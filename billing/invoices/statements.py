@@ -113,13 +113,9 @@ def statement_final(statement: Statement, *, now: datetime) -> Statement:
 
 def number(statement: Statement, *, now: datetime) -> Statement:
     """Charge the tax of a document and number it, in the caller's transaction."""
-    tax_charge(
-        tenant=statement.tenant,
-        amount_micros=statement.tax_micros,
-        reference=uuid5(_NAMESPACE, f"{statement.pk}/tax"),
-        now=now,
-        description=f"{statement.tax_name} of {statement}",
-    )
+    reference, description = uuid5(_NAMESPACE, f"{statement.pk}/tax"), f"{statement.tax_name} of {statement}"
+    tax = statement.tax_micros
+    tax_charge(tenant=statement.tenant, amount_micros=tax, reference=reference, now=now, description=description)
     sequence = StatementSequence.objects.select_for_update().get()
     sequence.last += 1
     sequence.save(update_fields=["last"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import QuerySet, Sum
 
 from billing.ledger.models import LedgerAccount
@@ -83,20 +83,17 @@ def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
     """Set how far a tenant's credit may go below zero; 0 is prepaid. Raises `CreditLimitBelowDebt`, `ValueError`."""
     if not 0 <= limit_micros <= AMOUNT_MICROS_MAX:
         raise ValueError(f"a credit limit must be between 0 and {AMOUNT_MICROS_MAX} micros")
-    account = accounts_open(tenant, [(Kind.CREDIT, "")])[Kind.CREDIT, ""]
-    try:
-        with transaction.atomic():
-            LedgerAccount.objects.filter(pk=account.pk).update(credit_limit_micros=limit_micros)
-    except IntegrityError as error:
-        used = format_micros(-balance_of(tenant).credit, tenant.currency)
-        raise CreditLimitBelowDebt(f"{tenant} has already used {used}: the limit can't be below that") from error
+    used_micros = -balance_lock(tenant).credit
+    if used_micros > limit_micros:
+        used = format_micros(used_micros, tenant.currency)
+        raise CreditLimitBelowDebt(f"{tenant} has already used {used}: the limit can't be below that")
+    _accounts(tenant).filter(kind=Kind.CREDIT).update(credit_limit_micros=limit_micros)
 
 
 def budgeted_set(*, tenant: Tenant, budgeted: bool) -> None:
     """Set whether a tenant's holds count towards budgets, and lock its balance until the transaction ends."""
-    account = accounts_open(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])[Kind.CREDIT, ""]
     balance_lock(tenant)
-    LedgerAccount.objects.filter(pk=account.pk).update(budgeted=budgeted)
+    _accounts(tenant).filter(kind=Kind.CREDIT).update(budgeted=budgeted)
 
 
 def _accounts(tenant: Tenant) -> QuerySet[LedgerAccount]:
@@ -107,12 +104,7 @@ def _accounts(tenant: Tenant) -> QuerySet[LedgerAccount]:
 def _balance(accounts: Iterable[LedgerAccount]) -> Balance:
     found = {account.kind: account for account in accounts}
     credit, held, receivable = (found.get(kind, LedgerAccount()) for kind in _LOCKED)
-    return Balance(
-        credit=credit.balance_micros,
-        held=held.balance_micros,
-        receivable=receivable.balance_micros,
-        limit=credit.credit_limit_micros,
-    )
+    return Balance(credit.balance_micros, held.balance_micros, receivable.balance_micros, credit.credit_limit_micros)
 
 
 def _create(tenant: Tenant, sides: Iterable[Side]) -> None:

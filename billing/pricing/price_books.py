@@ -57,15 +57,9 @@ class RateTerms:
     @classmethod
     def of(cls, rate: Rate) -> "RateTerms":
         """Return the terms with which a rate was published."""
-        return cls(
-            meter=Meter(rate.meter),
-            unit_price=rate.unit_price,
-            gpu_class=rate.gpu_class,
-            model=rate.model,
-            tier=rate.tier,
-            mode=Rate.Mode(rate.mode),
-            tiers=tuple((tier.above, tier.unit_price) for tier in rate.tiers.all()),
-        )
+        terms = {name: getattr(rate, name) for name in _RATE_FIELDS}
+        terms |= {"meter": Meter(rate.meter), "mode": Rate.Mode(rate.mode)}
+        return cls(**terms, tiers=tuple((tier.above, tier.unit_price) for tier in rate.tiers.all()))
 
     @property
     def name(self) -> str:
