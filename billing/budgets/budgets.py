@@ -61,9 +61,8 @@ def budget_set(
 ) -> Budget:
     """Create or change the budget of a tenant, a project or a key; it limits the jobs admitted from now on.
 
-    A new budget counts its month's charges so far, and the holds of the owner's unfinished jobs. `unfinished` returns
-    their ids; it is called once the tenant's balance is locked. After a change of the amount, thresholds that are no
-    longer reached will be notified again. Raises `BudgetInvalid`.
+    A new budget counts its month's charges so far, and the holds of the `unfinished` jobs, asked once the balance is
+    locked. After a change of the amount, thresholds that are no longer reached will be notified again.
     """
     if not 0 <= amount_micros <= AMOUNT_MICROS_MAX:
         raise BudgetInvalid(f"a budget must be between 0 and {AMOUNT_MICROS_MAX} micros", param="amount_micros")

@@ -49,9 +49,8 @@ def title_of(statement: Statement) -> str:
 
 def period_of(statement: Statement) -> str:
     """Return the first and last day in the statement's zone: `1 October 2026 to 31 October 2026`."""
-    zone = ZoneInfo(statement.time_zone)
     last = statement.period_end - timedelta(microseconds=1)
-    return f"{_day(statement.period_start, zone)} to {_day(last, zone)}"
+    return f"{_day(statement, statement.period_start)} to {_day(statement, last)}"
 
 
 def statement_html(statement: Statement, lines: Sequence[StatementLine]) -> str:
@@ -166,13 +165,12 @@ def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, 
     by_project: dict[Any, list[StatementLine]] = {}
     for line in lines:
         by_project.setdefault(line.project_id, []).append(line)
-    zone = ZoneInfo(statement.time_zone)
     return {
         "statement": statement,
         "title": title_of(statement),
         "period": period_of(statement),
         "corrects": f"corrects statement {statement.corrects.number}" if statement.corrects else "",
-        "finalised": _day(statement.finalised_at, zone) if statement.finalised_at else "",
+        "finalised": _day(statement, statement.finalised_at) if statement.finalised_at else "",
         "groups": [
             Group(
                 name=projects[project_id].slug if project_id else "Account",
@@ -192,8 +190,8 @@ def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, 
     }
 
 
-def _day(instant: datetime, zone: ZoneInfo) -> str:
-    local = instant.astimezone(zone)
+def _day(statement: Statement, instant: datetime) -> str:
+    local = instant.astimezone(ZoneInfo(statement.time_zone))
     return f"{local.day} {local:%B %Y}"
 
 

@@ -45,9 +45,8 @@ def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
 
 def with_model(charges: QuerySet[Charge]) -> QuerySet[Any]:
     """Annotate charges with the model of their usage."""
-    return charges.order_by().annotate(
-        model=Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
-    )
+    model = Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
+    return charges.order_by().annotate(model=model)
 
 
 def lines_of(statement: Statement) -> list[StatementLine]:

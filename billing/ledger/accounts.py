@@ -1,12 +1,14 @@
-"""A tenant's ledger accounts: their balances, the lock that makes its movements take turns, and its credit limit."""
+"""A tenant's ledger accounts: balances, their lock, the credit limit, and the double entries in which money moves."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet, Sum
 
-from billing.ledger.models import LedgerAccount
+from billing.ledger.models import Entry, LedgerAccount, Transaction
 from billing.money import AMOUNT_MICROS_MAX, format_micros
 from core.errors import DomainError
 from tenants.models import Tenant
@@ -76,6 +78,31 @@ def accounts_open(tenant: Tenant, sides: list[Side]) -> dict[Side, LedgerAccount
         _create(tenant, missing)
         return accounts_open(tenant, sides)
     return found
+
+
+@transaction.atomic
+def transaction_record(
+    tenant: Tenant,
+    kind: Transaction.Kind,
+    reference: UUID,
+    movements: Mapping[Side, int],
+    now: datetime,
+    description: str = "",
+) -> Transaction | None:
+    """Write a transaction with its entries; None if the unique indexes say that it has been written before."""
+    row = Transaction(
+        tenant=tenant, kind=kind, currency=tenant.currency, reference=reference, description=description, created_at=now
+    )
+    Transaction.objects.bulk_create([row], ignore_conflicts=True)
+    if not Transaction.objects.filter(id=row.id).exists():
+        return None
+    amounts = {side: amount for side, amount in movements.items() if amount}
+    accounts = accounts_open(tenant, list(amounts))
+    # The trigger locks each entry's account: one order everywhere, so that no two transactions deadlock.
+    Entry.objects.bulk_create(
+        Entry(transaction=row, account=accounts[side], amount_micros=amounts[side]) for side in sorted(amounts)
+    )
+    return row
 
 
 @transaction.atomic

@@ -11,9 +11,8 @@ from uuid import UUID, uuid5
 from django.db import connection, transaction
 from django.db.models import Sum
 
-from billing.ledger.accounts import Kind, balance_lock
+from billing.ledger.accounts import Kind, balance_lock, transaction_record
 from billing.ledger.models import CreditDraw, CreditGrant, Entry, LedgerAccount, Transaction
-from billing.ledger.transactions import transaction_record
 from tenants.models import Tenant
 
 # Never change it: a grant's id in this namespace is the ledger's reference, which makes a repeat harmless.

@@ -7,11 +7,10 @@ from uuid import UUID, uuid4
 
 from django.db import transaction
 
-from billing.ledger.accounts import Kind, accounts_open, balance_lock
+from billing.ledger.accounts import Kind, accounts_open, balance_lock, transaction_record
 from billing.ledger.budget_months import budgets_hold, budgets_settle
 from billing.ledger.grants import grants_consume
 from billing.ledger.models import Entry, Transaction
-from billing.ledger.transactions import transaction_record
 from billing.money import format_micros
 from core.errors import DomainError
 from core.pipeline import PipelinedQuery, Query, run_query

@@ -5,11 +5,10 @@ from uuid import UUID
 
 from django.db import transaction
 
-from billing.ledger.accounts import Kind, Side, balance_lock
+from billing.ledger.accounts import Kind, Side, balance_lock, transaction_record
 from billing.ledger.budget_months import budgets_spend
 from billing.ledger.grants import grant_add, grants_consume
 from billing.ledger.models import CreditGrant, Transaction
-from billing.ledger.transactions import transaction_record
 from billing.money import AMOUNT_MICROS_MAX
 from tenants.models import Project, Tenant
 
@@ -118,10 +117,7 @@ def _charge(
     now: datetime,
     description: str,
 ) -> Transaction | None:
-    """Move an amount from the tenant's credit down to its limit, the rest is owed; below zero, refund it.
-
-    Everything but taxes counts towards the tenant's budgets.
-    """
+    """Move an amount from the tenant's credit down to its limit, the rest is owed; below zero, refund it."""
     if amount < 0:
         posted = _give(tenant, kind, side, -amount, reference, now, description)
         if posted is not None:
