@@ -9,7 +9,7 @@ statement. A later correction belongs to the month in which it is written, or to
 """
 
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
@@ -69,9 +69,7 @@ def period_next(tenant: Tenant) -> Period:
 def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[StatementLine]]:
     """Return the next period's statement as if the period ended now, without saving it."""
     statement = _new(tenant, period_next(tenant), now)
-    lines = lines_of(statement)
-    _total(statement, lines)
-    return statement, lines
+    return statement, _totalled(statement)
 
 
 @transaction.atomic
@@ -170,18 +168,19 @@ def _new(tenant: Tenant, period: Period, now: datetime) -> Statement:
 def draw_up(statement: Statement, now: datetime) -> Statement:
     """Rebuild a draft's lines and totals."""
     statement.lines.all().delete()
-    lines = lines_of(statement)
-    StatementLine.objects.bulk_create(lines)
-    _total(statement, lines)
+    StatementLine.objects.bulk_create(_totalled(statement))
     statement.made_at = now
     statement.save()
     return statement
 
 
-def _total(statement: Statement, lines: Iterable[StatementLine]) -> None:
+def _totalled(statement: Statement) -> list[StatementLine]:
+    """Return a statement's lines, and set its totals to their sums."""
+    lines = lines_of(statement)
     statement.subtotal_micros = sum(line.amount_micros for line in lines)
     statement.tax_micros = to_micros(EXACT.multiply(from_micros(statement.subtotal_micros), statement.tax_rate))
     statement.total_micros = statement.subtotal_micros + statement.tax_micros
+    return lines
 
 
 def _settle_volume(statement: Statement, now: datetime) -> None:
