@@ -37,11 +37,7 @@ class Money(TypedDict):
 
 def money_json(amount_micros: int, currency: str) -> Money:
     """An amount in the currency's unit, as text with six decimals, and in micro-units."""
-    return {
-        "amount": f"{from_micros(amount_micros):.6f}",
-        "amount_micros": amount_micros,
-        "currency": currency,
-    }
+    return {"amount": f"{from_micros(amount_micros):.6f}", "amount_micros": amount_micros, "currency": currency}
 
 
 def amount_text(amount_micros: int, *, places: int = 6) -> str:

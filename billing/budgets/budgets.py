@@ -61,9 +61,8 @@ def budget_set(
 ) -> Budget:
     """Create or change the budget of a tenant, a project or a key; it limits the jobs admitted from now on.
 
-    A new budget counts its month's charges so far, and the holds of the owner's unfinished jobs. `unfinished` returns
-    their ids; it is called once the tenant's balance is locked. After a change of the amount, thresholds that are no
-    longer reached will be notified again. Raises `BudgetInvalid`.
+    A new budget counts its month's charges so far, and the holds of the `unfinished` jobs, asked once the balance is
+    locked. After a change of the amount, thresholds that are no longer reached will be notified again.
     """
     if not 0 <= amount_micros <= AMOUNT_MICROS_MAX:
         raise BudgetInvalid(f"a budget must be between 0 and {AMOUNT_MICROS_MAX} micros", param="amount_micros")
@@ -99,10 +98,9 @@ def budget_remove(*, tenant: Tenant, budget_id: UUID) -> Budget:
 
 def budget_get(*, tenant: Tenant, budget_id: UUID) -> Budget:
     """Return one of a tenant's budgets. Raises `BudgetNotFound`."""
-    found = Budget.objects.filter(tenant=tenant, pk=budget_id).select_related("project", "api_key").first()
-    if found is None:
-        raise BudgetNotFound
-    return found
+    if found := Budget.objects.filter(tenant=tenant, pk=budget_id).select_related("project", "api_key").first():
+        return found
+    raise BudgetNotFound
 
 
 def budget_status(*, tenant: Tenant, budget_id: UUID, now: datetime) -> BudgetStatus:
@@ -135,19 +133,16 @@ def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStatus]:
 def charged_micros(budget: Budget) -> int:
     """Return the owner's charges since `counts_from`, without taxes: all months of the budget together."""
     admitted = Movement.objects.filter(kind=Movement.Kind.HOLD, reference=OuterRef("transaction__reference"))
-    charges = Charge.objects.filter(
-        transaction__tenant=budget.tenant_id, transaction__created_at__gte=budget.counts_from, currency=budget.currency
-    ).alias(admitted_at=Subquery(admitted.values("created_at")))
+    counted = {"transaction__created_at__gte": budget.counts_from, "currency": budget.currency}
+    charges = Charge.objects.filter(transaction__tenant=budget.tenant_id, **counted)
+    charges = charges.alias(admitted_at=Subquery(admitted.values("created_at")))
     # A job belongs to the month in which it was admitted, whatever month it ended in.
     charges = charges.filter(Q(admitted_at=None) | Q(admitted_at__gte=budget.counts_from)).order_by()
-    adjustments = Adjustment.objects.filter(
-        tenant=budget.tenant_id, transaction__created_at__gte=budget.counts_from, currency=budget.currency
-    ).exclude(kind=Adjustment.Kind.WRITE_OFF)
+    adjustments = Adjustment.objects.filter(tenant=budget.tenant_id, **counted)
+    adjustments = adjustments.exclude(kind=Adjustment.Kind.WRITE_OFF)
     if budget.api_key is not None:
-        own = charges.filter(
-            transaction__kind=Movement.Kind.POST, usage_record__dimensions__api_key=budget.api_key.key_id
-        )
-        return _sum(own)
+        of_key = Q(transaction__kind=Movement.Kind.POST, usage_record__dimensions__api_key=budget.api_key.key_id)
+        return _sum(charges.filter(of_key))
     if budget.project_id is not None:
         charges = charges.filter(usage_record__project=budget.project_id)
         adjustments = adjustments.filter(project=budget.project_id)

@@ -60,9 +60,7 @@ class BudgetHold(models.Model):
     amount_micros = models.BigIntegerField()
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["reference", "budget_month"], name="budget_hold_once"),
-        ]
+        constraints = [models.UniqueConstraint(fields=["reference", "budget_month"], name="budget_hold_once")]
 
 
 class BudgetCrossing(models.Model):

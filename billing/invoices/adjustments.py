@@ -1,6 +1,5 @@
 """Adjustments and write-offs: amounts without usage, each with a reason and an author."""
 
-import uuid
 from datetime import datetime
 from uuid import UUID
 
@@ -48,10 +47,7 @@ def adjustment_make(
     project: Project | None = None,
     charge: Charge | None = None,
 ) -> Adjustment | None:
-    """Charge a tenant an amount, or pay it if it is below zero; `charge` is the disputed one, if any.
-
-    None if this was done before. Raises `AdjustmentInvalid`.
-    """
+    """Charge an amount, or pay it if it is below zero. None if done before. Raises `AdjustmentInvalid`."""
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         highest = format_micros(AMOUNT_MICROS_MAX, tenant.currency)
         raise AdjustmentInvalid(f"an amount must not be zero, nor more than {highest}", param="amount")
@@ -61,8 +57,6 @@ def adjustment_make(
     posted = balance_adjust(
         tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, description=reason, project=project
     )
-    if posted is None:
-        return None
     kind = Adjustment.Kind.DEBIT if amount_micros > 0 else Adjustment.Kind.CREDIT
     return adjustment_record(
         posted, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
@@ -75,29 +69,28 @@ def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now:
     reason = _checked_reason(reason)
     owed = balance_lock(tenant).owed
     posted = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
-    if posted is None:
-        if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF).exists():
-            return None
+    done = Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF)
+    if posted is None and not done.exists():
         raise NothingOwed(f"{tenant} owes nothing")
-    return adjustment_record(
-        posted, kind=Adjustment.Kind.WRITE_OFF, amount_micros=-owed, reason=reason, author=author, project=None
-    )
+    kind = Adjustment.Kind.WRITE_OFF
+    return adjustment_record(posted, kind=kind, amount_micros=-owed, reason=reason, author=author)
 
 
 def adjustment_record(
-    posted: Transaction,
+    posted: Transaction | None,
     *,
     kind: Adjustment.Kind,
     amount_micros: int,
     reason: str,
     author: str,
-    project: Project | None,
+    project: Project | None = None,
     charge: Charge | None = None,
     statement: Statement | None = None,
-) -> Adjustment:
-    """Record author and reason of a ledger transaction."""
+) -> Adjustment | None:
+    """Record author and reason of a ledger transaction; None if there is no new one."""
+    if posted is None:
+        return None
     return Adjustment.objects.create(
-        id=uuid.uuid4(),
         tenant=posted.tenant,
         project=project,
         transaction=posted,
@@ -114,10 +107,10 @@ def adjustment_record(
 
 def charge_get(*, tenant: Tenant, charge_id: UUID) -> Charge:
     """Return one of a tenant's charges. Raises `ChargeNotFound`."""
-    found = Charge.objects.select_related("usage_record__project").filter(pk=charge_id, usage_record__tenant=tenant)
-    if (charge := found.first()) is None:
-        raise ChargeNotFound
-    return charge
+    charges = Charge.objects.select_related("usage_record__project")
+    if found := charges.filter(pk=charge_id, usage_record__tenant=tenant).first():
+        return found
+    raise ChargeNotFound
 
 
 def _checked_reason(reason: str) -> str:

@@ -1,13 +1,12 @@
 """Corrections of usage: a new record with the difference, charged by the terms of the first record's charge.
 
-Nothing that was recorded or charged changes. A correction is charged the difference between the month's cost with the
-right sum and with the wrong one, rounded once. After any number of corrections, the charges differ from the price of
-the right quantities by at most half a micro-unit per correction.
+A correction is charged the difference between the month's cost with the right sum and with the wrong one, rounded once.
+After any number of corrections, the charges differ from the right price by at most half a micro-unit per correction.
 """
 
-import uuid
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID, uuid5
 
 from django.db import transaction
 from django.db.models import Q, Sum
@@ -28,8 +27,10 @@ from tenants.models import Tenant
 _QUANTITY_MAX = Decimal(10) ** 23
 _PLACES = Decimal("1e-15")
 _KEY_MAX = 80
+# A correction has the time of use of its record, so that reports by day have the right sum.
+_COPIED = ("tenant", "project", "job_id", "meter", "dimensions", "occurred_at")
 # Never change it: a correction's key in this namespace is the ledger's reference, which makes a repeat harmless.
-_NAMESPACE = uuid.UUID("0f3b8c52-9a54-4a0e-8a35-2f5a8c1a6d77")
+_NAMESPACE = UUID("0f3b8c52-9a54-4a0e-8a35-2f5a8c1a6d77")
 
 
 class CorrectionInvalid(DomainError):
@@ -63,9 +64,8 @@ def correction_record(
 ) -> UsageRecord:
     """Correct a record's quantity; return the correcting record.
 
-    `author` is named as in the audit log. The same `key` again changes nothing. Usage on a final statement needs a
-    credit note for that statement, which then has the charge. Raises `CorrectionInvalid`, `CorrectionKeyReused`,
-    `StatementIsFinal`.
+    The same `key` again changes nothing. Usage on a final statement needs a credit note for that statement, which then
+    has the charge. Raises `CorrectionInvalid`, `CorrectionKeyReused`, `StatementIsFinal`.
     """
     if not 0 < len(key) <= _KEY_MAX:
         raise CorrectionInvalid(f"a key must have 1 to {_KEY_MAX} characters", param="key")
@@ -90,39 +90,29 @@ def correction_record(
             f"cannot subtract {-change.normalize():f}: the record's quantity is {corrected.normalize():f}",
             param="quantity",
         )
-    charge = (
-        Charge.objects.select_related("rate__price_book", "usage_record")
-        .filter(usage_record=record, kind=Charge.Kind.USAGE)
-        .first()
-    )
+    charge = first_charge_of(record)
     if charge is not None:
         _check_statement(charge, credit_note)
     correction = UsageRecord.objects.create(
-        id=uuid.uuid4(),
+        **{name: getattr(record, name) for name in _COPIED},
         idempotency_key=idempotency_key,
-        tenant_id=record.tenant_id,
-        project_id=record.project_id,
-        job_id=record.job_id,
-        meter=record.meter,
         quantity=change,
-        dimensions=record.dimensions,
         source="correction",
         corrects=record,
         reason=reason,
-        # The time of use, so that reports by day have the right sum.
-        occurred_at=record.occurred_at,
     )
     if charge is not None:
         _charge(correction, charge, credit_note, f"{reason} ({author})"[:200], now)
-    audit_record(
-        actor=author,
-        action="usage.correct",
-        subject=str(record.pk),
-        tenant=record.tenant,
-        details={"correction": str(correction.pk), "difference": str(change), "reason": reason},
-        now=now,
-    )
+    details = {"correction": str(correction.pk), "difference": str(change), "reason": reason}
+    subject = str(record.pk)
+    audit_record(actor=author, action="usage.correct", subject=subject, tenant=record.tenant, details=details, now=now)
     return correction
+
+
+def first_charge_of(record: UsageRecord) -> Charge | None:
+    """Return the charge of a record before any correction; None if it had no price."""
+    charges = Charge.objects.select_related("rate__price_book", "usage_record")
+    return charges.filter(usage_record=record, kind=Charge.Kind.USAGE).first()
 
 
 def quantity_of(record: UsageRecord) -> Decimal:
@@ -141,22 +131,16 @@ def _checked(number: Decimal) -> Decimal:
 
 def final_statement_of(charge: Charge) -> Statement | None:
     """Return the final statement of the month in which a charge was written; None if there is none yet."""
-    return Statement.objects.filter(
-        tenant=charge.usage_record.tenant_id,
-        kind=Statement.Kind.STATEMENT,
-        state=Statement.State.FINAL,
-        period_start__lte=charge.created_at,
-        period_end__gt=charge.created_at,
-    ).first()
+    statements = Statement.objects.filter(tenant=charge.usage_record.tenant_id, kind=Statement.Kind.STATEMENT)
+    final = statements.filter(state=Statement.State.FINAL)
+    return final.filter(period_start__lte=charge.created_at, period_end__gt=charge.created_at).first()
 
 
 def _check_statement(charge: Charge, credit_note: Statement | None) -> None:
     final = final_statement_of(charge)
     if credit_note is None and final is not None:
         raise StatementIsFinal(f"statement {final.number} is final: issue a credit note for it")
-    if credit_note is not None and (
-        credit_note.kind != Statement.Kind.CREDIT_NOTE or final is None or credit_note.corrects_id != final.pk
-    ):
+    if credit_note is not None and (final is None or credit_note.corrects_id != final.pk):
         raise CorrectionInvalid("the credit note is not for the statement that has this charge")
 
 
@@ -173,13 +157,12 @@ def _charge(
         project=correction.project,
         meter=correction.meter,
         amount_micros=amount + waiver,
-        reference=uuid.uuid5(_NAMESPACE, correction.idempotency_key),
+        reference=uuid5(_NAMESPACE, correction.idempotency_key),
         now=now,
         description=description,
     )
     assert posted is not None  # the record is new, and its key names the transaction
     charge = Charge(
-        id=uuid.uuid4(),
         usage_record=correction,
         transaction=posted,
         kind=Charge.Kind.CORRECTION,

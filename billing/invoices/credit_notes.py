@@ -7,12 +7,15 @@ from decimal import Decimal
 
 from django.db import transaction
 
-from billing.invoices.corrections import correction_record, final_statement_of
+from billing.invoices.corrections import correction_record, final_statement_of, first_charge_of
 from billing.invoices.models import Statement
 from billing.invoices.statements import draw_up, number
-from billing.usage.models import Charge, UsageRecord
+from billing.usage.models import UsageRecord
 from core.errors import DomainError
 from tenants.models import Tenant
+
+# A credit note has the recipient and the tax of its statement's day.
+_COPIED = ("tenant", "currency", "time_zone", "period_start", "period_end", "billed_to", "tax_name", "tax_rate")
 
 
 class CreditNoteInvalid(DomainError):
@@ -33,31 +36,16 @@ class Correction:
 def credit_note_issue(
     *, statement: Statement, corrections: list[Correction], reason: str, author: str, note_id: uuid.UUID, now: datetime
 ) -> Statement:
-    """Correct usage on a final statement, and issue a credit note for it with tax and number.
-
-    The same `note_id` again changes nothing. Raises `CreditNoteInvalid`, and what `correction_record` does.
-    """
+    """Correct usage on a final statement by a numbered credit note. The same `note_id` again changes nothing."""
     Tenant.objects.select_for_update(no_key=True).get(pk=statement.tenant_id)
     if existing := Statement.objects.filter(pk=note_id).first():
         return existing
     statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
     if statement.kind != Statement.Kind.STATEMENT or statement.state != Statement.State.FINAL or not corrections:
         raise CreditNoteInvalid("a credit note must correct usage on a final statement")
-    note = Statement.objects.create(
-        id=note_id,
-        tenant=statement.tenant,
-        kind=Statement.Kind.CREDIT_NOTE,
-        corrects=statement,
-        currency=statement.currency,
-        time_zone=statement.time_zone,
-        period_start=statement.period_start,
-        period_end=statement.period_end,
-        # As on the statement: its recipient and the tax of its day.
-        billed_to=statement.billed_to,
-        tax_name=statement.tax_name,
-        tax_rate=statement.tax_rate,
-        made_at=now,
-    )
+    copied = {name: getattr(statement, name) for name in _COPIED}
+    kind = Statement.Kind.CREDIT_NOTE
+    note = Statement.objects.create(id=note_id, kind=kind, corrects=statement, made_at=now, **copied)
     for position, correction in enumerate(corrections):
         correction_record(
             record=correction.record,
@@ -75,13 +63,10 @@ def credit_note_issue(
 def usage_correct(
     *, record: UsageRecord, quantity: Decimal, key: uuid.UUID, reason: str, author: str, now: datetime
 ) -> tuple[UsageRecord, Statement | None]:
-    """Correct a record; if its month's statement is final, issue a credit note. Return the correction and the note.
-
-    The same `key` again changes nothing. Raises what `correction_record` does.
-    """
+    """Correct a record, on a final statement by a credit note, and return both. The same `key` changes nothing."""
     # The lock keeps the month's statement from becoming final meanwhile.
     Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
-    charge = Charge.objects.select_related("usage_record").filter(usage_record=record, kind=Charge.Kind.USAGE).first()
+    charge = first_charge_of(record)
     note = Statement.objects.filter(pk=key).first()
     final = final_statement_of(charge) if charge and note is None else None
     if final is not None:

@@ -3,11 +3,10 @@
 import csv
 import io
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
 
@@ -33,21 +32,12 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ShownLine:
-    description: str
-    model: str
-    quantity: str
-    amount: str
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The lines of a project with their sum; lines without a project belong to the account."""
+class Group(NamedTuple):
+    """The lines of a project, as texts, with their sum; lines without a project belong to the account."""
 
     name: str
     labels: str
-    lines: list[ShownLine]
+    lines: list[tuple[str, str, str, str]]  # description, model, quantity, amount
     amount: str
 
 
@@ -59,23 +49,23 @@ def title_of(statement: Statement) -> str:
 
 def period_of(statement: Statement) -> str:
     """Return the first and last day in the statement's zone: `1 October 2026 to 31 October 2026`."""
-    zone = ZoneInfo(statement.time_zone)
     last = statement.period_end - timedelta(microseconds=1)
-    return f"{_day(statement.period_start, zone)} to {_day(last, zone)}"
+    return f"{_day(statement, statement.period_start)} to {_day(statement, last)}"
 
 
 def statement_html(statement: Statement, lines: Sequence[StatementLine]) -> str:
     return render_to_string("billing/statement.html", _context(statement, lines))
 
 
-def statement_csv(statement: Statement, lines: Sequence[StatementLine], *, comma: bool = False) -> Iterator[str]:
-    """Yield CSV row by row. `comma`: decimal commas, and semicolons between columns, as many spreadsheets expect."""
+def statement_csv(statement: Statement, lines: Sequence[StatementLine], *, comma: bool = False) -> str:
+    """Return CSV. `comma`: decimal commas, and semicolons between columns, as many spreadsheets expect."""
     file = io.StringIO()
     rows = csv.writer(file, delimiter=";" if comma else ",", lineterminator="\r\n")
     rows.writerow(_COLUMNS)
     projects = projects_of(lines)
     for line in lines:
         project = projects.get(line.project_id) if line.project_id else None
+        numbers = (_decimal(line.quantity), _decimal(from_micros(line.amount_micros)))
         rows.writerow(
             (
                 statement.number or "draft",
@@ -86,14 +76,11 @@ def statement_csv(statement: Statement, lines: Sequence[StatementLine], *, comma
                 line.meter,
                 _cell(line.model),
                 _cell(line.description),
-                _decimal(line.quantity, comma),
-                _decimal(from_micros(line.amount_micros), comma),
+                *(number.replace(".", ",") if comma else number for number in numbers),
                 statement.currency,
             )
         )
-        yield _drain(file)
-    if not lines:
-        yield _drain(file)
+    return file.getvalue()
 
 
 def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes:
@@ -101,7 +88,7 @@ def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes
     from reportlab.lib.pagesizes import A4
     from reportlab.lib.styles import ParagraphStyle
     from reportlab.lib.units import mm
-    from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
+    from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table
 
     shown = _context(statement, lines)
     plain = ParagraphStyle("plain", fontName="Helvetica", fontSize=8.5, leading=11)
@@ -116,37 +103,26 @@ def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes
 
     draft = " (draft)" if statement.state == Statement.State.DRAFT else ""
     to = statement.billed_to
-    head = Table(
-        [
-            [
-                [text(shown["title"] + draft, big), text(shown["period"], soft), text(_corrects(statement), soft)],
-                [text(part, right) for part in (to["name"], *to["address"].splitlines(), to["tax_id"]) if part],
-            ]
-        ],
-        colWidths=[100 * mm, 80 * mm],
-    )
-    head.setStyle(TableStyle([("VALIGN", (0, 0), (-1, -1), "TOP")]))
+    left = [text(shown["title"] + draft, big), text(shown["period"], soft), text(shown["corrects"], soft)]
+    recipient = [text(part, right) for part in (to["name"], *to["address"].splitlines(), to["tax_id"]) if part]
+    top = ("VALIGN", (0, 0), (-1, -1), "TOP")
+    head = Table([[left, recipient]], colWidths=[100 * mm, 80 * mm], style=[top])
     story: list[Any] = [head, Spacer(0, 6 * mm)]
     rule = ("LINEBELOW", (0, 0), (-1, -2), 0.4, colors.HexColor("#dcdae6"))
+    columns = (plain, plain, right, right)
     for group in shown["groups"]:
         name = f"{group.name}  {group.labels}".strip()
         rows = [[text(name, bold), text("Model", soft), text("Quantity", right), text(statement.currency, right)]]
-        rows += [
-            [text(one.description, plain), text(one.model, plain), text(one.quantity, right), text(one.amount, right)]
-            for one in group.lines
-        ]
+        rows += [[text(words, style) for words, style in zip(line, columns, strict=True)] for line in group.lines]
         rows.append([text(group.name, bold), "", "", text(group.amount, bold_right)])
-        table = Table(rows, colWidths=[98 * mm, 28 * mm, 24 * mm, 30 * mm], repeatRows=1)
-        table.setStyle(TableStyle([rule, ("VALIGN", (0, 0), (-1, -1), "TOP")]))
-        story += [table, Spacer(0, 5 * mm)]
+        widths = [98 * mm, 28 * mm, 24 * mm, 30 * mm]
+        story += [Table(rows, colWidths=widths, repeatRows=1, style=[rule, top]), Spacer(0, 5 * mm)]
     if not shown["groups"]:
         story.append(text("There were no charges in this month.", plain))
+    tax_name = f"{statement.tax_name}, {shown['tax_percent']} %"
     totals = [
         [text("Subtotal", plain), text(f"{shown['subtotal']} {statement.currency}", right)],
-        [
-            text(f"{statement.tax_name}, {shown['tax_percent']} %", plain),
-            text(f"{shown['tax']} {statement.currency}", right),
-        ],
+        [text(tax_name, plain), text(f"{shown['tax']} {statement.currency}", right)],
         [text("Total", bold), text(f"{shown['total']} {statement.currency}", bold_right)],
     ]
     story.append(Table(totals, colWidths=[40 * mm, 44 * mm], hAlign="RIGHT"))
@@ -156,10 +132,7 @@ def statement_pdf(statement: Statement, lines: Sequence[StatementLine]) -> bytes
         pagesize=A4,
         title=f"{shown['title']} – {to['name']}",
         author="Easel",
-        leftMargin=15 * mm,
-        rightMargin=15 * mm,
-        topMargin=15 * mm,
-        bottomMargin=15 * mm,
+        **dict.fromkeys(("leftMargin", "rightMargin", "topMargin", "bottomMargin"), 15 * mm),
         # Renders the same statement to the same bytes.
         invariant=1,
     )
@@ -188,22 +161,24 @@ def _marked(words: str) -> str:
 
 def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, Any]:
     projects = projects_of(lines)
-    amounts = [line.amount_micros for line in lines]
-    places = places_of([*amounts, statement.tax_micros])
+    places = places_of([statement.tax_micros, *(line.amount_micros for line in lines)])
     by_project: dict[Any, list[StatementLine]] = {}
     for line in lines:
         by_project.setdefault(line.project_id, []).append(line)
-    zone = ZoneInfo(statement.time_zone)
     return {
         "statement": statement,
         "title": title_of(statement),
         "period": period_of(statement),
-        "finalised": _day(statement.finalised_at, zone) if statement.finalised_at else "",
+        "corrects": f"corrects statement {statement.corrects.number}" if statement.corrects else "",
+        "finalised": _day(statement, statement.finalised_at) if statement.finalised_at else "",
         "groups": [
             Group(
                 name=projects[project_id].slug if project_id else "Account",
                 labels=_labels(projects[project_id].labels) if project_id else "",
-                lines=[_shown(line, places) for line in found],
+                lines=[
+                    (one.description, one.model, _decimal(one.quantity), amount_text(one.amount_micros, places=places))
+                    for one in found
+                ],
                 amount=amount_text(sum(line.amount_micros for line in found), places=places),
             )
             for project_id, found in by_project.items()
@@ -215,17 +190,8 @@ def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, 
     }
 
 
-def _shown(line: StatementLine, places: int) -> ShownLine:
-    quantity = "" if line.quantity is None else f"{line.quantity.normalize():f}"
-    return ShownLine(line.description, line.model, quantity, amount_text(line.amount_micros, places=places))
-
-
-def _corrects(statement: Statement) -> str:
-    return f"corrects statement {statement.corrects.number}" if statement.corrects else ""
-
-
-def _day(instant: datetime, zone: ZoneInfo) -> str:
-    local = instant.astimezone(zone)
+def _day(statement: Statement, instant: datetime) -> str:
+    local = instant.astimezone(ZoneInfo(statement.time_zone))
     return f"{local.day} {local:%B %Y}"
 
 
@@ -233,20 +199,10 @@ def _labels(labels: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {value}" for name, value in sorted(labels.items()))
 
 
-def _decimal(value: Decimal | None, comma: bool) -> str:
-    if value is None:
-        return ""
-    text = f"{value.normalize():f}"
-    return text.replace(".", ",") if comma else text
+def _decimal(value: Decimal | None) -> str:
+    return "" if value is None else f"{value.normalize():f}"
 
 
 def _cell(text: str) -> str:
     """Quote a text that a spreadsheet would run as a formula, such as a hostile tenant name."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def _drain(file: io.StringIO) -> str:
-    text = file.getvalue()
-    file.seek(0)
-    file.truncate()
-    return text

@@ -29,6 +29,6 @@ def statement_file(statement: Statement, form: str, *, comma: bool = False) -> S
     elif form == "pdf":
         content = statement_pdf(statement, lines)
     else:
-        content = "".join(statement_csv(statement, lines, comma=comma)).encode()
+        content = statement_csv(statement, lines, comma=comma).encode()
     name = f"{statement.kind}-{statement.number or 'draft'}.{form}"
     return StatementFile(name=name, media_type=_MEDIA_TYPES[form], content=content)

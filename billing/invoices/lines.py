@@ -20,47 +20,33 @@ def charges_of(statement: Statement) -> QuerySet[Charge]:
     """Return the charges that a statement sums."""
     if statement.kind == Statement.Kind.CREDIT_NOTE:
         return Charge.objects.filter(statement=statement)
-    written = Transaction.objects.filter(
-        tenant=statement.tenant_id,
-        currency=statement.currency,
-        created_at__gte=statement.period_start,
-        created_at__lt=statement.period_end,
-    )
-    return Charge.objects.filter(statement=None, transaction__in=written)
+    return Charge.objects.filter(statement=None, transaction__in=Transaction.objects.filter(_in_period(statement)))
 
 
 def adjustments_of(statement: Statement) -> QuerySet[Adjustment]:
     """Return the adjustments that a statement shows."""
     own = Q(statement=statement.pk)
     if statement.kind == Statement.Kind.STATEMENT:
-        own |= Q(
-            statement=None,
-            tenant=statement.tenant_id,
-            currency=statement.currency,
-            created_at__gte=statement.period_start,
-            created_at__lt=statement.period_end,
-        )
+        own |= Q(statement=None) & _in_period(statement)
     # A write-off is not shown: the debt was shown when it was charged.
     return Adjustment.objects.filter(own).exclude(kind=Adjustment.Kind.WRITE_OFF)
 
 
+def _in_period(statement: Statement) -> Q:
+    period = {"created_at__gte": statement.period_start, "created_at__lt": statement.period_end}
+    return Q(tenant=statement.tenant_id, currency=statement.currency, **period)
+
+
 def charges_of_line(line: StatementLine) -> QuerySet[Charge]:
     """Return the charges that a line sums."""
-    return with_model(charges_of(line.statement)).filter(
-        usage_record__project=line.project,
-        usage_record__meter=line.meter,
-        model=line.model,
-        rate=line.rate,
-        kind=line.kind,
-        discount=line.discount,
-    )
+    charges = with_model(charges_of(line.statement)).filter(rate=line.rate, kind=line.kind, discount=line.discount)
+    return charges.filter(usage_record__project=line.project, usage_record__meter=line.meter, model=line.model)
 
 
 def with_model(charges: QuerySet[Charge]) -> QuerySet[Any]:
     """Annotate charges with the model of their usage."""
-    return charges.order_by().annotate(
-        model=Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
-    )
+    model = Coalesce(KeyTextTransform("model", "usage_record__dimensions"), Value("", TextField()))
+    return charges.order_by().annotate(model=model)
 
 
 def lines_of(statement: Statement) -> list[StatementLine]:
@@ -77,10 +63,9 @@ def lines_of(statement: Statement) -> list[StatementLine]:
         )
     )
     rates = Rate.objects.select_related("price_book").in_bulk({row["rate"] for row in summed})
-    order = {meter: position for position, meter in enumerate(Meter.values)}
-    kinds = {kind: position for position, kind in enumerate(Charge.Kind.values)}
+    meter, kind = Meter.values.index, Charge.Kind.values.index
     summed.sort(
-        key=lambda row: (row["slug"], order[row["usage_record__meter"]], row["model"], kinds[row["kind"]], row["rate"])
+        key=lambda row: (row["slug"], meter(row["usage_record__meter"]), row["model"], kind(row["kind"]), row["rate"])
     )
     lines = [
         StatementLine(
@@ -99,12 +84,7 @@ def lines_of(statement: Statement) -> list[StatementLine]:
         for row in summed
     ]
     lines += [
-        StatementLine(
-            project_id=one.project_id,
-            kind=one.kind,
-            description=one.reason,
-            amount_micros=one.amount_micros,
-        )
+        StatementLine(project_id=one.project_id, kind=one.kind, description=one.reason, amount_micros=one.amount_micros)
         for one in adjustments_of(statement).order_by("created_at", "id")
     ]
     for position, line in enumerate(lines, 1):
@@ -119,10 +99,8 @@ def _describe(rate: Rate, kind: str, discount: Decimal, currency: str) -> str:
         price = f"by {rate.mode} price"
     gpu_class = f", {rate.gpu_class}" if rate.gpu_class else ""
     less = f", less {(discount * 100).normalize():f} %" if discount else ""
-    prefix = {Charge.Kind.WAIVER: "waiver above the quote: ", Charge.Kind.CORRECTION: "corrected: "}.get(
-        Charge.Kind(kind), ""
-    )
-    return f"{prefix}{Meter(rate.meter).label}{gpu_class} {price}{less} ({rate.price_book})"
+    prefixes: dict[str, str] = {Charge.Kind.WAIVER: "waiver above the quote: ", Charge.Kind.CORRECTION: "corrected: "}
+    return f"{prefixes.get(kind, '')}{Meter(rate.meter).label}{gpu_class} {price}{less} ({rate.price_book})"
 
 
 def projects_of(lines: Iterable[StatementLine]) -> dict[uuid.UUID, Project]:

@@ -18,11 +18,7 @@ class StatementSequence(models.Model):
 
 
 class Statement(models.Model):
-    """A tenant's document of a month, or a credit note for one. A draft is rebuilt; a final one never changes.
-
-    A tenant's periods have no gap or overlap, even when its time zone changes: one begins where the last one ended.
-    Ends are exclusive.
-    """
+    """A tenant's document of a month, or a credit note for one. A draft is rebuilt; a final one never changes."""
 
     class Kind(models.TextChoices):
         STATEMENT = "statement"
@@ -43,7 +39,7 @@ class Statement(models.Model):
     currency = models.CharField(max_length=3)
     time_zone = models.CharField(max_length=60)
     period_start = models.DateTimeField()
-    period_end = models.DateTimeField()
+    period_end = models.DateTimeField()  # exclusive: the next period's start
     billed_to = models.JSONField(default=dict, help_text="Name, address and tax id at the time.")
     tax_name = models.CharField(max_length=40, default="Tax")
     tax_rate = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))

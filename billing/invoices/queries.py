@@ -18,10 +18,7 @@ class StatementNotFound(DomainError):
 
 
 def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> tuple[list[Statement], bool]:
-    """Return statements and credit notes, the latest first, those after the one named `after`; and True if more follow.
-
-    Raises `StatementNotFound` for an unknown `after`.
-    """
+    """Return documents after the one named `after`, latest first, and True if more follow; or `StatementNotFound`."""
     last = statement_get(tenant=tenant, statement_id=after) if after else None
     rows = Statement.objects.filter(tenant=tenant)
     return page_after(rows, order=("-period_start", "-made_at", "-id"), after=last, limit=limit)
@@ -29,37 +26,30 @@ def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> t
 
 def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
     """Return one of a tenant's statements. Raises `StatementNotFound`."""
-    found = Statement.objects.filter(tenant=tenant, pk=statement_id).first()
-    if found is None:
-        raise StatementNotFound
-    return found
+    if found := Statement.objects.filter(tenant=tenant, pk=statement_id).first():
+        return found
+    raise StatementNotFound
 
 
 def statement_with_id(statement_id: uuid.UUID) -> Statement:
     """Return any tenant's statement, for operators. Raises `StatementNotFound`."""
-    found = Statement.objects.select_related("tenant").filter(pk=statement_id).first()
-    if found is None:
-        raise StatementNotFound(f"there is no statement {statement_id}: `easel statement list TENANT` shows them")
-    return found
+    if found := Statement.objects.select_related("tenant").filter(pk=statement_id).first():
+        return found
+    raise StatementNotFound(f"there is no statement {statement_id}: `easel statement list TENANT` shows them")
 
 
 def statement_numbered(number: int, *, tenant: str | None) -> Statement:
-    """Return the final document with this number, of the tenant with this slug or of any.
-
-    Raises `StatementNotFound`.
-    """
-    found = Statement.objects.filter(number=number, **({"tenant__slug": tenant} if tenant else {})).first()
-    if found is None:
-        raise StatementNotFound(f"there is no final statement or credit note {number}", param="invoice")
-    return found
+    """Return the final document with this number, of the tenant with this slug or of any; or `StatementNotFound`."""
+    if found := Statement.objects.filter(number=number, **({"tenant__slug": tenant} if tenant else {})).first():
+        return found
+    raise StatementNotFound(f"there is no final statement or credit note {number}", param="invoice")
 
 
 def line_get(statement: Statement, *, position: int) -> StatementLine:
     """Return a statement's line. Raises `StatementNotFound`."""
-    found = statement.lines.filter(position=position).first()
-    if found is None:
-        raise StatementNotFound(f"the statement has no line {position}")
-    return found
+    if found := statement.lines.filter(position=position).first():
+        return found
+    raise StatementNotFound(f"the statement has no line {position}")
 
 
 def charges_page(charges: QuerySet[Charge], *, limit: int, after: uuid.UUID | None) -> tuple[list[Charge], bool]:

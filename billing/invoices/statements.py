@@ -1,20 +1,19 @@
 """Draws up statements: a tenant's charges of a month of its time zone, as drafts and as final, numbered documents.
 
-A tenant's periods have no gap. The first begins with the month in which the tenant was created, the next where the last
-one ended. Each ends at midnight before the first of a month, in the zone that the tenant's profile has then. So a
-change of zone makes one month some hours longer or shorter, and no charge is billed twice or missed.
+The first period begins with the month in which the tenant was created, the next where the last one ended. Each ends at
+midnight before the first of a month, in the zone that the tenant's profile has then. So a change of zone makes one
+month some hours longer or shorter, and no charge is billed twice or missed.
 
-A statement has the charges that were written in its period, by project, meter, model and price, and the adjustments
-that were made in the period or for the statement. A later correction belongs to the month in which it is written. A
-correction of a final statement goes on a credit note, and on no other document.
+A statement has the charges that were written in its period, and the adjustments that were made in it or for the
+statement. A later correction belongs to the month in which it is written, or to a credit note.
 """
 
 import contextlib
-import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
+from uuid import UUID, uuid5
 
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
@@ -25,7 +24,8 @@ from billing.invoices.models import Statement, StatementLine, StatementSequence
 from billing.ledger.models import Adjustment
 from billing.ledger.postings import balance_adjust, tax_charge
 from billing.money import EXACT, format_micros, from_micros, to_micros
-from billing.pricing.models import Contract, Meter, Rate
+from billing.pricing.contracts import contract_at
+from billing.pricing.models import Meter, Rate
 from billing.profiles import month_begin, month_end, profile_of
 from billing.usage.models import Charge
 from billing.usage.storage import storage_days_due
@@ -39,8 +39,7 @@ _ZONES_APART = timedelta(days=2)
 # Time to review a draft before it becomes final by itself.
 REVIEW = timedelta(days=3)
 # Never change it: names in this namespace are the ledger's references, which make a repeat harmless.
-_NAMESPACE = uuid.UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
-_PLATFORM = "platform"
+_NAMESPACE = UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
 
 
 class StatementNotReady(DomainError):
@@ -70,9 +69,7 @@ def period_next(tenant: Tenant) -> Period:
 def statement_now(tenant: Tenant, *, now: datetime) -> tuple[Statement, list[StatementLine]]:
     """Return the next period's statement as if the period ended now, without saving it."""
     statement = _new(tenant, period_next(tenant), now)
-    lines = lines_of(statement)
-    _total(statement, lines)
-    return statement, lines
+    return statement, _totalled(statement)
 
 
 @transaction.atomic
@@ -114,13 +111,9 @@ def statement_final(statement: Statement, *, now: datetime) -> Statement:
 
 def number(statement: Statement, *, now: datetime) -> Statement:
     """Charge the tax of a document and number it, in the caller's transaction."""
-    tax_charge(
-        tenant=statement.tenant,
-        amount_micros=statement.tax_micros,
-        reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/tax"),
-        now=now,
-        description=f"{statement.tax_name} of {statement}",
-    )
+    reference, description = uuid5(_NAMESPACE, f"{statement.pk}/tax"), f"{statement.tax_name} of {statement}"
+    tax = statement.tax_micros
+    tax_charge(tenant=statement.tenant, amount_micros=tax, reference=reference, now=now, description=description)
     sequence = StatementSequence.objects.select_for_update().get()
     sequence.last += 1
     sequence.save(update_fields=["last"])
@@ -130,10 +123,7 @@ def number(statement: Statement, *, now: datetime) -> Statement:
 
 
 def statements_make(*, now: datetime, tenants: Collection[Tenant] | None = None) -> int:
-    """Draft statements of months that are over, and make reviewed drafts final; return the number of both.
-
-    `tenants` limits the work to these tenants; by default every tenant of the platform has its turn.
-    """
+    """Draft statements of months that are over, and make reviewed drafts final; return the number of both."""
     count = 0
     chosen = Tenant.objects.all() if tenants is None else Tenant.objects.filter(pk__in={one.pk for one in tenants})
     statements = Statement.objects.filter(tenant=OuterRef("pk"), kind=Statement.Kind.STATEMENT).order_by("-period_end")
@@ -161,18 +151,14 @@ def _lock(tenant: Tenant) -> None:
 
 def _new(tenant: Tenant, period: Period, now: datetime) -> Statement:
     profile = profile_of(tenant)
+    name = profile.legal_name or tenant.name or tenant.slug
     return Statement(
-        id=uuid.uuid4(),
         tenant=tenant,
         currency=tenant.currency,
         time_zone=period.zone,
         period_start=period.start,
         period_end=period.end,
-        billed_to={
-            "name": profile.legal_name or tenant.name or tenant.slug,
-            "address": profile.address,
-            "tax_id": profile.tax_id,
-        },
+        billed_to={"name": name, "address": profile.address, "tax_id": profile.tax_id},
         tax_name=profile.tax_name,
         tax_rate=profile.tax_rate,
         made_at=now,
@@ -182,31 +168,28 @@ def _new(tenant: Tenant, period: Period, now: datetime) -> Statement:
 def draw_up(statement: Statement, now: datetime) -> Statement:
     """Rebuild a draft's lines and totals."""
     statement.lines.all().delete()
-    lines = lines_of(statement)
-    StatementLine.objects.bulk_create(lines)
-    _total(statement, lines)
+    StatementLine.objects.bulk_create(_totalled(statement))
     statement.made_at = now
     statement.save()
     return statement
 
 
-def _total(statement: Statement, lines: Iterable[StatementLine]) -> None:
+def _totalled(statement: Statement) -> list[StatementLine]:
+    """Return a statement's lines, and set its totals to their sums."""
+    lines = lines_of(statement)
     statement.subtotal_micros = sum(line.amount_micros for line in lines)
-    taxed = EXACT.multiply(from_micros(statement.subtotal_micros), statement.tax_rate)
-    statement.tax_micros = to_micros(taxed)
+    statement.tax_micros = to_micros(EXACT.multiply(from_micros(statement.subtotal_micros), statement.tax_rate))
     statement.total_micros = statement.subtotal_micros + statement.tax_micros
+    return lines
 
 
 def _settle_volume(statement: Statement, now: datetime) -> None:
     """Adjust volume prices: all units at the tier that the month's sum reaches, less the amounts already charged."""
     # A correction of an earlier month was charged by that month's sum, so it is not part of this one.
     of_earlier_month = Q(kind=Charge.Kind.CORRECTION, usage_record__corrects__occurred_at__lt=statement.period_start)
-    volume = (
-        charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).exclude(Q(kind=Charge.Kind.WAIVER) | of_earlier_month)
-    )
-    sums = (
-        volume.order_by().values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
-    )
+    charges = charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).order_by()
+    charges = charges.exclude(Q(kind=Charge.Kind.WAIVER) | of_earlier_month)
+    sums = charges.values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
     of_rate: dict[int, list[tuple[Decimal, Decimal, int]]] = {}
     for rate_id, discount, quantity, amount in sums:
         of_rate.setdefault(rate_id, []).append((discount, quantity, amount))
@@ -215,28 +198,19 @@ def _settle_volume(statement: Statement, now: datetime) -> None:
         total = sum((quantity for _, quantity, _ in parts), Decimal(0))
         reached = [tier.unit_price for tier in rate.tiers.all() if total > tier.above]
         price = reached[-1] if reached else rate.unit_price
-        due = sum(
-            to_micros(EXACT.multiply(EXACT.multiply(quantity, price), 1 - discount)) for discount, quantity, _ in parts
-        )
-        _adjust(
-            statement,
-            Adjustment.Kind.VOLUME,
-            due - sum(amount for *_, amount in parts),
-            f"{rate.pk}",
-            f"{Meter(rate.meter).label}: all {total.normalize():f} at {price.normalize():f} {statement.currency}",
-            now,
-        )
+        due = 0
+        for discount, quantity, charged in parts:
+            due += to_micros(EXACT.multiply(EXACT.multiply(quantity, price), 1 - discount)) - charged
+        reason = f"{Meter(rate.meter).label}: all {total.normalize():f} at {price.normalize():f} {statement.currency}"
+        _adjust(statement, Adjustment.Kind.VOLUME, due, f"{rate.pk}", reason, now)
 
 
 def _settle_minimum(statement: Statement, now: datetime) -> None:
-    last_moment = statement.period_end - timedelta(microseconds=1)
-    running = Q(starts_at__lte=last_moment) & (Q(ends_at=None) | Q(ends_at__gt=last_moment))
-    contract = Contract.objects.filter(running, tenant=statement.tenant_id).first()
+    contract = contract_at(tenant=statement.tenant, now=statement.period_end - timedelta(microseconds=1))
     if contract is None:
         return
-    charged = sum(
-        line.amount_micros for line in lines_of(statement) if line.meter or line.kind == Adjustment.Kind.VOLUME
-    )
+    counted = (line for line in lines_of(statement) if line.meter or line.kind == Adjustment.Kind.VOLUME)
+    charged = sum(line.amount_micros for line in counted)
     agreed = format_micros(contract.minimum_micros, statement.currency)
     short = max(0, contract.minimum_micros - charged)
     _adjust(statement, Adjustment.Kind.MINIMUM, short, "minimum", f"difference to the monthly minimum of {agreed}", now)
@@ -245,20 +219,10 @@ def _settle_minimum(statement: Statement, now: datetime) -> None:
 def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str, reason: str, now: datetime) -> None:
     if not amount:
         return
+    reference = uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}")
     posted = balance_adjust(
-        tenant=statement.tenant,
-        amount_micros=amount,
-        reference=uuid.uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"),
-        now=now,
-        description=reason[:200],
+        tenant=statement.tenant, amount_micros=amount, reference=reference, now=now, description=reason[:200]
     )
-    if posted is not None:
-        adjustment_record(
-            posted,
-            kind=kind,
-            amount_micros=amount,
-            reason=reason[:200],
-            author=_PLATFORM,
-            project=None,
-            statement=statement,
-        )
+    adjustment_record(
+        posted, kind=kind, amount_micros=amount, reason=reason[:200], author="platform", statement=statement
+    )

@@ -1,12 +1,14 @@
-"""A tenant's ledger accounts: their balances, the lock that makes its movements take turns, and its credit limit."""
+"""A tenant's ledger accounts: balances, their lock, the credit limit, and the double entries in which money moves."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import NamedTuple
+from uuid import UUID
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.db.models import QuerySet, Sum
 
-from billing.ledger.models import LedgerAccount
+from billing.ledger.models import Entry, LedgerAccount, Transaction
 from billing.money import AMOUNT_MICROS_MAX, format_micros
 from core.errors import DomainError
 from tenants.models import Tenant
@@ -43,18 +45,19 @@ class Balance(NamedTuple):
 
 def balance_of(tenant: Tenant) -> Balance:
     """Return a tenant's balance."""
-    return _balance(_locked_kinds(tenant, LedgerAccount.objects.all()))
+    return _balance(_accounts(tenant))
 
 
 def balance_lock(tenant: Tenant) -> Balance:
     """Return a tenant's balance, and let nobody else change it until the transaction ends."""
-    found = _locked_kinds(tenant, LedgerAccount.objects.select_for_update())
+    accounts = _accounts(tenant).select_for_update()
+    found = {account.kind for account in accounts}
     if missing := [(kind, "") for kind in _LOCKED if kind not in found]:
         # Create missing accounts before locking: a row that is added while we wait for the others would be neither
         # seen nor locked.
         _create(tenant, missing)
-        found = _locked_kinds(tenant, LedgerAccount.objects.select_for_update())
-    return _balance(found)
+        accounts = accounts.all()
+    return _balance(accounts)
 
 
 def balances_by_kind(tenant: Tenant) -> dict[str, int]:
@@ -78,40 +81,57 @@ def accounts_open(tenant: Tenant, sides: list[Side]) -> dict[Side, LedgerAccount
 
 
 @transaction.atomic
+def transaction_record(
+    tenant: Tenant,
+    kind: Transaction.Kind,
+    reference: UUID,
+    movements: Mapping[Side, int],
+    now: datetime,
+    description: str = "",
+) -> Transaction | None:
+    """Write a transaction with its entries; None if the unique indexes say that it has been written before."""
+    row = Transaction(
+        tenant=tenant, kind=kind, currency=tenant.currency, reference=reference, description=description, created_at=now
+    )
+    Transaction.objects.bulk_create([row], ignore_conflicts=True)
+    if not Transaction.objects.filter(id=row.id).exists():
+        return None
+    amounts = {side: amount for side, amount in movements.items() if amount}
+    accounts = accounts_open(tenant, list(amounts))
+    # The trigger locks each entry's account: one order everywhere, so that no two transactions deadlock.
+    Entry.objects.bulk_create(
+        Entry(transaction=row, account=accounts[side], amount_micros=amounts[side]) for side in sorted(amounts)
+    )
+    return row
+
+
+@transaction.atomic
 def credit_limit_set(*, tenant: Tenant, limit_micros: int) -> None:
     """Set how far a tenant's credit may go below zero; 0 is prepaid. Raises `CreditLimitBelowDebt`, `ValueError`."""
     if not 0 <= limit_micros <= AMOUNT_MICROS_MAX:
         raise ValueError(f"a credit limit must be between 0 and {AMOUNT_MICROS_MAX} micros")
-    account = accounts_open(tenant, [(Kind.CREDIT, "")])[Kind.CREDIT, ""]
-    try:
-        with transaction.atomic():
-            LedgerAccount.objects.filter(pk=account.pk).update(credit_limit_micros=limit_micros)
-    except IntegrityError as error:
-        used = format_micros(-balance_of(tenant).credit, tenant.currency)
-        raise CreditLimitBelowDebt(f"{tenant} has already used {used}: the limit can't be below that") from error
+    used_micros = -balance_lock(tenant).credit
+    if used_micros > limit_micros:
+        used = format_micros(used_micros, tenant.currency)
+        raise CreditLimitBelowDebt(f"{tenant} has already used {used}: the limit can't be below that")
+    _accounts(tenant).filter(kind=Kind.CREDIT).update(credit_limit_micros=limit_micros)
 
 
 def budgeted_set(*, tenant: Tenant, budgeted: bool) -> None:
     """Set whether a tenant's holds count towards budgets, and lock its balance until the transaction ends."""
-    account = accounts_open(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])[Kind.CREDIT, ""]
     balance_lock(tenant)
-    LedgerAccount.objects.filter(pk=account.pk).update(budgeted=budgeted)
+    _accounts(tenant).filter(kind=Kind.CREDIT).update(budgeted=budgeted)
 
 
-def _locked_kinds(tenant: Tenant, accounts: "QuerySet[LedgerAccount]") -> dict[str, LedgerAccount]:
-    rows = accounts.filter(tenant=tenant, kind__in=_LOCKED, currency=tenant.currency)
-    # The order in which entries lock accounts: any other order could deadlock.
-    return {row.kind: row for row in rows.order_by("kind")}
+def _accounts(tenant: Tenant) -> QuerySet[LedgerAccount]:
+    accounts = LedgerAccount.objects.filter(tenant=tenant, kind__in=_LOCKED, currency=tenant.currency)
+    return accounts.order_by("kind")  # the order in which entries lock accounts: any other order could deadlock
 
 
-def _balance(found: Mapping[str, LedgerAccount]) -> Balance:
+def _balance(accounts: Iterable[LedgerAccount]) -> Balance:
+    found = {account.kind: account for account in accounts}
     credit, held, receivable = (found.get(kind, LedgerAccount()) for kind in _LOCKED)
-    return Balance(
-        credit=credit.balance_micros,
-        held=held.balance_micros,
-        receivable=receivable.balance_micros,
-        limit=credit.credit_limit_micros,
-    )
+    return Balance(credit.balance_micros, held.balance_micros, receivable.balance_micros, credit.credit_limit_micros)
 
 
 def _create(tenant: Tenant, sides: Iterable[Side]) -> None:

@@ -1,9 +1,6 @@
-"""Counts held and charged amounts towards budgets, by the month of the tenant's time zone.
+"""Counts held and charged amounts towards budgets, by the month of the tenant's time zone (`../budgets/README.md`).
 
-The ledger counts in its own transactions, while it has the tenant's balance locked, so that no two jobs can take the
-same room of a budget. A hold's own query says if the tenant has budgets, so that tenants without any pay nothing for
-them. A job counts in the month in which it was admitted, whatever month it ends in. A charge without a hold counts in
-the month in which it is made.
+A hold's own query says if the tenant has budgets, so that tenants without any pay nothing for them.
 """
 
 from datetime import datetime
@@ -16,8 +13,6 @@ from billing.money import format_micros
 from billing.profiles import month_end, month_of, zone_of
 from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
-
-THRESHOLDS = (50, 80, 100)  # percent of a budget's amount
 
 
 class BudgetExceeded(DomainError):
@@ -47,11 +42,12 @@ SELECT budget.amount_micros, budget.amount_micros - spent_micros - held_micros +
  ORDER BY room LIMIT 1
 """
 
-# Records every threshold that the months in `moved` have reached and that is not recorded yet.
+# Records every threshold, in percent, that the months in `moved` have reached and that is not recorded yet.
 _CROSS = """
 INSERT INTO billing_budgetcrossing (budget_month_id, percent, spent_micros, crossed_at)
 SELECT moved.id, percent, moved.spent_micros, %(now)s
-  FROM moved JOIN billing_budget AS budget ON budget.id = moved.budget_id CROSS JOIN unnest(%(thresholds)s) AS percent
+  FROM moved JOIN billing_budget AS budget ON budget.id = moved.budget_id
+       CROSS JOIN unnest(ARRAY[50, 80, 100]) AS percent
  WHERE moved.spent_micros > 0 AND moved.spent_micros::numeric * 100 >= budget.amount_micros::numeric * percent
     ON CONFLICT DO NOTHING
 """
@@ -109,11 +105,8 @@ def budgets_hold(
     cost, budget, left = (
         format_micros(micros, tenant.currency) for micros in (amount_micros, budget_micros, max(0, room))
     )
-    name = "your account's budget"
-    if project_slug is not None:
-        name = f"the budget of the project {project_slug!r}"
-    elif key_id is not None:
-        name = f"the budget of the API key {key_id}"
+    of_key = f"the budget of the API key {key_id}" if key_id else "your account's budget"
+    name = f"the budget of the project {project_slug!r}" if project_slug else of_key
     raise BudgetExceeded(
         f"this request may cost up to {cost}, and {left} is left of {name} of {budget} a month;"
         f" the next month begins at {month_end(now, zone).isoformat()}"
@@ -123,20 +116,18 @@ def budgets_hold(
 def budgets_settle(reference: UUID, *, spent_micros: int, now: datetime) -> None:
     """Release what a job held of its budgets and count what it was charged; in the ledger's transaction."""
     with connection.cursor() as cursor:
-        fields: dict[str, Any] = {"reference": reference, "spent": spent_micros}
-        cursor.execute(_SETTLE, {**fields, "now": now, "thresholds": list(THRESHOLDS)})
+        cursor.execute(_SETTLE, {"reference": reference, "spent": spent_micros, "now": now})
 
 
 def budgets_spend(*, tenant: Tenant, project: Project | None, amount_micros: int, now: datetime) -> None:
     """Count a charge, or a refund if it is below zero, that had no hold: it is never refused, and belongs to no key."""
-    fields: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "amount": amount_micros}
+    owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk}
     with connection.cursor() as cursor:
         month = month_of(now, zone_of(tenant.pk))
-        cursor.execute(_SPEND, {**fields, "month": month, "now": now, "thresholds": list(THRESHOLDS)})
+        cursor.execute(_SPEND, {**owner, "month": month, "amount": amount_micros, "now": now})
 
 
 def crossings_record(*, tenant: Tenant, budget_id: UUID, now: datetime) -> None:
     """Record the thresholds that a budget has reached in the month of `now`."""
     with connection.cursor() as cursor:
-        fields: dict[str, Any] = {"budget": budget_id, "month": month_of(now, zone_of(tenant.pk))}
-        cursor.execute(_CROSS_ONE, {**fields, "now": now, "thresholds": list(THRESHOLDS)})
+        cursor.execute(_CROSS_ONE, {"budget": budget_id, "month": month_of(now, zone_of(tenant.pk)), "now": now})

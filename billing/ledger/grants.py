@@ -1,20 +1,22 @@
 """The remainder of each credit grant: consumed by priority, lost at its expiry.
 
 A hold reserves credit as a whole. Grants are consumed when it is posted, so a failed job never took anything of a
-grant. The remainders of a tenant's grants add up to its credit plus its held credit, unless it is in debt: then they
-are more by what it owes within its credit limit, and the next grant pays that first.
+grant. The remainders of a tenant in debt are more than its credit by what it owes within its credit limit.
 """
 
-import uuid
 from datetime import datetime
 from typing import Any
+from uuid import UUID, uuid5
 
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import Sum
 
-from billing.ledger.models import CreditGrant, Entry, LedgerAccount, Transaction
+from billing.ledger.accounts import Kind, balance_lock, transaction_record
+from billing.ledger.models import CreditDraw, CreditGrant, Entry, LedgerAccount, Transaction
+from tenants.models import Tenant
 
-Kind = LedgerAccount.Kind
+# Never change it: a grant's id in this namespace is the ledger's reference, which makes a repeat harmless.
+_NAMESPACE = UUID("8f0e6f0a-41c5-4b7e-9a53-6f2f5f8f7a10")
 _CONSUME = """
 WITH spendable AS (
     SELECT id, priority, expires_at, created_at, remaining_micros FROM billing_creditgrant
@@ -39,34 +41,24 @@ SELECT id, %(transaction)s, micros FROM share
 def grants_consume(posted: Transaction, *, amount_micros: int) -> None:
     """Consume the tenant's grants by what a transaction spent, as far as they go; in the ledger's transaction."""
     if amount_micros:
+        fields: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
         with connection.cursor() as cursor:
-            fields: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
             cursor.execute(_CONSUME, {**fields, "amount": amount_micros})
 
 
 def grant_add(
-    posted: Transaction,
-    *,
-    category: CreditGrant.Category,
-    priority: int = 50,
-    expires_at: datetime | None = None,
+    posted: Transaction, *, category: CreditGrant.Category, priority: int = 50, expires_at: datetime | None = None
 ) -> None:
-    """Add a grant for the credit that a transaction gave, less the debt that it paid.
-
-    Runs in the ledger's transaction, which has the tenant's balance locked.
-    """
+    """Add a grant for the credit that a transaction gave, less the debt that it paid; in the ledger's transaction."""
     entries = Entry.objects.filter(transaction=posted, account__kind=Kind.CREDIT)
     amount = entries.aggregate(sum=Sum("amount_micros"))["sum"]
     if not amount:
         return
-    accounts = LedgerAccount.objects.filter(
-        tenant=posted.tenant_id, currency=posted.currency, kind__in=(Kind.CREDIT, Kind.HELD)
-    )
+    own: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency}
+    accounts = LedgerAccount.objects.filter(**own, kind__in=(Kind.CREDIT, Kind.HELD))
     balance = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
-    grants = CreditGrant.objects.filter(tenant=posted.tenant_id, currency=posted.currency)
-    remaining = grants.aggregate(sum=Sum("remaining_micros"))["sum"] or 0
+    remaining = CreditGrant.objects.filter(**own).aggregate(sum=Sum("remaining_micros"))["sum"] or 0
     CreditGrant.objects.create(
-        id=uuid.uuid4(),
         tenant_id=posted.tenant_id,
         transaction=posted,
         category=category,
@@ -77,3 +69,35 @@ def grant_add(
         expires_at=expires_at,
         created_at=posted.created_at,
     )
+
+
+@transaction.atomic
+def credit_expire(*, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime) -> Transaction | None:
+    """Take expired credit. None if done before."""
+    movements = {(Kind.CREDIT, ""): -amount_micros, (Kind.EXPIRED, ""): amount_micros}
+    return transaction_record(tenant, Transaction.Kind.EXPIRE, reference, movements, now, "expired credit")
+
+
+def grants_expire(*, now: datetime) -> int:
+    """Take what is not held of each expired grant; return the number of grants. A later call takes the rest."""
+    due = CreditGrant.objects.filter(expires_at__lte=now, remaining_micros__gt=0).order_by("expires_at", "id")
+    return sum(_expire(grant_id, now) for grant_id in list(due.values_list("id", flat=True)))
+
+
+@transaction.atomic
+def _expire(grant_id: UUID, now: datetime) -> bool:
+    tenant = CreditGrant.objects.select_related("tenant").get(id=grant_id).tenant
+    free = balance_lock(tenant).credit  # accounts are locked before grants, as everywhere
+    grant = CreditGrant.objects.select_for_update().get(id=grant_id)
+    amount = min(grant.remaining_micros, free)
+    if amount <= 0:
+        return False
+    # The remainder shrinks each time, so it tells the times apart.
+    reference = uuid5(_NAMESPACE, f"{grant.id}/{grant.remaining_micros}")
+    posted = credit_expire(tenant=tenant, amount_micros=amount, reference=reference, now=now)
+    if posted is None:
+        return False
+    grant.remaining_micros -= amount
+    grant.save(update_fields=["remaining_micros"])
+    CreditDraw.objects.create(grant=grant, transaction=posted, amount_micros=amount)
+    return True

@@ -1,18 +1,16 @@
 """Holds: credit reserved for a job. A hold is settled once, by a post or by a void, whichever commits first."""
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
 
-from billing.ledger.accounts import Kind, accounts_open, balance_lock
+from billing.ledger.accounts import Kind, accounts_open, balance_lock, transaction_record
 from billing.ledger.budget_months import budgets_hold, budgets_settle
 from billing.ledger.grants import grants_consume
 from billing.ledger.models import Entry, Transaction
-from billing.ledger.transactions import transaction_record
 from billing.money import format_micros
 from core.errors import DomainError
 from core.pipeline import PipelinedQuery, Query, run_query
@@ -73,10 +71,8 @@ def hold_take(
         raise ValueError("a hold must not be negative")
     owner: dict[str, Any] = {"tenant": tenant, "project": project, "api_key": api_key}
     hold: dict[str, Any] = {"amount_micros": amount_micros, "reference": reference, "now": now}
-    fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "reference": reference}
-    ((made, available, budgeted),) = yield Query(
-        _HOLD, {**fields, "amount": amount_micros, "now": now, "id": uuid.uuid4()}
-    )
+    fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "amount": amount_micros}
+    ((made, available, budgeted),) = yield Query(_HOLD, {**fields, "id": uuid4(), "reference": reference, "now": now})
     if made:
         if budgeted and amount_micros:
             budgets_hold(**owner, **hold)
@@ -98,37 +94,36 @@ def hold_post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, no
 
     Raises `HoldUnknown`, and `ValueError` for an amount below zero or a sum above the hold.
     """
+    return _settle(Transaction.Kind.POST, tenant, amounts, reference, now)
+
+
+@transaction.atomic
+def hold_void(*, tenant: Tenant, reference: UUID, now: datetime) -> bool:
+    """Return a hold whole; False if it was settled before. Raises `HoldUnknown`."""
+    return _settle(Transaction.Kind.VOID, tenant, {}, reference, now) is not None
+
+
+def _settle(
+    kind: Transaction.Kind, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, now: datetime
+) -> Transaction | None:
     balance_lock(tenant)  # before the settlement is written, as in every verb: no deadlock
     held, amount = held_micros(reference), sum(amounts.values())
     if amount > held or min(amounts.values(), default=0) < 0:
         raise ValueError(f"can't charge {dict(amounts)} to a hold of {held}")
     revenue = {(Kind.REVENUE, meter): micros for meter, micros in amounts.items()}
     movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held - amount, **revenue}
-    posted = transaction_record(tenant, Transaction.Kind.POST, reference, movements, now)
+    posted = transaction_record(tenant, kind, reference, movements, now)
     if posted is not None:
         grants_consume(posted, amount_micros=amount)
         budgets_settle(reference, spent_micros=amount, now=now)
     return posted
 
 
-@transaction.atomic
-def hold_void(*, tenant: Tenant, reference: UUID, now: datetime) -> bool:
-    """Return a hold whole; False if it was settled before. Raises `HoldUnknown`."""
-    balance_lock(tenant)
-    held = held_micros(reference)
-    movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held}
-    if transaction_record(tenant, Transaction.Kind.VOID, reference, movements, now) is None:
-        return False
-    budgets_settle(reference, spent_micros=0, now=now)
-    return True
-
-
 def held_micros(reference: UUID) -> int:
     """Return the amount that a hold reserved, even if it is settled by now. Raises `HoldUnknown`."""
     holds = Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD)
-    found = list(
-        Entry.objects.filter(transaction__in=holds, account__kind=Kind.HELD).values_list("amount_micros", flat=True)
-    )
+    entries = Entry.objects.filter(transaction__in=holds, account__kind=Kind.HELD)
+    found = list(entries.values_list("amount_micros", flat=True))
     # The hold of a free request has no entries.
     if not found and not holds.exists():
         raise HoldUnknown(str(reference))

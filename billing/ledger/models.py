@@ -150,10 +150,7 @@ class Adjustment(models.Model):
 
 
 class CreditGrant(models.Model):
-    """Credit granted at once, and its remainder. The lowest priority is spent first, then what expires first.
-
-    The remainders of a tenant's grants add up to its credit plus its held credit, unless it is in debt.
-    """
+    """Credit granted at once, and its remainder. The lowest priority is spent first, then what expires first."""
 
     class Category(models.TextChoices):
         PAID = "paid", "bought"

@@ -5,11 +5,10 @@ from uuid import UUID
 
 from django.db import transaction
 
-from billing.ledger.accounts import Kind, Side, balance_lock
+from billing.ledger.accounts import Kind, Side, balance_lock, transaction_record
 from billing.ledger.budget_months import budgets_spend
 from billing.ledger.grants import grant_add, grants_consume
 from billing.ledger.models import CreditGrant, Transaction
-from billing.ledger.transactions import transaction_record
 from billing.money import AMOUNT_MICROS_MAX
 from tenants.models import Project, Tenant
 
@@ -35,31 +34,20 @@ def credit_grant(
     if expires_at is not None and expires_at <= now:
         raise ValueError("a grant must expire later than it is made")
     posted = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, now, description)
-    if posted is None:
-        return False
-    grant_add(posted, category=category, priority=priority, expires_at=expires_at)
-    return True
+    if posted is not None:
+        grant_add(posted, category=category, priority=priority, expires_at=expires_at)
+    return posted is not None
 
 
 @transaction.atomic
 def usage_charge(
-    *,
-    project: Project,
-    meter: str,
-    amount_micros: int,
-    reference: UUID,
-    now: datetime,
-    description: str = "",
+    *, project: Project, meter: str, amount_micros: int, reference: UUID, now: datetime, description: str = ""
 ) -> Transaction | None:
-    """Charge usage that has no hold: to credit as far as it goes, the rest is owed.
-
-    None if this was charged before. Raises `ValueError` for an amount below zero.
-    """
+    """Charge usage that has no hold. None if done before. Raises `ValueError` for an amount below zero."""
     if amount_micros < 0:
         raise ValueError("a charge must not be negative")
-    into = (Kind.REVENUE, meter)
-    posted = _take(project.tenant, Transaction.Kind.CHARGE, into, amount_micros, reference, now, description)
-    return _count(posted, project.tenant, project, amount_micros)
+    kind, side = Transaction.Kind.CHARGE, (Kind.REVENUE, meter)
+    return _charge(project.tenant, project, kind, side, amount_micros, reference, now, description)
 
 
 @transaction.atomic
@@ -67,9 +55,8 @@ def charge_correct(
     *, project: Project, meter: str, amount_micros: int, reference: UUID, now: datetime, description: str = ""
 ) -> Transaction | None:
     """Charge the difference that a correction makes, or refund it if it is below zero. None if done before."""
-    tenant, kind, side = project.tenant, Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
-    posted = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
-    return _count(posted, tenant, project, amount_micros)
+    kind, side = Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
+    return _charge(project.tenant, project, kind, side, amount_micros, reference, now, description)
 
 
 @transaction.atomic
@@ -82,15 +69,11 @@ def balance_adjust(
     description: str = "",
     project: Project | None = None,
 ) -> Transaction | None:
-    """Charge an amount, or give it if it is below zero, without any usage. None if done before.
-
-    Raises `ValueError` for 0, and for more than `AMOUNT_MICROS_MAX` either way.
-    """
+    """Charge an amount without usage, or give it if it is below zero. None if done before. Raises `ValueError`."""
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         raise ValueError(f"an adjustment must not be 0, nor more than {AMOUNT_MICROS_MAX} micros")
     kind, side = Transaction.Kind.ADJUST, (Kind.ADJUSTMENTS, "")
-    posted = _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
-    return _count(posted, tenant, project, amount_micros)
+    return _charge(tenant, project, kind, side, amount_micros, reference, now, description)
 
 
 @transaction.atomic
@@ -98,8 +81,7 @@ def tax_charge(
     *, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime, description: str = ""
 ) -> Transaction | None:
     """Charge the tax of a statement, or refund it if it is below zero. None if done before."""
-    kind, side = Transaction.Kind.TAX, (Kind.TAX, "")
-    return _take_or_refund(tenant, kind, side, amount_micros, reference, now, description)
+    return _charge(tenant, None, Transaction.Kind.TAX, (Kind.TAX, ""), amount_micros, reference, now, description)
 
 
 @transaction.atomic
@@ -116,13 +98,6 @@ def debt_write_off(*, tenant: Tenant, reference: UUID, now: datetime, descriptio
     return transaction_record(tenant, Transaction.Kind.WRITE_OFF, reference, movements, now, description)
 
 
-@transaction.atomic
-def credit_expire(*, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime) -> Transaction | None:
-    """Take expired credit; `billing.ledger.expiry` knows how much is left of it. None if done before."""
-    movements = {(Kind.CREDIT, ""): -amount_micros, (Kind.EXPIRED, ""): amount_micros}
-    return transaction_record(tenant, Transaction.Kind.EXPIRE, reference, movements, now, "expired credit")
-
-
 def _give(
     tenant: Tenant, kind: Transaction.Kind, source: Side, amount: int, reference: UUID, now: datetime, description: str
 ) -> Transaction | None:
@@ -132,32 +107,27 @@ def _give(
     return transaction_record(tenant, kind, reference, movements, now, description)
 
 
-def _take(
-    tenant: Tenant, kind: Transaction.Kind, into: Side, amount: int, reference: UUID, now: datetime, description: str
+def _charge(
+    tenant: Tenant,
+    project: Project | None,
+    kind: Transaction.Kind,
+    side: Side,
+    amount: int,
+    reference: UUID,
+    now: datetime,
+    description: str,
 ) -> Transaction | None:
-    """Move an amount from the tenant: from credit down to its limit, the rest is owed."""
-    balance = balance_lock(tenant)
-    from_credit = max(0, min(balance.available, amount))
-    movements = {(Kind.CREDIT, ""): -from_credit, (Kind.RECEIVABLE, ""): from_credit - amount, into: amount}
-    posted = transaction_record(tenant, kind, reference, movements, now, description)
-    if posted is not None:
-        grants_consume(posted, amount_micros=from_credit)
-    return posted
-
-
-def _take_or_refund(
-    tenant: Tenant, kind: Transaction.Kind, side: Side, amount: int, reference: UUID, now: datetime, description: str
-) -> Transaction | None:
-    if amount >= 0:
-        return _take(tenant, kind, side, amount, reference, now, description)
-    posted = _give(tenant, kind, side, -amount, reference, now, description)
-    if posted is not None:
-        grant_add(posted, category=CreditGrant.Category.REFUND)
-    return posted
-
-
-def _count(posted: Transaction | None, tenant: Tenant, project: Project | None, amount: int) -> Transaction | None:
-    """Count a new transaction towards the tenant's budgets."""
-    if posted is not None and amount:
-        budgets_spend(tenant=tenant, project=project, amount_micros=amount, now=posted.created_at)
+    """Move an amount from the tenant's credit down to its limit, the rest is owed; below zero, refund it."""
+    if amount < 0:
+        posted = _give(tenant, kind, side, -amount, reference, now, description)
+        if posted is not None:
+            grant_add(posted, category=CreditGrant.Category.REFUND)
+    else:
+        from_credit = max(0, min(balance_lock(tenant).available, amount))
+        movements = {(Kind.CREDIT, ""): -from_credit, (Kind.RECEIVABLE, ""): from_credit - amount, side: amount}
+        posted = transaction_record(tenant, kind, reference, movements, now, description)
+        if posted is not None:
+            grants_consume(posted, amount_micros=from_credit)
+    if posted is not None and amount and kind != Transaction.Kind.TAX:
+        budgets_spend(tenant=tenant, project=project, amount_micros=amount, now=now)
     return posted

@@ -1,6 +1,5 @@
 """Contracts: a tenant's own prices, a discount and a monthly minimum, for a limited time."""
 
-import uuid
 from datetime import datetime
 from decimal import Decimal
 
@@ -46,10 +45,7 @@ def contract_make(
     ends_at: datetime | None = None,
     now: datetime,
 ) -> Contract:
-    """Make a contract from `starts_at` (default: now) until just before `ends_at`. Its terms never change.
-
-    Raises `ContractInvalid`, `ContractBackdated`, `ContractOverlaps`.
-    """
+    """Make a contract from `starts_at` (default: now) until just before `ends_at`. Its terms never change."""
     starts_at = now if starts_at is None else starts_at
     if not discount.is_finite() or not 0 <= discount <= 1 or discount != round(discount, 6):
         raise ContractInvalid(
@@ -66,7 +62,6 @@ def contract_make(
     try:
         with transaction.atomic():
             return Contract.objects.create(
-                id=uuid.uuid4(),
                 tenant=tenant,
                 price_book=price_book,
                 discount=discount,
@@ -80,10 +75,7 @@ def contract_make(
 
 
 def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: datetime) -> Contract:
-    """End the tenant's last contract at `ends_at` (default: now), which can't be later than agreed.
-
-    Raises `ContractNotFound`, `ContractBackdated`, `ContractInvalid`.
-    """
+    """End the tenant's last contract at `ends_at` (default: now), which can't be later than agreed."""
     ends_at = now if ends_at is None else ends_at
     contract = Contract.objects.filter(tenant=tenant).order_by("-starts_at").first()
     if contract is None or (contract.ends_at is not None and contract.ends_at <= now):

@@ -108,8 +108,7 @@ class PriceTier(models.Model):
 class Contract(models.Model):
     """A tenant's own prices, a discount and a monthly minimum, for a limited time.
 
-    A tenant's contracts don't overlap, and terms never change: triggers in `sql/pricing.sql`. Only the end may be moved
-    forward.
+    Contracts don't overlap, and terms never change: triggers in `sql/pricing.sql`. Only the end may be moved forward.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)

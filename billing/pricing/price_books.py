@@ -17,6 +17,7 @@ PLACES = 15
 PRICE_MAX = Decimal(10) ** 9  # keeps any request's cost far below what an account can hold
 ABOVE_MAX = Decimal(10) ** 23
 _GPU_METERS = (Meter.GPU_SECOND, Meter.POOL_SECOND)
+_RATE_FIELDS = ("meter", "gpu_class", "model", "tier", "mode", "unit_price")
 _METERS_WITHOUT_JOB = (Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND)
 
 
@@ -56,15 +57,9 @@ class RateTerms:
     @classmethod
     def of(cls, rate: Rate) -> "RateTerms":
         """Return the terms with which a rate was published."""
-        return cls(
-            meter=Meter(rate.meter),
-            unit_price=rate.unit_price,
-            gpu_class=rate.gpu_class,
-            model=rate.model,
-            tier=rate.tier,
-            mode=Rate.Mode(rate.mode),
-            tiers=tuple((tier.above, tier.unit_price) for tier in rate.tiers.all()),
-        )
+        terms = {name: getattr(rate, name) for name in _RATE_FIELDS}
+        terms |= {"meter": Meter(rate.meter), "mode": Rate.Mode(rate.mode)}
+        return cls(**terms, tiers=tuple((tier.above, tier.unit_price) for tier in rate.tiers.all()))
 
     @property
     def name(self) -> str:
@@ -201,16 +196,7 @@ def _check_number(terms: RateTerms, what: str, number: Decimal, *, below: Decima
 
 def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
     created = Rate.objects.bulk_create(
-        Rate(
-            price_book=book,
-            meter=terms.meter,
-            gpu_class=terms.gpu_class,
-            model=terms.model,
-            tier=terms.tier,
-            mode=terms.mode,
-            unit_price=terms.unit_price,
-        )
-        for terms in rates
+        Rate(price_book=book, **{name: getattr(terms, name) for name in _RATE_FIELDS}) for terms in rates
     )
     PriceTier.objects.bulk_create(
         PriceTier(rate=rate, above=above, unit_price=unit_price)

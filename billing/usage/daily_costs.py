@@ -20,10 +20,7 @@ def cost_days_due(*, now: datetime) -> list[date]:
 
 @transaction.atomic
 def cost_day_seal(*, day: date, now: datetime) -> bool:
-    """Sum the charges of a day; False if that was done before. Raises `ValueError` before the day is over.
-
-    Days are sealed in order.
-    """
+    """Sum the charges of a day, in order; False if done before. Raises `ValueError` before the day is over."""
     if day >= now.astimezone(UTC).date():
         raise ValueError(f"{day} is not over")
     with connection.cursor() as cursor:

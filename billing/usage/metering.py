@@ -1,21 +1,20 @@
 """Records and charges usage that has no hold: storage and dedicated pools."""
 
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from uuid import UUID, uuid5
 
 from django.db import transaction
 
 from billing.ledger.accounts import balance_lock
 from billing.ledger.postings import usage_charge
-from billing.pricing.rating import ZERO, Prices, Quantity
+from billing.pricing.rating import Prices, Quantity
 from billing.usage.models import Charge, UsageRecord
-from billing.usage.months import month_take
-from billing.usage.settlement import charge_of
+from billing.usage.settlement import charge_of, rated
 from tenants.models import Project
 
 # Never change it: a record's key in this namespace is the ledger's reference, which makes a repeat harmless.
-_NAMESPACE = uuid.UUID("5a1c4bb0-6d1c-4e55-9f5e-1d0f7a3f2c11")
+_NAMESPACE = UUID("5a1c4bb0-6d1c-4e55-9f5e-1d0f7a3f2c11")
 
 
 @transaction.atomic
@@ -37,7 +36,6 @@ def usage_meter(
     tenant = project.tenant
     balance_lock(tenant)
     record = UsageRecord(
-        id=uuid.uuid4(),
         idempotency_key=key,
         tenant=tenant,
         project=project,
@@ -50,17 +48,14 @@ def usage_meter(
     UsageRecord.objects.bulk_create([record], ignore_conflicts=True)
     if not UsageRecord.objects.filter(id=record.id).exists():
         return False
-    prices = Prices.in_force(tenant=tenant, now=occurred_at)
-    tariff = prices.tariff(quantity)
-    used_before = month_take(tenant=tenant, tariff=tariff, amount=quantity.amount, now=now) if tariff else ZERO
-    line = prices.line(quantity, used_before=used_before)
+    line = rated(tenant, Prices.in_force(tenant=tenant, now=occurred_at), quantity, now)
     if line is None:
         return True
     posted = usage_charge(
         project=project,
         meter=quantity.meter,
         amount_micros=line.amount_micros,
-        reference=uuid.uuid5(_NAMESPACE, key),
+        reference=uuid5(_NAMESPACE, key),
         now=now,
         description=description,
     )

@@ -150,8 +150,8 @@ class Charge(models.Model):
 class CostDay(models.Model):
     """A sealed day (UTC): its charges are summed in `DailyCost`, as are those of all earlier days.
 
-    Every charge is counted, whenever it commits. A charge takes a shared lock on its day until it commits. Sealing a
-    day takes the lock exclusively, so it sees all of them. A charge of a sealed day adds itself: `sql/usage.sql`.
+    A charge takes a shared lock on its day until it commits. Sealing a day takes the lock exclusively, so it sees all
+    charges. A charge of a sealed day adds itself: `sql/usage.sql`.
     """
 
     day = models.DateField(primary_key=True)

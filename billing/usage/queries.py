@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 
 from billing.ledger.models import LedgerAccount
 from billing.pricing.models import Meter
@@ -23,24 +23,15 @@ class JobCost:
 
 def job_costs(job_ids: Sequence[UUID]) -> dict[UUID, JobCost]:
     """Return the cost of each job that has usage records."""
-    quantities: dict[UUID, dict[str, Decimal]] = {}
-    for record in UsageRecord.objects.filter(job_id__in=job_ids):
-        assert record.job_id is not None  # by the filter
-        of_job = quantities.setdefault(record.job_id, {})
-        of_job[record.meter] = of_job.get(record.meter, Decimal(0)) + record.quantity  # with its corrections
-    charged = dict(
-        Charge.objects.filter(usage_record__job_id__in=job_ids)
-        .order_by()
-        .values_list("usage_record__job_id")
-        .annotate(Sum("amount_micros"))
+    records = UsageRecord.objects.filter(job_id__in=job_ids).order_by().values_list("job_id")  # with their corrections
+    units, seconds = (
+        Sum("quantity", filter=Q(meter=meter), default=Decimal(0)) for meter in (Meter.IMAGE_UNIT, Meter.GPU_SECOND)
     )
+    charges = Charge.objects.filter(usage_record__job_id__in=job_ids).order_by().values_list("usage_record__job_id")
+    charged = dict(charges.annotate(Sum("amount_micros")))
     return {
-        job_id: JobCost(
-            image_units=found.get(Meter.IMAGE_UNIT, Decimal(0)),
-            gpu_seconds=found.get(Meter.GPU_SECOND, Decimal(0)),
-            cost_micros=charged.get(job_id, 0),
-        )
-        for job_id, found in quantities.items()
+        job_id: JobCost(image_units=image_units, gpu_seconds=gpu_seconds, cost_micros=charged.get(job_id, 0))
+        for job_id, image_units, gpu_seconds in records.annotate(units=units, seconds=seconds)
     }
 
 

@@ -8,6 +8,7 @@ admission, which is the time of its hold. Waivers have no price and are not rate
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -15,7 +16,7 @@ from uuid import UUID
 from django.db.models import QuerySet
 
 from billing.ledger.models import Transaction
-from billing.pricing.models import Contract, Meter, PriceBook
+from billing.pricing.models import Meter
 from billing.pricing.rating import Prices, Quantity, Tariff, contracts, lists
 from billing.usage.models import Charge
 from tenants.models import Tenant
@@ -45,9 +46,7 @@ def charges_between(*, tenant: Tenant, start: datetime | None, end: datetime | N
 
 def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
     """Find the differences in any number of charges, in constant memory."""
-    books: dict[str, list[PriceBook]] = {}
-    agreed: dict[UUID, list[Contract]] = {}
-    tariffs: dict[int, Tariff] = {}
+    lists_of, contracts_of, tariff_of = cache(lists), cache(contracts), cache(Tariff.of)
     related = charges.select_related("usage_record__tenant", "rate__price_book__tenant")
     rows = related.iterator(chunk_size=_BATCH)
     while batch := list(islice(rows, _BATCH)):
@@ -56,18 +55,12 @@ def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
         admitted = dict(holds.values_list("reference", "created_at"))
         for charge in batch:
             record = charge.usage_record
-            if charge.rate_id not in tariffs:
-                tariffs[charge.rate_id] = Tariff.of(charge.rate)
-            yield from _amounts(charge, tariffs[charge.rate_id])
+            yield from _amounts(charge, tariff_of(charge.rate))
             if charge.kind != Charge.Kind.USAGE:
                 continue
-            if charge.currency not in books:
-                books[charge.currency] = lists(charge.currency)
-            if record.tenant_id not in agreed:
-                agreed[record.tenant_id] = contracts(record.tenant_id)
             now = admitted.get(record.job_id, record.occurred_at) if record.job_id else record.occurred_at
-            prices = Prices.among(books[charge.currency], agreed[record.tenant_id], currency=charge.currency, now=now)
-            yield from _terms(charge, prices)
+            books, agreed = lists_of(charge.currency), contracts_of(record.tenant_id)
+            yield from _terms(charge, Prices.among(books, agreed, currency=charge.currency, now=now))
 
 
 def _amounts(charge: Charge, tariff: Tariff) -> Iterator[Difference]:

@@ -1,11 +1,8 @@
 """Meters stored objects and charges them by the day.
 
 A day's quantity is the integral over that day (UTC) of the bytes that a project stored, in GB-seconds with the 15
-decimal places that bytes times microseconds need: exact, without sampling. A day is metered once it is over, so that no
-part of an object's life is counted twice or missed. Its price is the one in force when the day ends.
-
-Storage needs no hold: the part that credit doesn't cover is owed, and the next grant pays it first. Traffic is not
-metered, because images leave the bucket by signed URLs, unseen by Easel.
+decimal places that bytes times microseconds need: exact, without sampling. Its price is the one in force when the day
+ends. A day is metered once it is over, so that no part of an object's life is counted twice or missed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -67,36 +64,26 @@ def storage_days_due(*, now: datetime, tenant: Tenant | None = None) -> list[dat
 
 
 def storage_day_meter(*, day: date, now: datetime) -> int:
-    """Meter and charge a day for every project; return the number of new records.
-
-    Each record is made once, even after a repeat or a crash. Raises `ValueError` before the day is over and settled.
-    """
+    """Meter and charge a day for every project, once; return the number of new records, or raise `ValueError`."""
     start = datetime.combine(day, time(), UTC)
     end = start + DAY
     if end + SETTLING > now:
         raise ValueError(f"{day} is not over")
     alive = Q(created_at__lt=end) & (Q(deleted_at__isnull=True) | Q(deleted_at__gt=start))
     stored = StoredObject.objects.filter(alive)
-    groups = stored.order_by("project", "kind").values_list("project", "kind").distinct()
-    charged = sum(
-        _charge(project=Project.objects.select_related("tenant").get(pk=project), kind=kind, start=start, end=end)
-        for project, kind in groups
-    )
+    charged = 0
+    for project_id, kind in stored.order_by("project", "kind").values_list("project", "kind").distinct():
+        objects = stored.filter(project=project_id, kind=kind).iterator()
+        charged += usage_meter(
+            project=Project.objects.select_related("tenant").get(pk=project_id),
+            quantity=Quantity(meter=Meter.STORAGE_GB_SECOND, amount=gb_seconds(objects, start=start, end=end)),
+            dimensions={"kind": kind},
+            source="storage",
+            key=f"storage/{project_id}/{kind}/{day}",
+            # The last instant of the day, so that reports count it on that day.
+            occurred_at=end - INSTANT,
+            description=f"storage of {kind}s on {day}",
+            now=end,
+        )
     StorageDay.objects.get_or_create(day=day, defaults={"metered_at": now})
     return charged
-
-
-def _charge(*, project: Project, kind: str, start: datetime, end: datetime) -> bool:
-    objects = StoredObject.objects.filter(project=project, kind=kind, created_at__lt=end)
-    amount = gb_seconds(objects.exclude(deleted_at__lte=start).iterator(), start=start, end=end)
-    return usage_meter(
-        project=project,
-        quantity=Quantity(meter=Meter.STORAGE_GB_SECOND, amount=amount),
-        dimensions={"kind": kind},
-        source="storage",
-        key=f"storage/{project.pk}/{kind}/{start.date()}",
-        # The last instant of the day, so that reports count it on that day.
-        occurred_at=end - INSTANT,
-        description=f"storage of {kind}s on {start.date()}",
-        now=end,
-    )

@@ -15,7 +15,7 @@ from billing.invoices.credit_notes import usage_correct
 from billing.invoices.statements import StatementNotReady, statement_draft, statement_final
 from billing.ledger.accounts import CreditLimitBelowDebt, credit_limit_set
 from billing.ledger.budget_months import BudgetExceeded
-from billing.ledger.expiry import grants_expire
+from billing.ledger.grants import grants_expire
 from billing.ledger.holds import HoldUnknown, InsufficientBalance, hold_void
 from billing.ledger.postings import credit_grant
 from billing.models import Budget, Entry, Meter, Rate, Transaction, UsageRecord

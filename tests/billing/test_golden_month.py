@@ -37,7 +37,7 @@ import pytest
 from billing.invoices.credit_notes import CreditNoteInvalid, credit_note_issue, usage_correct
 from billing.invoices.statements import statement_draft, statement_final, statement_now
 from billing.ledger.accounts import balances_by_kind
-from billing.ledger.expiry import grants_expire
+from billing.ledger.grants import grants_expire
 from billing.ledger.postings import credit_grant
 from billing.models import BillingProfile, Meter, Statement, UsageRecord
 from billing.pricing.price_books import RateTerms, price_book_seed

@@ -29,7 +29,7 @@ from billing.budgets.budgets import budget_set, budgets_of, charged_micros
 from billing.invoices.lines import adjustments_of, charges_of, lines_of
 from billing.invoices.statements import period_next, statement_draft, statement_final
 from billing.ledger.accounts import balance_of, balances_by_kind, credit_limit_set
-from billing.ledger.expiry import grants_expire
+from billing.ledger.grants import grants_expire
 from billing.ledger.holds import HoldUnknown, hold_post, hold_void
 from billing.ledger.postings import credit_grant
 from billing.models import (

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import close_old_connections
 
 from billing.invoices.statements import statements_make
-from billing.ledger.expiry import grants_expire
+from billing.ledger.grants import grants_expire
 from billing.usage.daily_costs import cost_day_seal, cost_days_due
 from billing.usage.storage import storage_day_meter, storage_days_due
 from core.models import IdempotentRequest

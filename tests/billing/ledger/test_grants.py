@@ -6,9 +6,9 @@ import pytest
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 
 from billing.ledger.accounts import CreditLimitBelowDebt, balance_of, balances_by_kind, credit_limit_set
-from billing.ledger.expiry import grants_expire
+from billing.ledger.grants import credit_expire, grants_expire
 from billing.ledger.holds import InsufficientBalance, hold_post
-from billing.ledger.postings import balance_adjust, charge_correct, credit_expire, credit_grant, debt_write_off
+from billing.ledger.postings import balance_adjust, charge_correct, credit_grant, debt_write_off
 from billing.models import Contract, CreditDraw, CreditGrant
 from easel.observability.audit import grants_match_credit
 from tests.billing.conftest import wait_until_somebody_waits_for
