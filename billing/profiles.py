@@ -42,10 +42,8 @@ class BillingProfile(models.Model):
         constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
 
 
-class ProfileInvalid(DomainError):
+class ProfileInvalid(DomainError, code="billing_profile_invalid"):
     """The billing profile is invalid."""
-
-    code = "billing_profile_invalid"
 
 
 def profile_of(tenant: Tenant) -> BillingProfile:

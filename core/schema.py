@@ -17,10 +17,8 @@ from core.errors import DomainError
 _LOCK = "hashtext('easel schema')"
 
 
-class SchemaTooOld(DomainError):
+class SchemaTooOld(DomainError, code="schema_too_old"):
     """This database was made by a version of Easel before 0.2 and can't be upgraded: start with an empty database."""
-
-    code = "schema_too_old"
 
 
 def schema_migrate(*, provider_name: str) -> None:

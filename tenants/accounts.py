@@ -13,22 +13,16 @@ from tenants.models import SLUG, ApiKey, BlockListEntry, Project, Quota, Tenant
 PIXELS_MAX = 1024 * 1024  # limit of a new tenant
 
 
-class SlugInvalid(DomainError):
+class SlugInvalid(DomainError, code="slug_invalid"):
     """A name must be 1 to 40 lower-case letters, digits and inner hyphens, like a DNS label."""
 
-    code = "slug_invalid"
 
-
-class TenantClosed(DomainError):
+class TenantClosed(DomainError, code="tenant_closed", http_status=409):
     """This account is closed and being erased: create another one."""
 
-    code, http_status = "tenant_closed", 409
 
-
-class SlugTaken(DomainError):
+class SlugTaken(DomainError, code="slug_taken", http_status=409):
     """This name is taken: choose another."""
-
-    code, http_status = "slug_taken", 409
 
 
 def tenant_create(*, slug: str, now: datetime, name: str = "", currency: str = "USD") -> tuple[Tenant, Project]:

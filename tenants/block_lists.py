@@ -19,16 +19,12 @@ PATTERN_CHARS_MAX = 500
 PATTERN_BYTES_MAX = 2**20
 
 
-class PatternInvalid(DomainError):
+class PatternInvalid(DomainError, code="pattern_invalid"):
     """A pattern must be 1 to 500 characters of text, and a regular expression one that RE2 can run."""
 
-    code = "pattern_invalid"
 
-
-class BlockListEntryExists(DomainError):
+class BlockListEntryExists(DomainError, code="block_list_entry_exists", http_status=409):
     """The block list already has this entry."""
-
-    code, http_status = "block_list_entry_exists", 409
 
 
 def block_list_add(

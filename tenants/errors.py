@@ -3,19 +3,13 @@
 from core.errors import DomainError
 
 
-class InvalidApiKey(DomainError):
+class InvalidApiKey(DomainError, code="invalid_api_key", http_status=401):
     """The API key is missing, wrong or revoked: send `Authorization: Bearer easel_sk_…` with a live key."""
 
-    code, http_status = "invalid_api_key", 401
 
-
-class TenantSuspended(DomainError):
+class TenantSuspended(DomainError, code="account_suspended", type="permission_error", http_status=403):
     """This account is suspended: contact the platform's operator."""
 
-    code, type, http_status = "account_suspended", "permission_error", 403
 
-
-class ScopeMissing(DomainError):
+class ScopeMissing(DomainError, code="insufficient_scope", type="permission_error", http_status=403):
     """The API key lacks the scope for this call."""
-
-    code, type, http_status = "insufficient_scope", "permission_error", 403

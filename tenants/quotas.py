@@ -27,26 +27,20 @@ INTEGER_MAX = 2**31 - 1
 HIGHEST: dict[str, int] = {"image_units_per_month": 10**9, "steps_max": 2**15 - 1}
 
 
-class QuotaInvalid(DomainError):
+class QuotaInvalid(DomainError, code="quota_invalid"):
     """A limit must be 0 or more, or none."""
 
-    code = "quota_invalid"
 
-
-class ImageQuotaExceeded(DomainError):
+class ImageQuotaExceeded(DomainError, code="image_quota_exceeded", type="insufficient_quota", http_status=429):
     """The image units of this month are used up."""
-
-    code, type, http_status = "image_quota_exceeded", "insufficient_quota", 429
 
     def __init__(self, message: str, *, retry_after_seconds: int | None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
-class ConcurrencyExceeded(DomainError):
+class ConcurrencyExceeded(DomainError, code="concurrency_limit_exceeded", type="rate_limit_error", http_status=429):
     """The limit of unfinished jobs is reached: wait for one to end."""
-
-    code, type, http_status = "concurrency_limit_exceeded", "rate_limit_error", 429
 
     def __init__(self, *, limit: int, owner: str) -> None:
         if limit == 0:  # waiting doesn't help
@@ -56,10 +50,8 @@ class ConcurrencyExceeded(DomainError):
         self.retryable, self.retry_after_seconds = True, 1
 
 
-class QueueFull(DomainError):
+class QueueFull(DomainError, code="queue_full", type="rate_limit_error", http_status=429):
     """The limit of waiting jobs is reached: try again later."""
-
-    code, type, http_status = "queue_full", "rate_limit_error", 429
 
     def __init__(self, *, limit: int, owner: str, retry_after_seconds: int) -> None:
         if limit == 0:  # waiting doesn't help

@@ -11,10 +11,8 @@ from core.errors import DomainError
 from tenants.models import RETENTION_DAYS_MAX, Tenant
 
 
-class RetentionInvalid(DomainError):
+class RetentionInvalid(DomainError, code="retention_invalid"):
     """Images and jobs must be retained for 1 to 3650 days, images no longer than their jobs."""
-
-    code = "retention_invalid"
 
 
 class RetentionDefault(Protocol):

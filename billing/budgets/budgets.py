@@ -21,16 +21,12 @@ from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
 
 
-class BudgetInvalid(DomainError):
+class BudgetInvalid(DomainError, code="budget_invalid"):
     """A budget must belong to an account, or to one of its projects or keys."""
 
-    code = "budget_invalid"
 
-
-class BudgetNotFound(DomainError):
+class BudgetNotFound(DomainError, code="budget_not_found", http_status=404):
     """There is no such budget."""
-
-    code, http_status = "budget_not_found", 404
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

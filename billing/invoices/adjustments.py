@@ -17,22 +17,16 @@ from tenants.models import Project, Tenant
 _REASON_CHARS_MAX = 200
 
 
-class AdjustmentInvalid(DomainError):
+class AdjustmentInvalid(DomainError, code="adjustment_invalid"):
     """An adjustment needs a reason and an amount that isn't zero."""
 
-    code = "adjustment_invalid"
 
-
-class ChargeNotFound(DomainError):
+class ChargeNotFound(DomainError, code="charge_not_found", http_status=404):
     """The tenant has no such charge."""
 
-    code, http_status = "charge_not_found", 404
 
-
-class NothingOwed(DomainError):
+class NothingOwed(DomainError, code="nothing_owed", http_status=409):
     """The tenant owes nothing."""
-
-    code, http_status = "nothing_owed", 409
 
 
 @transaction.atomic

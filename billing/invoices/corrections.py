@@ -33,22 +33,16 @@ _COPIED = ("tenant", "project", "job_id", "meter", "dimensions", "occurred_at")
 _NAMESPACE = UUID("0f3b8c52-9a54-4a0e-8a35-2f5a8c1a6d77")
 
 
-class CorrectionInvalid(DomainError):
+class CorrectionInvalid(DomainError, code="correction_invalid"):
     """This correction is not possible."""
 
-    code = "correction_invalid"
 
-
-class CorrectionKeyReused(DomainError):
+class CorrectionKeyReused(DomainError, code="correction_key_reused", http_status=422):
     """This key was used for another correction: use a new one."""
 
-    code, http_status = "correction_key_reused", 422
 
-
-class StatementIsFinal(DomainError):
+class StatementIsFinal(DomainError, code="statement_final", http_status=409):
     """The usage is on a final statement: correct it by a credit note."""
-
-    code, http_status = "statement_final", 409
 
 
 @transaction.atomic

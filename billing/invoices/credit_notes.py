@@ -18,10 +18,8 @@ from tenants.models import Tenant
 _COPIED = ("tenant", "currency", "time_zone", "period_start", "period_end", "billed_to", "tax_name", "tax_rate")
 
 
-class CreditNoteInvalid(DomainError):
+class CreditNoteInvalid(DomainError, code="credit_note_invalid", http_status=409):
     """A credit note can't correct this."""
-
-    code, http_status = "credit_note_invalid", 409
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

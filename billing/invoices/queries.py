@@ -11,10 +11,8 @@ from core.pages import page_after
 from tenants.models import Tenant
 
 
-class StatementNotFound(DomainError):
+class StatementNotFound(DomainError, code="statement_not_found", type="invalid_request_error", http_status=404):
     """There is no such statement."""
-
-    code, type, http_status = "statement_not_found", "invalid_request_error", 404
 
 
 def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> tuple[list[Statement], bool]:

@@ -42,10 +42,8 @@ REVIEW = timedelta(days=3)
 _NAMESPACE = UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
 
 
-class StatementNotReady(DomainError):
+class StatementNotReady(DomainError, code="statement_not_ready", http_status=409, retryable=True):
     """The month is not over or not completely metered yet: try again later."""
-
-    code, http_status, retryable = "statement_not_ready", 409, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,10 +19,8 @@ Side = tuple[LedgerAccount.Kind, str]
 _LOCKED = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
 
 
-class CreditLimitBelowDebt(DomainError):
+class CreditLimitBelowDebt(DomainError, code="credit_limit_below_debt", http_status=409):
     """The tenant has already used more than this limit."""
-
-    code, http_status = "credit_limit_below_debt", 409
 
 
 class Balance(NamedTuple):

@@ -15,10 +15,8 @@ from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
 
 
-class BudgetExceeded(DomainError):
+class BudgetExceeded(DomainError, code="budget_exceeded", type="insufficient_quota", http_status=429):
     """This request may cost more than a budget has left."""
-
-    code, type, http_status = "budget_exceeded", "insufficient_quota", 429
 
 
 _HOLD = """

@@ -17,10 +17,8 @@ from core.pipeline import PipelinedQuery, Query, run_query
 from tenants.models import ApiKey, Project, Tenant
 
 
-class InsufficientBalance(DomainError):
+class InsufficientBalance(DomainError, code="insufficient_quota", type="insufficient_quota", http_status=429):
     """The balance doesn't cover what this request may cost: add credit."""
-
-    code, type, http_status = "insufficient_quota", "insufficient_quota", 429
 
 
 class HoldUnknown(Exception):

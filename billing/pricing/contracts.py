@@ -11,28 +11,20 @@ from core.errors import DomainError
 from tenants.models import Tenant
 
 
-class ContractInvalid(DomainError):
+class ContractInvalid(DomainError, code="contract_invalid"):
     """The contract's terms are invalid."""
 
-    code = "contract_invalid"
 
-
-class ContractBackdated(DomainError):
+class ContractBackdated(DomainError, code="contract_backdated", http_status=409):
     """A contract can't begin or end in the past: usage until now is already priced."""
 
-    code, http_status = "contract_backdated", 409
 
-
-class ContractOverlaps(DomainError):
+class ContractOverlaps(DomainError, code="contract_overlaps", http_status=409):
     """The tenant already has a contract in this time: end it first."""
 
-    code, http_status = "contract_overlaps", 409
 
-
-class ContractNotFound(DomainError):
+class ContractNotFound(DomainError, code="contract_not_found", http_status=404):
     """The tenant has no running contract."""
-
-    code, http_status = "contract_not_found", 404
 
 
 def contract_make(

@@ -10,7 +10,7 @@ from tenants.models import Tenant
 
 
 class Meter(models.TextChoices):
-    """What is billed. A quantity's unit is the meter's name."""
+    """A billed kind of quantity. The unit of a quantity is its meter's name."""
 
     GPU_SECOND = "gpu_second", "GPU seconds"
     POOL_SECOND = "pool_second", "worker seconds of a dedicated pool, idle or not"

@@ -21,22 +21,16 @@ _RATE_FIELDS = ("meter", "gpu_class", "model", "tier", "mode", "unit_price")
 _METERS_WITHOUT_JOB = (Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND)
 
 
-class PricesInvalid(DomainError):
+class PricesInvalid(DomainError, code="prices_invalid"):
     """A price is invalid."""
 
-    code = "prices_invalid"
 
-
-class PriceBookBackdated(DomainError):
+class PriceBookBackdated(DomainError, code="price_book_backdated", http_status=409):
     """Prices must begin after the newest ones and not in the past: usage since then is already priced."""
 
-    code, http_status = "price_book_backdated", 409
 
-
-class PriceBookOutdated(DomainError):
+class PriceBookOutdated(DomainError, code="price_book_outdated", http_status=409):
     """Another version was published meanwhile: start again from its prices."""
-
-    code, http_status = "price_book_outdated", 409
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,10 +27,8 @@ REQUIRED = frozenset({Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST})
 Key = tuple[str, str, str, str]
 
 
-class PriceMissing(DomainError):
+class PriceMissing(DomainError, code="price_missing", type="server_error", http_status=503, retryable=True):
     """No price is set for this work: the platform's operator has to add a price book."""
-
-    code, type, http_status, retryable = "price_missing", "server_error", 503, True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

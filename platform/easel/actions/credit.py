@@ -13,10 +13,8 @@ from easel.actions.action import ActionForm, Done, action, tenant_of
 from easel.actions.subjects import TENANT, TENANT_OR_KEY
 
 
-class GrantInvalid(DomainError):
+class GrantInvalid(DomainError, code="grant_invalid"):
     """A grant expires later than it is made."""
-
-    code = "grant_invalid"
 
 
 class GrantForm(ActionForm):

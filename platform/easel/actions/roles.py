@@ -21,16 +21,12 @@ OPERATOR = {action.permission for action in ACTIONS}
 ROLES: dict[str, set[str]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": set()}
 
 
-class OperatorExists(DomainError):
+class OperatorExists(DomainError, code="operator_exists", http_status=409):
     """This name is taken: choose another."""
 
-    code, http_status = "operator_exists", 409
 
-
-class OperatorNotFound(DomainError):
+class OperatorNotFound(DomainError, code="operator_not_found", http_status=404):
     """There is no operator of this name."""
-
-    code, http_status = "operator_not_found", 404
 
 
 def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:

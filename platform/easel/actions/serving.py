@@ -14,10 +14,8 @@ from easel.actions.action import ActionForm, Done, action
 from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION
 
 
-class RouteInvalid(DomainError):
+class RouteInvalid(DomainError, code="route_invalid"):
     """A route is VERSION=PERCENT, as in 1=80 2=20."""
-
-    code = "route_invalid"
 
 
 class RoutesForm(ActionForm):

@@ -9,34 +9,24 @@ from easel.actions.action import Subject
 KEY_HELP = "This key alone: the part between `easel_sk_` and the next underscore."
 
 
-class TenantNotFound(DomainError):
+class TenantNotFound(DomainError, code="tenant_not_found", http_status=404):
     """There is no such tenant: `easel tenant list` shows them."""
 
-    code, http_status = "tenant_not_found", 404
 
-
-class KeyNotFound(DomainError):
+class KeyNotFound(DomainError, code="key_not_found", http_status=404):
     """There is no such live key: `easel key list TENANT` shows them."""
 
-    code, http_status = "key_not_found", 404
 
-
-class RolloutNotFound(DomainError):
+class RolloutNotFound(DomainError, code="rollout_not_found", http_status=404):
     """No rollout of this model is running: `easel rollout list` shows them."""
 
-    code, http_status = "rollout_not_found", 404
 
-
-class EntryNotFound(DomainError):
+class EntryNotFound(DomainError, code="block_list_entry_not_found", http_status=404):
     """There is no such entry: `easel block-list list` shows them."""
 
-    code, http_status = "block_list_entry_not_found", 404
 
-
-class RecordNotFound(DomainError):
+class RecordNotFound(DomainError, code="usage_record_not_found", http_status=404):
     """There is no such usage record: `easel usage list JOB` shows a job's."""
-
-    code, http_status = "usage_record_not_found", 404
 
 
 def tenant_named(slug: str) -> Any:

@@ -13,10 +13,8 @@ from easel.actions.action import ActionForm, Done, action
 from easel.actions.subjects import KEY, TENANT
 
 
-class SentBefore(DomainError):
+class SentBefore(DomainError, code="sent_before", http_status=409):
     """This form was sent before and made a key, whose text is shown only once: make another if needed."""
-
-    code, http_status = "sent_before", 409
 
 
 class TenantForm(ActionForm):

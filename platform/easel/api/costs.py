@@ -1,4 +1,4 @@
-"""What a tenant used and was charged, by the groups that it asks for, and what its month will come to."""
+"""A tenant's usage and charges by the groups that it asks for, and the forecast of its month."""
 
 from datetime import date, timedelta
 from typing import Annotated, Generic, NotRequired, Self

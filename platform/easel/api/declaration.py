@@ -1,4 +1,4 @@
-"""What a call takes and what it answers, declared once: parsing, answers and the OpenAPI document come from it.
+"""Declares the input and the answer of a call once: parsing, answers and the OpenAPI document come from it.
 
 A body or a query is an `Input` or a `Query`, whose fields pydantic reads. An answer is a `TypedDict`, to which the
 tests hold what the API really sends.

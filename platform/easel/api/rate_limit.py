@@ -59,10 +59,8 @@ return left
 """
 
 
-class RateLimited(DomainError):
+class RateLimited(DomainError, code="rate_limit_exceeded", type="rate_limit_error", http_status=429, retryable=True):
     """Too many requests in a minute."""
-
-    code, type, http_status, retryable = "rate_limit_exceeded", "rate_limit_error", 429, True
 
     def __init__(self, message: str, *, retry_after_seconds: int | None) -> None:
         super().__init__(message)

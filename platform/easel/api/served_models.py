@@ -15,7 +15,7 @@ from easel.serving.tiers import TIERS_NAMED, Quality, steps_of
 
 
 class QualityAnswer(TypedDict):
-    """Where a quality has no tier, the size decides."""
+    """A quality, its tier and its steps. The size decides for a quality without a tier."""
 
     quality: Annotated[str, OneOf(Quality.values)]
     tier: str | None

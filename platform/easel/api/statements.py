@@ -1,4 +1,4 @@
-"""What a tenant was charged, month by month, down to the jobs behind a line."""
+"""A tenant's statements, month by month, down to the jobs behind a line."""
 
 from collections import defaultdict
 from collections.abc import Sequence

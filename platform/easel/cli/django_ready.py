@@ -9,10 +9,8 @@ from core.errors import DomainError
 from easel_local.environment import environment
 
 
-class SchemaMissing(DomainError):
+class SchemaMissing(DomainError, code="schema_missing"):
     """The database is not of this version: `easel migrate` brings it there, and `easel up` does so by itself."""
-
-    code = "schema_missing"
 
 
 @contextmanager

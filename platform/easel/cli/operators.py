@@ -8,10 +8,8 @@ from core.errors import DomainError
 from easel.cli.committed import command_record, committed
 
 
-class PasswordRefused(DomainError):
+class PasswordRefused(DomainError, code="password_refused"):
     """The password or the name can't be used."""
-
-    code = "password_refused"
 
 
 @click.group()

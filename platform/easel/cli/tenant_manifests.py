@@ -15,10 +15,8 @@ from easel.catalog.models import Pool
 Manifest = dict[str, Any]
 
 
-class CheckpointNotMounted(DomainError):
+class CheckpointNotMounted(DomainError, code="checkpoint_not_mounted"):
     """The pool's checkpoint is not on the volume of weights."""
-
-    code = "checkpoint_not_mounted"
 
 
 class _PlainDumper(yaml.SafeDumper):

@@ -3,83 +3,57 @@
 from core.errors import DomainError, NotFound
 
 
-class JobNotFound(NotFound):
+class JobNotFound(NotFound, code="job_not_found"):
     """No such job."""
 
-    code = "job_not_found"
 
-
-class ProjectNotFound(NotFound):
+class ProjectNotFound(NotFound, code="project_not_found"):
     """No such project."""
 
-    code = "project_not_found"
 
-
-class PromptInvalid(DomainError):
+class PromptInvalid(DomainError, code="prompt_invalid"):
     """The prompt is invalid."""
 
-    code = "prompt_invalid"
 
-
-class SizeInvalid(DomainError):
+class SizeInvalid(DomainError, code="size_invalid"):
     """The size is invalid."""
 
-    code = "size_invalid"
 
-
-class StepsInvalid(DomainError):
+class StepsInvalid(DomainError, code="steps_invalid"):
     """The number of steps is invalid."""
 
-    code = "steps_invalid"
 
-
-class DeadlineInvalid(DomainError):
+class DeadlineInvalid(DomainError, code="deadline_invalid"):
     """The job's deadline is invalid."""
 
-    code = "deadline_invalid"
 
-
-class ImagesDeleted(DomainError):
+class ImagesDeleted(DomainError, code="images_deleted", http_status=410):
     """The images of this job were deleted: send the request with a new Idempotency-Key to generate new ones."""
 
-    code, http_status = "images_deleted", 410
 
-
-class JobUnfinished(DomainError):
+class JobUnfinished(DomainError, code="job_unfinished", http_status=409):
     """An unfinished job can't be deleted: cancel it first."""
 
-    code, http_status = "job_unfinished", 409
 
-
-class JobDeleted(DomainError):
+class JobDeleted(DomainError, code="job_deleted", http_status=410):
     """The job was deleted."""
 
-    code, http_status = "job_deleted", 410
 
-
-class JobFailed(DomainError):
+class JobFailed(DomainError, type="server_error", http_status=500):
     """The job ended without an image; nothing was charged."""
-
-    type, http_status = "server_error", 500
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-class JobNotSucceeded(DomainError):
+class JobNotSucceeded(DomainError, code="job_not_succeeded", http_status=409):
     """Only a job that succeeded takes feedback."""
 
-    code, http_status = "job_not_succeeded", 409
 
-
-class FeedbackExists(DomainError):
+class FeedbackExists(DomainError, code="feedback_exists", http_status=409):
     """The job has feedback already."""
 
-    code, http_status = "feedback_exists", 409
 
-
-class PromptBlocked(DomainError):
+class PromptBlocked(DomainError, code="moderation_blocked", type="image_generation_user_error"):
     """The prompt violates the content policy: change it and try again. Nothing was charged."""
-
-    code, type = "moderation_blocked", "image_generation_user_error"

@@ -1,4 +1,4 @@
-"""What a request asks for, the limits that hold for every tenant, and the checks that need nothing but the request."""
+"""The content of a request, the limits of every tenant, and the checks that need nothing but the request."""
 
 import re
 from dataclasses import dataclass, field
@@ -50,7 +50,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageSpec:
-    """What determines the images of a job, together with its model version and adapters."""
+    """The part of a job that determines its images, together with its model version and adapters."""
 
     prompt: str
     width: int

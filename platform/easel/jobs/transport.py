@@ -27,7 +27,7 @@ CANCEL_SECONDS = 3600  # longer than any attempt runs
 
 
 class Released(NamedTuple):
-    """What a worker needs to know of a job: one row of `_RELEASED`."""
+    """The job as its worker needs it: one row of `_RELEASED`."""
 
     id: UUID
     request_id: str

@@ -3,49 +3,33 @@
 from core.errors import DomainError, NotFound
 
 
-class WeightsInvalid(DomainError):
+class WeightsInvalid(DomainError, code="weights_invalid"):
     """Weights must be whole percents from 1 to 100 that sum to 100."""
 
-    code = "weights_invalid"
 
-
-class RolloutRunning(DomainError):
+class RolloutRunning(DomainError, code="rollout_running", http_status=409):
     """A rollout of this model is running: promote it or roll it back first."""
 
-    code, http_status = "rollout_running", 409
 
-
-class RolloutEnded(DomainError):
+class RolloutEnded(DomainError, code="rollout_ended", http_status=409):
     """This rollout has ended: start a new one."""
 
-    code, http_status = "rollout_ended", 409
 
-
-class RolloutNotFound(NotFound):
+class RolloutNotFound(NotFound, code="rollout_not_found"):
     """There is no such rollout: `GET /v1/rollouts` lists them."""
 
-    code = "rollout_not_found"
 
-
-class RolloutInvalid(DomainError):
+class RolloutInvalid(DomainError, code="rollout_invalid"):
     """The rollout can't start; the message says why."""
 
-    code = "rollout_invalid"
 
-
-class ExperimentNotFound(NotFound):
+class ExperimentNotFound(NotFound, code="experiment_not_found"):
     """There is no such experiment: `GET /v1/experiments` lists yours."""
 
-    code = "experiment_not_found"
 
-
-class ExperimentInvalid(DomainError):
+class ExperimentInvalid(DomainError, code="experiment_invalid"):
     """The experiment can't start; the message says why."""
 
-    code = "experiment_invalid"
 
-
-class ExperimentExists(DomainError):
+class ExperimentExists(DomainError, code="experiment_exists", http_status=409):
     """An experiment of this name exists, or another one runs on this model."""
-
-    code, http_status = "experiment_exists", 409
