@@ -25,11 +25,11 @@ demo: $(DEMO) ## Start the whole stack, generate, show the cost (ONCE=1: exit af
 dev: $(DEMO) ## Run the whole stack until Ctrl-C.
 	@$(BIN)/easel up
 
-test: $(DEV) ## Run the tests, in two processes, and print the ten slowest.
-	@$(BIN)/pytest -n 2 --durations=10
+test: $(DEV) ## Run the tests, in three processes, and print the ten slowest.
+	@$(BIN)/pytest -n 3 --durations=10
 
 test-all: $(DEV) ## The same with twenty times the examples of Hypothesis (CI does it weekly).
-	@$(BIN)/pytest -n 2 --durations=10 --hypothesis-profile=large
+	@$(BIN)/pytest -n 3 --durations=10 --hypothesis-profile=large
 
 bench-engine: $(DEV) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
 	@$(BIN)/python -m tests.bench.engine
