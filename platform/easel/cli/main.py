@@ -77,7 +77,7 @@ def _announce(url: str) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), envvar="EASEL_PORT", default=8000, show_default=True)
 def api(host: str, port: int) -> None:
-    """Run the HTTP API alone."""
+    """Run the HTTP API and the portal alone."""
     os.environ["EASEL_PORT"] = str(port)
 
     def serve(_stop: threading.Event) -> None:  # uvicorn handles the signals itself, then passes them on
@@ -106,8 +106,8 @@ def _process(service: str, module: str, explain: str) -> None:
 
 
 _process("dispatcher", "easel.processes.dispatcher", "Run the dispatcher alone: it hands queued jobs to workers.")
-_process("completion", "easel.processes.consumer", "Run the completion consumer alone: it books what workers report.")
-_process("scheduler", "easel.processes.scheduler", "Run the periodic tasks alone.")
+_process("completion", "easel.processes.consumer", "Run the completion consumer alone: it applies what workers report.")
+_process("scheduler", "easel.processes.scheduler", "Run the periodic tasks and the webhook deliverer alone.")
 
 
 def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
@@ -181,16 +181,15 @@ def psql(arguments: tuple[str, ...]) -> None:
 @cli.command()
 @click.option("--pool", help="The pool to work for; by default that of the default model.")
 def worker(pool: str | None) -> None:
-    """Run a worker alone: for a pool, or for the versions in EASEL_MODEL_VERSIONS."""
+    """Run a worker alone: of the named pool, or of EASEL_MODEL_VERSIONS, or else of the default model."""
     from easel.cli.django_ready import django_ready
     from easel_local.home import home_of
     from easel_local.processes import worker_argv, worker_environment
     from easel_local.supervisor import signals_call
 
     argv = worker_argv()
-    if os.environ.get("REDIS_URL") and os.environ.get(
-        "EASEL_MODEL_VERSIONS"
-    ):  # it has all it needs without the database
+    # Without a named pool these two are all that a worker needs, and it asks no database.
+    if pool is None and os.environ.get("REDIS_URL") and os.environ.get("EASEL_MODEL_VERSIONS"):
         env = worker_environment({**os.environ, "EASEL_HOME": str(home_of(os.environ))})
         os.execve(argv[0], argv, env)  # noqa: S606
     with django_ready(service="worker"):

@@ -11,7 +11,8 @@ lifted to the least virtual time of the tenants that were active, so that it can
 (virtual-time counters, Sheng et al., OSDI 2024).
 
 The queue of record is PostgreSQL. A turn reads one row per waiting tenant and as many jobs as it may release, however
-long the queues are. A request to an idle system waits for one whole turn, so a turn takes only four round trips.
+long the queues are. A request to an idle system waits for one whole turn, so a turn takes only four round trips and
+its commit, and three more if a waiting tenant has a cap on running jobs.
 """
 
 import uuid
