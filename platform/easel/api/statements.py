@@ -13,7 +13,8 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from billing.invoices.documents import statement_csv, statement_html, statement_pdf, title_of
+from billing.invoices.documents import title_of
+from billing.invoices.files import statement_file
 from billing.invoices.lines import charges_of_line, projects_of
 from billing.invoices.queries import charges_page, line_get, statement_get, statements_page
 from billing.invoices.statements import statement_now
@@ -165,23 +166,9 @@ class StatementDocument(Resource):
         """Download the statement as `html` (a page that prints well), `pdf` or `csv`."""
         query = DocumentQuery.read(request.GET.dict())
         statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
-        return document(statement, form, comma=query.decimal == "comma")
-
-
-def document(statement: Statement, form: str, *, comma: bool) -> HttpResponse:
-    """A statement as a file named after it."""
-    lines: list[StatementLine] = list(statement.lines.all())
-    if form == "html":
-        answer = HttpResponse(statement_html(statement, lines))
-    elif form == "pdf":
-        answer = HttpResponse(statement_pdf(statement, lines), content_type="application/pdf")
-    else:
-        answer = HttpResponse(
-            "".join(statement_csv(statement, lines, comma=comma)), content_type="text/csv; charset=utf-8"
-        )
-    name = f"{statement.kind}-{statement.number or 'draft'}.{form}"
-    answer["Content-Disposition"] = f'{"inline" if form == "html" else "attachment"}; filename="{name}"'
-    return answer
+        file = statement_file(statement, form, comma=query.decimal == "comma")
+        headers = {"Content-Disposition": file.disposition}
+        return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
 
 class StatementLineCharges(Resource):
