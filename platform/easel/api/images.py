@@ -25,7 +25,7 @@ from easel.api.declaration import AnyText, Flag, OneOf, answers, events
 from easel.api.jobs import JobError, JobInput, JobUsage, image_url, usage_json
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
-from easel.api.submission import replay_headers, submit
+from easel.api.submission import REPLAYED, submit
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
@@ -154,7 +154,7 @@ class ImagesSubmit(Resource):
         body = body_of(request)
         fields = ImagesInput.read(body)
         outcome, _ = submit(request, fields.spec(partial_images=fields.partial_images or 0), body, "images")
-        accepted = HttpResponse(status=202, headers=replay_headers(outcome))
+        accepted = HttpResponse(status=202, headers=REPLAYED if outcome.replayed else None)
         accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
             caller(request).tenant,
             outcome.resource_id,

@@ -37,7 +37,7 @@ from easel.api.declaration import (
 from easel.api.errors import InvalidField
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
-from easel.api.submission import replay_headers, submit
+from easel.api.submission import REPLAYED, submit
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
 from easel.jobs.deletion import job_delete
@@ -260,7 +260,7 @@ class Jobs(Resource):
             shown = _job_json(job, None, attempts=(), outputs=(), adapters=adapters)
         else:
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
-        return answer_json(shown, status=202, headers=replay_headers(outcome))
+        return answer_json(shown, status=202, headers=REPLAYED if outcome.replayed else None)
 
     @extend_schema(operation_id="jobs_list", parameters=parameters(JobsQuery), responses=answers(JobsAnswer))
     def get(self, request: HttpRequest) -> HttpResponse:

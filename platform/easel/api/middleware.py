@@ -49,7 +49,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
         if not route.startswith(("healthz", "metrics")):
             log.info(
                 "request",
-                **_caller(request),
+                **getattr(request, "log_fields", {}),
                 method=method,
                 route=route,
                 status=response.status_code,
@@ -67,13 +67,6 @@ def _request_id(given: str) -> str:
 
 def _method(given: str | None) -> str:
     return given if given in _METHODS else "other"
-
-
-def _caller(request: HttpRequest) -> dict[str, str]:
-    # From the request, where `authenticate` puts them: what a thread binds to its logs stays in that thread.
-    tenant, key = getattr(request, "user", None), getattr(request, "auth", None)
-    # The key first: the portal's user is lazy, and would be read from the database here, on the event loop.
-    return {"tenant": tenant.slug, "api_key": key.key_id} if key and tenant else {}
 
 
 class BodyLimit:

@@ -125,7 +125,9 @@ def authenticate(request: HttpRequest) -> ApiKey:
     revision_begin()
     key = key_authenticate(text.strip(), pepper=settings.EASEL.secret_key)
     request.user, request.auth = key.tenant, key  # type: ignore[assignment, attr-defined]
-    structlog.contextvars.bind_contextvars(tenant=key.tenant.slug, api_key=key.key_id)
+    # For the log lines of this thread, and with the request for its own line, which the event loop writes.
+    request.log_fields = {"tenant": key.tenant.slug, "api_key": key.key_id}  # type: ignore[attr-defined]
+    structlog.contextvars.bind_contextvars(**request.log_fields)  # type: ignore[attr-defined]
     return key
 
 

@@ -1,6 +1,7 @@
 """Submits the job of a request, once per Idempotency-Key, within the limits of the platform."""
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -12,6 +13,8 @@ from easel.api.resource import caller
 from easel.jobs.admission import job_prepared
 from easel.jobs.models import Job
 from easel.jobs.spec import Spec
+
+REPLAYED: Mapping[str, str] = {"Idempotent-Replayed": "true"}  # the header of an answer that an earlier request caused
 
 
 def submit(request: HttpRequest, spec: Spec, body: Any, endpoint: str) -> tuple[Outcome, Job | None]:
@@ -33,7 +36,3 @@ def submit(request: HttpRequest, spec: Spec, body: Any, endpoint: str) -> tuple[
     with prepared as (job, admit):
         outcome = idempotent(**call, now=now, make=admit)
     return outcome, None if outcome.replayed else job
-
-
-def replay_headers(outcome: Outcome) -> dict[str, str]:
-    return {"Idempotent-Replayed": "true"} if outcome.replayed else {}
