@@ -4,7 +4,7 @@ A function whose query can share a round trip is a generator: it yields one `Que
 or raises as any function does. A further query that it runs after its rows came takes a round trip of its own. So each
 function keeps its query, its checks and its errors, and a caller of several pays for the network once:
 
-    hold_id, _, waiting = run_pipelined(hold_take(…), units_take(…), queue_check(…))
+    is_held, jobs_of_month, _ = run_pipelined(hold_take(…), units_take(…), job_insert(…))
 """
 
 from collections.abc import Generator, Mapping

@@ -140,12 +140,14 @@ class Quota(models.Model):
 
 
 class MonthlyUse(models.Model):
-    """Image units that a tenant or one of its keys has requested in a month (UTC), less those not delivered."""
+    """What a tenant or a key has requested in a month (UTC): jobs, and image units less those not delivered."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
     api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, related_name="+")
     month = models.DateField(help_text="First day of the month.")
     image_units = models.DecimalField(max_digits=20, decimal_places=10)
+    # Only ever raised. The default of the database serves a running version that does not know the column.
+    jobs = models.BigIntegerField(default=0, db_default=0)
 
     class Meta:
         constraints = [

@@ -121,21 +121,25 @@ def limit_exceeded(quotas: list[Quota], name: str, *, amount: int) -> Bound | No
 
 # The row locks make a tenant's admissions take turns.
 _ADD = """
-INSERT INTO tenants_monthlyuse AS monthly (tenant_id, api_key_id, month, image_units)
-VALUES (%(tenant)s, NULL, %(month)s, %(units)s), (%(tenant)s, %(key)s, %(month)s, %(units)s)
+INSERT INTO tenants_monthlyuse AS monthly (tenant_id, api_key_id, month, image_units, jobs)
+VALUES (%(tenant)s, NULL, %(month)s, %(units)s, 1), (%(tenant)s, %(key)s, %(month)s, %(units)s, 1)
     ON CONFLICT (tenant_id, api_key_id, month)
-    DO UPDATE SET image_units = monthly.image_units + excluded.image_units
-RETURNING api_key_id, image_units
+    DO UPDATE SET image_units = monthly.image_units + excluded.image_units, jobs = monthly.jobs + 1
+RETURNING api_key_id, image_units, jobs
 """
 
 
-def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, now: datetime) -> PipelinedQuery[None]:
-    """Count image units in the month, for the tenant and for the key, in the caller's transaction.
+def units_take(
+    *, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, now: datetime
+) -> PipelinedQuery[dict[UUID | None, int]]:
+    """Count a job and its image units in the month, for the tenant and for the key, in the caller's transaction.
 
-    Raises `ImageQuotaExceeded`; the caller's transaction must then not commit.
+    Returns the jobs of the month, this one included: the tenant's under None, the key's under its id. Raises
+    `ImageQuotaExceeded`; the caller's transaction must then not commit.
     """
     fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_of(now), "units": image_units}
-    used: dict[UUID | None, Decimal] = dict((yield Query(_ADD, fields)))
+    rows = yield Query(_ADD, fields)
+    used: dict[UUID | None, Decimal] = {owner: units for owner, units, _ in rows}
     for quota in quotas:
         limit = quota.image_units_per_month
         if limit is not None and used[quota.api_key_id] > limit:
@@ -147,6 +151,7 @@ def units_take(*, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, no
                 # No month has room for more than the limit.
                 retry_after_seconds=ceil((next_month(now) - now).total_seconds()) if image_units <= limit else None,
             )
+    return {owner: jobs for owner, _, jobs in rows}
 
 
 def units_return(*, api_key: ApiKey, image_units: Decimal, taken_at: datetime) -> None:

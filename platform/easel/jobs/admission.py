@@ -2,8 +2,8 @@
 
 The caller's transaction holds the tenant's credit row from the hold to the commit, so everything slow comes before it:
 the plan, and the copies of cached images in the object store. Admission then takes two round trips to PostgreSQL, one
-for all queries of `job_admit` and one for the commit. A monthly or concurrent limit, an adapter, a budget or a cached
-answer takes more.
+for all queries of `job_admit` and one for the commit. A monthly or concurrent limit, an adapter, a budget, a cached
+answer or a long queue takes more.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from django.db import transaction
 
 from billing.ledger.holds import hold_take
 from billing.usage.settlement import settle
-from core.pipeline import PipelinedQuery, run_pipelined
+from core.pipeline import run_pipelined
 from core.revision import revision_validate
 from easel.config import Config
 from easel.jobs.dimensions import dimensions_of, names_of
@@ -97,12 +97,16 @@ def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
     )
     # The hold comes before the quotas, because the end of a job settles its hold before it returns units: both take
     # their locks in one order.
-    if any(quota.image_units_per_month is not None or quota.concurrent_jobs_max is not None for quota in plan.quotas):
-        run_pipelined(revision_validate(), hold)
+    quotas, first = plan.quotas, [revision_validate(), hold]
+    if any(quota.image_units_per_month is not None or quota.concurrent_jobs_max is not None for quota in quotas):
+        run_pipelined(*first)
         # Lock the quotas, so that two admissions at once do not both take the last place.
-        run_pipelined(*_counted(plan, quotas_locked(api_key), now), job_insert(job))
-    else:
-        run_pipelined(revision_validate(), hold, *_counted(plan, plan.quotas, now), job_insert(job))
+        quotas, first = quotas_locked(api_key), []
+        _concurrency_check(api_key, quotas)
+    units = units_take(api_key=api_key, quotas=quotas, image_units=plan.image_units, now=now)
+    *_, jobs, _ = run_pipelined(*first, units, job_insert(job))
+    if plan.cached_from is None:  # a cached answer never waits in the queue
+        queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, jobs=jobs, now=now)
     if plan.adapters:
         JobAdapter.objects.bulk_create(
             JobAdapter(job=job, position=position, adapter_version=version, scale=requested.scale)
@@ -110,9 +114,7 @@ def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
         )
 
 
-def _counted(plan: Plan, quotas: list[Quota], now: datetime) -> list[PipelinedQuery[None]]:
-    """Return the queries that count a plan towards its quotas. Raise `ConcurrencyExceeded`."""
-    api_key = plan.api_key
+def _concurrency_check(api_key: ApiKey, quotas: list[Quota]) -> None:
     for quota in quotas:
         if quota.concurrent_jobs_max is None:
             continue
@@ -121,10 +123,6 @@ def _counted(plan: Plan, quotas: list[Quota], now: datetime) -> list[PipelinedQu
             unfinished = unfinished.filter(api_key=api_key)
         if unfinished.count() >= quota.concurrent_jobs_max:
             raise ConcurrencyExceeded(limit=quota.concurrent_jobs_max, owner=owner_of(quota))
-    counts = [units_take(api_key=api_key, quotas=quotas, image_units=plan.image_units, now=now)]
-    if plan.cached_from is None:  # a cached answer never waits in the queue
-        counts.append(queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, now=now))
-    return counts
 
 
 def _answer(job: Job, copies: list[Output], plan: Plan, now: datetime) -> None:

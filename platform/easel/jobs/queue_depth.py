@@ -1,43 +1,56 @@
-"""Limits the queued jobs of a tenant, so that a client that only submits can't fill the database."""
+"""Limits the queued jobs of a tenant, so that a client that only submits can't fill the database.
+
+To count a queue of thousands takes longer than the rest of an admission, so an admission counts only where the limit
+may be reached. Each process remembers how many unfinished jobs it counted last, and how many jobs the tenant had
+submitted in the month by then (`MonthlyUse.jobs`). Every queued job is unfinished, and was counted or submitted since:
+the jobs counted and those submitted since are an upper bound of the queue.
+"""
 
 import math
-from datetime import datetime, timedelta
-from typing import Any
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from uuid import UUID
 
-from core.pipeline import PipelinedQuery, Query
-from easel.jobs.models import Job
+from django.db.models import Count, Q
+
+from easel.jobs.models import Job, State
 from tenants.models import ApiKey, Quota
-from tenants.quotas import QueueFull, owner_of
+from tenants.quotas import QueueFull, month_of, owner_of
 
 DRAIN_SECONDS = 60  # the period over which the pace of a tenant's finished jobs is measured
 WAIT_SECONDS_MAX = 60
-
-# Counting stops at the limit. It reads the index of unfinished jobs, few of which are dispatched or running.
-_QUEUED = """
-SELECT count(*), count(*) FILTER (WHERE api_key_id = %(key)s) FROM (
-    SELECT api_key_id FROM jobs_job
-    WHERE tenant_id = %(tenant)s AND finished_at IS NULL AND state = 'queued' LIMIT %(queued_max)s
-) AS waiting
-"""
+_COUNTS_MAX = 100_000
+# Of a tenant, a key (None: all of the tenant's) and a month: unfinished jobs at the last count, less the month's jobs.
+_unfinished_less_jobs: dict[tuple[UUID, UUID | None, date], int] = {}
 
 
-def queue_check(*, api_key: ApiKey, quotas: list[Quota], queued_jobs_max: int, now: datetime) -> PipelinedQuery[None]:
-    """Raise `QueueFull` if the account, or the key, has as many queued jobs as it may have.
+def queue_check(
+    *, api_key: ApiKey, quotas: list[Quota], queued_jobs_max: int, jobs: Mapping[UUID | None, int], now: datetime
+) -> None:
+    """Raise `QueueFull` if a new job leaves the account, or the key, with more queued jobs than it may have.
 
-    An account without a limit of its own has the platform's, `queued_jobs_max`. Call it in the transaction of an
-    admission, after `units_take`, whose row lock keeps two admissions from both taking the last place.
+    An account without a limit of its own has the platform's, `queued_jobs_max`. Call it after `units_take`, which
+    returned `jobs`, and after `job_insert`, in the transaction of both: the row lock of `units_take` keeps two
+    admissions from both taking the last place.
     """
-    own = {quota.api_key_id: quota for quota in quotas if quota.queued_jobs_max is not None}
-    account = own[None].queued_jobs_max if None in own else queued_jobs_max
-    of_key = own[api_key.pk].queued_jobs_max if api_key.pk in own else None
-    fields: dict[str, Any] = {"tenant": api_key.tenant_id, "key": api_key.pk, "queued_max": account}
-    ((of_account, with_key),) = yield Query(_QUEUED, fields)
-    if account is not None and of_account >= account:
-        owner = owner_of(own[None]) if None in own else "the platform's limit"
-        raise QueueFull(limit=account, owner=owner, retry_after_seconds=wait_seconds(api_key, now=now))
-    if of_key is not None and with_key >= of_key:
-        owner = owner_of(own[api_key.pk])
-        raise QueueFull(limit=of_key, owner=owner, retry_after_seconds=wait_seconds(api_key, now=now))
+    limits: dict[UUID | None, tuple[int, str]] = {None: (queued_jobs_max, "the platform's limit")}
+    for quota in quotas:
+        if quota.queued_jobs_max is not None:
+            limits[quota.api_key_id] = (quota.queued_jobs_max, owner_of(quota))
+    tenant, month = api_key.tenant_id, month_of(now)
+    if all(
+        _unfinished_less_jobs.get((tenant, owner, month), limit) + jobs[owner] <= limit
+        for owner, (limit, _) in limits.items()
+    ):
+        return
+    if len(_unfinished_less_jobs) > _COUNTS_MAX:
+        _unfinished_less_jobs.clear()
+    for owner, (limit, words) in limits.items():
+        rows = Job.objects.filter(tenant=tenant, finished_at=None, **({} if owner is None else {"api_key": owner}))
+        found = rows.aggregate(unfinished=Count("pk"), queued=Count("pk", filter=Q(state=State.QUEUED)))
+        _unfinished_less_jobs[tenant, owner, month] = found["unfinished"] - jobs[owner]
+        if found["queued"] > limit:
+            raise QueueFull(limit=limit, owner=words, retry_after_seconds=wait_seconds(api_key, now=now))
 
 
 def wait_seconds(api_key: ApiKey, *, now: datetime) -> int:
