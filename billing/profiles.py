@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Q
+from django.db.models import CASCADE, CheckConstraint, Q
 
 from core.errors import DomainError
 from core.revision import cached_by_revision
@@ -24,7 +24,7 @@ _ZONES = available_timezones() - {"localtime", "Factory"}  # the server's own zo
 class BillingProfile(models.Model):
     """A tenant's billing data. A tenant without a row is billed in UTC and without tax."""
 
-    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="billing_profile")
+    tenant = models.OneToOneField(Tenant, on_delete=CASCADE, primary_key=True, related_name="billing_profile")
     legal_name = models.CharField(max_length=200, blank=True)
     address = models.TextField(blank=True)
     email = models.EmailField(blank=True, help_text="Receives statements and budget notices.")
@@ -39,7 +39,7 @@ class BillingProfile(models.Model):
     updated_at = models.DateTimeField()
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
+        constraints = [CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
 
 
 class ProfileInvalid(DomainError, code="billing_profile_invalid"):
