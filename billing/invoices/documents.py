@@ -18,18 +18,9 @@ from billing.money import amount_text, from_micros, places_of
 
 _OTHER_FONT = "STSong-Light"
 _COLUMNS = (
-    "statement",
-    "period_start",
-    "period_end",
-    "project",
-    "labels",
-    "meter",
-    "model",
-    "description",
-    "quantity",
-    "amount",
-    "currency",
-)
+    "statement", "period_start", "period_end", "project", "labels", "meter", "model", "description", "quantity",
+    "amount", "currency",
+)  # fmt: skip
 
 
 class Group(NamedTuple):
