@@ -16,7 +16,7 @@ from billing.ledger.accounts import balance_lock
 from billing.ledger.holds import held_micros
 from billing.ledger.models import Transaction
 from billing.ledger.postings import usage_charge
-from billing.money import AMOUNT_MICROS_MAX, EXACT, from_micros, to_micros
+from billing.money import AMOUNT_MICROS_MAX, EXACT, from_micros, plain, to_micros
 from billing.pricing.rating import Tariff
 from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
@@ -78,12 +78,10 @@ def correction_record(
     corrected = quantity_of(record)
     change = _checked(EXACT.subtract(_checked(quantity), corrected))
     if not change:
-        raise CorrectionInvalid(f"the record's quantity is {corrected.normalize():f} already", param="quantity")
+        raise CorrectionInvalid(f"the record's quantity is {plain(corrected)} already", param="quantity")
     if quantity < 0:
-        raise CorrectionInvalid(
-            f"cannot subtract {-change.normalize():f}: the record's quantity is {corrected.normalize():f}",
-            param="quantity",
-        )
+        reason = f"cannot subtract {plain(-change)}: the record's quantity is {plain(corrected)}"
+        raise CorrectionInvalid(reason, param="quantity")
     if charge := first_charge_of(record):
         _check_statement(charge, credit_note)
     correction = UsageRecord.objects.create(

@@ -4,6 +4,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db import transaction
 
@@ -44,16 +45,10 @@ def credit_note_issue(
     copied = {name: getattr(statement, name) for name in _COPIED}
     kind = Statement.Kind.CREDIT_NOTE
     note = Statement.objects.create(id=note_id, kind=kind, corrects=statement, made_at=now, **copied)
+    terms: dict[str, Any] = {"reason": reason, "author": author, "credit_note": note, "now": now}
     for position, correction in enumerate(corrections):
-        correction_record(
-            record=correction.record,
-            quantity=correction.quantity,
-            key=f"{note_id}/{position}",
-            reason=reason,
-            author=author,
-            credit_note=note,
-            now=now,
-        )
+        key = f"{note_id}/{position}"
+        correction_record(record=correction.record, quantity=correction.quantity, key=key, **terms)
     return number(draw_up(note, now), now=now)
 
 
@@ -64,17 +59,13 @@ def usage_correct(
     """Correct a record, on a final statement by a credit note, and return both. The same `key` changes nothing."""
     # The lock keeps the month's statement from becoming final meanwhile.
     Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
+    terms: dict[str, Any] = {"reason": reason, "author": author, "now": now}
     charge = first_charge_of(record)
     note = Statement.objects.filter(pk=key).first()
     final = final_statement_of(charge) if charge and note is None else None
     if final is not None:
         corrections = [Correction(record=record, quantity=quantity)]
-        note = credit_note_issue(
-            statement=final, corrections=corrections, reason=reason, author=author, note_id=key, now=now
-        )
+        note = credit_note_issue(statement=final, corrections=corrections, note_id=key, **terms)
     if note is not None:
         return UsageRecord.objects.get(idempotency_key=f"correction/{key}/0"), note
-    correction = correction_record(
-        record=record, quantity=quantity, key=str(key), reason=reason, author=author, now=now
-    )
-    return correction, None
+    return correction_record(record=record, quantity=quantity, key=str(key), **terms), None

@@ -24,7 +24,7 @@ from billing.invoices.lines import charges_of, lines_of
 from billing.invoices.models import Statement, StatementLine, StatementSequence
 from billing.ledger.models import Adjustment
 from billing.ledger.postings import tax_charge
-from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.money import EXACT, format_micros, from_micros, plain, to_micros
 from billing.pricing.contracts import contract_at
 from billing.pricing.models import Meter, Rate
 from billing.pricing.rating import Tariff
@@ -200,7 +200,7 @@ def _settle_volume(statement: Statement, now: datetime) -> None:
         due = 0
         for discount, quantity, charged in parts:
             due += to_micros(EXACT.multiply(EXACT.multiply(quantity, price), 1 - discount)) - charged
-        reason = f"{Meter(rate.meter).label}: all {total.normalize():f} at {price.normalize():f} {statement.currency}"
+        reason = f"{Meter(rate.meter).label}: all {plain(total)} at {plain(price)} {statement.currency}"
         _adjust(statement, Adjustment.Kind.VOLUME, due, f"{rate.pk}", reason, now)
 
 

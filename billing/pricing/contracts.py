@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
-from billing.money import AMOUNT_MICROS_MAX, MICROS, from_micros
+from billing.money import AMOUNT_MICROS_MAX, format_micros, from_micros, plain, to_micros
 from billing.pricing.models import Contract, PriceBook
 from core.errors import DomainError
 from tenants.models import Tenant
@@ -38,7 +38,7 @@ def contract_make(
     now: datetime,
 ) -> Contract:
     """Make a contract from `starts_at` (default: now) until just before `ends_at`. Its terms never change."""
-    starts_at = now if starts_at is None else starts_at
+    starts_at = starts_at or now
     if not discount.is_finite() or not 0 <= discount <= 1 or discount != round(discount, 6):
         raise ContractInvalid(
             f"a discount must be between 0 and 1 with at most six decimal places, unlike {discount}", param="discount"
@@ -68,7 +68,7 @@ def contract_make(
 
 def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: datetime) -> Contract:
     """End the tenant's last contract at `ends_at` (default: now), which can't be later than agreed."""
-    ends_at = now if ends_at is None else ends_at
+    ends_at = ends_at or now
     contract = Contract.objects.filter(tenant=tenant).order_by("-starts_at").first()
     if contract is None or (contract.ends_at is not None and contract.ends_at <= now):
         raise ContractNotFound(f"{tenant} has no running contract")
@@ -100,7 +100,7 @@ def minimum_of(amount: Decimal) -> int:
             f"a monthly minimum must be between 0 and a billion with at most six decimal places, unlike {amount}",
             param="minimum",
         )
-    return int(amount * MICROS)
+    return to_micros(amount)
 
 
 def contract_details(contract: Contract) -> dict[str, str]:
@@ -108,7 +108,7 @@ def contract_details(contract: Contract) -> dict[str, str]:
     return {
         "starts_at": contract.starts_at.isoformat(),
         "ends_at": contract.ends_at.isoformat() if contract.ends_at else "",
-        "discount": f"{contract.discount.normalize():f}",
-        "minimum": f"{from_micros(contract.minimum_micros):.6f} {contract.tenant.currency}",
+        "discount": plain(contract.discount),
+        "minimum": format_micros(contract.minimum_micros, contract.tenant.currency),
         "price_book": str(contract.price_book or ""),
     }

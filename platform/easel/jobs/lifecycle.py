@@ -30,9 +30,9 @@ from easel.catalog.models import Pool
 from easel.catalog.workers import worker_seen
 from easel.jobs import queue, transport
 from easel.jobs.dimensions import dimensions_of, names_of
-from easel.jobs.models import Attempt, Job, Output, State
+from easel.jobs.models import Attempt, Job, State
 from easel.jobs.notices import job_notify
-from easel.jobs.outputs import outputs_record
+from easel.jobs.outputs import output_of, outputs_record
 from easel.jobs.result_cache import result_remember
 from easel.jobs.storage_keys import output_key
 from inference.contract import AttemptFinished, WorkerBeat
@@ -181,17 +181,8 @@ def expire(*, job_id: UUID, now: datetime) -> bool:
 def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     if sorted(output.index for output in report.outputs) != list(range(job.n)):
         raise ValueError(f"the report has {len(report.outputs)} outputs, and job {job.id} has {job.n} images")
-    outputs = [
-        Output(
-            job=job,
-            index=output.index,
-            seed=output.seed,
-            storage_key=output_key(job, UUID(report.attempt_token), output.index),
-            sha256=output.sha256,
-            size_bytes=output.size_bytes,
-        )
-        for output in report.outputs
-    ]
+    token = UUID(report.attempt_token)
+    outputs = [output_of(job, image, output_key(job, token, image.index)) for image in report.outputs]
     outputs_record(job, outputs, now=now)
     request = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
     charged = _charge(job, report, _prices(job), _image_units(job), request, now=now)
