@@ -66,14 +66,12 @@ def profile_set(*, tenant: Tenant, changes: Mapping[str, Any], now: datetime) ->
 
 def _check(profile: BillingProfile) -> None:
     rate = profile.tax_rate
-    if not isinstance(rate, Decimal | int) or not Decimal(rate).is_finite() or not 0 <= rate <= 1:
-        raise ProfileInvalid("a tax rate must be between 0 and 1: 0.19 is 19 %", param="tax_rate")
-    if rate != round(Decimal(rate), 6):
-        raise ProfileInvalid("a tax rate must have at most 6 decimal places", param="tax_rate")
-    if profile.time_zone not in _ZONES:
-        raise ProfileInvalid(
-            f"there is no time zone {profile.time_zone!r}: use for example UTC or Europe/Berlin", param="time_zone"
-        )
+    is_share = isinstance(rate, Decimal | int) and Decimal(rate).is_finite() and 0 <= rate <= 1
+    if not is_share or rate != round(Decimal(rate), 6):
+        fault = "a tax rate must be between 0 and 1, with at most 6 decimal places: 0.19 is 19 %"
+        raise ProfileInvalid(fault, param="tax_rate")
+    if (zone := profile.time_zone) not in _ZONES:
+        raise ProfileInvalid(f"there is no time zone {zone!r}: use for example UTC or Europe/Berlin", param="time_zone")
     if len(profile.address) > _ADDRESS_CHARS_MAX:
         raise ProfileInvalid(f"an address must have at most {_ADDRESS_CHARS_MAX} characters", param="address")
     if not profile.tax_name:

@@ -3,9 +3,6 @@
 The first period begins with the month in which the tenant was created, the next where the last one ended. Each ends at
 midnight before the first of a month, in the zone that the tenant's profile has then. So a change of zone makes one
 month some hours longer or shorter, and no charge is billed twice or missed.
-
-A statement has the charges that were written in its period, and the adjustments that were made in it or for the
-statement. A later correction belongs to the month in which it is written, or to a credit note.
 """
 
 import contextlib

@@ -94,7 +94,7 @@ def budgets_hold(
     """
     zone = zone_of(tenant.pk)
     owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "key": api_key and api_key.pk}
-    hold = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
+    hold: dict[str, Any] = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
     with connection.cursor() as cursor:
         cursor.execute(_HOLD, {**owner, **hold})
         exceeded = cursor.fetchone()
@@ -114,8 +114,7 @@ def budgets_hold(
 def budgets_settle(posted: Transaction, *, spent_micros: int) -> None:
     """Release what a job held of its budgets and count what it was charged; in the ledger's transaction."""
     with connection.cursor() as cursor:
-        settled = {"reference": posted.reference, "spent": spent_micros, "now": posted.created_at}
-        cursor.execute(_SETTLE, settled)
+        cursor.execute(_SETTLE, {"reference": posted.reference, "spent": spent_micros, "now": posted.created_at})
 
 
 def budgets_spend(posted: Transaction, project: Project | None, *, amount_micros: int) -> None:

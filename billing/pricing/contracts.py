@@ -40,9 +40,8 @@ def contract_make(
     """Make a contract from `starts_at` (default: now) until just before `ends_at`. Its terms never change."""
     starts_at = starts_at or now
     if not discount.is_finite() or not 0 <= discount <= 1 or discount != round(discount, 6):
-        raise ContractInvalid(
-            f"a discount must be between 0 and 1 with at most six decimal places, unlike {discount}", param="discount"
-        )
+        fault = f"a discount must be between 0 and 1 with at most six decimal places, unlike {discount}"
+        raise ContractInvalid(fault, param="discount")
     if not 0 <= minimum_micros <= AMOUNT_MICROS_MAX:
         raise ContractInvalid("a monthly minimum must be between 0 and a billion", param="minimum")
     if price_book is not None and (price_book.tenant_id, price_book.currency) != (tenant.pk, tenant.currency):
@@ -51,19 +50,14 @@ def contract_make(
         raise ContractBackdated(f"{starts_at.isoformat()} is past: usage since then is already priced")
     if ends_at is not None and ends_at <= starts_at:
         raise ContractInvalid("a contract must end later than it begins", param="ends_at")
+    contract = Contract(tenant=tenant, price_book=price_book, discount=discount, minimum_micros=minimum_micros)
+    contract.starts_at, contract.ends_at, contract.created_at = starts_at, ends_at, now
     try:
         with transaction.atomic():
-            return Contract.objects.create(
-                tenant=tenant,
-                price_book=price_book,
-                discount=discount,
-                minimum_micros=minimum_micros,
-                starts_at=starts_at,
-                ends_at=ends_at,
-                created_at=now,
-            )
+            contract.save(force_insert=True)
     except IntegrityError as error:
         raise ContractOverlaps from error
+    return contract
 
 
 def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: datetime) -> Contract:
@@ -75,13 +69,11 @@ def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: dateti
     if ends_at < now:
         raise ContractBackdated(f"{ends_at.isoformat()} is past: usage since then is already priced")
     if ends_at <= contract.starts_at:
-        raise ContractInvalid(
-            f"the contract begins {contract.starts_at.isoformat()}: it must end later", param="ends_at"
-        )
+        fault = f"the contract begins {contract.starts_at.isoformat()}: it must end later"
+        raise ContractInvalid(fault, param="ends_at")
     if contract.ends_at is not None and ends_at > contract.ends_at:
-        raise ContractInvalid(
-            f"the contract ends {contract.ends_at.isoformat()} already: make another one from then on", param="ends_at"
-        )
+        fault = f"the contract ends {contract.ends_at.isoformat()} already: make another one from then on"
+        raise ContractInvalid(fault, param="ends_at")
     contract.ends_at = ends_at
     contract.save(update_fields=["ends_at"])
     return contract

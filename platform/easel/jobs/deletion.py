@@ -1,14 +1,14 @@
 """Deletes the images and texts of finished jobs, on request or when their tenant's retention period is over.
 
-A deleted job keeps its row, without its texts (prompt, metadata, user, error messages): its ids, sizes, times and
-attempts explain a statement, and audits, reports and experiments count them. Each deletion writes its audit record in
-its own transaction.
+A deleted job keeps its row, without its texts (prompt, metadata, user, error messages). Each deletion writes its audit
+record in its own transaction.
 """
 
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
@@ -30,7 +30,7 @@ BATCH_JOBS = 200
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Numbers of the jobs whose texts, and of the images, that a call deleted."""
+    """Numbers of the jobs and images that a call deleted."""
 
     jobs: int
     images: int
@@ -92,9 +92,8 @@ _DAYS = {
 
 
 def _due(mark: str, default: RetentionDefault, now: datetime, tenant: Tenant | None) -> list[tuple[Tenant, list[UUID]]]:
-    """Return a batch of jobs by tenant. Each tenant's jobs are found by a partial index, so that the retention of one
-    does not slow down the others."""
-    parameters = {
+    """Return a batch of jobs by tenant, each tenant's found by a partial index: no tenant slows down the others."""
+    parameters: dict[str, Any] = {
         "midnight": now.replace(hour=0, minute=0, second=0, microsecond=0),
         "batch": BATCH_JOBS,
         "tenant": tenant and tenant.pk,

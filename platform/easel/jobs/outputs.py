@@ -37,10 +37,8 @@ def outputs_delete(*, job: Job, actor: str, now: datetime) -> int:
     Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
     images = images_delete([job.pk], now=now)
     if images:
-        details = {"images": images}
-        audit_record(
-            actor=actor, action="images.delete", subject=str(job.pk), tenant=job.tenant, details=details, now=now
-        )
+        act = {"actor": actor, "action": "images.delete", "subject": str(job.pk)}
+        audit_record(**act, tenant=job.tenant, details={"images": images}, now=now)
     return images
 
 

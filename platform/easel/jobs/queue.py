@@ -78,9 +78,9 @@ def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> 
 
     `rate` is the estimate of GPU seconds per pixel-step.
     """
-    waiting = [contender for contender in contenders if contender.jobs]
+    contenders = list(contenders)
     chosen: list[Chosen] = []
-    while waiting and len(chosen) < room:
+    while len(chosen) < room and (waiting := [contender for contender in contenders if contender.jobs]):
         # This line decides which job runs next.
         next_up = min(waiting, key=lambda contender: contender.turn)
         job = next_up.jobs.pop(0)
@@ -89,7 +89,6 @@ def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> 
         if job.quarantined:
             for contender in waiting:
                 contender.jobs = [job for job in contender.jobs if not job.quarantined]
-        waiting = [contender for contender in waiting if contender.jobs]
     return chosen
 
 
@@ -97,9 +96,7 @@ def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> 
 def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     """Fill a pool's free room with waiting jobs; return their attempts, which the caller sends after the commit.
 
-    Any number of dispatchers may call this at once: a lock per pool makes them take turns. One that dies in its
-    turn has released nothing, and PostgreSQL frees its lock. If it dies after the commit and before it has sent the
-    messages, the leases of its attempts expire.
+    Any number of dispatchers may call this at once: a lock per pool makes them take turns.
     """
     lock = _rows(_TURN_LOCK, pool=pool.pk, idle_max=f"{TURN_IDLE_MS_MAX}ms")
     load: PoolLoad
@@ -113,10 +110,9 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     first = _first_in_turn(contenders, pool=pool, room=room, now=now, quarantine_is_full=load.quarantine_is_full)
     chosen = choose(first, room=room, rate=load.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
     charges = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
+    update = _fair_shares_update(pool, tenants, lifted, charges)
     attempts: list[Attempt]
-    _, attempts = run_pipelined(
-        _fair_shares_update(pool, tenants, lifted, charges), _attempts_insert(chosen, now, lease_seconds)
-    )
+    _, attempts = run_pipelined(update, _attempts_insert(chosen, now, lease_seconds))
     return attempts
 
 
