@@ -1,7 +1,7 @@
 """Billing profiles: a tenant's name, address and tax on statements, and the time zone of its months."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -105,6 +105,4 @@ def month_begin(now: datetime, zone: str) -> datetime:
 
 def month_end(now: datetime, zone: str) -> datetime:
     """Return the first midnight after `now` that begins a month in `zone`."""
-    local = now.astimezone(ZoneInfo(zone))
-    years, month = divmod(local.month, 12)
-    return datetime(local.year + years, month + 1, 1, tzinfo=local.tzinfo).astimezone(UTC)
+    return month_begin(month_begin(now, zone) + timedelta(days=32), zone)

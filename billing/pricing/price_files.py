@@ -32,7 +32,7 @@ class _Read(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Tier(_Read):
+class _TierPrice(_Read):
     above: Decimal
     price: Decimal
 
@@ -44,7 +44,7 @@ class _Rate(_Read):
     model: str = ""
     tier: str = ""
     mode: Rate.Mode = Rate.Mode.FLAT
-    tiers: tuple[_Tier, ...] = ()
+    tiers: tuple[_TierPrice, ...] = ()
 
     def terms(self) -> RateTerms:
         tiers = tuple((tier.above, tier.price) for tier in self.tiers)

@@ -8,11 +8,9 @@ by that and dropped; the GPU seconds of such an attempt are recorded as wasted.
 """
 
 import contextlib
-from collections.abc import Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import partial
 from uuid import UUID
 
 import structlog
@@ -157,15 +155,15 @@ def cancel(*, job: Job, now: datetime) -> Job:
             job.cancel_requested_at = now
             job.save(update_fields=["cancel_requested_at"])
         live = job.attempts.filter(state=Attempt.State.LIVE)
-        tokens = [str(token) for token in live.values_list("token", flat=True)]
-        transaction.on_commit(partial(_ask_to_stop, job.pool, tokens, now))
+        pool, tokens = job.pool, [str(token) for token in live.values_list("token", flat=True)]
+
+        def ask_to_stop() -> None:
+            # Without Redis the request stands: `beat` repeats it, and the job of a lost attempt ends canceled.
+            with contextlib.suppress(RedisError):
+                transport.ask_to_cancel(pool, tokens, now=now)
+
+        transaction.on_commit(ask_to_stop)
     return job
-
-
-def _ask_to_stop(pool: Pool, tokens: Iterable[str], now: datetime) -> None:
-    # Without Redis the request stands all the same: `beat` repeats it, and the job of a lost attempt ends canceled.
-    with contextlib.suppress(RedisError):
-        transport.ask_to_cancel(pool, tokens, now=now)
 
 
 @transaction.atomic
