@@ -85,8 +85,9 @@ def transaction_record(row: Transaction, movements: Mapping[Side, int]) -> Trans
     amounts = {side: amount for side, amount in movements.items() if amount}
     accounts = accounts_open(row.tenant, list(amounts))
     # The trigger locks each entry's account: one order everywhere, so that no two transactions deadlock.
-    sides = sorted(amounts)
-    Entry.objects.bulk_create(Entry(transaction=row, account=accounts[s], amount_micros=amounts[s]) for s in sides)
+    Entry.objects.bulk_create(
+        Entry(transaction=row, account=accounts[side], amount_micros=amounts[side]) for side in sorted(amounts)
+    )
     return row
 
 

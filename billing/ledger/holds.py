@@ -67,19 +67,19 @@ def hold_take(
     """
     if amount_micros < 0:
         raise ValueError("a hold must not be negative")
-    hold: dict[str, Any] = {"tenant": tenant, "amount_micros": amount_micros, "reference": reference, "now": now}
-    hold |= {"project": project, "api_key": api_key}
+    owner: dict[str, Any] = {"tenant": tenant, "project": project, "api_key": api_key}
+    hold: dict[str, Any] = {"amount_micros": amount_micros, "reference": reference, "now": now}
     fields = {"tenant": tenant.pk, "currency": tenant.currency, "amount": amount_micros, "id": uuid4()}
     ((made, available, budgeted),) = yield Query(_HOLD, {**fields, "reference": reference, "now": now})
     if made:
         if budgeted and amount_micros:
-            budgets_hold(**hold)
+            budgets_hold(**owner, **hold)
         return True
     if Transaction.objects.filter(reference=reference, kind=Transaction.Kind.HOLD).exists():
         return False
     if available is None:  # the tenant's first hold: it has no accounts yet
         accounts_open(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])
-        return run_query(hold_take(**hold))
+        return run_query(hold_take(**owner, **hold))
     cost, left = (format_micros(micros, tenant.currency) for micros in (amount_micros, available))
     raise InsufficientBalance(f"this request may cost up to {cost}, and {left} is available: add credit")
 

@@ -50,14 +50,19 @@ def contract_make(
         raise ContractBackdated(f"{starts_at.isoformat()} is past: usage since then is already priced")
     if ends_at is not None and ends_at <= starts_at:
         raise ContractInvalid("a contract must end later than it begins", param="ends_at")
-    contract = Contract(tenant=tenant, price_book=price_book, discount=discount, minimum_micros=minimum_micros)
-    contract.starts_at, contract.ends_at, contract.created_at = starts_at, ends_at, now
     try:
         with transaction.atomic():
-            contract.save(force_insert=True)
+            return Contract.objects.create(
+                tenant=tenant,
+                price_book=price_book,
+                discount=discount,
+                minimum_micros=minimum_micros,
+                starts_at=starts_at,
+                ends_at=ends_at,
+                created_at=now,
+            )
     except IntegrityError as error:
         raise ContractOverlaps from error
-    return contract
 
 
 def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: datetime) -> Contract:
