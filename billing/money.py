@@ -27,6 +27,11 @@ def format_micros(amount_micros: int, currency: str) -> str:
     return f"{from_micros(amount_micros):.6f} {currency}"
 
 
+def plain(number: Decimal) -> str:
+    """Format a number without an exponent and without zeros at its end: `1000`, `0.5`."""
+    return f"{number.normalize():f}"
+
+
 class Money(TypedDict):
     """An amount as the API answers it."""
 

@@ -1,7 +1,7 @@
 """Billing profiles: a tenant's name, address and tax on statements, and the time zone of its months."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from django.core.exceptions import ValidationError
 from django.db import models
-from django.db.models import Q
+from django.db.models import CASCADE, CheckConstraint, Q
 
 from core.errors import DomainError
 from core.revision import cached_by_revision
@@ -24,7 +24,7 @@ _ZONES = available_timezones() - {"localtime", "Factory"}  # the server's own zo
 class BillingProfile(models.Model):
     """A tenant's billing data. A tenant without a row is billed in UTC and without tax."""
 
-    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, primary_key=True, related_name="billing_profile")
+    tenant = models.OneToOneField(Tenant, on_delete=CASCADE, primary_key=True, related_name="billing_profile")
     legal_name = models.CharField(max_length=200, blank=True)
     address = models.TextField(blank=True)
     email = models.EmailField(blank=True, help_text="Receives statements and budget notices.")
@@ -39,7 +39,7 @@ class BillingProfile(models.Model):
     updated_at = models.DateTimeField()
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
+        constraints = [CheckConstraint(condition=Q(tax_rate__gte=0, tax_rate__lte=1), name="tax_rate_in_range")]
 
 
 class ProfileInvalid(DomainError, code="billing_profile_invalid"):
@@ -66,14 +66,12 @@ def profile_set(*, tenant: Tenant, changes: Mapping[str, Any], now: datetime) ->
 
 def _check(profile: BillingProfile) -> None:
     rate = profile.tax_rate
-    if not isinstance(rate, Decimal | int) or not Decimal(rate).is_finite() or not 0 <= rate <= 1:
-        raise ProfileInvalid("a tax rate must be between 0 and 1: 0.19 is 19 %", param="tax_rate")
-    if rate != round(Decimal(rate), 6):
-        raise ProfileInvalid("a tax rate must have at most 6 decimal places", param="tax_rate")
-    if profile.time_zone not in _ZONES:
-        raise ProfileInvalid(
-            f"there is no time zone {profile.time_zone!r}: use for example UTC or Europe/Berlin", param="time_zone"
-        )
+    is_share = isinstance(rate, Decimal | int) and Decimal(rate).is_finite() and 0 <= rate <= 1
+    if not is_share or rate != round(Decimal(rate), 6):
+        fault = "a tax rate must be between 0 and 1, with at most 6 decimal places: 0.19 is 19 %"
+        raise ProfileInvalid(fault, param="tax_rate")
+    if (zone := profile.time_zone) not in _ZONES:
+        raise ProfileInvalid(f"there is no time zone {zone!r}: use for example UTC or Europe/Berlin", param="time_zone")
     if len(profile.address) > _ADDRESS_CHARS_MAX:
         raise ProfileInvalid(f"an address must have at most {_ADDRESS_CHARS_MAX} characters", param="address")
     if not profile.tax_name:
@@ -107,6 +105,4 @@ def month_begin(now: datetime, zone: str) -> datetime:
 
 def month_end(now: datetime, zone: str) -> datetime:
     """Return the first midnight after `now` that begins a month in `zone`."""
-    local = now.astimezone(ZoneInfo(zone))
-    years, month = divmod(local.month, 12)
-    return datetime(local.year + years, month + 1, 1, tzinfo=local.tzinfo).astimezone(UTC)
+    return month_begin(month_begin(now, zone) + timedelta(days=32), zone)

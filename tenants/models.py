@@ -5,7 +5,7 @@ import uuid
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import Q
+from django.db.models import CASCADE, PROTECT, CheckConstraint, Q, UniqueConstraint
 
 # A DNS label of at most 40 characters: the slug becomes a Kubernetes namespace (`easel-t-<slug>`), a Redis key
 # prefix, an object-store prefix and a metric label.
@@ -41,27 +41,27 @@ class Tenant(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(output_days__gte=1, output_days__lte=RETENTION_DAYS_MAX), name="tenant_output_days_in_range"
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(job_days__gte=1, job_days__lte=RETENTION_DAYS_MAX), name="tenant_job_days_in_range"
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(output_days__lte=models.F("job_days")), name="tenant_images_go_before_their_jobs"
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(erase_requested_at=None) | Q(suspended_at__isnull=False),
                 name="tenant_suspended_before_erased",
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(erased_at=None) | Q(erase_requested_at__isnull=False, caller_salt=None, name=""),
                 name="tenant_erased_has_no_name",
             ),
-            models.CheckConstraint(condition=Q(slug__regex=SLUG), name="tenant_slug_is_dns_label"),
-            models.CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
-            models.CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),
-            models.CheckConstraint(condition=Q(running_jobs_max__gte=1), name="tenant_running_jobs_positive"),
+            CheckConstraint(condition=Q(slug__regex=SLUG), name="tenant_slug_is_dns_label"),
+            CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
+            CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),
+            CheckConstraint(condition=Q(running_jobs_max__gte=1), name="tenant_running_jobs_positive"),
         ]
 
     def __str__(self) -> str:
@@ -72,15 +72,15 @@ class Project(models.Model):
     """The unit of cost allocation inside a tenant; `labels` (`{"department": "design"}`) group reports."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="projects")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="projects")
     slug = models.CharField(max_length=40)
     labels = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField()
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "slug"], name="project_slug_unique_in_tenant"),
-            models.CheckConstraint(condition=Q(slug__regex=SLUG), name="project_slug_is_dns_label"),
+            UniqueConstraint(fields=["tenant", "slug"], name="project_slug_unique_in_tenant"),
+            CheckConstraint(condition=Q(slug__regex=SLUG), name="project_slug_is_dns_label"),
         ]
 
     def __str__(self) -> str:
@@ -103,8 +103,8 @@ class ApiKey(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     key_id = models.CharField(max_length=16, unique=True, help_text="The public part of the key, which is safe to log.")
     secret_hash = models.BinaryField(max_length=32)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="api_keys")
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="api_keys")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="api_keys")
+    project = models.ForeignKey(Project, on_delete=PROTECT, related_name="api_keys")
     name = models.CharField(max_length=100, blank=True)
     scopes = ArrayField(models.CharField(max_length=20, choices=Scope))
     created_at = models.DateTimeField()
@@ -117,8 +117,8 @@ class ApiKey(models.Model):
 class Quota(models.Model):
     """Limits of a tenant or of one of its keys. An empty field sets no limit, 0 allows nothing."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="quotas")
-    api_key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, null=True, blank=True, related_name="quota")
+    tenant = models.ForeignKey(Tenant, on_delete=CASCADE, related_name="quotas")
+    api_key = models.OneToOneField(ApiKey, on_delete=CASCADE, null=True, blank=True, related_name="quota")
     requests_per_minute = models.PositiveIntegerField(null=True, blank=True)
     concurrent_jobs_max = models.PositiveIntegerField(null=True, blank=True)
     queued_jobs_max = models.PositiveIntegerField(
@@ -131,8 +131,8 @@ class Quota(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["tenant"], condition=Q(api_key__isnull=True), name="quota_one_per_tenant"),
-            models.CheckConstraint(
+            UniqueConstraint(fields=["tenant"], condition=Q(api_key__isnull=True), name="quota_one_per_tenant"),
+            CheckConstraint(
                 condition=Q(image_units_per_month__isnull=True) | Q(image_units_per_month__gte=0),
                 name="quota_units_not_negative",
             ),
@@ -142,8 +142,8 @@ class Quota(models.Model):
 class MonthlyUse(models.Model):
     """What a tenant or a key has requested in a month (UTC): jobs, and image units less those not delivered."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, related_name="+")
-    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, null=True, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=CASCADE, related_name="+")
+    api_key = models.ForeignKey(ApiKey, on_delete=CASCADE, null=True, related_name="+")
     month = models.DateField(help_text="First day of the month.")
     image_units = models.DecimalField(max_digits=20, decimal_places=10)
     # Only ever raised. The default of the database serves a running version that does not know the column.
@@ -151,10 +151,8 @@ class MonthlyUse(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["tenant", "api_key", "month"], nulls_distinct=False, name="monthly_use_unique"
-            ),
-            models.CheckConstraint(condition=Q(image_units__gte=0), name="monthly_use_not_negative"),
+            UniqueConstraint(fields=["tenant", "api_key", "month"], nulls_distinct=False, name="monthly_use_unique"),
+            CheckConstraint(condition=Q(image_units__gte=0), name="monthly_use_not_negative"),
         ]
 
 
@@ -166,7 +164,7 @@ class BlockListEntry(models.Model):
         REGEX = "regex", "an RE2 regular expression"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, null=True, blank=True, related_name="block_list")
+    tenant = models.ForeignKey(Tenant, on_delete=CASCADE, null=True, blank=True, related_name="block_list")
     kind = models.CharField(max_length=10, choices=Kind)
     pattern = models.CharField(max_length=500)
     reason = models.CharField(max_length=200, blank=True)
@@ -174,14 +172,12 @@ class BlockListEntry(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["tenant", "kind", "pattern"], nulls_distinct=False, name="block_list_entry_unique"
-            )
+            UniqueConstraint(fields=["tenant", "kind", "pattern"], nulls_distinct=False, name="block_list_entry_unique")
         ]
 
 
 class BlockListRevision(models.Model):
     """A counter that a trigger raises at each change of a block list (`tenant` NULL: the platform's)."""
 
-    tenant = models.OneToOneField(Tenant, on_delete=models.CASCADE, null=True, related_name="+")
+    tenant = models.OneToOneField(Tenant, on_delete=CASCADE, null=True, related_name="+")
     revision = models.BigIntegerField()

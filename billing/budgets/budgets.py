@@ -113,16 +113,15 @@ def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStatus]:
     order = (F("project__slug").asc(nulls_first=True), F("api_key__key_id").asc(nulls_first=True))
     statuses = []
     for budget in Budget.objects.filter(tenant=tenant).select_related("project", "api_key").order_by(*order):
-        month = by_budget.get(budget.pk)
-        statuses.append(
-            BudgetStatus(
-                budget=budget,
-                spent_micros=month.spent_micros if month else 0,
-                held_micros=month.held_micros if month else 0,
-                crossed=tuple(sorted(crossing.percent for crossing in month.crossings.all())) if month else (),
-                resets_at=month_end(now, zone),
-            )
+        month = by_budget.get(budget.pk, BudgetMonth())
+        status = BudgetStatus(
+            budget=budget,
+            spent_micros=month.spent_micros,
+            held_micros=month.held_micros,
+            crossed=tuple(sorted(crossing.percent for crossing in month.crossings.all())) if month.pk else (),
+            resets_at=month_end(now, zone),
         )
+        statuses.append(status)
     return statuses
 
 

@@ -5,7 +5,6 @@ from uuid import UUID
 
 from django.db import transaction
 
-from billing.invoices.models import Statement
 from billing.ledger.accounts import balance_lock
 from billing.ledger.models import Adjustment, Transaction
 from billing.ledger.postings import balance_adjust, debt_write_off
@@ -45,58 +44,50 @@ def adjustment_make(
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         highest = format_micros(AMOUNT_MICROS_MAX, tenant.currency)
         raise AdjustmentInvalid(f"an amount must not be zero, nor more than {highest}", param="amount")
-    if charge is not None:
-        project = charge.usage_record.project
-    reason = _checked_reason(reason)
-    posted = balance_adjust(
-        tenant=tenant, amount_micros=amount_micros, reference=reference, now=now, description=reason, project=project
+    row = Adjustment(
+        tenant=tenant,
+        kind=Adjustment.Kind.DEBIT if amount_micros > 0 else Adjustment.Kind.CREDIT,
+        amount_micros=amount_micros,
+        reason=_checked_reason(reason),
+        author=author,
+        project=charge.usage_record.project if charge else project,
+        charge=charge,
     )
-    kind = Adjustment.Kind.DEBIT if amount_micros > 0 else Adjustment.Kind.CREDIT
-    return adjustment_record(
-        posted, kind=kind, amount_micros=amount_micros, reason=reason, author=author, project=project, charge=charge
-    )
+    return adjustment_post(row, reference=reference, now=now)
 
 
 @transaction.atomic
 def write_off(*, tenant: Tenant, reason: str, author: str, reference: UUID, now: datetime) -> Adjustment | None:
     """Write off all that a tenant owes. None if done before. Raises `AdjustmentInvalid`, `NothingOwed`."""
-    reason = _checked_reason(reason)
-    owed = balance_lock(tenant).owed
-    posted = debt_write_off(tenant=tenant, reference=reference, now=now, description=reason)
+    row = Adjustment(tenant=tenant, kind=Adjustment.Kind.WRITE_OFF, reason=_checked_reason(reason), author=author)
+    row.amount_micros = -balance_lock(tenant).owed
+    posted = debt_write_off(tenant=tenant, reference=reference, now=now, description=row.reason)
     done = Transaction.objects.filter(reference=reference, kind=Transaction.Kind.WRITE_OFF)
     if posted is None and not done.exists():
         raise NothingOwed(f"{tenant} owes nothing")
-    kind = Adjustment.Kind.WRITE_OFF
-    return adjustment_record(posted, kind=kind, amount_micros=-owed, reason=reason, author=author)
+    return _recorded(row, posted)
 
 
-def adjustment_record(
-    posted: Transaction | None,
-    *,
-    kind: Adjustment.Kind,
-    amount_micros: int,
-    reason: str,
-    author: str,
-    project: Project | None = None,
-    charge: Charge | None = None,
-    statement: Statement | None = None,
-) -> Adjustment | None:
-    """Record author and reason of a ledger transaction; None if there is no new one."""
+def adjustment_post(row: Adjustment, *, reference: UUID, now: datetime) -> Adjustment | None:
+    """Move an adjustment's amount and write the adjustment; None if done before."""
+    posted = balance_adjust(
+        tenant=row.tenant,
+        project=row.project,
+        amount_micros=row.amount_micros,
+        reference=reference,
+        now=now,
+        description=row.reason,
+    )
+    return _recorded(row, posted)
+
+
+def _recorded(row: Adjustment, posted: Transaction | None) -> Adjustment | None:
     if posted is None:
         return None
-    return Adjustment.objects.create(
-        tenant=posted.tenant,
-        project=project,
-        transaction=posted,
-        kind=kind,
-        amount_micros=amount_micros,
-        currency=posted.currency,
-        reason=reason,
-        author=author[:200],
-        charge=charge,
-        statement=statement,
-        created_at=posted.created_at,
-    )
+    row.transaction, row.currency, row.created_at = posted, posted.currency, posted.created_at
+    row.author = row.author[:200]
+    row.save(force_insert=True)
+    return row
 
 
 def charge_get(*, tenant: Tenant, charge_id: UUID) -> Charge:

@@ -14,8 +14,9 @@ from django.db.models import Q, Sum
 from billing.invoices.models import Statement
 from billing.ledger.accounts import balance_lock
 from billing.ledger.holds import held_micros
-from billing.ledger.postings import charge_correct
-from billing.money import AMOUNT_MICROS_MAX, EXACT, from_micros, to_micros
+from billing.ledger.models import Transaction
+from billing.ledger.postings import usage_charge
+from billing.money import AMOUNT_MICROS_MAX, EXACT, from_micros, plain, to_micros
 from billing.pricing.rating import Tariff
 from billing.usage.models import Charge, UsageRecord
 from billing.usage.months import month_take
@@ -25,7 +26,6 @@ from core.errors import DomainError
 from tenants.models import Tenant
 
 _QUANTITY_MAX = Decimal(10) ** 23
-_PLACES = Decimal("1e-15")
 _KEY_MAX = 80
 # A correction has the time of use of its record, so that reports by day have the right sum.
 _COPIED = ("tenant", "project", "job_id", "meter", "dimensions", "occurred_at")
@@ -78,14 +78,11 @@ def correction_record(
     corrected = quantity_of(record)
     change = _checked(EXACT.subtract(_checked(quantity), corrected))
     if not change:
-        raise CorrectionInvalid(f"the record's quantity is {corrected.normalize():f} already", param="quantity")
+        raise CorrectionInvalid(f"the record's quantity is {plain(corrected)} already", param="quantity")
     if quantity < 0:
-        raise CorrectionInvalid(
-            f"cannot subtract {-change.normalize():f}: the record's quantity is {corrected.normalize():f}",
-            param="quantity",
-        )
-    charge = first_charge_of(record)
-    if charge is not None:
+        reason = f"cannot subtract {plain(-change)}: the record's quantity is {plain(corrected)}"
+        raise CorrectionInvalid(reason, param="quantity")
+    if charge := first_charge_of(record):
         _check_statement(charge, credit_note)
     correction = UsageRecord.objects.create(
         **{name: getattr(record, name) for name in _COPIED},
@@ -95,7 +92,7 @@ def correction_record(
         corrects=record,
         reason=reason,
     )
-    if charge is not None:
+    if charge:
         _charge(correction, charge, credit_note, f"{reason} ({author})"[:200], now)
     details = {"correction": str(correction.pk), "difference": str(change), "reason": reason}
     subject = str(record.pk)
@@ -116,7 +113,11 @@ def quantity_of(record: UsageRecord) -> Decimal:
 
 
 def _checked(number: Decimal) -> Decimal:
-    if not number.is_finite() or abs(number) >= _QUANTITY_MAX or number != number.quantize(_PLACES, context=EXACT):
+    if (
+        not number.is_finite()
+        or abs(number) >= _QUANTITY_MAX
+        or number != number.quantize(Decimal("1e-15"), context=EXACT)
+    ):
         raise CorrectionInvalid(
             f"a quantity must have at most 23 digits before and 15 after the point, unlike {number}", param="quantity"
         )
@@ -147,7 +148,8 @@ def _charge(
     waiver = _waiver_change(correction, amount)
     if max(abs(amount), abs(amount + waiver)) > AMOUNT_MICROS_MAX:
         raise CorrectionInvalid("the correction's amount is more than an account can hold", param="quantity")
-    posted = charge_correct(
+    posted = usage_charge(
+        kind=Transaction.Kind.CORRECT,
         project=correction.project,
         meter=correction.meter,
         amount_micros=amount + waiver,
@@ -187,8 +189,7 @@ def _waiver_change(correction: UsageRecord, amount: int) -> int:
         return 0
     of_job = Charge.objects.filter(usage_record__job_id=correction.job_id).order_by()
     is_waiver = Q(kind=Charge.Kind.WAIVER)
-    sums = of_job.aggregate(
-        waived=Sum("amount_micros", filter=is_waiver), rated=Sum("amount_micros", filter=~is_waiver)
-    )
-    excess = (sums["rated"] or 0) + amount - held_micros(correction.job_id)
-    return -max(0, excess) - (sums["waived"] or 0)
+    sums = {"waived": Sum("amount_micros", filter=is_waiver), "rated": Sum("amount_micros", filter=~is_waiver)}
+    summed = of_job.aggregate(**sums)
+    excess = (summed["rated"] or 0) + amount - held_micros(correction.job_id)
+    return -max(0, excess) - (summed["waived"] or 0)

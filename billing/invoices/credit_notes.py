@@ -1,9 +1,9 @@
 """Credit notes: documents that correct a final statement. Each is final and numbered as soon as it is issued."""
 
 import uuid
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from django.db import transaction
 
@@ -22,38 +22,29 @@ class CreditNoteInvalid(DomainError, code="credit_note_invalid", http_status=409
     """A credit note can't correct this."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """A usage record of the statement, and its right quantity."""
-
-    record: UsageRecord
-    quantity: Decimal
-
-
 @transaction.atomic
 def credit_note_issue(
-    *, statement: Statement, corrections: list[Correction], reason: str, author: str, note_id: uuid.UUID, now: datetime
+    *,
+    statement: Statement,
+    record: UsageRecord,
+    quantity: Decimal,
+    reason: str,
+    author: str,
+    note_id: uuid.UUID,
+    now: datetime,
 ) -> Statement:
-    """Correct usage on a final statement by a numbered credit note. The same `note_id` again changes nothing."""
+    """Correct a record on a final statement by a numbered credit note. The same `note_id` again changes nothing."""
     Tenant.objects.select_for_update(no_key=True).get(pk=statement.tenant_id)
     if existing := Statement.objects.filter(pk=note_id).first():
         return existing
     statement = Statement.objects.select_related("tenant").get(pk=statement.pk)
-    if statement.kind != Statement.Kind.STATEMENT or statement.state != Statement.State.FINAL or not corrections:
+    if statement.kind != Statement.Kind.STATEMENT or statement.state != Statement.State.FINAL:
         raise CreditNoteInvalid("a credit note must correct usage on a final statement")
     copied = {name: getattr(statement, name) for name in _COPIED}
     kind = Statement.Kind.CREDIT_NOTE
     note = Statement.objects.create(id=note_id, kind=kind, corrects=statement, made_at=now, **copied)
-    for position, correction in enumerate(corrections):
-        correction_record(
-            record=correction.record,
-            quantity=correction.quantity,
-            key=f"{note_id}/{position}",
-            reason=reason,
-            author=author,
-            credit_note=note,
-            now=now,
-        )
+    terms: dict[str, Any] = {"reason": reason, "author": author, "credit_note": note, "now": now}
+    correction_record(record=record, quantity=quantity, key=f"{note_id}/0", **terms)
     return number(draw_up(note, now), now=now)
 
 
@@ -64,17 +55,12 @@ def usage_correct(
     """Correct a record, on a final statement by a credit note, and return both. The same `key` changes nothing."""
     # The lock keeps the month's statement from becoming final meanwhile.
     Tenant.objects.select_for_update(no_key=True).get(pk=record.tenant_id)
+    terms: dict[str, Any] = {"record": record, "quantity": quantity, "reason": reason, "author": author, "now": now}
     charge = first_charge_of(record)
     note = Statement.objects.filter(pk=key).first()
     final = final_statement_of(charge) if charge and note is None else None
     if final is not None:
-        corrections = [Correction(record=record, quantity=quantity)]
-        note = credit_note_issue(
-            statement=final, corrections=corrections, reason=reason, author=author, note_id=key, now=now
-        )
+        note = credit_note_issue(statement=final, note_id=key, **terms)
     if note is not None:
         return UsageRecord.objects.get(idempotency_key=f"correction/{key}/0"), note
-    correction = correction_record(
-        record=record, quantity=quantity, key=str(key), reason=reason, author=author, now=now
-    )
-    return correction, None
+    return correction_record(key=str(key), **terms), None

@@ -14,22 +14,13 @@ from django.template.loader import render_to_string
 
 from billing.invoices.lines import projects_of
 from billing.invoices.models import Statement, StatementLine
-from billing.money import amount_text, from_micros, places_of
+from billing.money import amount_text, from_micros, places_of, plain
 
 _OTHER_FONT = "STSong-Light"
 _COLUMNS = (
-    "statement",
-    "period_start",
-    "period_end",
-    "project",
-    "labels",
-    "meter",
-    "model",
-    "description",
-    "quantity",
-    "amount",
-    "currency",
-)
+    "statement", "period_start", "period_end", "project", "labels", "meter", "model", "description", "quantity",
+    "amount", "currency",
+)  # fmt: skip
 
 
 class Group(NamedTuple):
@@ -185,7 +176,7 @@ def _context(statement: Statement, lines: Sequence[StatementLine]) -> dict[str, 
         ],
         "subtotal": amount_text(statement.subtotal_micros, places=places),
         "tax": amount_text(statement.tax_micros, places=places),
-        "tax_percent": f"{(statement.tax_rate * 100).normalize():f}",
+        "tax_percent": plain(statement.tax_rate * 100),
         "total": amount_text(statement.total_micros, places=places),
     }
 
@@ -200,7 +191,7 @@ def _labels(labels: dict[str, Any]) -> str:
 
 
 def _decimal(value: Decimal | None) -> str:
-    return "" if value is None else f"{value.normalize():f}"
+    return "" if value is None else plain(value)
 
 
 def _cell(text: str) -> str:

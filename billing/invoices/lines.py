@@ -11,6 +11,7 @@ from django.db.models.functions import Coalesce
 
 from billing.invoices.models import Statement, StatementLine
 from billing.ledger.models import Adjustment, Transaction
+from billing.money import plain
 from billing.pricing.models import Meter, Rate
 from billing.usage.models import Charge
 from tenants.models import Project
@@ -51,34 +52,20 @@ def with_model(charges: QuerySet[Charge]) -> QuerySet[Any]:
 
 def lines_of(statement: Statement) -> list[StatementLine]:
     """Return a statement's lines, not saved: charges by project and meter, then adjustments."""
-    rows = with_model(charges_of(statement)).values(
-        "usage_record__project", "usage_record__meter", "model", "rate", "kind", "discount"
-    )
-    summed = list(
-        rows.annotate(
-            quantity=Sum("usage_record__quantity"),
-            charges=Count("pk"),
-            amount=Sum("amount_micros"),
-            slug=F("usage_record__project__slug"),
-        )
-    )
+    of_record = {"project_id": F("usage_record__project"), "meter": F("usage_record__meter")}
+    rows = with_model(charges_of(statement)).values("model", "rate", "kind", "discount", **of_record)
+    sums = {"quantity": Sum("usage_record__quantity"), "charges": Count("pk"), "amount": Sum("amount_micros")}
+    summed = list(rows.annotate(slug=F("usage_record__project__slug"), **sums))
     rates = Rate.objects.select_related("price_book").in_bulk({row["rate"] for row in summed})
     meter, kind = Meter.values.index, Charge.Kind.values.index
-    summed.sort(
-        key=lambda row: (row["slug"], meter(row["usage_record__meter"]), row["model"], kind(row["kind"]), row["rate"])
-    )
+    summed.sort(key=lambda row: (row["slug"], meter(row["meter"]), row["model"], kind(row["kind"]), row["rate"]))
     lines = [
         StatementLine(
-            project_id=row["usage_record__project"],
-            meter=row["usage_record__meter"],
-            model=row["model"],
+            **{name: row[name] for name in ("project_id", "meter", "model", "kind", "discount", "charges")},
             rate=rates[row["rate"]],
-            kind=row["kind"],
-            discount=row["discount"],
             description=_describe(rates[row["rate"]], row["kind"], row["discount"], statement.currency),
             # A waiver belongs to a quantity that another line shows.
             quantity=None if row["kind"] == Charge.Kind.WAIVER else row["quantity"],
-            charges=row["charges"],
             amount_micros=row["amount"],
         )
         for row in summed
@@ -94,11 +81,11 @@ def lines_of(statement: Statement) -> list[StatementLine]:
 
 def _describe(rate: Rate, kind: str, discount: Decimal, currency: str) -> str:
     """`image units of 512x512 pixels at 0.002 USD (USD version 2)`."""
-    price = f"at {rate.unit_price.normalize():f} {currency}"
+    price = f"at {plain(rate.unit_price)} {currency}"
     if rate.mode != Rate.Mode.FLAT:
         price = f"by {rate.mode} price"
     gpu_class = f", {rate.gpu_class}" if rate.gpu_class else ""
-    less = f", less {(discount * 100).normalize():f} %" if discount else ""
+    less = f", less {plain(discount * 100)} %" if discount else ""
     prefixes: dict[str, str] = {Charge.Kind.WAIVER: "waiver above the quote: ", Charge.Kind.CORRECTION: "corrected: "}
     return f"{prefixes.get(kind, '')}{Meter(rate.meter).label}{gpu_class} {price}{less} ({rate.price_book})"
 

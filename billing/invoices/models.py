@@ -6,7 +6,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import CASCADE, PROTECT, CheckConstraint, F, Index, Q, UniqueConstraint
 
 from tenants.models import Project, Tenant
 
@@ -29,13 +29,13 @@ class Statement(models.Model):
         FINAL = "final"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="statements")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="statements")
     kind = models.CharField(max_length=12, choices=Kind, default=Kind.STATEMENT)
     state = models.CharField(max_length=5, choices=State, default=State.DRAFT)
     number = models.PositiveBigIntegerField(
         null=True, unique=True, help_text="Number of a final document, without gaps."
     )
-    corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="credit_notes")
+    corrects = models.ForeignKey("self", on_delete=PROTECT, null=True, blank=True, related_name="credit_notes")
     currency = models.CharField(max_length=3)
     time_zone = models.CharField(max_length=60)
     period_start = models.DateTimeField()
@@ -51,27 +51,25 @@ class Statement(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
+            UniqueConstraint(
                 fields=["tenant", "period_start"], condition=Q(kind="statement"), name="statement_once_per_period"
             ),
-            models.UniqueConstraint(
+            UniqueConstraint(
                 fields=["tenant", "period_end"], condition=Q(kind="statement"), name="statement_ends_once"
             ),
-            models.CheckConstraint(condition=Q(period_end__gt=F("period_start")), name="statement_period_not_empty"),
-            models.CheckConstraint(
+            CheckConstraint(condition=Q(period_end__gt=F("period_start")), name="statement_period_not_empty"),
+            CheckConstraint(
                 condition=Q(state="final", number__isnull=False, finalised_at__isnull=False)
                 | Q(state="draft", number__isnull=True, finalised_at__isnull=True),
                 name="statement_numbered_iff_final",
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(kind="credit_note", corrects__isnull=False) | Q(kind="statement", corrects__isnull=True),
                 name="credit_note_corrects_a_statement",
             ),
-            models.CheckConstraint(
-                condition=Q(total_micros=F("subtotal_micros") + F("tax_micros")), name="statement_adds_up"
-            ),
+            CheckConstraint(condition=Q(total_micros=F("subtotal_micros") + F("tax_micros")), name="statement_adds_up"),
         ]
-        indexes = [models.Index(fields=["tenant", "-period_start"], name="statement_by_tenant")]
+        indexes = [Index(fields=["tenant", "-period_start"], name="statement_by_tenant")]
 
     def __str__(self) -> str:
         if self.number:
@@ -86,12 +84,12 @@ class StatementLine(models.Model):
     Its charges are those of the statement with the same `project`, `meter`, `model`, `rate`, `kind` and `discount`.
     """
 
-    statement = models.ForeignKey(Statement, on_delete=models.CASCADE, related_name="lines")
+    statement = models.ForeignKey(Statement, on_delete=CASCADE, related_name="lines")
     position = models.PositiveIntegerField()
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    project = models.ForeignKey(Project, on_delete=PROTECT, null=True, blank=True, related_name="+")
     meter = models.CharField(max_length=20, blank=True, help_text="Empty for an adjustment.")
     model = models.CharField(max_length=100, blank=True)
-    rate = models.ForeignKey("billing.Rate", on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    rate = models.ForeignKey("billing.Rate", on_delete=PROTECT, null=True, blank=True, related_name="+")
     kind = models.CharField(max_length=10, default="usage", help_text="Kind of its charges, or of the adjustment.")
     discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     description = models.CharField(max_length=300)
@@ -101,4 +99,4 @@ class StatementLine(models.Model):
 
     class Meta:
         ordering = ["position"]
-        constraints = [models.UniqueConstraint(fields=["statement", "position"], name="statement_line_position_unique")]
+        constraints = [UniqueConstraint(fields=["statement", "position"], name="statement_line_position_unique")]

@@ -3,12 +3,10 @@
 The first period begins with the month in which the tenant was created, the next where the last one ended. Each ends at
 midnight before the first of a month, in the zone that the tenant's profile has then. So a change of zone makes one
 month some hours longer or shorter, and no charge is billed twice or missed.
-
-A statement has the charges that were written in its period, and the adjustments that were made in it or for the
-statement. A later correction belongs to the month in which it is written, or to a credit note.
 """
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -18,14 +16,15 @@ from uuid import UUID, uuid5
 from django.db import transaction
 from django.db.models import OuterRef, Q, QuerySet, Subquery, Sum
 
-from billing.invoices.adjustments import adjustment_record
+from billing.invoices.adjustments import adjustment_post
 from billing.invoices.lines import charges_of, lines_of
 from billing.invoices.models import Statement, StatementLine, StatementSequence
 from billing.ledger.models import Adjustment
-from billing.ledger.postings import balance_adjust, tax_charge
-from billing.money import EXACT, format_micros, from_micros, to_micros
+from billing.ledger.postings import tax_charge
+from billing.money import EXACT, format_micros, from_micros, plain, to_micros
 from billing.pricing.contracts import contract_at
 from billing.pricing.models import Meter, Rate
+from billing.pricing.rating import Tariff
 from billing.profiles import month_begin, month_end, profile_of
 from billing.usage.models import Charge
 from billing.usage.storage import storage_days_due
@@ -78,9 +77,8 @@ def statement_draft(tenant: Tenant, *, now: datetime) -> Statement:
     if draft is None:
         period = period_next(tenant)
         if period.end + SETTLING > now:
-            raise StatementNotReady(
-                f"the month of {tenant} ends at {period.end.isoformat()} and is settled two hours later"
-            )
+            ends = period.end.isoformat()
+            raise StatementNotReady(f"the month of {tenant} ends at {ends} and is settled two hours later")
         draft = _new(tenant, period, now)
         draft.save(force_insert=True)
     return draw_up(draft, now)
@@ -188,18 +186,18 @@ def _settle_volume(statement: Statement, now: datetime) -> None:
     charges = charges_of(statement).filter(rate__mode=Rate.Mode.VOLUME).order_by()
     charges = charges.exclude(Q(kind=Charge.Kind.WAIVER) | of_earlier_month)
     sums = charges.values_list("rate", "discount").annotate(Sum("usage_record__quantity"), Sum("amount_micros"))
-    of_rate: dict[int, list[tuple[Decimal, Decimal, int]]] = {}
+    of_rate: dict[int, list[tuple[Decimal, Decimal, int]]] = defaultdict(list)
     for rate_id, discount, quantity, amount in sums:
-        of_rate.setdefault(rate_id, []).append((discount, quantity, amount))
-    for rate in Rate.objects.filter(pk__in=of_rate).prefetch_related("tiers").order_by("pk"):
+        of_rate[rate_id].append((discount, quantity, amount))
+    rates = Rate.objects.filter(pk__in=of_rate).select_related("price_book__tenant").prefetch_related("tiers")
+    for rate in rates.order_by("pk"):
         parts = of_rate[rate.pk]
         total = sum((quantity for _, quantity, _ in parts), Decimal(0))
-        reached = [tier.unit_price for tier in rate.tiers.all() if total > tier.above]
-        price = reached[-1] if reached else rate.unit_price
+        price = Tariff.of(rate).price_at(total)
         due = 0
         for discount, quantity, charged in parts:
             due += to_micros(EXACT.multiply(EXACT.multiply(quantity, price), 1 - discount)) - charged
-        reason = f"{Meter(rate.meter).label}: all {total.normalize():f} at {price.normalize():f} {statement.currency}"
+        reason = f"{Meter(rate.meter).label}: all {plain(total)} at {plain(price)} {statement.currency}"
         _adjust(statement, Adjustment.Kind.VOLUME, due, f"{rate.pk}", reason, now)
 
 
@@ -215,12 +213,7 @@ def _settle_minimum(statement: Statement, now: datetime) -> None:
 
 
 def _adjust(statement: Statement, kind: Adjustment.Kind, amount: int, name: str, reason: str, now: datetime) -> None:
-    if not amount:
-        return
-    reference = uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}")
-    posted = balance_adjust(
-        tenant=statement.tenant, amount_micros=amount, reference=reference, now=now, description=reason[:200]
-    )
-    adjustment_record(
-        posted, kind=kind, amount_micros=amount, reason=reason[:200], author="platform", statement=statement
-    )
+    if amount:
+        row = Adjustment(tenant=statement.tenant, statement=statement, kind=kind, amount_micros=amount)
+        row.reason, row.author = reason[:200], "platform"
+        adjustment_post(row, reference=uuid5(_NAMESPACE, f"{statement.pk}/{kind}/{name}"), now=now)

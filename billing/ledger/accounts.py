@@ -1,9 +1,7 @@
 """A tenant's ledger accounts: balances, their lock, the credit limit, and the double entries in which money moves."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import NamedTuple
-from uuid import UUID
 
 from django.db import transaction
 from django.db.models import QuerySet, Sum
@@ -60,9 +58,8 @@ def balance_lock(tenant: Tenant) -> Balance:
 
 def balances_by_kind(tenant: Tenant) -> dict[str, int]:
     """Return micro-units in the tenant's currency by account kind."""
-    rows = LedgerAccount.objects.filter(tenant=tenant, currency=tenant.currency).order_by()
-    sums = dict(rows.values_list("kind").annotate(Sum("balance_micros")))
-    return {**dict.fromkeys(Kind.values, 0), **sums}
+    rows = LedgerAccount.objects.filter(tenant=tenant, currency=tenant.currency).order_by().values_list("kind")
+    return {**dict.fromkeys(Kind.values, 0), **dict(rows.annotate(Sum("balance_micros")))}
 
 
 def accounts_open(tenant: Tenant, sides: list[Side]) -> dict[Side, LedgerAccount]:
@@ -79,23 +76,14 @@ def accounts_open(tenant: Tenant, sides: list[Side]) -> dict[Side, LedgerAccount
 
 
 @transaction.atomic
-def transaction_record(
-    tenant: Tenant,
-    kind: Transaction.Kind,
-    reference: UUID,
-    movements: Mapping[Side, int],
-    now: datetime,
-    description: str = "",
-) -> Transaction | None:
+def transaction_record(row: Transaction, movements: Mapping[Side, int]) -> Transaction | None:
     """Write a transaction with its entries; None if the unique indexes say that it has been written before."""
-    row = Transaction(
-        tenant=tenant, kind=kind, currency=tenant.currency, reference=reference, description=description, created_at=now
-    )
+    row.currency = row.tenant.currency
     Transaction.objects.bulk_create([row], ignore_conflicts=True)
     if not Transaction.objects.filter(id=row.id).exists():
         return None
     amounts = {side: amount for side, amount in movements.items() if amount}
-    accounts = accounts_open(tenant, list(amounts))
+    accounts = accounts_open(row.tenant, list(amounts))
     # The trigger locks each entry's account: one order everywhere, so that no two transactions deadlock.
     Entry.objects.bulk_create(
         Entry(transaction=row, account=accounts[side], amount_micros=amounts[side]) for side in sorted(amounts)

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from billing.ledger.models import Transaction
 from billing.money import format_micros
 from billing.profiles import month_end, month_of, zone_of
 from core.errors import DomainError
@@ -100,9 +101,8 @@ def budgets_hold(
     if exceeded is None:
         return
     budget_micros, room, project_slug, key_id = exceeded
-    cost, budget, left = (
-        format_micros(micros, tenant.currency) for micros in (amount_micros, budget_micros, max(0, room))
-    )
+    amounts = (amount_micros, budget_micros, max(0, room))
+    cost, budget, left = (format_micros(micros, tenant.currency) for micros in amounts)
     of_key = f"the budget of the API key {key_id}" if key_id else "your account's budget"
     name = f"the budget of the project {project_slug!r}" if project_slug else of_key
     raise BudgetExceeded(
@@ -111,18 +111,18 @@ def budgets_hold(
     )
 
 
-def budgets_settle(reference: UUID, *, spent_micros: int, now: datetime) -> None:
+def budgets_settle(posted: Transaction, *, spent_micros: int) -> None:
     """Release what a job held of its budgets and count what it was charged; in the ledger's transaction."""
     with connection.cursor() as cursor:
-        cursor.execute(_SETTLE, {"reference": reference, "spent": spent_micros, "now": now})
+        cursor.execute(_SETTLE, {"reference": posted.reference, "spent": spent_micros, "now": posted.created_at})
 
 
-def budgets_spend(*, tenant: Tenant, project: Project | None, amount_micros: int, now: datetime) -> None:
+def budgets_spend(posted: Transaction, project: Project | None, *, amount_micros: int) -> None:
     """Count a charge, or a refund if it is below zero, that had no hold: it is never refused, and belongs to no key."""
-    owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk}
+    owner: dict[str, Any] = {"tenant": posted.tenant_id, "project": project and project.pk}
+    now, zone = posted.created_at, zone_of(posted.tenant_id)
     with connection.cursor() as cursor:
-        month = month_of(now, zone_of(tenant.pk))
-        cursor.execute(_SPEND, {**owner, "month": month, "amount": amount_micros, "now": now})
+        cursor.execute(_SPEND, {**owner, "month": month_of(now, zone), "amount": amount_micros, "now": now})
 
 
 def crossings_record(*, tenant: Tenant, budget_id: UUID, now: datetime) -> None:

@@ -12,8 +12,7 @@ from django.db import connection, transaction
 from django.db.models import Sum
 
 from billing.ledger.accounts import Kind, balance_lock, transaction_record
-from billing.ledger.models import CreditDraw, CreditGrant, Entry, LedgerAccount, Transaction
-from tenants.models import Tenant
+from billing.ledger.models import CreditDraw, CreditGrant, LedgerAccount, Transaction
 
 # Never change it: a grant's id in this namespace is the ledger's reference, which makes a repeat harmless.
 _NAMESPACE = UUID("8f0e6f0a-41c5-4b7e-9a53-6f2f5f8f7a10")
@@ -41,41 +40,32 @@ SELECT id, %(transaction)s, micros FROM share
 def grants_consume(posted: Transaction, *, amount_micros: int) -> None:
     """Consume the tenant's grants by what a transaction spent, as far as they go; in the ledger's transaction."""
     if amount_micros:
-        fields: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency, "transaction": posted.id}
+        own: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency}
         with connection.cursor() as cursor:
-            cursor.execute(_CONSUME, {**fields, "amount": amount_micros})
+            cursor.execute(_CONSUME, {**own, "transaction": posted.id, "amount": amount_micros})
 
 
 def grant_add(
     posted: Transaction, *, category: CreditGrant.Category, priority: int = 50, expires_at: datetime | None = None
 ) -> None:
     """Add a grant for the credit that a transaction gave, less the debt that it paid; in the ledger's transaction."""
-    entries = Entry.objects.filter(transaction=posted, account__kind=Kind.CREDIT)
-    amount = entries.aggregate(sum=Sum("amount_micros"))["sum"]
+    amount = posted.entries.filter(account__kind=Kind.CREDIT).aggregate(sum=Sum("amount_micros"))["sum"]
     if not amount:
         return
-    own: dict[str, Any] = {"tenant": posted.tenant_id, "currency": posted.currency}
+    own: dict[str, Any] = {"tenant": posted.tenant, "currency": posted.currency}
     accounts = LedgerAccount.objects.filter(**own, kind__in=(Kind.CREDIT, Kind.HELD))
     balance = accounts.aggregate(sum=Sum("balance_micros"))["sum"]
     remaining = CreditGrant.objects.filter(**own).aggregate(sum=Sum("remaining_micros"))["sum"] or 0
     CreditGrant.objects.create(
-        tenant_id=posted.tenant_id,
+        **own,
         transaction=posted,
         category=category,
         priority=priority,
-        currency=posted.currency,
         amount_micros=amount,
         remaining_micros=min(amount, max(0, balance - remaining)),
         expires_at=expires_at,
         created_at=posted.created_at,
     )
-
-
-@transaction.atomic
-def credit_expire(*, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime) -> Transaction | None:
-    """Take expired credit. None if done before."""
-    movements = {(Kind.CREDIT, ""): -amount_micros, (Kind.EXPIRED, ""): amount_micros}
-    return transaction_record(tenant, Transaction.Kind.EXPIRE, reference, movements, now, "expired credit")
 
 
 def grants_expire(*, now: datetime) -> int:
@@ -94,7 +84,9 @@ def _expire(grant_id: UUID, now: datetime) -> bool:
         return False
     # The remainder shrinks each time, so it tells the times apart.
     reference = uuid5(_NAMESPACE, f"{grant.id}/{grant.remaining_micros}")
-    posted = credit_expire(tenant=tenant, amount_micros=amount, reference=reference, now=now)
+    row = Transaction(kind=Transaction.Kind.EXPIRE, tenant=tenant, reference=reference, created_at=now)
+    row.description = "expired credit"
+    posted = transaction_record(row, {(Kind.CREDIT, ""): -amount, (Kind.EXPIRED, ""): amount})
     if posted is None:
         return False
     grant.remaining_micros -= amount

@@ -69,8 +69,8 @@ def hold_take(
         raise ValueError("a hold must not be negative")
     owner: dict[str, Any] = {"tenant": tenant, "project": project, "api_key": api_key}
     hold: dict[str, Any] = {"amount_micros": amount_micros, "reference": reference, "now": now}
-    fields: dict[str, Any] = {"tenant": tenant.pk, "currency": tenant.currency, "amount": amount_micros}
-    ((made, available, budgeted),) = yield Query(_HOLD, {**fields, "id": uuid4(), "reference": reference, "now": now})
+    fields = {"tenant": tenant.pk, "currency": tenant.currency, "amount": amount_micros, "id": uuid4()}
+    ((made, available, budgeted),) = yield Query(_HOLD, {**fields, "reference": reference, "now": now})
     if made:
         if budgeted and amount_micros:
             budgets_hold(**owner, **hold)
@@ -80,10 +80,8 @@ def hold_take(
     if available is None:  # the tenant's first hold: it has no accounts yet
         accounts_open(tenant, [(Kind.CREDIT, ""), (Kind.HELD, "")])
         return run_query(hold_take(**owner, **hold))
-    raise InsufficientBalance(
-        f"this request may cost up to {format_micros(amount_micros, tenant.currency)}, and "
-        f"{format_micros(available, tenant.currency)} is available: add credit"
-    )
+    cost, left = (format_micros(micros, tenant.currency) for micros in (amount_micros, available))
+    raise InsufficientBalance(f"this request may cost up to {cost}, and {left} is available: add credit")
 
 
 @transaction.atomic
@@ -92,28 +90,27 @@ def hold_post(*, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, no
 
     Raises `HoldUnknown`, and `ValueError` for an amount below zero or a sum above the hold.
     """
-    return _settle(Transaction.Kind.POST, tenant, amounts, reference, now)
+    return _settle(Transaction(kind=Transaction.Kind.POST, tenant=tenant, reference=reference, created_at=now), amounts)
 
 
 @transaction.atomic
 def hold_void(*, tenant: Tenant, reference: UUID, now: datetime) -> bool:
     """Return a hold whole; False if it was settled before. Raises `HoldUnknown`."""
-    return _settle(Transaction.Kind.VOID, tenant, {}, reference, now) is not None
+    void = Transaction(kind=Transaction.Kind.VOID, tenant=tenant, reference=reference, created_at=now)
+    return _settle(void, {}) is not None
 
 
-def _settle(
-    kind: Transaction.Kind, tenant: Tenant, amounts: Mapping[str, int], reference: UUID, now: datetime
-) -> Transaction | None:
-    balance_lock(tenant)  # before the settlement is written, as in every verb: no deadlock
-    held, amount = held_micros(reference), sum(amounts.values())
+def _settle(row: Transaction, amounts: Mapping[str, int]) -> Transaction | None:
+    balance_lock(row.tenant)  # before the settlement is written, as in every verb: no deadlock
+    held, amount = held_micros(row.reference), sum(amounts.values())
     if amount > held or min(amounts.values(), default=0) < 0:
         raise ValueError(f"can't charge {dict(amounts)} to a hold of {held}")
     revenue = {(Kind.REVENUE, meter): micros for meter, micros in amounts.items()}
     movements = {(Kind.HELD, ""): -held, (Kind.CREDIT, ""): held - amount, **revenue}
-    posted = transaction_record(tenant, kind, reference, movements, now)
+    posted = transaction_record(row, movements)
     if posted is not None:
         grants_consume(posted, amount_micros=amount)
-        budgets_settle(reference, spent_micros=amount, now=now)
+        budgets_settle(posted, spent_micros=amount)
     return posted
 
 

@@ -3,7 +3,7 @@
 import uuid
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import PROTECT, CheckConstraint, F, Index, Q, UniqueConstraint
 
 from tenants.models import Project, Tenant
 
@@ -22,7 +22,7 @@ class LedgerAccount(models.Model):
         TAX = "tax", "taxes on final statements"
         WRITE_OFF = "write_off", "debts written off"
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="accounts")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="accounts")
     kind = models.CharField(max_length=20, choices=Kind)
     meter = models.CharField(max_length=20, blank=True, help_text="Of revenue accounts only.")
     currency = models.CharField(max_length=3)
@@ -32,20 +32,20 @@ class LedgerAccount(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "kind", "meter", "currency"], name="account_unique"),
-            models.CheckConstraint(
+            UniqueConstraint(fields=["tenant", "kind", "meter", "currency"], name="account_unique"),
+            CheckConstraint(
                 condition=~Q(kind__in=["held", "expired"]) | Q(balance_micros__gte=0), name="account_not_overdrawn"
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=~Q(kind="credit") | Q(balance_micros__gte=-F("credit_limit_micros")),
                 name="credit_within_its_limit",
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(credit_limit_micros=0) | Q(kind="credit", credit_limit_micros__gt=0),
                 name="account_limit_of_credit_only",
             ),
-            models.CheckConstraint(condition=Q(meter="") | Q(kind="revenue"), name="account_meter_of_revenue_only"),
-            models.CheckConstraint(
+            CheckConstraint(condition=Q(meter="") | Q(kind="revenue"), name="account_meter_of_revenue_only"),
+            CheckConstraint(
                 condition=~Q(kind__in=["receivable", "write_off"]) | Q(balance_micros__lte=0), name="receivable_is_owed"
             ),
         ]
@@ -70,7 +70,7 @@ class Transaction(models.Model):
         WRITE_OFF = "write_off", "debt written off"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="+")
     kind = models.CharField(max_length=10, choices=Kind)
     currency = models.CharField(max_length=3)
     reference = models.UUIDField(help_text="The caller's id, which makes a repeat harmless: for a hold, the job's.")
@@ -80,14 +80,12 @@ class Transaction(models.Model):
     class Meta:
         constraints = [
             # Makes every verb of the ledger idempotent.
-            models.UniqueConstraint(fields=["reference", "kind"], name="transaction_once"),
-            models.UniqueConstraint(
-                fields=["reference"], condition=Q(kind__in=["post", "void"]), name="hold_settled_once"
-            ),
+            UniqueConstraint(fields=["reference", "kind"], name="transaction_once"),
+            UniqueConstraint(fields=["reference"], condition=Q(kind__in=["post", "void"]), name="hold_settled_once"),
         ]
         indexes = [
-            models.Index(fields=["tenant", "created_at"], name="transaction_by_tenant"),
-            models.Index(fields=["-created_at", "-id"], name="transaction_by_time"),
+            Index(fields=["tenant", "created_at"], name="transaction_by_tenant"),
+            Index(fields=["-created_at", "-id"], name="transaction_by_time"),
         ]
 
     def __str__(self) -> str:
@@ -97,12 +95,12 @@ class Transaction(models.Model):
 class Entry(models.Model):
     """One side of a transaction: `amount_micros` is added to the account's balance."""
 
-    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="entries")
-    account = models.ForeignKey(LedgerAccount, on_delete=models.PROTECT, related_name="entries")
+    transaction = models.ForeignKey(Transaction, on_delete=PROTECT, related_name="entries")
+    account = models.ForeignKey(LedgerAccount, on_delete=PROTECT, related_name="entries")
     amount_micros = models.BigIntegerField()
 
     class Meta:
-        constraints = [models.CheckConstraint(condition=~Q(amount_micros=0), name="entry_not_empty")]
+        constraints = [CheckConstraint(condition=~Q(amount_micros=0), name="entry_not_empty")]
 
 
 class Adjustment(models.Model):
@@ -116,9 +114,9 @@ class Adjustment(models.Model):
         VOLUME = "volume", "difference of a month's volume price from its charges"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="adjustments")
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
-    transaction = models.OneToOneField(Transaction, on_delete=models.PROTECT, related_name="adjustment")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="adjustments")
+    project = models.ForeignKey(Project, on_delete=PROTECT, null=True, blank=True, related_name="+")
+    transaction = models.OneToOneField(Transaction, on_delete=PROTECT, related_name="adjustment")
     kind = models.CharField(max_length=10, choices=Kind)
     amount_micros = models.BigIntegerField(help_text="Above zero the tenant pays more.")
     currency = models.CharField(max_length=3)
@@ -126,7 +124,7 @@ class Adjustment(models.Model):
     author = models.CharField(max_length=200, help_text="As in the audit log, for example `operator:ann`.")
     charge = models.ForeignKey(
         "billing.Charge",
-        on_delete=models.PROTECT,
+        on_delete=PROTECT,
         null=True,
         blank=True,
         related_name="adjustments",
@@ -134,7 +132,7 @@ class Adjustment(models.Model):
     )
     statement = models.ForeignKey(
         "billing.Statement",
-        on_delete=models.PROTECT,
+        on_delete=PROTECT,
         null=True,
         blank=True,
         related_name="+",
@@ -143,10 +141,8 @@ class Adjustment(models.Model):
     created_at = models.DateTimeField()
 
     class Meta:
-        constraints = [
-            models.CheckConstraint(condition=~Q(amount_micros=0) & ~Q(reason=""), name="adjustment_says_why")
-        ]
-        indexes = [models.Index(fields=["tenant", "created_at"], name="adjustment_by_tenant")]
+        constraints = [CheckConstraint(condition=~Q(amount_micros=0) & ~Q(reason=""), name="adjustment_says_why")]
+        indexes = [Index(fields=["tenant", "created_at"], name="adjustment_by_tenant")]
 
 
 class CreditGrant(models.Model):
@@ -158,8 +154,8 @@ class CreditGrant(models.Model):
         REFUND = "refund", "refund by a correction or an adjustment"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="credit_grants")
-    transaction = models.OneToOneField(Transaction, on_delete=models.PROTECT, related_name="credit_grant")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="credit_grants")
+    transaction = models.OneToOneField(Transaction, on_delete=PROTECT, related_name="credit_grant")
     category = models.CharField(max_length=12, choices=Category, default=Category.PAID)
     priority = models.SmallIntegerField(default=50, help_text="0 is spent first, 100 last.")
     currency = models.CharField(max_length=3)
@@ -170,23 +166,21 @@ class CreditGrant(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=Q(
                     amount_micros__gt=0, remaining_micros__gte=0, remaining_micros__lte=models.F("amount_micros")
                 ),
                 name="credit_grant_in_range",
             ),
-            models.CheckConstraint(
-                condition=Q(priority__gte=0, priority__lte=100), name="credit_grant_priority_in_range"
-            ),
+            CheckConstraint(condition=Q(priority__gte=0, priority__lte=100), name="credit_grant_priority_in_range"),
         ]
         indexes = [
-            models.Index(
+            Index(
                 fields=["tenant", "priority", "expires_at", "created_at"],
                 condition=Q(remaining_micros__gt=0),
                 name="credit_grant_to_spend",
             ),
-            models.Index(
+            Index(
                 fields=["expires_at"],
                 condition=Q(remaining_micros__gt=0, expires_at__isnull=False),
                 name="credit_grant_to_expire",
@@ -203,12 +197,12 @@ class CreditGrant(models.Model):
 class CreditDraw(models.Model):
     """The amount that a transaction consumed of a grant."""
 
-    grant = models.ForeignKey(CreditGrant, on_delete=models.PROTECT, related_name="draws")
-    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="draws")
+    grant = models.ForeignKey(CreditGrant, on_delete=PROTECT, related_name="draws")
+    transaction = models.ForeignKey(Transaction, on_delete=PROTECT, related_name="draws")
     amount_micros = models.BigIntegerField()
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["transaction", "grant"], name="credit_draw_once"),
-            models.CheckConstraint(condition=Q(amount_micros__gt=0), name="credit_draw_not_empty"),
+            UniqueConstraint(fields=["transaction", "grant"], name="credit_draw_once"),
+            CheckConstraint(condition=Q(amount_micros__gt=0), name="credit_draw_not_empty"),
         ]

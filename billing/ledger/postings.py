@@ -33,7 +33,8 @@ def credit_grant(
         raise ValueError(f"the amount of a grant must be between 1 and {AMOUNT_MICROS_MAX} micros")
     if expires_at is not None and expires_at <= now:
         raise ValueError("a grant must expire later than it is made")
-    posted = _give(tenant, Transaction.Kind.GRANT, (Kind.FUNDING, ""), amount_micros, reference, now, description)
+    row = _row(Transaction.Kind.GRANT, tenant, reference, now, description)
+    posted = _give(row, amount_micros, source=(Kind.FUNDING, ""))
     if posted is not None:
         grant_add(posted, category=category, priority=priority, expires_at=expires_at)
     return posted is not None
@@ -41,22 +42,21 @@ def credit_grant(
 
 @transaction.atomic
 def usage_charge(
-    *, project: Project, meter: str, amount_micros: int, reference: UUID, now: datetime, description: str = ""
+    *,
+    project: Project,
+    meter: str,
+    amount_micros: int,
+    reference: UUID,
+    now: datetime,
+    description: str = "",
+    kind: Transaction.Kind = Transaction.Kind.CHARGE,
 ) -> Transaction | None:
-    """Charge usage that has no hold. None if done before. Raises `ValueError` for an amount below zero."""
-    if amount_micros < 0:
-        raise ValueError("a charge must not be negative")
-    kind, side = Transaction.Kind.CHARGE, (Kind.REVENUE, meter)
-    return _charge(project.tenant, project, kind, side, amount_micros, reference, now, description)
+    """Charge usage that has no hold, or what a correction changes (`kind` CORRECT): below zero, a refund.
 
-
-@transaction.atomic
-def charge_correct(
-    *, project: Project, meter: str, amount_micros: int, reference: UUID, now: datetime, description: str = ""
-) -> Transaction | None:
-    """Charge the difference that a correction makes, or refund it if it is below zero. None if done before."""
-    kind, side = Transaction.Kind.CORRECT, (Kind.REVENUE, meter)
-    return _charge(project.tenant, project, kind, side, amount_micros, reference, now, description)
+    None if done before.
+    """
+    row = _row(kind, project.tenant, reference, now, description)
+    return _charge(row, amount_micros, to=(Kind.REVENUE, meter), project=project)
 
 
 @transaction.atomic
@@ -72,16 +72,15 @@ def balance_adjust(
     """Charge an amount without usage, or give it if it is below zero. None if done before. Raises `ValueError`."""
     if not 0 < abs(amount_micros) <= AMOUNT_MICROS_MAX:
         raise ValueError(f"an adjustment must not be 0, nor more than {AMOUNT_MICROS_MAX} micros")
-    kind, side = Transaction.Kind.ADJUST, (Kind.ADJUSTMENTS, "")
-    return _charge(tenant, project, kind, side, amount_micros, reference, now, description)
+    row = _row(Transaction.Kind.ADJUST, tenant, reference, now, description)
+    return _charge(row, amount_micros, to=(Kind.ADJUSTMENTS, ""), project=project)
 
 
 @transaction.atomic
-def tax_charge(
-    *, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime, description: str = ""
-) -> Transaction | None:
-    """Charge the tax of a statement, or refund it if it is below zero. None if done before."""
-    return _charge(tenant, None, Transaction.Kind.TAX, (Kind.TAX, ""), amount_micros, reference, now, description)
+def tax_charge(*, tenant: Tenant, amount_micros: int, reference: UUID, now: datetime, description: str) -> None:
+    """Charge the tax of a statement, or refund it if it is below zero; once."""
+    row = _row(Transaction.Kind.TAX, tenant, reference, now, description)
+    _charge(row, amount_micros, to=(Kind.TAX, ""))
 
 
 @transaction.atomic
@@ -95,39 +94,31 @@ def debt_write_off(*, tenant: Tenant, reference: UUID, now: datetime, descriptio
         (Kind.CREDIT, ""): balance.owed + balance.receivable,
         (Kind.WRITE_OFF, ""): -balance.owed,
     }
-    return transaction_record(tenant, Transaction.Kind.WRITE_OFF, reference, movements, now, description)
+    return transaction_record(_row(Transaction.Kind.WRITE_OFF, tenant, reference, now, description), movements)
 
 
-def _give(
-    tenant: Tenant, kind: Transaction.Kind, source: Side, amount: int, reference: UUID, now: datetime, description: str
-) -> Transaction | None:
+def _row(kind: Transaction.Kind, tenant: Tenant, reference: UUID, now: datetime, description: str) -> Transaction:
+    return Transaction(kind=kind, tenant=tenant, reference=reference, created_at=now, description=description)
+
+
+def _give(row: Transaction, amount: int, *, source: Side) -> Transaction | None:
     """Move an amount to the tenant: it pays what the tenant owes first, the rest is credit."""
-    paid = min(-balance_lock(tenant).receivable, amount)
-    movements = {source: -amount, (Kind.RECEIVABLE, ""): paid, (Kind.CREDIT, ""): amount - paid}
-    return transaction_record(tenant, kind, reference, movements, now, description)
+    paid = min(-balance_lock(row.tenant).receivable, amount)
+    return transaction_record(row, {source: -amount, (Kind.RECEIVABLE, ""): paid, (Kind.CREDIT, ""): amount - paid})
 
 
-def _charge(
-    tenant: Tenant,
-    project: Project | None,
-    kind: Transaction.Kind,
-    side: Side,
-    amount: int,
-    reference: UUID,
-    now: datetime,
-    description: str,
-) -> Transaction | None:
+def _charge(row: Transaction, amount: int, *, to: Side, project: Project | None = None) -> Transaction | None:
     """Move an amount from the tenant's credit down to its limit, the rest is owed; below zero, refund it."""
     if amount < 0:
-        posted = _give(tenant, kind, side, -amount, reference, now, description)
+        posted = _give(row, -amount, source=to)
         if posted is not None:
             grant_add(posted, category=CreditGrant.Category.REFUND)
     else:
-        from_credit = max(0, min(balance_lock(tenant).available, amount))
-        movements = {(Kind.CREDIT, ""): -from_credit, (Kind.RECEIVABLE, ""): from_credit - amount, side: amount}
-        posted = transaction_record(tenant, kind, reference, movements, now, description)
+        from_credit = max(0, min(balance_lock(row.tenant).available, amount))
+        movements = {(Kind.CREDIT, ""): -from_credit, (Kind.RECEIVABLE, ""): from_credit - amount, to: amount}
+        posted = transaction_record(row, movements)
         if posted is not None:
             grants_consume(posted, amount_micros=from_credit)
-    if posted is not None and amount and kind != Transaction.Kind.TAX:
-        budgets_spend(tenant=tenant, project=project, amount_micros=amount, now=now)
+    if posted is not None and amount and posted.kind != Transaction.Kind.TAX:
+        budgets_spend(posted, project, amount_micros=amount)
     return posted

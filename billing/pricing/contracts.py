@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from django.db import IntegrityError, transaction
 
-from billing.money import AMOUNT_MICROS_MAX, MICROS, from_micros
+from billing.money import AMOUNT_MICROS_MAX, format_micros, from_micros, plain, to_micros
 from billing.pricing.models import Contract, PriceBook
 from core.errors import DomainError
 from tenants.models import Tenant
@@ -38,11 +38,10 @@ def contract_make(
     now: datetime,
 ) -> Contract:
     """Make a contract from `starts_at` (default: now) until just before `ends_at`. Its terms never change."""
-    starts_at = now if starts_at is None else starts_at
+    starts_at = starts_at or now
     if not discount.is_finite() or not 0 <= discount <= 1 or discount != round(discount, 6):
-        raise ContractInvalid(
-            f"a discount must be between 0 and 1 with at most six decimal places, unlike {discount}", param="discount"
-        )
+        fault = f"a discount must be between 0 and 1 with at most six decimal places, unlike {discount}"
+        raise ContractInvalid(fault, param="discount")
     if not 0 <= minimum_micros <= AMOUNT_MICROS_MAX:
         raise ContractInvalid("a monthly minimum must be between 0 and a billion", param="minimum")
     if price_book is not None and (price_book.tenant_id, price_book.currency) != (tenant.pk, tenant.currency):
@@ -68,20 +67,18 @@ def contract_make(
 
 def contract_end(*, tenant: Tenant, ends_at: datetime | None = None, now: datetime) -> Contract:
     """End the tenant's last contract at `ends_at` (default: now), which can't be later than agreed."""
-    ends_at = now if ends_at is None else ends_at
+    ends_at = ends_at or now
     contract = Contract.objects.filter(tenant=tenant).order_by("-starts_at").first()
     if contract is None or (contract.ends_at is not None and contract.ends_at <= now):
         raise ContractNotFound(f"{tenant} has no running contract")
     if ends_at < now:
         raise ContractBackdated(f"{ends_at.isoformat()} is past: usage since then is already priced")
     if ends_at <= contract.starts_at:
-        raise ContractInvalid(
-            f"the contract begins {contract.starts_at.isoformat()}: it must end later", param="ends_at"
-        )
+        fault = f"the contract begins {contract.starts_at.isoformat()}: it must end later"
+        raise ContractInvalid(fault, param="ends_at")
     if contract.ends_at is not None and ends_at > contract.ends_at:
-        raise ContractInvalid(
-            f"the contract ends {contract.ends_at.isoformat()} already: make another one from then on", param="ends_at"
-        )
+        fault = f"the contract ends {contract.ends_at.isoformat()} already: make another one from then on"
+        raise ContractInvalid(fault, param="ends_at")
     contract.ends_at = ends_at
     contract.save(update_fields=["ends_at"])
     return contract
@@ -100,7 +97,7 @@ def minimum_of(amount: Decimal) -> int:
             f"a monthly minimum must be between 0 and a billion with at most six decimal places, unlike {amount}",
             param="minimum",
         )
-    return int(amount * MICROS)
+    return to_micros(amount)
 
 
 def contract_details(contract: Contract) -> dict[str, str]:
@@ -108,7 +105,7 @@ def contract_details(contract: Contract) -> dict[str, str]:
     return {
         "starts_at": contract.starts_at.isoformat(),
         "ends_at": contract.ends_at.isoformat() if contract.ends_at else "",
-        "discount": f"{contract.discount.normalize():f}",
-        "minimum": f"{from_micros(contract.minimum_micros):.6f} {contract.tenant.currency}",
+        "discount": plain(contract.discount),
+        "minimum": format_micros(contract.minimum_micros, contract.tenant.currency),
         "price_book": str(contract.price_book or ""),
     }

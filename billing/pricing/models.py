@@ -4,7 +4,7 @@ import uuid
 from decimal import Decimal
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import PROTECT, CheckConstraint, F, Q, UniqueConstraint
 
 from tenants.models import Tenant
 
@@ -26,7 +26,7 @@ class PriceBook(models.Model):
     A tenant's book is in force only by its contract. The list prices whatever the book has no rate for.
     """
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, null=True, blank=True, related_name="price_books")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, null=True, blank=True, related_name="price_books")
     currency = models.CharField(max_length=3)
     version = models.PositiveIntegerField()
     effective_at = models.DateTimeField()
@@ -38,10 +38,10 @@ class PriceBook(models.Model):
     class Meta:
         constraints = [
             # Books of a currency follow one another: they neither overlap nor leave a gap.
-            models.UniqueConstraint(
+            UniqueConstraint(
                 fields=["tenant", "currency", "version"], nulls_distinct=False, name="price_book_version_unique"
             ),
-            models.UniqueConstraint(
+            UniqueConstraint(
                 fields=["tenant", "currency", "effective_at"],
                 nulls_distinct=False,
                 name="price_book_effective_at_unique",
@@ -63,7 +63,7 @@ class Rate(models.Model):
         GRADUATED = "graduated", "each unit of the month at the price of its tier"
         VOLUME = "volume", "all units of the month at the price of the tier that their sum reaches"
 
-    price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, related_name="rates")
+    price_book = models.ForeignKey(PriceBook, on_delete=PROTECT, related_name="rates")
     meter = models.CharField(max_length=20, choices=Meter)
     gpu_class = models.CharField(max_length=40, blank=True, help_text="Empty: any GPU class without a rate of its own.")
     model = models.CharField(max_length=100, blank=True, help_text="Empty: any model without a rate of its own.")
@@ -75,15 +75,13 @@ class Rate(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["price_book", "meter", "gpu_class", "model", "tier"], name="rate_unique_in_book"
-            ),
-            models.CheckConstraint(condition=Q(unit_price__gte=0), name="rate_not_negative"),
-            models.CheckConstraint(
+            UniqueConstraint(fields=["price_book", "meter", "gpu_class", "model", "tier"], name="rate_unique_in_book"),
+            CheckConstraint(condition=Q(unit_price__gte=0), name="rate_not_negative"),
+            CheckConstraint(
                 condition=Q(meter__in=[Meter.GPU_SECOND, Meter.POOL_SECOND]) | Q(gpu_class=""),
                 name="rate_gpu_class_of_gpu_seconds_only",
             ),
-            models.CheckConstraint(
+            CheckConstraint(
                 condition=~Q(meter__in=[Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND]) | Q(model="", tier=""),
                 name="rate_model_of_jobs_only",
             ),
@@ -93,15 +91,15 @@ class Rate(models.Model):
 class PriceTier(models.Model):
     """A rate's price above a number of units of a tenant's month. A free allowance is a first price of 0."""
 
-    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="tiers")
+    rate = models.ForeignKey(Rate, on_delete=PROTECT, related_name="tiers")
     above = models.DecimalField(max_digits=38, decimal_places=15)
     unit_price = models.DecimalField(max_digits=30, decimal_places=15)
 
     class Meta:
         ordering = ["above"]
         constraints = [
-            models.UniqueConstraint(fields=["rate", "above"], name="rate_tier_unique"),
-            models.CheckConstraint(condition=Q(above__gt=0, unit_price__gte=0), name="rate_tier_in_range"),
+            UniqueConstraint(fields=["rate", "above"], name="rate_tier_unique"),
+            CheckConstraint(condition=Q(above__gt=0, unit_price__gte=0), name="rate_tier_in_range"),
         ]
 
 
@@ -112,8 +110,8 @@ class Contract(models.Model):
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="contracts")
-    price_book = models.ForeignKey(PriceBook, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="contracts")
+    price_book = models.ForeignKey(PriceBook, on_delete=PROTECT, null=True, blank=True, related_name="+")
     discount = models.DecimalField(
         max_digits=7, decimal_places=6, default=Decimal(0), help_text="0.1 subtracts a tenth."
     )
@@ -124,9 +122,9 @@ class Contract(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=Q(discount__gte=0, discount__lte=1), name="contract_discount_in_range"),
-            models.CheckConstraint(condition=Q(minimum_micros__gte=0), name="contract_minimum_not_negative"),
-            models.CheckConstraint(
+            CheckConstraint(condition=Q(discount__gte=0, discount__lte=1), name="contract_discount_in_range"),
+            CheckConstraint(condition=Q(minimum_micros__gte=0), name="contract_minimum_not_negative"),
+            CheckConstraint(
                 condition=Q(ends_at__isnull=True) | Q(ends_at__gt=F("starts_at")), name="contract_ends_after_start"
             ),
         ]

@@ -1,6 +1,6 @@
 """Publishes price books. A book never changes: a change of price is the next book, and earlier charges keep theirs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -8,6 +8,7 @@ from decimal import Decimal
 from django.db import IntegrityError, transaction
 from django.db.models import QuerySet
 
+from billing.money import plain
 from billing.pricing.models import Meter, PriceBook, PriceTier, Rate
 from billing.pricing.rating import REQUIRED
 from core.errors import DomainError
@@ -62,7 +63,7 @@ class RateTerms:
     @property
     def price_text(self) -> str:
         """`0.002`, `0.002, above 1000: 0.0015 (graduated)`."""
-        prices = [_plain(self.unit_price), *(f"above {_plain(above)}: {_plain(price)}" for above, price in self.tiers)]
+        prices = [plain(self.unit_price), *(f"above {plain(above)}: {plain(price)}" for above, price in self.tiers)]
         return ", ".join(prices) + ("" if self.mode == Rate.Mode.FLAT else f" ({self.mode})")
 
 
@@ -146,29 +147,39 @@ def rates_check(rates: Iterable[RateTerms]) -> None:
         if key in seen:
             raise PricesInvalid(f"{terms.name} is priced twice")
         seen.add(key)
-        if terms.gpu_class and terms.meter not in _GPU_METERS:
-            raise PricesInvalid(f"{terms.name}: only {' and '.join(_GPU_METERS)} have a price by GPU class")
-        if (terms.model or terms.tier) and terms.meter in _METERS_WITHOUT_JOB:
-            raise PricesInvalid(f"{terms.name}: {terms.meter} has no price by model or tier")
-        for value, length in ((terms.gpu_class, 40), (terms.model, 100), (terms.tier, 10)):
-            if len(value) > length or not value.isprintable():
-                raise PricesInvalid(f"{terms.name[:100]!r}: a name must have at most {length} printable characters")
-        _check_number(terms, "price", terms.unit_price, below=PRICE_MAX)
-        if bool(terms.tiers) != (terms.mode != Rate.Mode.FLAT):
-            raise PricesInvalid(
-                f"{terms.name}: a {terms.mode} price has {'no tiers' if terms.tiers else 'one tier at least'}"
-            )
-        before = Decimal(0)
-        for above, unit_price in terms.tiers:
-            _check_number(terms, "beginning of a tier", above, below=ABOVE_MAX)
-            _check_number(terms, "price", unit_price, below=PRICE_MAX)
-            if above <= before:
-                raise PricesInvalid(
-                    f"{terms.name}: each tier must begin above 0 and above the one before, unlike {above}"
-                )
-            before = above
+        if fault := next(_faults(terms), None):
+            raise PricesInvalid(f"{terms.name[:100]!r}: {fault}")
     if not seen:
         raise PricesInvalid("there is no price")
+
+
+def _faults(terms: RateTerms) -> Iterator[str]:
+    """Yield why a rate can't be published; later checks rely on earlier ones."""
+    if terms.gpu_class and terms.meter not in _GPU_METERS:
+        yield f"only {' and '.join(_GPU_METERS)} have a price by GPU class"
+    if (terms.model or terms.tier) and terms.meter in _METERS_WITHOUT_JOB:
+        yield f"{terms.meter} has no price by model or tier"
+    for name, length in ((terms.gpu_class, 40), (terms.model, 100), (terms.tier, 10)):
+        if len(name) > length or not name.isprintable():
+            yield f"a name must have at most {length} printable characters"
+    if bool(terms.tiers) != (terms.mode != Rate.Mode.FLAT):
+        yield f"a {terms.mode} price has {'no tiers' if terms.tiers else 'one tier at least'}"
+    for price in (terms.unit_price, *(price for _, price in terms.tiers)):
+        yield from _number_faults("price", price, below=PRICE_MAX)
+    before = Decimal(0)
+    for above, _ in terms.tiers:
+        yield from _number_faults("beginning of a tier", above, below=ABOVE_MAX)
+        if above <= before:
+            yield f"each tier must begin above 0 and above the one before, unlike {above}"
+        before = above
+
+
+def _number_faults(what: str, number: Decimal, *, below: Decimal) -> Iterator[str]:
+    if not number.is_finite() or not 0 <= number < below:
+        yield f"a {what} must be 0 or more and below {below:f}, unlike {number}"
+    exponent = number.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -PLACES:
+        yield f"a {what} must have at most {PLACES} decimal places, unlike {number}"
 
 
 def _check_no_gap(rates: Iterable[RateTerms]) -> None:
@@ -178,14 +189,6 @@ def _check_no_gap(rates: Iterable[RateTerms]) -> None:
         raise PricesInvalid(
             f"a list needs a price, which may be 0, of {', '.join(missing)} for any model, GPU class and tier"
         )
-
-
-def _check_number(terms: RateTerms, what: str, number: Decimal, *, below: Decimal) -> None:
-    if not number.is_finite() or number < 0 or number >= below:
-        raise PricesInvalid(f"{terms.name}: a {what} must be 0 or more and below {below:f}, unlike {number}")
-    exponent = number.normalize().as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -PLACES:
-        raise PricesInvalid(f"{terms.name}: a {what} must have at most {PLACES} decimal places, unlike {number}")
 
 
 def _add(book: PriceBook, rates: Sequence[RateTerms]) -> None:
@@ -213,7 +216,3 @@ def list_at(*, currency: str, now: datetime) -> PriceBook | None:
 def rates_details(rates: Iterable[RateTerms]) -> dict[str, str]:
     """Return each rate's name with its prices, for the audit log."""
     return {terms.name: terms.price_text for terms in rates}
-
-
-def _plain(number: Decimal) -> str:
-    return f"{number.normalize():f}"

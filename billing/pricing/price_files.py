@@ -14,41 +14,64 @@ rates:
     tiers: [{above: 1000, price: 0.002}, {above: 100000, price: 0.0015}]
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, Any, TypeVar
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from billing.pricing.models import Meter, Rate
 from billing.pricing.price_books import PricesInvalid, RateTerms, rates_check
 
 _LENGTH_MAX = 1_000_000
-_TEXTS = ("gpu_class", "model", "tier")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PriceFile:
-    rates: tuple[RateTerms, ...]
-    currency: str = "USD"
-    effective_at: datetime | None = None
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _TierPrice(_Read):
+    above: Decimal
+    price: Decimal
+
+
+class _Rate(_Read):
+    meter: Meter
+    price: Decimal
+    gpu_class: str = ""
+    model: str = ""
+    tier: str = ""
+    mode: Rate.Mode = Rate.Mode.FLAT
+    tiers: tuple[_TierPrice, ...] = ()
+
+    def terms(self) -> RateTerms:
+        tiers = tuple((tier.above, tier.price) for tier in self.tiers)
+        return RateTerms(unit_price=self.price, tiers=tiers, **self.model_dump(exclude={"price", "tiers"}))
+
+
+def _rates(given: Any) -> tuple[RateTerms, ...]:
+    read = _checked(TypeAdapter(Annotated[list[_Rate], Field(min_length=1)]), given, place="rates")
+    rates = tuple(rate.terms() for rate in read)
+    rates_check(rates)
+    return rates
+
+
+def _in_utc(instant: datetime) -> datetime:
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+class PriceFile(_Read):
+    rates: Annotated[tuple[RateTerms, ...], PlainValidator(_rates)]
+    currency: str = Field("USD", pattern="^[A-Z]{3}$")
+    effective_at: Annotated[datetime, AfterValidator(_in_utc)] | None = None
     bills_stopped_work: bool = False
 
 
 def price_file_read(text: str) -> PriceFile:
     """Parse a price file. Raises `PricesInvalid`, which names the place of the error."""
-    given = _fields(_loaded(text), ("currency", "effective_at", "bills_stopped_work", "rates"), "the file")
-    currency = _text(given.get("currency", "USD"), "currency")
-    if len(currency) != 3 or not currency.isascii() or not currency.isupper():
-        raise PricesInvalid(f"{currency!r} is not a currency: use three letters, for example USD")
-    return PriceFile(
-        rates=_rates(given.get("rates", [])),
-        currency=currency,
-        effective_at=_instant(given["effective_at"]) if "effective_at" in given else None,
-        bills_stopped_work=_choice(given.get("bills_stopped_work", "false"), ("true", "false")) == "true",
-    )
+    return _checked(TypeAdapter(PriceFile), _loaded(text))
 
 
 def rates_read(text: str) -> tuple[RateTerms, ...]:
@@ -68,68 +91,12 @@ def _loaded(text: str) -> Any:
         raise PricesInvalid(f"the file is neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from error
 
 
-def _rates(given: Any) -> tuple[RateTerms, ...]:
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise PricesInvalid("rates must be a list, for example [{meter: request, price: 0.0005}]")
-    rates = tuple(_rate(one, f"rate {number}") for number, one in enumerate(given, 1))
-    rates_check(rates)
-    return rates
-
-
-def _rate(given: Any, where: str) -> RateTerms:
-    fields = _fields(given, ("meter", "price", "mode", "tiers", *_TEXTS), where)
-    for needed in ("meter", "price"):
-        if needed not in fields:
-            raise PricesInvalid(f"{where} has no {needed}")
-    tiers = fields.get("tiers", [])
-    if not isinstance(tiers, list):
-        raise PricesInvalid(f"{where}: tiers must be a list, for example [{{above: 1000, price: 0.0015}}]")
-    return RateTerms(
-        meter=Meter(_choice(fields["meter"], Meter.values, where)),
-        unit_price=_number(fields["price"], where),
-        mode=Rate.Mode(_choice(fields.get("mode", "flat"), Rate.Mode.values, where)),
-        tiers=tuple(_tier(one, f"{where}, tier {number}") for number, one in enumerate(tiers, 1)),
-        **{name: _text(fields.get(name, ""), f"{name} of {where}") for name in _TEXTS},
-    )
-
-
-def _tier(given: Any, where: str) -> tuple[Decimal, Decimal]:
-    fields = _fields(given, ("above", "price"), where)
-    if set(fields) != {"above", "price"}:
-        raise PricesInvalid(f"{where} needs exactly two fields: above and price")
-    return _number(fields["above"], where), _number(fields["price"], where)
-
-
-def _fields(given: Any, known: Sequence[str], where: str) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping):
-        raise PricesInvalid(f"{where} must be a mapping of {', '.join(known)}")
-    if unknown := sorted(set(given) - set(known)):
-        raise PricesInvalid(f"{where} has an unknown field {unknown[0]!r}; the fields are {', '.join(known)}")
-    return given
-
-
-def _text(given: Any, what: str) -> str:
-    if not isinstance(given, str):
-        raise PricesInvalid(f"{what} must be a text")
-    return given
-
-
-def _choice(given: Any, known: Sequence[str], where: str = "the file") -> str:
-    if given not in known:
-        raise PricesInvalid(f"{where}: {given!r} is not one of {', '.join(known)}")
-    return str(given)
-
-
-def _number(given: Any, where: str) -> Decimal:
+def _checked(kind: TypeAdapter[T], given: Any, *, place: str = "") -> T:
     try:
-        return Decimal(_text(given, where))
-    except InvalidOperation as error:
-        raise PricesInvalid(f"{where}: {given!r} is not a number") from error
-
-
-def _instant(given: Any) -> datetime:
-    try:
-        instant = datetime.fromisoformat(_text(given, "effective_at"))
-    except ValueError as error:
-        raise PricesInvalid(f"effective_at: {given!r} is not a time such as 2027-01-01T00:00:00Z") from error
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        return kind.validate_python(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        names = [str(part + 1) if isinstance(part, int) else part for part in first["loc"]]
+        where = " ".join(filter(None, (place, *names))) or "the file"
+        unlike = f", unlike {first['input'][:100]!r}" if isinstance(first["input"], str) else ""
+        raise PricesInvalid(f"{where}: {first['msg']}{unlike}") from error

@@ -4,7 +4,7 @@ import uuid
 from decimal import Decimal
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import PROTECT, CheckConstraint, F, Index, Q, UniqueConstraint
 
 from billing.ledger.models import Transaction
 from billing.pricing.models import Contract, Meter, Rate
@@ -20,28 +20,26 @@ class UsageRecord(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     idempotency_key = models.CharField(max_length=100, unique=True)
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="+")
+    project = models.ForeignKey(Project, on_delete=PROTECT, related_name="+")
     job_id = models.UUIDField(null=True, db_index=True, help_text="None for storage and dedicated pools.")
     meter = models.CharField(max_length=20, choices=Meter)
     # 15 decimal places store bytes times microseconds exactly, in GB-seconds.
     quantity = models.DecimalField(max_digits=38, decimal_places=15)
     dimensions = models.JSONField()
     source = models.CharField(max_length=40, default="completion", help_text="The component that measured it.")
-    corrects = models.ForeignKey("self", on_delete=models.PROTECT, null=True, blank=True, related_name="corrections")
+    corrects = models.ForeignKey("self", on_delete=PROTECT, null=True, blank=True, related_name="corrections")
     reason = models.CharField(max_length=200, blank=True, help_text="Why it was corrected.")
     occurred_at = models.DateTimeField()
 
     class Meta:
         indexes = [
-            models.Index(fields=["tenant", "occurred_at"], name="usage_by_tenant_and_time"),
-            models.Index(fields=["occurred_at"], name="usage_by_time"),
+            Index(fields=["tenant", "occurred_at"], name="usage_by_tenant_and_time"),
+            Index(fields=["occurred_at"], name="usage_by_time"),
         ]
         constraints = [
-            models.CheckConstraint(condition=Q(quantity__gte=0) | Q(corrects__isnull=False), name="usage_not_negative"),
-            models.CheckConstraint(
-                condition=Q(corrects__isnull=True) | ~Q(reason=""), name="usage_correction_has_a_reason"
-            ),
+            CheckConstraint(condition=Q(quantity__gte=0) | Q(corrects__isnull=False), name="usage_not_negative"),
+            CheckConstraint(condition=Q(corrects__isnull=True) | ~Q(reason=""), name="usage_correction_has_a_reason"),
         ]
 
 
@@ -53,7 +51,7 @@ class StoredObject(models.Model):
         ADAPTER = "adapter"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="stored_objects")
+    project = models.ForeignKey(Project, on_delete=PROTECT, related_name="stored_objects")
     kind = models.CharField(max_length=10, choices=Kind)
     storage_key = models.CharField(max_length=300)
     size_bytes = models.PositiveBigIntegerField()
@@ -62,15 +60,13 @@ class StoredObject(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(
-                fields=["storage_key"], condition=Q(deleted_at__isnull=True), name="stored_object_once"
-            ),
-            models.CheckConstraint(
+            UniqueConstraint(fields=["storage_key"], condition=Q(deleted_at__isnull=True), name="stored_object_once"),
+            CheckConstraint(
                 condition=Q(deleted_at__isnull=True) | Q(deleted_at__gte=F("created_at")),
                 name="stored_object_deleted_after_created",
             ),
         ]
-        indexes = [models.Index(fields=["project", "kind", "created_at"], name="stored_object_by_project")]
+        indexes = [Index(fields=["project", "kind", "created_at"], name="stored_object_by_project")]
 
 
 class StorageDay(models.Model):
@@ -83,13 +79,13 @@ class StorageDay(models.Model):
 class MonthlyQuantity(models.Model):
     """A tenant's usage of a rate with tiers in a month of its time zone: it decides the next unit's tier."""
 
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
-    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="+")
+    rate = models.ForeignKey(Rate, on_delete=PROTECT, related_name="+")
     month = models.DateField(help_text="First day of the month.")
     quantity = models.DecimalField(max_digits=38, decimal_places=15, default=0)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["tenant", "rate", "month"], name="monthly_quantity_unique")]
+        constraints = [UniqueConstraint(fields=["tenant", "rate", "month"], name="monthly_quantity_unique")]
 
 
 class Charge(models.Model):
@@ -108,11 +104,11 @@ class Charge(models.Model):
         CORRECTION = "correction", "price difference of a usage correction"
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
-    usage_record = models.ForeignKey(UsageRecord, on_delete=models.PROTECT, related_name="charges")
-    transaction = models.ForeignKey(Transaction, on_delete=models.PROTECT, related_name="charges")
+    usage_record = models.ForeignKey(UsageRecord, on_delete=PROTECT, related_name="charges")
+    transaction = models.ForeignKey(Transaction, on_delete=PROTECT, related_name="charges")
     kind = models.CharField(max_length=10, choices=Kind, default=Kind.USAGE)
-    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
-    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, null=True, blank=True, related_name="+")
+    rate = models.ForeignKey(Rate, on_delete=PROTECT, related_name="+")
+    contract = models.ForeignKey(Contract, on_delete=PROTECT, null=True, blank=True, related_name="+")
     used_before = models.DecimalField(
         max_digits=38,
         decimal_places=15,
@@ -124,19 +120,14 @@ class Charge(models.Model):
     list_micros = models.BigIntegerField(null=True, help_text="The amount by list prices; None if unknown.")
     currency = models.CharField(max_length=3)
     statement = models.ForeignKey(
-        "billing.Statement",
-        on_delete=models.PROTECT,
-        null=True,
-        blank=True,
-        related_name="+",
-        help_text="A credit note.",
+        "billing.Statement", on_delete=PROTECT, null=True, blank=True, related_name="+", help_text="A credit note."
     )
     created_at = models.DateTimeField()
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["usage_record", "kind"], name="usage_charged_once"),
-            models.CheckConstraint(
+            UniqueConstraint(fields=["usage_record", "kind"], name="usage_charged_once"),
+            CheckConstraint(
                 condition=Q(kind="usage", amount_micros__gte=0)
                 | Q(kind="waiver") & ~Q(amount_micros=0)
                 | Q(kind="correction"),
@@ -144,7 +135,7 @@ class Charge(models.Model):
             ),
         ]
         ordering = [F("created_at").asc()]
-        indexes = [models.Index(fields=["created_at"], name="charge_by_time")]
+        indexes = [Index(fields=["created_at"], name="charge_by_time")]
 
 
 class CostDay(models.Model):
@@ -166,8 +157,8 @@ class DailyCost(models.Model):
         help_text="Beginning of the day (UTC) in which the charges were written; on the last and first day of a month,"
         " of the quarter hour, because a statement's month may end at any quarter hour."
     )
-    tenant = models.ForeignKey(Tenant, on_delete=models.PROTECT, related_name="+")
-    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="+")
+    tenant = models.ForeignKey(Tenant, on_delete=PROTECT, related_name="+")
+    project = models.ForeignKey(Project, on_delete=PROTECT, related_name="+")
     labels = models.JSONField(null=True, help_text="The project's labels at the time; None if unknown.")
     pool = models.CharField(max_length=40, blank=True)
     model = models.CharField(max_length=100, blank=True)
@@ -181,11 +172,11 @@ class DailyCost(models.Model):
     storage_kind = models.CharField(max_length=10, blank=True)
     meter = models.CharField(max_length=20)
     kind = models.CharField(max_length=10)
-    rate = models.ForeignKey(Rate, on_delete=models.PROTECT, related_name="+")
-    contract = models.ForeignKey(Contract, on_delete=models.PROTECT, null=True, related_name="+")
+    rate = models.ForeignKey(Rate, on_delete=PROTECT, related_name="+")
+    contract = models.ForeignKey(Contract, on_delete=PROTECT, null=True, related_name="+")
     discount = models.DecimalField(max_digits=7, decimal_places=6, default=Decimal(0))
     statement = models.ForeignKey(
-        "billing.Statement", on_delete=models.PROTECT, null=True, related_name="+", help_text="A credit note."
+        "billing.Statement", on_delete=PROTECT, null=True, related_name="+", help_text="A credit note."
     )
     currency = models.CharField(max_length=3)
     quantity = models.DecimalField(max_digits=38, decimal_places=15, help_text="0 for a waiver: its usage has it.")
@@ -197,7 +188,7 @@ class DailyCost(models.Model):
 
     class Meta:
         indexes = [
-            models.Index(fields=["day"], name="daily_cost_by_day"),
-            models.Index(fields=["tenant", "day"], name="daily_cost_by_tenant"),
-            models.Index(fields=["tenant", "booked_at"], name="daily_cost_by_booking"),
+            Index(fields=["day"], name="daily_cost_by_day"),
+            Index(fields=["tenant", "day"], name="daily_cost_by_tenant"),
+            Index(fields=["tenant", "booked_at"], name="daily_cost_by_booking"),
         ]

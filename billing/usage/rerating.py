@@ -55,21 +55,16 @@ def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
         admitted = dict(holds.values_list("reference", "created_at"))
         for charge in batch:
             record = charge.usage_record
-            yield from _amounts(charge, tariff_of(charge.rate))
-            if charge.kind != Charge.Kind.USAGE:
-                continue
-            now = admitted.get(record.job_id, record.occurred_at) if record.job_id else record.occurred_at
-            books, agreed = lists_of(charge.currency), contracts_of(record.tenant_id)
-            yield from _terms(charge, Prices.among(books, agreed, currency=charge.currency, now=now))
-
-
-def _amounts(charge: Charge, tariff: Tariff) -> Iterator[Difference]:
-    if charge.kind == Charge.Kind.WAIVER:
-        return
-    rate = tariff.micros if charge.kind == Charge.Kind.USAGE else tariff.correction_micros
-    amount = rate(charge.usage_record.quantity, used_before=charge.used_before, discount=charge.discount)
-    if amount != charge.amount_micros:
-        yield Difference(charge.pk, "amount_micros", charge.amount_micros, amount)
+            if charge.kind != Charge.Kind.WAIVER:
+                tariff = tariff_of(charge.rate)
+                rate = tariff.micros if charge.kind == Charge.Kind.USAGE else tariff.correction_micros
+                amount = rate(record.quantity, used_before=charge.used_before, discount=charge.discount)
+                if amount != charge.amount_micros:
+                    yield Difference(charge.pk, "amount_micros", charge.amount_micros, amount)
+            if charge.kind == Charge.Kind.USAGE:
+                now = admitted.get(record.job_id, record.occurred_at) if record.job_id else record.occurred_at
+                books, agreed = lists_of(charge.currency), contracts_of(record.tenant_id)
+                yield from _terms(charge, Prices.among(books, agreed, currency=charge.currency, now=now))
 
 
 def _terms(charge: Charge, prices: Prices) -> Iterator[Difference]:

@@ -158,7 +158,8 @@ def test_a_credit_note_is_issued_once(months):
     note = months[1]["credit note"]
     again = credit_note_issue(
         statement=months[1]["february"],
-        corrections=[],
+        record=UsageRecord.objects.filter(tenant=months[0]).first(),
+        quantity=Decimal(1),
         reason="again",
         author="operator:ann",
         note_id=note.pk,
@@ -170,6 +171,6 @@ def test_a_credit_note_is_issued_once(months):
 def test_a_draft_is_corrected_without_a_credit_note(months):
     with pytest.raises(CreditNoteInvalid):
         credit_note_issue(
-            statement=months[1]["credit note"], corrections=[], reason="of itself", author="operator:ann",
-            note_id=uuid.uuid4(), now=APRIL,
+            statement=months[1]["credit note"], record=UsageRecord.objects.filter(tenant=months[0]).first(),
+            quantity=Decimal(1), reason="of itself", author="operator:ann", note_id=uuid.uuid4(), now=APRIL,
         )  # fmt: skip

@@ -1,14 +1,14 @@
 """Deletes the images and texts of finished jobs, on request or when their tenant's retention period is over.
 
-A deleted job keeps its row, without its texts (prompt, metadata, user, error messages): its ids, sizes, times and
-attempts explain a statement, and audits, reports and experiments count them. Each deletion writes its audit record in
-its own transaction.
+A deleted job keeps its row, without its texts (prompt, metadata, user, error messages). Each deletion writes its audit
+record in its own transaction.
 """
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import connection, transaction
@@ -30,7 +30,7 @@ BATCH_JOBS = 200
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Numbers of the jobs whose texts, and of the images, that a call deleted."""
+    """Numbers of the jobs and images that a call deleted."""
 
     jobs: int
     images: int
@@ -44,14 +44,8 @@ def job_delete(*, job: Job, actor: str, now: datetime) -> Deleted:
         raise JobUnfinished(f"the job is {job.state}: cancel it first (POST /v1/jobs/{job.id}/cancel)")
     deleted = _texts_delete(job.tenant, [job.pk], now)
     if deleted.jobs:
-        audit_record(
-            actor=actor,
-            action="job.delete",
-            subject=str(job.id),
-            tenant=job.tenant,
-            details={"images": deleted.images},
-            now=now,
-        )
+        details = {"images": deleted.images}
+        audit_record(actor=actor, action="job.delete", subject=str(job.id), tenant=job.tenant, details=details, now=now)
     return deleted
 
 
@@ -62,25 +56,18 @@ def age_out(*, default: RetentionDefault, now: datetime, tenant: Tenant | None =
     work, and an interrupted one is continued by the next.
     """
     changed = 0
-    for owner, job_ids in _due("images_deleted_at", default, now, tenant):
-        with transaction.atomic():
-            locked = _locked(job_ids, images_deleted_at=None)
-            images = images_delete(locked, now=now)
-            if images:
-                details = {"jobs": len(locked), "images": images}
-                audit_record(
-                    actor=actor, action="images.age_out", subject=owner.slug, tenant=owner, details=details, now=now
-                )
-        changed += len(locked)
-    for owner, job_ids in _due("deleted_at", default, now, tenant):
-        with transaction.atomic():
-            deleted = _texts_delete(owner, _locked(job_ids, deleted_at=None), now)
-            if deleted.jobs:
-                details = {"jobs": deleted.jobs, "images": deleted.images}
-                audit_record(
-                    actor=actor, action="jobs.age_out", subject=owner.slug, tenant=owner, details=details, now=now
-                )
-        changed += deleted.jobs
+    for mark, action in (("images_deleted_at", "images.age_out"), ("deleted_at", "jobs.age_out")):
+        for owner, job_ids in _due(mark, default, now, tenant):
+            with transaction.atomic():
+                locked = _locked(job_ids, mark)
+                if mark == "deleted_at":
+                    deleted = _texts_delete(owner, locked, now)
+                else:
+                    deleted = Deleted(jobs=len(locked), images=images_delete(locked, now=now))
+                if deleted.images or (deleted.jobs and mark == "deleted_at"):
+                    details = asdict(deleted)
+                    audit_record(actor=actor, action=action, subject=owner.slug, tenant=owner, details=details, now=now)
+            changed += deleted.jobs
     return changed
 
 
@@ -105,30 +92,26 @@ _DAYS = {
 
 
 def _due(mark: str, default: RetentionDefault, now: datetime, tenant: Tenant | None) -> list[tuple[Tenant, list[UUID]]]:
-    """Return a batch of jobs by tenant. Each tenant's jobs are found by a partial index, so that the retention of one
-    does not slow down the others."""
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    """Return a batch of jobs by tenant, each tenant's found by a partial index: no tenant slows down the others."""
+    parameters: dict[str, Any] = {
+        "midnight": now.replace(hour=0, minute=0, second=0, microsecond=0),
+        "batch": BATCH_JOBS,
+        "tenant": tenant and tenant.pk,
+        "output_days": default.output_days,
+        "job_days": default.job_days,
+    }
     found: dict[UUID, list[UUID]] = defaultdict(list)
     with connection.cursor() as cursor:
-        cursor.execute(
-            _DUE.format(mark=mark, days=_DAYS[mark]),
-            {
-                "midnight": midnight,
-                "batch": BATCH_JOBS,
-                "tenant": tenant.pk if tenant else None,
-                "output_days": default.output_days,
-                "job_days": default.job_days,
-            },
-        )
+        cursor.execute(_DUE.format(mark=mark, days=_DAYS[mark]), parameters)
         for tenant_id, job_id in cursor:
             found[tenant_id].append(job_id)
     owners = Tenant.objects.in_bulk(found)
     return [(owners[tenant_id], job_ids) for tenant_id, job_ids in found.items()]
 
 
-def _locked(job_ids: Collection[UUID], **unset: None) -> list[UUID]:
-    """Lock those jobs that no other transaction has locked, in order of id, and return their ids."""
-    jobs = Job.objects.filter(pk__in=job_ids, **unset).order_by("id")
+def _locked(job_ids: Collection[UUID], mark: str) -> list[UUID]:
+    """Lock those unmarked jobs that no other transaction has locked, in order of id, and return their ids."""
+    jobs = Job.objects.filter(pk__in=job_ids, **{mark: None}).order_by("id")
     return list(jobs.select_for_update(of=("self",), skip_locked=True).values_list("id", flat=True))
 
 

@@ -5,17 +5,12 @@ Each function is one transaction. It locks the job first and its attempt second,
 Reports of workers arrive at least once, late, and in any order. A report names its attempt by token, and only a live
 attempt can change its job. A second copy of a report, or a report of an attempt whose lease has expired, is recognised
 by that and dropped; the GPU seconds of such an attempt are recorded as wasted.
-
-A charge never exceeds the job's hold. If a GPU was slower than the bound of its model version, the charge has a
-negative line for the difference, so that it is visible and the tenant pays at most what was quoted.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import partial
 from uuid import UUID
 
 import structlog
@@ -33,9 +28,9 @@ from easel.catalog.models import Pool
 from easel.catalog.workers import worker_seen
 from easel.jobs import queue, transport
 from easel.jobs.dimensions import dimensions_of, names_of
-from easel.jobs.models import Attempt, Job, Output, State
+from easel.jobs.models import Attempt, Job, State
 from easel.jobs.notices import job_notify
-from easel.jobs.outputs import outputs_record
+from easel.jobs.outputs import output_of, outputs_record
 from easel.jobs.result_cache import result_remember
 from easel.jobs.storage_keys import output_key
 from inference.contract import AttemptFinished, WorkerBeat
@@ -122,13 +117,12 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     if report.outcome == "succeeded" and not job.partial_images:
         attempt.swept_at = now  # it stored nothing but the job's images
     attempt.save()
-    endings: dict[str, Callable[[], Applied]] = {
-        "succeeded": lambda: _succeed(job, report, now),
-        "canceled": lambda: _stop(job, State.CANCELED, report, now),
-        "expired": lambda: _stop(job, State.EXPIRED, report, now),
-        "failed": lambda: _fail(job, attempt, report.retryable, now, attempts_max),
-    }
-    applied = endings[report.outcome]()
+    if report.outcome == "succeeded":
+        applied = _succeed(job, report, now)
+    elif report.outcome == "failed":
+        applied = _fail(job, attempt, report.retryable, now, attempts_max)
+    else:
+        applied = _stop(job, State(report.outcome), report, now)
     work = job.width * job.height * attempt.steps_done
     queue.correct(attempt, job, measured_seconds=report.gpu_seconds, work_done=work)
     return applied
@@ -161,15 +155,15 @@ def cancel(*, job: Job, now: datetime) -> Job:
             job.cancel_requested_at = now
             job.save(update_fields=["cancel_requested_at"])
         live = job.attempts.filter(state=Attempt.State.LIVE)
-        tokens = [str(token) for token in live.values_list("token", flat=True)]
-        transaction.on_commit(partial(_ask_to_stop, job.pool, tokens, now))
+        pool, tokens = job.pool, [str(token) for token in live.values_list("token", flat=True)]
+
+        def ask_to_stop() -> None:
+            # Without Redis the request stands: `beat` repeats it, and the job of a lost attempt ends canceled.
+            with contextlib.suppress(RedisError):
+                transport.ask_to_cancel(pool, tokens, now=now)
+
+        transaction.on_commit(ask_to_stop)
     return job
-
-
-def _ask_to_stop(pool: Pool, tokens: Iterable[str], now: datetime) -> None:
-    # Without Redis the request stands all the same: `beat` repeats it, and the job of a lost attempt ends canceled.
-    with contextlib.suppress(RedisError):
-        transport.ask_to_cancel(pool, tokens, now=now)
 
 
 @transaction.atomic
@@ -185,34 +179,11 @@ def expire(*, job_id: UUID, now: datetime) -> bool:
 def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
     if sorted(output.index for output in report.outputs) != list(range(job.n)):
         raise ValueError(f"the report has {len(report.outputs)} outputs, and job {job.id} has {job.n} images")
-    outputs = [
-        Output(
-            job=job,
-            index=output.index,
-            seed=output.seed,
-            storage_key=output_key(job, UUID(report.attempt_token), output.index),
-            sha256=output.sha256,
-            size_bytes=output.size_bytes,
-        )
-        for output in report.outputs
-    ]
+    token = UUID(report.attempt_token)
+    outputs = [output_of(job, image, output_key(job, token, image.index)) for image in report.outputs]
     outputs_record(job, outputs, now=now)
-    units = image_units(width=job.width, height=job.height, n=len(report.outputs))
-    quantities = (
-        Quantity(meter=Meter.GPU_SECOND, amount=_gpu_seconds(report), gpu_class=report.gpu_class),
-        Quantity(meter=Meter.IMAGE_UNIT, amount=units),
-        Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
-    )
-    # The prices at admission, which were quoted: a price that changed since then holds for later requests.
-    prices = Prices.in_force(tenant=job.tenant, now=job.created_at)
-    charged = settle(
-        project=job.project,
-        job_id=job.id,
-        quantities=quantities,
-        dimensions=dimensions_of(job),
-        prices=prices,
-        now=now,
-    )
+    request = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
+    charged = _charge(job, report, _prices(job), _image_units(job), request, now=now)
     job.state, job.finished_at = State.SUCCEEDED, now
     job.save(update_fields=["state", "finished_at"])
     result_remember(job, now=now)
@@ -223,21 +194,9 @@ def _succeed(job: Job, report: AttemptFinished, now: datetime) -> Applied:
 
 def _stop(job: Job, state: State, report: AttemptFinished, now: datetime) -> Applied:
     """End a job that its worker stopped; charge for the steps that were done if the price book says so."""
-    prices = Prices.in_force(tenant=job.tenant, now=job.created_at) if report.steps_done else None
-    if prices and prices.bills_stopped_work:
-        units = image_units(width=job.width, height=job.height, n=job.n)
+    if report.steps_done and (prices := _prices(job)).bills_stopped_work:
         share = Decimal(min(report.steps_done, job.steps * job.n)) / (job.steps * job.n)
-        settle(
-            project=job.project,
-            job_id=job.id,
-            quantities=(
-                Quantity(meter=Meter.GPU_SECOND, amount=_gpu_seconds(report), gpu_class=report.gpu_class),
-                Quantity(meter=Meter.IMAGE_UNIT, amount=(units * share).quantize(NANO)),
-            ),
-            dimensions=dimensions_of(job),
-            prices=prices,
-            now=now,
-        )
+        _charge(job, report, prices, (_image_units(job) * share).quantize(NANO), now=now)
     if state == State.EXPIRED:
         return _end(job, state, now, "job_expired", "the job expired before its images were generated")
     return _end(job, state, now)
@@ -264,14 +223,32 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
 def _end(job: Job, state: State, now: datetime, error_code: str = "", error_message: str = "") -> Applied:
     """End a job without images. Its whole hold is released, unless `_stop` has charged for its steps."""
     hold_void(tenant=job.tenant, reference=job.id, now=now)
-    units = image_units(width=job.width, height=job.height, n=job.n)
-    units_return(api_key=job.api_key, image_units=units, taken_at=job.created_at)
+    units_return(api_key=job.api_key, image_units=_image_units(job), taken_at=job.created_at)
     job.state, job.finished_at = state, now
     job.error_code, job.error_message = error_code, error_message
     job.save(update_fields=["state", "finished_at", "error_code", "error_message"])
     job_notify(job, now=now)
     log.info(f"job_{state}", **names_of(job), error_code=error_code)
     return Applied.SETTLED
+
+
+def _charge(job: Job, report: AttemptFinished, prices: Prices, units: Decimal, *more: Quantity, now: datetime) -> int:
+    """Settle a job's hold with the measured GPU seconds, image units and `more`; return the micro-units charged."""
+    gpu_seconds = Quantity(meter=Meter.GPU_SECOND, amount=_gpu_seconds(report), gpu_class=report.gpu_class)
+    quantities = (gpu_seconds, Quantity(meter=Meter.IMAGE_UNIT, amount=units), *more)
+    dimensions = dimensions_of(job)
+    return settle(
+        project=job.project, job_id=job.id, quantities=quantities, dimensions=dimensions, prices=prices, now=now
+    )
+
+
+def _prices(job: Job) -> Prices:
+    """Return the prices at admission, which were quoted: a price that changed since then holds for later requests."""
+    return Prices.in_force(tenant=job.tenant, now=job.created_at)
+
+
+def _image_units(job: Job) -> Decimal:
+    return image_units(width=job.width, height=job.height, n=job.n)
 
 
 def _gpu_seconds(report: AttemptFinished) -> Decimal:

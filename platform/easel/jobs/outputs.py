@@ -14,7 +14,14 @@ from easel.jobs.models import Attempt, CachedResult, Job, Output
 from easel.jobs.storage_keys import attempt_keys, day_folder, job_of_key
 from easel.jobs.transport import SIGNED_URL_SECONDS
 from easel.storage import store
+from inference.contract import StoredOutput
 from tenants.models import Tenant
+
+
+def output_of(job: Job, image: Output | StoredOutput, storage_key: str) -> Output:
+    """Return an output of `job`, not saved, with the facts of a reported or copied image."""
+    facts = {name: getattr(image, name) for name in ("index", "seed", "sha256", "size_bytes")}
+    return Output(job=job, storage_key=storage_key, **facts)
 
 
 def outputs_record(job: Job, outputs: Sequence[Output], *, now: datetime) -> None:
@@ -30,10 +37,8 @@ def outputs_delete(*, job: Job, actor: str, now: datetime) -> int:
     Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
     images = images_delete([job.pk], now=now)
     if images:
-        details = {"images": images}
-        audit_record(
-            actor=actor, action="images.delete", subject=str(job.pk), tenant=job.tenant, details=details, now=now
-        )
+        act = {"actor": actor, "action": "images.delete", "subject": str(job.pk)}
+        audit_record(**act, tenant=job.tenant, details={"images": images}, now=now)
     return images
 
 

@@ -10,9 +10,9 @@ measured seconds: a wrong estimate costs that tenant its turn and no other. A te
 lifted to the least virtual time of the tenants that were active, so that it can't use its pause to jump ahead
 (virtual-time counters, Sheng et al., OSDI 2024).
 
-The queue of record is PostgreSQL. A turn reads one row per waiting tenant and as many jobs as it may release, however
-long the queues are. A request to an idle system waits for one whole turn, so a turn takes only four round trips and
-its commit, and three more if a waiting tenant has a cap on running jobs.
+A turn reads one row per waiting tenant and as many jobs as it may release, however long the queues are. A request to
+an idle system waits for one whole turn, so a turn takes only four round trips and its commit, and three more if a
+waiting tenant has a cap on running jobs.
 """
 
 import uuid
@@ -20,13 +20,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import Count, F, Value
 from django.db.models.functions import Greatest
 
-from core.pipeline import PipelinedQuery, Query, run_pipelined, run_query
+from core.pipeline import PipelinedQuery, Query, Rows, run_pipelined, run_query
 from easel.catalog.models import Pool
 from easel.jobs.models import Attempt, FairShare, Job, State
 from tenants.models import Tenant
@@ -49,12 +49,21 @@ class Waiting(NamedTuple):
 
 @dataclass(slots=True)
 class Contender:
-    """A tenant with waiting jobs: its virtual time in seconds, its weight, and its jobs in the order they run."""
+    """A tenant with waiting jobs: its virtual time in seconds, its weight, and its jobs in the order they run.
+
+    It may have `headroom` more jobs running.
+    """
 
     tenant_id: uuid.UUID
     virtual_time: float
     weight: int
     jobs: list[Waiting]
+    headroom: int = RELEASED_MAX
+
+    @property
+    def turn(self) -> tuple[float, uuid.UUID]:
+        """The contender with the least one has the next turn."""
+        return self.virtual_time, self.tenant_id
 
 
 class Chosen(NamedTuple):
@@ -69,18 +78,17 @@ def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> 
 
     `rate` is the estimate of GPU seconds per pixel-step.
     """
-    waiting = [contender for contender in contenders if contender.jobs]
+    contenders = list(contenders)
     chosen: list[Chosen] = []
-    while waiting and len(chosen) < room:
+    while len(chosen) < room and (waiting := [contender for contender in contenders if contender.jobs]):
         # This line decides which job runs next.
-        next_up = min(waiting, key=lambda contender: (contender.virtual_time, contender.tenant_id))
+        next_up = min(waiting, key=lambda contender: contender.turn)
         job = next_up.jobs.pop(0)
         chosen.append(Chosen(job.job_id, job.work * rate))
         next_up.virtual_time += job.work * rate / next_up.weight
         if job.quarantined:
             for contender in waiting:
                 contender.jobs = [job for job in contender.jobs if not job.quarantined]
-        waiting = [contender for contender in waiting if contender.jobs]
     return chosen
 
 
@@ -88,26 +96,23 @@ def choose(contenders: Iterable[Contender], *, room: int, rate: float = 1.0) -> 
 def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     """Fill a pool's free room with waiting jobs; return their attempts, which the caller sends after the commit.
 
-    Any number of dispatchers may call this at once: a lock per pool makes them take turns. One that dies in its
-    turn has released nothing, and PostgreSQL frees its lock. If it dies after the commit and before it has sent the
-    messages, the leases of its attempts expire.
+    Any number of dispatchers may call this at once: a lock per pool makes them take turns.
     """
-    _, load = run_pipelined(_lock_turn(pool), _pool_load(pool, now))
+    lock = _rows(_TURN_LOCK, pool=pool.pk, idle_max=f"{TURN_IDLE_MS_MAX}ms")
+    load: PoolLoad
+    _, load = run_pipelined(lock, _pool_load(pool, now))
     room = min(RELEASED_MAX, load.room)
     if room <= 0:
         return []
-    tenants = _with_headroom(run_query(_active_tenants(pool)))
+    tenants = _with_headroom([_Tenant(*row) for row in run_query(_rows(_ACTIVE_TENANTS, pool=pool.pk))])
     contenders, lifted = _contenders(tenants, load.virtual_time_max)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
-    headroom = {tenant.tenant_id: tenant.headroom for tenant in tenants}
-    limits = _TurnLimits(pool, headroom=headroom, room=room, now=now, quarantine_is_full=load.quarantine_is_full)
-    first = _first_in_turn(limits, contenders)
+    first = _first_in_turn(contenders, pool=pool, room=room, now=now, quarantine_is_full=load.quarantine_is_full)
     chosen = choose(first, room=room, rate=load.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
     charges = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
+    update = _fair_shares_update(pool, tenants, lifted, charges)
     attempts: list[Attempt]
-    _, attempts = run_pipelined(
-        _fair_shares_update(pool, tenants, lifted, charges), _attempts_insert(chosen, now, lease_seconds)
-    )
+    _, attempts = run_pipelined(update, _attempts_insert(chosen, now, lease_seconds))
     return attempts
 
 
@@ -127,8 +132,8 @@ SELECT set_config('idle_in_transaction_session_timeout', %(idle_max)s, true),
 """
 
 
-def _lock_turn(pool: Pool) -> PipelinedQuery[None]:
-    yield Query(_TURN_LOCK, {"pool": pool.pk, "idle_max": f"{TURN_IDLE_MS_MAX}ms"})
+def _rows(sql: str, **parameters: Any) -> PipelinedQuery[Rows]:
+    return (yield Query(sql, parameters))
 
 
 class PoolLoad(NamedTuple):
@@ -163,7 +168,7 @@ CROSS JOIN (
 
 def _pool_load(pool: Pool, now: datetime) -> PipelinedQuery[PoolLoad]:
     silent_since = now - timedelta(seconds=WORKER_SILENCE_SECONDS)
-    [row] = yield Query(_POOL_LOAD, {"pool": pool.pk, "silent_since": silent_since})
+    [row] = yield from _rows(_POOL_LOAD, pool=pool.pk, silent_since=silent_since)
     return PoolLoad(*row)
 
 
@@ -207,11 +212,6 @@ LEFT JOIN jobs_fairshare AS share ON share.tenant_id = tenant.id AND share.pool_
 """
 
 
-def _active_tenants(pool: Pool) -> PipelinedQuery[list[_Tenant]]:
-    rows = yield Query(_ACTIVE_TENANTS, {"pool": pool.pk})
-    return [_Tenant(*row) for row in rows]
-
-
 def _with_headroom(tenants: list[_Tenant]) -> list[_Tenant]:
     """Set the headroom of each tenant that has a cap on its running jobs, which holds for all pools together.
 
@@ -221,9 +221,7 @@ def _with_headroom(tenants: list[_Tenant]) -> list[_Tenant]:
     if not caps:
         return tenants
     list(Tenant.objects.select_for_update(no_key=True).filter(pk__in=caps).order_by("pk").values_list("pk"))
-    pools = list(
-        Pool.objects.values_list("pk", flat=True)
-    )  # named, because the index of unfinished jobs begins with them
+    pools = list(Pool.objects.values_list("pk", flat=True))  # the index of unfinished jobs begins with the pool
     running = Job.objects.filter(pool__in=pools, state__in=(State.DISPATCHED, State.RUNNING), tenant__in=caps)
     counts = dict(running.order_by().values_list("tenant").annotate(count=Count("id")))
     headroom = {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
@@ -243,30 +241,32 @@ def _contenders(tenants: Sequence[_Tenant], virtual_time_max: float) -> tuple[li
         if not (tenant.is_running or tenant.was_waiting):
             lifted[tenant.tenant_id] = virtual_time = max(virtual_time, level)
         if tenant.headroom > 0:
-            contenders.append(Contender(tenant.tenant_id, virtual_time, tenant.weight, []))
+            contenders.append(Contender(tenant.tenant_id, virtual_time, tenant.weight, [], tenant.headroom))
     return contenders, lifted
 
 
-class _TurnLimits(NamedTuple):
-    """Limits for one turn: `headroom[tenant]` jobs per tenant and `room` jobs in total."""
-
-    pool: Pool
-    headroom: dict[uuid.UUID, int]
-    room: int
-    now: datetime
-    quarantine_is_full: bool
-
-
-def _first_in_turn(limits: _TurnLimits, contenders: Sequence[Contender]) -> list[Contender]:
+def _first_in_turn(
+    contenders: Sequence[Contender], *, pool: Pool, room: int, now: datetime, quarantine_is_full: bool
+) -> list[Contender]:
     """Return the `room` contenders with the least virtual time that have a job to run, with their jobs.
 
     No other tenant can have a turn, because each of these runs at least one job. A contender is passed over if its jobs
     are all locked by others, expired, or held back by the quarantine.
     """
-    by_turn = iter(sorted(contenders, key=lambda contender: (contender.virtual_time, contender.tenant_id)))
+    by_turn = iter(sorted(contenders, key=lambda contender: contender.turn))
     first: list[Contender] = []
-    while more := list(islice(by_turn, limits.room - len(first))):
-        run_query(_load_jobs(limits, more))
+    while more := list(islice(by_turn, room - len(first))):
+        query = _rows(
+            _JOBS,
+            pool=pool.pk,
+            tenants=[contender.tenant_id for contender in more],
+            headroom=[min(room, contender.headroom) for contender in more],
+            now=now,
+            quarantine_is_full=quarantine_is_full,
+        )
+        jobs = {tenant: list(own) for tenant, own in groupby(run_query(query), lambda row: row[0])}
+        for contender in more:
+            contender.jobs = [Waiting(*row[1:]) for row in jobs.get(contender.tenant_id, ())]
         first += [contender for contender in more if contender.jobs]
     return first
 
@@ -283,22 +283,6 @@ CROSS JOIN LATERAL (
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS job
 """
-
-
-def _load_jobs(limits: _TurnLimits, contenders: Sequence[Contender]) -> PipelinedQuery[None]:
-    rows = yield Query(
-        _JOBS,
-        {
-            "pool": limits.pool.pk,
-            "tenants": [contender.tenant_id for contender in contenders],
-            "headroom": [min(limits.room, limits.headroom[contender.tenant_id]) for contender in contenders],
-            "now": limits.now,
-            "quarantine_is_full": limits.quarantine_is_full,
-        },
-    )
-    jobs = {tenant: [Waiting(*row[1:]) for row in own] for tenant, own in groupby(rows, lambda row: row[0])}
-    for contender in contenders:
-        contender.jobs = jobs.get(contender.tenant_id, [])
 
 
 # The virtual time is raised by a charge instead of set to a value, because the end of an attempt may correct the same
@@ -321,19 +305,17 @@ FROM changed WHERE pool_id = %(pool)s AND tenant_id = changed.id
 
 def _fair_shares_update(
     pool: Pool, tenants: Sequence[_Tenant], lifted: dict[uuid.UUID, float], charges: dict[uuid.UUID, float]
-) -> PipelinedQuery[None]:
+) -> PipelinedQuery[Rows]:
     waiting = [tenant for tenant in tenants if tenant.is_waiting]
     began_waiting = {tenant.tenant_id for tenant in waiting if not tenant.was_waiting}
     changed = list(began_waiting | {tenant_id for tenant_id, seconds in charges.items() if seconds})
-    yield Query(
+    return _rows(
         _FAIR_SHARES_UPDATE,
-        {
-            "pool": pool.pk,
-            "waiting": [tenant.tenant_id for tenant in waiting],
-            "tenants": changed,
-            "levels": [lifted.get(tenant_id, 0.0) for tenant_id in changed],
-            "charges": [charges.get(tenant_id, 0.0) for tenant_id in changed],
-        },
+        pool=pool.pk,
+        waiting=[tenant.tenant_id for tenant in waiting],
+        tenants=changed,
+        levels=[lifted.get(tenant_id, 0.0) for tenant_id in changed],
+        charges=[charges.get(tenant_id, 0.0) for tenant_id in changed],
     )
 
 
@@ -354,31 +336,22 @@ INSERT INTO jobs_attempt (
     state, worker, gpu_class, steps_done, previews, gpu_seconds, prompt_tokens, error_code, error_message
 )
 SELECT token, job_id, 1 + (SELECT count(*) FROM jobs_attempt WHERE job_id = chosen.job_id), seconds,
-    %(now)s, %(lease_expires_at)s, 'live', '', '', 0, '[]', 0, 0, '', ''
+    %(dispatched_at)s, %(lease_expires_at)s, 'live', '', '', 0, '[]', 0, 0, '', ''
 FROM chosen RETURNING token, number
 """
 
 
 def _attempts_insert(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> PipelinedQuery[list[Attempt]]:
+    lease = {"dispatched_at": now, "lease_expires_at": now + timedelta(seconds=lease_seconds)}
     attempts = [
-        Attempt(
-            token=uuid.uuid4(),
-            job_id=job.job_id,
-            estimated_seconds=job.seconds,
-            dispatched_at=now,
-            lease_expires_at=now + timedelta(seconds=lease_seconds),
-        )
-        for job in chosen
+        Attempt(token=uuid.uuid4(), job_id=job.job_id, estimated_seconds=job.seconds, **lease) for job in chosen
     ]
-    rows = yield Query(
+    rows = yield from _rows(
         _ATTEMPTS_INSERT,
-        {
-            "tokens": [attempt.token for attempt in attempts],
-            "jobs": [attempt.job_id for attempt in attempts],
-            "seconds": [attempt.estimated_seconds for attempt in attempts],
-            "now": now,
-            "lease_expires_at": now + timedelta(seconds=lease_seconds),
-        },
+        tokens=[attempt.token for attempt in attempts],
+        jobs=[attempt.job_id for attempt in attempts],
+        seconds=[attempt.estimated_seconds for attempt in attempts],
+        **lease,
     )
     numbers: dict[uuid.UUID, int] = dict(rows)
     for attempt in attempts:

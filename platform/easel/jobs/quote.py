@@ -45,10 +45,6 @@ class Quote:
     refusal: DomainError | None
 
 
-class _Rollback(Exception):
-    """Rolls back the transaction of a trial admission."""
-
-
 def job_quote(*, api_key: ApiKey, spec: Spec, limits: Config, now: datetime) -> Quote:
     """Check a request as `job_submit` does, and admit it in a transaction that is rolled back, so nothing is written.
 
@@ -57,25 +53,21 @@ def job_quote(*, api_key: ApiKey, spec: Spec, limits: Config, now: datetime) -> 
     job_id = uuid.uuid4()
     plan = job_plan(api_key=api_key, spec=spec, limits=limits, job_id=job_id, now=now)
     lines = list(_lines(plan, now))
-    max_micros = plan.prices.max_micros(plan.quantities_max)
-    refusal = None
-    available = balance_of(api_key.tenant).available
-    try:
-        with transaction.atomic():
-            job_admit(plan.job(job_id=job_id, request_id="quote", now=now), plan, now=now)
-            raise _Rollback
-    except DomainError as error:
-        refusal = error
-    except _Rollback:
-        pass
-    return Quote(
+    quote = Quote(
         plan=plan,
         lines=lines,
         expected_micros=sum(line.expected.amount_micros for line in lines),
-        max_micros=max_micros,
-        available_micros=available,
-        refusal=refusal,
+        max_micros=plan.prices.max_micros(plan.quantities_max),
+        available_micros=balance_of(api_key.tenant).available,
+        refusal=None,
     )
+    with transaction.atomic():
+        try:
+            job_admit(plan.job(job_id=job_id, request_id="quote", now=now), plan, now=now)
+        except DomainError as error:
+            quote = replace(quote, refusal=error)
+        transaction.set_rollback(True)
+    return quote
 
 
 def _lines(plan: Plan, now: datetime) -> Iterator[QuoteLine]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from billing.money import money_json
+from billing.money import money_json, plain
 from easel.jobs.quote import Quote, QuoteLine
 
 
@@ -31,19 +31,15 @@ def _line_json(line: QuoteLine, currency: str) -> dict[str, Any]:
     expected = line.expected
     return {
         "meter": expected.quantity.meter,
-        "quantity": _plain(expected.quantity.amount),
-        "quantity_most": _plain(line.quantity_max.amount),
+        "quantity": plain(expected.quantity.amount),
+        "quantity_most": plain(line.quantity_max.amount),
         "price_book": expected.tariff.book,
         "mode": expected.tariff.mode,
-        "used_before": _plain(expected.used_before),
-        "parts": [{"quantity": _plain(part.amount), "unit_price": _plain(part.unit_price)} for part in expected.parts],
+        "used_before": plain(expected.used_before),
+        "parts": [{"quantity": plain(part.amount), "unit_price": plain(part.unit_price)} for part in expected.parts],
         "contract": str(expected.contract_id) if expected.contract_id else None,
-        "discount": _plain(expected.discount),
+        "discount": plain(expected.discount),
         "amount": money_json(expected.amount_micros, currency),
         "list_amount": money_json(expected.list_micros, currency),
         "most": money_json(line.max_micros, currency),
     }
-
-
-def _plain(number: Any) -> str:
-    return f"{number.normalize():f}"

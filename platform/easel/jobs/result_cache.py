@@ -1,10 +1,8 @@
 """Answers a repeated request with copies of the images that an earlier job generated.
 
-The images of a job are determined by its model version, adapters with their scales, prompt, size, steps and seed. A
-request that fixes its seed therefore asks for certain images. `result_key` hashes everything that determines them,
-including the precision of the weights and whether a worker may merge adapters into them. The cache is per tenant, so
-that a quick answer never tells a tenant what another one asked for. An answered job gets copies of its own, which are
-retained and billed for storage like those of any other job.
+A request that fixes its seed asks for certain images. The cache is per tenant, so that a quick answer never tells a
+tenant what another one asked for. An answered job gets copies of its own, which are retained and billed for storage
+like those of any other job.
 """
 
 import hashlib
@@ -22,6 +20,7 @@ from prometheus_client import Counter
 
 from easel.catalog.models import AdapterVersion, ModelVersion, Precision
 from easel.jobs.models import CachedResult, Job, Output
+from easel.jobs.outputs import output_of
 from easel.jobs.spec import ImageSpec
 from easel.jobs.storage_keys import output_key
 from easel.storage import store
@@ -98,16 +97,7 @@ def images_copy(source: Job, *, to: Job) -> list[Output]:
             content = io.BytesIO(store().get(output.storage_key))
             key = output_key(to, to.id, output.index)
             store().put(key, content, f"image/{to.output_format}")
-            copies.append(
-                Output(
-                    job=to,
-                    index=output.index,
-                    seed=output.seed,
-                    storage_key=key,
-                    sha256=output.sha256,
-                    size_bytes=output.size_bytes,
-                )
-            )
+            copies.append(output_of(to, output, key))
         if len(copies) != to.n:
             raise FileNotFoundError(f"only {len(copies)} of the {to.n} images of job {source.id} exist")
     except FileNotFoundError:

@@ -24,6 +24,7 @@ from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, Upl
 
 SIGNED_URL_SECONDS = 3600
 CANCEL_SECONDS = 3600  # longer than any attempt runs
+_COPIED = ("request_id", "prompt", "width", "height", "steps", "output_format", "output_compression")
 
 
 class Released(NamedTuple):
@@ -103,15 +104,9 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
     return GenerationTask(
         attempt_token=str(attempt.token),
         job_id=str(job.id),
-        request_id=job.request_id,
         tenant=job.tenant_slug,
         model_version=version_label(job.model_name, job.version_number),
-        prompt=job.prompt,
-        width=job.width,
-        height=job.height,
-        steps=job.steps,
-        output_format=job.output_format,
-        output_compression=job.output_compression,
+        **{name: getattr(job, name) for name in _COPIED},
         adapters=tuple(
             AdapterRef(
                 name=name,
@@ -148,11 +143,7 @@ def ask_to_cancel(pool: Pool, tokens: Iterable[str], *, now: datetime) -> None:
 def celery_for(namespace: str) -> Celery:
     app = Celery(f"easel-{namespace}", broker=settings.EASEL.redis_url, set_as_current=False)
     app.conf.update(
-        broker_transport_options={
-            "global_keyprefix": f"{namespace}:",
-            "socket_connect_timeout": 2,
-            "max_retries": 1,
-        },
+        broker_transport_options={"global_keyprefix": f"{namespace}:", "socket_connect_timeout": 2, "max_retries": 1},
         broker_connection_timeout=2,
         task_publish_retry=False,  # the lease expires, and the job gets another attempt
         task_ignore_result=True,

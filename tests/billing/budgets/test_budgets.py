@@ -14,8 +14,8 @@ from billing.invoices.adjustments import adjustment_make
 from billing.ledger.accounts import balances_by_kind
 from billing.ledger.budget_months import BudgetExceeded
 from billing.ledger.holds import hold_post, hold_void
-from billing.ledger.postings import balance_adjust, charge_correct, usage_charge
-from billing.models import BudgetCrossing, BudgetHold, BudgetMonth, Meter
+from billing.ledger.postings import balance_adjust, usage_charge
+from billing.models import BudgetCrossing, BudgetHold, BudgetMonth, Meter, Transaction
 from billing.profiles import profile_set
 from tenants.accounts import project_create
 from tenants.keys import key_issue
@@ -153,7 +153,8 @@ def test_what_is_charged_without_a_hold_is_counted_and_never_refused(alice):
     told = {"reference": uuid.uuid4(), "now": NOW}
     for _ in range(2):
         usage_charge(project=other, meter="storage_gb_second", amount_micros=4 * DOLLAR, **told)
-        charge_correct(project=alice.project, meter="image_unit", amount_micros=-DOLLAR, **told)
+        correct = {"kind": Transaction.Kind.CORRECT, **told}
+        usage_charge(project=alice.project, meter="image_unit", amount_micros=-DOLLAR, **correct)
         balance_adjust(tenant=alice.tenant, amount_micros=2 * DOLLAR, **told)
     assert standing(alice) == [(5, 0), (0, 0), (4, 0)]
 

@@ -5,11 +5,18 @@ from datetime import timedelta
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, connections, transaction
 
-from billing.ledger.accounts import CreditLimitBelowDebt, balance_of, balances_by_kind, credit_limit_set
-from billing.ledger.grants import credit_expire, grants_expire
+from billing.ledger.accounts import (
+    CreditLimitBelowDebt,
+    Kind,
+    balance_of,
+    balances_by_kind,
+    credit_limit_set,
+    transaction_record,
+)
+from billing.ledger.grants import grants_expire
 from billing.ledger.holds import InsufficientBalance, hold_post
-from billing.ledger.postings import balance_adjust, charge_correct, credit_grant, debt_write_off
-from billing.models import Contract, CreditDraw, CreditGrant
+from billing.ledger.postings import balance_adjust, credit_grant, debt_write_off, usage_charge
+from billing.models import Contract, CreditDraw, CreditGrant, Transaction
 from easel.observability.audit import grants_match_credit
 from tests.billing.conftest import wait_until_somebody_waits_for
 from tests.conftest import NOW, take_hold
@@ -119,13 +126,15 @@ def test_a_limit_below_the_debt_is_refused(dora):
 def test_the_database_refuses_credit_below_its_limit(dora):
     give(dora, 1)
     with pytest.raises(IntegrityError, match="credit_within_its_limit"), transaction.atomic():
-        credit_expire(tenant=dora.tenant, amount_micros=2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+        expiry = Transaction(kind="expire", tenant=dora.tenant, reference=uuid.uuid4(), created_at=NOW)
+        transaction_record(expiry, {(Kind.CREDIT, ""): -2 * DOLLAR, (Kind.EXPIRED, ""): 2 * DOLLAR})
 
 
 def test_a_correction_gives_back_what_was_charged_too_much(dora):
     give(dora, 5)
     spend(dora, 5)
-    charge_correct(project=dora.project, meter="image_unit", amount_micros=-2 * DOLLAR, reference=uuid.uuid4(), now=NOW)
+    fields = {"kind": Transaction.Kind.CORRECT, "reference": uuid.uuid4(), "now": NOW}
+    usage_charge(project=dora.project, meter="image_unit", amount_micros=-2 * DOLLAR, **fields)
     assert (credit(dora), balances_by_kind(dora.tenant)["revenue"]) == (2, 3 * DOLLAR)
     assert CreditGrant.objects.get(tenant=dora.tenant, category="refund").remaining_micros == 2 * DOLLAR
 
