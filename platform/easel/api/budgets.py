@@ -6,7 +6,6 @@ from uuid import UUID
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -17,7 +16,7 @@ from billing.money import AMOUNT_MICROS_MAX, Money, money_json
 from core import clock
 from core.audit import audit_record
 from core.errors import NotFound
-from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, Text, answers
+from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, Text, operation
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, row_json
 from easel.jobs.budgets import budget_set
@@ -76,7 +75,7 @@ class BudgetAnswer(TypedDict):
 class Balance(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="balance_get", responses=answers(BalanceAnswer))
+    @operation("balance_get", BalanceAnswer)
     def get(self, request: HttpRequest) -> HttpResponse:
         """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants."""
         return answer_json(balance_json(caller(request).tenant))
@@ -88,13 +87,13 @@ class Budgets(Resource):
     scope = Scope.BILLING
     scopes = {"GET": Scope.USAGE, "HEAD": Scope.USAGE}
 
-    @extend_schema(operation_id="budgets_list", responses=answers(Listed[BudgetAnswer]))
+    @operation("budgets_list", Listed[BudgetAnswer])
     def get(self, request: HttpRequest) -> HttpResponse:
         """List your budgets and what this month has spent of them."""
         found = budgets_of(caller(request).tenant, now=clock.now())
         return answer_json({"object": "list", "data": [budget_json(status) for status in found]})
 
-    @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(BudgetAnswer))
+    @operation("budgets_set", BudgetAnswer, request=BudgetInput)
     def put(self, request: HttpRequest) -> HttpResponse:
         """Set the budget of your account, of a project or of a key. It applies at once."""
         fields = BudgetInput.read(body_of(request))
@@ -118,7 +117,7 @@ class Budgets(Resource):
 class BudgetDetail(Resource):
     scope = Scope.BILLING
 
-    @extend_schema(operation_id="budgets_remove", responses=answers(BudgetAnswer))
+    @operation("budgets_remove", BudgetAnswer)
     def delete(self, request: HttpRequest, budget_id: UUID) -> HttpResponse:
         """Remove a budget, with its counters."""
         tenant = caller(request).tenant

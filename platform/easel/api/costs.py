@@ -4,13 +4,12 @@ from datetime import date, timedelta
 from typing import Annotated, Generic, NotRequired, Self
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text, answers, parameters
+from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text, operation
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, T, row_json
@@ -108,12 +107,7 @@ class OutlookAnswer(TypedDict):
 class Usage(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="usage_get",
-        parameters=parameters(UsageQuery),
-        responses=answers(Summed[UsageRowAnswer]),
-        deprecated=True,
-    )
+    @operation("usage_get", Summed[UsageRowAnswer], query=UsageQuery, deprecated=True)
     def get(self, request: HttpRequest) -> HttpResponse:
         """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
         query = UsageQuery.read(request.GET.dict())
@@ -149,9 +143,7 @@ class Usage(Resource):
 class Costs(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="costs_get", parameters=parameters(CostsQuery), responses=answers(Summed[CostRowAnswer])
-    )
+    @operation("costs_get", Summed[CostRowAnswer], query=CostsQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
         query = CostsQuery.read(request.GET.dict())
@@ -180,7 +172,7 @@ class Costs(Resource):
 class Outlook(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="costs_outlook", responses=answers(OutlookAnswer))
+    @operation("costs_outlook", OutlookAnswer)
     def get(self, request: HttpRequest) -> HttpResponse:
         """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out."""
         tenant, today = caller(request).tenant, clock.now().date()

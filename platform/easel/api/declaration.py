@@ -5,15 +5,15 @@ tests hold what the API really sends.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
 from django.utils.dateparse import parse_date
 from drf_spectacular.drainage import set_override
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
@@ -24,6 +24,7 @@ from core.text import text_unstorable_at
 from easel.api.errors import InvalidField
 
 Schema = dict[str, Any]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 LEFT_OUT: Any = None  # the default of a field that may be left out, and may not be null
 
 
@@ -215,7 +216,25 @@ def events(description: str) -> dict[Any, OpenApiResponse]:
     return {(200, "text/event-stream"): OpenApiResponse({"type": "string"}, description=description)}
 
 
-def parameters(query: type[Query]) -> list[OpenApiParameter]:
+def operation(
+    name: str,
+    answer: Any = None,
+    *,
+    status: int = 200,
+    query: type[Query] | None = None,
+    responses: Mapping[Any, Any] | None = None,
+    **described: Any,
+) -> Callable[[Handler], Handler]:
+    """Describe a handler: its query, its answer, responses of another kind, and what drf-spectacular takes besides."""
+    return extend_schema(
+        operation_id=name,
+        parameters=_parameters(query) if query else None,
+        responses={**(answers(answer, status=status) if answer else {}), **(responses or {})},
+        **described,
+    )
+
+
+def _parameters(query: type[Query]) -> list[OpenApiParameter]:
     schema = schema_of(query, mode="validation")
     return [
         OpenApiParameter(

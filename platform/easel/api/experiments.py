@@ -5,13 +5,12 @@ from datetime import datetime
 from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, answers, parameters
+from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, operation
 from easel.api.jobs import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, Page, row_json
@@ -117,9 +116,7 @@ class RolloutAnswer(TypedDict):
 class Experiments(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(
-        operation_id="experiments_start", request=ExperimentInput, responses=answers(ExperimentAnswer, status=201)
-    )
+    @operation("experiments_start", ExperimentAnswer, request=ExperimentInput, status=201)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Split your requests to a model between the arms, from now on."""
         fields = ExperimentInput.read(body_of(request))
@@ -133,7 +130,7 @@ class Experiments(Resource):
         found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
         return answer_json(experiment_json(found), status=201)
 
-    @extend_schema(operation_id="experiments_list", responses=answers(Listed[ExperimentAnswer]))
+    @operation("experiments_list", Listed[ExperimentAnswer])
     def get(self, request: HttpRequest) -> HttpResponse:
         rows = caller(request).tenant.experiments.select_related("model").prefetch_related("arms__version")
         return answer_json({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
@@ -142,7 +139,7 @@ class Experiments(Resource):
 class ExperimentDetail(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="experiments_get", responses=answers(ExperimentReportAnswer))
+    @operation("experiments_get", ExperimentReportAnswer)
     def get(self, request: HttpRequest, name: str) -> HttpResponse:
         """Report what each arm did, and which differences are more than chance."""
         experiment = experiment_get(tenant=caller(request).tenant, name=name)
@@ -152,15 +149,13 @@ class ExperimentDetail(Resource):
 class ExperimentStop(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="experiments_stop", request=None, responses=answers(ExperimentAnswer))
+    @operation("experiments_stop", ExperimentAnswer, request=None)
     def post(self, request: HttpRequest, name: str) -> HttpResponse:
         return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 
 class Rollouts(Resource):
-    @extend_schema(
-        operation_id="rollouts_list", parameters=parameters(RolloutsQuery), responses=answers(Page[RolloutAnswer])
-    )
+    @operation("rollouts_list", Page[RolloutAnswer], query=RolloutsQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         """List canaries, the latest first: another version may be serving a share of your requests."""
         query = RolloutsQuery.read(request.GET.dict())

@@ -6,13 +6,13 @@ from typing import Annotated, Self
 
 from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from pydantic import Field, model_validator
 
 from billing.invoices.queries import statement_numbered
 from core import clock
 from easel.api.costs import SpanQuery
-from easel.api.declaration import LEFT_OUT, OneOf, parameters
+from easel.api.declaration import LEFT_OUT, OneOf, operation
 from easel.api.downloads import download
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, caller
@@ -49,10 +49,8 @@ class CostsExportQuery(SpanQuery):
 class FocusExport(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="exports_focus",
-        parameters=parameters(FocusExportQuery),
-        responses={(200, "text/csv"): OpenApiTypes.STR, (200, _PARQUET): _FILE},
+    @operation(
+        "exports_focus", query=FocusExportQuery, responses={(200, "text/csv"): OpenApiTypes.STR, (200, _PARQUET): _FILE}
     )
     def get(self, request: HttpRequest) -> StreamingHttpResponse:
         """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice."""
@@ -68,11 +66,7 @@ class FocusExport(Resource):
 class CostsExport(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="exports_costs",
-        parameters=parameters(CostsExportQuery),
-        responses={(200, "text/csv"): OpenApiTypes.STR},
-    )
+    @operation("exports_costs", query=CostsExportQuery, responses={(200, "text/csv"): OpenApiTypes.STR})
     def get(self, request: HttpRequest) -> StreamingHttpResponse:
         """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
         query = CostsExportQuery.read(request.GET.dict())
@@ -84,11 +78,7 @@ class CostsExport(Resource):
 class EventsExport(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="exports_events",
-        parameters=parameters(SpanQuery),
-        responses={(200, "application/jsonl"): OpenApiTypes.STR},
-    )
+    @operation("exports_events", query=SpanQuery, responses={(200, "application/jsonl"): OpenApiTypes.STR})
     def get(self, request: HttpRequest) -> StreamingHttpResponse:
         """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
         query = SpanQuery.read(request.GET.dict())

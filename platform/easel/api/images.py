@@ -11,7 +11,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from drf_spectacular.utils import extend_schema
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
@@ -21,7 +20,7 @@ from core import clock
 from core.errors import DomainError
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
-from easel.api.declaration import AnyText, Flag, OneOf, answers, events
+from easel.api.declaration import AnyText, Flag, OneOf, events, operation
 from easel.api.jobs import JobError, JobInput, JobUsage, image_url, usage_json
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
@@ -143,13 +142,14 @@ class ImagesSubmit(Resource):
 
     scope = Scope.GENERATE
 
-    @extend_schema(
-        operation_id="images_generations",
+    @operation(
+        "images_generations",
+        ImagesAnswer,
         request=ImagesInput,
-        responses={**answers(ImagesAnswer), **events("With `stream`: OpenAI's events.")},
-        description="OpenAI's Images API: generates the images and answers with them.",
+        responses=events("With `stream`: OpenAI's events."),
     )
     def post(self, request: HttpRequest) -> HttpResponse:
+        """OpenAI's Images API: generates the images and answers with them."""
         take(request, caller(request), now=clock.now())
         body = body_of(request)
         fields = ImagesInput.read(body)
@@ -282,7 +282,7 @@ class ImageStream:
 class ImagesQuote(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(QuoteAnswer))
+    @operation("images_quotes", QuoteAnswer, request=ImagesInput)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Price the same body as a generation, line by line; nothing is made, held or written.
 

@@ -32,7 +32,7 @@ from easel.api.declaration import (
     Text,
     answers,
     events,
-    parameters,
+    operation,
 )
 from easel.api.errors import InvalidField
 from easel.api.rate_limit import take
@@ -262,7 +262,7 @@ class Jobs(Resource):
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
         return answer_json(shown, status=202, headers=replay_headers(outcome))
 
-    @extend_schema(operation_id="jobs_list", parameters=parameters(JobsQuery), responses=answers(JobsAnswer))
+    @operation("jobs_list", JobsAnswer, query=JobsQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = JobsQuery.read(request.GET.dict())
         jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
@@ -272,11 +272,11 @@ class Jobs(Resource):
 class JobDetail(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_get", responses=answers(JobAnswer))
+    @operation("jobs_get", JobAnswer)
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
-    @extend_schema(operation_id="jobs_delete", responses=answers(JobAnswer))
+    @operation("jobs_delete", JobAnswer)
     def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Delete the images, prompt, metadata and user of a finished job. Its usage and its cost stay."""
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
@@ -289,7 +289,7 @@ class JobEvents(Resource):
 
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_events", responses=events("Events `job.<status>` with the job."))
+    @operation("jobs_events", responses=events("Events `job.<status>` with the job."))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen."""
         queries.job_get(tenant=caller(request).tenant, job_id=job_id)
@@ -346,7 +346,7 @@ async def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: f
 class JobCancel(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(JobAnswer))
+    @operation("jobs_cancel", JobAnswer, request=None)
     def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
         lifecycle.cancel(job=job, now=clock.now())
@@ -356,7 +356,7 @@ class JobCancel(Resource):
 class JobImages(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_images_delete", responses=answers(JobAnswer))
+    @operation("jobs_images_delete", JobAnswer)
     def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Delete the images, and end the charge for storing them."""
         job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
@@ -367,7 +367,7 @@ class JobImages(Resource):
 class JobFeedback(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_feedback", request=FeedbackInput, responses=answers(FeedbackAnswer, status=201))
+    @operation("jobs_feedback", FeedbackAnswer, request=FeedbackInput, status=201)
     def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Record your end user's opinion of a job's images, once per job."""
         fields = FeedbackInput.read(body_of(request))

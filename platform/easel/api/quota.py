@@ -8,12 +8,11 @@ from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from redis.exceptions import RedisError
 from typing_extensions import TypedDict
 
 from core import clock
-from easel.api.declaration import OneOf, answers
+from easel.api.declaration import OneOf, operation
 from easel.api.rate_limit import Bucket, look
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, row_json
@@ -42,7 +41,7 @@ class QuotaAnswer(Listed[LimitAnswer]):
 
 
 class QuotaView(Resource):
-    @extend_schema(operation_id="quota_get", responses=answers(QuotaAnswer))
+    @operation("quota_get", QuotaAnswer)
     def get(self, request: HttpRequest) -> HttpResponse:
         """List each limit of your account and of this key, and how much of it is used."""
         return answer_json(quota_json(caller(request), now=clock.now()))

@@ -3,10 +3,9 @@
 from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from typing_extensions import TypedDict
 
-from easel.api.declaration import OneOf, answers
+from easel.api.declaration import OneOf, operation
 from easel.api.resource import Resource, answer_json
 from easel.api.rows import Listed, row_json
 from easel.catalog.models import ModelVersion
@@ -41,13 +40,13 @@ class ModelAnswer(TypedDict):
 
 
 class Models(Resource):
-    @extend_schema(operation_id="models_list", responses=answers(Listed[ModelAnswer]))
+    @operation("models_list", Listed[ModelAnswer])
     def get(self, request: HttpRequest) -> HttpResponse:
         return answer_json({"object": "list", "data": [model_json(version) for version in routing.live_models()]})
 
 
 class ModelDetail(Resource):
-    @extend_schema(operation_id="models_get", responses=answers(ModelAnswer))
+    @operation("models_get", ModelAnswer)
     def get(self, request: HttpRequest, name: str) -> HttpResponse:
         return answer_json(model_json(routing.main_version(name)))
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -21,7 +21,7 @@ from billing.invoices.statements import statement_now
 from billing.models import Charge, Statement, StatementLine
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import OneOf, PageQuery, Query, answers, parameters
+from easel.api.declaration import OneOf, PageQuery, Query, operation
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Page, row_json
 from easel.jobs.models import Attempt
@@ -122,9 +122,7 @@ class ChargeAnswer(TypedDict):
 class Statements(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="statements_list", parameters=parameters(PageQuery), responses=answers(Page[StatementSummary])
-    )
+    @operation("statements_list", Page[StatementSummary], query=PageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         """List statements and credit notes, the latest first."""
         query = PageQuery.read(request.GET.dict())
@@ -135,7 +133,7 @@ class Statements(Resource):
 class StatementCurrent(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="statements_current", responses=answers(StatementAnswer))
+    @operation("statements_current", StatementAnswer)
     def get(self, request: HttpRequest) -> HttpResponse:
         """Draft this month's statement as if the month ended now."""
         return answer_json(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
@@ -144,7 +142,7 @@ class StatementCurrent(Resource):
 class StatementDetail(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(operation_id="statements_get", responses=answers(StatementAnswer))
+    @operation("statements_get", StatementAnswer)
     def get(self, request: HttpRequest, statement_id: UUID) -> HttpResponse:
         statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
         return answer_json(statement_whole_json(statement, list(statement.lines.all())))
@@ -153,9 +151,9 @@ class StatementDetail(Resource):
 class StatementDocument(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="statements_document",
-        parameters=parameters(DocumentQuery),
+    @operation(
+        "statements_document",
+        query=DocumentQuery,
         responses={
             (200, "text/html"): OpenApiTypes.STR,
             (200, "text/csv"): OpenApiTypes.STR,
@@ -174,9 +172,7 @@ class StatementDocument(Resource):
 class StatementLineCharges(Resource):
     scope = Scope.USAGE
 
-    @extend_schema(
-        operation_id="statements_line_charges", parameters=parameters(PageQuery), responses=answers(Page[ChargeAnswer])
-    )
+    @operation("statements_line_charges", Page[ChargeAnswer], query=PageQuery)
     def get(self, request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
         """List the charges of a line, each with its price, its job and the attempts at that."""
         query = PageQuery.read(request.GET.dict())

@@ -6,13 +6,12 @@ from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from core import clock
 from core.idempotency import idempotent
-from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, answers, parameters
+from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, operation
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Page, row_json
 from easel.webhooks import endpoints, outbox, queries
@@ -107,9 +106,7 @@ def _endpoint(request: HttpRequest, webhook_id: UUID) -> WebhookEndpoint:
 class Webhooks(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(
-        operation_id="webhooks_create", request=WebhookInput, responses=answers(WebhookWithSecret, status=201)
-    )
+    @operation("webhooks_create", WebhookWithSecret, request=WebhookInput, status=201)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Create a webhook. Only this answer has its secret. Without `events` it is notified of all."""
         fields = WebhookInput.read(body_of(request))
@@ -138,9 +135,7 @@ class Webhooks(Resource):
         headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
         return answer_json(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
 
-    @extend_schema(
-        operation_id="webhooks_list", parameters=parameters(PageQuery), responses=answers(Page[WebhookAnswer])
-    )
+    @operation("webhooks_list", Page[WebhookAnswer], query=PageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
@@ -150,18 +145,18 @@ class Webhooks(Resource):
 class WebhookDetail(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_get", responses=answers(WebhookAnswer))
+    @operation("webhooks_get", WebhookAnswer)
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         return answer_json(webhook_json(_endpoint(request, webhook_id)))
 
-    @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(WebhookAnswer))
+    @operation("webhooks_change", WebhookAnswer, request=WebhookChangeInput)
     def patch(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Change the URL, the events or `enabled`. Deliveries that waited are sent when it is enabled again."""
         fields = WebhookChangeInput.read(body_of(request))
         endpoint = _endpoint(request, webhook_id)
         return answer_json(webhook_json(endpoints.endpoint_change(endpoint, changes=fields.given(), now=clock.now())))
 
-    @extend_schema(operation_id="webhooks_delete", responses={204: None})
+    @operation("webhooks_delete", responses={204: None})
     def delete(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         endpoints.endpoint_delete(_endpoint(request, webhook_id))
         return answer_json(status=204)
@@ -170,7 +165,7 @@ class WebhookDetail(Resource):
 class WebhookRotate(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(WebhookWithSecret))
+    @operation("webhooks_rotate", WebhookWithSecret, request=None)
     def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
         return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
@@ -179,7 +174,7 @@ class WebhookRotate(Resource):
 class WebhookTest(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_test", request=None, responses=answers(DeliveryAnswer, status=202))
+    @operation("webhooks_test", DeliveryAnswer, request=None, status=202)
     def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Send `webhook.test`; the delivery records the result."""
         return answer_json(
@@ -190,11 +185,7 @@ class WebhookTest(Resource):
 class WebhookDeliveries(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(
-        operation_id="webhooks_deliveries",
-        parameters=parameters(DeliveriesQuery),
-        responses=answers(Page[DeliveryAnswer]),
-    )
+    @operation("webhooks_deliveries", Page[DeliveryAnswer], query=DeliveriesQuery)
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """List deliveries, the latest first, with every attempt."""
         query = DeliveriesQuery.read(request.GET.dict())
@@ -206,7 +197,7 @@ class WebhookDeliveries(Resource):
 class WebhookReplay(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(DeliveryAnswer, status=202))
+    @operation("webhooks_replay", DeliveryAnswer, request=None, status=202)
     def post(self, request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
         """Send a delivery once more, under the same `webhook-id`."""
         found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)
