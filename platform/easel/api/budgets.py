@@ -101,16 +101,9 @@ class Budgets(Resource):
         if fields.currency not in (None, tenant.currency):
             raise BudgetInvalid(f"this account is billed in {tenant.currency}", param="currency")
         with transaction.atomic():
-            budget = budget_set(
-                tenant=tenant,
-                **_owner(tenant, fields),
-                amount_micros=fields.amount_micros,
-                hard_stop=fields.hard_stop,
-                now=now,
-            )
-            _record(
-                request, "budget.set", budget, {"amount_micros": budget.amount_micros, "hard_stop": budget.hard_stop}
-            )
+            terms = {"amount_micros": fields.amount_micros, "hard_stop": fields.hard_stop}
+            budget = budget_set(tenant=tenant, **_owner(tenant, fields), **terms, now=now)
+            _record(request, "budget.set", budget, terms)
         return answer_json(budget_json(budget_status(tenant=tenant, budget_id=budget.pk, now=now)))
 
 
@@ -181,12 +174,6 @@ def _owner(tenant: Tenant, given: BudgetInput) -> dict[str, Any]:
 
 
 def _record(request: HttpRequest, action: str, budget: Any, details: dict[str, Any]) -> None:
-    key = caller(request)
-    audit_record(
-        actor=f"key:{key.key_id}",
-        action=action,
-        subject=str(budget),
-        tenant=key.tenant,
-        details=details,
-        now=clock.now(),
-    )
+    key, now = caller(request), clock.now()
+    actor, tenant = f"key:{key.key_id}", key.tenant
+    audit_record(actor=actor, action=action, subject=str(budget), tenant=tenant, details=details, now=now)

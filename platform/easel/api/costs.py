@@ -122,22 +122,9 @@ class Usage(Resource):
         tenant = caller(request).tenant
         span = Span(tenant=tenant.slug, start=start, end=end)
         rows = costs(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
-        return answer_json(
-            {
-                "object": "usage",
-                "start": start,
-                "end": end,
-                "data": [
-                    {
-                        **row.group,
-                        "requests": int(row.requests),
-                        **measured_json(row, tenant.currency),
-                    }
-                    for row in rows
-                ],
-                "total": money_json(sum(row.amount_micros for row in rows), tenant.currency),
-            }
-        )
+        shown = [{**row.group, "requests": int(row.requests), **measured_json(row, tenant.currency)} for row in rows]
+        total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
+        return answer_json({"object": "usage", "start": start, "end": end, "data": shown, "total": total})
 
 
 class Costs(Resource):
@@ -150,23 +137,18 @@ class Costs(Resource):
         groups, tenant = query.groups(), caller(request).tenant
         days = query.days(clock.now().date())
         rows = costs(Span(tenant=tenant.slug, **days), group_by=groups, currency=tenant.currency, order=query.sort)
-        return answer_json(
+        shown = [
             {
-                "object": "costs",
-                **days,
-                "data": [
-                    {
-                        "group": row.group,
-                        "charges": row.charges,
-                        "requests": float(row.requests),
-                        **measured_json(row, tenant.currency),
-                        "list_cost": money_json(row.list_micros, tenant.currency),
-                    }
-                    for row in rows
-                ],
-                "total": money_json(sum(row.amount_micros for row in rows), tenant.currency),
+                "group": row.group,
+                "charges": row.charges,
+                "requests": float(row.requests),
+                **measured_json(row, tenant.currency),
+                "list_cost": money_json(row.list_micros, tenant.currency),
             }
-        )
+            for row in rows
+        ]
+        total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
+        return answer_json({"object": "costs", **days, "data": shown, "total": total})
 
 
 class Outlook(Resource):
@@ -176,8 +158,9 @@ class Outlook(Resource):
     def get(self, request: HttpRequest) -> HttpResponse:
         """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out."""
         tenant, today = caller(request).tenant, clock.now().date()
-        start = min(today - timedelta(weeks=WEEKS), today.replace(day=1) - timedelta(weeks=WEEKS))
-        found = daily(Span(start=start, end=today, tenant=tenant.slug), currency=tenant.currency)
+        first = today.replace(day=1)
+        span = Span(start=first - timedelta(weeks=WEEKS), end=today, tenant=tenant.slug)
+        found = daily(span, currency=tenant.currency)
         month = forecast(found, today=today)
 
         def money(amount: int | None) -> Money | None:
@@ -186,7 +169,7 @@ class Outlook(Resource):
         return answer_json(
             {
                 "object": "costs.outlook",
-                "month": today.replace(day=1),
+                "month": first,
                 "so_far": money(month.spent_micros),
                 "expected": money(month.expected_micros),
                 "low": money(month.low_micros),
@@ -194,7 +177,7 @@ class Outlook(Resource):
                 "confidence": CONFIDENCE,
                 "anomalies": [
                     row_json(AnomalyAnswer, one, cost=money(one.amount_micros), usual=money(one.usual_micros))
-                    for one in anomalies(found, since=today.replace(day=1))
+                    for one in anomalies(found, since=first)
                     if one.day < today
                 ],
             }

@@ -219,8 +219,10 @@ async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> Ht
     seconds = settings.EASEL.request_wait_seconds
     answer: HttpResponseBase
     if waits_for.stream:
-        images = ImageStream(waits_for.tenant, waits_for.job_id, waits_for.response_format)
-        answer = streaming.streamed(_until_left(images.events(timeout_seconds=seconds), waits_for))
+        late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
+        look = ImageStream(waits_for.tenant, waits_for.job_id, waits_for.response_format).look
+        events = streaming.follow(waits_for.job_id, look, timeout_seconds=seconds, late=late)
+        answer = streaming.streamed(_until_left(events, waits_for))
     else:
         ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
         answer = await in_thread(_answer_images, waits_for, ended)
@@ -243,20 +245,7 @@ class ImageStream:
     response_format: str
     shown: set[tuple[int, int]] = field(default_factory=set)
 
-    async def events(self, *, timeout_seconds: float) -> AsyncGenerator[bytes]:
-        async with contextlib.aclosing(streaming.turns(self.job_id, timeout_seconds)) as turns:
-            async for noticed in turns:
-                if not noticed:
-                    yield streaming.KEEPALIVE
-                with contextlib.suppress(OperationalError, InterfaceError):
-                    found, over = await in_thread(self._look)
-                    for part in found:
-                        yield part
-                    if over:
-                        return
-        yield streaming.failure(errors.StillRunning.of(self.job_id))
-
-    def _look(self) -> tuple[list[bytes], bool]:
+    def look(self) -> tuple[list[bytes], bool]:
         """The events that are new, and True if they are the last."""
         job = queries.job_get(tenant=self.tenant, job_id=self.job_id)
         try:

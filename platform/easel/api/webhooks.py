@@ -14,6 +14,7 @@ from core.idempotency import idempotent
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, operation
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Page, row_json
+from easel.api.submission import replay_headers
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
@@ -109,31 +110,21 @@ class Webhooks(Resource):
     @operation("webhooks_create", WebhookWithSecret, request=WebhookInput, status=201)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Create a webhook. Only this answer has its secret. Without `events` it is notified of all."""
-        fields = WebhookInput.read(body_of(request))
+        tenant, body, now = caller(request).tenant, body_of(request), clock.now()
+        fields = WebhookInput.read(body)
         secret: str | None = None
 
         def make() -> UUID:
             nonlocal secret
             endpoint, secret = endpoints.endpoint_create(
-                tenant=caller(request).tenant,
-                endpoint_id=uuid.uuid4(),
-                now=clock.now(),
-                url=fields.url,
-                events=fields.events,
+                tenant=tenant, endpoint_id=uuid.uuid4(), now=now, url=fields.url, events=fields.events
             )
             return endpoint.id
 
         key = request.headers.get("Idempotency-Key")
-        outcome = idempotent(
-            tenant=caller(request).tenant,
-            endpoint="webhooks",
-            key=key,
-            body=body_of(request),
-            now=clock.now(),
-            make=make,
-        )
-        headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
-        return answer_json(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
+        outcome = idempotent(tenant=tenant, endpoint="webhooks", key=key, body=body, now=now, make=make)
+        shown = webhook_json(_endpoint(request, outcome.resource_id), secret)
+        return answer_json(shown, status=201, headers=replay_headers(outcome))
 
     @operation("webhooks_list", Page[WebhookAnswer], query=PageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
@@ -177,9 +168,8 @@ class WebhookTest(Resource):
     @operation("webhooks_test", DeliveryAnswer, request=None, status=202)
     def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Send `webhook.test`; the delivery records the result."""
-        return answer_json(
-            delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())), status=202
-        )
+        sent = outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())
+        return answer_json(delivery_json(sent), status=202)
 
 
 class WebhookDeliveries(Resource):
@@ -200,8 +190,7 @@ class WebhookReplay(Resource):
     @operation("webhooks_replay", DeliveryAnswer, request=None, status=202)
     def post(self, request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
         """Send a delivery once more, under the same `webhook-id`."""
-        found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)
-        outbox.delivery_replay(found, now=clock.now())
-        return answer_json(
-            delivery_json(queries.delivery_get(endpoint=found.endpoint, delivery_id=delivery_id)), status=202
-        )
+        endpoint = _endpoint(request, webhook_id)
+        outbox.delivery_replay(queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id), now=clock.now())
+        replayed = queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id)
+        return answer_json(delivery_json(replayed), status=202)
