@@ -71,8 +71,7 @@ def params_of(action: Action) -> list[click.Parameter]:
     for name, field in _form_of(action).base_fields.items():
         if action.options.get(name, "") is not None and (name in action.options or not field.widget.is_hidden):
             params.append(_param(action, name, field))
-    arguments = [param for param in params if isinstance(param, click.Argument)]
-    return [*arguments, *(param for param in params if param not in arguments)]
+    return sorted(params, key=lambda param: isinstance(param, click.Option))
 
 
 def _param(action: Action, name: str, field: forms.Field) -> click.Parameter:

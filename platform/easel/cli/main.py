@@ -38,7 +38,7 @@ _ELSEWHERE = {
     "quality": Lazy("easel.cli.engine:quality", "Measure how far quantised weights drift."),
     "replay": Lazy("easel.cli.engine:replay", "Run a mixed batch from a trace file, step by step."),
     "reporting-login": Lazy("easel.cli.reporting:reporting_login", "Let Grafana read the reporting views."),
-    "rollout": Lazy("easel.cli.rollouts:rollout", "Canaries: start, watch, promote, roll back."),
+    "rollout": Lazy("easel.cli.models:rollout", "Canaries: start, watch, promote, roll back."),
     "statement": Lazy("easel.cli.statements:statement", "Statements of tenants' months: draft, show, make final."),
     "tenant": Lazy("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
     "usage": Lazy("easel.cli.usage:usage", "What jobs were measured to use, and corrections of it."),
@@ -59,18 +59,16 @@ def up(port: int, no_worker: bool) -> None:
     """Run everything on this machine until Ctrl-C."""
     from easel_local.stack import StackUnavailable, serve
 
+    def announce(url: str) -> None:  # to stderr, since stdout carries the services' log lines
+        click.echo(f"Easel listens on {url} (Ctrl-C stops it)", err=True)
+
     try:
-        serve(port=port, with_worker=not no_worker, on_ready=_announce)
+        serve(port=port, with_worker=not no_worker, on_ready=announce)
     except StackUnavailable as error:
         click.echo(f"easel up: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:  # before everything was started
         sys.exit(130)
-
-
-def _announce(url: str) -> None:
-    # To stderr, since stdout carries the services' log lines.
-    click.echo(f"Easel listens on {url} (Ctrl-C stops it)", err=True)
 
 
 @cli.command()
@@ -151,10 +149,7 @@ def status(as_json: bool) -> None:
     from easel_local.status import stack_status
 
     found = stack_status(home_of(os.environ))
-    if as_json:
-        click.echo(json.dumps(found.as_json()))
-    else:
-        click.echo(found.as_text())
+    click.echo(json.dumps(found.as_json()) if as_json else found.as_text())
     sys.exit(0 if found.up else 1)
 
 

@@ -32,19 +32,19 @@ class ExperimentPage(Page):
             "",
         )
         reports = experiment_report(row)
-        yield Section(
+        yield Section.of(
             "Results",
-            ("Arm", "Jobs", "Succeeded", "Failed", "Scored", "Seconds, p50", "Seconds, p95", "Cost"),
-            [
-                (
-                    report.arm.name,
-                    *(cells.number(count) for count in (report.jobs, report.succeeded, report.failed, report.feedback)),
-                    cells.seconds(report.seconds_p50),
-                    cells.seconds(report.seconds_p95),
-                    cells.money(report.cost_micros, row.tenant.currency),
-                )
-                for report in reports
-            ],
+            reports,
+            {
+                "Arm": lambda report: report.arm.name,
+                "Jobs": lambda report: cells.number(report.jobs),
+                "Succeeded": lambda report: cells.number(report.succeeded),
+                "Failed": lambda report: cells.number(report.failed),
+                "Scored": lambda report: cells.number(report.feedback),
+                "Seconds, p50": lambda report: cells.seconds(report.seconds_p50),
+                "Seconds, p95": lambda report: cells.seconds(report.seconds_p95),
+                "Cost": lambda report: cells.money(report.cost_micros, row.tenant.currency),
+            },
             "",
         )
         yield Section.of(

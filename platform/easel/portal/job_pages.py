@@ -152,7 +152,7 @@ def _money(job: Job) -> Iterable[Section]:
         UsageRecord.objects.filter(job_id=job.id).order_by("meter"),
         {
             "Meter": lambda record: record.get_meter_display(),
-            "Quantity": lambda record: cells.number(f"{record.quantity.normalize():f}"),
+            "Quantity": lambda record: cells.quantity(record.quantity),
             "Measured": lambda record: cells.when(record.occurred_at),
         },
         "Nothing is metered before a job succeeds, and never for one that fails.",
@@ -166,8 +166,8 @@ def _money(job: Job) -> Iterable[Section]:
         (
             charge.usage_record.get_meter_display(),
             charge.get_kind_display(),
-            cells.number(f"{charge.usage_record.quantity.normalize():f}"),
-            cells.number(f"{charge.rate.unit_price.normalize():f} {charge.currency}"),
+            cells.quantity(charge.usage_record.quantity),
+            cells.quantity(charge.rate.unit_price, charge.currency),
             cells.link(charge.rate.price_book),
             cells.money(charge.amount_micros, charge.currency),
         )

@@ -22,15 +22,7 @@ def quotas_section(tenant: Tenant) -> Section:
     )
     return Section(
         "Limits",
-        (
-            "Owner",
-            "Requests a minute",
-            "Unfinished jobs",
-            "Waiting jobs",
-            "Image units a month",
-            "Pixels",
-            "Steps",
-        ),
+        ("Owner", "Requests a minute", "Unfinished jobs", "Waiting jobs", "Image units a month", "Pixels", "Steps"),
         [
             (
                 "the account" if quota.api_key is None else cells.link(quota.api_key),

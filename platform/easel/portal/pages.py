@@ -109,21 +109,12 @@ class Page(ModelAdmin):
         answer: HttpResponseBase = super().changelist_view(request, {**context, **(extra_context or {})})
         return answer
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *, obj: Any, **options: Any
     ) -> HttpResponseBase:
-        row = self.get_object(request, unquote(object_id or ""))
-        context: dict[str, Any] = {}
-        if row is not None:
-            context["offered_actions"] = self._offered(request, self.row_actions, row)
-            context["sections"] = list(self.sections(row))
-        answer: HttpResponseBase = super().changeform_view(
-            request, object_id, form_url, {**context, **(extra_context or {})}
-        )
+        context["offered_actions"] = self._offered(request, self.row_actions, obj)
+        context["sections"] = list(self.sections(obj))
+        answer: HttpResponseBase = super().render_change_form(request, context, obj=obj, **options)
         return answer
 
     def _offered(self, request: HttpRequest, actions: Iterable[Action], row: Any = None) -> list[tuple[Action, str]]:

@@ -78,9 +78,7 @@ class StatementPage(Page):
                 "Project": lambda line: projects[line.project_id].slug if line.project_id else "account",
                 "What": lambda line: cells.link(line, line.description) if line.charges else line.description,
                 "Model": lambda line: line.model or cells.NOTHING,
-                "Quantity": lambda line: cells.number(
-                    cells.NOTHING if line.quantity is None else f"{line.quantity.normalize():f}"
-                ),
+                "Quantity": lambda line: cells.quantity(line.quantity),
                 "Charges": lambda line: cells.number(line.charges),
                 "Amount": lambda line: cells.money(line.amount_micros, row.currency),
             },
@@ -122,13 +120,9 @@ class StatementLinePage(Page):
             found,
             {
                 "Used": lambda charge: cells.when(charge.usage_record.occurred_at),
-                "Job": lambda charge: (
-                    cells.link(jobs.get(charge.usage_record.job_id)) if charge.usage_record.job_id else cells.NOTHING
-                ),
-                "Quantity": lambda charge: cells.number(f"{charge.usage_record.quantity.normalize():f}"),
-                "Price of one": lambda charge: cells.number(
-                    f"{charge.rate.unit_price.normalize():f} {charge.currency}"
-                ),
+                "Job": lambda charge: cells.link(jobs.get(charge.usage_record.job_id)),
+                "Quantity": lambda charge: cells.quantity(charge.usage_record.quantity),
+                "Price of one": lambda charge: cells.quantity(charge.rate.unit_price, charge.currency),
                 "Price book": lambda charge: cells.link(charge.rate.price_book),
                 "Amount": lambda charge: cells.money(charge.amount_micros, charge.currency),
             },
