@@ -1,7 +1,8 @@
-"""Exports of a tenant's own costs and usage, as files."""
+"""Exports of a tenant's own costs and usage, as files that are written while the client reads them."""
 
-from collections.abc import Iterator
-from datetime import date
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Self
 
 from django.http import HttpRequest, StreamingHttpResponse
@@ -13,7 +14,6 @@ from billing.invoices.queries import statement_numbered
 from core import clock
 from easel.api.costs import SpanQuery
 from easel.api.declaration import LEFT_OUT, OneOf, operation
-from easel.api.downloads import download
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, caller
 from easel.reporting import exports
@@ -87,10 +87,25 @@ class EventsExport(Resource):
 
 
 def _span(request: HttpRequest, query: SpanQuery) -> Span:
-    today: date = clock.now().date()
-    return Span(tenant=caller(request).tenant.slug, **query.days(today))
+    return Span(tenant=caller(request).tenant.slug, **query.days(clock.now().date()))
 
 
 def _file(kind: str, span: Span, blocks: Iterator[bytes], *, form: str, part: str = "") -> StreamingHttpResponse:
+    """A file of `blocks`. The first is made here, so that an early failure is an error and no broken file."""
     name = f"{kind}-{span.tenant}-{part or f'{span.start}-to-{span.end}'}.{form}"
-    return download(blocks, name=name, content_type=_CONTENT_TYPES[form])
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Accel-Buffering": "no"}
+    sent = _sent(next(blocks, b""), blocks)
+    return StreamingHttpResponse(sent, content_type=_CONTENT_TYPES[form], headers=headers)
+
+
+async def _sent(first: bytes, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the blocks from one thread, as the reader may be slow; close their source when the reader leaves."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="download")
+    try:
+        yield first
+        while block := await asyncio.get_running_loop().run_in_executor(thread, next, blocks, b""):
+            yield block
+    finally:
+        # It runs after the block that the thread may be at.
+        thread.submit(blocks.close)  # type: ignore[attr-defined]  # of a generator
+        thread.shutdown(wait=False)

@@ -220,7 +220,7 @@ async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> Ht
     answer: HttpResponseBase
     if waits_for.stream:
         late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
-        look = ImageStream(waits_for.tenant, waits_for.job_id, waits_for.response_format).look
+        look = ImageStream(waits_for).look
         events = streaming.follow(waits_for.job_id, look, timeout_seconds=seconds, late=late)
         answer = streaming.streamed(_until_left(events, waits_for))
     else:
@@ -240,18 +240,16 @@ described_by(ImagesSubmit, images_generations)
 class ImageStream:
     """OpenAI's events for the images of one job: partial ones as they come, then each image, or an error."""
 
-    tenant: Tenant
-    job_id: UUID
-    response_format: str
+    waits_for: WaitsFor
     shown: set[tuple[int, int]] = field(default_factory=set)
 
     def look(self) -> tuple[list[bytes], bool]:
         """The events that are new, and True if they are the last."""
-        job = queries.job_get(tenant=self.tenant, job_id=self.job_id)
+        job = queries.job_get(tenant=self.waits_for.tenant, job_id=self.waits_for.job_id)
         try:
             if job.finished_at is None:
                 return list(self._partial(job)), False
-            images = stream_completed_json(job, response_format=self.response_format)
+            images = stream_completed_json(job, response_format=self.waits_for.response_format)
         except DomainError as error:
             return [streaming.failure(error)], True
         return [streaming.event(image["type"], image) for image in images], True

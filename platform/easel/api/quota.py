@@ -50,7 +50,6 @@ class QuotaView(Resource):
 def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     quotas, units = quotas_of(api_key), units_used(api_key, now=now)
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
-    queued = in_hand.filter(state=State.QUEUED)
     limited = [quota for quota in quotas if quota.requests_per_minute is not None]
     buckets: dict[UUID | None, Bucket] = {}
     with suppress(RedisError):  # nothing is counted while Redis is away
@@ -59,17 +58,16 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     rows: list[LimitAnswer] = []
     for quota in quotas:
         own = quota.api_key_id is not None
-        bucket = buckets.get(quota.api_key_id)
+        jobs = in_hand.filter(api_key=api_key) if own else in_hand
         used: dict[str, Decimal | int] = {
-            "concurrent_jobs_max": (in_hand.filter(api_key=api_key) if own else in_hand).count(),
-            "queued_jobs_max": (queued.filter(api_key=api_key) if own else queued).count(),
+            "concurrent_jobs_max": jobs.count(),
+            "queued_jobs_max": jobs.filter(state=State.QUEUED).count(),
             "image_units_per_month": units[quota.api_key_id],
-            **({"requests_per_minute": bucket.limit - bucket.remaining} if bucket else {}),
         }
-        resets_at = {
-            "image_units_per_month": next_month(now),
-            **({"requests_per_minute": now + timedelta(seconds=bucket.reset_seconds)} if bucket else {}),
-        }
+        resets_at = {"image_units_per_month": next_month(now)}
+        if bucket := buckets.get(quota.api_key_id):
+            used["requests_per_minute"] = bucket.limit - bucket.remaining
+            resets_at["requests_per_minute"] = now + timedelta(seconds=bucket.reset_seconds)
         for name in LIMITS:
             if (limit := getattr(quota, name)) is None:
                 continue

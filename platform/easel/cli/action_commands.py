@@ -13,6 +13,7 @@ from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
 from easel.actions.action import Action, ActionForm, Done, action_perform
+from easel.actions.declared import ACTIONS
 from easel.cli.committed import actor_name
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import print_fields, print_rows
@@ -55,9 +56,11 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
     )
 
 
-def group_of(name: str, explain: str, actions: Iterable[Action] = ()) -> click.Group:
-    """Makes a group with the commands of these actions."""
-    return click.Group(name, help=explain, commands=[command_of(action) for action in actions])
+def group_of(name: str, explain: str) -> click.Group:
+    """Makes the group `easel NAME` with the commands of its actions; commands of the same names replace them."""
+    return click.Group(
+        name, help=explain, commands=[command_of(action) for action in ACTIONS if action.command.split()[0] == name]
+    )
 
 
 def params_of(action: Action) -> list[click.Parameter]:

@@ -1,12 +1,9 @@
 """`easel block-list`: what no prompt may contain."""
 
-from easel.actions.limits import block, unblock
 from easel.cli.action_commands import group_of
 from easel.cli.tables import Rows, list_command
 
-block_list = group_of(
-    "block-list", "Phrases and patterns that no prompt may contain, for everybody or for one tenant.", (block, unblock)
-)
+block_list = group_of("block-list", "Phrases and patterns that no prompt may contain, for everybody or for one tenant.")
 
 
 @list_command(block_list)

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from easel.actions import tenants
 from easel.cli.action_commands import group_of
 from easel.cli.tables import Rows, list_command
 
-key = group_of("key", "Create, list, rotate and revoke API keys.", (tenants.add_key, tenants.rotate, tenants.revoke))
+key = group_of("key", "Create, list, rotate and revoke API keys.")
+project = group_of("project", "Add projects, which keys and costs are assigned to, and list them.")
 
 
 @list_command(key, of_tenant=True)
@@ -23,11 +23,6 @@ def key_list(tenant: Any) -> Rows:
         }
         for found in tenant.api_keys.select_related("project").order_by("created_at")
     ]
-
-
-project = group_of(
-    "project", "Add projects, which keys and costs are assigned to, and list them.", (tenants.add_project,)
-)
 
 
 @list_command(project, of_tenant=True)

@@ -4,16 +4,14 @@ from typing import Any
 
 import click
 
-from easel.actions import serving
 from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 
-model = group_of(
-    "model",
-    "Add versions of models, and divide callers between them.",
-    (serving.add_version, serving.set_routes, serving.make_default, serving.retire_version),
-)
+model = group_of("model", "Add versions of models, and divide callers between them.")
+rollout = group_of("rollout", "Give a new version growing shares of its model's callers.")
+pool = group_of("pool", "Make pools of workers, list them, and give a tenant its own.")
+adapter = group_of("adapter", "Retire tenants' adapters, and list them.")
 
 
 @list_command(model)
@@ -36,13 +34,6 @@ def model_list() -> Rows:
     ]
 
 
-rollout = group_of(
-    "rollout",
-    "Give a new version growing shares of its model's callers.",
-    (serving.start_rollout, serving.promote, serving.roll_back),
-)
-
-
 @list_command(rollout)
 def rollout_list() -> Rows:
     """List rollouts, the latest first, with the guardrail's latest verdict."""
@@ -59,13 +50,6 @@ def rollout_list() -> Rows:
         }
         for found in Rollout.objects.select_related("candidate__model", "stable__model").order_by("-started_at")[:20]
     ]
-
-
-pool = group_of(
-    "pool",
-    "Make pools of workers, list them, and give a tenant its own.",
-    (serving.add_pool, serving.dedicate_pool, serving.set_cost),
-)
 
 
 @list_command(pool)
@@ -99,9 +83,6 @@ def pool_environment(name: str) -> None:
 
         environment = worker_named(name)["env"]
     click.echo("\n".join(f"{variable}={value}" for variable, value in environment.items()))
-
-
-adapter = group_of("adapter", "Retire tenants' adapters, and list them.", (serving.retire_adapter,))
 
 
 @list_command(adapter, of_tenant=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from easel.actions import credit, limits, tenants
+from easel.actions import limits
 from easel.actions.action import tenant_of
 from easel.cli.action_commands import command_of, group_of
 from easel.cli.credit import tenant_billing, tenant_budget
@@ -13,14 +13,7 @@ from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 from easel.cli.tenant_data import tenant_erase, tenant_export
 
-tenant = group_of(
-    "tenant",
-    "Create tenants, list them; their credit, limits, budgets and data.",
-    (
-        *(tenants.create, tenants.suspend, tenants.resume),
-        *(credit.grant, credit.adjust, credit.credit_limit, credit.write_off),
-    ),
-)
+tenant = group_of("tenant", "Create tenants, list them; their credit, limits, budgets and data.")
 
 
 @list_command(tenant)

@@ -7,7 +7,7 @@ from django.contrib import admin
 from billing.money import format_micros
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
+from easel.portal.pages import Page, Section
 from easel.portal.site import portal
 from easel.serving.experiment_report import Comparison, experiment_report
 from easel.serving.models import Arm, Experiment
@@ -21,8 +21,6 @@ class ExperimentPage(Page):
     list_select_related = ("tenant", "model")
     ordering = ("-started_at", "-id")
     fields = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
-
-    shown_state = column("state", lambda experiment: cells.state(experiment.state))
 
     def sections(self, row: Experiment) -> Iterable[Section]:
         yield Section(

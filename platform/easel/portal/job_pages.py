@@ -31,7 +31,6 @@ class JobPage(Page):
     search_fields = ("id", "request_id")
     search_help_text = "A job's id or a request id, whole"
     list_select_related = ("tenant", "model_version__model", "pool", "project")
-    ordering = ("-created_at", "-id")
     row_actions = (jobs.cancel, statements.correct_usage)
     fieldsets = (
         ("Request", {"fields": (
@@ -65,7 +64,6 @@ class JobPage(Page):
     short_id = column("job", lambda job: cells.code(str(job.id)[:13] + "…"))
     project_slug = column("project", lambda job: job.project.slug)
     shown_model = column("model", lambda job: job.model_version.label)
-    shown_state = column("state", lambda job: cells.state(job.state))
     shown_prompt = column("prompt", lambda job: job.prompt if len(job.prompt) <= 60 else job.prompt[:60] + "…")
     shown_prompt_whole = column("prompt", lambda job: format_html('<span class="portal-prompt">{}</span>', job.prompt))
     images = column("images", lambda job: f"{job.n} × {job.width}x{job.height}")

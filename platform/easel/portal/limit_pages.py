@@ -57,7 +57,6 @@ class BlockListPage(Page):
     list_filter = ("kind", ("tenant", admin.EmptyFieldListFilter))
     search_fields = ("pattern", "tenant__slug")
     list_select_related = ("tenant",)
-    ordering = ("-created_at", "-id")
     fields = ("pattern", "kind", "applies_to", "reason", "created_at")
     list_actions = (limits.block,)
     row_actions = (limits.unblock,)

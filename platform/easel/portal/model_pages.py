@@ -100,7 +100,6 @@ class RolloutPage(Page):
 
     shown_candidate = column("candidate", lambda rollout: rollout.candidate.label)
     shown_stable = column("stable", lambda rollout: rollout.stable.label)
-    shown_state = column("state", lambda rollout: cells.state(rollout.state))
 
     @admin.display(description="candidate's share")
     def percent(self, rollout: Rollout) -> str:

@@ -52,7 +52,6 @@ class TransactionPage(Page):
     list_display = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
     list_filter = (TenantFilter, "kind", ("created_at", RangeDateFilter))
     list_select_related = ("tenant",)
-    ordering = ("-created_at", "-id")
     fields = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Transaction]:

@@ -26,7 +26,7 @@ from unfold.widgets import (
 
 from core.errors import DomainError
 from easel.actions.action import Action, ActionForm, action_perform
-from easel.portal.cells import page_of
+from easel.portal import cells
 
 _CLASSES = {forms.CheckboxInput: CHECKBOX_CLASSES, forms.Select: SELECT_CLASSES, forms.Textarea: TEXTAREA_CLASSES}
 
@@ -71,6 +71,7 @@ class Page(ModelAdmin):
 
     row_actions: tuple[Action, ...] = ()
     list_actions: tuple[Action, ...] = ()
+    ordering: tuple[str, ...] = ("-created_at", "-id")
     actions = None  # Django's own, on many rows at once
     # No count of a whole table for the sake of a page number.
     paginator = InfinitePaginator
@@ -89,6 +90,8 @@ class Page(ModelAdmin):
         return False
 
     has_change_permission = has_delete_permission = has_add_permission
+
+    shown_state = column("state", lambda row: cells.state(row.state))
 
     def sections(self, row: Any) -> Iterable[Section]:
         """The tables below a row's fields."""
@@ -159,7 +162,7 @@ class Page(ModelAdmin):
     def _back(self, row: Model | None) -> str:
         if row is None:
             return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        return page_of(row)
+        return cells.page_of(row)
 
     def _page(self, request: HttpRequest, template: str, action: Action, row: Any, **context: Any) -> HttpResponse:
         title = f"{action.label}: {row}" if row is not None else action.label

@@ -53,7 +53,6 @@ class StatementPage(Page):
         return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
     shown_title = column("document", lambda statement: title_of(statement))
-    shown_state = column("state", lambda statement: cells.state(statement.state))
     shown_corrects = column("corrects", lambda statement: cells.link(statement.corrects))
     shown_period = column("period", lambda statement: period_of(statement), ordering="period_start")
     shown_subtotal = column("sum", lambda statement: cells.money(statement.subtotal_micros, statement.currency))

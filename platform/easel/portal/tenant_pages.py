@@ -157,7 +157,6 @@ class ApiKeyPage(Page):
     list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
     search_fields = ("key_id", "tenant__slug")
     list_select_related = ("tenant", "project")
-    ordering = ("-created_at", "-id")
     fields = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at", "revoked_at")
     row_actions = (limits.set_limits, credit.set_budget, tenants.rotate, tenants.revoke)
 
