@@ -17,6 +17,7 @@ from core import clock
 from core.audit import audit_record
 from core.errors import NotFound
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, Text, operation
+from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, row_json
 from easel.jobs.budgets import budget_set
@@ -72,13 +73,10 @@ class BudgetAnswer(TypedDict):
     resets_at: datetime
 
 
-class Balance(Resource):
-    scope = Scope.USAGE
-
-    @operation("balance_get", BalanceAnswer)
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants."""
-        return answer_json(balance_json(caller(request).tenant))
+@endpoint("get", "balance_get", BalanceAnswer, scope=Scope.USAGE)
+def balance(request: HttpRequest) -> HttpResponse:
+    """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants."""
+    return answer_json(balance_json(caller(request).tenant))
 
 
 class Budgets(Resource):
@@ -107,18 +105,15 @@ class Budgets(Resource):
         return answer_json(budget_json(budget_status(tenant=tenant, budget_id=budget.pk, now=now)))
 
 
-class BudgetDetail(Resource):
-    scope = Scope.BILLING
-
-    @operation("budgets_remove", BudgetAnswer)
-    def delete(self, request: HttpRequest, budget_id: UUID) -> HttpResponse:
-        """Remove a budget, with its counters."""
-        tenant = caller(request).tenant
-        with transaction.atomic():
-            before = budget_status(tenant=tenant, budget_id=budget_id, now=clock.now())
-            budget_remove(tenant=tenant, budget_id=budget_id)
-            _record(request, "budget.remove", before.budget, {})
-        return answer_json(budget_json(before))
+@endpoint("delete", "budgets_remove", BudgetAnswer, scope=Scope.BILLING)
+def budget_detail(request: HttpRequest, budget_id: UUID) -> HttpResponse:
+    """Remove a budget, with its counters."""
+    tenant = caller(request).tenant
+    with transaction.atomic():
+        before = budget_status(tenant=tenant, budget_id=budget_id, now=clock.now())
+        budget_remove(tenant=tenant, budget_id=budget_id)
+        _record(request, "budget.remove", before.budget, {})
+    return answer_json(budget_json(before))
 
 
 def balance_json(tenant: Tenant) -> BalanceAnswer:

@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from billing.money import Money, money_json
 from core import clock
 from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text, operation
+from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, T, row_json
@@ -104,27 +105,24 @@ class OutlookAnswer(TypedDict):
     anomalies: list[AnomalyAnswer]
 
 
-class Usage(Resource):
-    scope = Scope.USAGE
-
-    @operation("usage_get", Summed[UsageRowAnswer], query=UsageQuery, deprecated=True)
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
-        query = UsageQuery.read(request.GET.dict())
-        groups = list(dict.fromkeys(query.group_by.split(",")))
-        if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
-            known = ", ".join(UNPRICED_GROUPS)
-            raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
-        end = query.end or clock.now().date()
-        start = query.start or end.replace(day=1)
-        if end < start:
-            raise InvalidField(f"end: is before start, {start}", param="end")
-        tenant = caller(request).tenant
-        span = Span(tenant=tenant.slug, start=start, end=end)
-        rows = costs(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
-        shown = [{**row.group, "requests": int(row.requests), **measured_json(row, tenant.currency)} for row in rows]
-        total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
-        return answer_json({"object": "usage", "start": start, "end": end, "data": shown, "total": total})
+@endpoint("get", "usage_get", Summed[UsageRowAnswer], query=UsageQuery, deprecated=True, scope=Scope.USAGE)
+def usage(request: HttpRequest) -> HttpResponse:
+    """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
+    query = UsageQuery.read(request.GET.dict())
+    groups = list(dict.fromkeys(query.group_by.split(",")))
+    if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
+        known = ", ".join(UNPRICED_GROUPS)
+        raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
+    end = query.end or clock.now().date()
+    start = query.start or end.replace(day=1)
+    if end < start:
+        raise InvalidField(f"end: is before start, {start}", param="end")
+    tenant = caller(request).tenant
+    span = Span(tenant=tenant.slug, start=start, end=end)
+    rows = costs(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
+    shown = [{**row.group, "requests": int(row.requests), **measured_json(row, tenant.currency)} for row in rows]
+    total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
+    return answer_json({"object": "usage", "start": start, "end": end, "data": shown, "total": total})
 
 
 class Costs(Resource):
@@ -151,37 +149,34 @@ class Costs(Resource):
         return answer_json({"object": "costs", **days, "data": shown, "total": total})
 
 
-class Outlook(Resource):
-    scope = Scope.USAGE
+@endpoint("get", "costs_outlook", OutlookAnswer, scope=Scope.USAGE)
+def outlook(request: HttpRequest) -> HttpResponse:
+    """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out."""
+    tenant, today = caller(request).tenant, clock.now().date()
+    first = today.replace(day=1)
+    span = Span(start=first - timedelta(weeks=WEEKS), end=today, tenant=tenant.slug)
+    found = daily(span, currency=tenant.currency)
+    month = forecast(found, today=today)
 
-    @operation("costs_outlook", OutlookAnswer)
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out."""
-        tenant, today = caller(request).tenant, clock.now().date()
-        first = today.replace(day=1)
-        span = Span(start=first - timedelta(weeks=WEEKS), end=today, tenant=tenant.slug)
-        found = daily(span, currency=tenant.currency)
-        month = forecast(found, today=today)
+    def money(amount: int | None) -> Money | None:
+        return None if amount is None else money_json(amount, tenant.currency)
 
-        def money(amount: int | None) -> Money | None:
-            return None if amount is None else money_json(amount, tenant.currency)
-
-        return answer_json(
-            {
-                "object": "costs.outlook",
-                "month": first,
-                "so_far": money(month.spent_micros),
-                "expected": money(month.expected_micros),
-                "low": money(month.low_micros),
-                "high": money(month.high_micros),
-                "confidence": CONFIDENCE,
-                "anomalies": [
-                    row_json(AnomalyAnswer, one, cost=money(one.amount_micros), usual=money(one.usual_micros))
-                    for one in anomalies(found, since=first)
-                    if one.day < today
-                ],
-            }
-        )
+    return answer_json(
+        {
+            "object": "costs.outlook",
+            "month": first,
+            "so_far": money(month.spent_micros),
+            "expected": money(month.expected_micros),
+            "low": money(month.low_micros),
+            "high": money(month.high_micros),
+            "confidence": CONFIDENCE,
+            "anomalies": [
+                row_json(AnomalyAnswer, one, cost=money(one.amount_micros), usual=money(one.usual_micros))
+                for one in anomalies(found, since=first)
+                if one.day < today
+            ],
+        }
+    )
 
 
 def measured_json(row: CostRow, currency: str) -> Measured:

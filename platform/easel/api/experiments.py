@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 from billing.money import Money, money_json
 from core import clock
 from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, operation
+from easel.api.endpoint import endpoint
 from easel.api.jobs import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, Page, row_json
@@ -136,14 +137,11 @@ class Experiments(Resource):
         return answer_json({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
 
 
-class ExperimentDetail(Resource):
-    scope = Scope.GENERATE
-
-    @operation("experiments_get", ExperimentReportAnswer)
-    def get(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Report what each arm did, and which differences are more than chance."""
-        experiment = experiment_get(tenant=caller(request).tenant, name=name)
-        return answer_json(report_json(experiment, experiment_report(experiment)))
+@endpoint("get", "experiments_get", ExperimentReportAnswer, scope=Scope.GENERATE)
+def experiment_detail(request: HttpRequest, name: str) -> HttpResponse:
+    """Report what each arm did, and which differences are more than chance."""
+    experiment = experiment_get(tenant=caller(request).tenant, name=name)
+    return answer_json(report_json(experiment, experiment_report(experiment)))
 
 
 class ExperimentStop(Resource):
@@ -154,13 +152,12 @@ class ExperimentStop(Resource):
         return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 
-class Rollouts(Resource):
-    @operation("rollouts_list", Page[RolloutAnswer], query=RolloutsQuery)
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """List canaries, the latest first: another version may be serving a share of your requests."""
-        query = RolloutsQuery.read(request.GET.dict())
-        found, more = rollouts_page(model_name=query.model, **query.page())
-        return answer_json({"object": "list", "data": [rollout_json(one) for one in found], "has_more": more})
+@endpoint("get", "rollouts_list", Page[RolloutAnswer], query=RolloutsQuery)
+def rollouts(request: HttpRequest) -> HttpResponse:
+    """List canaries, the latest first: another version may be serving a share of your requests."""
+    query = RolloutsQuery.read(request.GET.dict())
+    found, more = rollouts_page(model_name=query.model, **query.page())
+    return answer_json({"object": "list", "data": [rollout_json(one) for one in found], "has_more": more})
 
 
 def rollout_json(rollout: Rollout) -> RolloutAnswer:

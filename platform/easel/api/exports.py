@@ -13,16 +13,19 @@ from pydantic import Field, model_validator
 from billing.invoices.queries import statement_numbered
 from core import clock
 from easel.api.costs import SpanQuery
-from easel.api.declaration import LEFT_OUT, OneOf, operation
+from easel.api.declaration import LEFT_OUT, OneOf
+from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
-from easel.api.resource import Resource, caller
+from easel.api.resource import caller
 from easel.reporting import exports
 from easel.reporting.exports import Span
 from tenants.models import Scope
 
 _PARQUET = "application/vnd.apache.parquet"
 _CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": _PARQUET, "jsonl": "application/jsonl"}
-_FILE = OpenApiResponse(OpenApiTypes.BINARY)
+_CSV = {(200, "text/csv"): OpenApiTypes.STR}
+_FOCUS = {**_CSV, (200, _PARQUET): OpenApiResponse(OpenApiTypes.BINARY)}
+_JSONL = {(200, "application/jsonl"): OpenApiTypes.STR}
 
 
 class FocusExportQuery(SpanQuery):
@@ -46,44 +49,33 @@ class CostsExportQuery(SpanQuery):
     )
 
 
-class FocusExport(Resource):
-    scope = Scope.USAGE
-
-    @operation(
-        "exports_focus", query=FocusExportQuery, responses={(200, "text/csv"): OpenApiTypes.STR, (200, _PARQUET): _FILE}
-    )
-    def get(self, request: HttpRequest) -> StreamingHttpResponse:
-        """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice."""
-        query = FocusExportQuery.read(request.GET.dict())
-        form, invoice = query.format, query.invoice
-        span = _span(request, query)
-        if invoice is not None:
-            statement_numbered(invoice, tenant=span.tenant)
-        blocks = exports.focus(span, form=form, invoice=invoice)
-        return _file("focus", span, blocks, form=form, part=f"invoice-{invoice}" if invoice else "")
+@endpoint("get", "exports_focus", query=FocusExportQuery, responses=_FOCUS, scope=Scope.USAGE)
+def focus_export(request: HttpRequest) -> StreamingHttpResponse:
+    """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice."""
+    query = FocusExportQuery.read(request.GET.dict())
+    form, invoice = query.format, query.invoice
+    span = _span(request, query)
+    if invoice is not None:
+        statement_numbered(invoice, tenant=span.tenant)
+    blocks = exports.focus(span, form=form, invoice=invoice)
+    return _file("focus", span, blocks, form=form, part=f"invoice-{invoice}" if invoice else "")
 
 
-class CostsExport(Resource):
-    scope = Scope.USAGE
-
-    @operation("exports_costs", query=CostsExportQuery, responses={(200, "text/csv"): OpenApiTypes.STR})
-    def get(self, request: HttpRequest) -> StreamingHttpResponse:
-        """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
-        query = CostsExportQuery.read(request.GET.dict())
-        span = _span(request, query)
-        blocks = exports.costs(span, comma=query.decimal == "comma")
-        return _file("costs", span, blocks, form="csv")
+@endpoint("get", "exports_costs", query=CostsExportQuery, responses=_CSV, scope=Scope.USAGE)
+def costs_export(request: HttpRequest) -> StreamingHttpResponse:
+    """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
+    query = CostsExportQuery.read(request.GET.dict())
+    span = _span(request, query)
+    blocks = exports.costs(span, comma=query.decimal == "comma")
+    return _file("costs", span, blocks, form="csv")
 
 
-class EventsExport(Resource):
-    scope = Scope.USAGE
-
-    @operation("exports_events", query=SpanQuery, responses={(200, "application/jsonl"): OpenApiTypes.STR})
-    def get(self, request: HttpRequest) -> StreamingHttpResponse:
-        """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
-        query = SpanQuery.read(request.GET.dict())
-        span = _span(request, query)
-        return _file("events", span, exports.events(span), form="jsonl")
+@endpoint("get", "exports_events", query=SpanQuery, responses=_JSONL, scope=Scope.USAGE)
+def events_export(request: HttpRequest) -> StreamingHttpResponse:
+    """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
+    query = SpanQuery.read(request.GET.dict())
+    span = _span(request, query)
+    return _file("events", span, exports.events(span), form="jsonl")
 
 
 def _span(request: HttpRequest, query: SpanQuery) -> Span:

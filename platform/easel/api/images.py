@@ -21,6 +21,7 @@ from core.errors import DomainError
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
 from easel.api.declaration import AnyText, Flag, OneOf, events, operation
+from easel.api.endpoint import endpoint
 from easel.api.jobs import JobError, JobInput, JobUsage, image_url, usage_json
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
@@ -266,19 +267,16 @@ class ImageStream:
                     yield streaming.event(partial["type"], partial)
 
 
-class ImagesQuote(Resource):
-    scope = Scope.GENERATE
+@endpoint("post", "images_quotes", QuoteAnswer, request=ImagesInput, scope=Scope.GENERATE)
+def images_quote(request: HttpRequest) -> HttpResponse:
+    """Price the same body as a generation, line by line; nothing is made, held or written.
 
-    @operation("images_quotes", QuoteAnswer, request=ImagesInput)
-    def post(self, request: HttpRequest) -> HttpResponse:
-        """Price the same body as a generation, line by line; nothing is made, held or written.
-
-        What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
-        """
-        take(request, caller(request), now=clock.now())
-        spec = ImagesInput.read(body_of(request)).spec()
-        quote = job_quote(api_key=caller(request), spec=spec, limits=settings.EASEL, now=clock.now())
-        return answer_json(quote_json(quote))
+    What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
+    """
+    take(request, caller(request), now=clock.now())
+    spec = ImagesInput.read(body_of(request)).spec()
+    quote = job_quote(api_key=caller(request), spec=spec, limits=settings.EASEL, now=clock.now())
+    return answer_json(quote_json(quote))
 
 
 def images_json(job: Job, *, response_format: str) -> ImagesAnswer:

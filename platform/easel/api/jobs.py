@@ -8,7 +8,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from drf_spectacular.utils import extend_schema
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
@@ -19,19 +18,8 @@ from core import clock
 from core.errors import DomainError
 from core.text import text_unstorable_at
 from easel.api import streaming
-from easel.api.declaration import (
-    LEFT_OUT,
-    AnyText,
-    Flag,
-    Input,
-    Number,
-    OneOf,
-    PageQuery,
-    Text,
-    answers,
-    events,
-    operation,
-)
+from easel.api.declaration import LEFT_OUT, AnyText, Flag, Input, Number, OneOf, PageQuery, Text, events, operation
+from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
@@ -232,7 +220,7 @@ class Jobs(Resource):
 
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_create", request=JobInput, responses=answers(JobAnswer, status=202))
+    @operation("jobs_create", JobAnswer, request=JobInput, status=202)
     def post(self, request: HttpRequest) -> HttpResponse:
         take(request, caller(request), now=clock.now())
         body = body_of(request)
@@ -319,37 +307,28 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
     return streaming.follow(job_id, look, timeout_seconds=timeout_seconds)
 
 
-class JobCancel(Resource):
-    scope = Scope.GENERATE
-
-    @operation("jobs_cancel", JobAnswer, request=None)
-    def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        lifecycle.cancel(job=job, now=clock.now())
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+@endpoint("post", "jobs_cancel", JobAnswer, request=None, scope=Scope.GENERATE)
+def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+    lifecycle.cancel(job=job, now=clock.now())
+    return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 
-class JobImages(Resource):
-    scope = Scope.GENERATE
-
-    @operation("jobs_images_delete", JobAnswer)
-    def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        """Delete the images, and end the charge for storing them."""
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        outputs_delete(job=job, actor=_actor(request), now=clock.now())
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+@endpoint("delete", "jobs_images_delete", JobAnswer, scope=Scope.GENERATE)
+def job_images(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Delete the images, and end the charge for storing them."""
+    job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+    outputs_delete(job=job, actor=_actor(request), now=clock.now())
+    return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
 
 
-class JobFeedback(Resource):
-    scope = Scope.GENERATE
-
-    @operation("jobs_feedback", FeedbackAnswer, request=FeedbackInput, status=201)
-    def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        """Record your end user's opinion of a job's images, once per job."""
-        given = FeedbackInput.read(body_of(request))
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        feedback = feedback_give(job=job, now=clock.now(), score=given.score, comment=given.comment)
-        return answer_json(row_json(FeedbackAnswer, feedback, object="feedback"), status=201)
+@endpoint("post", "jobs_feedback", FeedbackAnswer, request=FeedbackInput, status=201, scope=Scope.GENERATE)
+def job_feedback(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Record your end user's opinion of a job's images, once per job."""
+    given = FeedbackInput.read(body_of(request))
+    job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+    feedback = feedback_give(job=job, now=clock.now(), score=given.score, comment=given.comment)
+    return answer_json(row_json(FeedbackAnswer, feedback, object="feedback"), status=201)
 
 
 def _actor(request: HttpRequest) -> str:

@@ -12,9 +12,10 @@ from redis.exceptions import RedisError
 from typing_extensions import TypedDict
 
 from core import clock
-from easel.api.declaration import OneOf, operation
+from easel.api.declaration import OneOf
+from easel.api.endpoint import endpoint
 from easel.api.rate_limit import Bucket, look
-from easel.api.resource import Resource, answer_json, caller
+from easel.api.resource import answer_json, caller
 from easel.api.rows import Listed, row_json
 from easel.jobs.models import Job, State
 from tenants.models import ApiKey
@@ -40,11 +41,10 @@ class QuotaAnswer(Listed[LimitAnswer]):
     retention: RetentionAnswer
 
 
-class QuotaView(Resource):
-    @operation("quota_get", QuotaAnswer)
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """List each limit of your account and of this key, and how much of it is used."""
-        return answer_json(quota_json(caller(request), now=clock.now()))
+@endpoint("get", "quota_get", QuotaAnswer)
+def quota(request: HttpRequest) -> HttpResponse:
+    """List each limit of your account and of this key, and how much of it is used."""
+    return answer_json(quota_json(caller(request), now=clock.now()))
 
 
 def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from core import clock
 from core.idempotency import idempotent
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, operation
+from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Page, row_json
 from easel.api.submission import replay_headers
@@ -153,44 +154,32 @@ class WebhookDetail(Resource):
         return answer_json(status=204)
 
 
-class WebhookRotate(Resource):
-    scope = Scope.WEBHOOKS
-
-    @operation("webhooks_rotate", WebhookWithSecret, request=None)
-    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
-        return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
+@endpoint("post", "webhooks_rotate", WebhookWithSecret, request=None, scope=Scope.WEBHOOKS)
+def webhook_rotate(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+    """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
+    return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
 
 
-class WebhookTest(Resource):
-    scope = Scope.WEBHOOKS
-
-    @operation("webhooks_test", DeliveryAnswer, request=None, status=202)
-    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """Send `webhook.test`; the delivery records the result."""
-        sent = outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())
-        return answer_json(delivery_json(sent), status=202)
+@endpoint("post", "webhooks_test", DeliveryAnswer, request=None, status=202, scope=Scope.WEBHOOKS)
+def webhook_test(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+    """Send `webhook.test`; the delivery records the result."""
+    sent = outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())
+    return answer_json(delivery_json(sent), status=202)
 
 
-class WebhookDeliveries(Resource):
-    scope = Scope.WEBHOOKS
-
-    @operation("webhooks_deliveries", Page[DeliveryAnswer], query=DeliveriesQuery)
-    def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """List deliveries, the latest first, with every attempt."""
-        query = DeliveriesQuery.read(request.GET.dict())
-        endpoint, state = _endpoint(request, webhook_id), query.status
-        found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
-        return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
+@endpoint("get", "webhooks_deliveries", Page[DeliveryAnswer], query=DeliveriesQuery, scope=Scope.WEBHOOKS)
+def webhook_deliveries(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+    """List deliveries, the latest first, with every attempt."""
+    query = DeliveriesQuery.read(request.GET.dict())
+    endpoint, state = _endpoint(request, webhook_id), query.status
+    found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
+    return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
 
 
-class WebhookReplay(Resource):
-    scope = Scope.WEBHOOKS
-
-    @operation("webhooks_replay", DeliveryAnswer, request=None, status=202)
-    def post(self, request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
-        """Send a delivery once more, under the same `webhook-id`."""
-        endpoint = _endpoint(request, webhook_id)
-        outbox.delivery_replay(queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id), now=clock.now())
-        replayed = queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id)
-        return answer_json(delivery_json(replayed), status=202)
+@endpoint("post", "webhooks_replay", DeliveryAnswer, request=None, status=202, scope=Scope.WEBHOOKS)
+def webhook_replay(request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
+    """Send a delivery once more, under the same `webhook-id`."""
+    endpoint = _endpoint(request, webhook_id)
+    outbox.delivery_replay(queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id), now=clock.now())
+    replayed = queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id)
+    return answer_json(delivery_json(replayed), status=202)
