@@ -2,18 +2,15 @@
 
 from collections.abc import Iterable
 
-from django.contrib import admin
-
 from billing.money import format_micros
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, register
 from easel.serving.experiment_report import Comparison, experiment_report
 from easel.serving.models import Arm, Experiment
 
 
-@admin.register(Experiment, site=portal)
+@register(Experiment)
 class ExperimentPage(Page):
     list_display = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
     list_filter = (TenantFilter, "state", "model")

@@ -17,11 +17,10 @@ from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 
 
-@admin.register(Job, site=portal)
+@register(Job)
 class JobPage(Page):
     list_display = (
         "short_id", "tenant", "shown_model", "pool", "shown_state", "shown_prompt", "images", "duration", "cost",

@@ -8,8 +8,7 @@ from django.db.models import Q
 
 from easel.actions import limits
 from easel.portal import cells
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 from tenants.models import BlockListEntry, Tenant
 from tenants.quotas import LIMITS
 from tenants.retention import retention_of
@@ -51,7 +50,7 @@ def retention_section(tenant: Tenant) -> Section:
     return Section("Retention", ("Data", "Retained for", "Rule"), rows, "")
 
 
-@admin.register(BlockListEntry, site=portal)
+@register(BlockListEntry)
 class BlockListPage(Page):
     list_display = ("pattern", "kind", "applies_to", "reason", "created_at")
     list_filter = ("kind", ("tenant", admin.EmptyFieldListFilter))

@@ -3,32 +3,33 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django import forms
-from django.contrib import messages
-from django.contrib.admin import ShowFacets, display
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path, reverse
+from unfold import widgets
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
-from unfold.widgets import (
-    CHECKBOX_CLASSES,
-    INPUT_CLASSES,
-    SELECT_CLASSES,
-    TEXTAREA_CLASSES,
-    UnfoldAdminCheckboxSelectMultipleWidget,
-)
 
 from core.errors import DomainError
 from easel.actions.action import Action, ActionForm, action_perform
 from easel.portal import cells
+from easel.portal.site import portal
 
-_CLASSES = {forms.CheckboxInput: CHECKBOX_CLASSES, forms.Select: SELECT_CLASSES, forms.Textarea: TEXTAREA_CLASSES}
+register = partial(admin.register, site=portal)
+_CLASSES = {
+    forms.CheckboxInput: widgets.CHECKBOX_CLASSES,
+    forms.Select: widgets.SELECT_CLASSES,
+    forms.Textarea: widgets.TEXTAREA_CLASSES,
+    forms.Widget: widgets.INPUT_CLASSES,
+}
 
 
 def _styled(form: ActionForm) -> ActionForm:
@@ -36,11 +37,9 @@ def _styled(form: ActionForm) -> ActionForm:
     for field in form.fields.values():
         widget: Any = field.widget
         if isinstance(widget, forms.CheckboxSelectMultiple):
-            styled = UnfoldAdminCheckboxSelectMultipleWidget()
-            styled.choices = widget.choices
-            field.widget = styled
+            field.widget = widgets.UnfoldAdminCheckboxSelectMultipleWidget(choices=widget.choices)
             continue
-        classes = next((classes for kind, classes in _CLASSES.items() if isinstance(widget, kind)), INPUT_CLASSES)
+        classes = next(classes for kind, classes in _CLASSES.items() if isinstance(widget, kind))
         widget.attrs["class"] = " ".join(classes)
     return form
 
@@ -63,7 +62,7 @@ class Section:
 
 def column(description: str, text: Callable[[Any], str], *, ordering: str | None = None) -> Any:
     """A computed column of a list, which a row's page may show as a field too."""
-    return staticmethod(display(text, description=description, ordering=ordering))
+    return staticmethod(admin.display(text, description=description, ordering=ordering))
 
 
 class Page(ModelAdmin):
@@ -76,7 +75,7 @@ class Page(ModelAdmin):
     # No count of a whole table for the sake of a page number.
     paginator = InfinitePaginator
     show_full_result_count = False
-    show_facets = ShowFacets.NEVER
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     list_fullwidth = True
     list_filter_sheet = False

@@ -2,15 +2,12 @@
 
 from collections.abc import Iterable
 
-from django.contrib import admin
-
 from billing.models import PriceBook
 from billing.pricing.price_books import RateTerms, rates_of
 from easel.actions import prices
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 
 
 def rates_section(book: PriceBook) -> Section:
@@ -28,7 +25,7 @@ def rates_section(book: PriceBook) -> Section:
     )
 
 
-@admin.register(PriceBook, site=portal)
+@register(PriceBook)
 class PriceBookPage(Page):
     list_display = ("shown_name", "tenant", "currency", "version", "effective_at", "created_at")
     list_filter = (TenantFilter, "currency")

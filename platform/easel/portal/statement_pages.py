@@ -18,13 +18,12 @@ from easel.actions import statements
 from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 
 CHARGES = 200
 
 
-@admin.register(Statement, site=portal)
+@register(Statement)
 class StatementPage(Page):
     list_display = ("shown_title", "tenant", "shown_state", "shown_period", "shown_total", "finalised_at")
     list_filter = (TenantFilter, "state", "kind")
@@ -95,7 +94,7 @@ class StatementPage(Page):
         )
 
 
-@admin.register(StatementLine, site=portal)
+@register(StatementLine)
 class StatementLinePage(Page):
     """Reached from its statement: the charges that a line sums, each with its job."""
 

@@ -7,8 +7,7 @@ from django.contrib import admin
 from easel.actions import jobs
 from easel.portal import cells
 from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 from easel.webhooks import queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
@@ -16,7 +15,7 @@ from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
 DELIVERIES = 50
 
 
-@admin.register(WebhookEndpoint, site=portal)
+@register(WebhookEndpoint)
 class WebhookEndpointPage(Page):
     list_display = ("url", "tenant", "shown_state", "shown_events", "delivered_at")
     list_filter = (TenantFilter, ("disabled_at", admin.EmptyFieldListFilter))
@@ -48,7 +47,7 @@ class WebhookEndpointPage(Page):
         )
 
 
-@admin.register(WebhookDelivery, site=portal)
+@register(WebhookDelivery)
 class WebhookDeliveryPage(Page):
     """Reached from its webhook."""
 
