@@ -9,12 +9,13 @@ from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text, operation
+from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text
 from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
-from easel.api.resource import Resource, answer_json, caller
+from easel.api.resource import answer_json, caller
 from easel.api.rows import Listed, T, row_json
-from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow, costs
+from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow
+from easel.reporting.costs import costs as cost_rows
 from easel.reporting.exports import Span
 from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecast
 from tenants.models import Scope
@@ -119,34 +120,31 @@ def usage(request: HttpRequest) -> HttpResponse:
         raise InvalidField(f"end: is before start, {start}", param="end")
     tenant = caller(request).tenant
     span = Span(tenant=tenant.slug, start=start, end=end)
-    rows = costs(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
+    rows = cost_rows(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
     shown = [{**row.group, "requests": int(row.requests), **measured_json(row, tenant.currency)} for row in rows]
     total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
     return answer_json({"object": "usage", "start": start, "end": end, "data": shown, "total": total})
 
 
-class Costs(Resource):
-    scope = Scope.USAGE
-
-    @operation("costs_get", Summed[CostRowAnswer], query=CostsQuery)
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
-        query = CostsQuery.read(request.GET.dict())
-        groups, tenant = query.groups(), caller(request).tenant
-        days = query.days(clock.now().date())
-        rows = costs(Span(tenant=tenant.slug, **days), group_by=groups, currency=tenant.currency, order=query.sort)
-        shown = [
-            {
-                "group": row.group,
-                "charges": row.charges,
-                "requests": float(row.requests),
-                **measured_json(row, tenant.currency),
-                "list_cost": money_json(row.list_micros, tenant.currency),
-            }
-            for row in rows
-        ]
-        total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
-        return answer_json({"object": "costs", **days, "data": shown, "total": total})
+@endpoint("get", "costs_get", Summed[CostRowAnswer], query=CostsQuery, scope=Scope.USAGE)
+def costs(request: HttpRequest) -> HttpResponse:
+    """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
+    query = CostsQuery.read(request.GET.dict())
+    groups, tenant = query.groups(), caller(request).tenant
+    days = query.days(clock.now().date())
+    rows = cost_rows(Span(tenant=tenant.slug, **days), group_by=groups, currency=tenant.currency, order=query.sort)
+    shown = [
+        {
+            "group": row.group,
+            "charges": row.charges,
+            "requests": float(row.requests),
+            **measured_json(row, tenant.currency),
+            "list_cost": money_json(row.list_micros, tenant.currency),
+        }
+        for row in rows
+    ]
+    total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
+    return answer_json({"object": "costs", **days, "data": shown, "total": total})
 
 
 @endpoint("get", "costs_outlook", OutlookAnswer, scope=Scope.USAGE)

@@ -62,7 +62,7 @@ urlpatterns = [
     path("models/<name:name>", serve(served_models.model_detail)),
     path("quota", serve(quota.quota)),
     path("usage", serve(costs.usage)),
-    path("costs", serve(costs.Costs)),
+    path("costs", serve(costs.costs)),
     path("costs/outlook", serve(costs.outlook)),
     path("exports/focus", serve(exports.focus_export)),
     path("exports/costs", serve(exports.costs_export)),
