@@ -121,15 +121,9 @@ class Experiments(Resource):
     def post(self, request: HttpRequest) -> HttpResponse:
         """Split your requests to a model between the arms, from now on."""
         fields = ExperimentInput.read(body_of(request))
-        experiment = experiment_start(
-            tenant=caller(request).tenant,
-            name=fields.name,
-            model_name=fields.model,
-            arms=[arm.plan() for arm in fields.arms],
-            now=clock.now(),
-        )
-        found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
-        return answer_json(experiment_json(found), status=201)
+        tenant, arms = caller(request).tenant, [arm.plan() for arm in fields.arms]
+        experiment_start(tenant=tenant, name=fields.name, model_name=fields.model, arms=arms, now=clock.now())
+        return answer_json(experiment_json(experiment_get(tenant=tenant, name=fields.name)), status=201)
 
     @operation("experiments_list", Listed[ExperimentAnswer])
     def get(self, request: HttpRequest) -> HttpResponse:
