@@ -3,6 +3,7 @@
 A command is the portal's form as it opens, with what was given filled in: the same defaults, checks and messages.
 """
 
+import getpass
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -14,7 +15,6 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
 from easel.actions.action import Action, ActionForm, Done, action_perform
 from easel.actions.declared import ACTIONS
-from easel.cli.committed import actor_name
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import print_fields, print_rows
 
@@ -129,6 +129,18 @@ def perform(action: Action, row: Any, given: Mapping[str, Any], *, now: datetime
         name, messages = next(iter(bound.errors.items()))
         raise _refusal(action, name, messages)
     return action_perform(action, row, actor=actor_name(), now=now, fields=bound.cleaned_data)
+
+
+def actor_name() -> str:
+    """The user that runs this command, as the audit log names it."""
+    return f"command:{getpass.getuser()}"
+
+
+def command_record(action: str, subject: str, *, now: datetime, **about: Any) -> None:
+    """Records in the audit log what the user of this command did without an action."""
+    from core.audit import audit_record
+
+    audit_record(actor=actor_name(), action=action, subject=subject, now=now, **about)
 
 
 def print_done(done: Done, as_json: bool) -> None:

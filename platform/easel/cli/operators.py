@@ -1,15 +1,29 @@
 """`easel operator`: the users of the portal. Only a command makes one: no role may raise its own rights."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import click
 
 from core.errors import DomainError
-from easel.cli.committed import command_record, committed
+from easel.cli.action_commands import command_record
+from easel.cli.django_ready import django_ready
 
 
 class PasswordRefused(DomainError, code="password_refused"):
     """The password or the name can't be used."""
+
+
+@contextmanager
+def _transaction() -> Iterator[datetime]:
+    """Opens one transaction on a ready Django and gives its time; what fails leaves no trace."""
+    with django_ready():
+        from django.db import transaction
+
+        with transaction.atomic():
+            yield datetime.now(UTC)
 
 
 @click.group()
@@ -28,7 +42,7 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
         if password_stdin
         else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     )
-    with committed() as now:
+    with _transaction() as now:
         from django.core.exceptions import ValidationError
 
         from easel.actions import roles
@@ -45,7 +59,7 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
 @click.argument("name")
 def operator_disable(name: str) -> None:
     """End a user's sign-ins and sessions."""
-    with committed() as now:
+    with _transaction() as now:
         from easel.actions import roles
 
         roles.operator_disable(name=name)

@@ -4,8 +4,7 @@ from unfold.contrib.filters.admin import RangeDateFilter
 
 from core.models import AuditEvent
 from easel.portal import cells
-from easel.portal.filters import ActionFilter, ActorFilter, TenantFilter
-from easel.portal.pages import Page, column, register
+from easel.portal.pages import ActionFilter, ActorFilter, Page, TenantFilter, column, register
 
 
 @register(AuditEvent)

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 from billing.money import format_micros
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, register
+from easel.portal.pages import Page, Section, TenantFilter, register
 from easel.serving.experiment_report import Comparison, experiment_report
 from easel.serving.models import Arm, Experiment
 

@@ -16,8 +16,7 @@ from billing.usage.queries import job_costs
 from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column, register
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 
 @register(Job)

@@ -9,8 +9,7 @@ from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Entry, LedgerAccount, Transaction
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column, register
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 MOVEMENTS = 50
 

@@ -1,6 +1,6 @@
 """The base of every page of the portal: a read-only table, one row's page with sections, and its actions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +10,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path, reverse
@@ -63,6 +63,39 @@ class Section:
 def column(description: str, text: Callable[[Any], str], *, ordering: str | None = None) -> Any:
     """A computed column of a list, which a row's page may show as a field too."""
     return staticmethod(admin.display(text, description=description, ordering=ordering))
+
+
+class TextFilter(admin.SimpleListFilter):
+    """Rows whose `field` is exactly what was typed or linked to, because a list of thousands is no choice."""
+
+    template = "portal/text_filter.html"
+    field: str
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("", "")]
+
+    def has_output(self) -> bool:
+        return True
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        yield {"value": self.value() or "", "name": self.parameter_name}
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = (self.value() or "").strip().replace("\x00", "")
+        return queryset.filter(**{self.field: wanted}) if wanted else queryset
+
+
+class TenantFilter(TextFilter):
+    title = parameter_name = "tenant"
+    field = "tenant__slug"
+
+
+class ActorFilter(TextFilter):
+    title = parameter_name = field = "actor"
+
+
+class ActionFilter(TextFilter):
+    title = parameter_name = field = "action"
 
 
 class Page(ModelAdmin):

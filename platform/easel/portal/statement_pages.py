@@ -17,8 +17,7 @@ from billing.models import Statement, StatementLine
 from easel.actions import statements
 from easel.jobs.models import Job
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column, register
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 CHARGES = 200
 

@@ -6,8 +6,7 @@ from django.contrib import admin
 
 from easel.actions import jobs
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column, register
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 from easel.webhooks import queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
