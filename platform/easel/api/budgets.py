@@ -99,7 +99,7 @@ class Budgets(Resource):
         if fields.currency not in (None, tenant.currency):
             raise BudgetInvalid(f"this account is billed in {tenant.currency}", param="currency")
         with transaction.atomic():
-            terms = {"amount_micros": fields.amount_micros, "hard_stop": fields.hard_stop}
+            terms: dict[str, Any] = {"amount_micros": fields.amount_micros, "hard_stop": fields.hard_stop}
             budget = budget_set(tenant=tenant, **_owner(tenant, fields), **terms, now=now)
             _record(request, "budget.set", budget, terms)
         return answer_json(budget_json(budget_status(tenant=tenant, budget_id=budget.pk, now=now)))

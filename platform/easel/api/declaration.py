@@ -203,14 +203,6 @@ class Error(TypedDict):
     error: ErrorDetail
 
 
-def answers(declared: Any, *, status: int = 200) -> dict[Any, OpenApiResponse]:
-    """The responses of a call: its answer, and the error body that every call shares."""
-    return {
-        status: OpenApiResponse(schema_of(declared), description=""),
-        "default": OpenApiResponse(schema_of(Error), description="A refusal; `code` is stable."),
-    }
-
-
 def events(description: str) -> dict[Any, OpenApiResponse]:
     """The response of a call that answers with server-sent events."""
     return {(200, "text/event-stream"): OpenApiResponse({"type": "string"}, description=description)}
@@ -225,13 +217,17 @@ def operation(
     responses: Mapping[Any, Any] | None = None,
     **described: Any,
 ) -> Callable[[Handler], Handler]:
-    """Describe a handler: its query, its answer, responses of another kind, and what drf-spectacular takes besides."""
-    return extend_schema(
-        operation_id=name,
-        parameters=_parameters(query) if query else None,
-        responses={**(answers(answer, status=status) if answer else {}), **(responses or {})},
-        **described,
-    )
+    """Describe a handler: its query, its answer beside the error body that all share, and responses of another kind.
+
+    `described` is what drf-spectacular takes besides.
+    """
+    found: dict[Any, Any] = {}
+    if answer is not None:
+        found[status] = OpenApiResponse(schema_of(answer), description="")
+        found["default"] = OpenApiResponse(schema_of(Error), description="A refusal; `code` is stable.")
+    found.update(responses or {})
+    parameters = _parameters(query) if query else None
+    return extend_schema(operation_id=name, parameters=parameters, responses=found, **described)
 
 
 def _parameters(query: type[Query]) -> list[OpenApiParameter]:
