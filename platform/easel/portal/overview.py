@@ -107,7 +107,6 @@ def overview(*, days: int, now: datetime) -> Overview:
         charts=(
             _chart(
                 "Requests by the day of their end",
-                "bar",
                 span,
                 {
                     "succeeded or canceled": {d: r[0] - r[1] for d, r in jobs.items()},
@@ -118,14 +117,13 @@ def overview(*, days: int, now: datetime) -> Overview:
             ),
             _chart(
                 "Seconds from request to image, p95",
-                "line",
                 span,
                 {"p95": {day: row[2] for day, row in jobs.items() if row[2] is not None}},
                 "No job has succeeded in these days.",
+                kind="line",
             ),
             _chart(
                 "GPU hours by day",
-                "bar",
                 span,
                 {name: {d: found[name] / 3600 for d, found in gpu.items()} for name in ("busy", "loading", "idle")},
                 "No worker has reported in these days: start one with easel worker.",
@@ -133,7 +131,6 @@ def overview(*, days: int, now: datetime) -> Overview:
             ),
             _chart(
                 f"Revenue and cost of GPUs by day, {CURRENCY}",
-                "bar",
                 span,
                 {"revenue": {d: micros / 1e6 for d, micros in revenue.items()}, "cost": costs},
                 "Nothing was charged in these days. A pool's cost needs its price of a GPU hour.",
@@ -166,10 +163,11 @@ def _queue() -> list[tuple[Any, ...]]:
 
 def _chart(
     title: str,
-    kind: str,
     span: Sequence[date],
     series: Mapping[str, Mapping[date, Any]],
     empty: str,
+    *,
+    kind: str = "bar",
     stacked: bool = False,
 ) -> Chart:
     if not any(series.values()):
