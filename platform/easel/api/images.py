@@ -129,13 +129,11 @@ class QuoteAnswer(TypedDict):
 
 
 class WaitsFor(NamedTuple):
-    """The job that an admitted images call waits for, and how it wants the answer."""
+    """The job that an admitted images call waits for, and the call's fields, which say how it wants the answer."""
 
     tenant: Tenant
     job_id: UUID
-    response_format: str
-    stream: bool
-    cancel_on_disconnect: bool
+    fields: ImagesInput
 
 
 class ImagesSubmit(Resource):
@@ -144,10 +142,7 @@ class ImagesSubmit(Resource):
     scope = Scope.GENERATE
 
     @operation(
-        "images_generations",
-        ImagesAnswer,
-        request=ImagesInput,
-        responses=events("With `stream`: OpenAI's events."),
+        "images_generations", ImagesAnswer, request=ImagesInput, responses=events("With `stream`: OpenAI's events.")
     )
     def post(self, request: HttpRequest) -> HttpResponse:
         """OpenAI's Images API: generates the images and answers with them."""
@@ -156,13 +151,7 @@ class ImagesSubmit(Resource):
         fields = ImagesInput.read(body)
         outcome, _ = submit(request, fields.spec(partial_images=fields.partial_images or 0), body, "images")
         accepted = HttpResponse(status=202, headers=replay_headers(outcome))
-        accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
-            caller(request).tenant,
-            outcome.resource_id,
-            fields.response_format,
-            bool(fields.stream),
-            fields.cancel_on_disconnect,
-        )
+        accepted.waits_for = WaitsFor(caller(request).tenant, outcome.resource_id, fields)  # type: ignore[attr-defined]
         return accepted
 
 
@@ -172,7 +161,7 @@ def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponseBase:
         if not ended:
             raise errors.StillRunning.of(waits_for.job_id)
         job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
-        return answer_json(images_json(job, response_format=waits_for.response_format))
+        return answer_json(images_json(job, response_format=waits_for.fields.response_format))
     except Exception as error:
         refusal = errors.handle(error)
         if refusal is None:
@@ -197,7 +186,7 @@ async def images_generations(request: HttpRequest) -> HttpResponseBase:
 
 async def _left(waits_for: WaitsFor) -> None:
     """Cancel the job of a client that went away, if it asked for that; otherwise the job stays."""
-    if waits_for.cancel_on_disconnect:
+    if waits_for.fields.cancel_on_disconnect:
         # Without the database the job runs, as it would have without the wish.
         with contextlib.suppress(OperationalError, InterfaceError):
             await in_thread(lambda: lifecycle.cancel(job=Job.objects.get(id=waits_for.job_id), now=clock.now()))
@@ -219,7 +208,7 @@ async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> Ht
         return accepted
     seconds = settings.EASEL.request_wait_seconds
     answer: HttpResponseBase
-    if waits_for.stream:
+    if waits_for.fields.stream:
         late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
         look = ImageStream(waits_for).look
         events = streaming.follow(waits_for.job_id, look, timeout_seconds=seconds, late=late)
@@ -250,7 +239,7 @@ class ImageStream:
         try:
             if job.finished_at is None:
                 return list(self._partial(job)), False
-            images = stream_completed_json(job, response_format=self.waits_for.response_format)
+            images = stream_completed_json(job, response_format=self.waits_for.fields.response_format)
         except DomainError as error:
             return [streaming.failure(error)], True
         return [streaming.event(image["type"], image) for image in images], True
