@@ -246,14 +246,13 @@ class JobDetail(Resource):
 
     @operation("jobs_get", JobAnswer)
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+        return answer_json(job_json(_job(request, job_id)))
 
     @operation("jobs_delete", JobAnswer)
     def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Delete the images, prompt, metadata and user of a finished job. Its usage and its cost stay."""
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        job_delete(job=job, actor=_actor(request), now=clock.now())
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+        job_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
+        return answer_json(job_json(_job(request, job_id)))
 
 
 class JobEvents(Resource):
@@ -264,7 +263,7 @@ class JobEvents(Resource):
     @operation("jobs_events", responses=events("Events `job.<status>` with the job."))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen."""
-        queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        _job(request, job_id)
         found = HttpResponse()
         found.key = caller(request)  # type: ignore[attr-defined]
         return found
@@ -309,26 +308,29 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
 
 @endpoint("post", "jobs_cancel", JobAnswer, request=None, scope=Scope.GENERATE)
 def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-    lifecycle.cancel(job=job, now=clock.now())
-    return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+    lifecycle.cancel(job=_job(request, job_id), now=clock.now())
+    return answer_json(job_json(_job(request, job_id)))
 
 
 @endpoint("delete", "jobs_images_delete", JobAnswer, scope=Scope.GENERATE)
 def job_images(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Delete the images, and end the charge for storing them."""
-    job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-    outputs_delete(job=job, actor=_actor(request), now=clock.now())
-    return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+    outputs_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
+    return answer_json(job_json(_job(request, job_id)))
 
 
 @endpoint("post", "jobs_feedback", FeedbackAnswer, request=FeedbackInput, status=201, scope=Scope.GENERATE)
 def job_feedback(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Record your end user's opinion of a job's images, once per job."""
     given = FeedbackInput.read(body_of(request))
-    job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+    job = _job(request, job_id)
     feedback = feedback_give(job=job, now=clock.now(), score=given.score, comment=given.comment)
     return answer_json(row_json(FeedbackAnswer, feedback, object="feedback"), status=201)
+
+
+def _job(request: HttpRequest, job_id: UUID) -> Job:
+    """The caller's job. Raises `JobNotFound`, also for another tenant's."""
+    return queries.job_get(tenant=caller(request).tenant, job_id=job_id)
 
 
 def _actor(request: HttpRequest) -> str:

@@ -16,9 +16,7 @@ from tenants.retention import retention_of
 
 def quotas_section(tenant: Tenant) -> Section:
     """The tenant's limits and those of its keys."""
-    quotas = (
-        tenant.quotas.filter(Q(api_key=None) | Q(api_key__revoked_at=None)).select_related("api_key").order_by("id")
-    )
+    quotas = tenant.quotas.filter(Q(api_key=None) | Q(api_key__revoked_at=None))
     return Section(
         "Limits",
         ("Owner", "Requests a minute", "Unfinished jobs", "Waiting jobs", "Image units a month", "Pixels", "Steps"),
@@ -27,7 +25,7 @@ def quotas_section(tenant: Tenant) -> Section:
                 "the account" if quota.api_key is None else cells.link(quota.api_key),
                 *(_limit(getattr(quota, limit)) for limit in LIMITS),
             )
-            for quota in quotas
+            for quota in quotas.select_related("api_key").order_by("id")
         ],
         "No limits: set some.",
     )
@@ -40,13 +38,8 @@ def _limit(value: Any) -> str:
 def retention_section(tenant: Tenant) -> Section:
     """The days that apply, and whether they are the platform's or the tenant's own."""
     holds = retention_of(tenant, default=settings.EASEL)
-    rows = [
-        (what, f"{days} days", "the platform's" if own is None else "its own")
-        for what, days, own in (
-            ("Images", holds.output_days, tenant.output_days),
-            ("Texts of jobs", holds.job_days, tenant.job_days),
-        )
-    ]
+    kinds = (("Images", holds.output_days, tenant.output_days), ("Texts of jobs", holds.job_days, tenant.job_days))
+    rows = [(what, f"{days} days", "the platform's" if own is None else "its own") for what, days, own in kinds]
     return Section("Retention", ("Data", "Retained for", "Rule"), rows, "")
 
 
