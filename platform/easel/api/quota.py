@@ -68,18 +68,17 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
         if bucket := buckets.get(quota.api_key_id):
             used["requests_per_minute"] = bucket.limit - bucket.remaining
             resets_at["requests_per_minute"] = now + timedelta(seconds=bucket.reset_seconds)
-        for name in LIMITS:
-            if (limit := getattr(quota, name)) is None:
-                continue
-            rows.append(
-                {
-                    "limit": name,
-                    "of": "api_key" if own else "account",
-                    "value": float(limit),
-                    "used": float(used[name]) if name in used else None,
-                    "remaining": max(0.0, float(limit - used[name])) if name in used else None,
-                    "resets_at": resets_at.get(name),
-                }
-            )
+        rows += [
+            {
+                "limit": name,
+                "of": "api_key" if own else "account",
+                "value": float(limit),
+                "used": float(used[name]) if name in used else None,
+                "remaining": max(0.0, float(limit - used[name])) if name in used else None,
+                "resets_at": resets_at.get(name),
+            }
+            for name in LIMITS
+            if (limit := getattr(quota, name)) is not None
+        ]
     retention = retention_of(api_key.tenant, default=settings.EASEL)
     return {"object": "list", "data": rows, "retention": row_json(RetentionAnswer, retention)}
