@@ -5,14 +5,13 @@ from typing import Annotated, Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field, SkipValidation, StringConstraints, WithJsonSchema
 from rest_framework.parsers import MultiPartParser
 from rest_framework.request import Request
 from typing_extensions import TypedDict
 
 from core import clock
-from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, answers
+from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, operation
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, row_json
@@ -55,11 +54,7 @@ class Adapters(Resource):
     scope = Scope.ADAPTERS
     parser_classes = [MultiPartParser]
 
-    @extend_schema(
-        operation_id="adapters_upload",
-        request={"multipart/form-data": AdapterUploadInput},
-        responses=answers(AdapterAnswer, status=201),
-    )
+    @operation("adapters_upload", AdapterAnswer, request={"multipart/form-data": AdapterUploadInput}, status=201)
     def post(self, request: HttpRequest) -> HttpResponse:
         form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
         fields = AdapterUploadInput.read(form.dict())
@@ -77,7 +72,7 @@ class Adapters(Resource):
         adapter = adapters.adapter_get(tenant=caller(request).tenant, name=version.adapter.name)
         return answer_json(adapter_json(adapter), status=201)
 
-    @extend_schema(operation_id="adapters_list", responses=answers(Listed[AdapterAnswer]))
+    @operation("adapters_list", Listed[AdapterAnswer])
     def get(self, request: HttpRequest) -> HttpResponse:
         rows = caller(request).tenant.adapters.select_related("model").prefetch_related("versions").order_by("name")
         return answer_json({"object": "list", "data": [adapter_json(adapter) for adapter in rows]})
@@ -86,11 +81,11 @@ class Adapters(Resource):
 class AdapterDetail(Resource):
     scope = Scope.ADAPTERS
 
-    @extend_schema(operation_id="adapters_get", responses=answers(AdapterAnswer))
+    @operation("adapters_get", AdapterAnswer)
     def get(self, request: HttpRequest, name: str) -> HttpResponse:
         return answer_json(adapter_json(adapters.adapter_get(tenant=caller(request).tenant, name=name)))
 
-    @extend_schema(operation_id="adapters_retire", responses=answers(AdapterAnswer))
+    @operation("adapters_retire", AdapterAnswer)
     def delete(self, request: HttpRequest, name: str) -> HttpResponse:
         adapter = adapter_retire(tenant=caller(request).tenant, name=name, now=clock.now())
         return answer_json(adapter_json(adapter))

@@ -6,7 +6,6 @@ from uuid import UUID
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -17,7 +16,8 @@ from billing.money import AMOUNT_MICROS_MAX, Money, money_json
 from core import clock
 from core.audit import audit_record
 from core.errors import NotFound
-from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, Text, answers
+from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, Text, operation
+from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, row_json
 from easel.jobs.budgets import budget_set
@@ -73,13 +73,10 @@ class BudgetAnswer(TypedDict):
     resets_at: datetime
 
 
-class Balance(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(operation_id="balance_get", responses=answers(BalanceAnswer))
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants."""
-        return answer_json(balance_json(caller(request).tenant))
+@endpoint("get", "balance_get", BalanceAnswer, scope=Scope.USAGE)
+def balance(request: HttpRequest) -> HttpResponse:
+    """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants."""
+    return answer_json(balance_json(caller(request).tenant))
 
 
 class Budgets(Resource):
@@ -88,13 +85,13 @@ class Budgets(Resource):
     scope = Scope.BILLING
     scopes = {"GET": Scope.USAGE, "HEAD": Scope.USAGE}
 
-    @extend_schema(operation_id="budgets_list", responses=answers(Listed[BudgetAnswer]))
+    @operation("budgets_list", Listed[BudgetAnswer])
     def get(self, request: HttpRequest) -> HttpResponse:
         """List your budgets and what this month has spent of them."""
         found = budgets_of(caller(request).tenant, now=clock.now())
         return answer_json({"object": "list", "data": [budget_json(status) for status in found]})
 
-    @extend_schema(operation_id="budgets_set", request=BudgetInput, responses=answers(BudgetAnswer))
+    @operation("budgets_set", BudgetAnswer, request=BudgetInput)
     def put(self, request: HttpRequest) -> HttpResponse:
         """Set the budget of your account, of a project or of a key. It applies at once."""
         fields = BudgetInput.read(body_of(request))
@@ -102,31 +99,21 @@ class Budgets(Resource):
         if fields.currency not in (None, tenant.currency):
             raise BudgetInvalid(f"this account is billed in {tenant.currency}", param="currency")
         with transaction.atomic():
-            budget = budget_set(
-                tenant=tenant,
-                **_owner(tenant, fields),
-                amount_micros=fields.amount_micros,
-                hard_stop=fields.hard_stop,
-                now=now,
-            )
-            _record(
-                request, "budget.set", budget, {"amount_micros": budget.amount_micros, "hard_stop": budget.hard_stop}
-            )
+            terms: dict[str, Any] = {"amount_micros": fields.amount_micros, "hard_stop": fields.hard_stop}
+            budget = budget_set(tenant=tenant, **_owner(tenant, fields), **terms, now=now)
+            _record(request, "budget.set", budget, terms)
         return answer_json(budget_json(budget_status(tenant=tenant, budget_id=budget.pk, now=now)))
 
 
-class BudgetDetail(Resource):
-    scope = Scope.BILLING
-
-    @extend_schema(operation_id="budgets_remove", responses=answers(BudgetAnswer))
-    def delete(self, request: HttpRequest, budget_id: UUID) -> HttpResponse:
-        """Remove a budget, with its counters."""
-        tenant = caller(request).tenant
-        with transaction.atomic():
-            before = budget_status(tenant=tenant, budget_id=budget_id, now=clock.now())
-            budget_remove(tenant=tenant, budget_id=budget_id)
-            _record(request, "budget.remove", before.budget, {})
-        return answer_json(budget_json(before))
+@endpoint("delete", "budgets_remove", BudgetAnswer, scope=Scope.BILLING)
+def budget_detail(request: HttpRequest, budget_id: UUID) -> HttpResponse:
+    """Remove a budget, with its counters."""
+    tenant = caller(request).tenant
+    with transaction.atomic():
+        before = budget_status(tenant=tenant, budget_id=budget_id, now=clock.now())
+        budget_remove(tenant=tenant, budget_id=budget_id)
+        _record(request, "budget.remove", before.budget, {})
+    return answer_json(budget_json(before))
 
 
 def balance_json(tenant: Tenant) -> BalanceAnswer:
@@ -182,12 +169,6 @@ def _owner(tenant: Tenant, given: BudgetInput) -> dict[str, Any]:
 
 
 def _record(request: HttpRequest, action: str, budget: Any, details: dict[str, Any]) -> None:
-    key = caller(request)
-    audit_record(
-        actor=f"key:{key.key_id}",
-        action=action,
-        subject=str(budget),
-        tenant=key.tenant,
-        details=details,
-        now=clock.now(),
-    )
+    key, now = caller(request), clock.now()
+    actor, tenant = f"key:{key.key_id}", key.tenant
+    audit_record(actor=actor, action=action, subject=str(budget), tenant=tenant, details=details, now=now)

@@ -4,17 +4,18 @@ from datetime import date, timedelta
 from typing import Annotated, Generic, NotRequired, Self
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text, answers, parameters
+from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text
+from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
-from easel.api.resource import Resource, answer_json, caller
+from easel.api.resource import answer_json, caller
 from easel.api.rows import Listed, T, row_json
-from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow, costs
+from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow
+from easel.reporting.costs import costs as cost_rows
 from easel.reporting.exports import Span
 from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecast
 from tenants.models import Scope
@@ -105,108 +106,75 @@ class OutlookAnswer(TypedDict):
     anomalies: list[AnomalyAnswer]
 
 
-class Usage(Resource):
-    scope = Scope.USAGE
+@endpoint("get", "usage_get", Summed[UsageRowAnswer], query=UsageQuery, deprecated=True, scope=Scope.USAGE)
+def usage(request: HttpRequest) -> HttpResponse:
+    """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
+    query = UsageQuery.read(request.GET.dict())
+    groups = list(dict.fromkeys(query.group_by.split(",")))
+    if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
+        known = ", ".join(UNPRICED_GROUPS)
+        raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
+    end = query.end or clock.now().date()
+    start = query.start or end.replace(day=1)
+    if end < start:
+        raise InvalidField(f"end: is before start, {start}", param="end")
+    tenant = caller(request).tenant
+    span = Span(tenant=tenant.slug, start=start, end=end)
+    rows = cost_rows(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
+    shown = [{**row.group, "requests": int(row.requests), **measured_json(row, tenant.currency)} for row in rows]
+    total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
+    return answer_json({"object": "usage", "start": start, "end": end, "data": shown, "total": total})
 
-    @extend_schema(
-        operation_id="usage_get",
-        parameters=parameters(UsageQuery),
-        responses=answers(Summed[UsageRowAnswer]),
-        deprecated=True,
+
+@endpoint("get", "costs_get", Summed[CostRowAnswer], query=CostsQuery, scope=Scope.USAGE)
+def costs(request: HttpRequest) -> HttpResponse:
+    """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
+    query = CostsQuery.read(request.GET.dict())
+    groups, tenant = query.groups(), caller(request).tenant
+    days = query.days(clock.now().date())
+    rows = cost_rows(Span(tenant=tenant.slug, **days), group_by=groups, currency=tenant.currency, order=query.sort)
+    shown = [
+        {
+            "group": row.group,
+            "charges": row.charges,
+            "requests": float(row.requests),
+            **measured_json(row, tenant.currency),
+            "list_cost": money_json(row.list_micros, tenant.currency),
+        }
+        for row in rows
+    ]
+    total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
+    return answer_json({"object": "costs", **days, "data": shown, "total": total})
+
+
+@endpoint("get", "costs_outlook", OutlookAnswer, scope=Scope.USAGE)
+def outlook(request: HttpRequest) -> HttpResponse:
+    """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out."""
+    tenant, today = caller(request).tenant, clock.now().date()
+    first = today.replace(day=1)
+    span = Span(start=first - timedelta(weeks=WEEKS), end=today, tenant=tenant.slug)
+    found = daily(span, currency=tenant.currency)
+    month = forecast(found, today=today)
+
+    def money(amount: int | None) -> Money | None:
+        return None if amount is None else money_json(amount, tenant.currency)
+
+    return answer_json(
+        {
+            "object": "costs.outlook",
+            "month": first,
+            "so_far": money(month.spent_micros),
+            "expected": money(month.expected_micros),
+            "low": money(month.low_micros),
+            "high": money(month.high_micros),
+            "confidence": CONFIDENCE,
+            "anomalies": [
+                row_json(AnomalyAnswer, one, cost=money(one.amount_micros), usual=money(one.usual_micros))
+                for one in anomalies(found, since=first)
+                if one.day < today
+            ],
+        }
     )
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
-        query = UsageQuery.read(request.GET.dict())
-        groups = list(dict.fromkeys(query.group_by.split(",")))
-        if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
-            known = ", ".join(UNPRICED_GROUPS)
-            raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
-        end = query.end or clock.now().date()
-        start = query.start or end.replace(day=1)
-        if end < start:
-            raise InvalidField(f"end: is before start, {start}", param="end")
-        tenant = caller(request).tenant
-        span = Span(tenant=tenant.slug, start=start, end=end)
-        rows = costs(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
-        return answer_json(
-            {
-                "object": "usage",
-                "start": start,
-                "end": end,
-                "data": [
-                    {
-                        **row.group,
-                        "requests": int(row.requests),
-                        **measured_json(row, tenant.currency),
-                    }
-                    for row in rows
-                ],
-                "total": money_json(sum(row.amount_micros for row in rows), tenant.currency),
-            }
-        )
-
-
-class Costs(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(
-        operation_id="costs_get", parameters=parameters(CostsQuery), responses=answers(Summed[CostRowAnswer])
-    )
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
-        query = CostsQuery.read(request.GET.dict())
-        groups, tenant = query.groups(), caller(request).tenant
-        days = query.days(clock.now().date())
-        rows = costs(Span(tenant=tenant.slug, **days), group_by=groups, currency=tenant.currency, order=query.sort)
-        return answer_json(
-            {
-                "object": "costs",
-                **days,
-                "data": [
-                    {
-                        "group": row.group,
-                        "charges": row.charges,
-                        "requests": float(row.requests),
-                        **measured_json(row, tenant.currency),
-                        "list_cost": money_json(row.list_micros, tenant.currency),
-                    }
-                    for row in rows
-                ],
-                "total": money_json(sum(row.amount_micros for row in rows), tenant.currency),
-            }
-        )
-
-
-class Outlook(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(operation_id="costs_outlook", responses=answers(OutlookAnswer))
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out."""
-        tenant, today = caller(request).tenant, clock.now().date()
-        start = min(today - timedelta(weeks=WEEKS), today.replace(day=1) - timedelta(weeks=WEEKS))
-        found = daily(Span(start=start, end=today, tenant=tenant.slug), currency=tenant.currency)
-        month = forecast(found, today=today)
-
-        def money(amount: int | None) -> Money | None:
-            return None if amount is None else money_json(amount, tenant.currency)
-
-        return answer_json(
-            {
-                "object": "costs.outlook",
-                "month": today.replace(day=1),
-                "so_far": money(month.spent_micros),
-                "expected": money(month.expected_micros),
-                "low": money(month.low_micros),
-                "high": money(month.high_micros),
-                "confidence": CONFIDENCE,
-                "anomalies": [
-                    row_json(AnomalyAnswer, one, cost=money(one.amount_micros), usual=money(one.usual_micros))
-                    for one in anomalies(found, since=today.replace(day=1))
-                    if one.day < today
-                ],
-            }
-        )
 
 
 def measured_json(row: CostRow, currency: str) -> Measured:

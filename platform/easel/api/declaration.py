@@ -5,15 +5,15 @@ tests hold what the API really sends.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
 
 from django.utils.dateparse import parse_date
 from drf_spectacular.drainage import set_override
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
@@ -24,6 +24,7 @@ from core.text import text_unstorable_at
 from easel.api.errors import InvalidField
 
 Schema = dict[str, Any]
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 LEFT_OUT: Any = None  # the default of a field that may be left out, and may not be null
 
 
@@ -202,20 +203,34 @@ class Error(TypedDict):
     error: ErrorDetail
 
 
-def answers(declared: Any, *, status: int = 200) -> dict[Any, OpenApiResponse]:
-    """The responses of a call: its answer, and the error body that every call shares."""
-    return {
-        status: OpenApiResponse(schema_of(declared), description=""),
-        "default": OpenApiResponse(schema_of(Error), description="A refusal; `code` is stable."),
-    }
-
-
 def events(description: str) -> dict[Any, OpenApiResponse]:
     """The response of a call that answers with server-sent events."""
     return {(200, "text/event-stream"): OpenApiResponse({"type": "string"}, description=description)}
 
 
-def parameters(query: type[Query]) -> list[OpenApiParameter]:
+def operation(
+    name: str,
+    answer: Any = None,
+    *,
+    status: int = 200,
+    query: type[Query] | None = None,
+    responses: Mapping[Any, Any] | None = None,
+    **described: Any,
+) -> Callable[[Handler], Handler]:
+    """Describe a handler: its query, its answer beside the error body that all share, and responses of another kind.
+
+    `described` is what drf-spectacular takes besides.
+    """
+    found: dict[Any, Any] = {}
+    if answer is not None:
+        found[status] = OpenApiResponse(schema_of(answer), description="")
+        found["default"] = OpenApiResponse(schema_of(Error), description="A refusal; `code` is stable.")
+    found.update(responses or {})
+    parameters = _parameters(query) if query else None
+    return extend_schema(operation_id=name, parameters=parameters, responses=found, **described)
+
+
+def _parameters(query: type[Query]) -> list[OpenApiParameter]:
     schema = schema_of(query, mode="validation")
     return [
         OpenApiParameter(

@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, answers, parameters
+from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, operation
+from easel.api.endpoint import endpoint
 from easel.api.jobs import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, Page, row_json
@@ -117,55 +117,41 @@ class RolloutAnswer(TypedDict):
 class Experiments(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(
-        operation_id="experiments_start", request=ExperimentInput, responses=answers(ExperimentAnswer, status=201)
-    )
+    @operation("experiments_start", ExperimentAnswer, request=ExperimentInput, status=201)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Split your requests to a model between the arms, from now on."""
         fields = ExperimentInput.read(body_of(request))
-        experiment = experiment_start(
-            tenant=caller(request).tenant,
-            name=fields.name,
-            model_name=fields.model,
-            arms=[arm.plan() for arm in fields.arms],
-            now=clock.now(),
-        )
-        found = experiment_get(tenant=caller(request).tenant, name=experiment.name)
-        return answer_json(experiment_json(found), status=201)
+        tenant, arms = caller(request).tenant, [arm.plan() for arm in fields.arms]
+        experiment_start(tenant=tenant, name=fields.name, model_name=fields.model, arms=arms, now=clock.now())
+        return answer_json(experiment_json(experiment_get(tenant=tenant, name=fields.name)), status=201)
 
-    @extend_schema(operation_id="experiments_list", responses=answers(Listed[ExperimentAnswer]))
+    @operation("experiments_list", Listed[ExperimentAnswer])
     def get(self, request: HttpRequest) -> HttpResponse:
         rows = caller(request).tenant.experiments.select_related("model").prefetch_related("arms__version")
         return answer_json({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
 
 
-class ExperimentDetail(Resource):
-    scope = Scope.GENERATE
-
-    @extend_schema(operation_id="experiments_get", responses=answers(ExperimentReportAnswer))
-    def get(self, request: HttpRequest, name: str) -> HttpResponse:
-        """Report what each arm did, and which differences are more than chance."""
-        experiment = experiment_get(tenant=caller(request).tenant, name=name)
-        return answer_json(report_json(experiment, experiment_report(experiment)))
+@endpoint("get", "experiments_get", ExperimentReportAnswer, scope=Scope.GENERATE)
+def experiment_detail(request: HttpRequest, name: str) -> HttpResponse:
+    """Report what each arm did, and which differences are more than chance."""
+    experiment = experiment_get(tenant=caller(request).tenant, name=name)
+    return answer_json(report_json(experiment, experiment_report(experiment)))
 
 
 class ExperimentStop(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="experiments_stop", request=None, responses=answers(ExperimentAnswer))
+    @operation("experiments_stop", ExperimentAnswer, request=None)
     def post(self, request: HttpRequest, name: str) -> HttpResponse:
         return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 
-class Rollouts(Resource):
-    @extend_schema(
-        operation_id="rollouts_list", parameters=parameters(RolloutsQuery), responses=answers(Page[RolloutAnswer])
-    )
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """List canaries, the latest first: another version may be serving a share of your requests."""
-        query = RolloutsQuery.read(request.GET.dict())
-        found, more = rollouts_page(model_name=query.model, **query.page())
-        return answer_json({"object": "list", "data": [rollout_json(one) for one in found], "has_more": more})
+@endpoint("get", "rollouts_list", Page[RolloutAnswer], query=RolloutsQuery)
+def rollouts(request: HttpRequest) -> HttpResponse:
+    """List canaries, the latest first: another version may be serving a share of your requests."""
+    query = RolloutsQuery.read(request.GET.dict())
+    found, more = rollouts_page(model_name=query.model, **query.page())
+    return answer_json({"object": "list", "data": [rollout_json(one) for one in found], "has_more": more})
 
 
 def rollout_json(rollout: Rollout) -> RolloutAnswer:

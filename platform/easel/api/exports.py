@@ -1,28 +1,31 @@
-"""Exports of a tenant's own costs and usage, as files."""
+"""Exports of a tenant's own costs and usage, as files that are written while the client reads them."""
 
-from collections.abc import Iterator
-from datetime import date
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Self
 
 from django.http import HttpRequest, StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from pydantic import Field, model_validator
 
 from billing.invoices.queries import statement_numbered
 from core import clock
 from easel.api.costs import SpanQuery
-from easel.api.declaration import LEFT_OUT, OneOf, parameters
-from easel.api.downloads import download
+from easel.api.declaration import LEFT_OUT, OneOf
+from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
-from easel.api.resource import Resource, caller
+from easel.api.resource import caller
 from easel.reporting import exports
 from easel.reporting.exports import Span
 from tenants.models import Scope
 
 _PARQUET = "application/vnd.apache.parquet"
 _CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": _PARQUET, "jsonl": "application/jsonl"}
-_FILE = OpenApiResponse(OpenApiTypes.BINARY)
+_CSV = {(200, "text/csv"): OpenApiTypes.STR}
+_FOCUS = {**_CSV, (200, _PARQUET): OpenApiResponse(OpenApiTypes.BINARY)}
+_JSONL = {(200, "application/jsonl"): OpenApiTypes.STR}
 
 
 class FocusExportQuery(SpanQuery):
@@ -46,61 +49,55 @@ class CostsExportQuery(SpanQuery):
     )
 
 
-class FocusExport(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(
-        operation_id="exports_focus",
-        parameters=parameters(FocusExportQuery),
-        responses={(200, "text/csv"): OpenApiTypes.STR, (200, _PARQUET): _FILE},
-    )
-    def get(self, request: HttpRequest) -> StreamingHttpResponse:
-        """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice."""
-        query = FocusExportQuery.read(request.GET.dict())
-        form, invoice = query.format, query.invoice
-        span = _span(request, query)
-        if invoice is not None:
-            statement_numbered(invoice, tenant=span.tenant)
-        blocks = exports.focus(span, form=form, invoice=invoice)
-        return _file("focus", span, blocks, form=form, part=f"invoice-{invoice}" if invoice else "")
+@endpoint("get", "exports_focus", query=FocusExportQuery, responses=_FOCUS, scope=Scope.USAGE)
+def focus_export(request: HttpRequest) -> StreamingHttpResponse:
+    """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice."""
+    query = FocusExportQuery.read(request.GET.dict())
+    form, invoice = query.format, query.invoice
+    span = _span(request, query)
+    if invoice is not None:
+        statement_numbered(invoice, tenant=span.tenant)
+    blocks = exports.focus(span, form=form, invoice=invoice)
+    return _file("focus", span, blocks, form=form, part=f"invoice-{invoice}" if invoice else "")
 
 
-class CostsExport(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(
-        operation_id="exports_costs",
-        parameters=parameters(CostsExportQuery),
-        responses={(200, "text/csv"): OpenApiTypes.STR},
-    )
-    def get(self, request: HttpRequest) -> StreamingHttpResponse:
-        """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
-        query = CostsExportQuery.read(request.GET.dict())
-        span = _span(request, query)
-        blocks = exports.costs(span, comma=query.decimal == "comma")
-        return _file("costs", span, blocks, form="csv")
+@endpoint("get", "exports_costs", query=CostsExportQuery, responses=_CSV, scope=Scope.USAGE)
+def costs_export(request: HttpRequest) -> StreamingHttpResponse:
+    """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
+    query = CostsExportQuery.read(request.GET.dict())
+    span = _span(request, query)
+    blocks = exports.costs(span, comma=query.decimal == "comma")
+    return _file("costs", span, blocks, form="csv")
 
 
-class EventsExport(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(
-        operation_id="exports_events",
-        parameters=parameters(SpanQuery),
-        responses={(200, "application/jsonl"): OpenApiTypes.STR},
-    )
-    def get(self, request: HttpRequest) -> StreamingHttpResponse:
-        """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
-        query = SpanQuery.read(request.GET.dict())
-        span = _span(request, query)
-        return _file("events", span, exports.events(span), form="jsonl")
+@endpoint("get", "exports_events", query=SpanQuery, responses=_JSONL, scope=Scope.USAGE)
+def events_export(request: HttpRequest) -> StreamingHttpResponse:
+    """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
+    query = SpanQuery.read(request.GET.dict())
+    span = _span(request, query)
+    return _file("events", span, exports.events(span), form="jsonl")
 
 
 def _span(request: HttpRequest, query: SpanQuery) -> Span:
-    today: date = clock.now().date()
-    return Span(tenant=caller(request).tenant.slug, **query.days(today))
+    return Span(tenant=caller(request).tenant.slug, **query.days(clock.now().date()))
 
 
 def _file(kind: str, span: Span, blocks: Iterator[bytes], *, form: str, part: str = "") -> StreamingHttpResponse:
+    """A file of `blocks`. The first is made here, so that an early failure is an error and no broken file."""
     name = f"{kind}-{span.tenant}-{part or f'{span.start}-to-{span.end}'}.{form}"
-    return download(blocks, name=name, content_type=_CONTENT_TYPES[form])
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Accel-Buffering": "no"}
+    sent = _sent(next(blocks, b""), blocks)
+    return StreamingHttpResponse(sent, content_type=_CONTENT_TYPES[form], headers=headers)
+
+
+async def _sent(first: bytes, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the blocks from one thread, as the reader may be slow; close their source when the reader leaves."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="download")
+    try:
+        yield first
+        while block := await asyncio.get_running_loop().run_in_executor(thread, next, blocks, b""):
+            yield block
+    finally:
+        # It runs after the block that the thread may be at.
+        thread.submit(blocks.close)  # type: ignore[attr-defined]  # of a generator
+        thread.shutdown(wait=False)

@@ -11,7 +11,6 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from drf_spectacular.utils import extend_schema
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
@@ -21,7 +20,8 @@ from core import clock
 from core.errors import DomainError
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
-from easel.api.declaration import AnyText, Flag, OneOf, answers, events
+from easel.api.declaration import AnyText, Flag, OneOf, events, operation
+from easel.api.endpoint import endpoint
 from easel.api.jobs import JobError, JobInput, JobUsage, image_url, usage_json
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
@@ -129,13 +129,11 @@ class QuoteAnswer(TypedDict):
 
 
 class WaitsFor(NamedTuple):
-    """The job that an admitted images call waits for, and how it wants the answer."""
+    """The job that an admitted images call waits for, and the call's fields, which say how it wants the answer."""
 
     tenant: Tenant
     job_id: UUID
-    response_format: str
-    stream: bool
-    cancel_on_disconnect: bool
+    fields: ImagesInput
 
 
 class ImagesSubmit(Resource):
@@ -143,25 +141,17 @@ class ImagesSubmit(Resource):
 
     scope = Scope.GENERATE
 
-    @extend_schema(
-        operation_id="images_generations",
-        request=ImagesInput,
-        responses={**answers(ImagesAnswer), **events("With `stream`: OpenAI's events.")},
-        description="OpenAI's Images API: generates the images and answers with them.",
+    @operation(
+        "images_generations", ImagesAnswer, request=ImagesInput, responses=events("With `stream`: OpenAI's events.")
     )
     def post(self, request: HttpRequest) -> HttpResponse:
+        """OpenAI's Images API: generates the images and answers with them."""
         take(request, caller(request), now=clock.now())
         body = body_of(request)
         fields = ImagesInput.read(body)
         outcome, _ = submit(request, fields.spec(partial_images=fields.partial_images or 0), body, "images")
         accepted = HttpResponse(status=202, headers=REPLAYED if outcome.replayed else None)
-        accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
-            caller(request).tenant,
-            outcome.resource_id,
-            fields.response_format,
-            bool(fields.stream),
-            fields.cancel_on_disconnect,
-        )
+        accepted.waits_for = WaitsFor(caller(request).tenant, outcome.resource_id, fields)  # type: ignore[attr-defined]
         return accepted
 
 
@@ -171,7 +161,7 @@ def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponseBase:
         if not ended:
             raise errors.StillRunning.of(waits_for.job_id)
         job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
-        return answer_json(images_json(job, response_format=waits_for.response_format))
+        return answer_json(images_json(job, response_format=waits_for.fields.response_format))
     except Exception as error:
         refusal = errors.handle(error)
         if refusal is None:
@@ -196,7 +186,7 @@ async def images_generations(request: HttpRequest) -> HttpResponseBase:
 
 async def _left(waits_for: WaitsFor) -> None:
     """Cancel the job of a client that went away, if it asked for that; otherwise the job stays."""
-    if waits_for.cancel_on_disconnect:
+    if waits_for.fields.cancel_on_disconnect:
         # Without the database the job runs, as it would have without the wish.
         with contextlib.suppress(OperationalError, InterfaceError):
             await in_thread(lambda: lifecycle.cancel(job=Job.objects.get(id=waits_for.job_id), now=clock.now()))
@@ -218,9 +208,11 @@ async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> Ht
         return accepted
     seconds = settings.EASEL.request_wait_seconds
     answer: HttpResponseBase
-    if waits_for.stream:
-        images = ImageStream(waits_for.tenant, waits_for.job_id, waits_for.response_format)
-        answer = streaming.streamed(_until_left(images.events(timeout_seconds=seconds), waits_for))
+    if waits_for.fields.stream:
+        late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
+        look = ImageStream(waits_for).look
+        events = streaming.follow(waits_for.job_id, look, timeout_seconds=seconds, late=late)
+        answer = streaming.streamed(_until_left(events, waits_for))
     else:
         ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
         answer = await in_thread(_answer_images, waits_for, ended)
@@ -238,31 +230,16 @@ described_by(ImagesSubmit, images_generations)
 class ImageStream:
     """OpenAI's events for the images of one job: partial ones as they come, then each image, or an error."""
 
-    tenant: Tenant
-    job_id: UUID
-    response_format: str
+    waits_for: WaitsFor
     shown: set[tuple[int, int]] = field(default_factory=set)
 
-    async def events(self, *, timeout_seconds: float) -> AsyncGenerator[bytes]:
-        async with contextlib.aclosing(streaming.turns(self.job_id, timeout_seconds)) as turns:
-            async for noticed in turns:
-                if not noticed:
-                    yield streaming.KEEPALIVE
-                with contextlib.suppress(OperationalError, InterfaceError):
-                    found, over = await in_thread(self._look)
-                    for part in found:
-                        yield part
-                    if over:
-                        return
-        yield streaming.failure(errors.StillRunning.of(self.job_id))
-
-    def _look(self) -> tuple[list[bytes], bool]:
+    def look(self) -> tuple[list[bytes], bool]:
         """The events that are new, and True if they are the last."""
-        job = queries.job_get(tenant=self.tenant, job_id=self.job_id)
+        job = queries.job_get(tenant=self.waits_for.tenant, job_id=self.waits_for.job_id)
         try:
             if job.finished_at is None:
                 return list(self._partial(job)), False
-            images = stream_completed_json(job, response_format=self.response_format)
+            images = stream_completed_json(job, response_format=self.waits_for.fields.response_format)
         except DomainError as error:
             return [streaming.failure(error)], True
         return [streaming.event(image["type"], image) for image in images], True
@@ -279,19 +256,16 @@ class ImageStream:
                     yield streaming.event(partial["type"], partial)
 
 
-class ImagesQuote(Resource):
-    scope = Scope.GENERATE
+@endpoint("post", "images_quotes", QuoteAnswer, request=ImagesInput, scope=Scope.GENERATE)
+def images_quote(request: HttpRequest) -> HttpResponse:
+    """Price the same body as a generation, line by line; nothing is made, held or written.
 
-    @extend_schema(operation_id="images_quotes", request=ImagesInput, responses=answers(QuoteAnswer))
-    def post(self, request: HttpRequest) -> HttpResponse:
-        """Price the same body as a generation, line by line; nothing is made, held or written.
-
-        What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
-        """
-        take(request, caller(request), now=clock.now())
-        spec = ImagesInput.read(body_of(request)).spec()
-        quote = job_quote(api_key=caller(request), spec=spec, limits=settings.EASEL, now=clock.now())
-        return answer_json(quote_json(quote))
+    What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
+    """
+    take(request, caller(request), now=clock.now())
+    spec = ImagesInput.read(body_of(request)).spec()
+    quote = job_quote(api_key=caller(request), spec=spec, limits=settings.EASEL, now=clock.now())
+    return answer_json(quote_json(quote))
 
 
 def images_json(job: Job, *, response_format: str) -> ImagesAnswer:

@@ -1,15 +1,13 @@
 """Jobs: generations without a waiting client, their progress and their outcome, and feedback on them."""
 
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from drf_spectacular.utils import extend_schema
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
@@ -19,24 +17,13 @@ from billing.usage.queries import JobCost, job_costs
 from core import clock
 from core.errors import DomainError
 from core.text import text_unstorable_at
-from core.threads import in_thread
 from easel.api import streaming
-from easel.api.declaration import (
-    LEFT_OUT,
-    AnyText,
-    Flag,
-    Input,
-    Number,
-    OneOf,
-    PageQuery,
-    Text,
-    answers,
-    events,
-    parameters,
-)
+from easel.api.declaration import LEFT_OUT, AnyText, Flag, Input, Number, OneOf, PageQuery, Text, events, operation
+from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
+from easel.api.rows import Page, row_json
 from easel.api.submission import REPLAYED, submit
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
@@ -52,6 +39,8 @@ from tenants.models import ApiKey, Scope
 
 URL_SECONDS = 3600
 TOKEN_PIXELS = 16 * 16
+# What a request and its `Spec` have in the same form.
+_SPEC_FIELDS = {field.name for field in fields(Spec)} - {"adapters", "user", "partial_images", "metadata"}
 
 
 class AdapterInput(Input):
@@ -117,23 +106,12 @@ class JobInput(Input):
 
     def spec(self, *, partial_images: int = 0) -> Spec:
         """The request as admission takes it."""
+        same: dict[str, Any] = {name: value for name, value in self if name in _SPEC_FIELDS}
         return Spec(
-            prompt=self.prompt,
-            model=self.model,
-            n=self.n,
-            size=self.size,
-            quality=self.quality,
-            steps=self.steps,
-            seed=self.seed,
+            **same,
             adapters=tuple(RequestedAdapter(name=one.name, scale=one.scale) for one in self.adapters or ()),
-            output_format=self.output_format,
-            output_compression=self.output_compression,
-            project=self.project,
             user=self.safety_identifier or self.user,
-            cache=self.cache,
             partial_images=partial_images,
-            priority=self.priority,
-            expires_in_seconds=self.expires_in_seconds,
             metadata=self.metadata or {},
         )
 
@@ -229,12 +207,6 @@ class JobAnswer(TypedDict):
     urls: JobUrls
 
 
-class JobsAnswer(TypedDict):
-    object: str
-    data: list[JobAnswer]
-    has_more: bool
-
-
 class FeedbackAnswer(TypedDict):
     object: str
     job_id: str
@@ -248,7 +220,7 @@ class Jobs(Resource):
 
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_create", request=JobInput, responses=answers(JobAnswer, status=202))
+    @operation("jobs_create", JobAnswer, request=JobInput, status=202)
     def post(self, request: HttpRequest) -> HttpResponse:
         take(request, caller(request), now=clock.now())
         body = body_of(request)
@@ -262,7 +234,7 @@ class Jobs(Resource):
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
         return answer_json(shown, status=202, headers=REPLAYED if outcome.replayed else None)
 
-    @extend_schema(operation_id="jobs_list", parameters=parameters(JobsQuery), responses=answers(JobsAnswer))
+    @operation("jobs_list", Page[JobAnswer], query=JobsQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = JobsQuery.read(request.GET.dict())
         jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
@@ -272,16 +244,15 @@ class Jobs(Resource):
 class JobDetail(Resource):
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_get", responses=answers(JobAnswer))
+    @operation("jobs_get", JobAnswer)
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+        return answer_json(job_json(_job(request, job_id)))
 
-    @extend_schema(operation_id="jobs_delete", responses=answers(JobAnswer))
+    @operation("jobs_delete", JobAnswer)
     def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Delete the images, prompt, metadata and user of a finished job. Its usage and its cost stay."""
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        job_delete(job=job, actor=_actor(request), now=clock.now())
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+        job_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
+        return answer_json(job_json(_job(request, job_id)))
 
 
 class JobEvents(Resource):
@@ -289,10 +260,10 @@ class JobEvents(Resource):
 
     scope = Scope.GENERATE
 
-    @extend_schema(operation_id="jobs_events", responses=events("Events `job.<status>` with the job."))
+    @operation("jobs_events", responses=events("Events `job.<status>` with the job."))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen."""
-        queries.job_get(tenant=caller(request).tenant, job_id=job_id)
+        _job(request, job_id)
         found = HttpResponse()
         found.key = caller(request)  # type: ignore[attr-defined]
         return found
@@ -314,73 +285,52 @@ async def job_events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
 described_by(JobEvents, job_events)
 
 
-async def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) -> AsyncIterator[bytes]:
+def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) -> AsyncGenerator[bytes]:
     """Yield `job.<status>` at every change, until the job has ended. `seen` is the id of the client's last event.
 
     Once the key is revoked, an `error` ends the stream.
     """
 
-    def look() -> tuple[str, Job, JobAnswer]:
-        key_confirm(key)
-        job = queries.job_get(tenant=key.tenant, job_id=job_id)
-        shown = job_json(job)
-        return f"{shown['attempts']}-{shown['progress']['steps_done']}-{job.state}", job, shown
+    def look() -> tuple[list[bytes], bool]:
+        nonlocal seen
+        try:
+            key_confirm(key)
+            job = queries.job_get(tenant=key.tenant, job_id=job_id)
+            shown = job_json(job)
+        except DomainError as error:
+            return [streaming.failure(error)], True
+        before, seen = seen, f"{shown['attempts']}-{shown['progress']['steps_done']}-{job.state}"
+        found = [] if seen == before else [streaming.event(f"job.{job.state}", shown, event_id=seen)]
+        return found, job.finished_at is not None
 
-    async with contextlib.aclosing(streaming.turns(job_id, timeout_seconds)) as turns:
-        async for noticed in turns:
-            if not noticed:
-                yield streaming.KEEPALIVE
-            with contextlib.suppress(OperationalError, InterfaceError):
-                try:
-                    event_id, job, shown = await in_thread(look)
-                except DomainError as error:
-                    yield streaming.failure(error)
-                    return
-                if event_id != seen:
-                    yield streaming.event(f"job.{job.state}", shown, event_id=event_id)
-                    seen = event_id
-                if job.finished_at is not None:
-                    return
+    return streaming.follow(job_id, look, timeout_seconds=timeout_seconds)
 
 
-class JobCancel(Resource):
-    scope = Scope.GENERATE
-
-    @extend_schema(operation_id="jobs_cancel", request=None, responses=answers(JobAnswer))
-    def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        lifecycle.cancel(job=job, now=clock.now())
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+@endpoint("post", "jobs_cancel", JobAnswer, request=None, scope=Scope.GENERATE)
+def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    lifecycle.cancel(job=_job(request, job_id), now=clock.now())
+    return answer_json(job_json(_job(request, job_id)))
 
 
-class JobImages(Resource):
-    scope = Scope.GENERATE
-
-    @extend_schema(operation_id="jobs_images_delete", responses=answers(JobAnswer))
-    def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        """Delete the images, and end the charge for storing them."""
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        outputs_delete(job=job, actor=_actor(request), now=clock.now())
-        return answer_json(job_json(queries.job_get(tenant=caller(request).tenant, job_id=job_id)))
+@endpoint("delete", "jobs_images_delete", JobAnswer, scope=Scope.GENERATE)
+def job_images(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Delete the images, and end the charge for storing them."""
+    outputs_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
+    return answer_json(job_json(_job(request, job_id)))
 
 
-class JobFeedback(Resource):
-    scope = Scope.GENERATE
+@endpoint("post", "jobs_feedback", FeedbackAnswer, request=FeedbackInput, status=201, scope=Scope.GENERATE)
+def job_feedback(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Record your end user's opinion of a job's images, once per job."""
+    given = FeedbackInput.read(body_of(request))
+    job = _job(request, job_id)
+    feedback = feedback_give(job=job, now=clock.now(), score=given.score, comment=given.comment)
+    return answer_json(row_json(FeedbackAnswer, feedback, object="feedback"), status=201)
 
-    @extend_schema(operation_id="jobs_feedback", request=FeedbackInput, responses=answers(FeedbackAnswer, status=201))
-    def post(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
-        """Record your end user's opinion of a job's images, once per job."""
-        fields = FeedbackInput.read(body_of(request))
-        job = queries.job_get(tenant=caller(request).tenant, job_id=job_id)
-        given = feedback_give(job=job, now=clock.now(), score=fields.score, comment=fields.comment)
-        shown: FeedbackAnswer = {
-            "object": "feedback",
-            "job_id": str(job.id),
-            "score": given.score,
-            "comment": given.comment,
-            "created_at": given.created_at,
-        }
-        return answer_json(shown, status=201)
+
+def _job(request: HttpRequest, job_id: UUID) -> Job:
+    """The caller's job. Raises `JobNotFound`, also for another tenant's."""
+    return queries.job_get(tenant=caller(request).tenant, job_id=job_id)
 
 
 def _actor(request: HttpRequest) -> str:
@@ -434,11 +384,7 @@ def _job_json(
         "steps": job.steps,
         "seed": job.seed,
         "adapters": [
-            {
-                "name": used.adapter_version.adapter.name,
-                "version": used.adapter_version.number,
-                "scale": used.scale,
-            }
+            {"name": used.adapter_version.adapter.name, "version": used.adapter_version.number, "scale": used.scale}
             for used in adapters
         ],
         "experiment": {"name": job.arm.experiment.name, "arm": job.arm.name} if job.arm else None,

@@ -8,14 +8,14 @@ from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from redis.exceptions import RedisError
 from typing_extensions import TypedDict
 
 from core import clock
-from easel.api.declaration import OneOf, answers
+from easel.api.declaration import OneOf
+from easel.api.endpoint import endpoint
 from easel.api.rate_limit import Bucket, look
-from easel.api.resource import Resource, answer_json, caller
+from easel.api.resource import answer_json, caller
 from easel.api.rows import Listed, row_json
 from easel.jobs.models import Job, State
 from tenants.models import ApiKey
@@ -41,17 +41,15 @@ class QuotaAnswer(Listed[LimitAnswer]):
     retention: RetentionAnswer
 
 
-class QuotaView(Resource):
-    @extend_schema(operation_id="quota_get", responses=answers(QuotaAnswer))
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """List each limit of your account and of this key, and how much of it is used."""
-        return answer_json(quota_json(caller(request), now=clock.now()))
+@endpoint("get", "quota_get", QuotaAnswer)
+def quota(request: HttpRequest) -> HttpResponse:
+    """List each limit of your account and of this key, and how much of it is used."""
+    return answer_json(quota_json(caller(request), now=clock.now()))
 
 
 def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     quotas, units = quotas_of(api_key), units_used(api_key, now=now)
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
-    queued = in_hand.filter(state=State.QUEUED)
     limited = [quota for quota in quotas if quota.requests_per_minute is not None]
     buckets: dict[UUID | None, Bucket] = {}
     with suppress(RedisError):  # nothing is counted while Redis is away
@@ -60,29 +58,27 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     rows: list[LimitAnswer] = []
     for quota in quotas:
         own = quota.api_key_id is not None
-        bucket = buckets.get(quota.api_key_id)
+        jobs = in_hand.filter(api_key=api_key) if own else in_hand
         used: dict[str, Decimal | int] = {
-            "concurrent_jobs_max": (in_hand.filter(api_key=api_key) if own else in_hand).count(),
-            "queued_jobs_max": (queued.filter(api_key=api_key) if own else queued).count(),
+            "concurrent_jobs_max": jobs.count(),
+            "queued_jobs_max": jobs.filter(state=State.QUEUED).count(),
             "image_units_per_month": units[quota.api_key_id],
-            **({"requests_per_minute": bucket.limit - bucket.remaining} if bucket else {}),
         }
-        resets_at = {
-            "image_units_per_month": next_month(now),
-            **({"requests_per_minute": now + timedelta(seconds=bucket.reset_seconds)} if bucket else {}),
-        }
-        for name in LIMITS:
-            if (limit := getattr(quota, name)) is None:
-                continue
-            rows.append(
-                {
-                    "limit": name,
-                    "of": "api_key" if own else "account",
-                    "value": float(limit),
-                    "used": float(used[name]) if name in used else None,
-                    "remaining": max(0.0, float(limit - used[name])) if name in used else None,
-                    "resets_at": resets_at.get(name),
-                }
-            )
+        resets_at = {"image_units_per_month": next_month(now)}
+        if bucket := buckets.get(quota.api_key_id):
+            used["requests_per_minute"] = bucket.limit - bucket.remaining
+            resets_at["requests_per_minute"] = now + timedelta(seconds=bucket.reset_seconds)
+        rows += [
+            {
+                "limit": name,
+                "of": "api_key" if own else "account",
+                "value": float(limit),
+                "used": float(used[name]) if name in used else None,
+                "remaining": max(0.0, float(limit - used[name])) if name in used else None,
+                "resets_at": resets_at.get(name),
+            }
+            for name in LIMITS
+            if (limit := getattr(quota, name)) is not None
+        ]
     retention = retention_of(api_key.tenant, default=settings.EASEL)
     return {"object": "list", "data": rows, "retention": row_json(RetentionAnswer, retention)}

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from typing_extensions import TypedDict
 
-from easel.api.declaration import OneOf, answers
-from easel.api.resource import Resource, answer_json
+from easel.api.declaration import OneOf
+from easel.api.endpoint import endpoint
+from easel.api.resource import answer_json
 from easel.api.rows import Listed, row_json
 from easel.catalog.models import ModelVersion
 from easel.serving import routing
@@ -40,16 +40,14 @@ class ModelAnswer(TypedDict):
     fast_image_units_max: float
 
 
-class Models(Resource):
-    @extend_schema(operation_id="models_list", responses=answers(Listed[ModelAnswer]))
-    def get(self, request: HttpRequest) -> HttpResponse:
-        return answer_json({"object": "list", "data": [model_json(version) for version in routing.live_models()]})
+@endpoint("get", "models_list", Listed[ModelAnswer])
+def models(request: HttpRequest) -> HttpResponse:
+    return answer_json({"object": "list", "data": [model_json(version) for version in routing.live_models()]})
 
 
-class ModelDetail(Resource):
-    @extend_schema(operation_id="models_get", responses=answers(ModelAnswer))
-    def get(self, request: HttpRequest, name: str) -> HttpResponse:
-        return answer_json(model_json(routing.main_version(name)))
+@endpoint("get", "models_get", ModelAnswer)
+def model_detail(request: HttpRequest, name: str) -> HttpResponse:
+    return answer_json(model_json(routing.main_version(name)))
 
 
 def model_json(version: ModelVersion) -> ModelAnswer:

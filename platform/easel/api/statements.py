@@ -9,7 +9,7 @@ from uuid import UUID
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiResponse
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -21,8 +21,9 @@ from billing.invoices.statements import statement_now
 from billing.models import Charge, Statement, StatementLine
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import OneOf, PageQuery, Query, answers, parameters
-from easel.api.resource import Resource, answer_json, caller
+from easel.api.declaration import OneOf, PageQuery, Query
+from easel.api.endpoint import endpoint
+from easel.api.resource import answer_json, caller
 from easel.api.rows import Page, row_json
 from easel.jobs.models import Attempt
 from tenants.models import Scope
@@ -119,71 +120,54 @@ class ChargeAnswer(TypedDict):
     attempts: list[AttemptAnswer]
 
 
-class Statements(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(
-        operation_id="statements_list", parameters=parameters(PageQuery), responses=answers(Page[StatementSummary])
-    )
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """List statements and credit notes, the latest first."""
-        query = PageQuery.read(request.GET.dict())
-        found, more = statements_page(tenant=caller(request).tenant, **query.page())
-        return answer_json({"object": "list", "data": [statement_json(one) for one in found], "has_more": more})
+@endpoint("get", "statements_list", Page[StatementSummary], query=PageQuery, scope=Scope.USAGE)
+def statements(request: HttpRequest) -> HttpResponse:
+    """List statements and credit notes, the latest first."""
+    query = PageQuery.read(request.GET.dict())
+    found, more = statements_page(tenant=caller(request).tenant, **query.page())
+    return answer_json({"object": "list", "data": [statement_json(one) for one in found], "has_more": more})
 
 
-class StatementCurrent(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(operation_id="statements_current", responses=answers(StatementAnswer))
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Draft this month's statement as if the month ended now."""
-        return answer_json(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
+@endpoint("get", "statements_current", StatementAnswer, scope=Scope.USAGE)
+def statement_current(request: HttpRequest) -> HttpResponse:
+    """Draft this month's statement as if the month ended now."""
+    return answer_json(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
 
 
-class StatementDetail(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(operation_id="statements_get", responses=answers(StatementAnswer))
-    def get(self, request: HttpRequest, statement_id: UUID) -> HttpResponse:
-        statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
-        return answer_json(statement_whole_json(statement, list(statement.lines.all())))
+@endpoint("get", "statements_get", StatementAnswer, scope=Scope.USAGE)
+def statement_detail(request: HttpRequest, statement_id: UUID) -> HttpResponse:
+    statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
+    return answer_json(statement_whole_json(statement, list(statement.lines.all())))
 
 
-class StatementDocument(Resource):
-    scope = Scope.USAGE
+@endpoint(
+    "get",
+    "statements_document",
+    query=DocumentQuery,
+    responses={
+        (200, "text/html"): OpenApiTypes.STR,
+        (200, "text/csv"): OpenApiTypes.STR,
+        (200, "application/pdf"): OpenApiResponse(OpenApiTypes.BINARY),
+    },
+    scope=Scope.USAGE,
+)
+def statement_document(request: HttpRequest, statement_id: UUID, form: str) -> HttpResponse:
+    """Download the statement as `html` (a page that prints well), `pdf` or `csv`."""
+    query = DocumentQuery.read(request.GET.dict())
+    statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
+    file = statement_file(statement, form, comma=query.decimal == "comma")
+    headers = {"Content-Disposition": file.disposition}
+    return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
-    @extend_schema(
-        operation_id="statements_document",
-        parameters=parameters(DocumentQuery),
-        responses={
-            (200, "text/html"): OpenApiTypes.STR,
-            (200, "text/csv"): OpenApiTypes.STR,
-            (200, "application/pdf"): OpenApiResponse(OpenApiTypes.BINARY),
-        },
-    )
-    def get(self, request: HttpRequest, statement_id: UUID, form: str) -> HttpResponse:
-        """Download the statement as `html` (a page that prints well), `pdf` or `csv`."""
-        query = DocumentQuery.read(request.GET.dict())
-        statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
-        file = statement_file(statement, form, comma=query.decimal == "comma")
-        headers = {"Content-Disposition": file.disposition}
-        return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
-
-class StatementLineCharges(Resource):
-    scope = Scope.USAGE
-
-    @extend_schema(
-        operation_id="statements_line_charges", parameters=parameters(PageQuery), responses=answers(Page[ChargeAnswer])
-    )
-    def get(self, request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
-        """List the charges of a line, each with its price, its job and the attempts at that."""
-        query = PageQuery.read(request.GET.dict())
-        statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
-        line = line_get(statement, position=position)
-        found, more = charges_page(charges_of_line(line), **query.page())
-        return answer_json({"object": "list", "data": charges_json(found), "has_more": more})
+@endpoint("get", "statements_line_charges", Page[ChargeAnswer], query=PageQuery, scope=Scope.USAGE)
+def statement_line_charges(request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
+    """List the charges of a line, each with its price, its job and the attempts at that."""
+    query = PageQuery.read(request.GET.dict())
+    statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
+    line = line_get(statement, position=position)
+    found, more = charges_page(charges_of_line(line), **query.page())
+    return answer_json({"object": "list", "data": charges_json(found), "has_more": more})
 
 
 def statement_json(statement: Statement) -> StatementSummary:

@@ -35,13 +35,13 @@ async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
         file = await asyncio.to_thread(folder.path(key).open, "rb")
     except (FileNotFoundError, IsADirectoryError, ValueError):
         return HttpResponse(status=404)
-    response = StreamingHttpResponse(
-        _chunks(file), content_type=mimetypes.guess_type(key)[0] or "application/octet-stream"
-    )
-    response["Content-Length"] = str(os.fstat(file.fileno()).st_size)
-    response["Cache-Control"] = "private, max-age=3600, immutable"
-    response["X-Content-Type-Options"] = "nosniff"
-    return response
+    headers = {
+        "Content-Type": mimetypes.guess_type(key)[0] or "application/octet-stream",
+        "Content-Length": str(os.fstat(file.fileno()).st_size),
+        "Cache-Control": "private, max-age=3600, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return StreamingHttpResponse(_chunks(file), headers=headers)
 
 
 async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:

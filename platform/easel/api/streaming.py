@@ -4,15 +4,18 @@ An event holds the state when it is sent, not what changed: a client that comes 
 history, and gets what is newer than its last event. A client that goes away leaves its job alone.
 """
 
+import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
+from django.db import InterfaceError, OperationalError
 from django.http import StreamingHttpResponse
 from rest_framework.utils.encoders import JSONEncoder
 
 from core.errors import DomainError
+from core.threads import in_thread
 from easel.api import waiting
 from easel.api.errors import error_body
 
@@ -36,6 +39,23 @@ def failure(error: DomainError) -> bytes:
     return event("error", {"type": "error", **error_body(error), "http_code": error.http_status})
 
 
-def turns(job_id: UUID, timeout_seconds: float) -> AsyncGenerator[bool]:
-    """Yield when it is time to look at the job: True after a notice of it, False when a keepalive is due."""
-    return waiting.looks(job_id, timeout_seconds=timeout_seconds, idle_seconds=KEEPALIVE_SECONDS)
+async def follow(
+    job_id: UUID, look: Callable[[], tuple[list[bytes], bool]], *, timeout_seconds: float, late: bytes = b""
+) -> AsyncGenerator[bytes]:
+    """Yield the events of each `look` at a job, with keepalives between, until a look says that they were the last.
+
+    `look` runs on a thread; while the database is away its turn is left out. `late` is the event of a timeout.
+    """
+    turns = waiting.looks(job_id, timeout_seconds=timeout_seconds, idle_seconds=KEEPALIVE_SECONDS)
+    async with contextlib.aclosing(turns):
+        async for noticed in turns:
+            if not noticed:
+                yield KEEPALIVE
+            with contextlib.suppress(OperationalError, InterfaceError):
+                found, is_over = await in_thread(look)
+                for part in found:
+                    yield part
+                if is_over:
+                    return
+    if late:
+        yield late

@@ -6,15 +6,16 @@ from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.utils import extend_schema
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from core import clock
 from core.idempotency import idempotent
-from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, answers, parameters
+from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, operation
+from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Page, row_json
+from easel.api.submission import replay_headers
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
@@ -107,40 +108,26 @@ def _endpoint(request: HttpRequest, webhook_id: UUID) -> WebhookEndpoint:
 class Webhooks(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(
-        operation_id="webhooks_create", request=WebhookInput, responses=answers(WebhookWithSecret, status=201)
-    )
+    @operation("webhooks_create", WebhookWithSecret, request=WebhookInput, status=201)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Create a webhook. Only this answer has its secret. Without `events` it is notified of all."""
-        fields = WebhookInput.read(body_of(request))
+        tenant, body, now = caller(request).tenant, body_of(request), clock.now()
+        fields = WebhookInput.read(body)
         secret: str | None = None
 
         def make() -> UUID:
             nonlocal secret
             endpoint, secret = endpoints.endpoint_create(
-                tenant=caller(request).tenant,
-                endpoint_id=uuid.uuid4(),
-                now=clock.now(),
-                url=fields.url,
-                events=fields.events,
+                tenant=tenant, endpoint_id=uuid.uuid4(), now=now, url=fields.url, events=fields.events
             )
             return endpoint.id
 
         key = request.headers.get("Idempotency-Key")
-        outcome = idempotent(
-            tenant=caller(request).tenant,
-            endpoint="webhooks",
-            key=key,
-            body=body_of(request),
-            now=clock.now(),
-            make=make,
-        )
-        headers = {"Idempotent-Replayed": "true"} if outcome.replayed else {}
-        return answer_json(webhook_json(_endpoint(request, outcome.resource_id), secret), status=201, headers=headers)
+        outcome = idempotent(tenant=tenant, endpoint="webhooks", key=key, body=body, now=now, make=make)
+        shown = webhook_json(_endpoint(request, outcome.resource_id), secret)
+        return answer_json(shown, status=201, headers=replay_headers(outcome))
 
-    @extend_schema(
-        operation_id="webhooks_list", parameters=parameters(PageQuery), responses=answers(Page[WebhookAnswer])
-    )
+    @operation("webhooks_list", Page[WebhookAnswer], query=PageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
@@ -150,67 +137,49 @@ class Webhooks(Resource):
 class WebhookDetail(Resource):
     scope = Scope.WEBHOOKS
 
-    @extend_schema(operation_id="webhooks_get", responses=answers(WebhookAnswer))
+    @operation("webhooks_get", WebhookAnswer)
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         return answer_json(webhook_json(_endpoint(request, webhook_id)))
 
-    @extend_schema(operation_id="webhooks_change", request=WebhookChangeInput, responses=answers(WebhookAnswer))
+    @operation("webhooks_change", WebhookAnswer, request=WebhookChangeInput)
     def patch(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Change the URL, the events or `enabled`. Deliveries that waited are sent when it is enabled again."""
         fields = WebhookChangeInput.read(body_of(request))
         endpoint = _endpoint(request, webhook_id)
         return answer_json(webhook_json(endpoints.endpoint_change(endpoint, changes=fields.given(), now=clock.now())))
 
-    @extend_schema(operation_id="webhooks_delete", responses={204: None})
+    @operation("webhooks_delete", responses={204: None})
     def delete(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         endpoints.endpoint_delete(_endpoint(request, webhook_id))
         return answer_json(status=204)
 
 
-class WebhookRotate(Resource):
-    scope = Scope.WEBHOOKS
-
-    @extend_schema(operation_id="webhooks_rotate", request=None, responses=answers(WebhookWithSecret))
-    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
-        return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
+@endpoint("post", "webhooks_rotate", WebhookWithSecret, request=None, scope=Scope.WEBHOOKS)
+def webhook_rotate(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+    """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
+    return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
 
 
-class WebhookTest(Resource):
-    scope = Scope.WEBHOOKS
-
-    @extend_schema(operation_id="webhooks_test", request=None, responses=answers(DeliveryAnswer, status=202))
-    def post(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """Send `webhook.test`; the delivery records the result."""
-        return answer_json(
-            delivery_json(outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())), status=202
-        )
+@endpoint("post", "webhooks_test", DeliveryAnswer, request=None, status=202, scope=Scope.WEBHOOKS)
+def webhook_test(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+    """Send `webhook.test`; the delivery records the result."""
+    sent = outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())
+    return answer_json(delivery_json(sent), status=202)
 
 
-class WebhookDeliveries(Resource):
-    scope = Scope.WEBHOOKS
-
-    @extend_schema(
-        operation_id="webhooks_deliveries",
-        parameters=parameters(DeliveriesQuery),
-        responses=answers(Page[DeliveryAnswer]),
-    )
-    def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
-        """List deliveries, the latest first, with every attempt."""
-        query = DeliveriesQuery.read(request.GET.dict())
-        endpoint, state = _endpoint(request, webhook_id), query.status
-        found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
-        return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
+@endpoint("get", "webhooks_deliveries", Page[DeliveryAnswer], query=DeliveriesQuery, scope=Scope.WEBHOOKS)
+def webhook_deliveries(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+    """List deliveries, the latest first, with every attempt."""
+    query = DeliveriesQuery.read(request.GET.dict())
+    endpoint, state = _endpoint(request, webhook_id), query.status
+    found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
+    return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
 
 
-class WebhookReplay(Resource):
-    scope = Scope.WEBHOOKS
-
-    @extend_schema(operation_id="webhooks_replay", request=None, responses=answers(DeliveryAnswer, status=202))
-    def post(self, request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
-        """Send a delivery once more, under the same `webhook-id`."""
-        found = queries.delivery_get(endpoint=_endpoint(request, webhook_id), delivery_id=delivery_id)
-        outbox.delivery_replay(found, now=clock.now())
-        return answer_json(
-            delivery_json(queries.delivery_get(endpoint=found.endpoint, delivery_id=delivery_id)), status=202
-        )
+@endpoint("post", "webhooks_replay", DeliveryAnswer, request=None, status=202, scope=Scope.WEBHOOKS)
+def webhook_replay(request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
+    """Send a delivery once more, under the same `webhook-id`."""
+    endpoint = _endpoint(request, webhook_id)
+    outbox.delivery_replay(queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id), now=clock.now())
+    replayed = queries.delivery_get(endpoint=endpoint, delivery_id=delivery_id)
+    return answer_json(delivery_json(replayed), status=202)

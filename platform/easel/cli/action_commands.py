@@ -3,6 +3,7 @@
 A command is the portal's form as it opens, with what was given filled in: the same defaults, checks and messages.
 """
 
+import getpass
 import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
 from easel.actions.action import Action, ActionForm, Done, action_perform
-from easel.cli.committed import actor_name
+from easel.actions.declared import ACTIONS
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import print_fields, print_rows
 
@@ -55,9 +56,11 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
     )
 
 
-def group_of(name: str, explain: str, actions: Iterable[Action] = ()) -> click.Group:
-    """Makes a group with the commands of these actions."""
-    return click.Group(name, help=explain, commands=[command_of(action) for action in actions])
+def group_of(name: str, explain: str) -> click.Group:
+    """Makes the group `easel NAME` with the commands of its actions; commands of the same names replace them."""
+    return click.Group(
+        name, help=explain, commands=[command_of(action) for action in ACTIONS if action.command.split()[0] == name]
+    )
 
 
 def params_of(action: Action) -> list[click.Parameter]:
@@ -71,8 +74,7 @@ def params_of(action: Action) -> list[click.Parameter]:
     for name, field in _form_of(action).base_fields.items():
         if action.options.get(name, "") is not None and (name in action.options or not field.widget.is_hidden):
             params.append(_param(action, name, field))
-    arguments = [param for param in params if isinstance(param, click.Argument)]
-    return [*arguments, *(param for param in params if param not in arguments)]
+    return sorted(params, key=lambda param: isinstance(param, click.Option))
 
 
 def _param(action: Action, name: str, field: forms.Field) -> click.Parameter:
@@ -127,6 +129,18 @@ def perform(action: Action, row: Any, given: Mapping[str, Any], *, now: datetime
         name, messages = next(iter(bound.errors.items()))
         raise _refusal(action, name, messages)
     return action_perform(action, row, actor=actor_name(), now=now, fields=bound.cleaned_data)
+
+
+def actor_name() -> str:
+    """The user that runs this command, as the audit log names it."""
+    return f"command:{getpass.getuser()}"
+
+
+def command_record(action: str, subject: str, *, now: datetime, **about: Any) -> None:
+    """Records in the audit log what the user of this command did without an action."""
+    from core.audit import audit_record
+
+    audit_record(actor=actor_name(), action=action, subject=subject, now=now, **about)
 
 
 def print_done(done: Done, as_json: bool) -> None:

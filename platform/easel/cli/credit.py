@@ -14,45 +14,28 @@ from easel.cli.tables import print_rows
 
 def _budget(as_json: bool, remove: bool, **given: Any) -> None:
     changes = given_fields(given)
+    project = changes.get("project")
     if remove and changes.keys() - {"project"}:
         raise click.UsageError("--remove takes no --amount and no --hard-stop")
     with django_ready():
-        now = datetime.now(UTC)
-        row = subject_of(set_budget, given)
+        from billing.budgets.budgets import BudgetInvalid, BudgetNotFound
+        from billing.money import from_micros
+
+        now, row = datetime.now(UTC), subject_of(set_budget, given)
+        tenant = tenant_of(row)
+        found = tenant.budgets.filter(project__slug=project, api_key=None if row is tenant else row).first()
+        if remove and found is None:
+            raise BudgetNotFound(f"{project or row} has no budget: `easel tenant budget {tenant}` shows what there is")
         if remove:
-            _remove(row, changes.get("project"), now)
+            perform(remove_budget, tenant, {"budget": str(found.pk)}, now=now)
         elif changes.keys() - {"project"}:
-            perform(set_budget, row, {**_budget_so_far(row, changes), **changes}, now=now)
-        rows = _budgets(tenant_of(row), now)
+            if found is None and "amount" not in changes:
+                raise BudgetInvalid(f"{project or row} has no budget yet: give --amount", param="amount")
+            if found is not None:  # what the command doesn't give stays as it is
+                changes = {"amount": str(from_micros(found.amount_micros)), "hard_stop": found.hard_stop, **changes}
+            perform(set_budget, row, changes, now=now)
+        rows = _budgets(tenant, now)
     print_rows(rows, as_json)
-
-
-def _remove(row: Any, project: str | None, now: datetime) -> None:
-    from billing.budgets.budgets import BudgetNotFound
-
-    found = _found(row, project)
-    tenant = tenant_of(row)
-    if found is None:
-        raise BudgetNotFound(f"{project or row} has no budget: `easel tenant budget {tenant}` shows what there is")
-    perform(remove_budget, tenant, {"budget": str(found.pk)}, now=now)
-
-
-def _budget_so_far(row: Any, changes: dict[str, Any]) -> dict[str, Any]:
-    """The budget's amount and hard stop as they are, for a command that gives only one of them."""
-    from billing.budgets.budgets import BudgetInvalid
-    from billing.money import from_micros
-
-    found = _found(row, changes.get("project"))
-    if found is not None:
-        return {"amount": str(from_micros(found.amount_micros)), "hard_stop": found.hard_stop}
-    if "amount" not in changes:
-        raise BudgetInvalid(f"{changes.get('project') or row} has no budget yet: give --amount", param="amount")
-    return {}
-
-
-def _found(row: Any, project: str | None) -> Any:
-    tenant = tenant_of(row)
-    return tenant.budgets.filter(project__slug=project, api_key=None if row is tenant else row).first()
 
 
 def _budgets(tenant: Any, now: datetime) -> list[dict[str, Any]]:

@@ -8,19 +8,15 @@ import click
 _AS_GIVEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
-def _run(module: str, arguments: list[str]) -> None:
-    sys.exit(subprocess.run([sys.executable, "-m", module, *arguments], check=False).returncode)  # noqa: S603
+def _tool(name: str, explain: str) -> click.Command:
+    @click.command(name, help=explain, context_settings=_AS_GIVEN)
+    @click.pass_context
+    def run(context: click.Context) -> None:
+        argv = [sys.executable, "-m", f"inference.tools.{name}", *context.args]
+        sys.exit(subprocess.run(argv, check=False).returncode)  # noqa: S603
+
+    return run
 
 
-@click.command(context_settings=_AS_GIVEN)
-@click.pass_context
-def quality(context: click.Context) -> None:
-    """See how far quantised weights drift."""
-    _run("inference.tools.quality", context.args)
-
-
-@click.command(context_settings=_AS_GIVEN)
-@click.pass_context
-def replay(context: click.Context) -> None:
-    """Run a mixed batch from a trace file, step by step."""
-    _run("inference.tools.replay", context.args)
+quality = _tool("quality", "See how far quantised weights drift.")
+replay = _tool("replay", "Run a mixed batch from a trace file, step by step.")

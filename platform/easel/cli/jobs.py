@@ -5,21 +5,14 @@ from uuid import UUID
 
 import click
 
-from easel.actions import jobs
 from easel.cli.action_commands import group_of
 from easel.cli.tables import Rows, list_command
 
 DELIVERIES = 50
 
 
-job = group_of("job", "Cancel jobs.", (jobs.cancel,))
-
-
-webhook = group_of(
-    "webhook",
-    "List tenants' webhooks, switch them, and send their messages again.",
-    (jobs.enable, jobs.disable, jobs.replay),
-)
+job = group_of("job", "Cancel jobs.")
+webhook = group_of("webhook", "List tenants' webhooks, switch them, and send their messages again.")
 
 
 @list_command(webhook, of_tenant=True)

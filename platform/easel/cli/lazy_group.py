@@ -1,24 +1,18 @@
 """A click group that imports a command only when it is called, so that `--help` stays fast."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from pkgutil import resolve_name
 
 import click
 
 
-@dataclass(frozen=True, slots=True)
-class Lazy:
-    """A command's path, as "module:attribute", and the line that `--help` shows for it."""
-
-    path: str
-    help: str
-
-
 class LazyGroup(click.Group):
-    """Has the commands of `lazy` besides those added the ordinary way."""
+    """Has the commands of `lazy` besides those added the ordinary way.
 
-    def __init__(self, *args: object, lazy: Mapping[str, Lazy], **kwargs: object) -> None:
+    Each has its path, as "module:attribute", and the line that `--help` shows for it.
+    """
+
+    def __init__(self, *args: object, lazy: Mapping[str, tuple[str, str]], **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
         self._lazy = lazy
 
@@ -28,14 +22,14 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
-        module, _, attribute = self._lazy[cmd_name].path.partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        path, _ = self._lazy[cmd_name]
+        command: click.Command = resolve_name(path)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing the lazy ones."""
         rows = [
-            (name, self._lazy[name].help if name in self._lazy else self.commands[name].get_short_help_str(limit=90))
+            (name, self._lazy[name][1] if name in self._lazy else self.commands[name].get_short_help_str(limit=90))
             for name in self.list_commands(ctx)
         ]
         with formatter.section("Commands"):

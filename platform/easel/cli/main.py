@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from core.errors import DomainError
-from easel.cli.lazy_group import Lazy, LazyGroup
+from easel.cli.lazy_group import LazyGroup
 from easel_local.embedded import ServersUnavailable
 
 # How long open requests may go on after a SIGTERM; below the supervisor's grace.
@@ -21,28 +21,28 @@ _GRACEFUL_SECONDS = 10
 
 # Commands of other modules: one line each.
 _ELSEWHERE = {
-    "adapter": Lazy("easel.cli.models:adapter", "Retire tenants' adapters, and list them."),
-    "audit": Lazy("easel.cli.audit:audit", "Check the invariants on the live system."),
-    "block-list": Lazy("easel.cli.block_lists:block_list", "What no prompt may contain."),
-    "contract": Lazy("easel.cli.prices:contract", "Contracts with tenants: make, list, end."),
-    "demo": Lazy("easel.demo.command:demo", "Start everything, generate, show what it cost, serve on."),
-    "export": Lazy("easel.cli.export:export", "Costs and usage as files: FOCUS, CSV, CloudEvents."),
-    "generate": Lazy("easel.cli.generate:generate", "Generate an image."),
-    "job": Lazy("easel.cli.jobs:job", "Cancel jobs."),
-    "key": Lazy("easel.cli.keys:key", "Create, list, rotate and revoke API keys."),
-    "model": Lazy("easel.cli.models:model", "Add versions of models, and divide callers between them."),
-    "operator": Lazy("easel.cli.operators:operator", "Add users of the portal, and disable them."),
-    "pool": Lazy("easel.cli.models:pool", "Make pools of workers, list them, and give a tenant its own."),
-    "price": Lazy("easel.cli.prices:price", "Prices: list, publish, quote."),
-    "project": Lazy("easel.cli.keys:project", "Add projects, and list them."),
-    "quality": Lazy("easel.cli.engine:quality", "Measure how far quantised weights drift."),
-    "replay": Lazy("easel.cli.engine:replay", "Run a mixed batch from a trace file, step by step."),
-    "reporting-login": Lazy("easel.cli.reporting:reporting_login", "Let Grafana read the reporting views."),
-    "rollout": Lazy("easel.cli.rollouts:rollout", "Canaries: start, watch, promote, roll back."),
-    "statement": Lazy("easel.cli.statements:statement", "Statements of tenants' months: draft, show, make final."),
-    "tenant": Lazy("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
-    "usage": Lazy("easel.cli.usage:usage", "What jobs were measured to use, and corrections of it."),
-    "webhook": Lazy("easel.cli.jobs:webhook", "Switch tenants' webhooks, and send their messages again."),
+    "adapter": ("easel.cli.models:adapter", "Retire tenants' adapters, and list them."),
+    "audit": ("easel.cli.audit:audit", "Check the invariants on the live system."),
+    "block-list": ("easel.cli.tenants:block_list", "What no prompt may contain."),
+    "contract": ("easel.cli.prices:contract", "Contracts with tenants: make, list, end."),
+    "demo": ("easel.demo.command:demo", "Start everything, generate, show what it cost, serve on."),
+    "export": ("easel.cli.export:export", "Costs and usage as files: FOCUS, CSV, CloudEvents."),
+    "generate": ("easel.cli.generate:generate", "Generate an image."),
+    "job": ("easel.cli.jobs:job", "Cancel jobs."),
+    "key": ("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
+    "model": ("easel.cli.models:model", "Add versions of models, and divide callers between them."),
+    "operator": ("easel.cli.operators:operator", "Add users of the portal, and disable them."),
+    "pool": ("easel.cli.models:pool", "Make pools of workers, list them, and give a tenant its own."),
+    "price": ("easel.cli.prices:price", "Prices: list, publish, quote."),
+    "project": ("easel.cli.tenants:project", "Add projects, and list them."),
+    "quality": ("easel.cli.engine:quality", "Measure how far quantised weights drift."),
+    "replay": ("easel.cli.engine:replay", "Run a mixed batch from a trace file, step by step."),
+    "reporting-login": ("easel.cli.reporting:reporting_login", "Let Grafana read the reporting views."),
+    "rollout": ("easel.cli.models:rollout", "Canaries: start, watch, promote, roll back."),
+    "statement": ("easel.cli.statements:statement", "Statements of tenants' months: draft, show, make final."),
+    "tenant": ("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
+    "usage": ("easel.cli.usage:usage", "What jobs were measured to use, and corrections of it."),
+    "webhook": ("easel.cli.jobs:webhook", "Switch tenants' webhooks, and send their messages again."),
 }
 
 
@@ -59,18 +59,16 @@ def up(port: int, no_worker: bool) -> None:
     """Run everything on this machine until Ctrl-C."""
     from easel_local.stack import StackUnavailable, serve
 
+    def announce(url: str) -> None:  # to stderr, since stdout carries the services' log lines
+        click.echo(f"Easel listens on {url} (Ctrl-C stops it)", err=True)
+
     try:
-        serve(port=port, with_worker=not no_worker, on_ready=_announce)
+        serve(port=port, with_worker=not no_worker, on_ready=announce)
     except StackUnavailable as error:
         click.echo(f"easel up: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:  # before everything was started
         sys.exit(130)
-
-
-def _announce(url: str) -> None:
-    # To stderr, since stdout carries the services' log lines.
-    click.echo(f"Easel listens on {url} (Ctrl-C stops it)", err=True)
 
 
 @cli.command()
@@ -151,10 +149,7 @@ def status(as_json: bool) -> None:
     from easel_local.status import stack_status
 
     found = stack_status(home_of(os.environ))
-    if as_json:
-        click.echo(json.dumps(found.as_json()))
-    else:
-        click.echo(found.as_text())
+    click.echo(json.dumps(found.as_json()) if as_json else found.as_text())
     sys.exit(0 if found.up else 1)
 
 

@@ -1,19 +1,17 @@
-"""`easel model`, `easel pool` and `easel adapter`: models with their versions, and the workers that serve them."""
+"""`easel model`, `rollout`, `pool` and `adapter`: models with their versions, and the workers that serve them."""
 
 from typing import Any
 
 import click
 
-from easel.actions import serving
 from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 
-model = group_of(
-    "model",
-    "Add versions of models, and divide callers between them.",
-    (serving.add_version, serving.set_routes, serving.make_default, serving.retire_version),
-)
+model = group_of("model", "Add versions of models, and divide callers between them.")
+rollout = group_of("rollout", "Give a new version growing shares of its model's callers.")
+pool = group_of("pool", "Make pools of workers, list them, and give a tenant its own.")
+adapter = group_of("adapter", "Retire tenants' adapters, and list them.")
 
 
 @list_command(model)
@@ -36,11 +34,22 @@ def model_list() -> Rows:
     ]
 
 
-pool = group_of(
-    "pool",
-    "Make pools of workers, list them, and give a tenant its own.",
-    (serving.add_pool, serving.dedicate_pool, serving.set_cost),
-)
+@list_command(rollout)
+def rollout_list() -> Rows:
+    """List rollouts, the latest first, with the guardrail's latest verdict."""
+    from easel.serving.models import Rollout
+
+    return [
+        {
+            "candidate": found.candidate.label,
+            "stable": found.stable.label,
+            "state": found.state,
+            "percent": found.stages[found.stage] if found.state == Rollout.State.RUNNING else "",
+            "started_at": found.started_at.isoformat(timespec="seconds"),
+            "verdict": found.verdict,
+        }
+        for found in Rollout.objects.select_related("candidate__model", "stable__model").order_by("-started_at")[:20]
+    ]
 
 
 @list_command(pool)
@@ -74,9 +83,6 @@ def pool_environment(name: str) -> None:
 
         environment = worker_named(name)["env"]
     click.echo("\n".join(f"{variable}={value}" for variable, value in environment.items()))
-
-
-adapter = group_of("adapter", "Retire tenants' adapters, and list them.", (serving.retire_adapter,))
 
 
 @list_command(adapter, of_tenant=True)

@@ -1,11 +1,13 @@
 """`easel operator`: the users of the portal. Only a command makes one: no role may raise its own rights."""
 
 import sys
+from datetime import UTC, datetime
 
 import click
 
 from core.errors import DomainError
-from easel.cli.committed import command_record, committed
+from easel.cli.action_commands import command_record
+from easel.cli.django_ready import django_ready
 
 
 class PasswordRefused(DomainError, code="password_refused"):
@@ -28,16 +30,18 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
         if password_stdin
         else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     )
-    with committed() as now:
+    with django_ready():
         from django.core.exceptions import ValidationError
+        from django.db import transaction
 
         from easel.actions import roles
 
         try:
-            roles.operator_create(name=name, password=password, role=role)
+            with transaction.atomic():
+                roles.operator_create(name=name, password=password, role=role)
+                command_record("operator.create", name, details={"role": role}, now=datetime.now(UTC))
         except ValidationError as error:
             raise PasswordRefused(" ".join(error.messages)) from error
-        command_record("operator.create", name, details={"role": role}, now=now)
     click.echo(f"{name} may sign in at /admin/ of the API, as {role}")
 
 
@@ -45,9 +49,12 @@ def operator_create(name: str, role: str, password_stdin: bool) -> None:
 @click.argument("name")
 def operator_disable(name: str) -> None:
     """End a user's sign-ins and sessions."""
-    with committed() as now:
+    with django_ready():
+        from django.db import transaction
+
         from easel.actions import roles
 
-        roles.operator_disable(name=name)
-        command_record("operator.disable", name, now=now)
+        with transaction.atomic():
+            roles.operator_disable(name=name)
+            command_record("operator.disable", name, now=datetime.now(UTC))
     click.echo(f"{name} can no longer sign in")

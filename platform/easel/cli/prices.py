@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from easel.actions import prices
-from easel.cli.action_commands import command_of, group_of
+from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.instants import Instant
 from easel.cli.tables import Rows, list_command, print_rows
@@ -24,14 +24,9 @@ rates:
      tiers: [{above: 1000, price: 0.002}]}"""
 
 
-@click.group()
-def price() -> None:
-    """Prices: list, publish, quote."""
-
-
-price_publish = command_of(prices.publish)
-price_publish.help = f"{prices.publish.explain}{_PRICE_FILE}"
-price.add_command(price_publish)
+price = group_of("price", "Prices: list, publish, quote.")
+price.commands["publish"].help = f"{prices.publish.explain}{_PRICE_FILE}"
+contract = group_of("contract", "Contracts with tenants: make, list, end.")
 
 
 @list_command(price)
@@ -108,9 +103,6 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
         click.echo(f"{name:<10}{quote[name]['amount']} {quote[name]['currency']}")
     refusal = quote["refusal"]
     click.echo("It would be admitted." if refusal is None else f"Refused now: {refusal['message']} ({refusal['code']})")
-
-
-contract = group_of("contract", "Contracts with tenants: make, list, end.", (prices.make_contract, prices.end_contract))
 
 
 @list_command(contract, of_tenant=True)

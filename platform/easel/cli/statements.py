@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from easel.actions.statements import draft, final
 from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 
-statement = group_of("statement", "Statements of tenants' months: draft, show, make final.", (draft, final))
+statement = group_of("statement", "Statements of tenants' months: draft, show, make final.")
 
 
 @list_command(statement, of_tenant=True)

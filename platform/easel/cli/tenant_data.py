@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from easel.actions.tenants import erase
-from easel.cli.action_commands import perform
-from easel.cli.committed import actor_name, command_record
+from easel.cli.action_commands import actor_name, command_record, perform
 from easel.cli.django_ready import django_ready
 
 # A worker stops at its next step after a request to cancel; the lease of a lost one expires.

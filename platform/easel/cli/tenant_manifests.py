@@ -36,12 +36,10 @@ _MODELS = "/models"  # where pods mount the weights
 _SLOTS = 8  # of a worker, as `inference.worker.config` has them
 _PROMETHEUS = "http://prometheus-operated.monitoring.svc:9090"
 _PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
-_RESTRICTED = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
+_RESTRICTED = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 _READY = {"httpGet": {"path": "/readyz", "port": "metrics"}, "timeoutSeconds": 5}
+_ALIVE = {"httpGet": {"path": "/metrics", "port": "metrics"}, "timeoutSeconds": 10}
+_TMP = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108
 _FETCH = """\
 test -d "$EASEL_MODEL" && exit 0
 hf download "$WEIGHTS" --local-dir "$EASEL_MODEL.part" &&
@@ -66,22 +64,21 @@ def tenant_manifests(
     fetched to EASEL_MODEL. With `api_stores` the API keeps the images, not a bucket, and workers may reach it.
     Raises `CheckpointNotMounted`.
     """
-    if not worker_env["EASEL_MODEL"].startswith(f"{_MODELS}/"):
-        found = worker_env["EASEL_MODEL"]
-        raise CheckpointNotMounted(f"{found} is not under {_MODELS}, where pods find weights")
-    namespace = pool.namespace
+    model = worker_env["EASEL_MODEL"]
+    if not model.startswith(f"{_MODELS}/"):
+        raise CheckpointNotMounted(f"{model} is not under {_MODELS}, where pods find weights")
     documents = [
-        _namespace(namespace),
+        _namespace(pool.namespace),
         _quota(gpus, gpu_resource),
         *_network(api_stores=api_stores),
         _named("v1", "Secret", NAME, type="Opaque", stringData=dict(worker_env)),
         _weights_claim(),
-        _weights_job(image, weights, worker_env["EASEL_MODEL"]),
+        _weights_job(image, weights, model),
         _worker(pool, image, gpu_resource),
         _scaled_object(pool, gpus),
     ]
     for document in documents[1:]:
-        document["metadata"]["namespace"] = namespace
+        document["metadata"]["namespace"] = pool.namespace
     return yaml.dump_all(documents, Dumper=_PlainDumper, sort_keys=False, explicit_start=True)
 
 
@@ -130,10 +127,7 @@ def _network(*, api_stores: bool) -> list[Manifest]:
     outside = {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": _PRIVATE}}], "ports": ports(443)}
     redis = {"to": [peer("easel-data")], "ports": ports(6379)}
     api = {"to": [peer("easel", **{"app.kubernetes.io/name": "easel-api"})], "ports": ports(8000)}
-    scrape = {
-        "from": [peer("monitoring", **{"app.kubernetes.io/name": "prometheus"})],
-        "ports": ports(_METRICS_PORT),
-    }
+    scrape = {"from": [peer("monitoring", **{"app.kubernetes.io/name": "prometheus"})], "ports": ports(_METRICS_PORT)}
     return [
         policy("default-deny", {}),
         policy("worker", _POD_LABELS, egress=[dns, redis, api if api_stores else outside], ingress=[scrape]),
@@ -148,15 +142,14 @@ def _weights_claim() -> Manifest:
 
 def _weights_job(image: str, weights: str, model: str) -> Manifest:
     env = {"WEIGHTS": weights, "EASEL_MODEL": model, "HF_HOME": "/tmp", "HF_HUB_OFFLINE": "0"}  # noqa: S108
-    fetch = {
-        "name": "fetch",
-        "image": image,
-        "command": ["sh", "-c", _FETCH],
-        "env": [{"name": name, "value": value} for name, value in env.items()],
-        "securityContext": _RESTRICTED,
-        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}},
-        "volumeMounts": [{"name": "weights", "mountPath": _MODELS}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
-    }
+    fetch = _container(
+        "fetch",
+        image,
+        command=["sh", "-c", _FETCH],
+        env=[{"name": name, "value": value} for name, value in env.items()],
+        resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "4Gi"}},
+        volumeMounts=[{"name": "weights", "mountPath": _MODELS}, _TMP],
+    )
     pod = {"restartPolicy": "OnFailure", **_pod(fetch)}
     template = {"metadata": {"labels": _FETCH_LABELS}, "spec": pod}
     spec = {"backoffLimit": 10, "ttlSecondsAfterFinished": 86400, "template": template}
@@ -172,43 +165,33 @@ def _worker(pool: Pool, image: str, gpu_resource: str) -> Manifest:
         "EASEL_LOG_FORMAT": "json",
     }
     models = {"name": "weights", "mountPath": _MODELS, "readOnly": True}
-    wait = {
-        "name": "weights",
-        "image": image,
-        "command": ["sh", "-c", 'until test -d "$EASEL_MODEL"; do echo "waiting for $EASEL_MODEL"; sleep 5; done'],
-        "envFrom": [{"secretRef": {"name": NAME}}],
-        "securityContext": _RESTRICTED,
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
-        "volumeMounts": [models],
-    }
-    worker = {
-        "name": "worker",
-        "image": image,
-        "env": [
+    secret = [{"secretRef": {"name": NAME}}]
+    wait = _container(
+        "weights",
+        image,
+        command=["sh", "-c", 'until test -d "$EASEL_MODEL"; do echo "waiting for $EASEL_MODEL"; sleep 5; done'],
+        envFrom=secret,
+        resources={"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "64Mi"}},
+        volumeMounts=[models],
+    )
+    worker = _container(
+        "worker",
+        image,
+        env=[
             {"name": "EASEL_WORKER_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *({"name": name, "value": value} for name, value in own.items()),
         ],
-        "envFrom": [{"secretRef": {"name": NAME}}],
-        "ports": [{"name": "metrics", "containerPort": _METRICS_PORT}],
-        "startupProbe": {**_READY, "periodSeconds": 10, "failureThreshold": 90},
-        "readinessProbe": {**_READY, "periodSeconds": 5},
-        "livenessProbe": {
-            "httpGet": {"path": "/metrics", "port": "metrics"},
-            "periodSeconds": 20,
-            "timeoutSeconds": 10,
-            "failureThreshold": 6,
-        },
-        "securityContext": _RESTRICTED,
-        "resources": {
+        envFrom=secret,
+        ports=[{"name": "metrics", "containerPort": _METRICS_PORT}],
+        startupProbe={**_READY, "periodSeconds": 10, "failureThreshold": 90},
+        readinessProbe={**_READY, "periodSeconds": 5},
+        livenessProbe={**_ALIVE, "periodSeconds": 20, "failureThreshold": 6},
+        resources={
             "requests": {"cpu": "2", "memory": "12Gi", gpu_resource: 1},
             "limits": {"cpu": "4", "memory": "16Gi", gpu_resource: 1},
         },
-        "volumeMounts": [
-            models,
-            {"name": "adapters", "mountPath": "/var/cache/easel"},
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
-        ],
-    }
+        volumeMounts=[models, {"name": "adapters", "mountPath": "/var/cache/easel"}, _TMP],
+    )
     pod = {
         "terminationGracePeriodSeconds": 60,
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
@@ -223,6 +206,10 @@ def _worker(pool: Pool, image: str, gpu_resource: str) -> Manifest:
         "template": {"metadata": {"labels": _POD_LABELS}, "spec": pod},
     }
     return _named("apps/v1", "Deployment", NAME, spec=spec)
+
+
+def _container(name: str, image: str, **rest: Any) -> Manifest:
+    return {"name": name, "image": image, "securityContext": _RESTRICTED, **rest}
 
 
 def _pod(container: Manifest) -> Manifest:

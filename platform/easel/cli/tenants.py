@@ -1,11 +1,11 @@
-"""`easel tenant`: tenants, their credit, their limits, their data."""
+"""`easel tenant`, `key`, `project` and `block-list`: tenants, their credit, limits, data and credentials."""
 
 from datetime import datetime
 from typing import Any
 
 import click
 
-from easel.actions import credit, limits, tenants
+from easel.actions import limits
 from easel.actions.action import tenant_of
 from easel.cli.action_commands import command_of, group_of
 from easel.cli.credit import tenant_billing, tenant_budget
@@ -13,14 +13,10 @@ from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 from easel.cli.tenant_data import tenant_erase, tenant_export
 
-tenant = group_of(
-    "tenant",
-    "Create tenants, list them; their credit, limits, budgets and data.",
-    (
-        *(tenants.create, tenants.suspend, tenants.resume),
-        *(credit.grant, credit.adjust, credit.credit_limit, credit.write_off),
-    ),
-)
+tenant = group_of("tenant", "Create tenants, list them; their credit, limits, budgets and data.")
+key = group_of("key", "Create, list, rotate and revoke API keys.")
+project = group_of("project", "Add projects, which keys and costs are assigned to, and list them.")
+block_list = group_of("block-list", "Phrases and patterns that no prompt may contain, for everybody or for one tenant.")
 
 
 @list_command(tenant)
@@ -106,3 +102,49 @@ def tenant_manifests(name: str, **options: Any) -> None:
             **options,
         )
     click.echo(text, nl=False)
+
+
+@list_command(key, of_tenant=True)
+def key_list(tenant: Any) -> Rows:
+    """List a tenant's keys; their secrets are not stored."""
+    return [
+        {
+            "key_id": found.key_id,
+            "name": found.name,
+            "project": found.project.slug,
+            "scopes": ",".join(found.scopes),
+            "created_at": found.created_at.isoformat(timespec="seconds"),
+            "revoked": found.revoked_at is not None,
+        }
+        for found in tenant.api_keys.select_related("project").order_by("created_at")
+    ]
+
+
+@list_command(project, of_tenant=True)
+def project_list(tenant: Any) -> Rows:
+    """List a tenant's projects with their labels."""
+    return [
+        {
+            "project": found.slug,
+            "labels": ",".join(f"{name}={value}" for name, value in found.labels.items()),
+            "created_at": found.created_at.isoformat(timespec="seconds"),
+        }
+        for found in tenant.projects.order_by("slug")
+    ]
+
+
+@list_command(block_list)
+def block_list_list() -> Rows:
+    """List the entries."""
+    from tenants.models import BlockListEntry
+
+    return [
+        {
+            "id": str(entry.pk),
+            "tenant": entry.tenant.slug if entry.tenant else "(all)",
+            "kind": entry.kind,
+            "pattern": entry.pattern,
+            "reason": entry.reason,
+        }
+        for entry in BlockListEntry.objects.select_related("tenant").order_by("created_at")
+    ]

@@ -6,13 +6,12 @@ from datetime import datetime
 
 import click
 
-from easel.actions.statements import correct_usage
 from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.instants import Instant
 from easel.cli.tables import Rows, list_command
 
-usage = group_of("usage", "List jobs' usage records, correct them, and rate charges again.", (correct_usage,))
+usage = group_of("usage", "List jobs' usage records, correct them, and rate charges again.")
 
 
 @list_command(usage)

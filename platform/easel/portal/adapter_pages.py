@@ -10,11 +10,10 @@ from easel.actions import serving
 from easel.catalog.models import Adapter
 from easel.jobs.models import Output, State
 from easel.portal import cells
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 
 
-@admin.register(Adapter, site=portal)
+@register(Adapter)
 class AdapterPage(Page):
     list_display = ("name", "tenant", "model", "newest", "version_count", "shown_state", "created_at")
     list_filter = (("retired_at", admin.EmptyFieldListFilter), "model")

@@ -1,21 +1,8 @@
 from importlib import import_module
+from pkgutil import iter_modules
 
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
-
-# A page of the portal is there once its module is imported.
-PAGES = (
-    "tenant_pages",
-    "adapter_pages",
-    "model_pages",
-    "experiment_pages",
-    "job_pages",
-    "price_pages",
-    "money_pages",
-    "statement_pages",
-    "webhook_pages",
-    "audit_pages",
-)
 
 
 class PortalConfig(AppConfig):
@@ -25,6 +12,8 @@ class PortalConfig(AppConfig):
         from easel.actions.roles import roles_make
         from easel.portal import sign_in  # noqa: F401 - receives what Django says of sign-ins
 
-        for page in PAGES:
-            import_module(f"easel.portal.{page}")
+        # A page of the portal is there once its module is imported.
+        for module in iter_modules([self.path]):
+            if module.name.endswith("_pages"):
+                import_module(f"{self.name}.{module.name}")
         post_migrate.connect(roles_make)

@@ -1,16 +1,13 @@
 """The audit log, which actions write and nobody edits."""
 
-from django.contrib import admin
 from unfold.contrib.filters.admin import RangeDateFilter
 
 from core.models import AuditEvent
 from easel.portal import cells
-from easel.portal.filters import ActionFilter, ActorFilter, TenantFilter
-from easel.portal.pages import Page, column
-from easel.portal.site import portal
+from easel.portal.pages import ActionFilter, ActorFilter, Page, TenantFilter, column, register
 
 
-@admin.register(AuditEvent, site=portal)
+@register(AuditEvent)
 class AuditEventPage(Page):
     list_display = ("recorded_at", "actor", "action", "tenant", "subject", "shown_details")
     list_filter = (TenantFilter, ActorFilter, ActionFilter, ("recorded_at", RangeDateFilter))

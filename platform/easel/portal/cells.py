@@ -1,6 +1,7 @@
 """Formats of single values in tables."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from django.db.models import Model
@@ -30,6 +31,11 @@ def money(amount_micros: int, currency: str) -> SafeString:
 
 def number(value: object) -> SafeString:
     return format_html('<span class="portal-number">{}</span>', value)
+
+
+def quantity(value: Decimal | None, unit: str = "") -> SafeString:
+    """Formats an exact number without trailing zeros, with its unit."""
+    return number(NOTHING if value is None else f"{value.normalize():f} {unit}".rstrip())
 
 
 def seconds(value: Any) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from billing.budgets.budgets import budgets_of
 from billing.ledger.accounts import balance_of
-from billing.models import Adjustment, BillingProfile, CreditGrant
+from billing.models import Adjustment, CreditGrant
 from billing.profiles import FIELDS, profile_of
 from easel.portal import cells
 from easel.portal.pages import Section
@@ -17,17 +17,9 @@ SHOWN = 20
 def credit_sections(tenant: Tenant) -> Iterable[Section]:
     """A tenant's credit, budgets, adjustments and billing profile."""
     balance, profile = balance_of(tenant), profile_of(tenant)
-    yield Section(
-        "Credit",
-        ("Available", "Credit", "Held", "Owed", "Credit limit"),
-        [
-            tuple(
-                cells.money(micros, tenant.currency)
-                for micros in (balance.available, balance.credit, balance.held, balance.owed, balance.limit)
-            )
-        ],
-        "",
-    )
+    amounts = (balance.available, balance.credit, balance.held, balance.owed, balance.limit)
+    shown = [cells.money(micros, tenant.currency) for micros in amounts]
+    yield Section("Credit", ("Available", "Credit", "Held", "Owed", "Credit limit"), [shown], "")
     yield Section.of(
         f"Credit grants, as they are spent (up to {SHOWN})",
         CreditGrant.to_spend(tenant)[:SHOWN],
@@ -41,21 +33,18 @@ def credit_sections(tenant: Tenant) -> Iterable[Section]:
         },
         "No credit is left: grant some, or set a credit limit.",
     )
-    yield Section(
+    yield Section.of(
         "Budgets of this month",
-        ("Owner", "Amount", "Spent", "Held", "Left", "Hard stop", "Resets"),
-        [
-            (
-                str(one.budget),
-                *(
-                    cells.money(micros, one.budget.currency)
-                    for micros in (one.budget.amount_micros, one.spent_micros, one.held_micros, one.left_micros)
-                ),
-                "yes" if one.budget.hard_stop else "no",
-                cells.when(one.resets_at),
-            )
-            for one in budgets_of(tenant, now=datetime.now(UTC))
-        ],
+        budgets_of(tenant, now=datetime.now(UTC)),
+        {
+            "Owner": lambda one: str(one.budget),
+            "Amount": lambda one: cells.money(one.budget.amount_micros, one.budget.currency),
+            "Spent": lambda one: cells.money(one.spent_micros, one.budget.currency),
+            "Held": lambda one: cells.money(one.held_micros, one.budget.currency),
+            "Left": lambda one: cells.money(one.left_micros, one.budget.currency),
+            "Hard stop": lambda one: "yes" if one.budget.hard_stop else "no",
+            "Resets": lambda one: cells.when(one.resets_at),
+        },
         "No budget: set one, for notices or to stop in time.",
     )
     yield Section.of(
@@ -71,12 +60,8 @@ def credit_sections(tenant: Tenant) -> Iterable[Section]:
         },
         "Nobody has moved money by hand.",
     )
-    yield Section("Billing profile", ("", ""), _profile_rows(profile), "")
-
-
-def _profile_rows(profile: BillingProfile) -> list[tuple[str, str]]:
-    values = ((name.replace("_", " ").capitalize(), str(getattr(profile, name))) for name in FIELDS)
-    return [(label, value or cells.NOTHING) for label, value in values]
+    fields = [(name.replace("_", " ").capitalize(), str(getattr(profile, name)) or cells.NOTHING) for name in FIELDS]
+    yield Section("Billing profile", ("", ""), fields, "")
 
 
 def contracts_section(tenant: Tenant) -> Section:

@@ -2,18 +2,14 @@
 
 from collections.abc import Iterable
 
-from django.contrib import admin
-
 from billing.money import format_micros
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, TenantFilter, register
 from easel.serving.experiment_report import Comparison, experiment_report
 from easel.serving.models import Arm, Experiment
 
 
-@admin.register(Experiment, site=portal)
+@register(Experiment)
 class ExperimentPage(Page):
     list_display = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
     list_filter = (TenantFilter, "state", "model")
@@ -21,8 +17,6 @@ class ExperimentPage(Page):
     list_select_related = ("tenant", "model")
     ordering = ("-started_at", "-id")
     fields = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
-
-    shown_state = column("state", lambda experiment: cells.state(experiment.state))
 
     def sections(self, row: Experiment) -> Iterable[Section]:
         yield Section(
@@ -32,19 +26,19 @@ class ExperimentPage(Page):
             "",
         )
         reports = experiment_report(row)
-        yield Section(
+        yield Section.of(
             "Results",
-            ("Arm", "Jobs", "Succeeded", "Failed", "Scored", "Seconds, p50", "Seconds, p95", "Cost"),
-            [
-                (
-                    report.arm.name,
-                    *(cells.number(count) for count in (report.jobs, report.succeeded, report.failed, report.feedback)),
-                    cells.seconds(report.seconds_p50),
-                    cells.seconds(report.seconds_p95),
-                    cells.money(report.cost_micros, row.tenant.currency),
-                )
-                for report in reports
-            ],
+            reports,
+            {
+                "Arm": lambda report: report.arm.name,
+                "Jobs": lambda report: cells.number(report.jobs),
+                "Succeeded": lambda report: cells.number(report.succeeded),
+                "Failed": lambda report: cells.number(report.failed),
+                "Scored": lambda report: cells.number(report.feedback),
+                "Seconds, p50": lambda report: cells.seconds(report.seconds_p50),
+                "Seconds, p95": lambda report: cells.seconds(report.seconds_p95),
+                "Cost": lambda report: cells.money(report.cost_micros, row.tenant.currency),
+            },
             "",
         )
         yield Section.of(

@@ -16,12 +16,10 @@ from billing.usage.queries import job_costs
 from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 
-@admin.register(Job, site=portal)
+@register(Job)
 class JobPage(Page):
     list_display = (
         "short_id", "tenant", "shown_model", "pool", "shown_state", "shown_prompt", "images", "duration", "cost",
@@ -31,7 +29,6 @@ class JobPage(Page):
     search_fields = ("id", "request_id")
     search_help_text = "A job's id or a request id, whole"
     list_select_related = ("tenant", "model_version__model", "pool", "project")
-    ordering = ("-created_at", "-id")
     row_actions = (jobs.cancel, statements.correct_usage)
     fieldsets = (
         ("Request", {"fields": (
@@ -65,7 +62,6 @@ class JobPage(Page):
     short_id = column("job", lambda job: cells.code(str(job.id)[:13] + "…"))
     project_slug = column("project", lambda job: job.project.slug)
     shown_model = column("model", lambda job: job.model_version.label)
-    shown_state = column("state", lambda job: cells.state(job.state))
     shown_prompt = column("prompt", lambda job: job.prompt if len(job.prompt) <= 60 else job.prompt[:60] + "…")
     shown_prompt_whole = column("prompt", lambda job: format_html('<span class="portal-prompt">{}</span>', job.prompt))
     images = column("images", lambda job: f"{job.n} × {job.width}x{job.height}")
@@ -152,7 +148,7 @@ def _money(job: Job) -> Iterable[Section]:
         UsageRecord.objects.filter(job_id=job.id).order_by("meter"),
         {
             "Meter": lambda record: record.get_meter_display(),
-            "Quantity": lambda record: cells.number(f"{record.quantity.normalize():f}"),
+            "Quantity": lambda record: cells.quantity(record.quantity),
             "Measured": lambda record: cells.when(record.occurred_at),
         },
         "Nothing is metered before a job succeeds, and never for one that fails.",
@@ -166,8 +162,8 @@ def _money(job: Job) -> Iterable[Section]:
         (
             charge.usage_record.get_meter_display(),
             charge.get_kind_display(),
-            cells.number(f"{charge.usage_record.quantity.normalize():f}"),
-            cells.number(f"{charge.rate.unit_price.normalize():f} {charge.currency}"),
+            cells.quantity(charge.usage_record.quantity),
+            cells.quantity(charge.rate.unit_price, charge.currency),
             cells.link(charge.rate.price_book),
             cells.money(charge.amount_micros, charge.currency),
         )

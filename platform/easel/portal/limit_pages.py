@@ -8,8 +8,7 @@ from django.db.models import Q
 
 from easel.actions import limits
 from easel.portal import cells
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 from tenants.models import BlockListEntry, Tenant
 from tenants.quotas import LIMITS
 from tenants.retention import retention_of
@@ -17,26 +16,16 @@ from tenants.retention import retention_of
 
 def quotas_section(tenant: Tenant) -> Section:
     """The tenant's limits and those of its keys."""
-    quotas = (
-        tenant.quotas.filter(Q(api_key=None) | Q(api_key__revoked_at=None)).select_related("api_key").order_by("id")
-    )
+    quotas = tenant.quotas.filter(Q(api_key=None) | Q(api_key__revoked_at=None))
     return Section(
         "Limits",
-        (
-            "Owner",
-            "Requests a minute",
-            "Unfinished jobs",
-            "Waiting jobs",
-            "Image units a month",
-            "Pixels",
-            "Steps",
-        ),
+        ("Owner", "Requests a minute", "Unfinished jobs", "Waiting jobs", "Image units a month", "Pixels", "Steps"),
         [
             (
                 "the account" if quota.api_key is None else cells.link(quota.api_key),
                 *(_limit(getattr(quota, limit)) for limit in LIMITS),
             )
-            for quota in quotas
+            for quota in quotas.select_related("api_key").order_by("id")
         ],
         "No limits: set some.",
     )
@@ -49,23 +38,17 @@ def _limit(value: Any) -> str:
 def retention_section(tenant: Tenant) -> Section:
     """The days that apply, and whether they are the platform's or the tenant's own."""
     holds = retention_of(tenant, default=settings.EASEL)
-    rows = [
-        (what, f"{days} days", "the platform's" if own is None else "its own")
-        for what, days, own in (
-            ("Images", holds.output_days, tenant.output_days),
-            ("Texts of jobs", holds.job_days, tenant.job_days),
-        )
-    ]
+    kinds = (("Images", holds.output_days, tenant.output_days), ("Texts of jobs", holds.job_days, tenant.job_days))
+    rows = [(what, f"{days} days", "the platform's" if own is None else "its own") for what, days, own in kinds]
     return Section("Retention", ("Data", "Retained for", "Rule"), rows, "")
 
 
-@admin.register(BlockListEntry, site=portal)
+@register(BlockListEntry)
 class BlockListPage(Page):
     list_display = ("pattern", "kind", "applies_to", "reason", "created_at")
     list_filter = ("kind", ("tenant", admin.EmptyFieldListFilter))
     search_fields = ("pattern", "tenant__slug")
     list_select_related = ("tenant",)
-    ordering = ("-created_at", "-id")
     fields = ("pattern", "kind", "applies_to", "reason", "created_at")
     list_actions = (limits.block,)
     row_actions = (limits.unblock,)

@@ -11,14 +11,13 @@ from easel.actions import serving
 from easel.catalog.models import Model, ModelVersion, Pool
 from easel.jobs.models import FINAL, Job
 from easel.portal import cells
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 from easel.serving.models import Rollout, Route
 
 DAYS = 14
 
 
-@admin.register(Model, site=portal)
+@register(Model)
 class ModelPage(Page):
     list_display = ("name", "is_default", "served_by", "created_at")
     search_fields = ("name",)
@@ -65,7 +64,7 @@ class ModelPage(Page):
         )
 
 
-@admin.register(ModelVersion, site=portal)
+@register(ModelVersion)
 class ModelVersionPage(Page):
     list_display = ("shown_label", "share", "pool", "precision", "shown_state", "created_at")
     list_filter = ("model", "pool", ("retired_at", admin.EmptyFieldListFilter))
@@ -86,7 +85,7 @@ class ModelVersionPage(Page):
     shown_state = column("state", lambda version: cells.state("retired" if version.retired_at else "active"))
 
 
-@admin.register(Rollout, site=portal)
+@register(Rollout)
 class RolloutPage(Page):
     list_display = ("shown_candidate", "shown_stable", "shown_state", "percent", "verdict", "started_at", "ended_at")
     list_filter = ("state", "model")
@@ -100,7 +99,6 @@ class RolloutPage(Page):
 
     shown_candidate = column("candidate", lambda rollout: rollout.candidate.label)
     shown_stable = column("stable", lambda rollout: rollout.stable.label)
-    shown_state = column("state", lambda rollout: cells.state(rollout.state))
 
     @admin.display(description="candidate's share")
     def percent(self, rollout: Rollout) -> str:
@@ -111,7 +109,7 @@ class RolloutPage(Page):
     shown_stages = column("stages", lambda rollout: ", ".join(f"{stage} %" for stage in rollout.stages))
 
 
-@admin.register(Pool, site=portal)
+@register(Pool)
 class PoolPage(Page):
     list_display = ("slug", "tenant", "shown_tier", "gpu_class", "workers_seen", "waiting", "hour_cost", "created_at")
     search_fields = ("slug",)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from django.contrib import admin
 from django.db.models import BigIntegerField, OuterRef, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
@@ -10,14 +9,12 @@ from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Entry, LedgerAccount, Transaction
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 MOVEMENTS = 50
 
 
-@admin.register(LedgerAccount, site=portal)
+@register(LedgerAccount)
 class AccountPage(Page):
     list_display = ("shown_name", "tenant", "kind", "balance")
     list_filter = (TenantFilter, "kind", "currency")
@@ -47,12 +44,11 @@ class AccountPage(Page):
         )
 
 
-@admin.register(Transaction, site=portal)
+@register(Transaction)
 class TransactionPage(Page):
     list_display = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
     list_filter = (TenantFilter, "kind", ("created_at", RangeDateFilter))
     list_select_related = ("tenant",)
-    ordering = ("-created_at", "-id")
     fields = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Transaction]:

@@ -31,6 +31,7 @@ _JOBS = """
            min(seconds) FILTER (WHERE state = 'succeeded' AND upto >= 0.95 * total)::float
       FROM ranked GROUP BY day
 """
+_GPU_FIGURES = ("up", "busy", "loading", "idle", "cost")  # seconds, and what they cost
 _GPU = """
     SELECT day, sum(up_seconds)::float, sum(busy_seconds)::float, sum(load_seconds)::float, sum(idle_seconds)::float,
            (sum(cost_micros) / 1e6)::float
@@ -70,7 +71,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """`figures` are (what, value); `top` and `queue` are rows of tables."""
+    """`figures` are (what, value); `top` is the tenants charged most, each in its currency."""
 
     since: date
     until: date
@@ -84,8 +85,9 @@ def overview(*, days: int, now: datetime) -> Overview:
     """Returns the figures of the last `days` days, today included."""
     today = now.astimezone(UTC).date()
     span = [today - timedelta(days=back) for back in reversed(range(days))]
-    jobs = _jobs(span[0])
-    gpu = _gpu(span[0])
+    # Of each day: requests that ended, those that failed or expired, and the p95 seconds of those that succeeded.
+    jobs = {day: found for day, *found in _rows(_JOBS, since=span[0])}
+    gpu = {day: dict(zip(_GPU_FIGURES, sums, strict=True)) for day, *sums in _rows(_GPU, since=span[0])}
     revenue: dict[date, int] = dict(_rows(_REVENUE, since=span[0], currency=CURRENCY))
     costs = {day: found["cost"] for day, found in gpu.items()}
     requests, errors = sum(row[0] for row in jobs.values()), sum(row[1] for row in jobs.values())
@@ -105,7 +107,6 @@ def overview(*, days: int, now: datetime) -> Overview:
         charts=(
             _chart(
                 "Requests by the day of their end",
-                "bar",
                 span,
                 {
                     "succeeded or canceled": {d: r[0] - r[1] for d, r in jobs.items()},
@@ -116,14 +117,13 @@ def overview(*, days: int, now: datetime) -> Overview:
             ),
             _chart(
                 "Seconds from request to image, p95",
-                "line",
                 span,
                 {"p95": {day: row[2] for day, row in jobs.items() if row[2] is not None}},
                 "No job has succeeded in these days.",
+                kind="line",
             ),
             _chart(
                 "GPU hours by day",
-                "bar",
                 span,
                 {name: {d: found[name] / 3600 for d, found in gpu.items()} for name in ("busy", "loading", "idle")},
                 "No worker has reported in these days: start one with easel worker.",
@@ -131,34 +131,17 @@ def overview(*, days: int, now: datetime) -> Overview:
             ),
             _chart(
                 f"Revenue and cost of GPUs by day, {CURRENCY}",
-                "bar",
                 span,
                 {"revenue": {d: micros / 1e6 for d, micros in revenue.items()}, "cost": costs},
                 "Nothing was charged in these days. A pool's cost needs its price of a GPU hour.",
             ),
         ),
-        top=_top(span[0]),
+        top=[
+            (tenant, requests, format_micros(micros, currency))
+            for tenant, requests, micros, currency in _rows(_TOP, since=span[0], most=TOP)
+        ],
         queue=queue,
     )
-
-
-def _jobs(since: date) -> dict[date, tuple[int, int, float | None]]:
-    """Returns (requests, failed or expired, p95 seconds of those that succeeded) by the day of their end."""
-    return {day: (requests, errors, p95) for day, requests, errors, p95 in _rows(_JOBS, since=since)}
-
-
-def _gpu(since: date) -> dict[date, dict[str, float]]:
-    """Returns seconds up, busy, loading and idle, and their cost, by day."""
-    names = ("up", "busy", "loading", "idle", "cost")
-    return {day: dict(zip(names, sums, strict=True)) for day, *sums in _rows(_GPU, since=since)}
-
-
-def _top(since: date) -> list[tuple[str, int, str]]:
-    """Returns (tenant, charged requests, charged) of the tenants that were charged most, each in its currency."""
-    return [
-        (slug, requests, format_micros(micros, currency))
-        for slug, requests, micros, currency in _rows(_TOP, since=since, most=TOP)
-    ]
 
 
 def _rows(query: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
@@ -180,10 +163,11 @@ def _queue() -> list[tuple[Any, ...]]:
 
 def _chart(
     title: str,
-    kind: str,
     span: Sequence[date],
     series: Mapping[str, Mapping[date, Any]],
     empty: str,
+    *,
+    kind: str = "bar",
     stacked: bool = False,
 ) -> Chart:
     if not any(series.values()):

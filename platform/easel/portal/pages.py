@@ -1,34 +1,35 @@
 """The base of every page of the portal: a read-only table, one row's page with sections, and its actions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django import forms
-from django.contrib import messages
-from django.contrib.admin import ShowFacets, display
+from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path, reverse
+from unfold import widgets
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
-from unfold.widgets import (
-    CHECKBOX_CLASSES,
-    INPUT_CLASSES,
-    SELECT_CLASSES,
-    TEXTAREA_CLASSES,
-    UnfoldAdminCheckboxSelectMultipleWidget,
-)
 
 from core.errors import DomainError
 from easel.actions.action import Action, ActionForm, action_perform
-from easel.portal.cells import page_of
+from easel.portal import cells
+from easel.portal.site import portal
 
-_CLASSES = {forms.CheckboxInput: CHECKBOX_CLASSES, forms.Select: SELECT_CLASSES, forms.Textarea: TEXTAREA_CLASSES}
+register = partial(admin.register, site=portal)
+_CLASSES = {
+    forms.CheckboxInput: widgets.CHECKBOX_CLASSES,
+    forms.Select: widgets.SELECT_CLASSES,
+    forms.Textarea: widgets.TEXTAREA_CLASSES,
+    forms.Widget: widgets.INPUT_CLASSES,
+}
 
 
 def _styled(form: ActionForm) -> ActionForm:
@@ -36,11 +37,9 @@ def _styled(form: ActionForm) -> ActionForm:
     for field in form.fields.values():
         widget: Any = field.widget
         if isinstance(widget, forms.CheckboxSelectMultiple):
-            styled = UnfoldAdminCheckboxSelectMultipleWidget()
-            styled.choices = widget.choices
-            field.widget = styled
+            field.widget = widgets.UnfoldAdminCheckboxSelectMultipleWidget(choices=widget.choices)
             continue
-        classes = next((classes for kind, classes in _CLASSES.items() if isinstance(widget, kind)), INPUT_CLASSES)
+        classes = next(classes for kind, classes in _CLASSES.items() if isinstance(widget, kind))
         widget.attrs["class"] = " ".join(classes)
     return form
 
@@ -63,7 +62,40 @@ class Section:
 
 def column(description: str, text: Callable[[Any], str], *, ordering: str | None = None) -> Any:
     """A computed column of a list, which a row's page may show as a field too."""
-    return staticmethod(display(text, description=description, ordering=ordering))
+    return staticmethod(admin.display(text, description=description, ordering=ordering))
+
+
+class TextFilter(admin.SimpleListFilter):
+    """Rows whose `field` is exactly what was typed or linked to, because a list of thousands is no choice."""
+
+    template = "portal/text_filter.html"
+    field: str
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("", "")]
+
+    def has_output(self) -> bool:
+        return True
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        yield {"value": self.value() or "", "name": self.parameter_name}
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        wanted = (self.value() or "").strip().replace("\x00", "")
+        return queryset.filter(**{self.field: wanted}) if wanted else queryset
+
+
+class TenantFilter(TextFilter):
+    title = parameter_name = "tenant"
+    field = "tenant__slug"
+
+
+class ActorFilter(TextFilter):
+    title = parameter_name = field = "actor"
+
+
+class ActionFilter(TextFilter):
+    title = parameter_name = field = "action"
 
 
 class Page(ModelAdmin):
@@ -71,11 +103,12 @@ class Page(ModelAdmin):
 
     row_actions: tuple[Action, ...] = ()
     list_actions: tuple[Action, ...] = ()
+    ordering: tuple[str, ...] = ("-created_at", "-id")
     actions = None  # Django's own, on many rows at once
     # No count of a whole table for the sake of a page number.
     paginator = InfinitePaginator
     show_full_result_count = False
-    show_facets = ShowFacets.NEVER
+    show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     list_fullwidth = True
     list_filter_sheet = False
@@ -89,6 +122,8 @@ class Page(ModelAdmin):
         return False
 
     has_change_permission = has_delete_permission = has_add_permission
+
+    shown_state = column("state", lambda row: cells.state(row.state))
 
     def sections(self, row: Any) -> Iterable[Section]:
         """The tables below a row's fields."""
@@ -109,21 +144,12 @@ class Page(ModelAdmin):
         answer: HttpResponseBase = super().changelist_view(request, {**context, **(extra_context or {})})
         return answer
 
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *, obj: Any, **options: Any
     ) -> HttpResponseBase:
-        row = self.get_object(request, unquote(object_id or ""))
-        context: dict[str, Any] = {}
-        if row is not None:
-            context["offered_actions"] = self._offered(request, self.row_actions, row)
-            context["sections"] = list(self.sections(row))
-        answer: HttpResponseBase = super().changeform_view(
-            request, object_id, form_url, {**context, **(extra_context or {})}
-        )
+        context["offered_actions"] = self._offered(request, self.row_actions, obj)
+        context["sections"] = list(self.sections(obj))
+        answer: HttpResponseBase = super().render_change_form(request, context, obj=obj, **options)
         return answer
 
     def _offered(self, request: HttpRequest, actions: Iterable[Action], row: Any = None) -> list[tuple[Action, str]]:
@@ -168,7 +194,7 @@ class Page(ModelAdmin):
     def _back(self, row: Model | None) -> str:
         if row is None:
             return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_changelist")
-        return page_of(row)
+        return cells.page_of(row)
 
     def _page(self, request: HttpRequest, template: str, action: Action, row: Any, **context: Any) -> HttpResponse:
         title = f"{action.label}: {row}" if row is not None else action.label

@@ -2,33 +2,14 @@
 
 from collections.abc import Iterable
 
-from django.contrib import admin
-
 from billing.models import PriceBook
 from billing.pricing.price_books import RateTerms, rates_of
 from easel.actions import prices
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 
-def rates_section(book: PriceBook) -> Section:
-    return Section.of(
-        "Rates",
-        rates_of(book),
-        {
-            "Meter": lambda rate: rate.get_meter_display(),
-            "Model": lambda rate: rate.model or cells.NOTHING,
-            "GPU class": lambda rate: rate.gpu_class or cells.NOTHING,
-            "Tier": lambda rate: rate.tier or cells.NOTHING,
-            "Price of one": lambda rate: cells.number(f"{RateTerms.of(rate).price_text} {book.currency}"),
-        },
-        "No rates.",
-    )
-
-
-@admin.register(PriceBook, site=portal)
+@register(PriceBook)
 class PriceBookPage(Page):
     list_display = ("shown_name", "tenant", "currency", "version", "effective_at", "created_at")
     list_filter = (TenantFilter, "currency")
@@ -40,4 +21,15 @@ class PriceBookPage(Page):
     shown_name = column("price book", lambda book: str(book))
 
     def sections(self, row: PriceBook) -> Iterable[Section]:
-        yield rates_section(row)
+        yield Section.of(
+            "Rates",
+            rates_of(row),
+            {
+                "Meter": lambda rate: rate.get_meter_display(),
+                "Model": lambda rate: rate.model or cells.NOTHING,
+                "GPU class": lambda rate: rate.gpu_class or cells.NOTHING,
+                "Tier": lambda rate: rate.tier or cells.NOTHING,
+                "Price of one": lambda rate: cells.number(f"{RateTerms.of(rate).price_text} {row.currency}"),
+            },
+            "No rates.",
+        )

@@ -56,23 +56,14 @@ def serve_all(patterns: list[Any], context_of: ContextOf) -> list[Any]:
 
 
 def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
-    """Makes an asynchronous view of a synchronous one of the portal."""
-    whole = decorator_from_middleware(SessionMiddleware)(
-        decorator_from_middleware(AuthenticationMiddleware)(
-            decorator_from_middleware(MessageMiddleware)(_complete(view, context_of))
-        )
-    )
+    """Makes an asynchronous view of a synchronous one of the portal.
 
-    @wraps(view)
-    async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        return await in_thread(whole, request, *args, threads=_threads, **kwargs)
+    The answer is rendered on the view's own thread, which has the database, and a refusal is answered with a page.
+    """
 
-    return wrapper
-
-
-def _complete(view: View, context_of: ContextOf) -> View:
-    """Renders the answer on the view's own thread, which has the database, and answers refusals with a page."""
-
+    @decorator_from_middleware(SessionMiddleware)
+    @decorator_from_middleware(AuthenticationMiddleware)
+    @decorator_from_middleware(MessageMiddleware)
     def complete(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
             response = view(request, *args, **kwargs)
@@ -88,7 +79,11 @@ def _complete(view: View, context_of: ContextOf) -> View:
             response.headers.setdefault(name, value)
         return response
 
-    return complete
+    @wraps(view)
+    async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        return await in_thread(complete, request, *args, threads=_threads, **kwargs)
+
+    return wrapper
 
 
 def _refusal(request: HttpRequest, context_of: ContextOf, status: int, title: str, message: str) -> HttpResponse:

@@ -17,14 +17,12 @@ from billing.models import Statement, StatementLine
 from easel.actions import statements
 from easel.jobs.models import Job
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 CHARGES = 200
 
 
-@admin.register(Statement, site=portal)
+@register(Statement)
 class StatementPage(Page):
     list_display = ("shown_title", "tenant", "shown_state", "shown_period", "shown_total", "finalised_at")
     list_filter = (TenantFilter, "state", "kind")
@@ -53,7 +51,6 @@ class StatementPage(Page):
         return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
     shown_title = column("document", lambda statement: title_of(statement))
-    shown_state = column("state", lambda statement: cells.state(statement.state))
     shown_corrects = column("corrects", lambda statement: cells.link(statement.corrects))
     shown_period = column("period", lambda statement: period_of(statement), ordering="period_start")
     shown_subtotal = column("sum", lambda statement: cells.money(statement.subtotal_micros, statement.currency))
@@ -78,9 +75,7 @@ class StatementPage(Page):
                 "Project": lambda line: projects[line.project_id].slug if line.project_id else "account",
                 "What": lambda line: cells.link(line, line.description) if line.charges else line.description,
                 "Model": lambda line: line.model or cells.NOTHING,
-                "Quantity": lambda line: cells.number(
-                    cells.NOTHING if line.quantity is None else f"{line.quantity.normalize():f}"
-                ),
+                "Quantity": lambda line: cells.quantity(line.quantity),
                 "Charges": lambda line: cells.number(line.charges),
                 "Amount": lambda line: cells.money(line.amount_micros, row.currency),
             },
@@ -98,7 +93,7 @@ class StatementPage(Page):
         )
 
 
-@admin.register(StatementLine, site=portal)
+@register(StatementLine)
 class StatementLinePage(Page):
     """Reached from its statement: the charges that a line sums, each with its job."""
 
@@ -122,13 +117,9 @@ class StatementLinePage(Page):
             found,
             {
                 "Used": lambda charge: cells.when(charge.usage_record.occurred_at),
-                "Job": lambda charge: (
-                    cells.link(jobs.get(charge.usage_record.job_id)) if charge.usage_record.job_id else cells.NOTHING
-                ),
-                "Quantity": lambda charge: cells.number(f"{charge.usage_record.quantity.normalize():f}"),
-                "Price of one": lambda charge: cells.number(
-                    f"{charge.rate.unit_price.normalize():f} {charge.currency}"
-                ),
+                "Job": lambda charge: cells.link(jobs.get(charge.usage_record.job_id)),
+                "Quantity": lambda charge: cells.quantity(charge.usage_record.quantity),
+                "Price of one": lambda charge: cells.quantity(charge.rate.unit_price, charge.currency),
                 "Price book": lambda charge: cells.link(charge.rate.price_book),
                 "Amount": lambda charge: cells.money(charge.amount_micros, charge.currency),
             },

@@ -16,8 +16,7 @@ from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.credit_pages import contracts_section, credit_sections
 from easel.portal.limit_pages import quotas_section, retention_section
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, column, register
 from tenants.models import ApiKey, Tenant
 
 MOVEMENTS = 20
@@ -40,7 +39,7 @@ class StateFilter(admin.SimpleListFilter):
         return queryset.filter(suspended_at__isnull=self.value() == "active")
 
 
-@admin.register(Tenant, site=portal)
+@register(Tenant)
 class TenantPage(Page):
     list_display = ("slug", "name", "shown_state", "credit", "held", "owed", "jobs_today", "created_at")
     list_filter = (StateFilter,)
@@ -151,13 +150,12 @@ class TenantPage(Page):
         )
 
 
-@admin.register(ApiKey, site=portal)
+@register(ApiKey)
 class ApiKeyPage(Page):
     list_display = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at")
     list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
     search_fields = ("key_id", "tenant__slug")
     list_select_related = ("tenant", "project")
-    ordering = ("-created_at", "-id")
     fields = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at", "revoked_at")
     row_actions = (limits.set_limits, credit.set_budget, tenants.rotate, tenants.revoke)
 

@@ -6,9 +6,7 @@ from django.contrib import admin
 
 from easel.actions import jobs
 from easel.portal import cells
-from easel.portal.filters import TenantFilter
-from easel.portal.pages import Page, Section, column
-from easel.portal.site import portal
+from easel.portal.pages import Page, Section, TenantFilter, column, register
 from easel.webhooks import queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
@@ -16,12 +14,11 @@ from easel.webhooks.models import WebhookDelivery, WebhookEndpoint
 DELIVERIES = 50
 
 
-@admin.register(WebhookEndpoint, site=portal)
+@register(WebhookEndpoint)
 class WebhookEndpointPage(Page):
     list_display = ("url", "tenant", "shown_state", "shown_events", "delivered_at")
     list_filter = (TenantFilter, ("disabled_at", admin.EmptyFieldListFilter))
     list_select_related = ("tenant",)
-    ordering = ("-created_at", "-id")
     fields = ("url", "tenant", "shown_state", "shown_events", "delivered_at", "created_at")
     row_actions = (jobs.enable, jobs.disable)
 
@@ -49,14 +46,13 @@ class WebhookEndpointPage(Page):
         )
 
 
-@admin.register(WebhookDelivery, site=portal)
+@register(WebhookDelivery)
 class WebhookDeliveryPage(Page):
     """Reached from its webhook."""
 
     list_display = ("created_at", "endpoint", "shown_event", "shown_state")
     list_filter = ("state",)
     list_select_related = ("endpoint", "message")
-    ordering = ("-created_at", "-id")
     fields = ("shown_endpoint", "shown_event", "shown_id", "shown_data", "shown_state", "created_at", "next_at")
     row_actions = (jobs.replay,)
 
@@ -64,7 +60,6 @@ class WebhookDeliveryPage(Page):
     shown_event = column("event", lambda delivery: delivery.message.event)
     shown_id = column("webhook-id", lambda delivery: cells.code(message_id(delivery.message)))
     shown_data = column("data", lambda delivery: cells.pairs(delivery.message.data))
-    shown_state = column("state", lambda delivery: cells.state(delivery.state))
 
     def sections(self, row: WebhookDelivery) -> Iterable[Section]:
         yield Section.of(

@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from easel.cli.keys import key
+from easel.cli.tenants import key
 from tenants.keys import key_authenticate
 from tenants.models import Scope
 from tests.conftest import PEPPER
