@@ -15,7 +15,7 @@ from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text,
 from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Page, row_json
-from easel.api.submission import replay_headers
+from easel.api.submission import REPLAYED
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
@@ -125,7 +125,7 @@ class Webhooks(Resource):
         key = request.headers.get("Idempotency-Key")
         outcome = idempotent(tenant=tenant, endpoint="webhooks", key=key, body=body, now=now, make=make)
         shown = webhook_json(_endpoint(request, outcome.resource_id), secret)
-        return answer_json(shown, status=201, headers=replay_headers(outcome))
+        return answer_json(shown, status=201, headers=REPLAYED if outcome.replayed else None)
 
     @operation("webhooks_list", Page[WebhookAnswer], query=PageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
