@@ -24,6 +24,7 @@ from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
 from billing.usage.storage import storage_day_meter
 from core.image_units import image_units
+from core.pipeline import run_query
 from easel.catalog.models import ModelVersion, Pool
 from easel.catalog.workers import worker_seen
 from easel.jobs import lifecycle, queue
@@ -170,9 +171,8 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: rando
         request_id="history",
         now=now,
     )
-    [attempt] = queue.attempts_lease(
-        [queue.Chosen(job.id, 0.0)], now=now + timedelta(seconds=dice.expovariate(1)), lease_seconds=15
-    )
+    begun_at = now + timedelta(seconds=dice.expovariate(1))
+    [attempt] = run_query(queue.attempts_insert([queue.Chosen(job.id, 0.0)], begun_at, lease_seconds=15))
     units = image_units(width=job.width, height=job.height, n=job.n)
     gpu_seconds = round(float(units) * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
     failed = dice.random() < _FAILURES

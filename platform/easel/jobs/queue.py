@@ -112,7 +112,7 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     charges = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
     update = _fair_shares_update(pool, tenants, lifted, charges)
     attempts: list[Attempt]
-    _, attempts = run_pipelined(update, _attempts_insert(chosen, now, lease_seconds))
+    _, attempts = run_pipelined(update, attempts_insert(chosen, now, lease_seconds))
     return attempts
 
 
@@ -319,12 +319,6 @@ def _fair_shares_update(
     )
 
 
-@transaction.atomic
-def attempts_lease(chosen: Sequence[Chosen], *, now: datetime, lease_seconds: int) -> list[Attempt]:
-    """Give jobs their next attempts outside of the queue's order."""
-    return run_query(_attempts_insert(chosen, now, lease_seconds))
-
-
 _ATTEMPTS_INSERT = """
 WITH chosen AS (
     SELECT * FROM unnest(%(tokens)s::uuid[], %(jobs)s::uuid[], %(seconds)s::float8[]) AS chosen (token, job_id, seconds)
@@ -341,7 +335,8 @@ FROM chosen RETURNING token, number
 """
 
 
-def _attempts_insert(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> PipelinedQuery[list[Attempt]]:
+def attempts_insert(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> PipelinedQuery[list[Attempt]]:
+    """Give jobs their next attempts, with leases that begin now."""
     lease = {"dispatched_at": now, "lease_expires_at": now + timedelta(seconds=lease_seconds)}
     attempts = [
         Attempt(token=uuid.uuid4(), job_id=job.job_id, estimated_seconds=job.seconds, **lease) for job in chosen
