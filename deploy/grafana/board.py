@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,11 +34,13 @@ WIDTH = 24
 Panel = Builder[Any]
 
 
+@dataclass
 class SqlQuery(Dataquery):
     """A PostgreSQL query, for which the SDK has no builder; `format` is `table` or `time_series`."""
 
-    def __init__(self, text: str, *, format: str) -> None:  # noqa: A002 - Grafana's name
-        self.text, self.format, self.ref_id = text, format, "A"
+    text: str
+    format: str
+    ref_id: str = "A"
 
     def build(self) -> "SqlQuery":
         return self
@@ -51,16 +54,6 @@ class SqlQuery(Dataquery):
             "rawSql": "\n".join(line.strip() for line in self.text.strip().splitlines()),
             "refId": self.ref_id,
         }
-
-
-def rows(text: str) -> SqlQuery:
-    """A query that returns a table."""
-    return SqlQuery(text, format="table")
-
-
-def by_time(text: str) -> SqlQuery:
-    """A query that returns the columns `time`, `metric` (the name of the series), and a number."""
-    return SqlQuery(text, format="time_series")
 
 
 def series(expr: str, legend: str) -> prometheus.Dataquery:
@@ -84,10 +77,12 @@ def lines(title: str, about: str, *queries: Any, unit: str = "none", span: int =
 narrow_lines = partial(lines, span=8)  # a third of the page's width
 
 
-def stacked_days(
-    title: str, about: str, query: SqlQuery, *, unit: str = "none", span: int = 12, stack: bool = True
-) -> Panel:
-    """A panel with a bar for each day, made of one part per series."""
+def stacked_days(title: str, about: str, sql: str, *, unit: str = "none", span: int = 12, stack: bool = True) -> Panel:
+    """A panel with a bar for each day, made of one part per series.
+
+    The columns of `sql` are `time`, `metric` (the name of the series), and a number.
+    """
+    query = SqlQuery(sql, "time_series")
     panel = _framed(timeseries.Panel(), title, about, [query], unit=unit, span=span, height=9)
     panel.draw_style(GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
     return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)) if stack else panel
@@ -96,25 +91,25 @@ def stacked_days(
 def number(
     title: str, about: str, *queries: Any, unit: str = "none", span: int = 4, decimals: int | None = None
 ) -> Panel:
-    """A panel with the latest value as a large number."""
+    """A panel with the latest value as a large number. A query is SQL text, or made by `latest`."""
     panel = _framed(stat.Panel(), title, about, queries, unit=unit, span=span, height=4)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     panel.graph_mode(BigValueGraphMode.NONE).color_mode(BigValueColorMode.NONE)
     return panel if decimals is None else panel.decimals(decimals)
 
 
-def ranking(title: str, about: str, query: SqlQuery, *, unit: str = "none", span: int = 8) -> Panel:
+def ranking(title: str, about: str, sql: str, *, unit: str = "none", span: int = 8) -> Panel:
     """A panel with a bar for each row, whose columns are a name and a number."""
-    panel = _framed(bargauge.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    panel = _framed(bargauge.Panel(), title, about, [sql], unit=unit, span=span, height=9)
     panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).limit(20))
     return panel.orientation(VizOrientation.HORIZONTAL).display_mode(BarGaugeDisplayMode.BASIC).min(0)
 
 
 def listing(
-    title: str, about: str, query: SqlQuery, *, unit: str = "none", units: dict[str, str] | None = None, span: int = 24
+    title: str, about: str, sql: str, *, unit: str = "none", units: dict[str, str] | None = None, span: int = 24
 ) -> Panel:
     """A panel with a table; `units` are the units of columns that don't have `unit`."""
-    panel = _framed(table.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    panel = _framed(table.Panel(), title, about, [sql], unit=unit, span=span, height=9)
     for column, other in (units or {}).items():
         panel.override_by_name(column, [DynamicConfigValue(id_val="unit", value=other)])
     return panel
@@ -133,8 +128,7 @@ def page(
     uid: str,
     title: str,
     about: str,
-    panels: Sequence[Panel],
-    *,
+    *panels: Panel,
     variables: Sequence[dashboard.QueryVariable] = (),
     since: str,
     refresh: str = "",
@@ -151,8 +145,9 @@ def page(
     return {**made, "schemaVersion": SCHEMA_VERSION}
 
 
-def _framed(panel: Any, title: str, about: str, queries: Any, *, unit: str, span: int, height: int) -> Any:
+def _framed(panel: Any, title: str, about: str, queries: Sequence[Any], *, unit: str, span: int, height: int) -> Any:
     panel.title(title).description(about).unit(unit).span(span).height(height)
+    queries = [SqlQuery(query, "table") if isinstance(query, str) else query for query in queries]
     panel.datasource(POSTGRESQL if isinstance(queries[0], SqlQuery) else PROMETHEUS)
     for letter, query in zip("ABCDE", queries, strict=False):
         panel.with_target(query if isinstance(query, SqlQuery) else query.ref_id(letter))
