@@ -61,10 +61,9 @@ def series(expr: str, legend: str) -> prometheus.Dataquery:
     return prometheus.Dataquery().expr(expr).legend_format(legend).range().datasource(PROMETHEUS)
 
 
-def latest(expr: str, legend: str = "__auto") -> prometheus.Dataquery:
+def latest(expr: str) -> prometheus.Dataquery:
     """A PromQL query at the end of the page's time range."""
-    query = prometheus.Dataquery().expr(expr).legend_format(legend).instant().datasource(PROMETHEUS)
-    return query.format(PromQueryFormat.TIME_SERIES)
+    return series(expr, "__auto").instant().format(PromQueryFormat.TIME_SERIES)
 
 
 def lines(title: str, about: str, *queries: Any, unit: str = "none", span: int = 12, top: float | None = None) -> Panel:
@@ -115,9 +114,9 @@ def listing(
     return panel
 
 
-def choice(name: str, label: str, about: str, query: str, *, several: bool) -> dashboard.QueryVariable:
+def choice(name: str, about: str, query: str, *, several: bool = True) -> dashboard.QueryVariable:
     """A variable whose values are the first column of a query."""
-    made = dashboard.QueryVariable(name).label(label).description(about).query(query).datasource(POSTGRESQL)
+    made = dashboard.QueryVariable(name).label(name.title()).description(about).query(query).datasource(POSTGRESQL)
     made.refresh(VariableRefresh.ON_DASHBOARD_LOAD).multi(several).include_all(several)
     if several:
         made.current(VariableOption(selected=True, text="All", value="$__all"))
@@ -130,7 +129,7 @@ def page(
     about: str,
     *panels: Panel,
     variables: Sequence[dashboard.QueryVariable] = (),
-    since: str,
+    since: str = "now-30d",
     refresh: str = "",
 ) -> dict[str, Any]:
     """A dashboard in the JSON of Grafana's provisioning; panels fill its rows from left to right."""

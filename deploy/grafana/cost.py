@@ -2,7 +2,8 @@
 
 from deploy.grafana.board import choice, listing, number, page, ranking, stacked_days
 
-_CHOSEN = "$__timeFilter(day) AND tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
+_BALANCES = "tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
+_CHOSEN = f"$__timeFilter(day) AND {_BALANCES}"
 # Amounts have no unit, since each of Grafana's names one currency; the titles name the chosen currency instead.
 _COST = "sum(amount_micros) / 1e6"
 
@@ -24,21 +25,15 @@ def _total(value: str, view: str = "costs", chosen: str = _CHOSEN) -> str:
 
 
 TENANT = choice(
-    "tenant",
-    "Tenant",
-    "Tenants whose cost is shown.",
-    "SELECT DISTINCT tenant FROM reporting.balances ORDER BY tenant",
-    several=True,
+    "tenant", "Tenants whose cost is shown.", "SELECT DISTINCT tenant FROM reporting.balances ORDER BY tenant"
 )
 CURRENCY = choice(
     "currency",
-    "Currency",
     "Amounts of different currencies are never added.",
     "SELECT currency FROM reporting.balances GROUP BY currency ORDER BY count(*) DESC, currency",
     several=False,
 )
 
-balances = "tenant IN (${tenant:sqlstring}) AND currency = ${currency:sqlstring}"
 BOARD = page(
     "easel-cost",
     "Easel: cost",
@@ -78,7 +73,7 @@ BOARD = page(
     number(
         "Credit left, ${currency}",
         "Current credit of the selected tenants.",
-        _total("coalesce(sum(credit_micros), 0) / 1e6 AS credit", "balances", balances),
+        _total("coalesce(sum(credit_micros), 0) / 1e6 AS credit", "balances", _BALANCES),
         decimals=2,
     ),
     stacked_days("By day and tenant, ${currency}", "Charges per day and tenant.", _daily("tenant")),
@@ -148,9 +143,8 @@ BOARD = page(
         "Current balances: credit, holds of unfinished jobs, and debts.",
         f"""SELECT tenant, credit_micros / 1e6 AS credit, held_micros / 1e6 AS held,
             owed_micros / 1e6 AS owed, charged_micros / 1e6 AS "charged so far"
-            FROM reporting.balances WHERE {balances} ORDER BY charged_micros DESC""",
+            FROM reporting.balances WHERE {_BALANCES} ORDER BY charged_micros DESC""",
         span=12,
     ),
     variables=[TENANT, CURRENCY],
-    since="now-30d",
 )

@@ -1,12 +1,15 @@
 """The dashboard of margins: revenue against the cost of GPUs."""
 
 from functools import partial
+
 from deploy.grafana.board import choice, listing, number, page, stacked_days
 
 _CHOSEN = "$__timeFilter(day) AND pool IN (${pool:sqlstring})"
 _DAY = "day::timestamp AT TIME ZONE 'UTC' AS time"
-_dollars = partial(number, unit="currencyUSD", decimals=2)
 _UTILISATION = "sum(busy_seconds) / nullif(sum(up_seconds), 0)"
+
+_dollars = partial(number, unit="currencyUSD", decimals=2)
+_dollars_by_day = partial(stacked_days, unit="currencyUSD", stack=False)
 
 
 def _total(value: str) -> str:
@@ -51,14 +54,12 @@ BOARD = page(
         "Charges for GPU seconds, per charged GPU hour.",
         _total("sum(revenue_micros) / 1e6 / nullif(sum(billed_gpu_seconds - foreign_gpu_seconds), 0) * 3600"),
     ),
-    stacked_days(
+    _dollars_by_day(
         "Margin by day and pool",
         "Revenue of jobs less the cost of GPUs, per day. Below zero the pool made a loss.",
         _daily("sum(job_revenue_micros - cost_micros) / 1e6"),
-        unit="currencyUSD",
-        stack=False,
     ),
-    stacked_days(
+    _dollars_by_day(
         "Cost and revenue by day",
         "Cost of GPUs, revenue of GPU seconds and revenue of jobs, of all selected pools.",
         f"""SELECT {_DAY}, metric, sum(micros) / 1e6 AS value
@@ -66,8 +67,6 @@ BOARD = page(
             ('revenue of GPU time', revenue_micros), ('revenue of jobs', job_revenue_micros)
             ) AS side (metric, micros)
             WHERE {_CHOSEN} GROUP BY 1, 2 ORDER BY 1, 2""",
-        unit="currencyUSD",
-        stack=False,
     ),
     stacked_days(
         "GPU time in use, by day and pool",
@@ -110,14 +109,5 @@ BOARD = page(
         unit="currencyUSD",
         units={"GPU time": "s"},
     ),
-    variables=[
-        choice(
-            "pool",
-            "Pool",
-            "Pools that are shown.",
-            "SELECT DISTINCT pool FROM reporting.pool_days ORDER BY pool",
-            several=True,
-        )
-    ],
-    since="now-30d",
+    variables=[choice("pool", "Pools that are shown.", "SELECT DISTINCT pool FROM reporting.pool_days ORDER BY pool")],
 )
