@@ -31,17 +31,10 @@ _COLOUR_WORDS_ZH = {
 }  # fmt: skip
 
 _SINGLE_EN = (
-    "{a} on a {bg} background",
-    "{a} on a {bg} background",
-    "{a}, {bg} background",
-    "{a} on {bg}",
-    "{a} in front of a {bg} background",
-    "{a} against a {bg} background",
-    "{a} with a {bg} background",
-    "a {bg} background with {a}",
-    "{bg} background, {a}",
-    "on a {bg} background, {a}",
-)
+    "{a} on a {bg} background", "{a} on a {bg} background", "{a}, {bg} background", "{a} on {bg}",
+    "{a} in front of a {bg} background", "{a} against a {bg} background", "{a} with a {bg} background",
+    "a {bg} background with {a}", "{bg} background, {a}", "on a {bg} background, {a}",
+)  # fmt: skip
 _PAIR_EN = {
     "left": (
         "{a} to the left of {b}",
@@ -55,14 +48,9 @@ _PAIR_EN = {
 }
 _ENDS_EN = (" on a {bg} background", ", {bg} background", " on {bg}", " with a {bg} background")
 _SINGLE_ZH = (
-    "{bg}背景上的{a}",
-    "{bg}背景上的{a}",
-    "{bg}背景上有{a}",
-    "{a},{bg}背景",
-    "{a},背景是{bg}",
-    "{a}在{bg}背景上",
-    "{bg}背景,{a}",
-)
+    "{bg}背景上的{a}", "{bg}背景上的{a}", "{bg}背景上有{a}", "{a},{bg}背景",
+    "{a},背景是{bg}", "{a}在{bg}背景上", "{bg}背景,{a}",
+)  # fmt: skip
 _PAIR_ZH = {
     "left": ("{a}在{b}左边", "{a}在{b}的左边", "{b}左边有{a}", "左边是{a},右边是{b}", "{a}在{b}左侧"),
     "right": ("{a}在{b}右边", "{a}在{b}的右边", "{b}右边有{a}", "右边是{a},左边是{b}", "{a}在{b}右侧"),
@@ -94,11 +82,9 @@ def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True
 
 def caption_plain(scene: Scene) -> str:
     """Return the plainest English caption of the scene, for examples and tests."""
-    phrases = {
-        name: _with_article(f"{thing.colour} {thing.shape}") for name, thing in zip("ab", scene.things, strict=False)
-    }
     template = _SINGLE_EN[0] if scene.relation is None else _PAIR_EN[scene.relation][0] + _ENDS_EN[0]
-    return template.format(**phrases, bg=scene.background)
+    phrases = [_with_article(f"{thing.colour} {thing.shape}") for thing in scene.things]
+    return template.format(a=phrases[0], b=phrases[-1], bg=scene.background)
 
 
 def words() -> list[str]:

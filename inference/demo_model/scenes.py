@@ -116,11 +116,8 @@ def shape_points(shape: str) -> list[tuple[float, float]]:
     if shape == "triangle":
         return [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)]
     if shape == "star":
-        tips = []
-        for i in range(10):
-            radius = 0.5 if i % 2 == 0 else 0.23
-            angle = -math.pi / 2 + math.pi * i / 5
-            tips.append((radius * math.cos(angle), radius * math.sin(angle)))
+        polar = [(0.23 if i % 2 else 0.5, -math.pi / 2 + math.pi * i / 5) for i in range(10)]
+        tips = [(radius * math.cos(angle), radius * math.sin(angle)) for radius, angle in polar]
         corners = np.array(tips) - np.min(tips, axis=0)
         return [(x, y) for x, y in (corners / corners.max(axis=0)).tolist()]
     raise ValueError(f"unknown shape {shape!r}")
@@ -157,15 +154,10 @@ def layout_sample(scene: Scene, *, width: int, height: int, rng: np.random.Gener
     side = min(cell_w, cell_h, 0.6 * max(cell_w, cell_h))
     boxes = []
     for index in range(2):
-        centre = (cell_w * (index + 0.5), cell_h / 2) if sideways else (cell_w / 2, cell_h * (index + 0.5))
+        x, y = (cell_w * (index + 0.5), cell_h / 2) if sideways else (cell_w / 2, cell_h * (index + 0.5))
         jitter = 0.025 * side
-        boxes.append(
-            Box(
-                centre[0] + rng.uniform(-jitter, jitter),
-                centre[1] + rng.uniform(-jitter, jitter),
-                side * rng.uniform(0.72, 0.80),
-            )
-        )
+        x, y = x + rng.uniform(-jitter, jitter), y + rng.uniform(-jitter, jitter)
+        boxes.append(Box(x, y, side * rng.uniform(0.72, 0.80)))
     if scene.relation in ("right", "below"):
         boxes.reverse()
     return tuple(boxes)

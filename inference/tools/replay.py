@@ -43,7 +43,7 @@ from inference.errors import GenerationError
 from inference.model import LoadedModel, load_model
 from inference.rows import ImageRequest, Row
 from inference.scheduler import Scheduler
-from inference.tools.lora_file import bundled_adapter, lora_file
+from inference.tools.lora_file import lora_file
 
 EXAMPLE = CHECKPOINT_DIR.parent / "traces" / "mixed.json"
 _SIDE_PX, _COLUMNS = 256, 3  # of the contact sheet
@@ -108,9 +108,8 @@ def _adapter(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> 
     _check(fields, place, {"name": str}, {"scale": (int, float)})
     name, scale = fields["name"], float(fields.get("scale", 1.0))
     try:
-        if name in {path.stem for path in ADAPTERS_DIR.glob("*.safetensors")}:
-            return bundled_adapter(name, targets), scale
-        return lora_file(folder / name, targets), scale
+        bundled = {path.stem: path for path in ADAPTERS_DIR.glob("*.safetensors")}
+        return lora_file(bundled.get(name, folder / name), targets), scale
     except OSError as error:
         raise TraceError(place, str(error), "adapter_unreadable") from error
     except GenerationError as error:

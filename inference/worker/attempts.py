@@ -214,11 +214,8 @@ class Attempts:
     ) -> AttemptFinished:
         now = self.clock()
         work_started_at = min((row.started_at for row in attempt.rows if row.started_at is not None), default=now)
-        outcome: Outcome = "succeeded" if error is None else "failed"
-        if isinstance(error, Canceled):
-            outcome = "canceled"
-        elif isinstance(error, DeadlinePassed):
-            outcome = "expired"
+        outcomes: dict[type, Outcome] = {type(None): "succeeded", Canceled: "canceled", DeadlinePassed: "expired"}
+        outcome = outcomes.get(type(error), "failed")
         failure = error if outcome == "failed" else None
         return AttemptFinished(
             attempt_token=attempt.task.attempt_token,

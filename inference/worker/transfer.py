@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import structlog
@@ -18,7 +17,6 @@ _BYTES_PER_SECOND_MIN = 1024**2  # of a download: a slower one could hold its at
 _TEMPORARY_4XX = (408, 425, 429)
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 
 class _TemporaryError(Exception):
@@ -81,7 +79,7 @@ def _check(response: httpx.Response) -> None:
         raise TransferError(f"the storage refused with {status}", code="storage_refused")
 
 
-def _retry(verb: str, work: Callable[[], T]) -> T:
+def _retry(verb: str, work: Callable[[], None]) -> None:
     """Repeat `work` with growing, jittered pauses. Messages omit the URL, which is a capability."""
     deadline = time.monotonic() + _RETRY_SECONDS_MAX
     delay = _DELAY_SECONDS_FIRST
