@@ -40,10 +40,7 @@ class Step:
 
 
 class Engine:
-    """Steps images on a model. Call `submit` from any thread; after `start`, one thread runs the loop.
-
-    Without `start`, the caller makes the steps itself by calling `step`.
-    """
+    """Steps images on a model: in a thread after `start`, else by calls of `step`. Any thread may call `submit`."""
 
     def __init__(self, model: LoadedModel, *, clock: Clock, scheduler: Scheduler[Row], step_seconds_max: float) -> None:
         """A step takes at most about `step_seconds_max`, unless one row alone takes longer."""

@@ -24,10 +24,7 @@ _CAPTIONS_MAX = 256  # cached; a long caption of Z-Image takes 2.6 MB
 
 
 class Preparation:
-    """A queue of rows to prepare and of rows to decode.
-
-    `on_done` receives each row with its outcome: a picture, an exception, or None for a row that is ready to step.
-    """
+    """Rows to prepare and to decode. `on_done` gets each with a picture, an error, or None if it is ready to step."""
 
     def __init__(
         self, model: LoadedModel, meter: BusyTimeMeter, clock: Clock, on_done: Callable[[Row, Any], None]

@@ -121,10 +121,7 @@ class Row:
         self.future.add_done_callback(lambda _: callback(self))
 
     def result(self, timeout: float | None = None) -> Image.Image:
-        """Wait for the picture, at most `timeout` seconds.
-
-        Raises `GenerationError`, or `TimeoutError`, or the exception of a fault in the engine.
-        """
+        """Wait up to `timeout` seconds for the picture. Raises `GenerationError`, `TimeoutError` or an engine fault."""
         return self.future.result(timeout)
 
     def wait(self) -> None:

@@ -77,12 +77,8 @@ narrow_lines = partial(lines, span=8)  # a third of the page's width
 
 
 def stacked_days(title: str, about: str, sql: str, *, unit: str = "none", span: int = 12, stack: bool = True) -> Panel:
-    """A panel with a bar for each day, made of one part per series.
-
-    The columns of `sql` are `time`, `metric` (the name of the series), and a number.
-    """
-    query = SqlQuery(sql, "time_series")
-    panel = _framed(timeseries.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    """A panel with a bar for each day and a part per series; `sql` returns `time`, `metric` (a name), and a number."""
+    panel = _framed(timeseries.Panel(), title, about, [SqlQuery(sql, "time_series")], unit=unit, span=span, height=9)
     panel.draw_style(GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
     return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)) if stack else panel
 

@@ -203,10 +203,7 @@ def celery_app(config: WorkerConfig, receive: Any) -> celery.Celery:
     # Celery configures logging unless this signal has a receiver.
     celery.signals.setup_logging.connect(lambda **_: None, weak=False)
 
-    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
-    def generate(task: Mapping[str, Any]) -> None:
-        receive(task)
-
+    app.task(receive, name=TASK_NAME)
     return app
 
 

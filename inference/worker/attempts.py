@@ -112,10 +112,7 @@ class Attempts:
             attempt.give_up(WorkerStopped("the worker was stopped"))
 
     def run(self, task: GenerationTask, *, now: float) -> None:
-        """Generate and store a task's images and report the end, at most once. `now` is in Unix seconds.
-
-        Errors of the attempt are reported, not raised.
-        """
+        """Generate and store a task's images and report the end or error, at most once. `now` is in Unix seconds."""
         with bound_to(task):
             if now > task.expires_at:
                 log.info("task_expired", late_seconds=round(now - task.expires_at, 3))

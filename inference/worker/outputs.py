@@ -22,10 +22,7 @@ def encode_image(image: Image.Image, output_format: str, output_compression: int
 def store_output(
     client: httpx.Client, task: GenerationTask, target: UploadTarget, url: str, image: Image.Image
 ) -> StoredOutput:
-    """Upload a picture in the task's format to `url`, which is one of its target's.
-
-    Raises `TransferError`, also if another picture is stored there already.
-    """
+    """Upload a picture to `url`, one of its target's. Raises `TransferError`, also if another is stored there."""
     data = encode_image(image, task.output_format, task.output_compression)
     upload(client, url, data, content_type=f"image/{task.output_format}")
     sha256 = hashlib.sha256(data).hexdigest()

@@ -42,10 +42,7 @@ def upload(client: httpx.Client, url: str, data: bytes, *, content_type: str) ->
 
 
 def download(client: httpx.Client, url: str, path: Path, *, size_bytes: int, sha256: str) -> None:
-    """GET into `path`, complete and verified, or leave it absent. Raises `TransferError` as `upload` does.
-
-    A body of another size or hash is downloaded again.
-    """
+    """GET a body of this size and hash into `path`, or leave it absent. Raises `TransferError` as `upload` does."""
     partial = path.with_name(f"{path.name}.{random.randbytes(6).hex()}.part")  # noqa: S311
 
     def get() -> None:

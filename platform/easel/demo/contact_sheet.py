@@ -14,10 +14,7 @@ _INK, _MUTED, _PAPER = (32, 32, 36), (110, 110, 118), (250, 250, 248)
 
 
 def contact_sheet(cells: Sequence[tuple[bytes, str, str]]) -> Image.Image:
-    """Return an RGB sheet of four cells a row, each an image file, its title and a note in small print.
-
-    A larger picture is scaled down in its proportions.
-    """
+    """Return an RGB sheet, four a row, of (image file, title, note in small print); large images are scaled down."""
     columns = min(_COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     pitch_x, pitch_y = _CELL + _GAP, _CELL + _LINE * _LINES + _GAP

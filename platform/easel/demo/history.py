@@ -70,10 +70,7 @@ CUSTOMERS = (
         sizes=("512x512", "512x384", "256x256"),
     ),
     Customer(
-        "history-harbour",
-        {"newsroom": "editorial", "social": "marketing"},
-        jobs_a_day=8,
-        sizes=("512x384", "256x256"),
+        "history-harbour", {"newsroom": "editorial", "social": "marketing"}, jobs_a_day=8, sizes=("512x384", "256x256")
     ),
     Customer("history-meadow", {"game-art": "studio"}, jobs_a_day=5, sizes=("256x256", "512x512")),
 )
