@@ -24,6 +24,10 @@ def _total(value: str, view: str = "costs", chosen: str = _CHOSEN) -> str:
     return f"SELECT {value} FROM reporting.{view} WHERE {chosen}"
 
 
+def _quantity(meter: str, name: str) -> str:
+    return _total(f"coalesce(sum(quantity) FILTER (WHERE meter = '{meter}'), 0) AS {name}")
+
+
 TENANT = choice(
     "tenant", "Tenants whose cost is shown.", "SELECT DISTINCT tenant FROM reporting.balances ORDER BY tenant"
 )
@@ -47,20 +51,11 @@ BOARD = page(
     number(
         "Images, in units of 512x512",
         "Charged pixels in units of 512x512: an image of 1024x1024 is 4 units.",
-        _total("coalesce(sum(quantity) FILTER (WHERE meter = 'image_unit'), 0) AS units"),
+        _quantity("image_unit", "units"),
         decimals=1,
     ),
-    number(
-        "Requests",
-        "Successful requests.",
-        _total("coalesce(sum(quantity) FILTER (WHERE meter = 'request'), 0) AS requests"),
-    ),
-    number(
-        "GPU time charged",
-        "Charged GPU seconds.",
-        _total("coalesce(sum(quantity) FILTER (WHERE meter = 'gpu_second'), 0) AS gpu_seconds"),
-        unit="s",
-    ),
+    number("Requests", "Successful requests.", _quantity("request", "requests")),
+    number("GPU time charged", "Charged GPU seconds.", _quantity("gpu_second", "gpu_seconds"), unit="s"),
     number(
         "Cost per request, ${currency}",
         "Charges without storage, divided by successful requests.",

@@ -88,20 +88,18 @@ def read_trace(path: Path, targets: AdapterTargets) -> list[Arrival]:
     requests = trace.get("requests") if isinstance(trace, dict) else None
     if not isinstance(requests, list) or not requests:
         raise TraceError(str(path), "`requests` must be a list of at least one request", "trace_invalid")
-    return [
-        _arrival(fields, f"{path}, request {number}", path.parent, targets) for number, fields in enumerate(requests)
-    ]
-
-
-def _arrival(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> Arrival:
-    _check(fields, place, _REQUIRED, _OPTIONAL)
-    adapters = tuple(
-        _adapter(adapter, f"{place}, adapter {number}", folder, targets)
-        for number, adapter in enumerate(fields.get("adapters", []))
-    )
-    wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
-    request = ImageRequest(**wanted, adapters=adapters)
-    return Arrival(request, fields.get("join_step", 0), fields.get("cancel_step"), place)
+    arrivals = []
+    for number, fields in enumerate(requests):
+        place = f"{path}, request {number}"
+        _check(fields, place, _REQUIRED, _OPTIONAL)
+        adapters = [
+            _adapter(adapter, f"{place}, adapter {index}", path.parent, targets)
+            for index, adapter in enumerate(fields.get("adapters", []))
+        ]
+        wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
+        request = ImageRequest(**wanted, adapters=tuple(adapters))
+        arrivals.append(Arrival(request, fields.get("join_step", 0), fields.get("cancel_step"), place))
+    return arrivals
 
 
 def _adapter(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> tuple[AdapterTable, float]:
