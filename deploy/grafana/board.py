@@ -10,17 +10,7 @@ from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometh
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.variants import Dataquery
-from grafana_foundation_sdk.models.common import (
-    BarGaugeDisplayMode,
-    BigValueColorMode,
-    BigValueGraphMode,
-    GraphDrawStyle,
-    LegendDisplayMode,
-    LegendPlacement,
-    StackingMode,
-    VisibilityMode,
-    VizOrientation,
-)
+from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, DynamicConfigValue, VariableOption, VariableRefresh
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -69,7 +59,7 @@ def latest(expr: str) -> prometheus.Dataquery:
 def lines(title: str, about: str, *queries: Any, unit: str = "none", span: int = 12, top: float | None = None) -> Panel:
     """A panel of lines over time."""
     panel = _framed(timeseries.Panel(), title, about, queries, unit=unit, span=span, height=8)
-    panel.fill_opacity(10).line_width(1).show_points(VisibilityMode.NEVER).min(0).legend(_legend())
+    panel.fill_opacity(10).line_width(1).show_points(kinds.VisibilityMode.NEVER).min(0).legend(_legend())
     return panel if top is None else panel.max(top)
 
 
@@ -79,8 +69,8 @@ narrow_lines = partial(lines, span=8)  # a third of the page's width
 def stacked_days(title: str, about: str, sql: str, *, unit: str = "none", span: int = 12, stack: bool = True) -> Panel:
     """A panel with a bar for each day and a part per series; `sql` returns `time`, `metric` (a name), and a number."""
     panel = _framed(timeseries.Panel(), title, about, [SqlQuery(sql, "time_series")], unit=unit, span=span, height=9)
-    panel.draw_style(GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
-    return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)) if stack else panel
+    panel.draw_style(kinds.GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
+    return panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL)) if stack else panel
 
 
 def number(
@@ -89,7 +79,7 @@ def number(
     """A panel with the latest value as a large number. A query is SQL text, or made by `latest`."""
     panel = _framed(stat.Panel(), title, about, queries, unit=unit, span=span, height=4)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-    panel.graph_mode(BigValueGraphMode.NONE).color_mode(BigValueColorMode.NONE)
+    panel.graph_mode(kinds.BigValueGraphMode.NONE).color_mode(kinds.BigValueColorMode.NONE)
     return panel if decimals is None else panel.decimals(decimals)
 
 
@@ -97,7 +87,7 @@ def ranking(title: str, about: str, sql: str, *, unit: str = "none", span: int =
     """A panel with a bar for each row, whose columns are a name and a number."""
     panel = _framed(bargauge.Panel(), title, about, [sql], unit=unit, span=span, height=9)
     panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).limit(20))
-    return panel.orientation(VizOrientation.HORIZONTAL).display_mode(BarGaugeDisplayMode.BASIC).min(0)
+    return panel.orientation(kinds.VizOrientation.HORIZONTAL).display_mode(kinds.BarGaugeDisplayMode.BASIC).min(0)
 
 
 def listing(
@@ -151,4 +141,4 @@ def _framed(panel: Any, title: str, about: str, queries: Sequence[Any], *, unit:
 
 def _legend() -> common.VizLegendOptions:
     legend = common.VizLegendOptions().show_legend(True)
-    return legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    return legend.display_mode(kinds.LegendDisplayMode.LIST).placement(kinds.LegendPlacement.BOTTOM)

@@ -93,9 +93,9 @@ def _without_lines(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     if _grid_contrast(pixels) < 8.0:
         return pixels
     height, width = pixels.shape[:2]
-    rows = np.arange(height) // TILE_PX * TILE_PX + np.clip(np.arange(height) % TILE_PX, 2, TILE_PX - 3)
-    columns = np.arange(width) // TILE_PX * TILE_PX + np.clip(np.arange(width) % TILE_PX, 2, TILE_PX - 3)
-    clean: NDArray[np.float32] = pixels[np.minimum(rows, height - 1)][:, np.minimum(columns, width - 1)]
+    tiles, places = np.divmod(np.arange(max(height, width)), TILE_PX)
+    inner = tiles * TILE_PX + np.clip(places, 2, TILE_PX - 3)
+    clean: NDArray[np.float32] = pixels[np.minimum(inner[:height], height - 1)][:, np.minimum(inner[:width], width - 1)]
     return clean
 
 
