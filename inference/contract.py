@@ -40,20 +40,16 @@ class Message:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Self:
-        known = dataclasses.fields(cls)  # type: ignore[arg-type]
-        return cls(**{f.name: _read(f, fields[f.name]) for f in known if f.name in fields or _required(f)})
+        values = {}
+        for known in dataclasses.fields(cls):  # type: ignore[arg-type]
+            is_required = known.default is dataclasses.MISSING and known.default_factory is dataclasses.MISSING
+            if known.name in fields or is_required:
+                value, message = fields[known.name], known.metadata.get("of")
+                values[known.name] = tuple(message.from_dict(item) for item in value) if message else value
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
-
-
-def _required(field: "dataclasses.Field[Any]") -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-
-
-def _read(field: "dataclasses.Field[Any]", value: Any) -> Any:
-    message = field.metadata.get("of")
-    return tuple(message.from_dict(item) for item in value) if message else value
 
 
 @dataclass(frozen=True, kw_only=True)

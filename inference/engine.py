@@ -15,7 +15,7 @@ from inference import metrics
 from inference.attribution import BusyTimeMeter, Clock
 from inference.errors import AdapterRejected, DeadlinePassed, OutOfMemory, WorkerStopped
 from inference.merging import MergedWeights
-from inference.model_protocol import Model
+from inference.model import LoadedModel
 from inference.out_of_memory import run_in_halves
 from inference.preparation import Preparation
 from inference.residency import SlotAllocator
@@ -40,12 +40,9 @@ class Step:
 
 
 class Engine:
-    """Steps images on a model. Call `submit` from any thread; after `start`, one thread runs the loop.
+    """Steps images on a model: in a thread after `start`, else by calls of `step`. Any thread may call `submit`."""
 
-    Without `start`, the caller makes the steps itself by calling `step`.
-    """
-
-    def __init__(self, model: Model, *, clock: Clock, scheduler: Scheduler[Row], step_seconds_max: float) -> None:
+    def __init__(self, model: LoadedModel, *, clock: Clock, scheduler: Scheduler[Row], step_seconds_max: float) -> None:
         """A step takes at most about `step_seconds_max`, unless one row alone takes longer."""
         self._model = model
         self._clock = clock
@@ -257,11 +254,13 @@ class Engine:
         self._merged.release(row)
         row.latents = row.velocity = row.sequence = None
         row.finished_at = self._clock()
-        metrics.observe_image(
-            queue_seconds=row.seconds_until(row.started_at),
-            first_step_seconds=row.seconds_until(row.first_step_at),
-            total_seconds=None if row.steps_left else row.seconds_until(row.finished_at),
-        )
+        for seconds_from_arrival, instant_at in (
+            (metrics.QUEUE_SECONDS, row.started_at),
+            (metrics.FIRST_STEP_SECONDS, row.first_step_at),
+            (metrics.IMAGE_SECONDS, None if row.steps_left else row.finished_at),
+        ):
+            if instant_at is not None:
+                seconds_from_arrival.observe(instant_at - row.submitted_at)
         if isinstance(outcome, Exception):
             row.future.set_exception(outcome)
         else:

@@ -7,7 +7,7 @@ import structlog
 from inference import metrics
 from inference.adapter_linear import RowAdapters
 from inference.attribution import BusyTimeMeter
-from inference.model_protocol import Model
+from inference.model import LoadedModel
 from inference.residency import NEVER_MERGE, SlotAllocator
 from inference.rows import Row
 
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 class MergedWeights:
     """The merged slots of a model, each with the weights of one composition of adapters, and their use by rows."""
 
-    def __init__(self, model: Model, meter: BusyTimeMeter) -> None:
+    def __init__(self, model: LoadedModel, meter: BusyTimeMeter) -> None:
         self._model = model
         self._meter = meter
         self._slots: SlotAllocator[Hashable] = SlotAllocator(model.merged_slots)

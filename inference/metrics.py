@@ -66,19 +66,6 @@ def observe_step(*, seconds: float, tokens: int, adapters: int, weights: Sequenc
         ROW_STEPS.labels(kind).inc()
 
 
-def observe_image(
-    *, queue_seconds: float | None, first_step_seconds: float | None, total_seconds: float | None
-) -> None:
-    """Record an image's latencies; None is one that the image did not reach."""
-    for histogram, seconds in (
-        (QUEUE_SECONDS, queue_seconds),
-        (FIRST_STEP_SECONDS, first_step_seconds),
-        (IMAGE_SECONDS, total_seconds),
-    ):
-        if seconds is not None:
-            histogram.observe(seconds)
-
-
 def watch_device(uuid: str) -> None:
     """Let the gauges of an NVIDIA device read NVML at every scrape; without NVML they stay absent.
 

@@ -121,10 +121,7 @@ class LoadedModel:
         return padded_tokens(self._latent_tokens(width, height)) + padded_tokens(prompt_tokens)
 
     def step_work(self, width: int, height: int, prompt_tokens: int) -> float:
-        """Return the floating point operations of a step, by which shared device time is split.
-
-        Raises `SizeUnsupported`.
-        """
+        """Return a step's floating point operations, by which device time is split. Raises `SizeUnsupported`."""
         return self._packed.step_flops(padded_tokens(self._latent_tokens(width, height)), padded_tokens(prompt_tokens))
 
     def prompt_ids(self, prompt: str) -> list[int]:
@@ -261,7 +258,11 @@ def load_model(
     it is not a Z-Image.
     """
     started = time.monotonic()
-    _redirect_library_logs()
+    # The libraries show no progress bars, and their warnings go through the root logger.
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()
+        library.disable_default_handler()
+        library.enable_propagation()
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     pipe: Any = DiffusionPipeline.from_pretrained(ref, dtype=dtype)
@@ -284,11 +285,3 @@ def _bytes(weight: Tensor) -> int:
     if hasattr(weight, "__tensor_flatten__"):
         return sum(_bytes(getattr(weight, name)) for name in weight.__tensor_flatten__()[0])
     return weight.nbytes
-
-
-def _redirect_library_logs() -> None:
-    """Disable the libraries' progress bars and send their warnings through the root logger."""
-    for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.disable_progress_bar()
-        library.disable_default_handler()
-        library.enable_propagation()

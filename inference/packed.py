@@ -76,18 +76,10 @@ class Block(nn.Module):
 class PackedTransformer(nn.Module):
     """The weights of a loaded `ZImageTransformer2DModel`, stepped for many images at once."""
 
-    def __init__(
-        self,
-        transformer: Any,
-        *,
-        adapter_slots: int,
-        rank_max: int,
-        merged_slots: int,
-        kernels: BlockKernels | None = None,
-    ) -> None:
+    def __init__(self, transformer: Any, *, kernels: BlockKernels | None = None, **capacity: int) -> None:
+        """`capacity` goes to each `AdapterLinear`."""
         super().__init__()
         kernels = kernels or BlockKernels()
-        capacity = {"adapter_slots": adapter_slots, "rank_max": rank_max, "merged_slots": merged_slots}
 
         def linear(path: str) -> AdapterLinear:
             return AdapterLinear({path: transformer.get_submodule(path)}, output_orders={}, **capacity)

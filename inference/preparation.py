@@ -14,7 +14,7 @@ from typing import Any
 from inference import metrics
 from inference.adapter_linear import RowAdapters
 from inference.attribution import BusyTimeMeter, Clock
-from inference.model_protocol import Model
+from inference.model import LoadedModel
 from inference.out_of_memory import run_in_halves
 from inference.rows import Row
 
@@ -24,12 +24,11 @@ _CAPTIONS_MAX = 256  # cached; a long caption of Z-Image takes 2.6 MB
 
 
 class Preparation:
-    """A queue of rows to prepare and of rows to decode.
+    """Rows to prepare and to decode. `on_done` gets each with a picture, an error, or None if it is ready to step."""
 
-    `on_done` receives each row with its outcome: a picture, an exception, or None for a row that is ready to step.
-    """
-
-    def __init__(self, model: Model, meter: BusyTimeMeter, clock: Clock, on_done: Callable[[Row, Any], None]) -> None:
+    def __init__(
+        self, model: LoadedModel, meter: BusyTimeMeter, clock: Clock, on_done: Callable[[Row, Any], None]
+    ) -> None:
         self._model = model
         self._meter = meter
         self._clock = clock

@@ -112,10 +112,6 @@ class Row:
     def done(self) -> bool:
         return self.future.done()
 
-    def seconds_until(self, instant_at: float | None) -> float | None:
-        """Seconds from the row's arrival to an instant; None if the instant has not come."""
-        return None if instant_at is None else instant_at - self.submitted_at
-
     def cancel(self, reason: GenerationError | None = None) -> None:
         """Give the image up at the next step: `result` then raises `reason`. A finished image stays as it is."""
         self.cancel_reason = reason or Canceled("canceled")
@@ -125,10 +121,7 @@ class Row:
         self.future.add_done_callback(lambda _: callback(self))
 
     def result(self, timeout: float | None = None) -> Image.Image:
-        """Wait for the picture, at most `timeout` seconds.
-
-        Raises `GenerationError`, or `TimeoutError`, or the exception of a fault in the engine.
-        """
+        """Wait up to `timeout` seconds for the picture. Raises `GenerationError`, `TimeoutError` or an engine fault."""
         return self.future.result(timeout)
 
     def wait(self) -> None:

@@ -7,6 +7,7 @@ rows. So a small row overtakes large ones, equal rows finish in the order of the
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 # A row joins a step only if its work is at most this many times the first row's: beside a much larger row, each step
@@ -33,23 +34,13 @@ class Schedulable(Protocol):
 RowT = TypeVar("RowT", bound=Schedulable)
 
 
+@dataclass(eq=False, slots=True)
 class _Queue(Generic[RowT]):
     """One tenant's rows with their finish tags, and the work done for the tenant."""
 
-    def __init__(self, served: float) -> None:
-        self.served = served
-        self.virtual_clock = 0.0
-        self.finish_tags: dict[RowT, float] = {}
-
-    def add(self, row: RowT) -> None:
-        self.finish_tags[row] = self.virtual_clock + row.work * row.steps_left
-
-    def in_order(self) -> Iterator[RowT]:
-        return iter(sorted(self.finish_tags, key=self.finish_tags.__getitem__))
-
-    def serve(self, work: float) -> None:
-        self.served += work
-        self.virtual_clock += work / len(self.finish_tags)
+    served: float
+    virtual_clock: float = 0.0
+    finish_tags: dict[RowT, float] = field(default_factory=dict)
 
 
 class Scheduler(Generic[RowT]):
@@ -78,7 +69,8 @@ class Scheduler(Generic[RowT]):
         """Add a row. A returning tenant starts level with the least served one: idle time earns no credit."""
         if row.tenant not in self._queues:
             self._queues[row.tenant] = _Queue(min((queue.served for queue in self._queues.values()), default=0.0))
-        self._queues[row.tenant].add(row)
+        queue = self._queues[row.tenant]
+        queue.finish_tags[row] = queue.virtual_clock + row.work * row.steps_left
 
     def remove(self, row: RowT) -> None:
         queue = self._queues[row.tenant]
@@ -104,13 +96,18 @@ class Scheduler(Generic[RowT]):
             batch.append(row)
             tokens, work = tokens + row.tokens, work + row.work
         for row in batch:
-            self._queues[row.tenant].serve(row.work)
+            queue = self._queues[row.tenant]
+            queue.served += row.work
+            queue.virtual_clock += row.work / len(queue.finish_tags)
         return batch
 
     def _by_turn(self) -> Iterator[RowT]:
         """Yield every row once, always from the least served tenant, as if each yielded row had been served."""
         served = {tenant: queue.served for tenant, queue in self._queues.items()}
-        by_tenant = {tenant: queue.in_order() for tenant, queue in self._queues.items()}
+        by_tenant = {
+            tenant: iter(sorted(queue.finish_tags, key=queue.finish_tags.__getitem__))
+            for tenant, queue in self._queues.items()
+        }
         while served:
             tenant = min(served, key=served.__getitem__)
             row = next(by_tenant[tenant], None)

@@ -10,8 +10,8 @@ FOLDER = Path(__file__).with_name("dashboards")
 
 def dashboards() -> dict[str, str]:
     """The text of each file, by file name."""
-    made = [module.dashboard() for module in (health, engine, cost, storage, margin)]
-    return {f"{board['uid']}.json": json.dumps(board, indent=2, sort_keys=True) + "\n" for board in made}
+    boards = [module.BOARD for module in (health, engine, cost, storage, margin)]
+    return {f"{board['uid']}.json": json.dumps(board, indent=2, sort_keys=True) + "\n" for board in boards}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,17 +10,7 @@ from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometh
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.variants import Dataquery
-from grafana_foundation_sdk.models.common import (
-    BarGaugeDisplayMode,
-    BigValueColorMode,
-    BigValueGraphMode,
-    GraphDrawStyle,
-    LegendDisplayMode,
-    LegendPlacement,
-    StackingMode,
-    VisibilityMode,
-    VizOrientation,
-)
+from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, DynamicConfigValue, VariableOption, VariableRefresh
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
@@ -33,11 +24,13 @@ WIDTH = 24
 Panel = Builder[Any]
 
 
+@dataclass
 class SqlQuery(Dataquery):
     """A PostgreSQL query, for which the SDK has no builder; `format` is `table` or `time_series`."""
 
-    def __init__(self, text: str, *, format: str) -> None:  # noqa: A002 - Grafana's name
-        self.text, self.format, self.ref_id = text, format, "A"
+    text: str
+    format: str
+    ref_id: str = "A"
 
     def build(self) -> "SqlQuery":
         return self
@@ -53,76 +46,63 @@ class SqlQuery(Dataquery):
         }
 
 
-def rows(text: str) -> SqlQuery:
-    """A query that returns a table."""
-    return SqlQuery(text, format="table")
-
-
-def by_time(text: str) -> SqlQuery:
-    """A query that returns the columns `time`, `metric` (the name of the series), and a number."""
-    return SqlQuery(text, format="time_series")
-
-
 def series(expr: str, legend: str) -> prometheus.Dataquery:
     """A PromQL query over the page's time range."""
     return prometheus.Dataquery().expr(expr).legend_format(legend).range().datasource(PROMETHEUS)
 
 
-def latest(expr: str, legend: str = "__auto") -> prometheus.Dataquery:
+def latest(expr: str) -> prometheus.Dataquery:
     """A PromQL query at the end of the page's time range."""
-    query = prometheus.Dataquery().expr(expr).legend_format(legend).instant().datasource(PROMETHEUS)
-    return query.format(PromQueryFormat.TIME_SERIES)
+    return series(expr, "__auto").instant().format(PromQueryFormat.TIME_SERIES)
 
 
 def lines(title: str, about: str, *queries: Any, unit: str = "none", span: int = 12, top: float | None = None) -> Panel:
     """A panel of lines over time."""
     panel = _framed(timeseries.Panel(), title, about, queries, unit=unit, span=span, height=8)
-    panel.fill_opacity(10).line_width(1).show_points(VisibilityMode.NEVER).min(0).legend(_legend())
+    panel.fill_opacity(10).line_width(1).show_points(kinds.VisibilityMode.NEVER).min(0).legend(_legend())
     return panel if top is None else panel.max(top)
 
 
 narrow_lines = partial(lines, span=8)  # a third of the page's width
 
 
-def stacked_days(
-    title: str, about: str, query: SqlQuery, *, unit: str = "none", span: int = 12, stack: bool = True
-) -> Panel:
-    """A panel with a bar for each day, made of one part per series."""
-    panel = _framed(timeseries.Panel(), title, about, [query], unit=unit, span=span, height=9)
-    panel.draw_style(GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
-    return panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL)) if stack else panel
+def stacked_days(title: str, about: str, sql: str, *, unit: str = "none", span: int = 12, stack: bool = True) -> Panel:
+    """A panel with a bar for each day and a part per series; `sql` returns `time`, `metric` (a name), and a number."""
+    panel = _framed(timeseries.Panel(), title, about, [SqlQuery(sql, "time_series")], unit=unit, span=span, height=9)
+    panel.draw_style(kinds.GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
+    return panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL)) if stack else panel
 
 
 def number(
     title: str, about: str, *queries: Any, unit: str = "none", span: int = 4, decimals: int | None = None
 ) -> Panel:
-    """A panel with the latest value as a large number."""
+    """A panel with the latest value as a large number. A query is SQL text, or made by `latest`."""
     panel = _framed(stat.Panel(), title, about, queries, unit=unit, span=span, height=4)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
-    panel.graph_mode(BigValueGraphMode.NONE).color_mode(BigValueColorMode.NONE)
+    panel.graph_mode(kinds.BigValueGraphMode.NONE).color_mode(kinds.BigValueColorMode.NONE)
     return panel if decimals is None else panel.decimals(decimals)
 
 
-def ranking(title: str, about: str, query: SqlQuery, *, unit: str = "none", span: int = 8) -> Panel:
+def ranking(title: str, about: str, sql: str, *, unit: str = "none", span: int = 8) -> Panel:
     """A panel with a bar for each row, whose columns are a name and a number."""
-    panel = _framed(bargauge.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    panel = _framed(bargauge.Panel(), title, about, [sql], unit=unit, span=span, height=9)
     panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).limit(20))
-    return panel.orientation(VizOrientation.HORIZONTAL).display_mode(BarGaugeDisplayMode.BASIC).min(0)
+    return panel.orientation(kinds.VizOrientation.HORIZONTAL).display_mode(kinds.BarGaugeDisplayMode.BASIC).min(0)
 
 
 def listing(
-    title: str, about: str, query: SqlQuery, *, unit: str = "none", units: dict[str, str] | None = None, span: int = 24
+    title: str, about: str, sql: str, *, unit: str = "none", units: dict[str, str] | None = None, span: int = 24
 ) -> Panel:
     """A panel with a table; `units` are the units of columns that don't have `unit`."""
-    panel = _framed(table.Panel(), title, about, [query], unit=unit, span=span, height=9)
+    panel = _framed(table.Panel(), title, about, [sql], unit=unit, span=span, height=9)
     for column, other in (units or {}).items():
         panel.override_by_name(column, [DynamicConfigValue(id_val="unit", value=other)])
     return panel
 
 
-def choice(name: str, label: str, about: str, query: str, *, several: bool) -> dashboard.QueryVariable:
+def choice(name: str, about: str, query: str, *, several: bool = True) -> dashboard.QueryVariable:
     """A variable whose values are the first column of a query."""
-    made = dashboard.QueryVariable(name).label(label).description(about).query(query).datasource(POSTGRESQL)
+    made = dashboard.QueryVariable(name).label(name.title()).description(about).query(query).datasource(POSTGRESQL)
     made.refresh(VariableRefresh.ON_DASHBOARD_LOAD).multi(several).include_all(several)
     if several:
         made.current(VariableOption(selected=True, text="All", value="$__all"))
@@ -133,10 +113,9 @@ def page(
     uid: str,
     title: str,
     about: str,
-    panels: Sequence[Panel],
-    *,
+    *panels: Panel,
     variables: Sequence[dashboard.QueryVariable] = (),
-    since: str,
+    since: str = "now-30d",
     refresh: str = "",
 ) -> dict[str, Any]:
     """A dashboard in the JSON of Grafana's provisioning; panels fill its rows from left to right."""
@@ -151,8 +130,9 @@ def page(
     return {**made, "schemaVersion": SCHEMA_VERSION}
 
 
-def _framed(panel: Any, title: str, about: str, queries: Any, *, unit: str, span: int, height: int) -> Any:
+def _framed(panel: Any, title: str, about: str, queries: Sequence[Any], *, unit: str, span: int, height: int) -> Any:
     panel.title(title).description(about).unit(unit).span(span).height(height)
+    queries = [SqlQuery(query, "table") if isinstance(query, str) else query for query in queries]
     panel.datasource(POSTGRESQL if isinstance(queries[0], SqlQuery) else PROMETHEUS)
     for letter, query in zip("ABCDE", queries, strict=False):
         panel.with_target(query if isinstance(query, SqlQuery) else query.ref_id(letter))
@@ -161,4 +141,4 @@ def _framed(panel: Any, title: str, about: str, queries: Any, *, unit: str, span
 
 def _legend() -> common.VizLegendOptions:
     legend = common.VizLegendOptions().show_legend(True)
-    return legend.display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
+    return legend.display_mode(kinds.LegendDisplayMode.LIST).placement(kinds.LegendPlacement.BOTTOM)

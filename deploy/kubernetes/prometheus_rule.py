@@ -9,12 +9,11 @@ import yaml
 def prometheus_rule(paths: list[Path]) -> str:
     """YAML of a PrometheusRule with the groups of all the files."""
     groups = [group for path in paths for group in yaml.safe_load(path.read_text())["groups"]]
-    # kube-prometheus-stack selects rules by this label.
-    metadata = {"name": "easel", "labels": {"release": "kube-prometheus-stack"}}
     rule = {
         "apiVersion": "monitoring.coreos.com/v1",
         "kind": "PrometheusRule",
-        "metadata": metadata,
+        # kube-prometheus-stack selects rules by this label.
+        "metadata": {"name": "easel", "labels": {"release": "kube-prometheus-stack"}},
         "spec": {"groups": groups},
     }
     return yaml.safe_dump(rule, sort_keys=False, width=1000)

@@ -31,17 +31,10 @@ _COLOUR_WORDS_ZH = {
 }  # fmt: skip
 
 _SINGLE_EN = (
-    "{a} on a {bg} background",
-    "{a} on a {bg} background",
-    "{a}, {bg} background",
-    "{a} on {bg}",
-    "{a} in front of a {bg} background",
-    "{a} against a {bg} background",
-    "{a} with a {bg} background",
-    "a {bg} background with {a}",
-    "{bg} background, {a}",
-    "on a {bg} background, {a}",
-)
+    "{a} on a {bg} background", "{a} on a {bg} background", "{a}, {bg} background", "{a} on {bg}",
+    "{a} in front of a {bg} background", "{a} against a {bg} background", "{a} with a {bg} background",
+    "a {bg} background with {a}", "{bg} background, {a}", "on a {bg} background, {a}",
+)  # fmt: skip
 _PAIR_EN = {
     "left": (
         "{a} to the left of {b}",
@@ -55,14 +48,9 @@ _PAIR_EN = {
 }
 _ENDS_EN = (" on a {bg} background", ", {bg} background", " on {bg}", " with a {bg} background")
 _SINGLE_ZH = (
-    "{bg}背景上的{a}",
-    "{bg}背景上的{a}",
-    "{bg}背景上有{a}",
-    "{a},{bg}背景",
-    "{a},背景是{bg}",
-    "{a}在{bg}背景上",
-    "{bg}背景,{a}",
-)
+    "{bg}背景上的{a}", "{bg}背景上的{a}", "{bg}背景上有{a}", "{a},{bg}背景",
+    "{a},背景是{bg}", "{a}在{bg}背景上", "{bg}背景,{a}",
+)  # fmt: skip
 _PAIR_ZH = {
     "left": ("{a}在{b}左边", "{a}在{b}的左边", "{b}左边有{a}", "左边是{a},右边是{b}", "{a}在{b}左侧"),
     "right": ("{a}在{b}右边", "{a}在{b}的右边", "{b}右边有{a}", "右边是{a},左边是{b}", "{a}在{b}右侧"),
@@ -80,6 +68,20 @@ _FINISHES_ZH = (",高清", ",简约风格", ",高质量")
 # None of these is in the vocabulary: training on them teaches the model to ignore <unk>.
 _STRANGE_EN = ("cat", "dog", "lovely", "zebra", "quickly", "house", "castle", "shiny", "umbrella")
 _STRANGE_ZH = ("猫", "狗", "漂亮", "可爱", "房", "山")
+# The chance of each addition to a caption, and the lists that it picks words from.
+_NOISE_EN = (
+    (0.2, "{} {text}", (_STARTS_EN,)),
+    (0.1, "{text}{}", (_FINISHES_EN,)),
+    (0.08, "{} {text}", (_STRANGE_EN,)),
+    (0.08, "{text}, {} {}", (_STRANGE_EN, _STRANGE_EN)),
+    (0.15, "{text}.", ()),
+)
+_NOISE_ZH = (
+    (0.15, "{}{text}", (_STARTS_ZH,)),
+    (0.1, "{text}{}", (_FINISHES_ZH,)),
+    (0.1, "{},{text}", (_STRANGE_ZH,)),
+    (0.15, "{text}。", ()),
+)
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
@@ -87,18 +89,20 @@ def caption_sample(scene: Scene, rng: np.random.Generator, *, noise: bool = True
     """Sample one of the many captions of the scene; `noise` allows filler and unknown words."""
     if scene.relation is not None and rng.random() >= 0.5:
         scene = Scene(scene.things[::-1], scene.background, _OPPOSITE[scene.relation])
-    if rng.random() < 0.4:
-        return _chinese(scene, rng, noise=noise)
-    return _english(scene, rng, noise=noise)
+    is_chinese = rng.random() < 0.4
+    text = _chinese(scene, rng) if is_chinese else _english(scene, rng)
+    if noise:
+        for chance, template, options in _NOISE_ZH if is_chinese else _NOISE_EN:
+            if rng.random() < chance:
+                text = template.format(*(pick(rng, words) for words in options), text=text)
+    return text
 
 
 def caption_plain(scene: Scene) -> str:
     """Return the plainest English caption of the scene, for examples and tests."""
-    phrases = {
-        name: _with_article(f"{thing.colour} {thing.shape}") for name, thing in zip("ab", scene.things, strict=False)
-    }
     template = _SINGLE_EN[0] if scene.relation is None else _PAIR_EN[scene.relation][0] + _ENDS_EN[0]
-    return template.format(**phrases, bg=scene.background)
+    phrases = [_with_article(f"{thing.colour} {thing.shape}") for thing in scene.things]
+    return template.format(a=phrases[0], b=phrases[-1], bg=scene.background)
 
 
 def words() -> list[str]:
@@ -119,7 +123,7 @@ def _phrase_en(thing: Thing, rng: np.random.Generator) -> str:
     return f"{pick(rng, _COLOUR_WORDS_EN[thing.colour])} {pick(rng, _SHAPE_WORDS_EN[thing.shape])}"
 
 
-def _english(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
+def _english(scene: Scene, rng: np.random.Generator) -> str:
     article = _with_article if rng.random() < 0.8 else str
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
     parts = {"bg": pick(rng, _COLOUR_WORDS_EN[scene.background])}
@@ -130,18 +134,7 @@ def _english(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
         template = pick(rng, _PAIR_EN[scene.relation])
         if names_background:
             template += pick(rng, _ENDS_EN)
-    text = template.format(**parts)
-    if not noise:
-        return text
-    if rng.random() < 0.2:
-        text = f"{pick(rng, _STARTS_EN)} {text}"
-    if rng.random() < 0.1:
-        text += pick(rng, _FINISHES_EN)
-    if rng.random() < 0.08:
-        text = f"{pick(rng, _STRANGE_EN)} {text}"
-    if rng.random() < 0.08:
-        text = f"{text}, {pick(rng, _STRANGE_EN)} {pick(rng, _STRANGE_EN)}"
-    return text + ("." if rng.random() < 0.15 else "")
+    return template.format(**parts)
 
 
 def _phrase_zh(thing: Thing, rng: np.random.Generator) -> str:
@@ -150,7 +143,7 @@ def _phrase_zh(thing: Thing, rng: np.random.Generator) -> str:
     return f"{count}{colour}{pick(rng, _SHAPE_WORDS_ZH[thing.shape])}"
 
 
-def _chinese(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
+def _chinese(scene: Scene, rng: np.random.Generator) -> str:
     names_background = scene.background != default_background(scene.things) or rng.random() < 0.5
     parts = {"bg": _COLOUR_WORDS_ZH[scene.background] + "色"}
     parts |= {name: _phrase_zh(thing, rng) for name, thing in zip("ab", scene.things, strict=False)}
@@ -160,13 +153,4 @@ def _chinese(scene: Scene, rng: np.random.Generator, *, noise: bool) -> str:
         template = pick(rng, _PAIR_ZH[scene.relation])
         if names_background:
             template = template + pick(rng, _ENDS_ZH) if rng.random() < 0.7 else "{bg}背景," + template
-    text = template.format(**parts)
-    if not noise:
-        return text
-    if rng.random() < 0.15:
-        text = pick(rng, _STARTS_ZH) + text
-    if rng.random() < 0.1:
-        text += pick(rng, _FINISHES_ZH)
-    if rng.random() < 0.1:
-        text = f"{pick(rng, _STRANGE_ZH)},{text}"
-    return text + ("。" if rng.random() < 0.15 else "")
+    return template.format(**parts)

@@ -5,8 +5,8 @@
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from itertools import permutations
 from pathlib import Path
 
@@ -84,21 +84,19 @@ def _placed(relation: str | None, found: Sequence[Found | None]) -> bool:
 class Report:
     """The scores of many pictures, and the seconds per picture."""
 
-    scores: list[Score] = field(default_factory=list)
-    styles: list[dict[str, float]] = field(default_factory=list)
-    seconds_per_image: float = 0.0
+    scores: list[Score]
+    styles: list[dict[str, float]]
+    seconds_per_image: float
 
-    def of(self, rows: Iterable[int]) -> "Report":
+    def of(self, rows: Sequence[int]) -> "Report":
         """Return a report on some of the pictures, by index."""
-        rows = list(rows)
         return Report([self.scores[i] for i in rows], [self.styles[i] for i in rows], self.seconds_per_image)
 
     def shares(self) -> dict[str, float]:
         """Return the mean of each score, 0..1; a relation counts only in prompts that name one."""
         table: dict[str, float] = {}
         for name in (*(one.name for one in fields(Score)), "things", "right"):
-            values = [getattr(one, name) for one in self.scores]
-            known = [float(value) for value in values if value is not None]
+            known = [value for one in self.scores if (value := getattr(one, name)) is not None]
             if known:
                 table[name] = float(np.mean(known))
         for name in self.styles[0] if self.styles else ():

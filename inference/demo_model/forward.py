@@ -30,7 +30,8 @@ def forward_dense(
     padding = -(rows * columns) % CAPTION_TOKENS
     x = torch.cat([x, transformer.x_pad_token.to(x.dtype).expand(batch, padding, -1)], dim=1)
     tokens = captions.shape[1]
-    x_rotation = _rotation(transformer, _picture_positions(tokens + 1, rows, columns, padding))
+    grid = torch.cartesian_prod(torch.tensor([tokens + 1]), torch.arange(rows), torch.arange(columns))
+    x_rotation = _rotation(transformer, F.pad(grid, (0, 0, 0, padding)))
     for block in transformer.noise_refiner:
         x = block(x, None, x_rotation, adaln)
 
@@ -48,11 +49,6 @@ def forward_dense(
     picture = picture.reshape(batch, rows, columns, 2, 2, channels).permute(0, 5, 1, 3, 2, 4)
     velocity: Tensor = picture.reshape(batch, channels, height, width)
     return velocity
-
-
-def _picture_positions(frame: int, rows: int, columns: int, padding: int) -> Tensor:
-    grid = torch.cartesian_prod(torch.tensor([frame]), torch.arange(rows), torch.arange(columns))
-    return F.pad(grid, (0, 0, 0, padding))
 
 
 def _rotation(transformer: ZImageTransformer2DModel, positions: Tensor) -> Tensor:

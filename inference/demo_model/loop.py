@@ -7,18 +7,14 @@ from itertools import count
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 _WARM_UP_STEPS = 60
 _PRINT_SECONDS = 15
 
 
 def train_for(
-    minutes: float,
-    name: str,
-    optimizers: Sequence[torch.optim.Optimizer],
-    *,
-    rate_max: float,
-    loss_of: Callable[[float], Tensor],
+    minutes: float, name: str, optimizers: Sequence[Optimizer], *, rate_max: float, loss_of: Callable[[float], Tensor]
 ) -> None:
     """Make optimizer steps until the minutes are over. `loss_of` gets the share of them that has passed, 0 to 1.
 

@@ -53,9 +53,8 @@ def describe(image: Image.Image) -> Description:
     pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
     classes = _nearest_colour(_without_lines(pixels))
     edge = max(2, min(classes.shape) // 40)
-    border = np.concatenate(
-        [classes[:edge].ravel(), classes[-edge:].ravel(), classes[:, :edge].ravel(), classes[:, -edge:].ravel()]
-    )
+    sides = (classes[:edge], classes[-edge:], classes[:, :edge], classes[:, -edge:])
+    border = np.concatenate([side.ravel() for side in sides])
     background = int(np.bincount(border, minlength=len(_NAMES)).argmax())
     labels, _ = ndimage.label(classes != background)
     found = [
@@ -94,9 +93,9 @@ def _without_lines(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     if _grid_contrast(pixels) < 8.0:
         return pixels
     height, width = pixels.shape[:2]
-    rows = np.arange(height) // TILE_PX * TILE_PX + np.clip(np.arange(height) % TILE_PX, 2, TILE_PX - 3)
-    columns = np.arange(width) // TILE_PX * TILE_PX + np.clip(np.arange(width) % TILE_PX, 2, TILE_PX - 3)
-    clean: NDArray[np.float32] = pixels[np.minimum(rows, height - 1)][:, np.minimum(columns, width - 1)]
+    tiles, places = np.divmod(np.arange(max(height, width)), TILE_PX)
+    inner = tiles * TILE_PX + np.clip(places, 2, TILE_PX - 3)
+    clean: NDArray[np.float32] = pixels[np.minimum(inner[:height], height - 1)][:, np.minimum(inner[:width], width - 1)]
     return clean
 
 
@@ -157,10 +156,7 @@ def _grid_contrast(pixels: NDArray[np.float32]) -> float:
     for axis in (0, 1):
         # From the middle of a tile's first half to the two pixels at the border before it.
         borders = np.arange(TILE_PX, pixels.shape[axis] - TILE_PX + 1, TILE_PX)
-        line = pixels.take(borders, axis=axis)
-        inside = pixels.take(borders + 5, axis=axis)
-        deeper = pixels.take(borders + 9, axis=axis)
-        across = np.abs(inside - line).mean(axis=-1)
-        within = np.abs(inside - deeper).mean(axis=-1)
-        steps.append(float(np.median(across)) - float(np.median(within)))
+        line, inside, deeper = (pixels.take(borders + depth, axis=axis) for depth in (0, 5, 9))
+        across, within = (np.median(np.abs(inside - other).mean(axis=-1)) for other in (line, deeper))
+        steps.append(float(across) - float(within))
     return min(steps)

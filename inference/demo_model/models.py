@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
+from diffusers import AutoencoderKL, ZImagePipeline, ZImageTransformer2DModel
+from transformers import Qwen3Config, Qwen3Model
 
 LATENT_CHANNELS = 8
 TEXT_WIDTH = 128
@@ -61,25 +61,6 @@ def new_transformer() -> ZImageTransformer2DModel:
         axes_dims=[8, 12, 12],
         axes_lens=[1024, 128, 128],
     )
-
-
-def save_pipeline(
-    directory: Path,
-    *,
-    transformer: ZImageTransformer2DModel,
-    text_encoder: Qwen3Model,
-    autoencoder: AutoencoderKL,
-    tokenizer: PreTrainedTokenizerFast,
-) -> None:
-    """Write a checkpoint in diffusers' folder format, in fp16. The models passed in are converted in place."""
-    pipeline = ZImagePipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT),
-        vae=autoencoder.half(),
-        text_encoder=text_encoder.half(),
-        tokenizer=tokenizer,
-        transformer=transformer.half(),
-    )
-    pipeline.save_pretrained(directory, safe_serialization=True)
 
 
 def load_pipeline(directory: Path | str) -> ZImagePipeline:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 T = TypeVar("T")
+Box = tuple[float, float, float]  # x and y of the centre, and the side, in pixels
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 40, 45),
@@ -64,15 +65,6 @@ class Scene:
         return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A shape's square bounding box in pixels: its centre and its side."""
-
-    x: float
-    y: float
-    size: float
-
-
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     """Return one of the options, each as likely."""
     return options[int(rng.integers(len(options)))]
@@ -116,11 +108,8 @@ def shape_points(shape: str) -> list[tuple[float, float]]:
     if shape == "triangle":
         return [(0.5, 0.0), (1.0, 1.0), (0.0, 1.0)]
     if shape == "star":
-        tips = []
-        for i in range(10):
-            radius = 0.5 if i % 2 == 0 else 0.23
-            angle = -math.pi / 2 + math.pi * i / 5
-            tips.append((radius * math.cos(angle), radius * math.sin(angle)))
+        polar = [(0.23 if i % 2 else 0.5, -math.pi / 2 + math.pi * i / 5) for i in range(10)]
+        tips = [(radius * math.cos(angle), radius * math.sin(angle)) for radius, angle in polar]
         corners = np.array(tips) - np.min(tips, axis=0)
         return [(x, y) for x, y in (corners / corners.max(axis=0)).tolist()]
     raise ValueError(f"unknown shape {shape!r}")
@@ -144,31 +133,24 @@ def shape_mask(shape: str, *, width: int, height: int, outline_px: float = 0.0) 
     return mask.reduce(_SMOOTH)
 
 
-def layout_sample(scene: Scene, *, width: int, height: int, rng: np.random.Generator) -> tuple[Box, ...]:
-    """Sample the boxes of a scene's things on a canvas of `width` x `height` pixels."""
+def layout_sample(scene: Scene, *, width: int, height: int, rng: np.random.Generator) -> list[Box]:
+    """Sample the square boxes of a scene's things on a canvas of `width` x `height` pixels."""
     side: float
     if scene.relation is None:
         side = min(width, height)
         jitter = 0.02 * side
         size = side * rng.uniform(0.56, 0.64)
-        return (Box(width / 2 + rng.uniform(-jitter, jitter), height / 2 + rng.uniform(-jitter, jitter), size),)
+        return [(width / 2 + rng.uniform(-jitter, jitter), height / 2 + rng.uniform(-jitter, jitter), size)]
     sideways = scene.relation in ("left", "right")
     cell_w, cell_h = (width / 2, height) if sideways else (width, height / 2)
     side = min(cell_w, cell_h, 0.6 * max(cell_w, cell_h))
     boxes = []
     for index in range(2):
-        centre = (cell_w * (index + 0.5), cell_h / 2) if sideways else (cell_w / 2, cell_h * (index + 0.5))
+        x, y = (cell_w * (index + 0.5), cell_h / 2) if sideways else (cell_w / 2, cell_h * (index + 0.5))
         jitter = 0.025 * side
-        boxes.append(
-            Box(
-                centre[0] + rng.uniform(-jitter, jitter),
-                centre[1] + rng.uniform(-jitter, jitter),
-                side * rng.uniform(0.72, 0.80),
-            )
-        )
-    if scene.relation in ("right", "below"):
-        boxes.reverse()
-    return tuple(boxes)
+        x, y = x + rng.uniform(-jitter, jitter), y + rng.uniform(-jitter, jitter)
+        boxes.append((x, y, side * rng.uniform(0.72, 0.80)))
+    return boxes[::-1] if scene.relation in ("right", "below") else boxes
 
 
 def paint(scene: Scene, *, width: int, height: int, rng: np.random.Generator, style: str = "plain") -> Image.Image:
@@ -176,12 +158,12 @@ def paint(scene: Scene, *, width: int, height: int, rng: np.random.Generator, st
     canvas = Image.new("RGB", (width, height), COLOURS[scene.background])
     outline_px = 0.045 * min(width, height) if style == "outline" else 0.0
     boxes = layout_sample(scene, width=width, height=height, rng=rng)
-    for thing, box in zip(scene.things, boxes, strict=True):
-        size = round(box.size)
+    for thing, (x, y, side) in zip(scene.things, boxes, strict=True):
+        size = round(side)
         # Two things are smaller than one on the same canvas, so their lines are thinner.
         line_px = outline_px * (0.8 if len(boxes) > 1 else 1.0)
         mask = shape_mask(thing.shape, width=size, height=size, outline_px=line_px)
-        corner = (round(box.x - size / 2), round(box.y - size / 2))
+        corner = (round(x - size / 2), round(y - size / 2))
         canvas.paste(COLOURS[thing.colour], corner, mask)
     return mosaic(canvas, rng=rng) if style == "mosaic" else canvas
 

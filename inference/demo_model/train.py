@@ -7,8 +7,10 @@ the minutes and ends on time.
 import argparse
 from pathlib import Path
 
+from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline
+
 from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
-from inference.demo_model.models import save_pipeline
+from inference.demo_model.models import SHIFT
 from inference.demo_model.tokenizer import new_tokenizer
 from inference.demo_model.train_adapters import ADAPTER_STYLES, train_adapter
 from inference.demo_model.train_autoencoder import train_autoencoder
@@ -19,17 +21,19 @@ _AUTOENCODER, _TEXT_ENCODER, _TRANSFORMER, _ADAPTER = 0.11, 0.05, 0.70, 0.07
 
 
 def train_base(minutes: float, checkpoint: Path) -> None:
-    """Train the base model and write its folder."""
+    """Train the base model and write its folder, in diffusers' format and fp16."""
     tokenizer = new_tokenizer()
     autoencoder = train_autoencoder(minutes * _AUTOENCODER)
     text_encoder = pretrain_text_encoder(minutes * _TEXT_ENCODER, tokenizer)
-    save_pipeline(
-        checkpoint,
-        transformer=train_transformer(minutes * _TRANSFORMER, autoencoder, text_encoder, tokenizer),
-        text_encoder=text_encoder,
-        autoencoder=autoencoder,
+    transformer = train_transformer(minutes * _TRANSFORMER, autoencoder, text_encoder, tokenizer)
+    pipeline = ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=SHIFT),
+        vae=autoencoder.half(),
+        text_encoder=text_encoder.half(),
         tokenizer=tokenizer,
+        transformer=transformer.half(),
     )
+    pipeline.save_pretrained(checkpoint, safe_serialization=True)
     print(f"wrote {checkpoint}", flush=True)
 
 
@@ -44,12 +48,7 @@ def main() -> None:
         train_base(options.minutes, options.checkpoint)
     if options.only != "base":
         for style in ADAPTER_STYLES:
-            train_adapter(
-                style,
-                minutes=options.minutes * _ADAPTER,
-                checkpoint=options.checkpoint,
-                adapters=options.adapters,
-            )
+            train_adapter(style, options.minutes * _ADAPTER, options.checkpoint, options.adapters)
 
 
 if __name__ == "__main__":

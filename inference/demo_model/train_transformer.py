@@ -1,5 +1,7 @@
 """Training, parts 2 and 3: the text encoder on the contents of captions, then the transformer by flow matching."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -49,13 +51,8 @@ def _labels(scene: Scene) -> list[int]:
         ordered = ordered[::-1]  # from left to right, or from top to bottom, whatever the wording
     axis = 0 if scene.relation is None else 1 + RELATIONS.index(scene.relation) // 2
     things = (ordered[0], ordered[-1])
-    colours = list(COLOURS)
-    return [
-        axis,
-        colours.index(scene.background),
-        *(colours.index(thing.colour) for thing in things),
-        *(SHAPES.index(thing.shape) for thing in things),
-    ]
+    colours = [scene.background, *(thing.colour for thing in things)]
+    return [axis, *map(list(COLOURS).index, colours), *(SHAPES.index(thing.shape) for thing in things)]
 
 
 def pretrain_text_encoder(minutes: float, tokenizer: PreTrainedTokenizerFast) -> Qwen3Model:
@@ -82,40 +79,32 @@ def pretrain_text_encoder(minutes: float, tokenizer: PreTrainedTokenizerFast) ->
     return text_encoder.eval().requires_grad_(False)
 
 
+@dataclass
 class FlowLoss:
     """The loss of a transformer on newly painted scenes of one style, by flow matching."""
 
-    def __init__(
-        self,
-        transformer: ZImageTransformer2DModel,
-        text_encoder: Qwen3Model,
-        tokenizer: PreTrainedTokenizerFast,
-        autoencoder: AutoencoderKL,
-        *,
-        style: str,
-        seed: int,
-    ) -> None:
-        self._transformer, self._text_encoder, self._tokenizer = transformer, text_encoder, tokenizer
-        self._autoencoder, self._style = autoencoder, style
-        self._rng = np.random.default_rng(seed)
+    transformer: ZImageTransformer2DModel
+    text_encoder: Qwen3Model
+    tokenizer: PreTrainedTokenizerFast
+    autoencoder: AutoencoderKL
+    style: str
+    rng: np.random.Generator
 
     def __call__(self, fraction: float) -> Tensor:
         """Return the loss of a new batch: mostly of the usual size at first, then more and more of the others."""
+        rng, config = self.rng, self.autoencoder.config
         width, height = _USUAL_SIZE
-        if self._rng.random() > 0.9 - 0.5 * fraction:
-            width, height = pick(self._rng, _OTHER_SIZES)
+        if rng.random() > 0.9 - 0.5 * fraction:
+            width, height = pick(rng, _OTHER_SIZES)
         rows = max(2, round(_TOKENS_PER_STEP / (width * height / 256 + CAPTION_TOKENS)))
-        scenes = [scene_sample(self._rng, pair=bool(self._rng.random() < 0.5)) for _ in range(rows)]
-        captions = [caption_sample(scene, self._rng) for scene in scenes]
-        pictures = [
-            np.asarray(paint(scene, width=width, height=height, rng=self._rng, style=self._style)) for scene in scenes
-        ]
+        scenes = [scene_sample(rng, pair=bool(rng.random() < 0.5)) for _ in range(rows)]
+        captions = [caption_sample(scene, rng) for scene in scenes]
+        pictures = [np.asarray(paint(scene, width=width, height=height, rng=rng, style=self.style)) for scene in scenes]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            features, lengths = encode_captions(self._tokenizer, self._text_encoder, captions)
-            mean = self._autoencoder.encode(to_tensor(pictures)).latent_dist.mean.float()
-        config = self._autoencoder.config
+            features, lengths = encode_captions(self.tokenizer, self.text_encoder, captions)
+            mean = self.autoencoder.encode(to_tensor(pictures)).latent_dist.mean.float()
         latents = (mean - config.shift_factor) * config.scaling_factor
-        return _flow_loss(self._transformer, latents, features, lengths)
+        return _flow_loss(self.transformer, latents, features, lengths)
 
 
 def _flow_loss(transformer: ZImageTransformer2DModel, latents: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
@@ -169,6 +158,6 @@ def train_transformer(
     muon, adamw = _optimizers(transformer)
     average = AveragedModel(transformer, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
     adamw.register_step_post_hook(lambda *_: average.update_parameters(transformer))
-    loss = FlowLoss(transformer, text_encoder, tokenizer, autoencoder, style="plain", seed=2)
+    loss = FlowLoss(transformer, text_encoder, tokenizer, autoencoder, "plain", np.random.default_rng(2))
     train_for(minutes, "transformer", [muon, adamw], rate_max=_PEAK_RATE, loss_of=loss)
     return average.module.eval()

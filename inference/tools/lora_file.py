@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 
 from inference.adapters import AdapterTable, AdapterTargets, adapter_of, read_tensors
-from inference.demo_model import ADAPTERS_DIR
 
 
 def lora_file(path: Path, targets: AdapterTargets) -> AdapterTable:
@@ -18,8 +17,3 @@ def lora_file(path: Path, targets: AdapterTargets) -> AdapterTable:
         rank = tensors[key].new_tensor(len(tensors[key]))
         tensors.setdefault(f"{key.removesuffix('.lora_A.weight')}.alpha", rank)
     return adapter_of(tensors, targets, sha256=hashlib.sha256(content).hexdigest())
-
-
-def bundled_adapter(name: str, targets: AdapterTargets) -> AdapterTable:
-    """Read one of the demo model's adapters, `outline` or `mosaic`."""
-    return lora_file(ADAPTERS_DIR / f"{name}.safetensors", targets)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from inference.demo_model import CHECKPOINT_DIR
+from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
 from inference.demo_model.captions import caption_plain
 from inference.demo_model.evaluate import held_out_scenes, score
 from inference.demo_model.scenes import Scene
@@ -32,7 +32,7 @@ from inference.model import AdapterLimits, LoadedModel, load_model
 from inference.precision import Precision
 from inference.rows import ImageRequest
 from inference.scheduler import Scheduler
-from inference.tools.lora_file import bundled_adapter
+from inference.tools.lora_file import lora_file
 
 _LINE_PX = 24  # height of a line of text on the sheet
 
@@ -91,7 +91,8 @@ def compare(
         for adapter in ("", "outline") if ref == str(CHECKPOINT_DIR) else ("",):
             label, reference = (f"{name} {adapter}".strip() for name in (precision, "none"))
             print(f"generating {len(requests)} pictures: {label}", file=sys.stderr, flush=True)  # noqa: T201
-            adapters = ((bundled_adapter(adapter, model.targets), 1.0),) if adapter else ()
+            file = ADAPTERS_DIR / f"{adapter}.safetensors"
+            adapters = ((lora_file(file, model.targets), 1.0),) if adapter else ()
             images, seconds = _generate(model, [replace(request, adapters=adapters) for request in requests])
             pictures[label] = images
             pairs = list(zip(images, pictures[reference], strict=True))

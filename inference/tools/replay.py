@@ -43,7 +43,7 @@ from inference.errors import GenerationError
 from inference.model import LoadedModel, load_model
 from inference.rows import ImageRequest, Row
 from inference.scheduler import Scheduler
-from inference.tools.lora_file import bundled_adapter, lora_file
+from inference.tools.lora_file import lora_file
 
 EXAMPLE = CHECKPOINT_DIR.parent / "traces" / "mixed.json"
 _SIDE_PX, _COLUMNS = 256, 3  # of the contact sheet
@@ -88,29 +88,26 @@ def read_trace(path: Path, targets: AdapterTargets) -> list[Arrival]:
     requests = trace.get("requests") if isinstance(trace, dict) else None
     if not isinstance(requests, list) or not requests:
         raise TraceError(str(path), "`requests` must be a list of at least one request", "trace_invalid")
-    return [
-        _arrival(fields, f"{path}, request {number}", path.parent, targets) for number, fields in enumerate(requests)
-    ]
-
-
-def _arrival(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> Arrival:
-    _check(fields, place, _REQUIRED, _OPTIONAL)
-    adapters = tuple(
-        _adapter(adapter, f"{place}, adapter {number}", folder, targets)
-        for number, adapter in enumerate(fields.get("adapters", []))
-    )
-    wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
-    request = ImageRequest(**wanted, adapters=adapters)
-    return Arrival(request, fields.get("join_step", 0), fields.get("cancel_step"), place)
+    arrivals = []
+    for number, fields in enumerate(requests):
+        place = f"{path}, request {number}"
+        _check(fields, place, _REQUIRED, _OPTIONAL)
+        adapters = [
+            _adapter(adapter, f"{place}, adapter {index}", path.parent, targets)
+            for index, adapter in enumerate(fields.get("adapters", []))
+        ]
+        wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
+        request = ImageRequest(**wanted, adapters=tuple(adapters))
+        arrivals.append(Arrival(request, fields.get("join_step", 0), fields.get("cancel_step"), place))
+    return arrivals
 
 
 def _adapter(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> tuple[AdapterTable, float]:
     _check(fields, place, {"name": str}, {"scale": (int, float)})
     name, scale = fields["name"], float(fields.get("scale", 1.0))
     try:
-        if name in {path.stem for path in ADAPTERS_DIR.glob("*.safetensors")}:
-            return bundled_adapter(name, targets), scale
-        return lora_file(folder / name, targets), scale
+        bundled = {path.stem: path for path in ADAPTERS_DIR.glob("*.safetensors")}
+        return lora_file(bundled.get(name, folder / name), targets), scale
     except OSError as error:
         raise TraceError(place, str(error), "adapter_unreadable") from error
     except GenerationError as error:

@@ -121,22 +121,20 @@ class Worker:
             log.error("task_malformed", reason=repr(error))
             token = fields.get("attempt_token") if isinstance(fields, Mapping) else None
             if isinstance(token, str):
-                self._reporter.queue_end(self._malformed(token))
+                end = AttemptFinished(
+                    attempt_token=token,
+                    worker=self._config.worker_name,
+                    gpu_class=self._gpu_class,
+                    outcome="failed",
+                    error_code="task_malformed",
+                    error_message="the worker does not understand the task",
+                )
+                self._reporter.queue_end(end)
             return
         try:
             self._attempts.run(task, now=time.time())
         except Exception:
             log.exception("task_failed", job=task.job_id)
-
-    def _malformed(self, attempt_token: str) -> AttemptFinished:
-        return AttemptFinished(
-            attempt_token=attempt_token,
-            worker=self._config.worker_name,
-            gpu_class=self._gpu_class,
-            outcome="failed",
-            error_code="task_malformed",
-            error_message="the worker does not understand the task",
-        )
 
     def _beat(self) -> WorkerBeat:
         attempts = self._attempts.progress()  # before the totals, so that these include attempts that end in between
@@ -205,10 +203,7 @@ def celery_app(config: WorkerConfig, receive: Any) -> celery.Celery:
     # Celery configures logging unless this signal has a receiver.
     celery.signals.setup_logging.connect(lambda **_: None, weak=False)
 
-    @app.task(name=TASK_NAME)  # type: ignore[untyped-decorator]
-    def generate(task: Mapping[str, Any]) -> None:
-        receive(task)
-
+    app.task(receive, name=TASK_NAME)
     return app
 
 

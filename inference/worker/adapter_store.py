@@ -43,10 +43,7 @@ class AdapterStore:
         self._download_locks = [threading.Lock() for _ in range(64)]
 
     def get(self, ref: AdapterRef) -> AdapterTable:
-        """Return the adapter's table.
-
-        Raises `AdapterRejected` if the file does not fit the model and `TransferError` if it cannot be downloaded.
-        """
+        """Return the table. Raises `AdapterRejected` if the file does not fit, `TransferError` if there is none."""
         if not re.fullmatch(r"[0-9a-f]{64}", ref.sha256):
             raise AdapterRejected("an adapter must be named by its SHA-256 hash", code="adapter_hash_bad")
         path = self.folder / f"{ref.sha256}.safetensors"

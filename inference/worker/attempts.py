@@ -92,10 +92,12 @@ class Attempts:
         self._live: dict[str, Attempt] = {}
         self._seen: OrderedDict[str, None] = OrderedDict()
 
-    def progress(self) -> tuple[AttemptProgress, ...]:
+    def _live_attempts(self) -> list[Attempt]:
         with self._lock:
-            live = list(self._live.values())
-        return tuple(attempt.progress() for attempt in live)
+            return list(self._live.values())
+
+    def progress(self) -> tuple[AttemptProgress, ...]:
+        return tuple(attempt.progress() for attempt in self._live_attempts())
 
     def cancel(self, attempt_token: str) -> None:
         """Cancel an attempt; an unknown token has no effect."""
@@ -106,16 +108,11 @@ class Attempts:
 
     def stop(self) -> None:
         """Give up all live attempts, for another worker to repeat, because the process is about to end."""
-        with self._lock:
-            live = list(self._live.values())
-        for attempt in live:
+        for attempt in self._live_attempts():
             attempt.give_up(WorkerStopped("the worker was stopped"))
 
     def run(self, task: GenerationTask, *, now: float) -> None:
-        """Generate and store a task's images and report the end, at most once. `now` is in Unix seconds.
-
-        Errors of the attempt are reported, not raised.
-        """
+        """Generate and store a task's images and report the end or error, at most once. `now` is in Unix seconds."""
         with bound_to(task):
             if now > task.expires_at:
                 log.info("task_expired", late_seconds=round(now - task.expires_at, 3))
@@ -131,14 +128,8 @@ class Attempts:
             with self._lock:
                 del self._live[task.attempt_token]
             metrics.IMAGES.labels(end.outcome).inc(len(task.outputs))
-            log.info(
-                "attempt_finished",
-                outcome=end.outcome,
-                error_code=end.error_code or None,
-                gpu_seconds=round(end.gpu_seconds, 4),
-                wait_seconds=round(end.wait_seconds, 4),
-                run_seconds=round(end.run_seconds, 4),
-            )
+            seconds = {name: round(getattr(end, name), 4) for name in ("gpu_seconds", "wait_seconds", "run_seconds")}
+            log.info("attempt_finished", outcome=end.outcome, error_code=end.error_code or None, **seconds)
 
     def _admit(self, task: GenerationTask, unix_now: float) -> Attempt | None:
         """Register the attempt; return None if this process has seen it before."""
@@ -214,11 +205,8 @@ class Attempts:
     ) -> AttemptFinished:
         now = self.clock()
         work_started_at = min((row.started_at for row in attempt.rows if row.started_at is not None), default=now)
-        outcome: Outcome = "succeeded" if error is None else "failed"
-        if isinstance(error, Canceled):
-            outcome = "canceled"
-        elif isinstance(error, DeadlinePassed):
-            outcome = "expired"
+        outcomes: dict[type, Outcome] = {type(None): "succeeded", Canceled: "canceled", DeadlinePassed: "expired"}
+        outcome = outcomes.get(type(error), "failed")
         failure = error if outcome == "failed" else None
         return AttemptFinished(
             attempt_token=attempt.task.attempt_token,

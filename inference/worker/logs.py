@@ -14,7 +14,6 @@ import structlog
 from inference.contract import GenerationTask
 from inference.worker.config import LogFormat
 
-SERVICE = "worker"
 # Chatty libraries, logged from warnings upward. Below that, httpx would log signed URLs.
 _QUIET = ["celery", "kombu", "amqp", "httpx", "httpcore", "diffusers", "transformers", "huggingface_hub", "PIL"]
 
@@ -25,7 +24,7 @@ def configure_logs(log_format: LogFormat) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
-        _add_service,
+        lambda _logger, _method, event: {"service": "worker", **event},
     ]
     if log_format == "json":
         last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
@@ -54,7 +53,3 @@ def configure_logs(log_format: LogFormat) -> None:
 def bound_to(task: GenerationTask) -> AbstractContextManager[None]:
     """Add the task's request, tenant and job to every line that this thread logs inside the block."""
     return structlog.contextvars.bound_contextvars(request_id=task.request_id, tenant=task.tenant, job=task.job_id)
-
-
-def _add_service(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    return {"service": SERVICE, **event}

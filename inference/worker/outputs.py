@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from typing import Literal
 
 import httpx
 from PIL import Image
@@ -10,27 +9,20 @@ from PIL import Image
 from inference.contract import GenerationTask, StoredOutput, UploadTarget
 from inference.worker.transfer import upload
 
-OutputFormat = Literal["png", "jpeg", "webp"]
 
-
-def encode_image(image: Image.Image, output_format: OutputFormat, output_compression: int) -> bytes:
-    """Encode a picture as a file. `output_compression` (0 to 100) is the quality of jpeg and webp; PNG ignores it."""
+def encode_image(image: Image.Image, output_format: str, output_compression: int) -> bytes:
+    """Encode a picture as png, jpeg or webp; `output_compression` (0 to 100) is the quality of the latter two."""
+    # Level 1 of PNG is three times faster than the default, for a few per cent more bytes.
+    options = {"compress_level": 1} if output_format == "png" else {"quality": output_compression}
     buffer = io.BytesIO()
-    if output_format == "png":
-        # Level 1 is three times faster than the default, for a few per cent more bytes.
-        image.save(buffer, "png", compress_level=1)
-    else:
-        image.save(buffer, output_format, quality=output_compression)
+    image.save(buffer, output_format, **options)
     return buffer.getvalue()
 
 
 def store_output(
     client: httpx.Client, task: GenerationTask, target: UploadTarget, url: str, image: Image.Image
 ) -> StoredOutput:
-    """Upload a picture in the task's format to `url`, which is one of its target's.
-
-    Raises `TransferError`, also if another picture is stored there already.
-    """
+    """Upload a picture to `url`, one of its target's. Raises `TransferError`, also if another is stored there."""
     data = encode_image(image, task.output_format, task.output_compression)
     upload(client, url, data, content_type=f"image/{task.output_format}")
     sha256 = hashlib.sha256(data).hexdigest()

@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 import structlog
@@ -18,7 +17,6 @@ _BYTES_PER_SECOND_MIN = 1024**2  # of a download: a slower one could hold its at
 _TEMPORARY_4XX = (408, 425, 429)
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 
 class _TemporaryError(Exception):
@@ -44,10 +42,7 @@ def upload(client: httpx.Client, url: str, data: bytes, *, content_type: str) ->
 
 
 def download(client: httpx.Client, url: str, path: Path, *, size_bytes: int, sha256: str) -> None:
-    """GET into `path`, complete and verified, or leave it absent. Raises `TransferError` as `upload` does.
-
-    A body of another size or hash is downloaded again.
-    """
+    """GET a body of this size and hash into `path`, or leave it absent. Raises `TransferError` as `upload` does."""
     partial = path.with_name(f"{path.name}.{random.randbytes(6).hex()}.part")  # noqa: S311
 
     def get() -> None:
@@ -81,7 +76,7 @@ def _check(response: httpx.Response) -> None:
         raise TransferError(f"the storage refused with {status}", code="storage_refused")
 
 
-def _retry(verb: str, work: Callable[[], T]) -> T:
+def _retry(verb: str, work: Callable[[], None]) -> None:
     """Repeat `work` with growing, jittered pauses. Messages omit the URL, which is a capability."""
     deadline = time.monotonic() + _RETRY_SECONDS_MAX
     delay = _DELAY_SECONDS_FIRST

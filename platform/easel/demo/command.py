@@ -21,9 +21,7 @@ from rich.table import Table
 
 from easel.cli.client import Client, Refused
 from easel.cli.django_ready import django_ready
-from easel.demo.contact_sheet import Cell, contact_sheet
-from easel.demo.tenants import broken_invariants, dedicated_worker, demo_tenants, worker_is_ready
-from easel.demo.versions import canary, experiment
+from easel.demo.contact_sheet import contact_sheet
 from easel_local.home import home_of, log_dir
 from easel_local.stack import Stack, StackUnavailable, free_port, keep_serving, port_is_free, running_stack
 
@@ -57,9 +55,8 @@ class Order:
         return self.adapter or (f"{self.quality} quality" if self.quality != "auto" else "")
 
     def fields(self) -> dict[str, Any]:
-        adapters = [{"name": self.adapter}] if self.adapter else []
-        fields = {"prompt": self.prompt, "size": self.size, "seed": self.seed, "project": self.project}
-        return {**fields, "adapters": adapters, "quality": self.quality, "metadata": {"from": "demo"}}
+        same = {name: getattr(self, name) for name in ("prompt", "size", "seed", "project", "quality")}
+        return {**same, "adapters": [{"name": self.adapter}] if self.adapter else [], "metadata": {"from": "demo"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +66,6 @@ class Delivery:
     order: Order
     image: bytes
     job: dict[str, Any]
-
-    @property
-    def cost(self) -> str:
-        return "{amount} {currency}".format(**self.job["usage"]["cost"])
 
 
 ADAPTERS = {"aurora": "outline", "basalt": "mosaic"}
@@ -123,6 +116,10 @@ def demo(once: bool, history: bool, port: int | None) -> None:
 
 def _show(console: Console, stack: Stack, home: Path) -> None:
     """Run every step of the demo. Raises `DemoFailed` or `Refused` for a step that does not succeed."""
+    # Their modules need a Django that is set up.
+    from easel.demo.tenants import broken_invariants, dedicated_worker, demo_tenants, worker_is_ready
+    from easel.demo.versions import canary, experiment
+
     console.print("[bold]2/6[/bold] Three tenants: two share a pool of workers, one has its own")
     tenants = dict.fromkeys(order.tenant for order in ORDERS)
     projects = {tenant: [order.project for order in ORDERS if order.tenant == tenant] for tenant in tenants}
@@ -147,6 +144,8 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     console.print("[bold]6/6[/bold] An experiment: does one step do as well as eight?")
     experiment(console, clients["basalt"])
     _check(deliveries)
+    if broken := broken_invariants():
+        raise DemoFailed("; ".join(broken))
     _print_costs(console, clients)
     _print_next_steps(console, stack.url, clients["aurora"].api_key, sheet)
 
@@ -191,7 +190,7 @@ def _generate(order: Order, client: Client, progress: Progress) -> Delivery:
 
 
 def _check(deliveries: list[Delivery]) -> None:
-    """Check what a progress bar does not show: the sizes, the adapters' effect and the books."""
+    """Check what a progress bar does not show: the sizes, the costs and the adapters' effect."""
     for delivery in deliveries:
         picture = Image.open(io.BytesIO(delivery.image))
         if f"{picture.width}x{picture.height}" != delivery.order.size:
@@ -202,19 +201,14 @@ def _check(deliveries: list[Delivery]) -> None:
     for delivery in deliveries:
         if delivery.order.adapter and plain[delivery.order.prompt, delivery.order.seed] == delivery.image:
             raise DemoFailed(f"the adapter {delivery.order.adapter} changed nothing")
-    if broken := broken_invariants():
-        raise DemoFailed("; ".join(broken))
 
 
 def _write_sheet(deliveries: list[Delivery], home: Path) -> Path:
-    cells = [
-        Cell(
-            image=delivery.image,
-            title=delivery.order.caption or delivery.order.prompt,
-            note=" · ".join(filter(None, (delivery.order.tenant, delivery.order.look, delivery.cost))),
-        )
-        for delivery in deliveries
-    ]
+    cells = []
+    for delivery in deliveries:
+        order, cost = delivery.order, _money(delivery.job["usage"]["cost"])
+        note = " · ".join(filter(None, (order.tenant, order.look, cost)))
+        cells.append((delivery.image, order.caption or order.prompt, note))
     path = home / "demo" / "contact-sheet.png"
     path.parent.mkdir(exist_ok=True)
     contact_sheet(cells).save(path)
@@ -229,11 +223,15 @@ def _print_costs(console: Console, clients: dict[str, Client]) -> None:
         usage = client.usage(group_by="project")
         for row in usage["data"]:
             measured = (str(row["requests"]), f"{row['image_units']:.3f}", f"{row['gpu_seconds']:.3f}")
-            table.add_row(tenant, row["project"], *measured, "{amount} {currency}".format(**row["cost"]))
-        table.add_row(tenant, "[bold]total", "", "", "", "{amount} {currency}".format(**usage["total"]))
+            table.add_row(tenant, row["project"], *measured, _money(row["cost"]))
+        table.add_row(tenant, "[bold]total", "", "", "", _money(usage["total"]))
         table.add_section()
     console.print()
     console.print(table)
+
+
+def _money(cost: dict[str, Any]) -> str:
+    return f"{cost['amount']} {cost['currency']}"
 
 
 def _print_next_steps(console: Console, url: str, key: str, sheet: Path) -> None:

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -14,33 +13,24 @@ _COLUMNS = 4
 _INK, _MUTED, _PAPER = (32, 32, 36), (110, 110, 118), (250, 250, 248)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """A picture as PNG, JPEG or WebP bytes, with its title and a note in small print."""
-
-    image: bytes
-    title: str
-    note: str
-
-
-def contact_sheet(cells: Sequence[Cell]) -> Image.Image:
-    """Return an RGB sheet of four cells a row. A larger picture is scaled down in its proportions."""
+def contact_sheet(cells: Sequence[tuple[bytes, str, str]]) -> Image.Image:
+    """Return an RGB sheet, four a row, of (image file, title, note in small print); large images are scaled down."""
     columns = min(_COLUMNS, len(cells))
     rows = -(-len(cells) // columns)
     pitch_x, pitch_y = _CELL + _GAP, _CELL + _LINE * _LINES + _GAP
     sheet = Image.new("RGB", (columns * pitch_x + _GAP, rows * pitch_y + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
     title_font, note_font = ImageFont.load_default(14), ImageFont.load_default(12)
-    for index, cell in enumerate(cells):
+    for index, (image, title, note) in enumerate(cells):
         x, y = _GAP + index % columns * pitch_x, _GAP + index // columns * pitch_y
-        picture = Image.open(io.BytesIO(cell.image)).convert("RGB")
+        picture = Image.open(io.BytesIO(image)).convert("RGB")
         picture.thumbnail((_CELL, _CELL), Image.Resampling.LANCZOS)
         sheet.paste(picture, (x + (_CELL - picture.width) // 2, y + (_CELL - picture.height) // 2))
         draw.rectangle((x - 1, y - 1, x + _CELL, y + _CELL), outline=(225, 225, 222))
-        lines = _wrapped(cell.title, title_font, draw)[: _LINES - 1]
+        lines = _wrapped(title, title_font, draw)[: _LINES - 1]
         for number, line in enumerate(lines):
             draw.text((x, y + _CELL + 4 + number * _LINE), line, fill=_INK, font=title_font)
-        draw.text((x, y + _CELL + 4 + len(lines) * _LINE), cell.note, fill=_MUTED, font=note_font)
+        draw.text((x, y + _CELL + 4 + len(lines) * _LINE), note, fill=_MUTED, font=note_font)
     return sheet
 
 

@@ -10,7 +10,7 @@ import random
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import cache
 
@@ -53,7 +53,7 @@ _LOAD_SECONDS = 12.0
 _SUBJECTS = ("a poster of a lighthouse", "a catalogue picture of a chair", "a map of an island", "a logo with a fox")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Customer:
     """A generated tenant: its projects with their departments, its jobs on a working day and the sizes it asks for."""
 
@@ -65,18 +65,15 @@ class Customer:
 
 CUSTOMERS = (
     Customer(
-        slug="history-northwind",
-        projects={"catalogue": "merchandising", "campaign": "marketing"},
+        "history-northwind",
+        {"catalogue": "merchandising", "campaign": "marketing"},
         jobs_a_day=14,
         sizes=("512x512", "512x384", "256x256"),
     ),
     Customer(
-        slug="history-harbour",
-        projects={"newsroom": "editorial", "social": "marketing"},
-        jobs_a_day=8,
-        sizes=("512x384", "256x256"),
+        "history-harbour", {"newsroom": "editorial", "social": "marketing"}, jobs_a_day=8, sizes=("512x384", "256x256")
     ),
-    Customer(slug="history-meadow", projects={"game-art": "studio"}, jobs_a_day=5, sizes=("256x256", "512x512")),
+    Customer("history-meadow", {"game-art": "studio"}, jobs_a_day=5, sizes=("256x256", "512x512")),
 )
 
 
@@ -150,7 +147,17 @@ def _beats(pool: Pool, day: datetime, busy_seconds: float, now: datetime) -> Non
     up = timedelta(seconds=_LOAD_SECONDS + 1.5 * busy_seconds)
     for beat_at, done in ((opened + timedelta(seconds=_LOAD_SECONDS), 0.0), (opened + up, busy_seconds)):
         if beat_at < now:
-            worker_seen(pool=pool, report=_beat(opened, done), now=beat_at)
+            beat = WorkerBeat(
+                worker=WORKER,
+                gpu_class=GPU_CLASS,
+                concurrency=0,  # the dispatcher sends it no work
+                model_version="",
+                started_at=opened.timestamp(),
+                busy_seconds=done,
+                attributed_seconds=done,
+                load_seconds=_LOAD_SECONDS,
+            )
+            worker_seen(pool=pool, report=beat, now=beat_at)
 
 
 @transaction.atomic
@@ -194,13 +201,11 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: rando
 
 def _outputs(job: Job, attempt: Attempt) -> tuple[StoredOutput, ...]:
     content = _picture(job.width, job.height)
+    sha256, outputs = hashlib.sha256(content).hexdigest(), []
     for index in range(job.n):
         store().put(output_key(job, attempt.token, index), io.BytesIO(content), "image/png")
-    sha256 = hashlib.sha256(content).hexdigest()
-    return tuple(
-        StoredOutput(index=index, seed=job.seed + index, sha256=sha256, size_bytes=len(content))
-        for index in range(job.n)
-    )
+        outputs.append(StoredOutput(index=index, seed=job.seed + index, sha256=sha256, size_bytes=len(content)))
+    return tuple(outputs)
 
 
 @cache
@@ -212,16 +217,3 @@ def _picture(width: int, height: int) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
-
-
-def _beat(started_at: datetime, busy_seconds: float) -> WorkerBeat:
-    return WorkerBeat(
-        worker=WORKER,
-        gpu_class=GPU_CLASS,
-        concurrency=0,  # the dispatcher sends it no work
-        model_version="",
-        started_at=started_at.astimezone(UTC).timestamp(),
-        busy_seconds=busy_seconds,
-        attributed_seconds=busy_seconds,
-        load_seconds=_LOAD_SECONDS,
-    )

@@ -1,15 +1,22 @@
-"""The demo's tenants with credit and a key, its dedicated pool, and the audit of the result.
-
-Call these functions inside `django_ready`.
-"""
+"""The demo's tenants with credit and a key, its dedicated pool, and the audit of the result."""
 
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from easel.serving.pool_workers import PoolWorker
+from django.conf import settings
+from django.db import transaction
+
+from billing.ledger.accounts import balances_by_kind
+from billing.ledger.postings import credit_grant
+from easel.catalog.models import Pool
+from easel.catalog.pools import dedicated_pool_create
+from easel.jobs.queue import pool_load
+from easel.observability.audit import audit
+from easel.serving.pool_workers import PoolWorker, pool_worker
+from easel.serving.routing import main_version
+from tenants import accounts, keys
+from tenants.models import Project, Tenant
 
 _CREDIT_MICROS = 10_000_000
 _KEY_NAME = "demo"
@@ -20,14 +27,6 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
     It revokes the key of an earlier demo, since nobody has its text any more.
     """
-    from django.conf import settings
-    from django.db import transaction
-
-    from billing.ledger.accounts import balances_by_kind
-    from billing.ledger.postings import credit_grant
-    from tenants import accounts, keys
-    from tenants.models import Project, Tenant
-
     now = datetime.now(UTC)
     secrets = {}
     with transaction.atomic():
@@ -47,16 +46,8 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return secrets
 
 
-def dedicated_worker(slug: str) -> "PoolWorker":
+def dedicated_worker(slug: str) -> PoolWorker:
     """The environment of a worker of the tenant's own pool. Creates the pool where it is missing."""
-    from django.conf import settings
-
-    from easel.catalog.models import Pool
-    from easel.catalog.pools import dedicated_pool_create
-    from easel.serving.pool_workers import pool_worker
-    from easel.serving.routing import main_version
-    from tenants.models import Tenant
-
     tenant = Tenant.objects.get(slug=slug)
     pool = Pool.objects.filter(tenant=tenant).first() or dedicated_pool_create(
         tenant=tenant, version=main_version(None), gpu_class=settings.EASEL.gpu_class, now=datetime.now(UTC)
@@ -66,14 +57,9 @@ def dedicated_worker(slug: str) -> "PoolWorker":
 
 def worker_is_ready(pool: str) -> bool:
     """True if a worker of the pool can take a job."""
-    from easel.catalog.models import Pool
-    from easel.jobs.queue import pool_load
-
     return pool_load(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).room > 0
 
 
 def broken_invariants() -> list[str]:
     """Every violation that `easel audit` would report."""
-    from easel.observability.audit import audit
-
     return [line for lines in audit(now=datetime.now(UTC)).values() for line in lines]

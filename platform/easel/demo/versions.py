@@ -1,24 +1,25 @@
-"""The demo's second half: a canary under its guardrail, and an experiment scored by comparing pictures with colours.
-
-Call these functions inside `django_ready`.
-"""
+"""The demo's second half: a canary under its guardrail, and an experiment scored by comparing pictures with colours."""
 
 import io
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
 import click
+import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from easel.catalog.models import ModelVersion
 from easel.cli.client import Client
+from easel.seed import DEMO_MODEL
+from easel.serving.models import Rollout
+from easel.serving.rollouts import RolloutPlan, rollout_start
 
 # The colours as the demo model paints them.
-COLOURS = {
+_COLOURS = {
     "red": (220, 40, 45),
     "green": (50, 165, 75),
     "blue": (40, 80, 205),
@@ -26,19 +27,14 @@ COLOURS = {
     "purple": (130, 55, 175),
     "pink": (250, 150, 195),
 }
-WHITE = (245, 245, 245)
-CALLERS = 24
+_WHITE = (245, 245, 245)
+_CALLERS = 24
 _SIZE = "128x128"
 _VERDICT_SECONDS = 60
 
 
 def canary(console: Console, client: Client) -> None:
     """Roll out version 2 of the demo model and show the guardrail's verdict on real traffic."""
-    from easel.catalog.models import ModelVersion
-    from easel.seed import DEMO_MODEL
-    from easel.serving.models import Rollout
-    from easel.serving.rollouts import RolloutPlan, rollout_start
-
     running = Rollout.objects.filter(model__name=DEMO_MODEL, state=Rollout.State.RUNNING).first()
     if running is None:
         candidate = ModelVersion.objects.filter(model__name=DEMO_MODEL, route=None, retired_at=None).first()
@@ -48,10 +44,9 @@ def canary(console: Console, client: Client) -> None:
         # The canary stops at half of the callers: an operator promotes it, in the portal or by `easel rollout`.
         plan = RolloutPlan(stages=(50, 100), stage_seconds=86_400, jobs_min=5, error_rate_max=0.2, p95_ratio_max=3)
         running = rollout_start(candidate=candidate, plan=plan, now=datetime.now(UTC))
-    generate_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
-    verdict = _verdict(running.pk)
-    share = f"{running.stages[running.stage]} %"
-    console.print(f"    {running.candidate.label} serves {share} of the callers; the guardrail says: {verdict}")
+    _generate_all(client)
+    verdict, share = _verdict(running.pk), running.stages[running.stage]
+    console.print(f"    {running.candidate.label} serves {share} % of the callers; the guardrail says: {verdict}")
 
 
 def experiment(console: Console, client: Client) -> None:
@@ -60,52 +55,43 @@ def experiment(console: Console, client: Client) -> None:
     for row in client.experiments():
         if row["status"] == "running":
             client.stop_experiment(row["name"])
-    client.start_experiment(
-        name=name, arms=[{"name": "eight", "weight": 50, "steps": 8}, {"name": "one", "weight": 50, "steps": 1}]
-    )
-    jobs = generate_all(client, [{"prompt": _prompt(i), "user": f"visitor-{i}"} for i in range(CALLERS)])
-    for number, job in enumerate(jobs):
+    arms = [{"name": arm, "weight": 50, "steps": steps} for arm, steps in (("eight", 8), ("one", 1))]
+    client.start_experiment(name=name, arms=arms)
+    for number, job in enumerate(_generate_all(client)):
         image = client.image(job["images"][0]["url"])
         client.give_feedback(job["id"], score=likeness(image, _colour(number)))
     _print_report(console, client.experiment(name))
 
 
-def generate_all(client: Client, orders: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Generate all orders at once. Raises `ClickException` for an order that fails."""
+def _generate_all(client: Client) -> list[dict[str, Any]]:
+    """Generate a picture for each caller at once and return the jobs. Raises `ClickException` for one that fails."""
 
-    def generate(order: dict[str, Any]) -> dict[str, Any]:
-        *_, job = client.follow(client.submit(size=_SIZE, seed=7, cache=False, **order))
+    def generate(number: int) -> dict[str, Any]:
+        prompt = f"a {_colour(number)} circle on a white background"
+        job = client.submit(size=_SIZE, seed=7, cache=False, prompt=prompt, user=f"visitor-{number}")
+        *_, job = client.follow(job)
         if job["status"] != "succeeded":
-            raise click.ClickException(f"{order['prompt']!r} {job['status']}: {job['error']}")
+            raise click.ClickException(f"{prompt!r} {job['status']}: {job['error']}")
         return job
 
     with ThreadPoolExecutor(8) as threads:
-        return list(threads.map(generate, orders))
+        return list(threads.map(generate, range(_CALLERS)))
 
 
 def likeness(image: bytes, colour: str) -> float:
     """The likeness of a picture to a disc of `colour` on white, from 0 to 1, by its middle and its corners."""
     picture = Image.open(io.BytesIO(image)).convert("RGB").resize((8, 8), Image.Resampling.BOX)
-    wanted = {(3, 3): COLOURS[colour], **dict.fromkeys(((0, 0), (7, 0), (0, 7), (7, 7)), WHITE)}
-    off = 0
-    for place, asked in wanted.items():
-        seen: Any = picture.getpixel(place)
-        off += sum(abs(have - want) for have, want in zip(seen, asked, strict=True))
-    return round(1 - off / (3 * 255 * len(wanted)), 4)
-
-
-def _prompt(number: int) -> str:
-    return f"a {_colour(number)} circle on a white background"
+    pixels = np.asarray(picture, dtype=int)
+    off = np.abs(pixels[3, 3] - _COLOURS[colour]).sum() + np.abs(pixels[::7, ::7] - _WHITE).sum()
+    return round(1 - int(off) / (5 * 3 * 255), 4)
 
 
 def _colour(number: int) -> str:
-    return list(COLOURS)[number % len(COLOURS)]
+    return list(_COLOURS)[number % len(_COLOURS)]
 
 
 def _verdict(rollout_id: Any) -> str:
     """The guardrail's verdict once it has seen enough jobs, or its last one when the time is up."""
-    from easel.serving.models import Rollout
-
     deadline = time.monotonic() + _VERDICT_SECONDS
     while True:
         verdict = Rollout.objects.values_list("verdict", flat=True).get(pk=rollout_id)
@@ -130,5 +116,5 @@ def _print_report(console: Console, found: dict[str, Any]) -> None:
     console.print(table)
 
 
-def _number(value: float | None, places: int = 2) -> str:
+def _number(value: float | None, places: int) -> str:
     return "–" if value is None else f"{value:.{places}f}"
