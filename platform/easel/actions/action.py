@@ -56,14 +56,15 @@ class Action:
     """Something that an operator may do. `perform(row, actor, now, **fields)` calls one verb of the domain.
 
     `name` is the audit record's action; by default it gives the `command`, the words after `easel`, and the portal's
-    `label`. A field of the form is an option of its own name, an argument if it is in `arguments`, or what `options`
-    says: another option, a flag with its value, or None for a field that `from_command` derives from the others.
-    `command_form` replaces the form where a command reads the same input in another shape, for example from a file.
+    `label`. The `permission` is by default to change the subject's model. A field of the form is an option of its own
+    name, an argument if it is in `arguments`, or what `options` says: another option, a flag with its value, or None
+    for a field that `from_command` derives from the others. `command_form` replaces the form where a command reads the
+    same input in another shape, for example from a file.
     """
 
     name: str
-    command: str = ""
-    label: str = ""
+    command: str
+    label: str
     explain: str
     permission: str
     perform: Callable[..., Done]
@@ -77,12 +78,6 @@ class Action:
     command_form: type[ActionForm] | None = None
     from_command: Callable[[dict[str, Any]], dict[str, Any]] = field(default=lambda given: given)
 
-    def __post_init__(self) -> None:
-        if not self.command:
-            object.__setattr__(self, "command", self.name.replace(".", " ").replace("_", "-"))
-        if not self.label:
-            object.__setattr__(self, "label", self.name.partition(".")[2].replace("_", " ").capitalize())
-
     @property
     def is_one_click(self) -> bool:
         """True if the portal needs no form for it."""
@@ -91,9 +86,16 @@ class Action:
 
 def action(name: str, **declared: Any) -> Callable[[Callable[..., Done]], Action]:
     """Declares an action by the function that performs it; its docstring is what both surfaces say of the action."""
+    by_default = {
+        "command": name.replace(".", " ").replace("_", "-"),
+        "label": name.partition(".")[2].replace("_", " ").capitalize(),
+    }
+    if subject := declared.get("subject"):
+        by_default["permission"] = subject.model.lower().replace(".", ".change_")
 
     def declare(perform: Callable[..., Done]) -> Action:
-        return Action(name=name, explain=" ".join(str(perform.__doc__).split()), perform=perform, **declared)
+        explain = " ".join(str(perform.__doc__).split())
+        return Action(name=name, explain=explain, perform=perform, **{**by_default, **declared})
 
     return declare
 

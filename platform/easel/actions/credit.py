@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from billing.money import format_micros, from_micros, to_micros
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action, tenant_of
@@ -62,7 +63,6 @@ class CreditLimitForm(ActionForm):
 
     def prepare(self) -> None:
         from billing.ledger.accounts import balance_of
-        from billing.money import from_micros
 
         self.fields["amount"].initial = from_micros(balance_of(self.row).limit)
 
@@ -136,7 +136,6 @@ def grant(
     from billing.ledger.accounts import balance_of
     from billing.ledger.postings import credit_grant
     from billing.models import CreditGrant
-    from billing.money import format_micros, to_micros
 
     if expires is not None and expires <= now:
         raise GrantInvalid(f"{expires.isoformat()} is over: choose a later time", param="expires")
@@ -193,7 +192,6 @@ def adjust(
     charged, or given back if it is below zero.
     """
     from billing.invoices.adjustments import adjustment_make, charge_get
-    from billing.money import format_micros, to_micros
 
     signed = amount if direction == "debit" else -amount
     made = adjustment_make(
@@ -238,7 +236,6 @@ def _owes(tenant: Any) -> bool:
 def write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uuid.UUID) -> Done:
     """Give up all that a tenant owes."""
     from billing.invoices.adjustments import write_off
-    from billing.money import format_micros
 
     made = write_off(tenant=tenant, reason=reason, author=actor, reference=token, now=now)
     if made is None:
@@ -263,7 +260,6 @@ def write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uui
 def credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, reason: str) -> Done:
     """Let a tenant spend more than its credit, to be paid later."""
     from billing.ledger.accounts import balance_of, credit_limit_set
-    from billing.money import format_micros, to_micros
 
     credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
     available = format_micros(balance_of(tenant).available, tenant.currency)
@@ -284,7 +280,6 @@ def credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, rea
 )
 def set_budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: bool, project: Any = None) -> Done:
     """Set what may be spent in a month; it holds from the next request."""
-    from billing.money import to_micros
     from easel.jobs.budgets import budget_set
 
     tenant = tenant_of(row)
@@ -341,4 +336,5 @@ def set_profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
     )
 
 
+# In the order in which a tenant's page offers them.
 ACTIONS = (grant, adjust, credit_limit, write_off, set_budget, remove_budget, set_profile)

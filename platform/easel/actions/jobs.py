@@ -9,7 +9,6 @@ from easel.actions.subjects import DELIVERY, JOB, WEBHOOK
 
 @action(
     "job.cancel",
-    permission="jobs.change_job",
     subject=JOB,
     applies=lambda job: job.finished_at is None and job.cancel_requested_at is None,
     is_dangerous=True,
@@ -22,24 +21,13 @@ def cancel(job: Any, actor: str, now: datetime) -> Done:
     return Done(message="The job is canceled, or will be as soon as its worker stops.", subject=str(job.id))
 
 
-@action(
-    "webhook.enable",
-    permission="webhooks.change_webhookendpoint",
-    subject=WEBHOOK,
-    applies=lambda endpoint: endpoint.disabled_at is not None,
-)
+@action("webhook.enable", subject=WEBHOOK, applies=lambda endpoint: endpoint.disabled_at is not None)
 def enable(endpoint: Any, actor: str, now: datetime) -> Done:
     """Send a disabled webhook's messages again."""
     return _switch(endpoint, now, is_enabled=True, message="The webhook is enabled: what waited is sent now.")
 
 
-@action(
-    "webhook.disable",
-    permission="webhooks.change_webhookendpoint",
-    subject=WEBHOOK,
-    applies=lambda endpoint: endpoint.disabled_at is None,
-    is_dangerous=True,
-)
+@action("webhook.disable", subject=WEBHOOK, applies=lambda endpoint: endpoint.disabled_at is None, is_dangerous=True)
 def disable(endpoint: Any, actor: str, now: datetime) -> Done:
     """Send nothing to a webhook until it is enabled."""
     message = "The webhook is disabled: unsent messages wait until it is enabled; later events are not sent at all."
@@ -65,6 +53,3 @@ def replay(delivery: Any, actor: str, now: datetime) -> Done:
         tenant=delivery.endpoint.tenant,
         details={"url": delivery.endpoint.url},
     )
-
-
-ACTIONS = (cancel, enable, disable, replay)

@@ -95,7 +95,7 @@ def set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
     )
 
 
-@action("tenant.share", label="Set share", permission="tenants.change_tenant", subject=TENANT, form=ShareForm)
+@action("tenant.share", label="Set share", subject=TENANT, form=ShareForm)
 def set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_jobs_max: int | None) -> Done:
     """Set a tenant's share of busy pools; it holds from the next job that is released."""
     from tenants.accounts import tenant_share
@@ -109,14 +109,7 @@ def set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_jo
     )
 
 
-@action(
-    "retention.set",
-    command="tenant retention",
-    label="Set retention",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    form=RetentionForm,
-)
+@action("retention.set", command="tenant retention", label="Set retention", subject=TENANT, form=RetentionForm)
 def set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) -> Done:
     """Set how long a tenant's images and jobs are retained; what is older is deleted within seconds, for good. A job's
     row stays without its texts: what it did and what it cost.
@@ -167,6 +160,3 @@ def unblock(entry: Any, actor: str, now: datetime) -> Done:
     return Done(
         message=f"{entry_id} is removed", subject=str(entry_id) if changed else "", details=details, is_gone=True
     )
-
-
-ACTIONS = (set_limits, set_share, set_retention, block, unblock)

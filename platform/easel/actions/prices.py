@@ -295,6 +295,3 @@ def end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime | 
         subject=tenant.slug,
         details=contract_details(ended),
     )
-
-
-ACTIONS = (publish, make_contract, end_contract)

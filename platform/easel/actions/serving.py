@@ -138,7 +138,6 @@ class PoolForm(DedicateForm):
     "routes.set",
     command="model route",
     label="Set routes",
-    permission="catalog.change_model",
     subject=MODEL,
     form=RoutesForm,
     command_form=SharesForm,
@@ -157,12 +156,7 @@ def set_routes(model: Any, actor: str, now: datetime, *, weights: dict[int, int]
     )
 
 
-@action(
-    "model.make_default",
-    permission="catalog.change_model",
-    subject=MODEL,
-    applies=lambda model: not model.is_default and model.routes.exists(),
-)
+@action("model.make_default", subject=MODEL, applies=lambda model: not model.is_default and model.routes.exists())
 def make_default(model: Any, actor: str, now: datetime) -> Done:
     """Send requests that name no model here."""
     from easel.catalog.versions import model_make_default
@@ -223,7 +217,6 @@ def add_version(
 @action(
     "version.retire",
     command="model retire",
-    permission="catalog.change_modelversion",
     subject=VERSION,
     applies=lambda version: version.retired_at is None,
     is_dangerous=True,
@@ -261,14 +254,7 @@ def _is_running(rollout: Any) -> bool:
     return bool(rollout.state == "running")
 
 
-@action(
-    "rollout.promote",
-    permission="serving.change_rollout",
-    subject=ROLLOUT,
-    form=EndForm,
-    applies=_is_running,
-    one_click=True,
-)
+@action("rollout.promote", subject=ROLLOUT, form=EndForm, applies=_is_running, one_click=True)
 def promote(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
     """Route all callers to the candidate, without waiting for the rest of its stages."""
     from easel.serving.rollouts import rollout_promote
@@ -277,15 +263,7 @@ def promote(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
     return _ended(ended, f"{ended.candidate.label} serves all of {ended.model.name}")
 
 
-@action(
-    "rollout.roll_back",
-    permission="serving.change_rollout",
-    subject=ROLLOUT,
-    form=EndForm,
-    applies=_is_running,
-    one_click=True,
-    is_dangerous=True,
-)
+@action("rollout.roll_back", subject=ROLLOUT, form=EndForm, applies=_is_running, one_click=True, is_dangerous=True)
 def roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
     """Route all callers to the stable version again."""
     from easel.serving.rollouts import rollout_roll_back
@@ -362,14 +340,7 @@ def _pool_details(pool: Any) -> dict[str, str]:
     }
 
 
-@action(
-    "pool.set_cost",
-    command="pool cost",
-    permission="catalog.change_pool",
-    subject=POOL,
-    form=CostForm,
-    arguments=("gpu_hour_cost",),
-)
+@action("pool.set_cost", command="pool cost", subject=POOL, form=CostForm, arguments=("gpu_hour_cost",))
 def set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) -> Done:
     """Set the provider's price of an hour of one GPU; the overview's costs are computed from it."""
     from easel.catalog.pools import pool_cost_set
@@ -382,13 +353,7 @@ def set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) ->
     )
 
 
-@action(
-    "adapter.retire",
-    permission="catalog.change_adapter",
-    subject=ADAPTER,
-    applies=lambda adapter: adapter.retired_at is None,
-    is_dangerous=True,
-)
+@action("adapter.retire", subject=ADAPTER, applies=lambda adapter: adapter.retired_at is None, is_dangerous=True)
 def retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
     """End an adapter's use in new requests; its next upload brings it back."""
     from easel.serving.experiments import adapter_retire
@@ -397,18 +362,3 @@ def retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
     return Done(
         message=f"{adapter.name} is retired: new requests can't use it, running ones finish.", subject=adapter.name
     )
-
-
-ACTIONS = (
-    set_routes,
-    make_default,
-    add_version,
-    retire_version,
-    start_rollout,
-    promote,
-    roll_back,
-    add_pool,
-    dedicate_pool,
-    set_cost,
-    retire_adapter,
-)

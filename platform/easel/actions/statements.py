@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from billing.money import EXACT, amount_text, format_micros
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action, tenant_of
 from easel.actions.subjects import STATEMENT, TENANT, USAGE_RECORD
@@ -54,7 +55,6 @@ def draft(row: Any, actor: str, now: datetime) -> Done:
     """Draft the oldest month that is over and not final, or draft it again with what was written since."""
     from billing.invoices.documents import period_of
     from billing.invoices.statements import statement_draft
-    from billing.money import amount_text
 
     draft = statement_draft(tenant_of(row), now=now)
     return Done(
@@ -109,7 +109,6 @@ def correct_usage(
     from billing.invoices.corrections import quantity_of
     from billing.invoices.credit_notes import usage_correct
     from billing.invoices.documents import title_of
-    from billing.money import EXACT, format_micros
 
     record = record or row
     if quantity is None:
@@ -122,6 +121,3 @@ def correct_usage(
     noted = f"; it is on {title_of(note)}, since the month's statement is final" if note else ""
     correct = quantity_of(record).normalize()
     return Done(message=f"{record.meter} is {correct:f}; {money} {'more' if charged >= 0 else '(given back)'}{noted}")
-
-
-ACTIONS = (draft, final, correct_usage)

@@ -6,7 +6,9 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.conf import settings
 
+from billing.money import to_micros
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action
@@ -85,10 +87,7 @@ def create(
     with_key: bool,
 ) -> Done:
     """Create a tenant with the project `default`."""
-    from django.conf import settings
-
     from billing.ledger.postings import credit_grant
-    from billing.money import to_micros
     from tenants.accounts import project_create, tenant_create
     from tenants.keys import key_issue
 
@@ -117,13 +116,7 @@ def create(
     )
 
 
-@action(
-    "tenant.suspend",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    applies=lambda tenant: tenant.suspended_at is None,
-    is_dangerous=True,
-)
+@action("tenant.suspend", subject=TENANT, applies=lambda tenant: tenant.suspended_at is None, is_dangerous=True)
 def suspend(tenant: Any, actor: str, now: datetime) -> Done:
     """Refuse a tenant's keys from now on; its running jobs finish."""
     from tenants.accounts import tenant_suspend
@@ -135,7 +128,6 @@ def suspend(tenant: Any, actor: str, now: datetime) -> Done:
 
 @action(
     "tenant.resume",
-    permission="tenants.change_tenant",
     subject=TENANT,
     applies=lambda tenant: tenant.suspended_at is not None and tenant.erase_requested_at is None,
 )
@@ -176,8 +168,6 @@ def add_key(
     tenant: Any, actor: str, now: datetime, *, project: Any, name: str, scopes: list[str], token: uuid.UUID
 ) -> Done:
     """Create an API key; its text is shown this once."""
-    from django.conf import settings
-
     from core.models import AuditEvent
     from tenants.keys import key_issue
     from tenants.models import Tenant
@@ -196,13 +186,7 @@ def add_key(
     )
 
 
-@action(
-    "key.revoke",
-    permission="tenants.change_apikey",
-    subject=KEY,
-    applies=lambda key: key.revoked_at is None,
-    is_dangerous=True,
-)
+@action("key.revoke", subject=KEY, applies=lambda key: key.revoked_at is None, is_dangerous=True)
 def revoke(key: Any, actor: str, now: datetime) -> Done:
     """Revoke a key for good."""
     from tenants.keys import key_revoke
@@ -211,11 +195,9 @@ def revoke(key: Any, actor: str, now: datetime) -> Done:
     return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "")
 
 
-@action("key.rotate", permission="tenants.change_apikey", subject=KEY, applies=lambda key: key.revoked_at is None)
+@action("key.rotate", subject=KEY, applies=lambda key: key.revoked_at is None)
 def rotate(key: Any, actor: str, now: datetime) -> Done:
     """Replace a key by a new one of the same scopes and project; the old one ends at once."""
-    from django.conf import settings
-
     from tenants.keys import key_rotate
 
     made, secret = key_rotate(key=key, pepper=settings.EASEL.secret_key, now=now)
@@ -244,6 +226,3 @@ def erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: boo
     # `erase_request` writes the audit record itself, with the number of jobs that it canceled.
     erase_request(tenant=tenant, cancel_jobs=cancel_jobs, actor=actor, now=now)
     return Done(message=f"{slug} is closed and being erased: its page says when that is done.")
-
-
-ACTIONS = (create, suspend, resume, add_project, add_key, revoke, rotate, erase)
