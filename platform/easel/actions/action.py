@@ -1,26 +1,28 @@
 """The declaration of an action, and the one function that performs it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django import forms
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """The result of an action.
 
-    `subject`, `tenant` (by default the row's) and `details` go into the audit record; without a subject there is none,
-    because nothing changed or because the verb wrote it. A `secret` is shown once. `answer` is what a command prints as
+    `subject` (by default the row), `tenant` (by default the row's) and `details` go into the audit record, which is not
+    needed if nothing changed or if the verb wrote it. A `secret` is shown once. `answer` is what a command prints as
     JSON. The portal goes on to the row `show`, or to the list if the row `is_gone`.
     """
 
     message: str
-    subject: str = ""
+    _: KW_ONLY
+    subject: Any = None
     tenant: Any = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    needs_record: bool = True
     secret: str = ""
     answer: Mapping[str, Any] = field(default_factory=dict)
     show: Any = None
@@ -117,13 +119,7 @@ def action_perform(action: Action, row: Any, *, actor: str, now: datetime, field
 
     with transaction.atomic():
         done = action.perform(row, actor, now, **fields)
-        if done.subject:
-            audit_record(
-                actor=actor,
-                action=action.name,
-                subject=done.subject,
-                tenant=done.tenant or tenant_of(row),
-                details=done.details,
-                now=now,
-            )
+        if done.needs_record:
+            tenant, subject = done.tenant or tenant_of(row), str(done.subject or row)
+            audit_record(actor=actor, action=action.name, subject=subject, tenant=tenant, details=done.details, now=now)
     return done

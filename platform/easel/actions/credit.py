@@ -152,12 +152,12 @@ def grant(
         expires_at=expires,
     )
     if not granted:
-        return Done(message="This form was sent before: the credit was granted then, once.")
+        return Done("This form was sent before: the credit was granted then, once.", needs_record=False)
     details = {"amount": _plain(amount), "currency": tenant.currency, "category": category, "priority": priority}
     details |= {"expires_at": expires and expires.isoformat(), "reason": reason}
     available = format_micros(balance_of(tenant).available, tenant.currency)
     until = f"; what is left of it on {expires:%Y-%m-%d %H:%M %Z} is lost" if expires else ""
-    return Done(message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, details=details)
+    return Done(f"{tenant.slug} can spend {available}{until}", details=details)
 
 
 def _signed(given: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def adjust(
         charge=charge_get(tenant=tenant, charge_id=charge) if charge else None,
     )
     if made is None:
-        return Done(message="This form was sent before: the adjustment was made then, once.")
+        return Done("This form was sent before: the adjustment was made then, once.", needs_record=False)
     details = {
         "amount": _plain(signed),
         "currency": tenant.currency,
@@ -215,7 +215,7 @@ def adjust(
     }
     moved = format_micros(abs(made.amount_micros), tenant.currency)
     message = f"{tenant.slug} was charged {moved}" if signed > 0 else f"{tenant.slug} was given {moved} back"
-    return Done(message=message, subject=str(made.pk), details=details)
+    return Done(message, subject=made.pk, details=details)
 
 
 def _owes(tenant: Any) -> bool:
@@ -239,12 +239,10 @@ def write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uui
 
     made = write_off(tenant=tenant, reason=reason, author=actor, reference=token, now=now)
     if made is None:
-        return Done(message="This form was sent before: the debt was written off then.")
+        return Done("This form was sent before: the debt was written off then.", needs_record=False)
     moved = format_micros(-made.amount_micros, tenant.currency)
     return Done(
-        message=f"{moved} that {tenant.slug} owed are written off",
-        subject=str(made.pk),
-        details={"amount": moved, "reason": reason},
+        f"{moved} that {tenant.slug} owed are written off", subject=made.pk, details={"amount": moved, "reason": reason}
     )
 
 
@@ -264,8 +262,7 @@ def credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, rea
     credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
     available = format_micros(balance_of(tenant).available, tenant.currency)
     return Done(
-        message=f"{tenant.slug} can spend {available}",
-        subject=tenant.slug,
+        f"{tenant.slug} can spend {available}",
         details={"amount": _plain(amount), "currency": tenant.currency, "reason": reason},
     )
 
@@ -292,8 +289,8 @@ def set_budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_sto
         now=now,
     )
     return Done(
-        message=f"The budget of {budget} holds from the next request.",
-        subject=str(budget),
+        f"The budget of {budget} holds from the next request.",
+        subject=budget,
         details={"amount": _plain(amount), "currency": tenant.currency, "hard_stop": hard_stop},
     )
 
@@ -313,7 +310,7 @@ def remove_budget(tenant: Any, actor: str, now: datetime, *, budget: str) -> Don
     from billing.budgets.budgets import budget_remove
 
     removed = budget_remove(tenant=tenant, budget_id=uuid.UUID(budget))
-    return Done(message=f"The budget of {removed} is removed.", subject=str(removed))
+    return Done(f"The budget of {removed} is removed.", subject=removed)
 
 
 @action(
@@ -330,9 +327,7 @@ def set_profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
 
     profile = profile_set(tenant=tenant, changes=changes, now=now)
     return Done(
-        message=f"{tenant.slug} has a new billing profile.",
-        subject=tenant.slug,
-        details={name: str(getattr(profile, name)) for name in FIELDS},
+        f"{tenant.slug} has a new billing profile.", details={name: str(getattr(profile, name)) for name in FIELDS}
     )
 
 

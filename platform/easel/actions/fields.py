@@ -12,6 +12,8 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from billing.money import AMOUNT_MICROS_MAX, from_micros
+from easel.actions.subjects import tenant_named
+from easel.jobs.errors import ProjectNotFound
 
 REASON_HELP = "Stored with the transaction, on statements and in the audit log: an invoice's number, for example."
 
@@ -30,9 +32,9 @@ def reason(*, help_text: str = REASON_HELP) -> forms.CharField:
     return forms.CharField(required=False, strip=False, widget=widget, help_text=help_text)
 
 
-def token() -> forms.UUIDField:
+def token(**options: Any) -> forms.UUIDField:
     """A token made with the form: sending the form twice does it once."""
-    return forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+    return forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4, **options)
 
 
 def number(**options: Any) -> forms.DecimalField:
@@ -115,8 +117,6 @@ class OfTenant(forms.ModelChoiceField):  # type: ignore[type-arg]  # it takes no
         return str(project.slug)
 
     def from_command(self, slug: str) -> Any:
-        from easel.jobs.errors import ProjectNotFound
-
         found = self.owner.projects.filter(slug=slug).first()
         if found is None:
             raise ProjectNotFound(f"{self.owner} has no project {slug!r}")
@@ -136,8 +136,6 @@ class TenantSlug(forms.SlugField):
         return found
 
     def from_command(self, slug: str) -> str:
-        from easel.actions.subjects import tenant_named
-
         return str(tenant_named(slug).slug)
 
 

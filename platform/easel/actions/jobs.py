@@ -18,7 +18,7 @@ def cancel(job: Any, actor: str, now: datetime) -> Done:
     from easel.jobs import lifecycle
 
     lifecycle.cancel(job=job, now=now)
-    return Done(message="The job is canceled, or will be as soon as its worker stops.", subject=str(job.id))
+    return Done("The job is canceled, or will be as soon as its worker stops.")
 
 
 @action("webhook.enable", subject=WEBHOOK, applies=lambda endpoint: endpoint.disabled_at is not None)
@@ -38,7 +38,7 @@ def _switch(endpoint: Any, now: datetime, *, is_enabled: bool, message: str) -> 
     from easel.webhooks.endpoints import endpoint_change
 
     endpoint_change(endpoint, changes={"enabled": is_enabled}, now=now)
-    return Done(message=message, subject=str(endpoint.pk), details={"url": endpoint.url})
+    return Done(message, subject=endpoint.pk, details={"url": endpoint.url})
 
 
 @action("webhook.replay", label="Send again", permission="webhooks.change_webhookendpoint", subject=DELIVERY)
@@ -48,8 +48,8 @@ def replay(delivery: Any, actor: str, now: datetime) -> Done:
 
     delivery_replay(delivery, now=now)
     return Done(
-        message="The message is sent again, under the same id.",
-        subject=str(delivery.pk),
+        "The message is sent again, under the same id.",
+        subject=delivery.pk,
         tenant=delivery.endpoint.tenant,
         details={"url": delivery.endpoint.url},
     )

@@ -87,7 +87,7 @@ def set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
     quota_set(tenant=tenant, api_key=key, limits=limits, now=now)
     subject = tenant.slug if key is None else key.key_id
     return Done(
-        message=f"The limits of {subject} hold from its next request.",
+        f"The limits of {subject} hold from its next request.",
         subject=subject,
         details={
             limit: None if value is None else f"{Decimal(value).normalize():f}" for limit, value in limits.items()
@@ -102,11 +102,7 @@ def set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_jo
 
     changes = {"fair_share_weight": weight, "running_jobs_max": running_jobs_max}
     tenant_share(tenant=tenant, changes=changes)
-    return Done(
-        message=f"The share of {tenant.slug} holds from the next job that is released.",
-        subject=tenant.slug,
-        details=changes,
-    )
+    return Done(f"The share of {tenant.slug} holds from the next job that is released.", details=changes)
 
 
 @action("retention.set", command="tenant retention", label="Set retention", subject=TENANT, form=RetentionForm)
@@ -120,8 +116,7 @@ def set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) ->
 
     holds = retention_set(tenant=tenant, changes=days, default=settings.EASEL)
     return Done(
-        message=f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
-        subject=tenant.slug,
+        f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
         details=days,
     )
 
@@ -141,8 +136,8 @@ def block(row: None, actor: str, now: datetime, *, pattern: str, kind: str, tena
 
     entry = block_list_add(tenant=tenant, kind=BlockListEntry.Kind(kind), pattern=pattern, reason=reason, now=now)
     return Done(
-        message=f"{entry.pk} is added: no prompt may contain it from now on.",
-        subject=str(entry.pk),
+        f"{entry.pk} is added: no prompt may contain it from now on.",
+        subject=entry.pk,
         tenant=tenant,
         details={"kind": kind, "pattern": pattern, "reason": reason},
         answer={"id": str(entry.pk)},
@@ -157,6 +152,4 @@ def unblock(entry: Any, actor: str, now: datetime) -> Done:
 
     entry_id, details = entry.pk, {"kind": entry.kind, "pattern": entry.pattern}
     changed = block_list_remove(entry_id=entry_id)
-    return Done(
-        message=f"{entry_id} is removed", subject=str(entry_id) if changed else "", details=details, is_gone=True
-    )
+    return Done(f"{entry_id} is removed", subject=entry_id, details=details, needs_record=changed, is_gone=True)

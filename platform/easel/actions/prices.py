@@ -8,6 +8,7 @@ from typing import Any
 
 from django import forms
 
+from core import clock
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action, tenant_of
@@ -80,12 +81,7 @@ class PriceFileForm(ActionForm):
         from billing.pricing.price_files import price_file_read
 
         file = price_file_read((super().clean() or {}).get("prices", ""))
-        return {
-            "rates": file.rates,
-            "currency": file.currency,
-            "effective_at": file.effective_at,
-            "bills_stopped_work": file.bills_stopped_work,
-        }
+        return {name: getattr(file, name) for name in ("rates", "currency", "effective_at", "bills_stopped_work")}
 
 
 class ContractForm(ActionForm):
@@ -165,9 +161,8 @@ def publish(
     *,
     rates: Sequence[Any],
     effective_at: datetime | None,
-    bills_stopped_work: bool,
-    version: int | None = None,
     currency: str = "",
+    **terms: Any,
 ) -> Done:
     """Publish the next price book. A published book never changes, and what was accepted before is charged by the
     prices of its time.
@@ -176,27 +171,18 @@ def publish(
     from billing.pricing.price_books import price_book_publish
 
     tenant = tenant_of(row)
+    if effective_at == now.replace(second=0, microsecond=0):  # a form knows whole minutes: this minute is now
+        effective_at = now
+    currency = currency or row.currency
     book = price_book_publish(
-        currency=currency or row.currency,
-        tenant=tenant,
-        version=version,
-        rates=rates,
-        # A form knows whole minutes: this minute is now.
-        effective_at=_this_minute_is_now(effective_at, now),
-        bills_stopped_work=bills_stopped_work,
-        now=now,
+        currency=currency, tenant=tenant, rates=rates, effective_at=effective_at, now=now, **terms
     )
     return Done(
-        message=f"{book} is published, in force from {book.effective_at.isoformat()}",
-        subject=str(book),
+        f"{book} is published, in force from {book.effective_at.isoformat()}",
+        subject=book,
         details=_book_details(book, rates),
         show=book,
     )
-
-
-def _this_minute_is_now(effective_at: datetime | None, now: datetime) -> datetime | None:
-    is_this_minute = effective_at == now.replace(second=0, microsecond=0)
-    return now if is_this_minute else effective_at
 
 
 def _book_details(book: Any, rates: Sequence[Any]) -> dict[str, Any]:
@@ -230,9 +216,8 @@ def make_contract(
     *,
     discount: Decimal,
     minimum: Decimal,
-    starts_at: datetime | None,
-    ends_at: datetime | None,
     prices: Any,
+    **period: datetime | None,
 ) -> Done:
     """Agree with a tenant on a discount, a month's minimum, prices of its own. Terms never change."""
     from billing.pricing.contracts import contract_details, contract_make, minimum_of
@@ -252,24 +237,13 @@ def make_contract(
             now=now,
         )
     made = contract_make(
-        tenant=tenant,
-        discount=discount / 100,
-        minimum_micros=minimum_of(minimum),
-        price_book=book,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        now=now,
+        tenant=tenant, discount=discount / 100, minimum_micros=minimum_of(minimum), price_book=book, now=now, **period
     )
-    return Done(
-        message=f"{tenant.slug} has a contract from {made.starts_at.isoformat()}",
-        subject=tenant.slug,
-        details=contract_details(made),
-    )
+    return Done(f"{tenant.slug} has a contract from {made.starts_at.isoformat()}", details=contract_details(made))
 
 
 def _has_contract(tenant: Any) -> bool:
     from billing.pricing.contracts import contract_at
-    from core import clock
 
     return contract_at(tenant=tenant, now=clock.now()) is not None
 
@@ -290,8 +264,4 @@ def end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime | 
 
     ended = contract_end(tenant=tenant, ends_at=ends_at, now=now)
     assert ended.ends_at is not None
-    return Done(
-        message=f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}",
-        subject=tenant.slug,
-        details=contract_details(ended),
-    )
+    return Done(f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}", details=contract_details(ended))

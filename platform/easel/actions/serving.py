@@ -1,7 +1,6 @@
 """Models, their versions and routes, rollouts, pools, adapters."""
 
 from dataclasses import fields as dataclass_fields
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +10,7 @@ from django import forms
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action
-from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION
+from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION, pool_named, version_named
 
 
 class RouteInvalid(DomainError, code="route_invalid"):
@@ -150,9 +149,7 @@ def set_routes(model: Any, actor: str, now: datetime, *, weights: dict[int, int]
     routes_set(model=model, weights=weights)
     shares = ", ".join(f"version {number} serves {weight} %" for number, weight in weights.items())
     return Done(
-        message=f"{model.name}: {shares}",
-        subject=model.name,
-        details={"weights": {str(number): weight for number, weight in weights.items()}},
+        f"{model.name}: {shares}", details={"weights": {str(number): weight for number, weight in weights.items()}}
     )
 
 
@@ -162,7 +159,7 @@ def make_default(model: Any, actor: str, now: datetime) -> Done:
     from easel.catalog.versions import model_make_default
 
     model_make_default(model)
-    return Done(message=f"Requests that name no model go to {model.name}.", subject=model.name)
+    return Done(f"Requests that name no model go to {model.name}.")
 
 
 @action(
@@ -186,27 +183,24 @@ def add_version(
     precision: str,
 ) -> Done:
     """Add a version to a model, like its newest one but for what is given. Nobody is routed to it yet."""
-    from easel.actions.subjects import pool_named, version_named
     from easel.catalog.versions import VersionLimits
     from easel.serving.versions import version_register
 
     newest = version_named(model.name)
     serves = pool_named(pool) if pool else newest.pool
-    limits = VersionLimits(**{limit.name: getattr(newest, limit.name) for limit in dataclass_fields(VersionLimits)})
-    if steps:
-        limits = replace(limits, steps_default=steps)
-    if fast_image_units_max is not None:
-        limits = replace(limits, fast_image_units_max=fast_image_units_max)
+    changes = {"steps_default": steps, "fast_image_units_max": fast_image_units_max}
+    limits = {limit.name: getattr(newest, limit.name) for limit in dataclass_fields(VersionLimits)}
+    limits |= {name: value for name, value in changes.items() if value is not None}
     made = version_register(
         model_name=model.name,
         checkpoint=checkpoint or newest.checkpoint,
         precision=precision or newest.precision,
         pool=serves,
-        limits=limits,
+        limits=VersionLimits(**limits),
         now=now,
     )
     return Done(
-        message=f"{made.label} serves nobody yet: `easel rollout start {made.label}`",
+        f"{made.label} serves nobody yet: `easel rollout start {made.label}`",
         subject=made.label,
         details={"checkpoint": made.checkpoint, "precision": made.precision, "pool": serves.slug},
         answer={"version": made.label},
@@ -226,7 +220,7 @@ def retire_version(version: Any, actor: str, now: datetime) -> Done:
     from easel.serving.versions import version_retire
 
     version_retire(version, now=now)
-    return Done(message=f"{version.label} is retired.", subject=version.label)
+    return Done(f"{version.label} is retired.")
 
 
 @action(
@@ -243,8 +237,7 @@ def start_rollout(version: Any, actor: str, now: datetime, **plan: Any) -> Done:
 
     rollout = rollout_start(candidate=version, plan=RolloutPlan(**plan), now=now)
     return Done(
-        message=f"{version.label} serves {rollout.stages[0]} % of {rollout.model.name}",
-        subject=version.label,
+        f"{version.label} serves {rollout.stages[0]} % of {rollout.model.name}",
         details={**plan, "stages": list(plan["stages"])},
         show=rollout,
     )
@@ -273,36 +266,20 @@ def roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
 
 
 def _ended(rollout: Any, message: str) -> Done:
-    return Done(message=message, subject=rollout.candidate.label, details={"verdict": rollout.verdict})
+    return Done(message, subject=rollout.candidate.label, details={"verdict": rollout.verdict})
 
 
 @action("pool.create", label="New pool", permission="catalog.add_pool", form=PoolForm, arguments=("slug",))
-def add_pool(
-    row: None, actor: str, now: datetime, *, slug: str, tier: str, model: str, gpu_class: str, gpu_hour_cost: Decimal
-) -> Done:
+def add_pool(row: None, actor: str, now: datetime, *, slug: str, tier: str, model: str, **gpu: Any) -> Done:
     """Make a shared pool: of a tier, or for a version that is added to it."""
     from easel.catalog.models import PoolTier
     from easel.catalog.pools import shared_pool_create, tier_pool_create
     from easel.serving.routing import main_version
 
     if tier:
-        made = tier_pool_create(
-            name=slug,
-            tier=PoolTier(tier),
-            version=main_version(model or None),
-            gpu_class=gpu_class,
-            gpu_hour_cost=gpu_hour_cost,
-            now=now,
-        )
-    else:
-        made = shared_pool_create(name=slug, gpu_class=gpu_class, gpu_hour_cost=gpu_hour_cost, now=now)
-    waits_for = "workers" if tier else "a version, and for workers"
-    return Done(
-        message=f"{made.slug} waits for {waits_for}: `easel worker --pool {made.slug}`",
-        subject=made.slug,
-        details=_pool_details(made),
-        show=made,
-    )
+        version = main_version(model or None)
+        return _waits(tier_pool_create(name=slug, tier=PoolTier(tier), version=version, now=now, **gpu), "workers")
+    return _waits(shared_pool_create(name=slug, now=now, **gpu), "a version, and for workers")
 
 
 @action(
@@ -313,31 +290,24 @@ def add_pool(
     form=DedicateForm,
     applies=lambda tenant: not tenant.pools.exists(),
 )
-def dedicate_pool(
-    tenant: Any, actor: str, now: datetime, *, model: str, gpu_class: str, gpu_hour_cost: Decimal
-) -> Done:
+def dedicate_pool(tenant: Any, actor: str, now: datetime, *, model: str, **gpu: Any) -> Done:
     """Give a tenant a pool of its own, which all its jobs go to from now on."""
     from easel.catalog.pools import dedicated_pool_create
     from easel.serving.routing import main_version
 
-    made = dedicated_pool_create(
-        tenant=tenant, version=main_version(model or None), gpu_class=gpu_class, gpu_hour_cost=gpu_hour_cost, now=now
-    )
+    version = main_version(model or None)
+    return _waits(dedicated_pool_create(tenant=tenant, version=version, now=now, **gpu), "workers")
+
+
+def _waits(pool: Any, what: str) -> Done:
+    """The result of making a pool, which waits for `what`."""
+    details = {name: getattr(pool, name) for name in ("tier", "checkpoint", "gpu_class")}
     return Done(
-        message=f"{made.slug} waits for workers: `easel worker --pool {made.slug}`",
-        subject=made.slug,
-        details=_pool_details(made),
-        show=made,
+        f"{pool.slug} waits for {what}: `easel worker --pool {pool.slug}`",
+        subject=pool.slug,
+        details={**details, "gpu_hour_cost": f"{pool.gpu_hour_cost:f}"},
+        show=pool,
     )
-
-
-def _pool_details(pool: Any) -> dict[str, str]:
-    return {
-        "tier": pool.tier,
-        "checkpoint": pool.checkpoint,
-        "gpu_class": pool.gpu_class,
-        "gpu_hour_cost": f"{pool.gpu_hour_cost:f}",
-    }
 
 
 @action("pool.set_cost", command="pool cost", subject=POOL, form=CostForm, arguments=("gpu_hour_cost",))
@@ -347,8 +317,7 @@ def set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) ->
 
     pool_cost_set(pool, gpu_hour_cost=gpu_hour_cost)
     return Done(
-        message=f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.",
-        subject=pool.slug,
+        f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.",
         details={"from": f"{pool.gpu_hour_cost.normalize():f}", "to": f"{gpu_hour_cost.normalize():f}"},
     )
 
@@ -359,6 +328,4 @@ def retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
     from easel.serving.experiments import adapter_retire
 
     adapter_retire(tenant=adapter.tenant, name=adapter.name, now=now)
-    return Done(
-        message=f"{adapter.name} is retired: new requests can't use it, running ones finish.", subject=adapter.name
-    )
+    return Done(f"{adapter.name} is retired: new requests can't use it, running ones finish.")

@@ -20,11 +20,7 @@ class CorrectionForm(ActionForm):
     quantity = fields.number(required=False, label="Correct quantity", help_text="The quantity that is correct.")
     difference = fields.number(required=False, help_text="Add this to the quantity instead; below zero: subtract it.")
     reason = forms.CharField(max_length=200, help_text="For the tenant's statement and the audit log.")
-    token = forms.UUIDField(
-        widget=forms.HiddenInput,
-        initial=uuid.uuid4,
-        help_text="A UUID that makes a repeat harmless: the same one corrects once.",
-    )
+    token = fields.token(help_text="A UUID that makes a repeat harmless: the same one corrects once.")
 
     def prepare(self) -> None:
         from billing.invoices.corrections import quantity_of
@@ -58,8 +54,8 @@ def draft(row: Any, actor: str, now: datetime) -> Done:
 
     draft = statement_draft(tenant_of(row), now=now)
     return Done(
-        message=f"{draft.id}: {period_of(draft)}, {amount_text(draft.total_micros)} {draft.currency}",
-        subject=str(draft.pk),
+        f"{draft.id}: {period_of(draft)}, {amount_text(draft.total_micros)} {draft.currency}",
+        subject=draft.pk,
         answer={"id": str(draft.id)},
         show=draft,
     )
@@ -74,7 +70,7 @@ def final(statement: Any, actor: str, now: datetime) -> Done:
     from billing.invoices.statements import statement_final
 
     made = statement_final(statement, now=now)
-    return Done(message=f"{title_of(made)} is final", subject=str(made.pk), details={"number": made.number})
+    return Done(f"{title_of(made)} is final", subject=made.pk, details={"number": made.number})
 
 
 def _has_usage(job: Any) -> bool:
@@ -120,4 +116,5 @@ def correct_usage(
     money = format_micros(charged, record.tenant.currency)
     noted = f"; it is on {title_of(note)}, since the month's statement is final" if note else ""
     correct = quantity_of(record).normalize()
-    return Done(message=f"{record.meter} is {correct:f}; {money} {'more' if charged >= 0 else '(given back)'}{noted}")
+    more = "more" if charged >= 0 else "(given back)"
+    return Done(f"{record.meter} is {correct:f}; {money} {more}{noted}", needs_record=False)

@@ -100,7 +100,7 @@ def create(
     if with_key:
         _, secret = key_issue(project=first, pepper=settings.EASEL.secret_key, now=now, name="first")
     return Done(
-        message=f"{slug} is made, with the project default.",
+        f"{slug} is made, with the project default.",
         subject=slug,
         tenant=tenant,
         details={
@@ -123,7 +123,7 @@ def suspend(tenant: Any, actor: str, now: datetime) -> Done:
 
     changed = tenant_suspend(tenant=tenant, now=now)
     message = f"{tenant.slug} is suspended: its keys are refused, its running jobs finish."
-    return Done(message=message, subject=tenant.slug if changed else "")
+    return Done(message, needs_record=changed)
 
 
 @action(
@@ -136,7 +136,7 @@ def resume(tenant: Any, actor: str, now: datetime) -> Done:
     from tenants.accounts import tenant_resume
 
     changed = tenant_resume(tenant=tenant)
-    return Done(message=f"{tenant.slug} may call again.", subject=tenant.slug if changed else "")
+    return Done(f"{tenant.slug} may call again.", needs_record=changed)
 
 
 @action(
@@ -153,7 +153,7 @@ def add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: di
     from tenants.accounts import project_create
 
     project_create(tenant=tenant, slug=slug, labels=labels, now=now)
-    return Done(message=f"{tenant.slug} has the project {slug}.", subject=slug, details={"labels": labels})
+    return Done(f"{tenant.slug} has the project {slug}.", subject=slug, details={"labels": labels})
 
 
 @action(
@@ -178,7 +178,7 @@ def add_key(
         raise SentBefore
     key, secret = key_issue(project=project, pepper=settings.EASEL.secret_key, scopes=scopes, name=name, now=now)
     return Done(
-        message=f"A key of {tenant.slug} for the project {project.slug}:",
+        f"A key of {tenant.slug} for the project {project.slug}:",
         subject=key.key_id,
         details={"name": name, "scopes": key.scopes, "project": project.slug, "token": str(token)},
         secret=secret,
@@ -192,7 +192,7 @@ def revoke(key: Any, actor: str, now: datetime) -> Done:
     from tenants.keys import key_revoke
 
     changed = key_revoke(key_id=key.key_id, now=now)
-    return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "")
+    return Done(f"{key.key_id} is revoked", subject=key.key_id, needs_record=changed)
 
 
 @action("key.rotate", subject=KEY, applies=lambda key: key.revoked_at is None)
@@ -202,7 +202,7 @@ def rotate(key: Any, actor: str, now: datetime) -> Done:
 
     made, secret = key_rotate(key=key, pepper=settings.EASEL.secret_key, now=now)
     return Done(
-        message=f"The key that replaces {key.key_id}, which ended now:",
+        f"The key that replaces {key.key_id}, which ended now:",
         subject=key.key_id,
         details={"new": made.key_id},
         secret=secret,
@@ -225,4 +225,4 @@ def erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: boo
 
     # `erase_request` writes the audit record itself, with the number of jobs that it canceled.
     erase_request(tenant=tenant, cancel_jobs=cancel_jobs, actor=actor, now=now)
-    return Done(message=f"{slug} is closed and being erased: its page says when that is done.")
+    return Done(f"{slug} is closed and being erased: its page says when that is done.", needs_record=False)
