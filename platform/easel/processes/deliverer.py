@@ -52,7 +52,7 @@ async def _run(stop: threading.Event) -> None:
 
 
 async def _deliver(pools: ConnectionPools, claim: Claim) -> None:
-    fields = {"delivery": str(claim.delivery_id), "attempt": claim.attempt}
+    fields = {"delivery": str(claim.delivery.pk), "attempt": claim.delivery.attempts}
     try:
         result = await send(pools, claim)
         jitter = random.Random()  # noqa: S311 - it spreads attempts over time and protects nothing
@@ -60,14 +60,8 @@ async def _deliver(pools: ConnectionPools, claim: Claim) -> None:
     # The delivery is sent again when its lease is over.
     except UNAVAILABLE as error:
         log.warning("webhook_result_lost", **fields, error=repr(error))
-        return
     except Exception:
         log.exception("webhook_result_lost", **fields)
-        return
-    log.info(
-        "webhook_sent",
-        **fields,
-        status=result.status,
-        outcome=result.outcome,
-        duration_seconds=round(result.seconds, 3),
-    )
+    else:
+        seconds = round(result.seconds, 3)
+        log.info("webhook_sent", **fields, status=result.status, outcome=result.outcome, duration_seconds=seconds)
