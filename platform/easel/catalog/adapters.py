@@ -46,10 +46,7 @@ def adapter_add_version(
             tenant=tenant, name=name, defaults={"model": base.model, "created_at": now}
         )
         adapter = Adapter.objects.select_for_update().get(pk=adapter.pk)
-        if adapter.model_id != base.model_id:
-            raise AdapterRefused(
-                "adapter_wrong_base", f"the adapter {name!r} is for {adapter.model.name}, not {base.model.name}"
-            )
+        _check_base(adapter, base)
         if adapter.retired_at is not None:
             adapter.retired_at = None
             adapter.save(update_fields=["retired_at"])
@@ -69,6 +66,12 @@ def adapter_add_version(
             storage_key=storage_key,
             created_at=now,
         )
+
+
+def _check_base(adapter: Adapter, base: ModelVersion) -> None:
+    if adapter.model_id != base.model_id:
+        reason = f"the adapter {adapter.name!r} is for {adapter.model.name}, not {base.model.name}"
+        raise AdapterRefused("adapter_wrong_base", reason)
 
 
 def adapter_files_delete_retired(*, in_use: Collection[UUID], now: datetime) -> int:
@@ -132,9 +135,6 @@ def adapters_resolve(*, tenant: Tenant, names: Sequence[str], version: ModelVers
         adapter = adapter_get(tenant=tenant, name=name)
         if adapter.retired_at is not None:
             raise AdapterRetired(f"the adapter {name!r} is retired", param="adapters")
-        if adapter.model_id != version.model_id:
-            raise AdapterRefused(
-                "adapter_wrong_base", f"the adapter {name!r} is for {adapter.model.name}, not {version.model.name}"
-            )
+        _check_base(adapter, version)
         found.append(adapter.versions.select_related("adapter").order_by("-number")[0])
     return found
