@@ -90,7 +90,7 @@ def _started(home: Path, given: Mapping[str, str]) -> Iterator[Mapping[str, str]
     from easel_local.postgres import Postgres, PostgresUnusable
     from easel_local.redis_server import RedisServer
 
-    kinds = {"database_url": Postgres, "redis_url": RedisServer}
+    kinds: dict[str, type[Postgres | RedisServer]] = {"database_url": Postgres, "redis_url": RedisServer}
     started = {name: kind(home) for name, kind in kinds.items() if name not in given}
     try:
         for server in started.values():

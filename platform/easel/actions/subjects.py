@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from core.errors import DomainError, NotFound
 from easel.actions.action import Subject
 from easel.catalog.errors import ModelNotFound, PoolNotFound, VersionNotFound
+from easel.serving.errors import RolloutNotFound
 
 KEY_HELP = "This key alone: the part between `easel_sk_` and the next underscore."
 
@@ -19,10 +20,6 @@ class TenantNotFound(DomainError, code="tenant_not_found", http_status=404):
 
 class KeyNotFound(DomainError, code="key_not_found", http_status=404):
     """There is no such live key: `easel key list TENANT` shows them."""
-
-
-class RolloutNotFound(DomainError, code="rollout_not_found", http_status=404):
-    """No rollout of this model is running: `easel rollout list` shows them."""
 
 
 class EntryNotFound(DomainError, code="block_list_entry_not_found", http_status=404):
@@ -74,7 +71,7 @@ def version_named(text: str) -> Any:
 
 def running_rollout(model_name: str) -> Any:
     """Raises `RolloutNotFound`."""
-    missing = RolloutNotFound()
+    missing = RolloutNotFound("No rollout of this model is running: `easel rollout list` shows them.")
     return _find("serving.Rollout", "candidate__model", missing=missing, model__name=model_name, state="running")
 
 

@@ -50,7 +50,7 @@ class DatabaseState(Collector):
 
 def _family(kind: type[Any], name: str, text: str, labels: list[str], rows: Iterable[tuple[Any, ...]]) -> Metric:
     """A metric with one sample for each row, which has the labels' values and then the sample's."""
-    family: Metric = kind(name, text, labels=labels)
+    family: GaugeMetricFamily | CounterMetricFamily = kind(name, text, labels=labels)
     for *values, sample in rows:
         family.add_metric(values, float(sample))
     return family

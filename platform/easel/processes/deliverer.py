@@ -1,7 +1,6 @@
-"""The webhook deliverer: sends the deliveries that are due, many at a time and a few to each endpoint.
+"""The webhook deliverer, a thread of the scheduler process: sends the deliveries that are due, many at a time.
 
-It runs in a thread of the scheduler process. Any number of deliverers may run at once: each delivery is claimed under
-a lease, and one whose deliverer dies is sent again after that.
+Any number of deliverers may run at once, since each delivery is claimed under a lease.
 """
 
 import asyncio

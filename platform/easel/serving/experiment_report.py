@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import mean, stdev
+from typing import Any
 
 from django.db import connection
 
@@ -100,11 +101,11 @@ def experiment_report(experiment: Experiment) -> list[ArmReport]:
     reports = []
     for arm in experiment.arms.select_related("version"):
         own = [caller for caller in callers if caller["arm"] == arm.pk]
-        sums = {name: sum(caller[name] for caller in own) for name in _SUMS}
         means = {name: [caller[name] for caller in own if caller[name] is not None] for name in _MEANS}
-        compared = {name: compare(values, first.get(name, ())) for name, values in means.items()}
+        results: dict[str, Any] = {name: sum(caller[name] for caller in own) for name in _SUMS}
+        results |= {name: compare(values, first.get(name, ())) for name, values in means.items()}
         p50, p95 = percentiles.get(arm.pk, (None, None))
-        reports.append(ArmReport(arm=arm, seconds_p50=p50, seconds_p95=p95, **sums, **compared))
+        reports.append(ArmReport(arm=arm, seconds_p50=p50, seconds_p95=p95, **results))
         first = first or means
     return reports
 
