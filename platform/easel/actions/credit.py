@@ -19,17 +19,15 @@ class GrantInvalid(DomainError, code="grant_invalid"):
 
 
 class GrantForm(ActionForm):
-    amount = fields.amount(help_text="In the tenant's currency.")
+    amount = fields.amount("In the tenant's currency.")
     expires = fields.Instant(
         required=False,
         widget=forms.DateInput(attrs={"type": "date"}),
         help_text="What is left of the grant then, in the tenant's time zone, is lost. Empty: never.",
     )
-    priority = forms.IntegerField(
-        required=False, min_value=0, max_value=100, initial=50, help_text="0 is spent first, 100 last."
-    )
-    promotional = forms.BooleanField(required=False, help_text="Given away, not bought.")
-    reason = forms.CharField(max_length=200, required=False, help_text=fields.REASON_HELP)
+    priority = fields.whole("0 is spent first, 100 last.", required=False, min_value=0, max_value=100, initial=50)
+    promotional = fields.flag("Given away, not bought.")
+    reason = fields.optional_text(fields.REASON_HELP, max_length=200)
     token = fields.token()
 
     def prepare(self) -> None:
@@ -40,7 +38,7 @@ class GrantForm(ActionForm):
 
 class AdjustForm(ActionForm):
     direction = forms.ChoiceField(choices=[("credit", "Give to the tenant"), ("debit", "Take from the tenant")])
-    amount = fields.amount(help_text="In the tenant's currency.")
+    amount = fields.amount("In the tenant's currency.")
     reason = fields.reason()
     project = fields.OfTenant(required=False, help_text="The project whose cost it is; empty: the account's.")
     charge = forms.UUIDField(required=False, help_text="The charge that was disputed.")
@@ -56,10 +54,8 @@ class WriteOffForm(ActionForm):
 
 
 class CreditLimitForm(ActionForm):
-    amount = fields.amount(
-        min_value="0", help_text="How far credit may go below zero, to be paid later. 0: not at all."
-    )
-    reason = forms.CharField(max_length=200, required=False, help_text="Stored in the audit log.")
+    amount = fields.amount("How far credit may go below zero, to be paid later. 0: not at all.", min_value="0")
+    reason = fields.optional_text("Stored in the audit log.", max_length=200)
 
     def prepare(self) -> None:
         from billing.ledger.accounts import balance_of
@@ -69,8 +65,8 @@ class CreditLimitForm(ActionForm):
 
 class BudgetForm(ActionForm):
     project = fields.OfTenant(required=False, help_text="This project alone; empty: the whole account.")
-    amount = fields.amount(min_value="0", help_text="A month, in the tenant's currency and time zone.")
-    hard_stop = forms.BooleanField(required=False, help_text="Refuse requests that would exceed the budget.")
+    amount = fields.amount("A month, in the tenant's currency and time zone.", min_value="0")
+    hard_stop = fields.flag("Refuse requests that would exceed the budget.")
 
     def prepare(self) -> None:
         if tenant_of(self.row) is self.row:
@@ -87,17 +83,14 @@ class BudgetRemovalForm(ActionForm):
 
 
 class ProfileForm(ActionForm):
-    legal_name = forms.CharField(max_length=200, required=False, help_text="As it is on invoices.")
-    address = forms.CharField(
-        max_length=1000, required=False, widget=forms.Textarea, help_text="Separate lines by line feeds."
-    )
+    legal_name = fields.optional_text("As it is on invoices.", max_length=200)
+    address = fields.optional_text("Separate lines by line feeds.", max_length=1000, widget=forms.Textarea)
     email = forms.EmailField(required=False, help_text="The address that budget notices go to.")
-    tax_id = forms.CharField(max_length=60, required=False, help_text="The tenant's tax number.")
-    tax_name = forms.CharField(max_length=40, help_text="As statements show it: VAT.")
-    tax_rate = fields.number(max_digits=7, decimal_places=6, min_value=0, max_value=1, help_text="0.19 is 19 %.")
-    time_zone = forms.CharField(
-        max_length=60,
-        help_text="The zone of months and statements, for example Europe/Berlin; holds from the next month on.",
+    tax_id = fields.optional_text("The tenant's tax number.", max_length=60)
+    tax_name = fields.text("As statements show it: VAT.", max_length=40)
+    tax_rate = fields.number("0.19 is 19 %.", max_digits=7, decimal_places=6, min_value=0, max_value=1)
+    time_zone = fields.text(
+        "The zone of months and statements, for example Europe/Berlin; holds from the next month on.", max_length=60
     )
 
     def prepare(self) -> None:

@@ -2,9 +2,11 @@
 
 import sys
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from django import forms
@@ -15,15 +17,25 @@ from billing.money import AMOUNT_MICROS_MAX, from_micros
 from easel.actions.subjects import tenant_named
 from easel.jobs.errors import ProjectNotFound
 
+FieldT = TypeVar("FieldT", bound=forms.Field)
 REASON_HELP = "Stored with the transaction, on statements and in the audit log: an invoice's number, for example."
 
 
-def amount(*, min_value: str = "0.000001", **options: Any) -> forms.DecimalField:
+def _helped(field: Callable[..., FieldT]) -> Callable[..., FieldT]:
+    """Makes a field of which the help text is the first argument: it says what the field is."""
+    return lambda help_text, **options: field(help_text=help_text, **options)
+
+
+text, optional_text = _helped(forms.CharField), _helped(partial(forms.CharField, required=False))
+whole, real = _helped(forms.IntegerField), _helped(forms.FloatField)
+flag = _helped(partial(forms.BooleanField, required=False))
+number = _helped(partial(forms.DecimalField, widget=forms.TextInput))  # stored as it is written
+
+
+def amount(help_text: str, *, min_value: str = "0.000001", **options: Any) -> forms.DecimalField:
     """An amount of money with at most six places."""
-    highest = from_micros(AMOUNT_MICROS_MAX) - 1
-    return forms.DecimalField(
-        max_digits=16, decimal_places=6, min_value=Decimal(min_value), max_value=highest, **options
-    )
+    limits: dict[str, Any] = {"min_value": Decimal(min_value), "max_value": from_micros(AMOUNT_MICROS_MAX) - 1}
+    return forms.DecimalField(max_digits=16, decimal_places=6, help_text=help_text, **limits, **options)
 
 
 def reason(*, help_text: str = REASON_HELP) -> forms.CharField:
@@ -37,15 +49,10 @@ def token(**options: Any) -> forms.UUIDField:
     return forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4, **options)
 
 
-def number(**options: Any) -> forms.DecimalField:
-    """A number that is stored as it is written."""
-    return forms.DecimalField(widget=forms.TextInput, **options)
-
-
-def instant(**options: Any) -> "Instant":
+def instant(help_text: str, **options: Any) -> "Instant":
     """A moment in UTC, unless the input has an offset."""
     widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
-    return Instant(widget=widget, **options)
+    return Instant(widget=widget, help_text=help_text, **options)
 
 
 class Instant(forms.DateTimeField):
@@ -62,8 +69,9 @@ class Instant(forms.DateTimeField):
 class _OrNone:
     """Adds the word `none` to a number's field; the portal leaves the field empty instead."""
 
-    def __init__(self, *, min_value: int = 0, **options: Any) -> None:
-        super().__init__(required=False, min_value=min_value, **options)  # type: ignore[call-arg]  # of the field
+    def __init__(self, help_text: str = "", *, min_value: int = 0, **options: Any) -> None:
+        given = {"help_text": help_text, "min_value": min_value, **options}
+        super().__init__(required=False, **given)  # type: ignore[call-arg]  # of the field
 
     def from_command(self, text: str) -> str:
         if not text:

@@ -15,13 +15,13 @@ class QuotaForm(ActionForm):
     """Begins with the limits as they are; an empty one is no limit."""
 
     requests_per_minute = fields.WholeOrNone()
-    concurrent_jobs_max = fields.WholeOrNone(label="Unfinished jobs", help_text="Unfinished jobs at the same time.")
+    concurrent_jobs_max = fields.WholeOrNone("Unfinished jobs at the same time.", label="Unfinished jobs")
     queued_jobs_max = fields.WholeOrNone(
-        label="Waiting jobs", help_text="Without one, an account has the platform's (EASEL_QUEUED_JOBS_MAX)."
+        "Without one, an account has the platform's (EASEL_QUEUED_JOBS_MAX).", label="Waiting jobs"
     )
-    image_units_per_month = fields.NumberOrNone(decimal_places=4, help_text="512x512 pixels are one.")
-    pixels_max = fields.WholeOrNone(help_text="Largest width x height of an image.")
-    steps_max = fields.WholeOrNone(help_text="Most denoising steps of an image.")
+    image_units_per_month = fields.NumberOrNone("512x512 pixels are one.", decimal_places=4)
+    pixels_max = fields.WholeOrNone("Largest width x height of an image.")
+    steps_max = fields.WholeOrNone("Most denoising steps of an image.")
 
     def prepare(self) -> None:
         tenant = tenant_of(self.row)
@@ -30,11 +30,9 @@ class QuotaForm(ActionForm):
 
 
 class ShareForm(ActionForm):
-    weight = forms.IntegerField(
-        min_value=1, max_value=1000, help_text="Share of GPU seconds where tenants wait for the same pool."
-    )
+    weight = fields.whole("Share of GPU seconds where tenants wait for the same pool.", min_value=1, max_value=1000)
     running_jobs_max = fields.WholeOrNone(
-        min_value=1, max_value=2**31 - 1, help_text="Jobs that workers run at the same time; others wait."
+        "Jobs that workers run at the same time; others wait.", min_value=1, max_value=2**31 - 1
     )
 
     def prepare(self) -> None:
@@ -44,9 +42,9 @@ class ShareForm(ActionForm):
 class RetentionForm(ActionForm):
     """Begins with the days as they are; without a number the platform's apply."""
 
-    output_days = fields.WholeOrNone(min_value=1, label="Days of images", help_text="Days that images are retained.")
+    output_days = fields.WholeOrNone("Days that images are retained.", min_value=1, label="Days of images")
     job_days = fields.WholeOrNone(
-        min_value=1, label="Days of jobs", help_text="Days that prompts, metadata, users and errors are retained."
+        "Days that prompts, metadata, users and errors are retained.", min_value=1, label="Days of jobs"
     )
 
     def prepare(self) -> None:
@@ -60,12 +58,12 @@ def _kinds() -> Any:
 
 
 class BlockForm(ActionForm):
-    pattern = forms.CharField(max_length=500, help_text="A phrase matches however it is written; a pattern is RE2's.")
+    pattern = fields.text("A phrase matches however it is written; a pattern is RE2's.", max_length=500)
     kind = forms.ChoiceField(
         choices=_kinds, initial="phrase", help_text="A regular expression of RE2, matched on the folded prompt."
     )
     tenant = fields.TenantSlug(required=False, help_text="This tenant alone; without one: everybody.")
-    reason = forms.CharField(max_length=200, required=False, help_text="A note for other operators.")
+    reason = fields.optional_text("A note for other operators.", max_length=200)
 
 
 @action(

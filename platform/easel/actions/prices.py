@@ -21,13 +21,11 @@ class PricesForm(ActionForm):
     """Begins with the rates of the newest book, and has room for more."""
 
     effective_at = fields.instant(
+        "Later than the newest book's. What was accepted before is charged by the prices of its time.",
         label="In force from (UTC)",
-        help_text="Later than the newest book's. What was accepted before is charged by the prices of its time.",
     )
-    bills_stopped_work = forms.BooleanField(
-        required=False,
-        label="Charge stopped work",
-        help_text="A job that is canceled or expires while it runs pays for the steps that it took.",
+    bills_stopped_work = fields.flag(
+        "A job that is canceled or expires while it runs pays for the steps that it took.", label="Charge stopped work"
     )
     version = forms.IntegerField(widget=forms.HiddenInput)
 
@@ -47,9 +45,7 @@ class PricesForm(ActionForm):
                     help_text=f"{each}, {rate.get_mode_display()}",
                     initial=tier.unit_price,
                 )
-        self.fields["more"] = forms.CharField(
-            required=False, label="More prices", widget=forms.Textarea, help_text=_RATES_HELP
-        )
+        self.fields["more"] = fields.optional_text(_RATES_HELP, label="More prices", widget=forms.Textarea)
 
     def clean_more(self) -> Any:
         return _rates(self.cleaned_data["more"])
@@ -86,19 +82,19 @@ class PriceFileForm(ActionForm):
 
 class ContractForm(ActionForm):
     discount = fields.number(
+        "A command takes a share instead: 0.1 takes a tenth off.",
         label="Discount in percent", initial=0, min_value=0, max_value=100, decimal_places=4,
-        help_text="A command takes a share instead: 0.1 takes a tenth off.",
     )  # fmt: skip
     minimum = fields.number(
+        "In the tenant's currency: what a month's charges fall short of it is charged with its statement.",
         label="Minimum of a month",
         initial=0,
         min_value=0,
         decimal_places=6,
-        help_text="In the tenant's currency: what a month's charges fall short of it is charged with its statement.",
     )
-    starts_at = fields.instant(label="From (UTC)", required=False, help_text="The first instant; empty: now.")
+    starts_at = fields.instant("The first instant; empty: now.", label="From (UTC)", required=False)
     ends_at = fields.instant(
-        label="Until (UTC)", required=False, help_text="The instant after the last; empty: until it is ended."
+        "The instant after the last; empty: until it is ended.", label="Until (UTC)", required=False
     )
     prices = fields.FileText(
         required=False, label="The tenant's own prices", widget=forms.Textarea, help_text=_RATES_HELP
@@ -109,21 +105,14 @@ class ContractForm(ActionForm):
 
 
 class ContractEndForm(ActionForm):
-    ends_at = fields.instant(label="At (UTC)", required=False, help_text="By default now.")
+    ends_at = fields.instant("By default now.", label="At (UTC)", required=False)
 
 
 def _price(*, label: str, help_text: str, initial: Decimal) -> forms.DecimalField:
     from billing.pricing.price_books import PRICE_MAX
 
-    return fields.number(
-        label=label,
-        help_text=help_text,
-        max_digits=30,
-        decimal_places=15,
-        min_value=0,
-        max_value=PRICE_MAX - 1,
-        initial=f"{initial.normalize():f}",
-    )
+    limits = {"max_digits": 30, "decimal_places": 15, "min_value": 0, "max_value": PRICE_MAX - 1}
+    return fields.number(help_text, label=label, initial=f"{initial.normalize():f}", **limits)
 
 
 def _rates(text: str) -> Any:

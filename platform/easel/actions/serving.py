@@ -12,6 +12,8 @@ from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action
 from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION, pool_named, version_named
 
+_COST_LIMITS = {"min_value": 0, "max_digits": 12, "decimal_places": 6}
+
 
 class RouteInvalid(DomainError, code="route_invalid"):
     """A route is VERSION=PERCENT, as in 1=80 2=20."""
@@ -49,16 +51,12 @@ class SharesForm(ActionForm):
 
 
 class PlanForm(ActionForm):
-    stages = forms.CharField(
-        initial="5, 25, 50, 100", help_text="Percents of the callers, stage by stage, growing up to 100."
-    )
-    stage_seconds = forms.IntegerField(min_value=0, initial=600, help_text="The least time that a stage lasts.")
-    jobs_min = forms.IntegerField(min_value=1, initial=20, help_text="Ended jobs that a decision needs.")
-    error_rate_max = forms.FloatField(
-        min_value=0, max_value=1, initial=0.05, help_text="A higher error rate rolls back."
-    )
-    p95_ratio_max = forms.FloatField(
-        min_value=0, initial=1.5, help_text="A p95 above this multiple of the stable version's rolls back."
+    stages = fields.text("Percents of the callers, stage by stage, growing up to 100.", initial="5, 25, 50, 100")
+    stage_seconds = fields.whole("The least time that a stage lasts.", min_value=0, initial=600)
+    jobs_min = fields.whole("Ended jobs that a decision needs.", min_value=1, initial=20)
+    error_rate_max = fields.real("A higher error rate rolls back.", min_value=0, max_value=1, initial=0.05)
+    p95_ratio_max = fields.real(
+        "A p95 above this multiple of the stable version's rolls back.", min_value=0, initial=1.5
     )
 
     def clean_stages(self) -> tuple[int, ...]:
@@ -69,21 +67,17 @@ class PlanForm(ActionForm):
 
 
 class EndForm(ActionForm):
-    reason = forms.CharField(
-        max_length=300, required=False, initial="by an operator", help_text="Stored with the rollout."
-    )
+    reason = fields.optional_text("Stored with the rollout.", max_length=300, initial="by an operator")
 
 
 class VersionForm(ActionForm):
     """Begins with what the newest version has."""
 
-    checkpoint = forms.CharField(max_length=500, required=False, help_text="A folder or a hub id.")
-    pool = forms.CharField(max_length=60, required=False, help_text="The name of the pool that serves it.")
-    steps = forms.IntegerField(
-        min_value=1, max_value=100, required=False, help_text="Denoising steps of requests that name none."
-    )
+    checkpoint = fields.optional_text("A folder or a hub id.", max_length=500)
+    pool = fields.optional_text("The name of the pool that serves it.", max_length=60)
+    steps = fields.whole("Denoising steps of requests that name none.", min_value=1, max_value=100, required=False)
     fast_image_units_max = fields.number(
-        min_value=0, required=False, help_text="The largest image of the fast tier; 512x512 is 1."
+        "The largest image of the fast tier; 512x512 is 1.", min_value=0, required=False
     )
     precision = forms.ChoiceField(
         choices=[("none", "none"), ("int8", "int8"), ("fp8", "fp8")],
@@ -100,26 +94,20 @@ class VersionForm(ActionForm):
 
 
 class CostForm(ActionForm):
-    gpu_hour_cost = fields.number(
-        label="Cost of a GPU hour, USD", min_value=0, max_digits=12, decimal_places=6, help_text="In USD."
-    )
+    gpu_hour_cost = fields.number("In USD.", label="Cost of a GPU hour, USD", **_COST_LIMITS)
 
     def prepare(self) -> None:
         self.fields["gpu_hour_cost"].initial = self.row.gpu_hour_cost
 
 
 class DedicateForm(ActionForm):
-    model = forms.CharField(
-        max_length=100, required=False, help_text="The model whose weights it holds; by default the default model."
-    )
-    gpu_class = forms.CharField(max_length=60, initial="cpu", help_text="The class that its GPU seconds are priced as.")
-    gpu_hour_cost = fields.number(
-        min_value=0, max_digits=12, decimal_places=6, initial=0, help_text="The provider's price of a GPU hour, in USD."
-    )
+    model = fields.optional_text("The model whose weights it holds; by default the default model.", max_length=100)
+    gpu_class = fields.text("The class that its GPU seconds are priced as.", max_length=60, initial="cpu")
+    gpu_hour_cost = fields.number("The provider's price of a GPU hour, in USD.", initial=0, **_COST_LIMITS)
 
 
 class PoolForm(DedicateForm):
-    slug = forms.CharField(max_length=40, label="Name", help_text="Lower-case letters, digits and hyphens.")
+    slug = fields.text("Lower-case letters, digits and hyphens.", max_length=40, label="Name")
     tier = forms.ChoiceField(
         choices=[("", "any"), ("fast", "fast"), ("hd", "hd")],
         required=False,

@@ -17,9 +17,9 @@ class CorrectionForm(ActionForm):
     """Corrects the row, a usage record, or one that is chosen from the row's, a job's."""
 
     record: Any = forms.ModelChoiceField(queryset=None, label="Usage record", empty_label=None)
-    quantity = fields.number(required=False, label="Correct quantity", help_text="The quantity that is correct.")
-    difference = fields.number(required=False, help_text="Add this to the quantity instead; below zero: subtract it.")
-    reason = forms.CharField(max_length=200, help_text="For the tenant's statement and the audit log.")
+    quantity = fields.number("The quantity that is correct.", required=False, label="Correct quantity")
+    difference = fields.number("Add this to the quantity instead; below zero: subtract it.", required=False)
+    reason = fields.text("For the tenant's statement and the audit log.", max_length=200)
     token = fields.token(help_text="A UUID that makes a repeat harmless: the same one corrects once.")
 
     def prepare(self) -> None:

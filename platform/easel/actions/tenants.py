@@ -20,17 +20,15 @@ class SentBefore(DomainError, code="sent_before", http_status=409):
 
 
 class TenantForm(ActionForm):
-    slug = forms.CharField(
-        max_length=40, help_text="Lower-case letters, digits and inner hyphens; it can't be changed later."
-    )
-    name = forms.CharField(max_length=200, required=False, help_text="The name that people use.")
-    credit = fields.amount(required=False, help_text="Credit to begin with, in the tenant's currency.")
+    slug = fields.text("Lower-case letters, digits and inner hyphens; it can't be changed later.", max_length=40)
+    name = fields.optional_text("The name that people use.", max_length=200)
+    credit = fields.amount("Credit to begin with, in the tenant's currency.", required=False)
     projects = fields.Lines(required=False, help_text="Projects besides `default`.")
-    with_key = forms.BooleanField(required=False, initial=True, help_text="Make a first API key, shown once.")
+    with_key = fields.flag("Make a first API key, shown once.", initial=True)
 
 
 class ProjectForm(ActionForm):
-    slug = forms.CharField(max_length=40, help_text="Lower-case letters, digits and inner hyphens.")
+    slug = fields.text("Lower-case letters, digits and inner hyphens.", max_length=40)
     labels = fields.Labels(required=False, help_text="Labels that reports group by, as department=design.")
 
 
@@ -42,7 +40,7 @@ def _scopes() -> Any:
 
 class KeyForm(ActionForm):
     project = fields.OfTenant(help_text="The project that the key's requests are charged to.")
-    name = forms.CharField(max_length=100, required=False, help_text="What the key is for.")
+    name = fields.optional_text("What the key is for.", max_length=100)
     scopes = forms.MultipleChoiceField(
         choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
     )
@@ -56,10 +54,8 @@ class KeyForm(ActionForm):
 
 
 class EraseForm(ActionForm):
-    slug = forms.CharField(max_length=40, help_text="The tenant's name, typed again.")
-    cancel_jobs = forms.BooleanField(
-        required=False, help_text="Cancel its unfinished jobs; without this they are a refusal."
-    )
+    slug = fields.text("The tenant's name, typed again.", max_length=40)
+    cancel_jobs = fields.flag("Cancel its unfinished jobs; without this they are a refusal.")
 
     def clean_slug(self) -> str:
         if self.cleaned_data["slug"] != self.row.slug:
