@@ -144,14 +144,7 @@ def _is_newest_of_list(book: Any) -> bool:
     arguments=("prices",),
 )
 def publish(
-    row: Any,
-    actor: str,
-    now: datetime,
-    *,
-    rates: Sequence[Any],
-    effective_at: datetime | None,
-    currency: str = "",
-    **terms: Any,
+    row: Any, actor: str, now: datetime, *, rates: Any, effective_at: datetime | None, currency: str = "", **terms: Any
 ) -> Done:
     """Publish the next price book. A published book never changes, and what was accepted before is charged by the
     prices of its time.
@@ -199,14 +192,7 @@ def _percent(given: dict[str, Any]) -> dict[str, Any]:
     from_command=_percent,
 )
 def make_contract(
-    tenant: Any,
-    actor: str,
-    now: datetime,
-    *,
-    discount: Decimal,
-    minimum: Decimal,
-    prices: Any,
-    **period: datetime | None,
+    tenant: Any, actor: str, now: datetime, *, discount: Decimal, minimum: Decimal, prices: Any, **period: Any
 ) -> Done:
     """Agree with a tenant on a discount, a month's minimum, prices of its own. Terms never change."""
     from billing.pricing.contracts import contract_details, contract_make, minimum_of

@@ -176,12 +176,9 @@ async def send(pools: ConnectionPools, claim: Claim) -> DeliveryResult:
     status, headers, beginning = None, [], b""
     failure = f"no answer within {TIMEOUT_SECONDS} s"
     try:
-        async with (
-            asyncio.timeout(TIMEOUT_SECONDS),
-            pools.for_url(url).stream(
-                "POST", url, headers=headers_sent, content=claim.body, extensions=extensions
-            ) as response,
-        ):
+        pool = pools.for_url(url)
+        request = pool.stream("POST", url, headers=headers_sent, content=claim.body, extensions=extensions)
+        async with asyncio.timeout(TIMEOUT_SECONDS), request as response:
             status, headers = response.status, response.headers
             async for chunk in response.aiter_stream():
                 beginning += chunk
@@ -249,10 +246,8 @@ def _disable(endpoint: WebhookEndpoint, reason: str, now: datetime) -> None:
     endpoint.disabled_at, endpoint.disabled_reason = now, reason
     endpoint.save(update_fields=["disabled_at", "disabled_reason"])
     details = {"url": endpoint.url, "reason": reason}
-    subject = str(endpoint.pk)
-    audit_record(
-        actor="platform", action="webhook.disable", subject=subject, tenant=endpoint.tenant, details=details, now=now
-    )
+    tenant, subject = endpoint.tenant, str(endpoint.pk)
+    audit_record(actor="platform", action="webhook.disable", subject=subject, tenant=tenant, details=details, now=now)
 
 
 def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> timedelta | None:
