@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from django import forms
+from django.db import transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,6 @@ def action_perform(action: Action, row: Any, *, actor: str, now: datetime, field
     `actor` is `operator:<name>` or `command:<user>`; `fields` are the valid values of the action's form. Raises
     whatever the verb refuses with, and then nothing has changed.
     """
-    from django.db import transaction
-
     from core.audit import audit_record
 
     with transaction.atomic():

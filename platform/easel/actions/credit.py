@@ -104,6 +104,12 @@ def _plain(amount: Decimal) -> str:
     return f"{amount.normalize():f}"
 
 
+def _can_spend(tenant: Any) -> str:
+    from billing.ledger.accounts import balance_of
+
+    return f"{tenant.slug} can spend {format_micros(balance_of(tenant).available, tenant.currency)}"
+
+
 @action(
     "credit.grant",
     command="tenant grant",
@@ -126,7 +132,6 @@ def grant(
     token: uuid.UUID,
 ) -> Done:
     """Add to what a tenant can spend; what it owes beyond its limit is paid first."""
-    from billing.ledger.accounts import balance_of
     from billing.ledger.postings import credit_grant
     from billing.models import CreditGrant
 
@@ -148,9 +153,8 @@ def grant(
         return Done("This form was sent before: the credit was granted then, once.", needs_record=False)
     details = {"amount": _plain(amount), "currency": tenant.currency, "category": category, "priority": priority}
     details |= {"expires_at": expires and expires.isoformat(), "reason": reason}
-    available = format_micros(balance_of(tenant).available, tenant.currency)
     until = f"; what is left of it on {expires:%Y-%m-%d %H:%M %Z} is lost" if expires else ""
-    return Done(f"{tenant.slug} can spend {available}{until}", details=details)
+    return Done(f"{_can_spend(tenant)}{until}", details=details)
 
 
 def _signed(given: dict[str, Any]) -> dict[str, Any]:
@@ -250,14 +254,11 @@ def write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uui
 )
 def credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, reason: str) -> Done:
     """Let a tenant spend more than its credit, to be paid later."""
-    from billing.ledger.accounts import balance_of, credit_limit_set
+    from billing.ledger.accounts import credit_limit_set
 
     credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
-    available = format_micros(balance_of(tenant).available, tenant.currency)
-    return Done(
-        f"{tenant.slug} can spend {available}",
-        details={"amount": _plain(amount), "currency": tenant.currency, "reason": reason},
-    )
+    details = {"amount": _plain(amount), "currency": tenant.currency, "reason": reason}
+    return Done(_can_spend(tenant), details=details)
 
 
 @action(

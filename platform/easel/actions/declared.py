@@ -8,7 +8,8 @@ from easel.actions.action import Action
 
 def actions_of(*modules: ModuleType) -> tuple[Action, ...]:
     """The actions that these modules declare."""
-    return tuple(found for module in modules for found in vars(module).values() if isinstance(found, Action))
+    # Not `isinstance`, which would load Django's settings where a module imports them.
+    return tuple(found for module in modules for found in vars(module).values() if type(found) is Action)
 
 
 ACTIONS = actions_of(tenants, credit, limits, prices, statements, serving, jobs)

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.password_validation import validate_password
 from django.db import transaction
 from django.db.models import Q
 
@@ -45,8 +46,6 @@ def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:
 @transaction.atomic
 def operator_create(*, name: str, password: str, role: str) -> User:
     """Makes a user of the portal. Raises `OperatorExists`, and `ValidationError` for a weak password or name."""
-    from django.contrib.auth.password_validation import validate_password
-
     if User.objects.filter(username=name).exists():
         raise OperatorExists
     user = User(username=name, is_staff=True)

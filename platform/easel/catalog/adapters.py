@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Q
@@ -42,9 +42,8 @@ def adapter_add_version(
         # The key is the content's hash: if we crash before the commit, the next upload of the file overwrites this one.
         store().put(storage_key, io.BytesIO(content), "application/octet-stream")
         objects_stored(project=project, kind=StoredObject.Kind.ADAPTER, sizes={storage_key: len(content)}, now=now)
-        adapter, _ = Adapter.objects.get_or_create(
-            tenant=tenant, name=name, defaults={"model": base.model, "created_at": now}
-        )
+        new = {"model": base.model, "created_at": now}
+        adapter, _ = Adapter.objects.get_or_create(tenant=tenant, name=name, defaults=new)
         adapter = Adapter.objects.select_for_update().get(pk=adapter.pk)
         _check_base(adapter, base)
         if adapter.retired_at is not None:
@@ -55,7 +54,6 @@ def adapter_add_version(
             return existing
         newest = adapter.versions.order_by("-number").first()
         return AdapterVersion.objects.create(
-            id=uuid4(),
             adapter=adapter,
             number=newest.number + 1 if newest else 1,
             upload_sha256=upload_sha256,

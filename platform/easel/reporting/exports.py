@@ -84,7 +84,8 @@ def focus(span: Span, *, form: str, invoice: int | None = None) -> Iterator[byte
     if invoice is not None:
         where = sql.SQL('"InvoiceId" = {} AND {}').format(str(invoice), span.of_tenant("BillingAccountId"))
     with _snapshot() as database:
-        columns = _columns(database)
+        described = database.execute("SELECT * FROM reporting.focus LIMIT 0").description or []
+        columns = [(column.name, column.type_code) for column in described]
         shown = _PARQUET if form == "parquet" else _CSV
         names = (sql.SQL(shown.get(oid, "{0}")).format(sql.Identifier(name)) for name, oid in columns)
         rows = sql.SQL("SELECT {} FROM reporting.focus WHERE {}").format(sql.SQL(", ").join(names), where)
@@ -138,12 +139,6 @@ def _copied(database: psycopg.Connection, statement: sql.Composed) -> Iterator[b
                 yield b"".join(waiting)
                 waiting, size = [], 0
         yield b"".join(waiting)
-
-
-def _columns(database: psycopg.Connection) -> list[tuple[str, int]]:
-    """The view's columns with the oid of their types."""
-    described = database.execute("SELECT * FROM reporting.focus LIMIT 0").description or []
-    return [(column.name, column.type_code) for column in described]
 
 
 def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], rows_of: sql.Composed) -> Iterator[bytes]:

@@ -99,14 +99,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         self._allowed, self._plain = tuple(allowed), plain
         self._backend = httpcore.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         try:
             addresses = await resolve(host, port)
         except OSError as error:
@@ -117,8 +110,8 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
                 raise AddressRefused(f"{host} resolves to {address}, which {reason}")
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await self._backend.connect_tcp(str(address), port, timeout, local_address, socket_options)
-        return await self._backend.connect_tcp(str(addresses[-1]), port, timeout, local_address, socket_options)
+                return await self._backend.connect_tcp(str(address), port, *args, **options)
+        return await self._backend.connect_tcp(str(addresses[-1]), port, *args, **options)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
