@@ -38,10 +38,10 @@ def amount(help_text: str, *, min_value: str = "0.000001", **options: Any) -> fo
     return forms.DecimalField(max_digits=16, decimal_places=6, help_text=help_text, **limits, **options)
 
 
-def reason(*, help_text: str = REASON_HELP) -> forms.CharField:
+def reason() -> forms.CharField:
     """A reason that the verb demands and checks, so that every surface refuses it with the same error."""
     widget = forms.TextInput(attrs={"required": True, "maxlength": 200})
-    return forms.CharField(required=False, strip=False, widget=widget, help_text=help_text)
+    return forms.CharField(required=False, strip=False, widget=widget, help_text=REASON_HELP)
 
 
 def token(**options: Any) -> forms.UUIDField:

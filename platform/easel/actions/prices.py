@@ -203,14 +203,8 @@ def make_contract(
     if prices:
         book = price_book_publish(currency=tenant.currency, tenant=tenant, rates=prices, now=now)
         # The tenant's own prices are a second change, which leaves the same record as `easel price publish --tenant`.
-        audit_record(
-            actor=actor,
-            action=publish.name,
-            subject=str(book),
-            tenant=tenant,
-            details=_book_details(book, prices),
-            now=now,
-        )
+        details = _book_details(book, prices)
+        audit_record(actor=actor, action=publish.name, subject=str(book), tenant=tenant, details=details, now=now)
     made = contract_make(
         tenant=tenant, discount=discount / 100, minimum_micros=minimum_of(minimum), price_book=book, now=now, **period
     )

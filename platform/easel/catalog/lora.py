@@ -29,14 +29,8 @@ DTYPES = {"F16": np.float16, "F32": np.float32, "BF16": None}  # numpy has no bf
 PREFIXES = ("base_model.model.transformer.", "base_model.model.", "transformer.", "diffusion_model.")
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
 SUFFIXES = {
-    ".lora_A.weight": "A",
-    ".lora_A.default.weight": "A",
-    ".lora_down.weight": "A",
-    ".lora.down.weight": "A",
-    ".lora_B.weight": "B",
-    ".lora_B.default.weight": "B",
-    ".lora_up.weight": "B",
-    ".lora.up.weight": "B",
+    **dict.fromkeys((".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight", ".lora.down.weight"), "A"),
+    **dict.fromkeys((".lora_B.weight", ".lora_B.default.weight", ".lora_up.weight", ".lora.up.weight"), "B"),
     ".alpha": "alpha",
 }
 UNSUPPORTED = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_": "LoKr", "hada_": "LoHa"}
