@@ -68,23 +68,13 @@ def seed() -> None:
         log.warning("no_model_registered", reason="EASEL_MODEL is not set, and the demo model is not installed")
         return
     is_demo = Path(checkpoint).parts[-2:] == ("demo_model", "checkpoint")
-    version = version_register(
-        model_name=DEMO_MODEL if is_demo else Path(checkpoint).name.lower(),
-        checkpoint=checkpoint,
-        pool=pool,
-        limits=DEMO_LIMITS if is_demo else LIMITS,
-        now=now,
-    )
+    name, limits = (DEMO_MODEL, DEMO_LIMITS) if is_demo else (Path(checkpoint).name.lower(), LIMITS)
+    version = version_register(model_name=name, checkpoint=checkpoint, pool=pool, limits=limits, now=now)
     if version.created_at == now:  # EASEL_MODEL names another checkpoint than before
         with suppress(RolloutRunning):
             routes_set(model=version.model, weights={version.number: 100})
     if is_demo:
         # A second version for rollouts and experiments: half the steps, so half the time and cost.
-        version_register(
-            model_name=DEMO_MODEL,
-            checkpoint=checkpoint,
-            pool=pool,
-            limits=replace(DEMO_LIMITS, steps_default=4),
-            now=now,
-        )
+        limits = replace(DEMO_LIMITS, steps_default=4)
+        version_register(model_name=name, checkpoint=checkpoint, pool=pool, limits=limits, now=now)
     model_make_default(version.model)

@@ -113,9 +113,8 @@ class FolderStore:
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         expires = int(time.time()) + seconds
-        query = urlencode(
-            {"expires": expires, "type": content_type, "signature": self._signature(method, key, expires, content_type)}
-        )
+        signature = self._signature(method, key, expires, content_type)
+        query = urlencode({"expires": expires, "type": content_type, "signature": signature})
         return f"{base}/storage/{key}?{query}"
 
     def allows(self, method: str, key: str, query: dict[str, str], *, now: float) -> bool:
@@ -138,8 +137,7 @@ def _written_beside(path: Path, file: IO[bytes]) -> Iterator[str]:
     # The name is a valid key, so that the orphan of a crash is found among the keys.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix="part-", delete=False) as part:
         try:
-            while chunk := file.read(2**20):
-                part.write(chunk)
+            shutil.copyfileobj(file, part, 2**20)
             part.flush()
             os.fsync(part.fileno())
             yield part.name
@@ -189,10 +187,13 @@ class S3Store:
         self._delete_names([self._prefix + key for key in keys])
 
     def clear(self, folder: str) -> int:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"
-        )
-        return sum(self._delete_names([found["Key"] for found in page.get("Contents", ())]) for page in pages)
+        return sum(self._delete_names(names) for names in self._pages(folder))
+
+    def _pages(self, folder: str) -> Iterator[list[str]]:
+        """Yield the names of all objects below `folder`, page by page."""
+        pages = self._client.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"):
+            yield [found["Key"] for found in page.get("Contents", ())]
 
     def _delete_names(self, names: list[str]) -> int:
         for start in range(0, len(names), S3_DELETES):
@@ -204,19 +205,15 @@ class S3Store:
         return len(names)
 
     def keys(self, folder: str) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}{folder}/"):
-            for found in page.get("Contents", ()):
-                yield found["Key"].removeprefix(self._prefix)
+        for names in self._pages(folder):
+            yield from (name.removeprefix(self._prefix) for name in names)
 
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         params: dict[str, str] = self._name(key)
         if method == "PUT":
             params["ContentType"] = content_type
-        url: str = self._client.generate_presigned_url(
-            {"GET": "get_object", "PUT": "put_object"}[method], Params=params, ExpiresIn=seconds
-        )
-        return url
+        operation = f"{method.lower()}_object"
+        return str(self._client.generate_presigned_url(operation, Params=params, ExpiresIn=seconds))
 
 
 @cache

@@ -5,14 +5,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from easel_local.home import run_dir, write_private
 from easel_local.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from easel_local.postgres import Postgres
+    from easel_local.redis_server import RedisServer
 
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -41,9 +45,9 @@ def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterato
     another process owns running ones: then those are shared. A long-running caller passes `own=True`: it waits until
     short-lived owners have stopped theirs, since shared servers stop with their owner. Raises `ServersUnavailable`.
     """
-    given = {name: env.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")}
-    if all(given.values()):
-        yield Endpoints(database_url=given["DATABASE_URL"], redis_url=given["REDIS_URL"])
+    given = {name: url for name in ("database_url", "redis_url") if (url := env.get(name.upper()))}
+    if len(given) == 2:
+        yield Endpoints(**given)
         return
     home = home.resolve()
     with ExitStack() as stack:
@@ -86,50 +90,40 @@ def _started(home: Path, given: Mapping[str, str]) -> Iterator[Mapping[str, str]
     from easel_local.postgres import Postgres, PostgresUnusable
     from easel_local.redis_server import RedisServer
 
-    endpoints: dict[str, str] = {}
-    specs, checks = [], []
-    if not given["DATABASE_URL"]:
-        postgres = Postgres(home)
-        try:
-            postgres.prepare()
-        except PostgresUnusable as error:
-            raise ServersUnavailable(str(error)) from error
-        endpoints["database_url"] = postgres.url
-        specs.append(postgres.spec())
-        checks.append((postgres.name, postgres.log, postgres.ensure_database))
-    if not given["REDIS_URL"]:
-        redis = RedisServer(home)
-        redis.prepare()
-        endpoints["redis_url"] = redis.url
-        specs.append(redis.spec())
-        checks.append((redis.name, redis.log, redis.ready))
+    kinds: dict[str, type[Postgres | RedisServer]] = {"database_url": Postgres, "redis_url": RedisServer}
+    started = {name: kind(home) for name, kind in kinds.items() if name not in given}
+    try:
+        for server in started.values():
+            server.prepare()
+    except PostgresUnusable as error:
+        raise ServersUnavailable(str(error)) from error
+    specs = [server.spec() for server in started.values()]
     # The log goes to stderr, since stdout may carry a command's JSON.
     supervisor = Supervisor(specs, grace_seconds=_STOP_SECONDS, out=sys.stderr.buffer)
     try:
         supervisor.start()
-        for name, log, is_ready in checks:
-            _await_ready(supervisor, name, log, is_ready)
-        yield endpoints
+        for server in started.values():
+            _await_ready(supervisor, server)
+        yield {name: server.url for name, server in started.items()}
     finally:
         supervisor.stop()
 
 
-def _await_ready(supervisor: Supervisor, name: str, log: Path, is_ready: Callable[[], bool]) -> None:
+def _await_ready(supervisor: Supervisor, server: "Postgres | RedisServer") -> None:
     deadline = time.monotonic() + _START_SECONDS
-    while not is_ready():
-        if time.monotonic() > deadline or supervisor.deaths()[name] >= _DEATHS_MAX:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
-            raise ServersUnavailable(f"{name} did not start; {log} ends with:\n{tail}")
+    while not server.ready():
+        if time.monotonic() > deadline or supervisor.deaths()[server.name] >= _DEATHS_MAX:
+            tail = "\n".join(server.log.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:])
+            raise ServersUnavailable(f"{server.name} did not start; {server.log} ends with:\n{tail}")
         time.sleep(_POLL_SECONDS)
 
 
 def _merged(given: Mapping[str, str], endpoints: Mapping[str, str]) -> Endpoints:
-    database_url = given["DATABASE_URL"] or endpoints.get("database_url", "")
-    redis_url = given["REDIS_URL"] or endpoints.get("redis_url", "")
-    if not database_url or not redis_url:
-        missing = "REDIS_URL" if database_url else "DATABASE_URL"
-        raise ServersUnavailable(f"the running stack was given its {missing}: set the same here")
-    return Endpoints(database_url=database_url, redis_url=redis_url)
+    urls = {**endpoints, **given}
+    for name in ("database_url", "redis_url"):
+        if name not in urls:
+            raise ServersUnavailable(f"the running stack was given its {name.upper()}: set the same here")
+    return Endpoints(**urls)
 
 
 def _open(path: Path) -> IO[str]:

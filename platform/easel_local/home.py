@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -44,10 +45,7 @@ def secret_key(home: Path) -> str:
     if not path.exists():
         draft = home / f".secret_key.{os.getpid()}"
         write_private(draft, secrets.token_urlsafe(48))
-        try:
-            os.link(draft, path)  # unlike a rename, a link fails if another process was first: then its key is used
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        with suppress(FileExistsError):  # unlike a rename, a link fails if another process was first: its key is used
+            os.link(draft, path)
+        draft.unlink()
     return path.read_text()

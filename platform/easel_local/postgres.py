@@ -21,7 +21,7 @@ import psycopg
 
 from easel_local.home import log_dir
 from easel_local.orphans import stop_orphan
-from easel_local.process import ProcessSpec
+from easel_local.process import ProcessSpec, as_user
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the wheel warns if XDG_RUNTIME_DIR is unset, a folder that we don't use
@@ -59,12 +59,13 @@ class User:
     gid: int
 
     @property
-    def is_other(self) -> bool:
-        return self.uid != os.geteuid()
+    def other(self) -> tuple[int, int] | None:
+        """Its uid and gid, or None if it is our own."""
+        return (self.uid, self.gid) if self.uid != os.geteuid() else None
 
 
 class Postgres:
-    """A server with its data directory under `home`: call `prepare`, run `spec`, call `ensure_database` until true."""
+    """A server with its data directory under `home`: call `prepare`, run `spec`, call `ready` until true."""
 
     name = "postgres"
 
@@ -83,7 +84,7 @@ class Postgres:
         Raises `PostgresUnusable`.
         """
         user = _server_user()
-        if user.is_other:
+        if user.other:
             _make_traversable(self.data_dir)
             _make_traversable(_BIN)
             # Under a strict umask pip leaves the wheel's files readable by root alone.
@@ -103,13 +104,12 @@ class Postgres:
             env=_environment(),
             cwd=Path("/"),  # our working directory may be closed to the other user
             log=self.log,
-            uid=user.uid if user.is_other else None,
-            gid=user.gid if user.is_other else None,
+            user=user.other,
             stop_signal=signal.SIGINT,  # fast shutdown: doesn't wait for clients, needs no recovery
             orphan_signal=signal.SIGINT,
         )
 
-    def ensure_database(self) -> bool:
+    def ready(self) -> bool:
         """Create the database if it is missing; false while the server doesn't accept connections."""
         try:
             with psycopg.connect(self._url_of("postgres"), autocommit=True, connect_timeout=5) as connection:
@@ -155,9 +155,7 @@ def _create(data_dir: Path, user: User) -> None:
         ],
         env=_environment(),
         cwd="/",
-        user=user.uid if user.is_other else None,
-        group=user.gid if user.is_other else None,
-        extra_groups=[] if user.is_other else None,
+        **as_user(user.other),
         capture_output=True,
         text=True,
         check=False,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 # Loaded before any fork: between fork and exec the child of a threaded program may do very little.
@@ -27,8 +27,7 @@ class ProcessSpec:
     env: Mapping[str, str]
     cwd: Path | None = None
     log: Path | None = None
-    uid: int | None = None
-    gid: int | None = None
+    user: tuple[int, int] | None = None  # the uid and gid to run as, by default ours
     stop_signal: signal.Signals = signal.SIGTERM
     # The kernel sends this signal if our process is killed before it could stop this one (Linux only).
     orphan_signal: signal.Signals = signal.SIGKILL
@@ -152,9 +151,7 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
             list(spec.argv),
             env=dict(spec.env),
             cwd=spec.cwd,
-            user=spec.uid,
-            group=spec.gid,
-            extra_groups=[] if spec.uid is not None else None,
+            **as_user(spec.user),
             stdin=subprocess.DEVNULL,
             stdout=log if log is not None else subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -168,6 +165,11 @@ def _spawn(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     finally:
         if log is not None:
             log.close()
+
+
+def as_user(user: tuple[int, int] | None) -> dict[str, Any]:
+    """Arguments of `subprocess` that run a program as another user, without our groups."""
+    return {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
 
 
 def _kill_group(pid: int) -> None:

@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -51,16 +49,6 @@ class Stack:
 
     def is_ready(self) -> bool:
         return is_ready(self.url)
-
-    def wait_ready(self, timeout_seconds: float, stop: threading.Event | None = None) -> bool:
-        """Wait until the API is ready; false if the time ran out or `stop` was set."""
-        stop = stop or threading.Event()
-        deadline = time.monotonic() + timeout_seconds
-        while time.monotonic() < deadline and not stop.is_set():
-            if self.is_ready():
-                return True
-            stop.wait(_POLL_SECONDS)
-        return False
 
 
 @contextmanager
@@ -114,8 +102,10 @@ def keep_serving(stack: Stack, *, on_ready: Callable[[str], None]) -> None:
     stop = threading.Event()
 
     def announce() -> None:
-        if stack.wait_ready(float("inf"), stop):
-            on_ready(stack.url)
+        while not stack.is_ready():
+            if stop.wait(_POLL_SECONDS):
+                return
+        on_ready(stack.url)
 
     with signals_call(stop.set):
         threading.Thread(target=announce, name="announce", daemon=True).start()
@@ -124,11 +114,9 @@ def keep_serving(stack: Stack, *, on_ready: Callable[[str], None]) -> None:
 
 def recorded(home: Path) -> dict[str, object] | None:
     """The state file of a running stack, or None."""
-    try:
-        state: dict[str, object] = json.loads(_state_file(home).read_text())
-    except FileNotFoundError:
-        return None
-    return state
+    with suppress(FileNotFoundError):
+        return dict(json.loads(_state_file(home).read_text()))
+    return None
 
 
 def is_ready(url: str) -> bool:
@@ -136,7 +124,7 @@ def is_ready(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/healthz/ready", timeout=_PROBE_SECONDS) as answer:  # noqa: S310
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except OSError:  # among them URLError and HTTPError
         return False
 
 
@@ -154,10 +142,9 @@ def _claim(home: Path, stack: ExitStack) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         state = recorded(home) or {}
-        raise StackUnavailable(
-            f"easel is already running on {home} at {state.get('url', 'a port not known yet')};"
-            " set EASEL_HOME to run another"
-        ) from None
+        url = state.get("url", "a port not known yet")
+        running = f"easel is already running on {home} at {url}; set EASEL_HOME to run another"
+        raise StackUnavailable(running) from None
 
 
 def port_is_free(port: int) -> bool:
@@ -183,10 +170,9 @@ def _migrate() -> list[PoolWorker]:
     argv = [sys.executable, "-m", "easel.cli.main", "migrate", "--json"]
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
     try:
-        workers: list[PoolWorker] = json.loads(done.stdout.splitlines()[-1])["workers"]
+        return list(json.loads(done.stdout.splitlines()[-1])["workers"])
     except (IndexError, ValueError):
         raise StackUnavailable(f"the database could not be migrated; the reason is above\n{done.stdout}") from None
-    return workers
 
 
 def _worker(worker: PoolWorker, metrics_ports: dict[str, int]) -> ProcessSpec:

@@ -44,7 +44,7 @@ class House:
         self.postgres.prepare()
         self.redis.prepare()
         self._keep([self.postgres.spec(), self.redis.spec()], grace_seconds=15)
-        self.wait_for(lambda: self.postgres.ensure_database() and self.redis.ready(), "the servers")
+        self.wait_for(lambda: self.postgres.ready() and self.redis.ready(), "the servers")
         os.environ.update(
             EASEL_HOME=str(self.home),
             EASEL_SECRET_KEY="only for chaos",

@@ -1,26 +1,29 @@
 """The declaration of an action, and the one function that performs it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django import forms
+from django.db import transaction
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Done:
     """The result of an action.
 
-    `subject`, `tenant` (by default the row's) and `details` go into the audit record; without a subject there is none,
-    because nothing changed or because the verb wrote it. A `secret` is shown once. `answer` is what a command prints as
+    `subject` (by default the row), `tenant` (by default the row's) and `details` go into the audit record, which is not
+    needed if nothing changed or if the verb wrote it. A `secret` is shown once. `answer` is what a command prints as
     JSON. The portal goes on to the row `show`, or to the list if the row `is_gone`.
     """
 
     message: str
-    subject: str = ""
+    _: KW_ONLY
+    subject: Any = None
     tenant: Any = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    needs_record: bool = True
     secret: str = ""
     answer: Mapping[str, Any] = field(default_factory=dict)
     show: Any = None
@@ -56,14 +59,15 @@ class Action:
     """Something that an operator may do. `perform(row, actor, now, **fields)` calls one verb of the domain.
 
     `name` is the audit record's action; by default it gives the `command`, the words after `easel`, and the portal's
-    `label`. A field of the form is an option of its own name, an argument if it is in `arguments`, or what `options`
-    says: another option, a flag with its value, or None for a field that `from_command` derives from the others.
-    `command_form` replaces the form where a command reads the same input in another shape, for example from a file.
+    `label`. The `permission` is by default to change the subject's model. A field of the form is an option of its own
+    name, an argument if it is in `arguments`, or what `options` says: another option, a flag with its value, or None
+    for a field that `from_command` derives from the others. `command_form` replaces the form where a command reads the
+    same input in another shape, for example from a file.
     """
 
     name: str
-    command: str = ""
-    label: str = ""
+    command: str
+    label: str
     explain: str
     permission: str
     perform: Callable[..., Done]
@@ -77,12 +81,6 @@ class Action:
     command_form: type[ActionForm] | None = None
     from_command: Callable[[dict[str, Any]], dict[str, Any]] = field(default=lambda given: given)
 
-    def __post_init__(self) -> None:
-        if not self.command:
-            object.__setattr__(self, "command", self.name.replace(".", " ").replace("_", "-"))
-        if not self.label:
-            object.__setattr__(self, "label", self.name.partition(".")[2].replace("_", " ").capitalize())
-
     @property
     def is_one_click(self) -> bool:
         """True if the portal needs no form for it."""
@@ -91,9 +89,16 @@ class Action:
 
 def action(name: str, **declared: Any) -> Callable[[Callable[..., Done]], Action]:
     """Declares an action by the function that performs it; its docstring is what both surfaces say of the action."""
+    by_default = {
+        "command": name.replace(".", " ").replace("_", "-"),
+        "label": name.partition(".")[2].replace("_", " ").capitalize(),
+    }
+    if subject := declared.get("subject"):
+        by_default["permission"] = subject.model.lower().replace(".", ".change_")
 
     def declare(perform: Callable[..., Done]) -> Action:
-        return Action(name=name, explain=" ".join(str(perform.__doc__).split()), perform=perform, **declared)
+        explain = " ".join(str(perform.__doc__).split())
+        return Action(name=name, explain=explain, perform=perform, **{**by_default, **declared})
 
     return declare
 
@@ -109,19 +114,11 @@ def action_perform(action: Action, row: Any, *, actor: str, now: datetime, field
     `actor` is `operator:<name>` or `command:<user>`; `fields` are the valid values of the action's form. Raises
     whatever the verb refuses with, and then nothing has changed.
     """
-    from django.db import transaction
-
     from core.audit import audit_record
 
     with transaction.atomic():
         done = action.perform(row, actor, now, **fields)
-        if done.subject:
-            audit_record(
-                actor=actor,
-                action=action.name,
-                subject=done.subject,
-                tenant=done.tenant or tenant_of(row),
-                details=done.details,
-                now=now,
-            )
+        if done.needs_record:
+            tenant, subject = done.tenant or tenant_of(row), str(done.subject or row)
+            audit_record(actor=actor, action=action.name, subject=subject, tenant=tenant, details=done.details, now=now)
     return done

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from billing.money import format_micros, from_micros, to_micros
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action, tenant_of
@@ -18,17 +19,15 @@ class GrantInvalid(DomainError, code="grant_invalid"):
 
 
 class GrantForm(ActionForm):
-    amount = fields.amount(help_text="In the tenant's currency.")
+    amount = fields.amount("In the tenant's currency.")
     expires = fields.Instant(
         required=False,
         widget=forms.DateInput(attrs={"type": "date"}),
         help_text="What is left of the grant then, in the tenant's time zone, is lost. Empty: never.",
     )
-    priority = forms.IntegerField(
-        required=False, min_value=0, max_value=100, initial=50, help_text="0 is spent first, 100 last."
-    )
-    promotional = forms.BooleanField(required=False, help_text="Given away, not bought.")
-    reason = forms.CharField(max_length=200, required=False, help_text=fields.REASON_HELP)
+    priority = fields.whole("0 is spent first, 100 last.", required=False, min_value=0, max_value=100, initial=50)
+    promotional = fields.flag("Given away, not bought.")
+    reason = fields.optional_text(fields.REASON_HELP, max_length=200)
     token = fields.token()
 
     def prepare(self) -> None:
@@ -39,7 +38,7 @@ class GrantForm(ActionForm):
 
 class AdjustForm(ActionForm):
     direction = forms.ChoiceField(choices=[("credit", "Give to the tenant"), ("debit", "Take from the tenant")])
-    amount = fields.amount(help_text="In the tenant's currency.")
+    amount = fields.amount("In the tenant's currency.")
     reason = fields.reason()
     project = fields.OfTenant(required=False, help_text="The project whose cost it is; empty: the account's.")
     charge = forms.UUIDField(required=False, help_text="The charge that was disputed.")
@@ -55,22 +54,19 @@ class WriteOffForm(ActionForm):
 
 
 class CreditLimitForm(ActionForm):
-    amount = fields.amount(
-        min_value="0", help_text="How far credit may go below zero, to be paid later. 0: not at all."
-    )
-    reason = forms.CharField(max_length=200, required=False, help_text="Stored in the audit log.")
+    amount = fields.amount("How far credit may go below zero, to be paid later. 0: not at all.", min_value="0")
+    reason = fields.optional_text("Stored in the audit log.", max_length=200)
 
     def prepare(self) -> None:
         from billing.ledger.accounts import balance_of
-        from billing.money import from_micros
 
         self.fields["amount"].initial = from_micros(balance_of(self.row).limit)
 
 
 class BudgetForm(ActionForm):
     project = fields.OfTenant(required=False, help_text="This project alone; empty: the whole account.")
-    amount = fields.amount(min_value="0", help_text="A month, in the tenant's currency and time zone.")
-    hard_stop = forms.BooleanField(required=False, help_text="Refuse requests that would exceed the budget.")
+    amount = fields.amount("A month, in the tenant's currency and time zone.", min_value="0")
+    hard_stop = fields.flag("Refuse requests that would exceed the budget.")
 
     def prepare(self) -> None:
         if tenant_of(self.row) is self.row:
@@ -87,17 +83,14 @@ class BudgetRemovalForm(ActionForm):
 
 
 class ProfileForm(ActionForm):
-    legal_name = forms.CharField(max_length=200, required=False, help_text="As it is on invoices.")
-    address = forms.CharField(
-        max_length=1000, required=False, widget=forms.Textarea, help_text="Separate lines by line feeds."
-    )
+    legal_name = fields.optional_text("As it is on invoices.", max_length=200)
+    address = fields.optional_text("Separate lines by line feeds.", max_length=1000, widget=forms.Textarea)
     email = forms.EmailField(required=False, help_text="The address that budget notices go to.")
-    tax_id = forms.CharField(max_length=60, required=False, help_text="The tenant's tax number.")
-    tax_name = forms.CharField(max_length=40, help_text="As statements show it: VAT.")
-    tax_rate = fields.number(max_digits=7, decimal_places=6, min_value=0, max_value=1, help_text="0.19 is 19 %.")
-    time_zone = forms.CharField(
-        max_length=60,
-        help_text="The zone of months and statements, for example Europe/Berlin; holds from the next month on.",
+    tax_id = fields.optional_text("The tenant's tax number.", max_length=60)
+    tax_name = fields.text("As statements show it: VAT.", max_length=40)
+    tax_rate = fields.number("0.19 is 19 %.", max_digits=7, decimal_places=6, min_value=0, max_value=1)
+    time_zone = fields.text(
+        "The zone of months and statements, for example Europe/Berlin; holds from the next month on.", max_length=60
     )
 
     def prepare(self) -> None:
@@ -109,6 +102,12 @@ class ProfileForm(ActionForm):
 
 def _plain(amount: Decimal) -> str:
     return f"{amount.normalize():f}"
+
+
+def _can_spend(tenant: Any) -> str:
+    from billing.ledger.accounts import balance_of
+
+    return f"{tenant.slug} can spend {format_micros(balance_of(tenant).available, tenant.currency)}"
 
 
 @action(
@@ -133,10 +132,8 @@ def grant(
     token: uuid.UUID,
 ) -> Done:
     """Add to what a tenant can spend; what it owes beyond its limit is paid first."""
-    from billing.ledger.accounts import balance_of
     from billing.ledger.postings import credit_grant
     from billing.models import CreditGrant
-    from billing.money import format_micros, to_micros
 
     if expires is not None and expires <= now:
         raise GrantInvalid(f"{expires.isoformat()} is over: choose a later time", param="expires")
@@ -153,12 +150,11 @@ def grant(
         expires_at=expires,
     )
     if not granted:
-        return Done(message="This form was sent before: the credit was granted then, once.")
+        return Done("This form was sent before: the credit was granted then, once.", needs_record=False)
     details = {"amount": _plain(amount), "currency": tenant.currency, "category": category, "priority": priority}
     details |= {"expires_at": expires and expires.isoformat(), "reason": reason}
-    available = format_micros(balance_of(tenant).available, tenant.currency)
     until = f"; what is left of it on {expires:%Y-%m-%d %H:%M %Z} is lost" if expires else ""
-    return Done(message=f"{tenant.slug} can spend {available}{until}", subject=tenant.slug, details=details)
+    return Done(f"{_can_spend(tenant)}{until}", details=details)
 
 
 def _signed(given: dict[str, Any]) -> dict[str, Any]:
@@ -193,7 +189,6 @@ def adjust(
     charged, or given back if it is below zero.
     """
     from billing.invoices.adjustments import adjustment_make, charge_get
-    from billing.money import format_micros, to_micros
 
     signed = amount if direction == "debit" else -amount
     made = adjustment_make(
@@ -207,7 +202,7 @@ def adjust(
         charge=charge_get(tenant=tenant, charge_id=charge) if charge else None,
     )
     if made is None:
-        return Done(message="This form was sent before: the adjustment was made then, once.")
+        return Done("This form was sent before: the adjustment was made then, once.", needs_record=False)
     details = {
         "amount": _plain(signed),
         "currency": tenant.currency,
@@ -217,7 +212,7 @@ def adjust(
     }
     moved = format_micros(abs(made.amount_micros), tenant.currency)
     message = f"{tenant.slug} was charged {moved}" if signed > 0 else f"{tenant.slug} was given {moved} back"
-    return Done(message=message, subject=str(made.pk), details=details)
+    return Done(message, subject=made.pk, details=details)
 
 
 def _owes(tenant: Any) -> bool:
@@ -238,16 +233,13 @@ def _owes(tenant: Any) -> bool:
 def write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uuid.UUID) -> Done:
     """Give up all that a tenant owes."""
     from billing.invoices.adjustments import write_off
-    from billing.money import format_micros
 
     made = write_off(tenant=tenant, reason=reason, author=actor, reference=token, now=now)
     if made is None:
-        return Done(message="This form was sent before: the debt was written off then.")
+        return Done("This form was sent before: the debt was written off then.", needs_record=False)
     moved = format_micros(-made.amount_micros, tenant.currency)
     return Done(
-        message=f"{moved} that {tenant.slug} owed are written off",
-        subject=str(made.pk),
-        details={"amount": moved, "reason": reason},
+        f"{moved} that {tenant.slug} owed are written off", subject=made.pk, details={"amount": moved, "reason": reason}
     )
 
 
@@ -262,16 +254,11 @@ def write_off(tenant: Any, actor: str, now: datetime, *, reason: str, token: uui
 )
 def credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, reason: str) -> Done:
     """Let a tenant spend more than its credit, to be paid later."""
-    from billing.ledger.accounts import balance_of, credit_limit_set
-    from billing.money import format_micros, to_micros
+    from billing.ledger.accounts import credit_limit_set
 
     credit_limit_set(tenant=tenant, limit_micros=to_micros(amount))
-    available = format_micros(balance_of(tenant).available, tenant.currency)
-    return Done(
-        message=f"{tenant.slug} can spend {available}",
-        subject=tenant.slug,
-        details={"amount": _plain(amount), "currency": tenant.currency, "reason": reason},
-    )
+    details = {"amount": _plain(amount), "currency": tenant.currency, "reason": reason}
+    return Done(_can_spend(tenant), details=details)
 
 
 @action(
@@ -284,7 +271,6 @@ def credit_limit(tenant: Any, actor: str, now: datetime, *, amount: Decimal, rea
 )
 def set_budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_stop: bool, project: Any = None) -> Done:
     """Set what may be spent in a month; it holds from the next request."""
-    from billing.money import to_micros
     from easel.jobs.budgets import budget_set
 
     tenant = tenant_of(row)
@@ -297,8 +283,8 @@ def set_budget(row: Any, actor: str, now: datetime, *, amount: Decimal, hard_sto
         now=now,
     )
     return Done(
-        message=f"The budget of {budget} holds from the next request.",
-        subject=str(budget),
+        f"The budget of {budget} holds from the next request.",
+        subject=budget,
         details={"amount": _plain(amount), "currency": tenant.currency, "hard_stop": hard_stop},
     )
 
@@ -318,7 +304,7 @@ def remove_budget(tenant: Any, actor: str, now: datetime, *, budget: str) -> Don
     from billing.budgets.budgets import budget_remove
 
     removed = budget_remove(tenant=tenant, budget_id=uuid.UUID(budget))
-    return Done(message=f"The budget of {removed} is removed.", subject=str(removed))
+    return Done(f"The budget of {removed} is removed.", subject=removed)
 
 
 @action(
@@ -335,10 +321,9 @@ def set_profile(tenant: Any, actor: str, now: datetime, **changes: Any) -> Done:
 
     profile = profile_set(tenant=tenant, changes=changes, now=now)
     return Done(
-        message=f"{tenant.slug} has a new billing profile.",
-        subject=tenant.slug,
-        details={name: str(getattr(profile, name)) for name in FIELDS},
+        f"{tenant.slug} has a new billing profile.", details={name: str(getattr(profile, name)) for name in FIELDS}
     )
 
 
+# In the order in which a tenant's page offers them.
 ACTIONS = (grant, adjust, credit_limit, write_off, set_budget, remove_budget, set_profile)

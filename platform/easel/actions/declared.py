@@ -1,13 +1,15 @@
 """The list of declared actions."""
 
-from easel.actions import credit, jobs, limits, prices, serving, statements, tenants
+from types import ModuleType
 
-ACTIONS = (
-    *tenants.ACTIONS,
-    *credit.ACTIONS,
-    *limits.ACTIONS,
-    *prices.ACTIONS,
-    *statements.ACTIONS,
-    *serving.ACTIONS,
-    *jobs.ACTIONS,
-)
+from easel.actions import credit, jobs, limits, prices, serving, statements, tenants
+from easel.actions.action import Action
+
+
+def actions_of(*modules: ModuleType) -> tuple[Action, ...]:
+    """The actions that these modules declare."""
+    # Not `isinstance`, which would load Django's settings where a module imports them.
+    return tuple(found for module in modules for found in vars(module).values() if type(found) is Action)
+
+
+ACTIONS = actions_of(tenants, credit, limits, prices, statements, serving, jobs)

@@ -2,9 +2,11 @@
 
 import sys
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from django import forms
@@ -12,38 +14,45 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from billing.money import AMOUNT_MICROS_MAX, from_micros
+from easel.actions.subjects import tenant_named
+from easel.jobs.errors import ProjectNotFound
 
+FieldT = TypeVar("FieldT", bound=forms.Field)
 REASON_HELP = "Stored with the transaction, on statements and in the audit log: an invoice's number, for example."
 
 
-def amount(*, min_value: str = "0.000001", **options: Any) -> forms.DecimalField:
+def _helped(field: Callable[..., FieldT]) -> Callable[..., FieldT]:
+    """Makes a field of which the help text is the first argument: it says what the field is."""
+    return lambda help_text, **options: field(help_text=help_text, **options)
+
+
+text, optional_text = _helped(forms.CharField), _helped(partial(forms.CharField, required=False))
+whole, real = _helped(forms.IntegerField), _helped(forms.FloatField)
+flag = _helped(partial(forms.BooleanField, required=False))
+number = _helped(partial(forms.DecimalField, widget=forms.TextInput))  # stored as it is written
+
+
+def amount(help_text: str, *, min_value: str = "0.000001", **options: Any) -> forms.DecimalField:
     """An amount of money with at most six places."""
-    highest = from_micros(AMOUNT_MICROS_MAX) - 1
-    return forms.DecimalField(
-        max_digits=16, decimal_places=6, min_value=Decimal(min_value), max_value=highest, **options
-    )
+    limits: dict[str, Any] = {"min_value": Decimal(min_value), "max_value": from_micros(AMOUNT_MICROS_MAX) - 1}
+    return forms.DecimalField(max_digits=16, decimal_places=6, help_text=help_text, **limits, **options)
 
 
-def reason(*, help_text: str = REASON_HELP) -> forms.CharField:
+def reason() -> forms.CharField:
     """A reason that the verb demands and checks, so that every surface refuses it with the same error."""
     widget = forms.TextInput(attrs={"required": True, "maxlength": 200})
-    return forms.CharField(required=False, strip=False, widget=widget, help_text=help_text)
+    return forms.CharField(required=False, strip=False, widget=widget, help_text=REASON_HELP)
 
 
-def token() -> forms.UUIDField:
+def token(**options: Any) -> forms.UUIDField:
     """A token made with the form: sending the form twice does it once."""
-    return forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
+    return forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4, **options)
 
 
-def number(**options: Any) -> forms.DecimalField:
-    """A number that is stored as it is written."""
-    return forms.DecimalField(widget=forms.TextInput, **options)
-
-
-def instant(**options: Any) -> "Instant":
+def instant(help_text: str, **options: Any) -> "Instant":
     """A moment in UTC, unless the input has an offset."""
     widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
-    return Instant(widget=widget, **options)
+    return Instant(widget=widget, help_text=help_text, **options)
 
 
 class Instant(forms.DateTimeField):
@@ -60,8 +69,9 @@ class Instant(forms.DateTimeField):
 class _OrNone:
     """Adds the word `none` to a number's field; the portal leaves the field empty instead."""
 
-    def __init__(self, *, min_value: int = 0, **options: Any) -> None:
-        super().__init__(required=False, min_value=min_value, **options)  # type: ignore[call-arg]  # of the field
+    def __init__(self, help_text: str = "", *, min_value: int = 0, **options: Any) -> None:
+        given = {"help_text": help_text, "min_value": min_value, **options}
+        super().__init__(required=False, **given)  # type: ignore[call-arg]  # of the field
 
     def from_command(self, text: str) -> str:
         if not text:
@@ -115,8 +125,6 @@ class OfTenant(forms.ModelChoiceField):  # type: ignore[type-arg]  # it takes no
         return str(project.slug)
 
     def from_command(self, slug: str) -> Any:
-        from easel.jobs.errors import ProjectNotFound
-
         found = self.owner.projects.filter(slug=slug).first()
         if found is None:
             raise ProjectNotFound(f"{self.owner} has no project {slug!r}")
@@ -136,8 +144,6 @@ class TenantSlug(forms.SlugField):
         return found
 
     def from_command(self, slug: str) -> str:
-        from easel.actions.subjects import tenant_named
-
         return str(tenant_named(slug).slug)
 
 

@@ -9,7 +9,6 @@ from easel.actions.subjects import DELIVERY, JOB, WEBHOOK
 
 @action(
     "job.cancel",
-    permission="jobs.change_job",
     subject=JOB,
     applies=lambda job: job.finished_at is None and job.cancel_requested_at is None,
     is_dangerous=True,
@@ -19,27 +18,16 @@ def cancel(job: Any, actor: str, now: datetime) -> Done:
     from easel.jobs import lifecycle
 
     lifecycle.cancel(job=job, now=now)
-    return Done(message="The job is canceled, or will be as soon as its worker stops.", subject=str(job.id))
+    return Done("The job is canceled, or will be as soon as its worker stops.")
 
 
-@action(
-    "webhook.enable",
-    permission="webhooks.change_webhookendpoint",
-    subject=WEBHOOK,
-    applies=lambda endpoint: endpoint.disabled_at is not None,
-)
+@action("webhook.enable", subject=WEBHOOK, applies=lambda endpoint: endpoint.disabled_at is not None)
 def enable(endpoint: Any, actor: str, now: datetime) -> Done:
     """Send a disabled webhook's messages again."""
     return _switch(endpoint, now, is_enabled=True, message="The webhook is enabled: what waited is sent now.")
 
 
-@action(
-    "webhook.disable",
-    permission="webhooks.change_webhookendpoint",
-    subject=WEBHOOK,
-    applies=lambda endpoint: endpoint.disabled_at is None,
-    is_dangerous=True,
-)
+@action("webhook.disable", subject=WEBHOOK, applies=lambda endpoint: endpoint.disabled_at is None, is_dangerous=True)
 def disable(endpoint: Any, actor: str, now: datetime) -> Done:
     """Send nothing to a webhook until it is enabled."""
     message = "The webhook is disabled: unsent messages wait until it is enabled; later events are not sent at all."
@@ -50,7 +38,7 @@ def _switch(endpoint: Any, now: datetime, *, is_enabled: bool, message: str) -> 
     from easel.webhooks.endpoints import endpoint_change
 
     endpoint_change(endpoint, changes={"enabled": is_enabled}, now=now)
-    return Done(message=message, subject=str(endpoint.pk), details={"url": endpoint.url})
+    return Done(message, subject=endpoint.pk, details={"url": endpoint.url})
 
 
 @action("webhook.replay", label="Send again", permission="webhooks.change_webhookendpoint", subject=DELIVERY)
@@ -60,11 +48,8 @@ def replay(delivery: Any, actor: str, now: datetime) -> Done:
 
     delivery_replay(delivery, now=now)
     return Done(
-        message="The message is sent again, under the same id.",
-        subject=str(delivery.pk),
+        "The message is sent again, under the same id.",
+        subject=delivery.pk,
         tenant=delivery.endpoint.tenant,
         details={"url": delivery.endpoint.url},
     )
-
-
-ACTIONS = (cancel, enable, disable, replay)

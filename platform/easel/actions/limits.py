@@ -15,13 +15,13 @@ class QuotaForm(ActionForm):
     """Begins with the limits as they are; an empty one is no limit."""
 
     requests_per_minute = fields.WholeOrNone()
-    concurrent_jobs_max = fields.WholeOrNone(label="Unfinished jobs", help_text="Unfinished jobs at the same time.")
+    concurrent_jobs_max = fields.WholeOrNone("Unfinished jobs at the same time.", label="Unfinished jobs")
     queued_jobs_max = fields.WholeOrNone(
-        label="Waiting jobs", help_text="Without one, an account has the platform's (EASEL_QUEUED_JOBS_MAX)."
+        "Without one, an account has the platform's (EASEL_QUEUED_JOBS_MAX).", label="Waiting jobs"
     )
-    image_units_per_month = fields.NumberOrNone(decimal_places=4, help_text="512x512 pixels are one.")
-    pixels_max = fields.WholeOrNone(help_text="Largest width x height of an image.")
-    steps_max = fields.WholeOrNone(help_text="Most denoising steps of an image.")
+    image_units_per_month = fields.NumberOrNone("512x512 pixels are one.", decimal_places=4)
+    pixels_max = fields.WholeOrNone("Largest width x height of an image.")
+    steps_max = fields.WholeOrNone("Most denoising steps of an image.")
 
     def prepare(self) -> None:
         tenant = tenant_of(self.row)
@@ -30,11 +30,9 @@ class QuotaForm(ActionForm):
 
 
 class ShareForm(ActionForm):
-    weight = forms.IntegerField(
-        min_value=1, max_value=1000, help_text="Share of GPU seconds where tenants wait for the same pool."
-    )
+    weight = fields.whole("Share of GPU seconds where tenants wait for the same pool.", min_value=1, max_value=1000)
     running_jobs_max = fields.WholeOrNone(
-        min_value=1, max_value=2**31 - 1, help_text="Jobs that workers run at the same time; others wait."
+        "Jobs that workers run at the same time; others wait.", min_value=1, max_value=2**31 - 1
     )
 
     def prepare(self) -> None:
@@ -44,9 +42,9 @@ class ShareForm(ActionForm):
 class RetentionForm(ActionForm):
     """Begins with the days as they are; without a number the platform's apply."""
 
-    output_days = fields.WholeOrNone(min_value=1, label="Days of images", help_text="Days that images are retained.")
+    output_days = fields.WholeOrNone("Days that images are retained.", min_value=1, label="Days of images")
     job_days = fields.WholeOrNone(
-        min_value=1, label="Days of jobs", help_text="Days that prompts, metadata, users and errors are retained."
+        "Days that prompts, metadata, users and errors are retained.", min_value=1, label="Days of jobs"
     )
 
     def prepare(self) -> None:
@@ -60,12 +58,12 @@ def _kinds() -> Any:
 
 
 class BlockForm(ActionForm):
-    pattern = forms.CharField(max_length=500, help_text="A phrase matches however it is written; a pattern is RE2's.")
+    pattern = fields.text("A phrase matches however it is written; a pattern is RE2's.", max_length=500)
     kind = forms.ChoiceField(
         choices=_kinds, initial="phrase", help_text="A regular expression of RE2, matched on the folded prompt."
     )
     tenant = fields.TenantSlug(required=False, help_text="This tenant alone; without one: everybody.")
-    reason = forms.CharField(max_length=200, required=False, help_text="A note for other operators.")
+    reason = fields.optional_text("A note for other operators.", max_length=200)
 
 
 @action(
@@ -87,7 +85,7 @@ def set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
     quota_set(tenant=tenant, api_key=key, limits=limits, now=now)
     subject = tenant.slug if key is None else key.key_id
     return Done(
-        message=f"The limits of {subject} hold from its next request.",
+        f"The limits of {subject} hold from its next request.",
         subject=subject,
         details={
             limit: None if value is None else f"{Decimal(value).normalize():f}" for limit, value in limits.items()
@@ -95,28 +93,17 @@ def set_limits(row: Any, actor: str, now: datetime, **limits: Any) -> Done:
     )
 
 
-@action("tenant.share", label="Set share", permission="tenants.change_tenant", subject=TENANT, form=ShareForm)
+@action("tenant.share", label="Set share", subject=TENANT, form=ShareForm)
 def set_share(tenant: Any, actor: str, now: datetime, *, weight: int, running_jobs_max: int | None) -> Done:
     """Set a tenant's share of busy pools; it holds from the next job that is released."""
     from tenants.accounts import tenant_share
 
     changes = {"fair_share_weight": weight, "running_jobs_max": running_jobs_max}
     tenant_share(tenant=tenant, changes=changes)
-    return Done(
-        message=f"The share of {tenant.slug} holds from the next job that is released.",
-        subject=tenant.slug,
-        details=changes,
-    )
+    return Done(f"The share of {tenant.slug} holds from the next job that is released.", details=changes)
 
 
-@action(
-    "retention.set",
-    command="tenant retention",
-    label="Set retention",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    form=RetentionForm,
-)
+@action("retention.set", command="tenant retention", label="Set retention", subject=TENANT, form=RetentionForm)
 def set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) -> Done:
     """Set how long a tenant's images and jobs are retained; what is older is deleted within seconds, for good. A job's
     row stays without its texts: what it did and what it cost.
@@ -127,8 +114,7 @@ def set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) ->
 
     holds = retention_set(tenant=tenant, changes=days, default=settings.EASEL)
     return Done(
-        message=f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
-        subject=tenant.slug,
+        f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
         details=days,
     )
 
@@ -148,8 +134,8 @@ def block(row: None, actor: str, now: datetime, *, pattern: str, kind: str, tena
 
     entry = block_list_add(tenant=tenant, kind=BlockListEntry.Kind(kind), pattern=pattern, reason=reason, now=now)
     return Done(
-        message=f"{entry.pk} is added: no prompt may contain it from now on.",
-        subject=str(entry.pk),
+        f"{entry.pk} is added: no prompt may contain it from now on.",
+        subject=entry.pk,
         tenant=tenant,
         details={"kind": kind, "pattern": pattern, "reason": reason},
         answer={"id": str(entry.pk)},
@@ -164,9 +150,4 @@ def unblock(entry: Any, actor: str, now: datetime) -> Done:
 
     entry_id, details = entry.pk, {"kind": entry.kind, "pattern": entry.pattern}
     changed = block_list_remove(entry_id=entry_id)
-    return Done(
-        message=f"{entry_id} is removed", subject=str(entry_id) if changed else "", details=details, is_gone=True
-    )
-
-
-ACTIONS = (set_limits, set_share, set_retention, block, unblock)
+    return Done(f"{entry_id} is removed", subject=entry_id, details=details, needs_record=changed, is_gone=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from django import forms
 
+from core import clock
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action, tenant_of
@@ -20,13 +21,11 @@ class PricesForm(ActionForm):
     """Begins with the rates of the newest book, and has room for more."""
 
     effective_at = fields.instant(
+        "Later than the newest book's. What was accepted before is charged by the prices of its time.",
         label="In force from (UTC)",
-        help_text="Later than the newest book's. What was accepted before is charged by the prices of its time.",
     )
-    bills_stopped_work = forms.BooleanField(
-        required=False,
-        label="Charge stopped work",
-        help_text="A job that is canceled or expires while it runs pays for the steps that it took.",
+    bills_stopped_work = fields.flag(
+        "A job that is canceled or expires while it runs pays for the steps that it took.", label="Charge stopped work"
     )
     version = forms.IntegerField(widget=forms.HiddenInput)
 
@@ -46,9 +45,7 @@ class PricesForm(ActionForm):
                     help_text=f"{each}, {rate.get_mode_display()}",
                     initial=tier.unit_price,
                 )
-        self.fields["more"] = forms.CharField(
-            required=False, label="More prices", widget=forms.Textarea, help_text=_RATES_HELP
-        )
+        self.fields["more"] = fields.optional_text(_RATES_HELP, label="More prices", widget=forms.Textarea)
 
     def clean_more(self) -> Any:
         return _rates(self.cleaned_data["more"])
@@ -80,29 +77,24 @@ class PriceFileForm(ActionForm):
         from billing.pricing.price_files import price_file_read
 
         file = price_file_read((super().clean() or {}).get("prices", ""))
-        return {
-            "rates": file.rates,
-            "currency": file.currency,
-            "effective_at": file.effective_at,
-            "bills_stopped_work": file.bills_stopped_work,
-        }
+        return {name: getattr(file, name) for name in ("rates", "currency", "effective_at", "bills_stopped_work")}
 
 
 class ContractForm(ActionForm):
     discount = fields.number(
+        "A command takes a share instead: 0.1 takes a tenth off.",
         label="Discount in percent", initial=0, min_value=0, max_value=100, decimal_places=4,
-        help_text="A command takes a share instead: 0.1 takes a tenth off.",
     )  # fmt: skip
     minimum = fields.number(
+        "In the tenant's currency: what a month's charges fall short of it is charged with its statement.",
         label="Minimum of a month",
         initial=0,
         min_value=0,
         decimal_places=6,
-        help_text="In the tenant's currency: what a month's charges fall short of it is charged with its statement.",
     )
-    starts_at = fields.instant(label="From (UTC)", required=False, help_text="The first instant; empty: now.")
+    starts_at = fields.instant("The first instant; empty: now.", label="From (UTC)", required=False)
     ends_at = fields.instant(
-        label="Until (UTC)", required=False, help_text="The instant after the last; empty: until it is ended."
+        "The instant after the last; empty: until it is ended.", label="Until (UTC)", required=False
     )
     prices = fields.FileText(
         required=False, label="The tenant's own prices", widget=forms.Textarea, help_text=_RATES_HELP
@@ -113,21 +105,14 @@ class ContractForm(ActionForm):
 
 
 class ContractEndForm(ActionForm):
-    ends_at = fields.instant(label="At (UTC)", required=False, help_text="By default now.")
+    ends_at = fields.instant("By default now.", label="At (UTC)", required=False)
 
 
 def _price(*, label: str, help_text: str, initial: Decimal) -> forms.DecimalField:
     from billing.pricing.price_books import PRICE_MAX
 
-    return fields.number(
-        label=label,
-        help_text=help_text,
-        max_digits=30,
-        decimal_places=15,
-        min_value=0,
-        max_value=PRICE_MAX - 1,
-        initial=f"{initial.normalize():f}",
-    )
+    limits = {"max_digits": 30, "decimal_places": 15, "min_value": 0, "max_value": PRICE_MAX - 1}
+    return fields.number(help_text, label=label, initial=f"{initial.normalize():f}", **limits)
 
 
 def _rates(text: str) -> Any:
@@ -159,15 +144,7 @@ def _is_newest_of_list(book: Any) -> bool:
     arguments=("prices",),
 )
 def publish(
-    row: Any,
-    actor: str,
-    now: datetime,
-    *,
-    rates: Sequence[Any],
-    effective_at: datetime | None,
-    bills_stopped_work: bool,
-    version: int | None = None,
-    currency: str = "",
+    row: Any, actor: str, now: datetime, *, rates: Any, effective_at: datetime | None, currency: str = "", **terms: Any
 ) -> Done:
     """Publish the next price book. A published book never changes, and what was accepted before is charged by the
     prices of its time.
@@ -176,27 +153,18 @@ def publish(
     from billing.pricing.price_books import price_book_publish
 
     tenant = tenant_of(row)
+    if effective_at == now.replace(second=0, microsecond=0):  # a form knows whole minutes: this minute is now
+        effective_at = now
+    currency = currency or row.currency
     book = price_book_publish(
-        currency=currency or row.currency,
-        tenant=tenant,
-        version=version,
-        rates=rates,
-        # A form knows whole minutes: this minute is now.
-        effective_at=_this_minute_is_now(effective_at, now),
-        bills_stopped_work=bills_stopped_work,
-        now=now,
+        currency=currency, tenant=tenant, rates=rates, effective_at=effective_at, now=now, **terms
     )
     return Done(
-        message=f"{book} is published, in force from {book.effective_at.isoformat()}",
-        subject=str(book),
+        f"{book} is published, in force from {book.effective_at.isoformat()}",
+        subject=book,
         details=_book_details(book, rates),
         show=book,
     )
-
-
-def _this_minute_is_now(effective_at: datetime | None, now: datetime) -> datetime | None:
-    is_this_minute = effective_at == now.replace(second=0, microsecond=0)
-    return now if is_this_minute else effective_at
 
 
 def _book_details(book: Any, rates: Sequence[Any]) -> dict[str, Any]:
@@ -224,15 +192,7 @@ def _percent(given: dict[str, Any]) -> dict[str, Any]:
     from_command=_percent,
 )
 def make_contract(
-    tenant: Any,
-    actor: str,
-    now: datetime,
-    *,
-    discount: Decimal,
-    minimum: Decimal,
-    starts_at: datetime | None,
-    ends_at: datetime | None,
-    prices: Any,
+    tenant: Any, actor: str, now: datetime, *, discount: Decimal, minimum: Decimal, prices: Any, **period: Any
 ) -> Done:
     """Agree with a tenant on a discount, a month's minimum, prices of its own. Terms never change."""
     from billing.pricing.contracts import contract_details, contract_make, minimum_of
@@ -243,33 +203,16 @@ def make_contract(
     if prices:
         book = price_book_publish(currency=tenant.currency, tenant=tenant, rates=prices, now=now)
         # The tenant's own prices are a second change, which leaves the same record as `easel price publish --tenant`.
-        audit_record(
-            actor=actor,
-            action=publish.name,
-            subject=str(book),
-            tenant=tenant,
-            details=_book_details(book, prices),
-            now=now,
-        )
+        details = _book_details(book, prices)
+        audit_record(actor=actor, action=publish.name, subject=str(book), tenant=tenant, details=details, now=now)
     made = contract_make(
-        tenant=tenant,
-        discount=discount / 100,
-        minimum_micros=minimum_of(minimum),
-        price_book=book,
-        starts_at=starts_at,
-        ends_at=ends_at,
-        now=now,
+        tenant=tenant, discount=discount / 100, minimum_micros=minimum_of(minimum), price_book=book, now=now, **period
     )
-    return Done(
-        message=f"{tenant.slug} has a contract from {made.starts_at.isoformat()}",
-        subject=tenant.slug,
-        details=contract_details(made),
-    )
+    return Done(f"{tenant.slug} has a contract from {made.starts_at.isoformat()}", details=contract_details(made))
 
 
 def _has_contract(tenant: Any) -> bool:
     from billing.pricing.contracts import contract_at
-    from core import clock
 
     return contract_at(tenant=tenant, now=clock.now()) is not None
 
@@ -290,11 +233,4 @@ def end_contract(tenant: Any, actor: str, now: datetime, *, ends_at: datetime | 
 
     ended = contract_end(tenant=tenant, ends_at=ends_at, now=now)
     assert ended.ends_at is not None
-    return Done(
-        message=f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}",
-        subject=tenant.slug,
-        details=contract_details(ended),
-    )
-
-
-ACTIONS = (publish, make_contract, end_contract)
+    return Done(f"{tenant.slug}'s contract ends {ended.ends_at.isoformat()}", details=contract_details(ended))

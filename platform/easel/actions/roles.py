@@ -8,15 +8,16 @@ from typing import Any
 
 from django.apps import AppConfig
 from django.contrib.auth.models import Group, Permission, User
+from django.contrib.auth.password_validation import validate_password
 from django.db import transaction
 from django.db.models import Q
 
 from core.errors import DomainError
 from easel.actions import credit, prices, statements
-from easel.actions.declared import ACTIONS
+from easel.actions.declared import ACTIONS, actions_of
 
 READ_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
-FINANCE = {action.permission for action in (*credit.ACTIONS, *prices.ACTIONS, *statements.ACTIONS)}
+FINANCE = {action.permission for action in actions_of(credit, prices, statements)}
 OPERATOR = {action.permission for action in ACTIONS}
 ROLES: dict[str, set[str]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": set()}
 
@@ -45,8 +46,6 @@ def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:
 @transaction.atomic
 def operator_create(*, name: str, password: str, role: str) -> User:
     """Makes a user of the portal. Raises `OperatorExists`, and `ValidationError` for a weak password or name."""
-    from django.contrib.auth.password_validation import validate_password
-
     if User.objects.filter(username=name).exists():
         raise OperatorExists
     user = User(username=name, is_staff=True)

@@ -1,7 +1,6 @@
 """Models, their versions and routes, rollouts, pools, adapters."""
 
 from dataclasses import fields as dataclass_fields
-from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -11,7 +10,9 @@ from django import forms
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action
-from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION
+from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION, pool_named, version_named
+
+_COST_LIMITS = {"min_value": 0, "max_digits": 12, "decimal_places": 6}
 
 
 class RouteInvalid(DomainError, code="route_invalid"):
@@ -50,16 +51,12 @@ class SharesForm(ActionForm):
 
 
 class PlanForm(ActionForm):
-    stages = forms.CharField(
-        initial="5, 25, 50, 100", help_text="Percents of the callers, stage by stage, growing up to 100."
-    )
-    stage_seconds = forms.IntegerField(min_value=0, initial=600, help_text="The least time that a stage lasts.")
-    jobs_min = forms.IntegerField(min_value=1, initial=20, help_text="Ended jobs that a decision needs.")
-    error_rate_max = forms.FloatField(
-        min_value=0, max_value=1, initial=0.05, help_text="A higher error rate rolls back."
-    )
-    p95_ratio_max = forms.FloatField(
-        min_value=0, initial=1.5, help_text="A p95 above this multiple of the stable version's rolls back."
+    stages = fields.text("Percents of the callers, stage by stage, growing up to 100.", initial="5, 25, 50, 100")
+    stage_seconds = fields.whole("The least time that a stage lasts.", min_value=0, initial=600)
+    jobs_min = fields.whole("Ended jobs that a decision needs.", min_value=1, initial=20)
+    error_rate_max = fields.real("A higher error rate rolls back.", min_value=0, max_value=1, initial=0.05)
+    p95_ratio_max = fields.real(
+        "A p95 above this multiple of the stable version's rolls back.", min_value=0, initial=1.5
     )
 
     def clean_stages(self) -> tuple[int, ...]:
@@ -70,21 +67,17 @@ class PlanForm(ActionForm):
 
 
 class EndForm(ActionForm):
-    reason = forms.CharField(
-        max_length=300, required=False, initial="by an operator", help_text="Stored with the rollout."
-    )
+    reason = fields.optional_text("Stored with the rollout.", max_length=300, initial="by an operator")
 
 
 class VersionForm(ActionForm):
     """Begins with what the newest version has."""
 
-    checkpoint = forms.CharField(max_length=500, required=False, help_text="A folder or a hub id.")
-    pool = forms.CharField(max_length=60, required=False, help_text="The name of the pool that serves it.")
-    steps = forms.IntegerField(
-        min_value=1, max_value=100, required=False, help_text="Denoising steps of requests that name none."
-    )
+    checkpoint = fields.optional_text("A folder or a hub id.", max_length=500)
+    pool = fields.optional_text("The name of the pool that serves it.", max_length=60)
+    steps = fields.whole("Denoising steps of requests that name none.", min_value=1, max_value=100, required=False)
     fast_image_units_max = fields.number(
-        min_value=0, required=False, help_text="The largest image of the fast tier; 512x512 is 1."
+        "The largest image of the fast tier; 512x512 is 1.", min_value=0, required=False
     )
     precision = forms.ChoiceField(
         choices=[("none", "none"), ("int8", "int8"), ("fp8", "fp8")],
@@ -101,26 +94,20 @@ class VersionForm(ActionForm):
 
 
 class CostForm(ActionForm):
-    gpu_hour_cost = fields.number(
-        label="Cost of a GPU hour, USD", min_value=0, max_digits=12, decimal_places=6, help_text="In USD."
-    )
+    gpu_hour_cost = fields.number("In USD.", label="Cost of a GPU hour, USD", **_COST_LIMITS)
 
     def prepare(self) -> None:
         self.fields["gpu_hour_cost"].initial = self.row.gpu_hour_cost
 
 
 class DedicateForm(ActionForm):
-    model = forms.CharField(
-        max_length=100, required=False, help_text="The model whose weights it holds; by default the default model."
-    )
-    gpu_class = forms.CharField(max_length=60, initial="cpu", help_text="The class that its GPU seconds are priced as.")
-    gpu_hour_cost = fields.number(
-        min_value=0, max_digits=12, decimal_places=6, initial=0, help_text="The provider's price of a GPU hour, in USD."
-    )
+    model = fields.optional_text("The model whose weights it holds; by default the default model.", max_length=100)
+    gpu_class = fields.text("The class that its GPU seconds are priced as.", max_length=60, initial="cpu")
+    gpu_hour_cost = fields.number("The provider's price of a GPU hour, in USD.", initial=0, **_COST_LIMITS)
 
 
 class PoolForm(DedicateForm):
-    slug = forms.CharField(max_length=40, label="Name", help_text="Lower-case letters, digits and hyphens.")
+    slug = fields.text("Lower-case letters, digits and hyphens.", max_length=40, label="Name")
     tier = forms.ChoiceField(
         choices=[("", "any"), ("fast", "fast"), ("hd", "hd")],
         required=False,
@@ -138,7 +125,6 @@ class PoolForm(DedicateForm):
     "routes.set",
     command="model route",
     label="Set routes",
-    permission="catalog.change_model",
     subject=MODEL,
     form=RoutesForm,
     command_form=SharesForm,
@@ -151,24 +137,17 @@ def set_routes(model: Any, actor: str, now: datetime, *, weights: dict[int, int]
     routes_set(model=model, weights=weights)
     shares = ", ".join(f"version {number} serves {weight} %" for number, weight in weights.items())
     return Done(
-        message=f"{model.name}: {shares}",
-        subject=model.name,
-        details={"weights": {str(number): weight for number, weight in weights.items()}},
+        f"{model.name}: {shares}", details={"weights": {str(number): weight for number, weight in weights.items()}}
     )
 
 
-@action(
-    "model.make_default",
-    permission="catalog.change_model",
-    subject=MODEL,
-    applies=lambda model: not model.is_default and model.routes.exists(),
-)
+@action("model.make_default", subject=MODEL, applies=lambda model: not model.is_default and model.routes.exists())
 def make_default(model: Any, actor: str, now: datetime) -> Done:
     """Send requests that name no model here."""
     from easel.catalog.versions import model_make_default
 
     model_make_default(model)
-    return Done(message=f"Requests that name no model go to {model.name}.", subject=model.name)
+    return Done(f"Requests that name no model go to {model.name}.")
 
 
 @action(
@@ -192,27 +171,24 @@ def add_version(
     precision: str,
 ) -> Done:
     """Add a version to a model, like its newest one but for what is given. Nobody is routed to it yet."""
-    from easel.actions.subjects import pool_named, version_named
     from easel.catalog.versions import VersionLimits
     from easel.serving.versions import version_register
 
     newest = version_named(model.name)
     serves = pool_named(pool) if pool else newest.pool
-    limits = VersionLimits(**{limit.name: getattr(newest, limit.name) for limit in dataclass_fields(VersionLimits)})
-    if steps:
-        limits = replace(limits, steps_default=steps)
-    if fast_image_units_max is not None:
-        limits = replace(limits, fast_image_units_max=fast_image_units_max)
+    changes = {"steps_default": steps, "fast_image_units_max": fast_image_units_max}
+    limits = {limit.name: getattr(newest, limit.name) for limit in dataclass_fields(VersionLimits)}
+    limits |= {name: value for name, value in changes.items() if value is not None}
     made = version_register(
         model_name=model.name,
         checkpoint=checkpoint or newest.checkpoint,
         precision=precision or newest.precision,
         pool=serves,
-        limits=limits,
+        limits=VersionLimits(**limits),
         now=now,
     )
     return Done(
-        message=f"{made.label} serves nobody yet: `easel rollout start {made.label}`",
+        f"{made.label} serves nobody yet: `easel rollout start {made.label}`",
         subject=made.label,
         details={"checkpoint": made.checkpoint, "precision": made.precision, "pool": serves.slug},
         answer={"version": made.label},
@@ -223,7 +199,6 @@ def add_version(
 @action(
     "version.retire",
     command="model retire",
-    permission="catalog.change_modelversion",
     subject=VERSION,
     applies=lambda version: version.retired_at is None,
     is_dangerous=True,
@@ -233,7 +208,7 @@ def retire_version(version: Any, actor: str, now: datetime) -> Done:
     from easel.serving.versions import version_retire
 
     version_retire(version, now=now)
-    return Done(message=f"{version.label} is retired.", subject=version.label)
+    return Done(f"{version.label} is retired.")
 
 
 @action(
@@ -250,8 +225,7 @@ def start_rollout(version: Any, actor: str, now: datetime, **plan: Any) -> Done:
 
     rollout = rollout_start(candidate=version, plan=RolloutPlan(**plan), now=now)
     return Done(
-        message=f"{version.label} serves {rollout.stages[0]} % of {rollout.model.name}",
-        subject=version.label,
+        f"{version.label} serves {rollout.stages[0]} % of {rollout.model.name}",
         details={**plan, "stages": list(plan["stages"])},
         show=rollout,
     )
@@ -261,14 +235,7 @@ def _is_running(rollout: Any) -> bool:
     return bool(rollout.state == "running")
 
 
-@action(
-    "rollout.promote",
-    permission="serving.change_rollout",
-    subject=ROLLOUT,
-    form=EndForm,
-    applies=_is_running,
-    one_click=True,
-)
+@action("rollout.promote", subject=ROLLOUT, form=EndForm, applies=_is_running, one_click=True)
 def promote(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
     """Route all callers to the candidate, without waiting for the rest of its stages."""
     from easel.serving.rollouts import rollout_promote
@@ -277,15 +244,7 @@ def promote(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
     return _ended(ended, f"{ended.candidate.label} serves all of {ended.model.name}")
 
 
-@action(
-    "rollout.roll_back",
-    permission="serving.change_rollout",
-    subject=ROLLOUT,
-    form=EndForm,
-    applies=_is_running,
-    one_click=True,
-    is_dangerous=True,
-)
+@action("rollout.roll_back", subject=ROLLOUT, form=EndForm, applies=_is_running, one_click=True, is_dangerous=True)
 def roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
     """Route all callers to the stable version again."""
     from easel.serving.rollouts import rollout_roll_back
@@ -295,36 +254,20 @@ def roll_back(rollout: Any, actor: str, now: datetime, *, reason: str) -> Done:
 
 
 def _ended(rollout: Any, message: str) -> Done:
-    return Done(message=message, subject=rollout.candidate.label, details={"verdict": rollout.verdict})
+    return Done(message, subject=rollout.candidate.label, details={"verdict": rollout.verdict})
 
 
 @action("pool.create", label="New pool", permission="catalog.add_pool", form=PoolForm, arguments=("slug",))
-def add_pool(
-    row: None, actor: str, now: datetime, *, slug: str, tier: str, model: str, gpu_class: str, gpu_hour_cost: Decimal
-) -> Done:
+def add_pool(row: None, actor: str, now: datetime, *, slug: str, tier: str, model: str, **gpu: Any) -> Done:
     """Make a shared pool: of a tier, or for a version that is added to it."""
     from easel.catalog.models import PoolTier
     from easel.catalog.pools import shared_pool_create, tier_pool_create
     from easel.serving.routing import main_version
 
     if tier:
-        made = tier_pool_create(
-            name=slug,
-            tier=PoolTier(tier),
-            version=main_version(model or None),
-            gpu_class=gpu_class,
-            gpu_hour_cost=gpu_hour_cost,
-            now=now,
-        )
-    else:
-        made = shared_pool_create(name=slug, gpu_class=gpu_class, gpu_hour_cost=gpu_hour_cost, now=now)
-    waits_for = "workers" if tier else "a version, and for workers"
-    return Done(
-        message=f"{made.slug} waits for {waits_for}: `easel worker --pool {made.slug}`",
-        subject=made.slug,
-        details=_pool_details(made),
-        show=made,
-    )
+        version = main_version(model or None)
+        return _waits(tier_pool_create(name=slug, tier=PoolTier(tier), version=version, now=now, **gpu), "workers")
+    return _waits(shared_pool_create(name=slug, now=now, **gpu), "a version, and for workers")
 
 
 @action(
@@ -335,80 +278,42 @@ def add_pool(
     form=DedicateForm,
     applies=lambda tenant: not tenant.pools.exists(),
 )
-def dedicate_pool(
-    tenant: Any, actor: str, now: datetime, *, model: str, gpu_class: str, gpu_hour_cost: Decimal
-) -> Done:
+def dedicate_pool(tenant: Any, actor: str, now: datetime, *, model: str, **gpu: Any) -> Done:
     """Give a tenant a pool of its own, which all its jobs go to from now on."""
     from easel.catalog.pools import dedicated_pool_create
     from easel.serving.routing import main_version
 
-    made = dedicated_pool_create(
-        tenant=tenant, version=main_version(model or None), gpu_class=gpu_class, gpu_hour_cost=gpu_hour_cost, now=now
-    )
+    version = main_version(model or None)
+    return _waits(dedicated_pool_create(tenant=tenant, version=version, now=now, **gpu), "workers")
+
+
+def _waits(pool: Any, what: str) -> Done:
+    """The result of making a pool, which waits for `what`."""
+    details = {name: getattr(pool, name) for name in ("tier", "checkpoint", "gpu_class")}
     return Done(
-        message=f"{made.slug} waits for workers: `easel worker --pool {made.slug}`",
-        subject=made.slug,
-        details=_pool_details(made),
-        show=made,
+        f"{pool.slug} waits for {what}: `easel worker --pool {pool.slug}`",
+        subject=pool.slug,
+        details={**details, "gpu_hour_cost": f"{pool.gpu_hour_cost:f}"},
+        show=pool,
     )
 
 
-def _pool_details(pool: Any) -> dict[str, str]:
-    return {
-        "tier": pool.tier,
-        "checkpoint": pool.checkpoint,
-        "gpu_class": pool.gpu_class,
-        "gpu_hour_cost": f"{pool.gpu_hour_cost:f}",
-    }
-
-
-@action(
-    "pool.set_cost",
-    command="pool cost",
-    permission="catalog.change_pool",
-    subject=POOL,
-    form=CostForm,
-    arguments=("gpu_hour_cost",),
-)
+@action("pool.set_cost", command="pool cost", subject=POOL, form=CostForm, arguments=("gpu_hour_cost",))
 def set_cost(pool: Any, actor: str, now: datetime, *, gpu_hour_cost: Decimal) -> Done:
     """Set the provider's price of an hour of one GPU; the overview's costs are computed from it."""
     from easel.catalog.pools import pool_cost_set
 
     pool_cost_set(pool, gpu_hour_cost=gpu_hour_cost)
     return Done(
-        message=f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.",
-        subject=pool.slug,
+        f"An hour of a GPU of {pool.slug} costs {gpu_hour_cost} USD.",
         details={"from": f"{pool.gpu_hour_cost.normalize():f}", "to": f"{gpu_hour_cost.normalize():f}"},
     )
 
 
-@action(
-    "adapter.retire",
-    permission="catalog.change_adapter",
-    subject=ADAPTER,
-    applies=lambda adapter: adapter.retired_at is None,
-    is_dangerous=True,
-)
+@action("adapter.retire", subject=ADAPTER, applies=lambda adapter: adapter.retired_at is None, is_dangerous=True)
 def retire_adapter(adapter: Any, actor: str, now: datetime) -> Done:
     """End an adapter's use in new requests; its next upload brings it back."""
     from easel.serving.experiments import adapter_retire
 
     adapter_retire(tenant=adapter.tenant, name=adapter.name, now=now)
-    return Done(
-        message=f"{adapter.name} is retired: new requests can't use it, running ones finish.", subject=adapter.name
-    )
-
-
-ACTIONS = (
-    set_routes,
-    make_default,
-    add_version,
-    retire_version,
-    start_rollout,
-    promote,
-    roll_back,
-    add_pool,
-    dedicate_pool,
-    set_cost,
-    retire_adapter,
-)
+    return Done(f"{adapter.name} is retired: new requests can't use it, running ones finish.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import forms
 
+from billing.money import EXACT, amount_text, format_micros
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action, tenant_of
 from easel.actions.subjects import STATEMENT, TENANT, USAGE_RECORD
@@ -16,14 +17,10 @@ class CorrectionForm(ActionForm):
     """Corrects the row, a usage record, or one that is chosen from the row's, a job's."""
 
     record: Any = forms.ModelChoiceField(queryset=None, label="Usage record", empty_label=None)
-    quantity = fields.number(required=False, label="Correct quantity", help_text="The quantity that is correct.")
-    difference = fields.number(required=False, help_text="Add this to the quantity instead; below zero: subtract it.")
-    reason = forms.CharField(max_length=200, help_text="For the tenant's statement and the audit log.")
-    token = forms.UUIDField(
-        widget=forms.HiddenInput,
-        initial=uuid.uuid4,
-        help_text="A UUID that makes a repeat harmless: the same one corrects once.",
-    )
+    quantity = fields.number("The quantity that is correct.", required=False, label="Correct quantity")
+    difference = fields.number("Add this to the quantity instead; below zero: subtract it.", required=False)
+    reason = fields.text("For the tenant's statement and the audit log.", max_length=200)
+    token = fields.token(help_text="A UUID that makes a repeat harmless: the same one corrects once.")
 
     def prepare(self) -> None:
         from billing.invoices.corrections import quantity_of
@@ -54,12 +51,11 @@ def draft(row: Any, actor: str, now: datetime) -> Done:
     """Draft the oldest month that is over and not final, or draft it again with what was written since."""
     from billing.invoices.documents import period_of
     from billing.invoices.statements import statement_draft
-    from billing.money import amount_text
 
     draft = statement_draft(tenant_of(row), now=now)
     return Done(
-        message=f"{draft.id}: {period_of(draft)}, {amount_text(draft.total_micros)} {draft.currency}",
-        subject=str(draft.pk),
+        f"{draft.id}: {period_of(draft)}, {amount_text(draft.total_micros)} {draft.currency}",
+        subject=draft.pk,
         answer={"id": str(draft.id)},
         show=draft,
     )
@@ -74,7 +70,7 @@ def final(statement: Any, actor: str, now: datetime) -> Done:
     from billing.invoices.statements import statement_final
 
     made = statement_final(statement, now=now)
-    return Done(message=f"{title_of(made)} is final", subject=str(made.pk), details={"number": made.number})
+    return Done(f"{title_of(made)} is final", subject=made.pk, details={"number": made.number})
 
 
 def _has_usage(job: Any) -> bool:
@@ -109,7 +105,6 @@ def correct_usage(
     from billing.invoices.corrections import quantity_of
     from billing.invoices.credit_notes import usage_correct
     from billing.invoices.documents import title_of
-    from billing.money import EXACT, format_micros
 
     record = record or row
     if quantity is None:
@@ -121,7 +116,5 @@ def correct_usage(
     money = format_micros(charged, record.tenant.currency)
     noted = f"; it is on {title_of(note)}, since the month's statement is final" if note else ""
     correct = quantity_of(record).normalize()
-    return Done(message=f"{record.meter} is {correct:f}; {money} {'more' if charged >= 0 else '(given back)'}{noted}")
-
-
-ACTIONS = (draft, final, correct_usage)
+    more = "more" if charged >= 0 else "(given back)"
+    return Done(f"{record.meter} is {correct:f}; {money} {more}{noted}", needs_record=False)

@@ -3,8 +3,13 @@
 import uuid
 from typing import Any
 
+from django.apps import apps
+from django.core.exceptions import ValidationError
+
 from core.errors import DomainError, NotFound
 from easel.actions.action import Subject
+from easel.catalog.errors import ModelNotFound, PoolNotFound, VersionNotFound
+from easel.serving.errors import RolloutNotFound
 
 KEY_HELP = "This key alone: the part between `easel_sk_` and the next underscore."
 
@@ -17,10 +22,6 @@ class KeyNotFound(DomainError, code="key_not_found", http_status=404):
     """There is no such live key: `easel key list TENANT` shows them."""
 
 
-class RolloutNotFound(DomainError, code="rollout_not_found", http_status=404):
-    """No rollout of this model is running: `easel rollout list` shows them."""
-
-
 class EntryNotFound(DomainError, code="block_list_entry_not_found", http_status=404):
     """There is no such entry: `easel block-list list` shows them."""
 
@@ -31,18 +32,13 @@ class RecordNotFound(DomainError, code="usage_record_not_found", http_status=404
 
 def tenant_named(slug: str) -> Any:
     """Raises `TenantNotFound`."""
-    from tenants.models import Tenant
-
     missing = TenantNotFound(f"there is no tenant {slug!r}: `easel tenant list` shows them")
-    return _first(Tenant.objects.filter(slug=slug), missing)
+    return _find("tenants.Tenant", missing=missing, slug=slug)
 
 
 def live_key(key_id: str) -> Any:
     """Raises `KeyNotFound`."""
-    from tenants.models import ApiKey
-
-    live = ApiKey.objects.select_related("tenant", "project").filter(key_id=key_id, revoked_at=None)
-    return _first(live, KeyNotFound())
+    return _find("tenants.ApiKey", "tenant", "project", missing=KeyNotFound(), key_id=key_id, revoked_at=None)
 
 
 def tenant_or_key(slug: str, *, key: str | None = None) -> Any:
@@ -51,7 +47,7 @@ def tenant_or_key(slug: str, *, key: str | None = None) -> Any:
     if not key:
         return owner
     missing = KeyNotFound(f"{slug} has no key {key!r}: `easel key list {slug}` shows them")
-    return _first(owner.api_keys.select_related("tenant").filter(key_id=key), missing)
+    return _find("tenants.ApiKey", "tenant", missing=missing, tenant=owner, key_id=key)
 
 
 def model_named(name: str) -> Any:
@@ -61,7 +57,6 @@ def model_named(name: str) -> Any:
 
 def version_named(text: str) -> Any:
     """The version `name@number`, or the newest of `name`. Raises `ModelNotFound`, `VersionNotFound`."""
-    from easel.catalog.errors import ModelNotFound, VersionNotFound
     from easel.catalog.models import ModelVersion
 
     name, _, version = text.partition("@")
@@ -76,19 +71,14 @@ def version_named(text: str) -> Any:
 
 def running_rollout(model_name: str) -> Any:
     """Raises `RolloutNotFound`."""
-    from easel.serving.models import Rollout
-
-    running = Rollout.objects.filter(model__name=model_name, state=Rollout.State.RUNNING)
-    return _first(running.select_related("candidate__model"), RolloutNotFound())
+    missing = RolloutNotFound("No rollout of this model is running: `easel rollout list` shows them.")
+    return _find("serving.Rollout", "candidate__model", missing=missing, model__name=model_name, state="running")
 
 
 def pool_named(slug: str) -> Any:
     """Raises `PoolNotFound`."""
-    from easel.catalog.errors import PoolNotFound
-    from easel.catalog.models import Pool
-
     missing = PoolNotFound(f"there is no pool {slug!r}: `easel pool list` shows them")
-    return _first(Pool.objects.select_related("tenant").filter(slug=slug), missing)
+    return _find("catalog.Pool", "tenant", missing=missing, slug=slug)
 
 
 def adapter_named(slug: str, name: str) -> Any:
@@ -107,23 +97,16 @@ def statement_with_id(text: str) -> Any:
 
 def entry_with_id(text: str) -> Any:
     """Raises `EntryNotFound`."""
-    from tenants.models import BlockListEntry
-
-    return _first(BlockListEntry.objects.select_related("tenant").filter(pk=_uuid(text)), EntryNotFound())
+    return _find("tenants.BlockListEntry", "tenant", missing=EntryNotFound(), pk=_uuid(text))
 
 
 def usage_record_with_id(text: str) -> Any:
     """Raises `RecordNotFound`."""
-    from billing.models import UsageRecord
-
-    return _first(UsageRecord.objects.select_related("tenant", "project").filter(pk=_uuid(text)), RecordNotFound())
+    return _find("billing.UsageRecord", "tenant", "project", missing=RecordNotFound(), pk=_uuid(text))
 
 
 def row_with_id(label: str, text: str) -> Any:
     """The row of a model by its primary key. Raises `NotFound`."""
-    from django.apps import apps
-    from django.core.exceptions import ValidationError
-
     model = apps.get_model(label)
     try:
         return model._default_manager.get(pk=text)
@@ -131,8 +114,9 @@ def row_with_id(label: str, text: str) -> Any:
         raise NotFound(f"there is no {model._meta.verbose_name} {text!r}") from error
 
 
-def _first(rows: Any, missing: DomainError) -> Any:
-    found = rows.first()
+def _find(label: str, *related: str, missing: DomainError, **conditions: Any) -> Any:
+    """The first row of a model that meets the conditions, with its related rows. Raises `missing`."""
+    found = apps.get_model(label)._default_manager.select_related(*related).filter(**conditions).first()
     if found is None:
         raise missing
     return found

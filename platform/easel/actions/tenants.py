@@ -6,7 +6,9 @@ from decimal import Decimal
 from typing import Any
 
 from django import forms
+from django.conf import settings
 
+from billing.money import to_micros
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action
@@ -18,17 +20,15 @@ class SentBefore(DomainError, code="sent_before", http_status=409):
 
 
 class TenantForm(ActionForm):
-    slug = forms.CharField(
-        max_length=40, help_text="Lower-case letters, digits and inner hyphens; it can't be changed later."
-    )
-    name = forms.CharField(max_length=200, required=False, help_text="The name that people use.")
-    credit = fields.amount(required=False, help_text="Credit to begin with, in the tenant's currency.")
+    slug = fields.text("Lower-case letters, digits and inner hyphens; it can't be changed later.", max_length=40)
+    name = fields.optional_text("The name that people use.", max_length=200)
+    credit = fields.amount("Credit to begin with, in the tenant's currency.", required=False)
     projects = fields.Lines(required=False, help_text="Projects besides `default`.")
-    with_key = forms.BooleanField(required=False, initial=True, help_text="Make a first API key, shown once.")
+    with_key = fields.flag("Make a first API key, shown once.", initial=True)
 
 
 class ProjectForm(ActionForm):
-    slug = forms.CharField(max_length=40, help_text="Lower-case letters, digits and inner hyphens.")
+    slug = fields.text("Lower-case letters, digits and inner hyphens.", max_length=40)
     labels = fields.Labels(required=False, help_text="Labels that reports group by, as department=design.")
 
 
@@ -40,7 +40,7 @@ def _scopes() -> Any:
 
 class KeyForm(ActionForm):
     project = fields.OfTenant(help_text="The project that the key's requests are charged to.")
-    name = forms.CharField(max_length=100, required=False, help_text="What the key is for.")
+    name = fields.optional_text("What the key is for.", max_length=100)
     scopes = forms.MultipleChoiceField(
         choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
     )
@@ -54,10 +54,8 @@ class KeyForm(ActionForm):
 
 
 class EraseForm(ActionForm):
-    slug = forms.CharField(max_length=40, help_text="The tenant's name, typed again.")
-    cancel_jobs = forms.BooleanField(
-        required=False, help_text="Cancel its unfinished jobs; without this they are a refusal."
-    )
+    slug = fields.text("The tenant's name, typed again.", max_length=40)
+    cancel_jobs = fields.flag("Cancel its unfinished jobs; without this they are a refusal.")
 
     def clean_slug(self) -> str:
         if self.cleaned_data["slug"] != self.row.slug:
@@ -85,10 +83,7 @@ def create(
     with_key: bool,
 ) -> Done:
     """Create a tenant with the project `default`."""
-    from django.conf import settings
-
     from billing.ledger.postings import credit_grant
-    from billing.money import to_micros
     from tenants.accounts import project_create, tenant_create
     from tenants.keys import key_issue
 
@@ -101,7 +96,7 @@ def create(
     if with_key:
         _, secret = key_issue(project=first, pepper=settings.EASEL.secret_key, now=now, name="first")
     return Done(
-        message=f"{slug} is made, with the project default.",
+        f"{slug} is made, with the project default.",
         subject=slug,
         tenant=tenant,
         details={
@@ -117,25 +112,18 @@ def create(
     )
 
 
-@action(
-    "tenant.suspend",
-    permission="tenants.change_tenant",
-    subject=TENANT,
-    applies=lambda tenant: tenant.suspended_at is None,
-    is_dangerous=True,
-)
+@action("tenant.suspend", subject=TENANT, applies=lambda tenant: tenant.suspended_at is None, is_dangerous=True)
 def suspend(tenant: Any, actor: str, now: datetime) -> Done:
     """Refuse a tenant's keys from now on; its running jobs finish."""
     from tenants.accounts import tenant_suspend
 
     changed = tenant_suspend(tenant=tenant, now=now)
     message = f"{tenant.slug} is suspended: its keys are refused, its running jobs finish."
-    return Done(message=message, subject=tenant.slug if changed else "")
+    return Done(message, needs_record=changed)
 
 
 @action(
     "tenant.resume",
-    permission="tenants.change_tenant",
     subject=TENANT,
     applies=lambda tenant: tenant.suspended_at is not None and tenant.erase_requested_at is None,
 )
@@ -144,7 +132,7 @@ def resume(tenant: Any, actor: str, now: datetime) -> Done:
     from tenants.accounts import tenant_resume
 
     changed = tenant_resume(tenant=tenant)
-    return Done(message=f"{tenant.slug} may call again.", subject=tenant.slug if changed else "")
+    return Done(f"{tenant.slug} may call again.", needs_record=changed)
 
 
 @action(
@@ -161,7 +149,7 @@ def add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: di
     from tenants.accounts import project_create
 
     project_create(tenant=tenant, slug=slug, labels=labels, now=now)
-    return Done(message=f"{tenant.slug} has the project {slug}.", subject=slug, details={"labels": labels})
+    return Done(f"{tenant.slug} has the project {slug}.", subject=slug, details={"labels": labels})
 
 
 @action(
@@ -176,8 +164,6 @@ def add_key(
     tenant: Any, actor: str, now: datetime, *, project: Any, name: str, scopes: list[str], token: uuid.UUID
 ) -> Done:
     """Create an API key; its text is shown this once."""
-    from django.conf import settings
-
     from core.models import AuditEvent
     from tenants.keys import key_issue
     from tenants.models import Tenant
@@ -188,7 +174,7 @@ def add_key(
         raise SentBefore
     key, secret = key_issue(project=project, pepper=settings.EASEL.secret_key, scopes=scopes, name=name, now=now)
     return Done(
-        message=f"A key of {tenant.slug} for the project {project.slug}:",
+        f"A key of {tenant.slug} for the project {project.slug}:",
         subject=key.key_id,
         details={"name": name, "scopes": key.scopes, "project": project.slug, "token": str(token)},
         secret=secret,
@@ -196,31 +182,23 @@ def add_key(
     )
 
 
-@action(
-    "key.revoke",
-    permission="tenants.change_apikey",
-    subject=KEY,
-    applies=lambda key: key.revoked_at is None,
-    is_dangerous=True,
-)
+@action("key.revoke", subject=KEY, applies=lambda key: key.revoked_at is None, is_dangerous=True)
 def revoke(key: Any, actor: str, now: datetime) -> Done:
     """Revoke a key for good."""
     from tenants.keys import key_revoke
 
     changed = key_revoke(key_id=key.key_id, now=now)
-    return Done(message=f"{key.key_id} is revoked", subject=key.key_id if changed else "")
+    return Done(f"{key.key_id} is revoked", subject=key.key_id, needs_record=changed)
 
 
-@action("key.rotate", permission="tenants.change_apikey", subject=KEY, applies=lambda key: key.revoked_at is None)
+@action("key.rotate", subject=KEY, applies=lambda key: key.revoked_at is None)
 def rotate(key: Any, actor: str, now: datetime) -> Done:
     """Replace a key by a new one of the same scopes and project; the old one ends at once."""
-    from django.conf import settings
-
     from tenants.keys import key_rotate
 
     made, secret = key_rotate(key=key, pepper=settings.EASEL.secret_key, now=now)
     return Done(
-        message=f"The key that replaces {key.key_id}, which ended now:",
+        f"The key that replaces {key.key_id}, which ended now:",
         subject=key.key_id,
         details={"new": made.key_id},
         secret=secret,
@@ -243,7 +221,4 @@ def erase(tenant: Any, actor: str, now: datetime, *, slug: str, cancel_jobs: boo
 
     # `erase_request` writes the audit record itself, with the number of jobs that it canceled.
     erase_request(tenant=tenant, cancel_jobs=cancel_jobs, actor=actor, now=now)
-    return Done(message=f"{slug} is closed and being erased: its page says when that is done.")
-
-
-ACTIONS = (create, suspend, resume, add_project, add_key, revoke, rotate, erase)
+    return Done(f"{slug} is closed and being erased: its page says when that is done.", needs_record=False)

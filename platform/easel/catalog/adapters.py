@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Q
@@ -42,14 +42,10 @@ def adapter_add_version(
         # The key is the content's hash: if we crash before the commit, the next upload of the file overwrites this one.
         store().put(storage_key, io.BytesIO(content), "application/octet-stream")
         objects_stored(project=project, kind=StoredObject.Kind.ADAPTER, sizes={storage_key: len(content)}, now=now)
-        adapter, _ = Adapter.objects.get_or_create(
-            tenant=tenant, name=name, defaults={"model": base.model, "created_at": now}
-        )
+        new = {"model": base.model, "created_at": now}
+        adapter, _ = Adapter.objects.get_or_create(tenant=tenant, name=name, defaults=new)
         adapter = Adapter.objects.select_for_update().get(pk=adapter.pk)
-        if adapter.model_id != base.model_id:
-            raise AdapterRefused(
-                "adapter_wrong_base", f"the adapter {name!r} is for {adapter.model.name}, not {base.model.name}"
-            )
+        _check_base(adapter, base)
         if adapter.retired_at is not None:
             adapter.retired_at = None
             adapter.save(update_fields=["retired_at"])
@@ -58,7 +54,6 @@ def adapter_add_version(
             return existing
         newest = adapter.versions.order_by("-number").first()
         return AdapterVersion.objects.create(
-            id=uuid4(),
             adapter=adapter,
             number=newest.number + 1 if newest else 1,
             upload_sha256=upload_sha256,
@@ -69,6 +64,12 @@ def adapter_add_version(
             storage_key=storage_key,
             created_at=now,
         )
+
+
+def _check_base(adapter: Adapter, base: ModelVersion) -> None:
+    if adapter.model_id != base.model_id:
+        reason = f"the adapter {adapter.name!r} is for {adapter.model.name}, not {base.model.name}"
+        raise AdapterRefused("adapter_wrong_base", reason)
 
 
 def adapter_files_delete_retired(*, in_use: Collection[UUID], now: datetime) -> int:
@@ -132,9 +133,6 @@ def adapters_resolve(*, tenant: Tenant, names: Sequence[str], version: ModelVers
         adapter = adapter_get(tenant=tenant, name=name)
         if adapter.retired_at is not None:
             raise AdapterRetired(f"the adapter {name!r} is retired", param="adapters")
-        if adapter.model_id != version.model_id:
-            raise AdapterRefused(
-                "adapter_wrong_base", f"the adapter {name!r} is for {adapter.model.name}, not {version.model.name}"
-            )
+        _check_base(adapter, version)
         found.append(adapter.versions.select_related("adapter").order_by("-number")[0])
     return found

@@ -25,18 +25,12 @@ from safetensors import SafetensorError, deserialize
 
 from core.errors import DomainError
 
-ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
+DTYPES = {"F16": np.float16, "F32": np.float32, "BF16": None}  # numpy has no bfloat16
 PREFIXES = ("base_model.model.transformer.", "base_model.model.", "transformer.", "diffusion_model.")
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_")
 SUFFIXES = {
-    ".lora_A.weight": "A",
-    ".lora_A.default.weight": "A",
-    ".lora_down.weight": "A",
-    ".lora.down.weight": "A",
-    ".lora_B.weight": "B",
-    ".lora_B.default.weight": "B",
-    ".lora_up.weight": "B",
-    ".lora.up.weight": "B",
+    **dict.fromkeys((".lora_A.weight", ".lora_A.default.weight", ".lora_down.weight", ".lora.down.weight"), "A"),
+    **dict.fromkeys((".lora_B.weight", ".lora_B.default.weight", ".lora_up.weight", ".lora.up.weight"), "B"),
     ".alpha": "alpha",
 }
 UNSUPPORTED = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_": "LoKr", "hada_": "LoHa"}
@@ -57,10 +51,9 @@ class Tensor:
     data: bytes
 
     def is_finite(self) -> bool:
-        if self.dtype == "BF16":  # numpy has no bfloat16: all exponent bits set means infinite or not a number
+        if self.dtype == "BF16":  # all exponent bits set means infinite or not a number
             return not bool(np.any((np.frombuffer(self.data, np.uint16) & 0x7F80) == 0x7F80))
-        dtype = np.float16 if self.dtype == "F16" else np.float32
-        return bool(np.isfinite(np.frombuffer(self.data, dtype)).all())
+        return bool(np.isfinite(np.frombuffer(self.data, DTYPES[self.dtype])).all())
 
     def rows(self, start: int, stop: int) -> "Tensor":
         width = len(self.data) // self.shape[0]
@@ -69,7 +62,7 @@ class Tensor:
     def scalar(self) -> float:
         if self.dtype == "BF16":
             return float(struct.unpack("<f", b"\0\0" + self.data)[0])
-        return float(np.frombuffer(self.data, np.float16 if self.dtype == "F16" else np.float32)[0])
+        return float(np.frombuffer(self.data, DTYPES[self.dtype])[0])
 
 
 @dataclass(slots=True)
@@ -123,25 +116,22 @@ def canonical(data: bytes, *, targets: Mapping[str, list[int]], rank_max: int) -
 
 def _read(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04":
-        raise AdapterRefused(
-            "adapter_is_pickle", "this is a pickled checkpoint, which can run code: save it as safetensors"
-        )
+        reason = "this is a pickled checkpoint, which can run code: save it as safetensors"
+        raise AdapterRefused("adapter_is_pickle", reason)
     if len(data) < 8:
         raise AdapterRefused("adapter_file_invalid", "the file is empty or truncated: upload a safetensors file")
     try:
         raw = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     except (SafetensorError, ValueError) as error:
-        raise AdapterRefused(
-            "adapter_file_invalid", f"not a valid safetensors file (truncated or damaged): {error}"
-        ) from error
+        reason = f"not a valid safetensors file (truncated or damaged): {error}"
+        raise AdapterRefused("adapter_file_invalid", reason) from error
     tensors = {}
     for name, info in raw:
-        if info["dtype"] not in ITEM_BYTES:
-            raise AdapterRefused(
-                "adapter_keys_not_understood", f"{_quoted(name)} is {info['dtype']}, not F16, BF16 or F32"
-            )
-        tensors[name] = Tensor(info["dtype"], tuple(info["shape"]), bytes(info["data"]))
+        dtype = info["dtype"]
+        if dtype not in DTYPES:
+            raise AdapterRefused("adapter_keys_not_understood", f"{_quoted(name)} is {dtype}, not F16, BF16 or F32")
+        tensors[name] = Tensor(dtype, tuple(info["shape"]), bytes(info["data"]))
     if not tensors:
         raise AdapterRefused("adapter_incomplete", "the file contains no weights")
     return tensors, header.get("__metadata__") or {}
@@ -164,7 +154,8 @@ def _write(tensors: Mapping[str, Tensor]) -> bytes:
 
 def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) -> dict[str, dict[str, Tensor]]:
     """Groups tensors by the module that they change, as `A`, `B` or `alpha`."""
-    flat = {name.replace(".", "_"): name for name in _with_fused(targets)}
+    names = _with_fused(targets)
+    flat = {name.replace(".", "_"): name for name in names}
     parts: dict[str, dict[str, Tensor]] = {}
     unknown: list[str] = []
     for key, tensor in tensors.items():
@@ -172,7 +163,7 @@ def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) 
             if mark in key:
                 raise AdapterRefused("adapter_kind_unsupported", f"{kind} adapters are not supported, only LoRA")
         module, part = _split(key, flat)
-        if module not in _with_fused(targets) or part is None:
+        if module not in names or part is None:
             unknown.append(key)
             continue
         for target, piece in _unfuse(module, part, tensor, targets).items():
@@ -180,15 +171,13 @@ def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) 
                 raise AdapterRefused("adapter_keys_not_understood", f"{_quoted(key)} occurs twice")
             parts[target][part] = piece
     if not parts:
-        raise AdapterRefused(
-            "adapter_wrong_base",
-            f"no weight belongs to this model (the first key is {_quoted(unknown[0])}): it is for another base model",
-        )
+        first = _quoted(unknown[0])
+        reason = f"no weight belongs to this model (the first key is {first}): it is for another base model"
+        raise AdapterRefused("adapter_wrong_base", reason)
     if unknown:
         named = ", ".join(_quoted(key) for key in unknown[:5])
-        raise AdapterRefused(
-            "adapter_keys_not_understood", f"{len(unknown)} of {len(tensors)} keys were not understood: {named}"
-        )
+        reason = f"{len(unknown)} of {len(tensors)} keys were not understood: {named}"
+        raise AdapterRefused("adapter_keys_not_understood", reason)
     return parts
 
 
@@ -235,11 +224,9 @@ def _unfuse(module: str, part: str, tensor: Tensor, targets: Mapping[str, list[i
 def _check(module: str, a: Tensor, b: Tensor, target: list[int], rank_max: int) -> None:
     height, width = target
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != width or b.shape[0] != height:
-        raise AdapterRefused(
-            "adapter_wrong_shape",
-            f"{module}: A is {list(a.shape)} and B is {list(b.shape)}, where this model needs "
-            f"[rank, {width}] and [{height}, rank]",
-        )
+        shapes = f"A is {list(a.shape)} and B is {list(b.shape)}"
+        reason = f"{module}: {shapes}, where this model needs [rank, {width}] and [{height}, rank]"
+        raise AdapterRefused("adapter_wrong_shape", reason)
     if a.shape[0] != b.shape[1] or a.shape[0] == 0:
         raise AdapterRefused("adapter_wrong_shape", f"{module}: A has rank {a.shape[0]} and B {b.shape[1]}")
     if a.shape[0] > rank_max:

@@ -49,9 +49,8 @@ def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now
 
 def _named(name: str, **weights: str) -> Pool:
     if not re.fullmatch(SLUG, name) or name.startswith("t-"):  # easel-t-… is the namespace of a dedicated pool
-        raise PoolNameInvalid(
-            f"{name!r} is no name for a pool: use lower-case letters, digits and '-', not t-…, as in fast-int8"
-        )
+        rule = "use lower-case letters, digits and '-', not t-…, as in fast-int8"
+        raise PoolNameInvalid(f"{name!r} is no name for a pool: {rule}")
     return Pool(slug=name, namespace=f"easel-{name}", **weights)
 
 

@@ -58,10 +58,8 @@ def version_add(
         raise PoolHoldsOther(f"the pool {pool.slug} holds other weights: name another pool (`easel pool create`)")
     other = ModelVersion.objects.filter(pool=pool, retired_at=None).exclude(precision=precision).first()
     if other is not None:
-        raise PoolHoldsOther(
-            f"the workers of {pool.slug} hold weights at precision {other.precision}, for {other.label}: "
-            f"name another pool (`easel pool create`)"
-        )
+        held = f"the workers of {pool.slug} hold weights at precision {other.precision}, for {other.label}"
+        raise PoolHoldsOther(f"{held}: name another pool (`easel pool create`)")
     number = versions[0].number + 1 if versions else 1
     return ModelVersion.objects.create(model=model, number=number, created_at=now, **settings)
 

@@ -47,9 +47,8 @@ def ledger_balances(now: datetime) -> Iterator[str]:
     totals = Transaction.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
     for unbalanced in totals.exclude(total=0):
         yield f"transaction {unbalanced.id} is out of balance by {unbalanced.total} micros"
-    for row in (
-        LedgerAccount.objects.order_by().values("currency").annotate(total=Sum("balance_micros")).exclude(total=0)
-    ):
+    sums = LedgerAccount.objects.order_by().values("currency").annotate(total=Sum("balance_micros"))
+    for row in sums.exclude(total=0):
         yield f"the balances in {row['currency']} sum to {row['total']} micros"
 
 
@@ -161,11 +160,8 @@ def budgets_match_charges(now: datetime) -> Iterator[str]:
 
 def jobs_match_ledger(now: datetime) -> Iterator[str]:
     """The hold of a succeeded job is posted, that of a failed one voided, and that of an unfinished one not settled."""
-    settled = dict(
-        Transaction.objects.filter(kind__in=(Transaction.Kind.POST, Transaction.Kind.VOID)).values_list(
-            "reference", "kind"
-        )
-    )
+    settlements = Transaction.objects.filter(kind__in=(Transaction.Kind.POST, Transaction.Kind.VOID))
+    settled = dict(settlements.values_list("reference", "kind"))
     for job_id, state in Job.objects.values_list("id", "state").iterator():
         if settled.get(job_id) not in _SETTLED_BY.get(state, (None,)):
             yield f"job {job_id} is {state}; its hold was settled by {settled.get(job_id)}"
@@ -231,16 +227,14 @@ def charges_match_rating(now: datetime, *, latest: int | None = RERATED) -> Iter
 
 def months_match_charges(now: datetime) -> Iterator[str]:
     """The monthly quantities of a graduated rate are those of its charges."""
-    used = dict[tuple[UUID, int], Decimal]()
     charges = Charge.objects.exclude(rate__mode=Rate.Mode.FLAT).exclude(kind=Charge.Kind.WAIVER).order_by()
-    for *of, quantity in charges.values_list("usage_record__tenant", "rate").annotate(Sum("usage_record__quantity")):
-        used[of[0], of[1]] = quantity
+    quantities = charges.values_list("usage_record__tenant", "rate").annotate(Sum("usage_record__quantity"))
+    used = {(tenant, rate): quantity for tenant, rate, quantity in quantities}
     months = MonthlyQuantity.objects.order_by().values_list("tenant", "rate").annotate(Sum("quantity"))
     counted = {(tenant, rate): quantity for tenant, rate, quantity in months}
     for tenant, rate in sorted({*used, *counted}, key=str):
-        if used.get((tenant, rate), 0) != counted.get((tenant, rate), 0):
-            charged = used.get((tenant, rate), 0)
-            counts = counted.get((tenant, rate), 0)
+        charged, counts = used.get((tenant, rate), 0), counted.get((tenant, rate), 0)
+        if charged != counts:
             yield f"tenant {tenant} was charged for {charged} of rate {rate}; its months count {counts}"
 
 

@@ -11,6 +11,7 @@ All rows are of one instant (REPEATABLE READ). Files are read later: one that wa
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -84,14 +85,12 @@ def _write(tenant: Tenant, member: Open, now: datetime, progress: Progress) -> d
                 index.line({"path": path, "missing": True})
             else:
                 with source, _Hashed(member(path)) as file:
-                    while chunk := source.read(_CHUNK_BYTES):
-                        file.write(chunk)
+                    shutil.copyfileobj(source, file, _CHUNK_BYTES)
                 index.line({"path": path, **file.summary})
             progress(1, total=total)
         index_file.seek(0)
         with member("files.jsonl") as listing:
-            while chunk := index_file.read(_CHUNK_BYTES):
-                listing.write(chunk)
+            shutil.copyfileobj(index_file, listing, _CHUNK_BYTES)
     written["files.jsonl"] = {"rows": index.lines, "missing": missing, **index.summary}
     manifest = {"format": FORMAT, "tenant": tenant.slug, "exported_at": now.isoformat(), "contents": written}
     with member("manifest.json") as out:

@@ -47,8 +47,8 @@ class Holding:
 
 def holdings() -> list[Holding]:
     """All such tables by name. A new table is found without a change here, as its rows must lead to their tenant."""
-    models = [model for app in _APPS for model in apps.get_app_config(app).get_models()]
-    models = [model for model in models if model._meta.label not in _PLATFORM_TABLES]
+    tables = (model for app in _APPS for model in apps.get_app_config(app).get_models())
+    models = [model for model in tables if model._meta.label not in _PLATFORM_TABLES]
     paths: dict[type[Model], str] = {Tenant: "pk"}
     reached: list[type[Model]] = [Tenant]
     while reached:  # breadth first, so that each table gets its shortest path

@@ -1,7 +1,6 @@
-"""The webhook deliverer: sends the deliveries that are due, many at a time and a few to each endpoint.
+"""The webhook deliverer, a thread of the scheduler process: sends the deliveries that are due, many at a time.
 
-It runs in a thread of the scheduler process. Any number of deliverers may run at once: each delivery is claimed under
-a lease, and one whose deliverer dies is sent again after that.
+Any number of deliverers may run at once, since each delivery is claimed under a lease.
 """
 
 import asyncio
@@ -52,7 +51,7 @@ async def _run(stop: threading.Event) -> None:
 
 
 async def _deliver(pools: ConnectionPools, claim: Claim) -> None:
-    fields = {"delivery": str(claim.delivery_id), "attempt": claim.attempt}
+    fields = {"delivery": str(claim.delivery.pk), "attempt": claim.delivery.attempts}
     try:
         result = await send(pools, claim)
         jitter = random.Random()  # noqa: S311 - it spreads attempts over time and protects nothing
@@ -60,14 +59,8 @@ async def _deliver(pools: ConnectionPools, claim: Claim) -> None:
     # The delivery is sent again when its lease is over.
     except UNAVAILABLE as error:
         log.warning("webhook_result_lost", **fields, error=repr(error))
-        return
     except Exception:
         log.exception("webhook_result_lost", **fields)
-        return
-    log.info(
-        "webhook_sent",
-        **fields,
-        status=result.status,
-        outcome=result.outcome,
-        duration_seconds=round(result.seconds, 3),
-    )
+    else:
+        seconds = round(result.seconds, 3)
+        log.info("webhook_sent", **fields, status=result.status, outcome=result.outcome, duration_seconds=seconds)

@@ -88,15 +88,15 @@ def costs(
         columns=sql.SQL(_COLUMNS if with_unpriced else "*"),
         unpriced=sql.SQL(_UNPRICED).format(span.condition("used_at", "tenant")) if with_unpriced else sql.SQL(""),
         keys=sql.SQL("").join(sql.SQL("{}, ").format(key) for key in keys),
-        start=sql.Literal(span.start),
-        end=sql.Literal(span.end),
-        currency=sql.Literal(currency),
+        start=span.start,
+        end=span.end,
+        currency=currency,
         of_tenant=span.of_tenant("tenant"),
         of_label=label_is(label),
         grouped=sql.SQL("GROUP BY {}").format(sql.SQL(", ").join(numbers)) if keys else sql.SQL(""),
-        order=sql.SQL(", ").join([*([sql.SQL("amount DESC")] if order == "amount" else []), *numbers])
-        if keys
-        else sql.SQL("1"),
+        order=sql.SQL(", ").join(
+            [sql.SQL("amount DESC"), *numbers] if order == "amount" else numbers or [sql.SQL("1")]
+        ),
     )
     return [CostRow(dict(zip(group_by, row, strict=False)), *row[len(keys) :]) for row in rows_of(query)]
 
@@ -117,7 +117,7 @@ def invoices(span: Span, *, currency: str, label: tuple[str, str] | None = None)
          GROUP BY 1 ORDER BY length("InvoiceId"), 1
     """).format(
         days=span.condition("ChargePeriodStart", "BillingAccountId"),
-        currency=sql.Literal(currency),
+        currency=currency,
         of_label=label_is(label, "Tags"),
     )
     return list(starmap(InvoiceRow, rows_of(query)))
@@ -143,27 +143,25 @@ def unpriced(span: Span, *, label: tuple[str, str] | None = None) -> list[Unpric
 def label_values(name: str) -> list[str]:
     """Lists the values that a label of projects has, or had."""
     query = sql.SQL("SELECT DISTINCT labels ->> {0} FROM reporting.costs WHERE labels ? {0} ORDER BY 1")
-    return [value for (value,) in rows_of(query.format(sql.Literal(name)))]
+    return [value for (value,) in rows_of(query.format(name))]
 
 
 def label_is(label: tuple[str, str] | None, column: str = "labels") -> sql.Composed:
     """SQL condition for rows with a label; an empty value selects projects without the label."""
     if label is None:
         return sql.SQL("true").format()
-    name, value = map(sql.Literal, label)
-    return sql.SQL("coalesce({} ->> {}, '') = {}").format(sql.Identifier(column), name, value)
+    return sql.SQL("coalesce({} ->> {}, '') = {}").format(sql.Identifier(column), *label)
 
 
 def rows_of(query: sql.Composable) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query)
-        found: list[tuple[Any, ...]] = cursor.fetchall()
-        return found
+        return list(cursor.fetchall())
 
 
 def _key(name: str) -> sql.Composable:
     if label := _LABEL.fullmatch(name):
-        return sql.SQL("coalesce(labels ->> {}, '')").format(sql.Literal(label[1]))
+        return sql.SQL("coalesce(labels ->> {}, '')").format(label[1])
     if name not in GROUPS:
         known = ", ".join([*GROUPS, "label:NAME"])
         raise UnknownGroup(f"costs can't be grouped by {name!r}; the groups are {known}", param="group_by")

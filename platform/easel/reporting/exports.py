@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from django.conf import settings
@@ -21,7 +21,13 @@ from core.errors import DomainError
 # Each export occupies a connection until its reader has finished.
 RUNNING_MAX = 4
 _BATCH_ROWS = 5_000
-_NUMERIC, _TIMESTAMPTZ, _JSONB, _BIGINT = 1700, 1184, 3802, 20
+_NUMERIC, _TIMESTAMPTZ, _JSONB, _BIGINT = 1700, 1184, 3802, 20  # oids of types
+# How a column of a type is selected; others are as they are.
+_CSV: dict[int, LiteralString] = {
+    _TIMESTAMPTZ: "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS {0}",
+    _NUMERIC: "trim_scale({0}) AS {0}",
+}
+_PARQUET: dict[int, LiteralString] = {_JSONB: "{0}::text AS {0}", _NUMERIC: "trim_scale({0}) AS {0}"}
 _running = threading.BoundedSemaphore(RUNNING_MAX)
 
 # Labels that a spreadsheet would take for a formula get a leading quote.
@@ -61,32 +67,32 @@ class Span:
 
     def condition(self, column: str, tenant: str) -> sql.Composed:
         """SQL condition for rows whose `column`, an instant, is in the span, and whose `tenant` column matches."""
-        days = sql.SQL(
+        return sql.SQL(
             "{column} >= {start}::date::timestamp AT TIME ZONE 'UTC'"
-            " AND {column} < ({end}::date + 1)::timestamp AT TIME ZONE 'UTC'"
-        ).format(column=sql.Identifier(column), start=sql.Literal(self.start), end=sql.Literal(self.end))
-        return sql.SQL("{} AND {}").format(days, self.of_tenant(tenant))
+            " AND {column} < ({end}::date + 1)::timestamp AT TIME ZONE 'UTC' AND {of_tenant}"
+        ).format(column=sql.Identifier(column), start=self.start, end=self.end, of_tenant=self.of_tenant(tenant))
 
     def of_tenant(self, column: str) -> sql.Composed:
         if self.tenant is None:
             return sql.SQL("true").format()
-        return sql.SQL("{} = {}").format(sql.Identifier(column), sql.Literal(self.tenant))
+        return sql.SQL("{} = {}").format(sql.Identifier(column), self.tenant)
 
 
 def focus(span: Span, *, form: str, invoice: int | None = None) -> Iterator[bytes]:
     """Exports `reporting.focus` as `csv` or `parquet`: rows of the days, or instead all rows of an invoice."""
     where = span.condition("ChargePeriodStart", "BillingAccountId")
     if invoice is not None:
-        where = sql.SQL('"InvoiceId" = {} AND {}').format(sql.Literal(str(invoice)), span.of_tenant("BillingAccountId"))
+        where = sql.SQL('"InvoiceId" = {} AND {}').format(str(invoice), span.of_tenant("BillingAccountId"))
     with _snapshot() as database:
-        columns = _columns(database)
+        described = database.execute("SELECT * FROM reporting.focus LIMIT 0").description or []
+        columns = [(column.name, column.type_code) for column in described]
+        shown = _PARQUET if form == "parquet" else _CSV
+        names = (sql.SQL(shown.get(oid, "{0}")).format(sql.Identifier(name)) for name, oid in columns)
+        rows = sql.SQL("SELECT {} FROM reporting.focus WHERE {}").format(sql.SQL(", ").join(names), where)
         if form == "parquet":
-            yield from _parquet(database, columns, where)
-            return
-        rows = sql.SQL("SELECT {} FROM reporting.focus WHERE {}").format(
-            sql.SQL(", ").join(_as_text(name, oid) for name, oid in columns), where
-        )
-        yield from _copied(database, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(rows))
+            yield from _parquet(database, columns, rows)
+        else:
+            yield from _copied(database, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)").format(rows))
 
 
 def events(span: Span) -> Iterator[bytes]:
@@ -101,17 +107,11 @@ def events(span: Span) -> Iterator[bytes]:
 
 def costs(span: Span, *, comma: bool) -> Iterator[bytes]:
     """Exports `reporting.costs` by day and attributes, as CSV for a spreadsheet; `comma`: with decimal commas."""
-    rows = sql.SQL(_COSTS).format(
-        start=sql.Literal(span.start),
-        end=sql.Literal(span.end),
-        mark=sql.Literal("," if comma else "."),
-        of_tenant=span.of_tenant("tenant"),
-    )
-    delimiter = sql.Literal(";" if comma else ",")
+    mark, delimiter = (",", ";") if comma else (".", ",")
+    rows = sql.SQL(_COSTS).format(start=span.start, end=span.end, mark=mark, of_tenant=span.of_tenant("tenant"))
+    copy = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, DELIMITER {})").format(rows, delimiter)
     with _snapshot() as database:
-        yield from _copied(
-            database, sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, DELIMITER {})").format(rows, delimiter)
-        )
+        yield from _copied(database, copy)
 
 
 @contextmanager
@@ -141,22 +141,7 @@ def _copied(database: psycopg.Connection, statement: sql.Composed) -> Iterator[b
         yield b"".join(waiting)
 
 
-def _columns(database: psycopg.Connection) -> list[tuple[str, int]]:
-    """The view's columns with the oid of their types."""
-    described = database.execute("SELECT * FROM reporting.focus LIMIT 0").description or []
-    return [(column.name, column.type_code) for column in described]
-
-
-def _as_text(name: str, oid: int) -> sql.Composed:
-    column = sql.Identifier(name)
-    if oid == _TIMESTAMPTZ:
-        return sql.SQL("to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS {0}").format(column)
-    if oid == _NUMERIC:
-        return sql.SQL("trim_scale({0}) AS {0}").format(column)
-    return sql.SQL("{}").format(column)
-
-
-def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where: sql.Composed) -> Iterator[bytes]:
+def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], rows_of: sql.Composed) -> Iterator[bytes]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -165,16 +150,10 @@ def _parquet(database: psycopg.Connection, columns: list[tuple[str, int]], where
 
     types = {_NUMERIC: pa.decimal128(38, 15), _TIMESTAMPTZ: pa.timestamp("us", tz="UTC"), _BIGINT: pa.int64()}
     schema = pa.schema([(name, types.get(oid, pa.string())) for name, oid in columns])
-    shown = [
-        sql.SQL("{0}::text AS {0}" if oid == _JSONB else "trim_scale({0}) AS {0}" if oid == _NUMERIC else "{0}").format(
-            sql.Identifier(name)
-        )
-        for name, oid in columns
-    ]
     file = _Drained()
     writer = pq.ParquetWriter(file, schema, compression="zstd")
     with database.cursor("focus") as cursor:
-        cursor.execute(sql.SQL("SELECT {} FROM reporting.focus WHERE {}").format(sql.SQL(", ").join(shown), where))
+        cursor.execute(rows_of)
         while rows := cursor.fetchmany(_BATCH_ROWS):
             by_column = zip(zip(*rows, strict=True), schema.types, strict=True)
             arrays = [pa.array(values, kind) for values, kind in by_column]

@@ -6,10 +6,10 @@ t-test (unequal variances) of the arm's callers against those of the first arm.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
+from typing import Any
 
 from django.db import connection
 
@@ -30,10 +30,10 @@ _CALLERS = f"""
     )
     SELECT job.arm_id,
            count(*), count(*) FILTER (WHERE job.state = 'succeeded'), count(*) FILTER (WHERE job.state = 'failed'),
+           coalesce(sum(cost.micros), 0)::bigint, count(feedback.score),
            avg(CASE job.state WHEN 'failed' THEN 1.0 WHEN 'succeeded' THEN 0.0 END)::float,
            avg(extract(epoch FROM job.finished_at - job.created_at)) FILTER (WHERE job.state = 'succeeded')::float,
-           coalesce(sum(cost.micros), 0)::bigint, avg(cost.micros)::float,
-           count(feedback.score), avg(feedback.score)
+           avg(cost.micros)::float, avg(feedback.score)
       FROM jobs_job AS job
       JOIN tenants_tenant AS tenant ON tenant.id = job.tenant_id
       JOIN serving_arm AS arm ON arm.id = job.arm_id AND arm.experiment_id = %(experiment)s
@@ -85,51 +85,28 @@ class ArmReport:
     job_cost_micros: Comparison
 
 
-@dataclass(slots=True)
-class _Callers:
-    """Totals of an arm's callers, and the means of each caller."""
-
-    jobs: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    feedback: int = 0
-    cost_micros: int = 0
-    error_rate: list[float] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    job_cost_micros: list[float] = field(default_factory=list)
-    score: list[float] = field(default_factory=list)
+# Columns of `_CALLERS`: those that are summed over an arm's callers, and means over each caller's jobs to compare.
+_SUMS = ("jobs", "succeeded", "failed", "cost_micros", "feedback")
+_MEANS = ("error_rate", "seconds", "job_cost_micros", "score")
 
 
 def experiment_report(experiment: Experiment) -> list[ArmReport]:
     """Reports on each arm, in their order; the others are tested against the first."""
-    callers = _callers(experiment)
     with connection.cursor() as cursor:
+        cursor.execute(_CALLERS, {"experiment": experiment.pk})
+        callers = [dict(zip(("arm", *_SUMS, *_MEANS), row, strict=True)) for row in cursor]
         cursor.execute(_P95, [experiment.pk])
         percentiles = dict(cursor.fetchall())
-    arms = list(experiment.arms.select_related("version"))
-    first = callers[arms[0].pk]
-    no_callers = _Callers()
+    first: dict[str, list[float]] = {}
     reports = []
-    for arm in arms:
-        own = callers[arm.pk]
-        base = no_callers if arm is arms[0] else first
+    for arm in experiment.arms.select_related("version"):
+        own = [caller for caller in callers if caller["arm"] == arm.pk]
+        means = {name: [caller[name] for caller in own if caller[name] is not None] for name in _MEANS}
+        results: dict[str, Any] = {name: sum(caller[name] for caller in own) for name in _SUMS}
+        results |= {name: compare(values, first.get(name, ())) for name, values in means.items()}
         p50, p95 = percentiles.get(arm.pk, (None, None))
-        reports.append(
-            ArmReport(
-                arm=arm,
-                jobs=own.jobs,
-                succeeded=own.succeeded,
-                failed=own.failed,
-                feedback=own.feedback,
-                cost_micros=own.cost_micros,
-                seconds_p50=p50,
-                seconds_p95=p95,
-                score=compare(own.score, base.score),
-                error_rate=compare(own.error_rate, base.error_rate),
-                seconds=compare(own.seconds, base.seconds),
-                job_cost_micros=compare(own.job_cost_micros, base.job_cost_micros),
-            )
-        )
+        reports.append(ArmReport(arm=arm, seconds_p50=p50, seconds_p95=p95, **results))
+        first = first or means
     return reports
 
 
@@ -137,16 +114,10 @@ def compare(values: Sequence[float], against: Sequence[float] = ()) -> Compariso
     """Computes the mean of `values` with its interval, and tests it against another arm's values if there are any."""
     low, high = _interval(values)
     own = mean(values) if values else None
+    found = Comparison(callers=len(values), mean=own, low=low, high=high)
     if own is None or not against:
-        return Comparison(callers=len(values), mean=own, low=low, high=high)
-    return Comparison(
-        callers=len(values),
-        mean=own,
-        low=low,
-        high=high,
-        difference=own - mean(against),
-        p_value=_p_value(values, against),
-    )
+        return found
+    return replace(found, difference=own - mean(against), p_value=_p_value(values, against))
 
 
 def _interval(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -171,25 +142,3 @@ def _p_value(values: Sequence[float], against: Sequence[float]) -> float | None:
 
 def _varies(values: Sequence[float]) -> bool:
     return len(values) > 1 and max(values) > min(values)
-
-
-def _callers(experiment: Experiment) -> dict[int, _Callers]:
-    arms: dict[int, _Callers] = defaultdict(_Callers)
-    with connection.cursor() as cursor:
-        cursor.execute(_CALLERS, {"experiment": experiment.pk})
-        for arm_id, jobs, succeeded, failed, error_rate, seconds, micros, job_micros, feedback, score in cursor:
-            own = arms[arm_id]
-            own.jobs += jobs
-            own.succeeded += succeeded
-            own.failed += failed
-            own.cost_micros += micros
-            own.feedback += feedback
-            for values, value in (
-                (own.error_rate, error_rate),
-                (own.seconds, seconds),
-                (own.job_cost_micros, job_micros),
-                (own.score, score),
-            ):
-                if value is not None:
-                    values.append(value)
-    return arms

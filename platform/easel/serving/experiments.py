@@ -6,7 +6,6 @@ itself if it names none) stays in its arm.
 """
 
 import re
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,17 +44,14 @@ def experiment_start(
     Raises `ExperimentInvalid`, `WeightsInvalid`, `ExperimentExists`, `ModelNotFound`, `VersionNotFound`, and what
     `adapters_resolve` raises for the adapters of an arm.
     """
+    letters = "1 to 40 lower-case letters, digits and inner hyphens"
     if not re.fullmatch(SLUG, name):
-        raise ExperimentInvalid(
-            "an experiment's name must have 1 to 40 lower-case letters, digits and inner hyphens", param="name"
-        )
+        raise ExperimentInvalid(f"an experiment's name must have {letters}", param="name")
     if not 2 <= len(arms) <= ARMS_MAX:
         raise ExperimentInvalid(f"an experiment must have 2 to {ARMS_MAX} arms", param="arms")
     names = [arm.name for arm in arms]
     if len(set(names)) < len(names) or not all(re.fullmatch(SLUG, name) for name in names):
-        raise ExperimentInvalid(
-            "each arm must have a unique name of 1 to 40 lower-case letters, digits and inner hyphens", param="arms"
-        )
+        raise ExperimentInvalid(f"each arm must have a unique name of {letters}", param="arms")
     weights_check([arm.weight for arm in arms])
     served = main_version(model_name)
     versions = {arm.name: _version(served.model, arm.version) for arm in arms}
@@ -63,14 +59,11 @@ def experiment_start(
         version = versions[arm.name] or served
         adapters_resolve(tenant=tenant, names=[adapter for adapter, _ in arm.adapters], version=version)
         if arm.steps is not None and not 1 <= arm.steps <= version.steps_max:
-            raise ExperimentInvalid(
-                f"steps must be between 1 and {version.steps_max} for {version.label}", param="arms"
-            )
+            limit = f"steps must be between 1 and {version.steps_max} for {version.label}"
+            raise ExperimentInvalid(limit, param="arms")
     try:
         with transaction.atomic():
-            experiment = Experiment.objects.create(
-                id=uuid.uuid4(), tenant=tenant, model=served.model, name=name, started_at=now
-            )
+            experiment = Experiment.objects.create(tenant=tenant, model=served.model, name=name, started_at=now)
     except IntegrityError as error:
         raise ExperimentExists(param="name") from error
     Arm.objects.bulk_create(
@@ -91,9 +84,8 @@ def experiment_start(
 def experiment_stop(*, tenant: Tenant, name: str, now: datetime) -> Experiment:
     """Stops the assignment of callers; idempotent. Raises `ExperimentNotFound`."""
     experiment = experiment_get(tenant=tenant, name=name)
-    Experiment.objects.filter(pk=experiment.pk, state=Experiment.State.RUNNING).update(
-        state=Experiment.State.STOPPED, stopped_at=now
-    )
+    running = Experiment.objects.filter(pk=experiment.pk, state=Experiment.State.RUNNING)
+    running.update(state=Experiment.State.STOPPED, stopped_at=now)
     return experiment_get(tenant=tenant, name=name)
 
 

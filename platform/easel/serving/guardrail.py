@@ -45,10 +45,9 @@ class Decision(Enum):
 def decide(rollout: Rollout, *, candidate: Sample, stable: Sample, now: datetime) -> tuple[Decision, str]:
     """Decides on a running rollout and says why. Waits while either version has too few jobs."""
     # Roll back early: even if all remaining jobs succeed, the error rate will exceed the limit.
+    failed = f"{candidate.failed} of {candidate.ended} jobs failed"
     if candidate.failed > rollout.error_rate_max * max(candidate.ended, rollout.jobs_min):
-        return Decision.ROLL_BACK, (
-            f"{candidate.failed} of {candidate.ended} jobs failed; the limit is {rollout.error_rate_max:.1%}"
-        )
+        return Decision.ROLL_BACK, f"{failed}; the limit is {rollout.error_rate_max:.1%}"
     for name, sample in (("candidate", candidate), ("stable version", stable)):
         if sample.ended < rollout.jobs_min:
             return Decision.WAIT, f"waits for data: the {name} has {sample.ended} of the {rollout.jobs_min} jobs needed"
@@ -59,7 +58,7 @@ def decide(rollout: Rollout, *, candidate: Sample, stable: Sample, now: datetime
             return Decision.ROLL_BACK, f"{latency}: {ratio:.2f} times; the limit is {rollout.p95_ratio_max}"
     else:
         latency = "no job has succeeded yet"
-    healthy = f"healthy: {candidate.failed} of {candidate.ended} jobs failed, {latency}"
+    healthy = f"healthy: {failed}, {latency}"
     if now < rollout.stage_started_at + timedelta(seconds=rollout.stage_seconds):
         return Decision.WAIT, f"{healthy}; this stage lasts {rollout.stage_seconds} s"
     return Decision.ADVANCE, healthy
@@ -70,10 +69,9 @@ def rollouts_decide(*, now: datetime) -> int:
 
     Two processes may do it at once, since each change is conditional on the stage.
     """
-    running = Rollout.objects.filter(state=Rollout.State.RUNNING).select_related(
-        "model", "stable__model", "candidate__model"
-    )
-    return sum(_decide_one(rollout, now) for rollout in running)
+    running = Rollout.objects.filter(state=Rollout.State.RUNNING)
+    related = ("model", "stable__model", "candidate__model")
+    return sum(_decide_one(rollout, now) for rollout in running.select_related(*related))
 
 
 def sample(version: ModelVersion, *, since: datetime) -> Sample:
@@ -95,10 +93,9 @@ def _decide_one(rollout: Rollout, now: datetime) -> bool:
     if decision is Decision.WAIT:
         Rollout.objects.filter(pk=rollout.pk, state=Rollout.State.RUNNING, stage=rollout.stage).update(verdict=verdict)
         return False
+    carry_out = rollout_advance if decision is Decision.ADVANCE else rollout_roll_back
     try:
-        changed = (rollout_advance if decision is Decision.ADVANCE else rollout_roll_back)(
-            rollout, verdict=verdict, now=now
-        )
+        changed = carry_out(rollout, verdict=verdict, now=now)
     except RolloutEnded:  # an operator ended it meanwhile
         return False
     audit_record(

@@ -106,11 +106,7 @@ class Arm(models.Model):
     name = models.CharField(max_length=40)
     weight = models.PositiveSmallIntegerField(help_text="Percent of the callers; an experiment's weights sum to 100.")
     version = models.ForeignKey(
-        ModelVersion,
-        on_delete=models.PROTECT,
-        null=True,
-        related_name="+",
-        help_text="None: the routes decide.",
+        ModelVersion, on_delete=models.PROTECT, null=True, related_name="+", help_text="None: the routes decide."
     )
     adapters = models.JSONField(default=list, help_text="`[{name, scale}]`; each job uses the newest versions.")
     steps = models.PositiveSmallIntegerField(null=True)

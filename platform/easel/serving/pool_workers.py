@@ -30,7 +30,7 @@ def worker_named(slug: str | None) -> PoolWorker:
     """A worker of the named pool, by default of the default model's. Raises `PoolNotFound`, `ModelNotFound`."""
     if slug is None:
         version = main_version(None)
-        return _worker(version.pool, version.checkpoint, version.precision)
+        return _worker(version.pool, version)
     pool = Pool.objects.filter(slug=slug).first()
     if pool is None:
         raise PoolNotFound(f"there is no pool {slug!r}")
@@ -43,22 +43,22 @@ def pool_worker(pool: Pool) -> PoolWorker:
     Raises `ModelNotFound` for a pool that has neither.
     """
     if pool.checkpoint:
-        return _worker(pool, pool.checkpoint, pool.precision)
+        return _worker(pool, pool)
     newest = ModelVersion.objects.filter(pool=pool, retired_at=None).order_by("-created_at", "-number").first()
     if newest is None:
         raise ModelNotFound(f"the pool {pool.slug!r} serves no version of a model")
-    return _worker(pool, newest.checkpoint, newest.precision)
+    return _worker(pool, newest)
 
 
-def _worker(pool: Pool, checkpoint: str, precision: str) -> PoolWorker:
-    weights = {"checkpoint": checkpoint, "precision": precision}
-    versions = ModelVersion.objects.select_related("model").filter(**weights, retired_at=None)
+def _worker(pool: Pool, weights: Pool | ModelVersion) -> PoolWorker:
+    same = {"checkpoint": weights.checkpoint, "precision": weights.precision}
+    versions = ModelVersion.objects.select_related("model").filter(**same, retired_at=None)
     served = versions if pool.checkpoint else versions.filter(pool=pool)
     return {
         "pool": pool.slug,
         "env": {
-            "EASEL_MODEL": checkpoint,
-            "EASEL_PRECISION": precision,
+            "EASEL_MODEL": weights.checkpoint,
+            "EASEL_PRECISION": weights.precision,
             # One worker serves all versions with these weights: each task carries the defaults in which they differ.
             "EASEL_MODEL_VERSIONS": ",".join(version.label for version in served.order_by("model__name", "number")),
             "EASEL_POOL_NAMESPACE": pool.namespace,

@@ -48,7 +48,6 @@ def rollout_start(*, candidate: ModelVersion, plan: RolloutPlan, now: datetime) 
     if candidate.retired_at is not None:
         raise RolloutInvalid(f"{candidate.label} is retired")
     rollout = Rollout.objects.create(
-        id=uuid.uuid4(),
         model=model,
         stable=stable,
         candidate=candidate,

@@ -69,10 +69,8 @@ def main_version(name: str | None) -> ModelVersion:
 
 def live_models() -> list[ModelVersion]:
     """Lists the main version of each model that a version serves, by model name."""
-    routes = Route.objects.select_related("version__model")
-    return [
-        route.version for route in routes.order_by("model__name", "-weight", "-version__number").distinct("model__name")
-    ]
+    routes = Route.objects.select_related("version__model").order_by("model__name", "-weight", "-version__number")
+    return [route.version for route in routes.distinct("model__name")]
 
 
 def bucket_of(salt: str, caller: str) -> int:
@@ -118,6 +116,5 @@ def routes_set(*, model: Model, weights: Mapping[int, int]) -> None:
 def routes_replace(model: Model, weights: Mapping[ModelVersion, int]) -> None:
     """Replaces the routes. The calling function must have locked the model and checked the weights."""
     Route.objects.filter(model=model).delete()
-    Route.objects.bulk_create(
-        Route(model=model, version=version, weight=weight) for version, weight in weights.items() if weight
-    )
+    shares = [Route(model=model, version=version, weight=weight) for version, weight in weights.items() if weight]
+    Route.objects.bulk_create(shares)

@@ -63,16 +63,14 @@ def url_check(url: str, *, allowed: Iterable[Network]) -> str:
     schemes = ("https", "http") if allowed else ("https",)
     if parts.scheme not in schemes or not parts.hostname:
         raise WebhookUrlInvalid("the URL must begin with https:// and name a host", param="url")
-    if parts.username or parts.password or "@" in parts.netloc:
+    if "@" in parts.netloc:
         raise WebhookUrlInvalid("the URL must have no user or password: receivers verify the signature", param="url")
     if parts.fragment:
         raise WebhookUrlInvalid("the URL must not have a #fragment, which is never sent", param="url")
     if any(letter <= " " or letter == "\x7f" for letter in url) or len(url) > 2000 or port == 0:
         raise WebhookUrlInvalid("the URL must have no spaces, a port above 0 and at most 2,000 characters", param="url")
-    try:
-        url.encode("ascii")
-    except UnicodeEncodeError as error:
-        raise WebhookUrlInvalid("write the URL in ASCII: the host as xn--…, the path with %XX", param="url") from error
+    if not url.isascii():
+        raise WebhookUrlInvalid("write the URL in ASCII: the host as xn--…, the path with %XX", param="url")
     try:
         address = ipaddress.ip_address(parts.hostname)
     except ValueError:
@@ -101,14 +99,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         self._allowed, self._plain = tuple(allowed), plain
         self._backend = httpcore.AnyIOBackend()
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Any = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def connect_tcp(self, host: str, port: int, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
         try:
             addresses = await resolve(host, port)
         except OSError as error:
@@ -119,8 +110,8 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
                 raise AddressRefused(f"{host} resolves to {address}, which {reason}")
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await self._backend.connect_tcp(str(address), port, timeout, local_address, socket_options)
-        return await self._backend.connect_tcp(str(addresses[-1]), port, timeout, local_address, socket_options)
+                return await self._backend.connect_tcp(str(address), port, *args, **options)
+        return await self._backend.connect_tcp(str(addresses[-1]), port, *args, **options)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -29,16 +29,9 @@ def crossings_notify(*, now: datetime) -> int:
     crossings = list(due.order_by("crossed_at", "id")[:BATCH])
     for crossing in crossings:
         budget = crossing.budget_month.budget
-        audit_record(
-            actor="platform",
-            action="budget.threshold_reached",
-            subject=str(budget),
-            tenant=budget.tenant,
-            details=crossing_json(crossing),
-            now=now,
-        )
-        data = partial(crossing_json, crossing)
-        webhook_emit(tenant=budget.tenant, event=Event.BUDGET_CROSSED, data=data, now=crossing.crossed_at)
+        tenant, event, details = budget.tenant, Event.BUDGET_CROSSED, crossing_json(crossing)
+        audit_record(actor="platform", action=event, subject=str(budget), tenant=tenant, details=details, now=now)
+        webhook_emit(tenant=tenant, event=event, data=partial(crossing_json, crossing), now=crossing.crossed_at)
         crossing.notified_at = now
         crossing.save(update_fields=["notified_at"])
     return len(crossings)
@@ -91,9 +84,8 @@ def crossing_json(crossing: BudgetCrossing) -> dict[str, Any]:
 
 
 def _of_budgets() -> Any:
-    return BudgetCrossing.objects.select_related(
-        "budget_month__budget__tenant", "budget_month__budget__project", "budget_month__budget__api_key"
-    )
+    budget = "budget_month__budget"
+    return BudgetCrossing.objects.select_related(f"{budget}__tenant", f"{budget}__project", f"{budget}__api_key")
 
 
 def _mail(crossing: BudgetCrossing, address: str, connection: Any) -> EmailMessage:

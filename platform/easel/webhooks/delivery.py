@@ -10,12 +10,10 @@ import json
 import random
 import ssl
 import time
-import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpcore
 from cryptography.fernet import InvalidToken
@@ -80,13 +78,9 @@ _CLAIM_LOCK = "SELECT pg_advisory_xact_lock(hashtext('easel webhooks'))"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A leased delivery with its request, signed for this attempt."""
+    """A leased delivery, as it was claimed, with its request, signed for this attempt."""
 
-    delivery_id: uuid.UUID
-    endpoint_id: uuid.UUID
-    attempt: int
-    leased_until: datetime
-    url: str
+    delivery: WebhookDelivery
     body: bytes
     headers: dict[str, str]
     sent_at: datetime
@@ -110,11 +104,10 @@ class DeliveryResult:
 @transaction.atomic
 def deliveries_claim(*, room: int, now: datetime) -> list[Claim]:
     """Leases up to `room` due deliveries."""
+    limits = {"room": room, "endpoint_leases_max": ENDPOINT_LEASES_MAX, "tenant_leases_max": TENANT_LEASES_MAX}
     with connection.cursor() as cursor:
-        fields: dict[str, Any] = {"now": now, "leased_until": now + LEASE, "room": room}
-        limits = {"endpoint_leases_max": ENDPOINT_LEASES_MAX, "tenant_leases_max": TENANT_LEASES_MAX}
         cursor.execute(_CLAIM_LOCK)
-        cursor.execute(_CLAIM, {**fields, **limits})
+        cursor.execute(_CLAIM, {"now": now, "leased_until": now + LEASE, **limits})
         ids = [found for (found,) in cursor.fetchall()]
     rows = WebhookDelivery.objects.filter(pk__in=ids).select_related("endpoint", "message")
     claims: list[Claim] = []
@@ -134,16 +127,8 @@ def _claim(row: WebhookDelivery, now: datetime) -> Claim:
     body = message_body(message)
     secrets_in_use = [secret_open(sealed, key=settings.EASEL.secret_key) for sealed in in_use]
     signature = signed_headers(message_id=message_id(message), now=now, body=body, secrets_in_use=secrets_in_use)
-    return Claim(
-        delivery_id=row.pk,
-        endpoint_id=endpoint.pk,
-        attempt=row.attempts,
-        leased_until=now + LEASE,
-        url=endpoint.url,
-        body=body,
-        headers={"content-type": "application/json", "user-agent": "Easel-Webhooks", **signature},
-        sent_at=now,
-    )
+    headers = {"content-type": "application/json", "user-agent": "Easel-Webhooks", **signature}
+    return Claim(delivery=row, body=body, headers=headers, sent_at=now)
 
 
 def message_id(message: WebhookMessage) -> str:
@@ -186,20 +171,14 @@ class ConnectionPools:
 async def send(pools: ConnectionPools, claim: Claim) -> DeliveryResult:
     """Sends a delivery and returns the result. Doesn't follow redirects; raises nothing, whatever the receiver does."""
     started = time.monotonic()
-    timeouts = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
+    url, headers_sent = claim.delivery.endpoint.url, list(claim.headers.items())
+    extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)}
     status, headers, beginning = None, [], b""
     failure = f"no answer within {TIMEOUT_SECONDS} s"
     try:
-        async with (
-            asyncio.timeout(TIMEOUT_SECONDS),
-            pools.for_url(claim.url).stream(
-                "POST",
-                claim.url,
-                headers=list(claim.headers.items()),
-                content=claim.body,
-                extensions={"timeout": timeouts},
-            ) as response,
-        ):
+        pool = pools.for_url(url)
+        request = pool.stream("POST", url, headers=headers_sent, content=claim.body, extensions=extensions)
+        async with asyncio.timeout(TIMEOUT_SECONDS), request as response:
             status, headers = response.status, response.headers
             async for chunk in response.aiter_stream():
                 beginning += chunk
@@ -225,19 +204,13 @@ async def send(pools: ConnectionPools, claim: Claim) -> DeliveryResult:
 @transaction.atomic
 def delivery_record(claim: Claim, result: DeliveryResult, *, now: datetime, rng: random.Random) -> None:
     """Records an attempt and updates its delivery, unless another deliverer has taken the delivery over."""
-    endpoint = WebhookEndpoint.objects.select_for_update().filter(pk=claim.endpoint_id).first()
-    row = WebhookDelivery.objects.select_for_update().filter(pk=claim.delivery_id).first()
+    endpoint = WebhookEndpoint.objects.select_for_update().filter(pk=claim.delivery.endpoint_id).first()
+    row = WebhookDelivery.objects.select_for_update().filter(pk=claim.delivery.pk).first()
     if endpoint is None or row is None:
         return  # deleted meanwhile
-    WebhookAttempt.objects.create(
-        delivery=row,
-        sent_at=claim.sent_at,
-        seconds=result.seconds,
-        status=result.status,
-        outcome=result.outcome,
-        response=result.response,
-    )
-    if row.leased_until != claim.leased_until or row.state != State.PENDING:
+    recorded = {name: getattr(result, name) for name in ("seconds", "status", "outcome", "response")}
+    WebhookAttempt.objects.create(delivery=row, sent_at=claim.sent_at, **recorded)
+    if row.leased_until != claim.delivery.leased_until or row.state != State.PENDING:
         return
     row.leased_until = None
     if result.delivered:
@@ -273,10 +246,8 @@ def _disable(endpoint: WebhookEndpoint, reason: str, now: datetime) -> None:
     endpoint.disabled_at, endpoint.disabled_reason = now, reason
     endpoint.save(update_fields=["disabled_at", "disabled_reason"])
     details = {"url": endpoint.url, "reason": reason}
-    subject = str(endpoint.pk)
-    audit_record(
-        actor="platform", action="webhook.disable", subject=subject, tenant=endpoint.tenant, details=details, now=now
-    )
+    tenant, subject = endpoint.tenant, str(endpoint.pk)
+    audit_record(actor="platform", action="webhook.disable", subject=subject, tenant=tenant, details=details, now=now)
 
 
 def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> timedelta | None:

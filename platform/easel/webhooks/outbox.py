@@ -1,6 +1,5 @@
 """The outbox: messages are written in the transaction of their event, so that a crash loses both or neither."""
 
-import uuid
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -20,10 +19,9 @@ def webhook_emit(
     *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], now: datetime
 ) -> WebhookMessage | None:
     """Writes a message for the tenant's webhooks that want this event; None, without calling `data`, if none does."""
-    wanting = WebhookEndpoint.objects.filter(
-        Q(events=[]) | Q(events__contains=[event]), tenant=tenant, disabled_at=None
-    )
-    return _send(list(wanting), tenant=tenant, event=event, data=data, now=now)
+    enabled = WebhookEndpoint.objects.filter(tenant=tenant, disabled_at=None)
+    wanting = list(enabled.filter(Q(events=[]) | Q(events__contains=[event])))
+    return _send(wanting, tenant=tenant, event=event, data=data, now=now)
 
 
 @transaction.atomic
@@ -32,10 +30,8 @@ def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery
     if endpoint.disabled_at is not None:
         raise WebhookDisabled
 
-    def data() -> dict[str, Any]:
-        return {"webhook_id": str(endpoint.pk), "message": "This webhook works."}
-
-    message = _send([endpoint], tenant=endpoint.tenant, event=Event.TEST, data=data, now=now)
+    data = {"webhook_id": str(endpoint.pk), "message": "This webhook works."}
+    message = _send([endpoint], tenant=endpoint.tenant, event=Event.TEST, data=lambda: data, now=now)
     return WebhookDelivery.objects.get(message=message)
 
 
@@ -56,10 +52,9 @@ def _send(
 ) -> WebhookMessage | None:
     if not endpoints:
         return None
-    message = WebhookMessage.objects.create(id=uuid.uuid4(), tenant=tenant, event=event, data=data(), created_at=now)
+    message = WebhookMessage.objects.create(tenant=tenant, event=event, data=data(), created_at=now)
     WebhookDelivery.objects.bulk_create(
-        WebhookDelivery(id=uuid.uuid4(), endpoint=endpoint, message=message, next_at=now, created_at=now)
-        for endpoint in endpoints
+        WebhookDelivery(endpoint=endpoint, message=message, next_at=now, created_at=now) for endpoint in endpoints
     )
     _wake()
     return message

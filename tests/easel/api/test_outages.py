@@ -49,7 +49,7 @@ class House:
         for name, server in self.servers.items():
             server.prepare()
             self.start(name)
-        eventually(self.servers["postgres"].ensure_database, "PostgreSQL")
+        eventually(self.servers["postgres"].ready, "PostgreSQL")
         eventually(self.servers["redis"].ready, "Redis")
         self.env = {
             **os.environ,

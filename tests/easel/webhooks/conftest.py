@@ -55,7 +55,7 @@ def endpoint(loopback_allowed: None, receiver: Receiver) -> Callable[..., Webhoo
 def claims_of(customer: Any, now: datetime) -> list[Claim]:
     """Claims the due deliveries of one customer; those of others in this database stay leased."""
     mine = set(WebhookEndpoint.objects.filter(tenant=customer.tenant).values_list("id", flat=True))
-    return [claim for claim in deliveries_claim(room=1000, now=now) if claim.endpoint_id in mine]
+    return [claim for claim in deliveries_claim(room=1000, now=now) if claim.delivery.endpoint_id in mine]
 
 
 def sent(claim: Claim, allowed: Any = LOOPBACK) -> DeliveryResult:

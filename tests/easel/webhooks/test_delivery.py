@@ -256,7 +256,7 @@ def test_a_result_from_before_a_replay_changes_nothing(alice, endpoint, receiver
     [claim] = claims_of(alice, NOW)
     delivery_replay(WebhookDelivery.objects.get(endpoint__tenant=alice.tenant), now=NOW + DAY)
     [again] = claims_of(alice, NOW + DAY)
-    assert again.attempt == claim.attempt
+    assert again.delivery.attempts == claim.delivery.attempts
     delivery_record(claim, sent(claim), now=NOW + DAY, rng=random.Random(1))
     assert states(alice) == ["pending"]
 
@@ -312,7 +312,7 @@ def test_deliverers_at_once_claim_different_deliveries(alice, endpoint):
             connections.close_all()
 
     with ThreadPoolExecutor(4) as threads:
-        taken = [claim.delivery_id for claims in threads.map(take, range(4)) for claim in claims]
+        taken = [claim.delivery.pk for claims in threads.map(take, range(4)) for claim in claims]
     assert len(taken) == len(set(taken)) == ENDPOINT_LEASES_MAX
 
 
