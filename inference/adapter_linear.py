@@ -31,7 +31,7 @@ class RowAdapters(NamedTuple):
         return "unmerged" if self.unmerged else "base"
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """Adjacent rows of equal length with one adapter each."""
 
     start: int
@@ -50,7 +50,7 @@ class Layout:
         self.spans = spans
         self.adapters = adapters
         self.groups = [
-            Group(run[0][0], run[-1][1], scaled, *_tensors(device, scaled))
+            RowGroup(run[0][0], run[-1][1], scaled, *_tensors(device, scaled))
             for nth in range(max((len(unmerged) for unmerged, _ in adapters), default=0))
             for run, scaled in self._runs(nth)
         ]

@@ -1,4 +1,4 @@
-"""The engine: one loop that advances all images in flight together, each by one step at a time."""
+"""The engine: a loop whose every turn advances one batch of the images in flight by one step."""
 
 import math
 import sys

@@ -1,6 +1,6 @@
 """CUDA graphs for steps too small to keep a GPU busy: all kernels are launched at once instead of one by one.
 
-They buy launch time alone. A graph has a fixed number of tokens; a smaller step is padded with tokens that form a row
+They save only launch time. A graph has a fixed number of tokens; a smaller step is padded with tokens that form a row
 of their own, which nobody reads. Steps with adapters use other kernels and run without a graph. To remove graphs, drop
 `PackedTransformer.record` and its use in `forward`.
 """

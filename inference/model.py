@@ -168,7 +168,7 @@ class LoadedModel:
             return self._packed.sequence(caption, height // self.token_px, width // self.token_px, adapters)
 
     def initial_latents(self, seed: int, width: int, height: int) -> Tensor:
-        """Generate noise, float32 [channels, height / 8, width / 8], on the CPU, so that a seed means one image."""
+        """Generate noise, float32 [channels, height / 8, width / 8], on the CPU: a seed gives the same everywhere."""
         rows, columns = 2 * height // self.token_px, 2 * width // self.token_px
         shape = (1, self._channels, rows, columns)
         generator = torch.Generator("cpu").manual_seed(seed)

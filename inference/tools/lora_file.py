@@ -1,4 +1,4 @@
-"""LoRA files from disk, for commands without the registry that converts uploaded files to canonical ones."""
+"""LoRA files from disk, for commands without the catalog, which converts uploaded files to canonical ones."""
 
 import hashlib
 from pathlib import Path

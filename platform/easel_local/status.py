@@ -25,7 +25,8 @@ class StackStatus:
     def as_text(self) -> str:
         if not self.url:
             return "easel is not running here (`easel up` starts it)"
-        rows = [f"  {name:<12}{pid or 'not running'}" for name, pid in self.processes.items()]
+        width = max(map(len, self.processes), default=0)
+        rows = [f"  {name:<{width}}  {pid or 'not running'}" for name, pid in self.processes.items()]
         return "\n".join([f"{self.url} is {'ready' if self.ready else 'not ready'}", *rows])
 
 

@@ -58,7 +58,7 @@ def _kinds() -> Any:
 
 
 class BlockForm(ActionForm):
-    pattern = fields.text("A phrase matches however it is written; a pattern is RE2's.", max_length=500)
+    pattern = fields.text("A phrase matches in any spelling; a pattern is a regular expression of RE2.", max_length=500)
     kind = forms.ChoiceField(
         choices=_kinds, initial="phrase", help_text="A regular expression of RE2, matched on the folded prompt."
     )

@@ -55,7 +55,7 @@ class KeyForm(ActionForm):
 
 class EraseForm(ActionForm):
     slug = fields.text("The tenant's name, typed again.", max_length=40)
-    cancel_jobs = fields.flag("Cancel its unfinished jobs; without this they are a refusal.")
+    cancel_jobs = fields.flag("Cancel its unfinished jobs; otherwise the command is refused while it has some.")
 
     def clean_slug(self) -> str:
         if self.cleaned_data["slug"] != self.row.slug:
@@ -96,7 +96,7 @@ def create(
     if with_key:
         _, secret = key_issue(project=first, pepper=settings.EASEL.secret_key, now=now, name="first")
     return Done(
-        f"{slug} is made, with the project default.",
+        f"{slug} is made, with {'projects' if projects else 'the project'} {', '.join([first.slug, *projects])}.",
         subject=slug,
         tenant=tenant,
         details={

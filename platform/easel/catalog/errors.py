@@ -1,3 +1,5 @@
+"""Refusals about models, versions, adapters and pools."""
+
 from core.errors import DomainError, NotFound
 
 

@@ -25,7 +25,7 @@ _ELSEWHERE = {
     "audit": ("easel.cli.audit:audit", "Check the invariants on the live system."),
     "block-list": ("easel.cli.tenants:block_list", "What no prompt may contain."),
     "contract": ("easel.cli.prices:contract", "Contracts with tenants: make, list, end."),
-    "demo": ("easel.demo.command:demo", "Start everything, generate, show what it cost, serve on."),
+    "demo": ("easel.demo.command:demo", "Start everything, generate, show what it cost, and keep serving."),
     "export": ("easel.cli.export:export", "Costs and usage as files: FOCUS, CSV, CloudEvents."),
     "generate": ("easel.cli.generate:generate", "Generate an image."),
     "job": ("easel.cli.jobs:job", "Cancel jobs."),
@@ -42,7 +42,7 @@ _ELSEWHERE = {
     "statement": ("easel.cli.statements:statement", "Statements of tenants' months: draft, show, make final."),
     "tenant": ("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
     "usage": ("easel.cli.usage:usage", "What jobs were measured to use, and corrections of it."),
-    "webhook": ("easel.cli.jobs:webhook", "Switch tenants' webhooks, and send their messages again."),
+    "webhook": ("easel.cli.jobs:webhook", "Enable and disable tenants' webhooks, and send their messages again."),
 }
 
 

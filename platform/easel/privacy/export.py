@@ -39,13 +39,13 @@ class ExportExists(DomainError, code="export_exists", http_status=409):
     """This path exists already: choose another."""
 
 
-class Progress(Protocol):
+class OnProgress(Protocol):
     """A callback that counts: `step` more of `total` rows and files are done."""
 
     def __call__(self, step: int, *, total: int) -> None: ...
 
 
-def tenant_export(*, tenant: Tenant, to: Path, now: datetime, progress: Progress) -> dict[str, Any]:
+def tenant_export(*, tenant: Tenant, to: Path, now: datetime, progress: OnProgress) -> dict[str, Any]:
     """Writes an export to `to`, a zip file if the name ends in `.zip` and else a folder; returns the manifest.
 
     Memory use doesn't grow with the number of rows. An unfinished export has a name that ends in `.part`. Raises
@@ -62,7 +62,7 @@ def tenant_export(*, tenant: Tenant, to: Path, now: datetime, progress: Progress
     return manifest
 
 
-def _write(tenant: Tenant, member: Open, now: datetime, progress: Progress) -> dict[str, Any]:
+def _write(tenant: Tenant, member: Open, now: datetime, progress: OnProgress) -> dict[str, Any]:
     tables = holdings()
     stored = StoredObject.objects.filter(project__tenant=tenant, deleted_at=None).order_by("pk")
     total = sum(table.rows(tenant).count() for table in tables) + stored.count()

@@ -1,8 +1,8 @@
 """Claims a delivery under a lease, sends it, and records the result.
 
 If a deliverer dies in between, the lease expires and another sends the message again. A delivery that isn't answered
-with 2xx is retried for about a day, at growing intervals, and then fails; a webhook that accepted nothing for a day is
-disabled, which the audit log, the API and the portal show.
+with 2xx is retried for about a day, at growing intervals, and then fails. A webhook that accepted nothing for 20 hours
+is disabled, which the audit log, the API and the portal show.
 """
 
 import asyncio
@@ -222,7 +222,11 @@ def delivery_record(claim: Claim, result: DeliveryResult, *, now: datetime, rng:
     elif row.attempts > len(DELAYS):
         row.state = State.FAILED
         if endpoint.delivered_at is None or endpoint.delivered_at < now - DISABLE_AFTER:
-            _disable(endpoint, f"nothing was delivered for a day: {result.outcome}"[:200], now)
+            _disable(
+                endpoint,
+                f"nothing was delivered for {DISABLE_AFTER // timedelta(hours=1)} hours: {result.outcome}"[:200],
+                now,
+            )
     else:
         delay = timedelta(seconds=DELAYS[row.attempts - 1] * rng.uniform(1 - JITTER, 1 + JITTER))
         row.next_at = now + max(delay, min(result.retry_after or delay, RETRY_AFTER_MAX))

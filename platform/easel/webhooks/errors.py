@@ -1,3 +1,5 @@
+"""Refusals about tenants' webhook endpoints."""
+
 from core.errors import DomainError, NotFound
 
 

@@ -165,7 +165,7 @@ def test_a_day_of_failures_gives_up_and_disables_with_a_record(alice, endpoint, 
     assert states(alice) == ["failed"]
     assert timedelta(hours=16) < now - NOW < timedelta(hours=30)
     made.refresh_from_db()
-    assert made.disabled_reason == "nothing was delivered for a day: answered 500"
+    assert made.disabled_reason == "nothing was delivered for 20 hours: answered 500"
     record = AuditEvent.objects.get(tenant=alice.tenant, action="webhook.disable")
     assert record.details["reason"] == made.disabled_reason
 
