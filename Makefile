@@ -8,7 +8,7 @@ DEV := .venv/.easel-dev
 .PHONY: help setup demo dev test test-all bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(DEV) ## Install everything into .venv (the others do it when needed).
 
@@ -28,7 +28,7 @@ dev: $(DEMO) ## Run the whole stack until Ctrl-C.
 test: $(DEV) ## Run the tests, in three processes, and print the ten slowest.
 	@$(BIN)/pytest -n 3 --durations=10
 
-test-all: $(DEV) ## The same with twenty times the examples of Hypothesis (CI does it weekly).
+test-all: $(DEV) ## The same with twenty times the examples of Hypothesis.
 	@$(BIN)/pytest -n 3 --durations=10 --hypothesis-profile=large
 
 bench-engine: $(DEV) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).
