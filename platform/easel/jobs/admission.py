@@ -2,8 +2,8 @@
 
 The caller's transaction holds the tenant's credit row from the hold to the commit, so everything slow comes before it:
 the plan, and the copies of cached images in the object store. Admission then takes two round trips to PostgreSQL, one
-for all queries of `job_admit` and one for the commit. A monthly or concurrent limit, an adapter, a budget, a cached
-answer or a long queue takes more.
+for all queries of `job_admit` and one for the commit. An `Idempotency-Key`, a look-up in the result cache, a monthly or
+concurrent limit, an adapter, a budget or a queue near its limit takes more.
 """
 
 from collections.abc import Callable, Iterator
