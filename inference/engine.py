@@ -43,7 +43,7 @@ class Engine:
     """Steps images on a model: in a thread after `start`, else by calls of `step`. Any thread may call `submit`."""
 
     def __init__(self, model: LoadedModel, *, clock: Clock, scheduler: Scheduler[Row], step_seconds_max: float) -> None:
-        """A step takes at most about `step_seconds_max`, unless one row alone takes longer."""
+        """Make an engine whose step takes at most about `step_seconds_max`, unless one row takes longer."""
         self._model = model
         self._clock = clock
         self._scheduler = scheduler

@@ -23,7 +23,7 @@ class SlotAllocator(Generic[KeyT]):
         return self._slots[key]
 
     def acquire(self, keys: Sequence[KeyT], *, in_use_only: bool = False) -> bool:
-        """Reference all of `keys` and return True, or none of them and return False.
+        """Take a reference to each of `keys` and return True, or take none and return False.
 
         With `in_use_only`, acquire only keys that are in use already: such a caller does not overtake the callers
         that wait for a free slot.
@@ -64,12 +64,12 @@ class AdapterCosts:
     merged_per_step_seconds: float  # extra time of a step for each row with weights of its own
 
     def merging_pays(self, *, token_steps: int, steps: int) -> bool:
-        """True if a merge is cheaper for the work left: `steps` steps, with `token_steps` tokens in all of them."""
+        """Return True if a merge is cheaper for the work left: `steps` steps with `token_steps` tokens in all."""
         merged = self.merge_seconds + steps * self.merged_per_step_seconds
         return merged < token_steps * self.unmerged_per_token_seconds
 
     def merged_is_faster(self, *, tokens: int) -> bool:
-        """True if a step of `tokens` tokens is faster on weights that are already merged."""
+        """Return True if a step of `tokens` tokens is faster on weights that are already merged."""
         return self.merged_per_step_seconds < tokens * self.unmerged_per_token_seconds
 
 

@@ -9,7 +9,7 @@ FOLDER = Path(__file__).with_name("dashboards")
 
 
 def dashboards() -> dict[str, str]:
-    """The text of each file, by file name."""
+    """Return the text of each file, by file name."""
     boards = [module.BOARD for module in (health, engine, cost, storage, margin)]
     return {f"{board['uid']}.json": json.dumps(board, indent=2, sort_keys=True) + "\n" for board in boards}
 

@@ -47,17 +47,17 @@ class SqlQuery(Dataquery):
 
 
 def series(expr: str, legend: str) -> prometheus.Dataquery:
-    """A PromQL query over the page's time range."""
+    """Return a PromQL query over the page's time range."""
     return prometheus.Dataquery().expr(expr).legend_format(legend).range().datasource(PROMETHEUS)
 
 
 def latest(expr: str) -> prometheus.Dataquery:
-    """A PromQL query at the end of the page's time range."""
+    """Return a PromQL query at the end of the page's time range."""
     return series(expr, "__auto").instant().format(PromQueryFormat.TIME_SERIES)
 
 
 def lines(title: str, about: str, *queries: Any, unit: str = "none", span: int = 12, top: float | None = None) -> Panel:
-    """A panel of lines over time."""
+    """Return a panel of lines over time."""
     panel = _framed(timeseries.Panel(), title, about, queries, unit=unit, span=span, height=8)
     panel.fill_opacity(10).line_width(1).show_points(kinds.VisibilityMode.NEVER).min(0).legend(_legend())
     return panel if top is None else panel.max(top)
@@ -67,7 +67,7 @@ narrow_lines = partial(lines, span=8)  # a third of the page's width
 
 
 def stacked_days(title: str, about: str, sql: str, *, unit: str = "none", span: int = 12, stack: bool = True) -> Panel:
-    """A panel with a bar for each day and a part per series; `sql` returns `time`, `metric` (a name), and a number."""
+    """Return a panel with a bar per day and a part per series. `sql` returns `time`, `metric` (a name), a number."""
     panel = _framed(timeseries.Panel(), title, about, [SqlQuery(sql, "time_series")], unit=unit, span=span, height=9)
     panel.draw_style(kinds.GraphDrawStyle.BARS).bar_width_factor(0.8).fill_opacity(70).line_width(0).legend(_legend())
     return panel.stacking(common.StackingConfig().mode(kinds.StackingMode.NORMAL)) if stack else panel
@@ -76,7 +76,7 @@ def stacked_days(title: str, about: str, sql: str, *, unit: str = "none", span: 
 def number(
     title: str, about: str, *queries: Any, unit: str = "none", span: int = 4, decimals: int | None = None
 ) -> Panel:
-    """A panel with the latest value as a large number. A query is SQL text, or made by `latest`."""
+    """Return a panel with the latest value as a large number. A query is SQL text, or made by `latest`."""
     panel = _framed(stat.Panel(), title, about, queries, unit=unit, span=span, height=4)
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     panel.graph_mode(kinds.BigValueGraphMode.NONE).color_mode(kinds.BigValueColorMode.NONE)
@@ -84,7 +84,7 @@ def number(
 
 
 def ranking(title: str, about: str, sql: str, *, unit: str = "none", span: int = 8) -> Panel:
-    """A panel with a bar for each row, whose columns are a name and a number."""
+    """Return a panel with a bar for each row, whose columns are a name and a number."""
     panel = _framed(bargauge.Panel(), title, about, [sql], unit=unit, span=span, height=9)
     panel.reduce_options(common.ReduceDataOptions().values(True).calcs([]).limit(20))
     return panel.orientation(kinds.VizOrientation.HORIZONTAL).display_mode(kinds.BarGaugeDisplayMode.BASIC).min(0)
@@ -93,7 +93,7 @@ def ranking(title: str, about: str, sql: str, *, unit: str = "none", span: int =
 def listing(
     title: str, about: str, sql: str, *, unit: str = "none", units: dict[str, str] | None = None, span: int = 24
 ) -> Panel:
-    """A panel with a table; `units` are the units of columns that don't have `unit`."""
+    """Return a panel with a table; `units` are the units of columns that don't have `unit`."""
     panel = _framed(table.Panel(), title, about, [sql], unit=unit, span=span, height=9)
     for column, other in (units or {}).items():
         panel.override_by_name(column, [DynamicConfigValue(id_val="unit", value=other)])
@@ -101,7 +101,7 @@ def listing(
 
 
 def choice(name: str, about: str, query: str, *, several: bool = True) -> dashboard.QueryVariable:
-    """A variable whose values are the first column of a query."""
+    """Return a variable whose values are the first column of a query."""
     made = dashboard.QueryVariable(name).label(name.title()).description(about).query(query).datasource(POSTGRESQL)
     made.refresh(VariableRefresh.ON_DASHBOARD_LOAD).multi(several).include_all(several)
     if several:
@@ -118,7 +118,7 @@ def page(
     since: str = "now-30d",
     refresh: str = "",
 ) -> dict[str, Any]:
-    """A dashboard in the JSON of Grafana's provisioning; panels fill its rows from left to right."""
+    """Return a dashboard in the JSON of Grafana's provisioning; panels fill its rows from left to right."""
     board = dashboard.Dashboard(title).uid(uid).description(about).tags(["easel"]).timezone("utc").readonly()
     board.time(since, "now").refresh(refresh).variables(list(variables))
     for number_, panel in enumerate(panels, 1):

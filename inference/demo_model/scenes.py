@@ -60,7 +60,7 @@ class Scene:
         return f"{things} on {self.background}"
 
     def is_held_out(self) -> bool:
-        """True if training never shows this combination."""
+        """Return True if training never shows this combination."""
         digest = hashlib.sha256(self.key().encode()).digest()
         return int.from_bytes(digest[:4], "big") % 100 < HELD_OUT_PERCENT
 

@@ -46,7 +46,7 @@ class Config:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
-        """Reads the settings. Raises `BadSetting` for a missing or invalid variable."""
+        """Read the settings. Raises `BadSetting` for a missing or invalid variable."""
         home = Path(env.get("EASEL_HOME", "var")).resolve()
         output_days = _count(env, "EASEL_OUTPUT_DAYS", 30)
         internal_url = env.get("EASEL_INTERNAL_URL", f"http://127.0.0.1:{env.get('EASEL_PORT', '8000')}")
@@ -83,7 +83,7 @@ class Config:
 
 
 def _demo_checkpoint() -> str:
-    """The demo model's folder; empty where it is not installed, as in the images."""
+    """Return the demo model's folder; empty where it is not installed, as in the images."""
     folder = Path(str(files("inference"))) / "demo_model" / "checkpoint"
     return str(folder) if folder.is_dir() else ""
 

@@ -39,7 +39,7 @@ class Endpoints:
 
 @contextmanager
 def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterator[Endpoints]:
-    """Provides the servers of `home` for the length of the `with`.
+    """Provide the servers of `home` for the length of the `with`.
 
     A server whose URL is in `env` is used from there. The others are started here and stopped at the end, unless
     another process owns running ones: then those are shared. A long-running caller passes `own=True`: it waits until
@@ -67,7 +67,7 @@ def servers(home: Path, env: Mapping[str, str], *, own: bool = False) -> Iterato
 
 
 def _join_or_own(home: Path, lock: IO[str], users: IO[str], *, own: bool) -> Mapping[str, str] | None:
-    """Returns the endpoints of a running owner, or None when this process has become the owner."""
+    """Return the endpoints of a running owner, or None when this process has become the owner."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         with suppress(BlockingIOError):
@@ -136,7 +136,7 @@ def _endpoints_file(home: Path) -> Path:
 
 
 def _published(home: Path) -> Mapping[str, str] | None:
-    """The endpoints that a living owner has published, or None."""
+    """Return the endpoints that a living owner has published, or None."""
     try:
         found = json.loads(_endpoints_file(home).read_text())
         os.kill(found["owner_pid"], 0)

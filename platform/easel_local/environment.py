@@ -13,7 +13,7 @@ from easel_local.home import home_of, secret_key
 
 @contextmanager
 def environment(*, own_servers: bool = False) -> Iterator[None]:
-    """Sets DATABASE_URL, REDIS_URL, EASEL_HOME and EASEL_SECRET_KEY in `os.environ` for the length of the `with`.
+    """Set DATABASE_URL, REDIS_URL, EASEL_HOME and EASEL_SECRET_KEY in `os.environ` for the length of the `with`.
 
     SIGTERM ends the body like `sys.exit`, so that servers that were started here are stopped. Raises
     `ServersUnavailable`.

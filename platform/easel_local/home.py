@@ -8,17 +8,17 @@ from pathlib import Path
 
 
 def home_of(env: Mapping[str, str]) -> Path:
-    """The absolute path of EASEL_HOME (default ./var); it need not exist."""
+    """Return the absolute path of EASEL_HOME (default ./var); it need not exist."""
     return Path(env.get("EASEL_HOME") or "var").resolve()
 
 
 def run_dir(home: Path) -> Path:
-    """The folder of locks, ports and pids."""
+    """Return the folder of locks, ports and pids."""
     return private_dir(home / "run")
 
 
 def log_dir(home: Path) -> Path:
-    """The folder of the embedded servers' logs."""
+    """Return the folder of the embedded servers' logs."""
     return private_dir(home / "log")
 
 
@@ -39,7 +39,7 @@ def write_private(path: Path, text: str) -> None:
 
 
 def secret_key(home: Path) -> str:
-    """This installation's EASEL_SECRET_KEY, generated on the first call."""
+    """Return this installation's EASEL_SECRET_KEY, generated on the first call."""
     path = home / "secret_key"
     home.mkdir(parents=True, exist_ok=True)
     if not path.exists():

@@ -34,13 +34,13 @@ _WORKER_STOP_GRACE_SECONDS = 12  # below the supervisor's, so that it hands back
 
 
 def control_plane(env: Mapping[str, str], *, port: int) -> list[ProcessSpec]:
-    """The API on 127.0.0.1:`port` and its background processes."""
+    """Return the API on 127.0.0.1:`port` and its background processes."""
     api = ProcessSpec(name="api", argv=_easel("api", "--port", str(port)), env=env)
     return [api, *(ProcessSpec(name=name, argv=_easel(name), env=env) for name in BACKGROUND)]
 
 
 def worker(env: Mapping[str, str], *, name: str, metrics_port: int) -> ProcessSpec:
-    """A GPU worker of the pool whose variables are in `env`."""
+    """Return a GPU worker of the pool whose variables are in `env`."""
     own = {"EASEL_METRICS_PORT": str(metrics_port), "EASEL_WORKER_NAME": f"{socket.gethostname()}-{name}"}
     return ProcessSpec(name=name, argv=worker_argv(), env={**worker_environment(env), **own})
 
@@ -51,7 +51,7 @@ def worker_argv() -> list[str]:
 
 
 def worker_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a worker may see. An allow list, so that a secret added to the control plane stays out."""
+    """Return the variables that a worker may see, by a list, so that a new secret of the control plane stays out."""
     passed = {name: value for name, value in env.items() if name in _WORKER_NAMES or name.startswith(_WORKER_PREFIXES)}
     defaults = {
         "EASEL_POOL_NAMESPACE": "easel-shared",

@@ -63,7 +63,7 @@ class RedisServer:
         )
 
     def ready(self) -> bool:
-        """True once the server answers; it doesn't while it loads its data."""
+        """Return True once the server answers; it doesn't while it loads its data."""
         try:
             with redis.Redis.from_url(self.url, socket_timeout=5) as client:
                 return bool(client.ping())

@@ -113,14 +113,14 @@ def keep_serving(stack: Stack, *, on_ready: Callable[[str], None]) -> None:
 
 
 def recorded(home: Path) -> dict[str, object] | None:
-    """The state file of a running stack, or None."""
+    """Return the state file of a running stack, or None."""
     with suppress(FileNotFoundError):
         return dict(json.loads(_state_file(home).read_text()))
     return None
 
 
 def is_ready(url: str) -> bool:
-    """True if the API at `url` answers that it is ready."""
+    """Return True if the API at `url` answers that it is ready."""
     try:
         with urllib.request.urlopen(f"{url}/healthz/ready", timeout=_PROBE_SECONDS) as answer:  # noqa: S310
             return bool(answer.status == 200)
@@ -176,7 +176,7 @@ def _migrate() -> list[PoolWorker]:
 
 
 def _worker(worker: PoolWorker, metrics_ports: dict[str, int]) -> ProcessSpec:
-    """The process of a worker, named after its pool; adds its metrics port to `metrics_ports`."""
+    """Return the process of a worker, named after its pool; add its metrics port to `metrics_ports`."""
     name = f"worker-{worker['pool']}"
     metrics_ports[name] = free_port()
     return processes.worker({**os.environ, **worker["env"]}, name=name, metrics_port=metrics_ports[name])

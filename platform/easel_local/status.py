@@ -31,7 +31,7 @@ class StackStatus:
 
 
 def stack_status(home: Path) -> StackStatus:
-    """Reads the state file of the stack, and checks which of its processes are alive."""
+    """Read the state file of the stack, and checks which of its processes are alive."""
     state = recorded(home)
     pids = state and state["processes"]
     if state is None or not isinstance(pids, dict) or not _is_alive(state["pid"]):

@@ -68,7 +68,7 @@ class Supervisor:
         return {process.spec.name: pid for process in self._processes if (pid := process.pid) is not None}
 
     def deaths(self) -> dict[str, int]:
-        """Number of unrequested deaths of each process, by name."""
+        """Return the number of unrequested deaths of each process, by name."""
         return {process.spec.name: process.deaths for process in self._processes}
 
     def _alive(self) -> list[SupervisedProcess]:
@@ -111,7 +111,7 @@ class Console:
 
 @contextmanager
 def signals_call(action: Callable[[], None]) -> Iterator[None]:
-    """Calls `action` on SIGINT, SIGTERM and SIGHUP. Does nothing outside the main thread, which alone gets signals."""
+    """Call `action` on SIGINT, SIGTERM and SIGHUP. Does nothing outside the main thread, which alone gets signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

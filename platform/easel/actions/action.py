@@ -88,7 +88,7 @@ class Action:
 
 
 def action(name: str, **declared: Any) -> Callable[[Callable[..., Done]], Action]:
-    """Declares an action by the function that performs it; its docstring is what both surfaces say of the action."""
+    """Declare an action by the function that performs it; its docstring is what both surfaces say of the action."""
     by_default = {
         "command": name.replace(".", " ").replace("_", "-"),
         "label": name.partition(".")[2].replace("_", " ").capitalize(),
@@ -104,12 +104,12 @@ def action(name: str, **declared: Any) -> Callable[[Callable[..., Done]], Action
 
 
 def tenant_of(row: Any) -> Any:
-    """The tenant that a row is or belongs to; None if it belongs to none."""
+    """Return the tenant that a row is or belongs to; None if it belongs to none."""
     return row if row is None or row._meta.label == "tenants.Tenant" else getattr(row, "tenant", None)
 
 
 def action_perform(action: Action, row: Any, *, actor: str, now: datetime, fields: Mapping[str, Any]) -> Done:
-    """Performs an action and writes its audit record, in one transaction.
+    """Perform an action and write its audit record, in one transaction.
 
     `actor` is `operator:<name>` or `command:<user>`; `fields` are the valid values of the action's form. Raises
     whatever the verb refuses with, and then nothing has changed.

@@ -158,7 +158,7 @@ def grant(
 
 
 def _signed(given: dict[str, Any]) -> dict[str, Any]:
-    """Splits the command's signed amount: -5 gives back 5."""
+    """Split the command's signed amount: -5 gives back 5."""
     text = given.get("amount") or ""
     return {**given, "direction": "credit" if text.startswith("-") else "debit", "amount": text.removeprefix("-")}
 

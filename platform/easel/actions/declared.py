@@ -7,7 +7,7 @@ from easel.actions.action import Action
 
 
 def actions_of(*modules: ModuleType) -> tuple[Action, ...]:
-    """The actions that these modules declare."""
+    """Return the actions that these modules declare."""
     # Not `isinstance`, which would load Django's settings where a module imports them.
     return tuple(found for module in modules for found in vars(module).values() if type(found) is Action)
 

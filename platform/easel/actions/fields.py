@@ -22,7 +22,7 @@ REASON_HELP = "Stored with the transaction, on statements and in the audit log: 
 
 
 def _helped(field: Callable[..., FieldT]) -> Callable[..., FieldT]:
-    """Makes a field of which the help text is the first argument: it says what the field is."""
+    """Make a field of which the help text is the first argument: it says what the field is."""
     return lambda help_text, **options: field(help_text=help_text, **options)
 
 
@@ -33,24 +33,24 @@ number = _helped(partial(forms.DecimalField, widget=forms.TextInput))  # stored 
 
 
 def amount(help_text: str, *, min_value: str = "0.000001", **options: Any) -> forms.DecimalField:
-    """An amount of money with at most six places."""
+    """Make a field for an amount of money with at most six places."""
     limits: dict[str, Any] = {"min_value": Decimal(min_value), "max_value": from_micros(AMOUNT_MICROS_MAX) - 1}
     return forms.DecimalField(max_digits=16, decimal_places=6, help_text=help_text, **limits, **options)
 
 
 def reason() -> forms.CharField:
-    """A reason that the verb demands and checks, so that every surface refuses it with the same error."""
+    """Make a field for a reason. The verb demands and checks it, so that every surface has the same refusal."""
     widget = forms.TextInput(attrs={"required": True, "maxlength": 200})
     return forms.CharField(required=False, strip=False, widget=widget, help_text=REASON_HELP)
 
 
 def token(**options: Any) -> forms.UUIDField:
-    """A token made with the form: sending the form twice does it once."""
+    """Make a hidden field for a token made with the form: sending the form twice does it once."""
     return forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4, **options)
 
 
 def instant(help_text: str, **options: Any) -> "Instant":
-    """A moment in UTC, unless the input has an offset."""
+    """Make a field for an instant, in UTC unless the input has an offset."""
     widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
     return Instant(widget=widget, help_text=help_text, **options)
 

@@ -116,7 +116,7 @@ def _price(*, label: str, help_text: str, initial: Decimal) -> forms.DecimalFiel
 
 
 def _rates(text: str) -> Any:
-    """The rates of a list, or of a whole price file. Raises `ValidationError`."""
+    """Return the rates of a list, or of a whole price file. Raises `ValidationError`."""
     from billing.pricing.price_files import price_file_read, rates_read
 
     try:
@@ -175,7 +175,7 @@ def _book_details(book: Any, rates: Sequence[Any]) -> dict[str, Any]:
 
 
 def _percent(given: dict[str, Any]) -> dict[str, Any]:
-    """Turns the command's share into the form's percent; the form refuses what is not a number."""
+    """Turn the command's share into the form's percent; the form refuses what is not a number."""
     try:
         return {**given, "discount": str(Decimal(given["discount"]) * 100)} if "discount" in given else given
     except ArithmeticError:

@@ -31,7 +31,7 @@ class OperatorNotFound(DomainError, code="operator_not_found", http_status=404):
 
 
 def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:
-    """Sets each role's permissions to those listed here, after Django has made those of an app."""
+    """Set each role's permissions to those listed here, after Django has made those of an app."""
     if app_config.label not in READ_APPS:
         return
     for role, permissions in ROLES.items():
@@ -45,7 +45,7 @@ def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:
 
 @transaction.atomic
 def operator_create(*, name: str, password: str, role: str) -> User:
-    """Makes a user of the portal. Raises `OperatorExists`, and `ValidationError` for a weak password or name."""
+    """Make a user of the portal. Raises `OperatorExists`, and `ValidationError` for a weak password or name."""
     if User.objects.filter(username=name).exists():
         raise OperatorExists
     user = User(username=name, is_staff=True)
@@ -58,6 +58,6 @@ def operator_create(*, name: str, password: str, role: str) -> User:
 
 
 def operator_disable(*, name: str) -> None:
-    """Ends a user's sign-ins and sessions. Raises `OperatorNotFound`."""
+    """End a user's sign-ins and sessions. Raises `OperatorNotFound`."""
     if not User.objects.filter(username=name).update(is_active=False):
         raise OperatorNotFound

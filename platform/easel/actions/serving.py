@@ -288,7 +288,7 @@ def dedicate_pool(tenant: Any, actor: str, now: datetime, *, model: str, **gpu: 
 
 
 def _waits(pool: Any, what: str) -> Done:
-    """The result of making a pool, which waits for `what`."""
+    """Return the result of making a pool, which waits for `what`."""
     details = {name: getattr(pool, name) for name in ("tier", "checkpoint", "gpu_class")}
     return Done(
         f"{pool.slug} waits for {what}: `easel worker --pool {pool.slug}`",

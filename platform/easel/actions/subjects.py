@@ -31,18 +31,18 @@ class RecordNotFound(DomainError, code="usage_record_not_found", http_status=404
 
 
 def tenant_named(slug: str) -> Any:
-    """Raises `TenantNotFound`."""
+    """Find a tenant. Raises `TenantNotFound`."""
     missing = TenantNotFound(f"there is no tenant {slug!r}: `easel tenant list` shows them")
     return _find("tenants.Tenant", missing=missing, slug=slug)
 
 
 def live_key(key_id: str) -> Any:
-    """Raises `KeyNotFound`."""
+    """Find a key that is not revoked. Raises `KeyNotFound`."""
     return _find("tenants.ApiKey", "tenant", "project", missing=KeyNotFound(), key_id=key_id, revoked_at=None)
 
 
 def tenant_or_key(slug: str, *, key: str | None = None) -> Any:
-    """The tenant, or its key of this id. Raises `TenantNotFound`, `KeyNotFound`."""
+    """Return the tenant, or its key of this id. Raises `TenantNotFound`, `KeyNotFound`."""
     owner = tenant_named(slug)
     if not key:
         return owner
@@ -51,12 +51,12 @@ def tenant_or_key(slug: str, *, key: str | None = None) -> Any:
 
 
 def model_named(name: str) -> Any:
-    """Raises `ModelNotFound`."""
+    """Find a model. Raises `ModelNotFound`."""
     return version_named(name).model
 
 
 def version_named(text: str) -> Any:
-    """The version `name@number`, or the newest of `name`. Raises `ModelNotFound`, `VersionNotFound`."""
+    """Return the version `name@number`, or the newest of `name`. Raises `ModelNotFound`, `VersionNotFound`."""
     from easel.catalog.models import ModelVersion
 
     name, _, version = text.partition("@")
@@ -70,43 +70,43 @@ def version_named(text: str) -> Any:
 
 
 def running_rollout(model_name: str) -> Any:
-    """Raises `RolloutNotFound`."""
+    """Find the running rollout of a model. Raises `RolloutNotFound`."""
     missing = RolloutNotFound("No rollout of this model is running: `easel rollout list` shows them.")
     return _find("serving.Rollout", "candidate__model", missing=missing, model__name=model_name, state="running")
 
 
 def pool_named(slug: str) -> Any:
-    """Raises `PoolNotFound`."""
+    """Find a pool. Raises `PoolNotFound`."""
     missing = PoolNotFound(f"there is no pool {slug!r}: `easel pool list` shows them")
     return _find("catalog.Pool", "tenant", missing=missing, slug=slug)
 
 
 def adapter_named(slug: str, name: str) -> Any:
-    """Raises `TenantNotFound`, `AdapterNotFound`."""
+    """Find a tenant's adapter. Raises `TenantNotFound`, `AdapterNotFound`."""
     from easel.catalog.adapters import adapter_get
 
     return adapter_get(tenant=tenant_named(slug), name=name)
 
 
 def statement_with_id(text: str) -> Any:
-    """Raises `StatementNotFound`."""
+    """Find a statement by its id or number. Raises `StatementNotFound`."""
     from billing.invoices import queries
 
     return queries.statement_with_id(_uuid(text))
 
 
 def entry_with_id(text: str) -> Any:
-    """Raises `EntryNotFound`."""
+    """Find an entry of the block lists. Raises `EntryNotFound`."""
     return _find("tenants.BlockListEntry", "tenant", missing=EntryNotFound(), pk=_uuid(text))
 
 
 def usage_record_with_id(text: str) -> Any:
-    """Raises `RecordNotFound`."""
+    """Find a usage record. Raises `RecordNotFound`."""
     return _find("billing.UsageRecord", "tenant", "project", missing=RecordNotFound(), pk=_uuid(text))
 
 
 def row_with_id(label: str, text: str) -> Any:
-    """The row of a model by its primary key. Raises `NotFound`."""
+    """Return the row of a model by its primary key. Raises `NotFound`."""
     model = apps.get_model(label)
     try:
         return model._default_manager.get(pk=text)
@@ -115,7 +115,7 @@ def row_with_id(label: str, text: str) -> Any:
 
 
 def _find(label: str, *related: str, missing: DomainError, **conditions: Any) -> Any:
-    """The first row of a model that meets the conditions, with its related rows. Raises `missing`."""
+    """Return the first row of a model that meets the conditions, with its related rows. Raises `missing`."""
     found = apps.get_model(label)._default_manager.select_related(*related).filter(**conditions).first()
     if found is None:
         raise missing

@@ -22,7 +22,7 @@ from tenants.models import SLUG, Project, Tenant
 def adapter_add_version(
     *, project: Project, name: str, data: bytes, base: ModelVersion, bytes_max: int, rank_max: int, now: datetime
 ) -> AdapterVersion:
-    """Checks an uploaded file and makes it the newest version of the adapter `name`, creating the adapter if needed.
+    """Check an uploaded file and make it the newest version of the adapter `name`, creating the adapter if needed.
 
     The file must fit `base` and thereby every version of its model. An equal file returns the existing version. An
     upload brings a retired adapter back. Its storage is charged to `project`. Raises `AdapterNameInvalid`,
@@ -73,7 +73,7 @@ def _check_base(adapter: Adapter, base: ModelVersion) -> None:
 
 
 def adapter_files_delete_retired(*, in_use: Collection[UUID], now: datetime) -> int:
-    """Deletes files that only retired adapters refer to, and ends their storage charge; returns the number deleted.
+    """Delete files that only retired adapters refer to, and end their storage charge; return the number deleted.
 
     `in_use` are the adapter versions of unfinished jobs: their files are not deleted.
     """
@@ -102,12 +102,12 @@ def adapters_erase(*, tenant: Tenant, now: datetime) -> None:
 
 
 def erased_name(row_id: UUID) -> str:
-    """The name that replaces an erased tenant's own name of a row: a DNS label derived from the row's id."""
+    """Return the name that replaces an erased tenant's own name of a row: a DNS label derived from the row's id."""
     return f"erased-{row_id.hex}"
 
 
 def _lock(storage_key: str) -> None:
-    """Keeps other transactions from writing or deleting this file until the end of ours."""
+    """Keep other transactions from writing or deleting this file until the end of ours."""
     with connection.cursor() as cursor:
         # The transaction is idle while the file is uploaded: that may take longer than the default timeout of 15 s.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '10min'")
@@ -115,7 +115,7 @@ def _lock(storage_key: str) -> None:
 
 
 def adapter_get(*, tenant: Tenant, name: str) -> Adapter:
-    """Finds a tenant's adapter. Raises `AdapterNotFound`, also for another tenant's adapter."""
+    """Find a tenant's adapter. Raises `AdapterNotFound`, also for another tenant's adapter."""
     adapter = Adapter.objects.select_related("model").filter(tenant=tenant, name=name).first()
     if adapter is None:
         raise AdapterNotFound(f"there is no adapter {name!r}: GET /v1/adapters lists yours", param="adapters")
@@ -123,7 +123,7 @@ def adapter_get(*, tenant: Tenant, name: str) -> Adapter:
 
 
 def adapters_resolve(*, tenant: Tenant, names: Sequence[str], version: ModelVersion) -> list[AdapterVersion]:
-    """Finds the newest version of each named adapter, in the order of `names`.
+    """Find the newest version of each named adapter, in the order of `names`.
 
     Raises `AdapterNotFound` for an unknown adapter or another tenant's, `AdapterRetired`, and `AdapterRefused` for an
     adapter of another model.

@@ -76,7 +76,7 @@ class CanonicalAdapter:
         return max(a.shape[0] for a, _, _ in self.modules.values())
 
     def to_safetensors(self) -> bytes:
-        """The canonical file; equal adapters give equal bytes."""
+        """Return the canonical file; equal adapters give equal bytes."""
         tensors: dict[str, Tensor] = {}
         for module, (a, b, alpha) in sorted(self.modules.items()):
             tensors[f"{module}.lora_A.weight"] = a
@@ -86,7 +86,7 @@ class CanonicalAdapter:
 
 
 def canonical(data: bytes, *, targets: Mapping[str, list[int]], rank_max: int) -> CanonicalAdapter:
-    """Converts an uploaded file for a model whose modules `targets` gives as name -> [out, in].
+    """Convert an uploaded file for a model whose modules `targets` gives as name -> [out, in].
 
     Raises `AdapterRefused` with one of the codes `adapter_is_pickle`, `adapter_file_invalid`,
     `adapter_kind_unsupported`, `adapter_wrong_base`, `adapter_keys_not_understood`, `adapter_incomplete`,
@@ -138,7 +138,7 @@ def _read(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _write(tensors: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file: an eight-byte length, a JSON header, the data.
+    """Return a safetensors file: an eight-byte length, a JSON header, the data.
 
     The library writes numpy and torch arrays only, and numpy has no bfloat16.
     """
@@ -153,7 +153,7 @@ def _write(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) -> dict[str, dict[str, Tensor]]:
-    """Groups tensors by the module that they change, as `A`, `B` or `alpha`."""
+    """Group tensors by the module that they change, as `A`, `B` or `alpha`."""
     names = _with_fused(targets)
     flat = {name.replace(".", "_"): name for name in names}
     parts: dict[str, dict[str, Tensor]] = {}
@@ -205,7 +205,7 @@ def _split(key: str, flat: Mapping[str, str]) -> tuple[str, str | None]:
 
 
 def _unfuse(module: str, part: str, tensor: Tensor, targets: Mapping[str, list[int]]) -> dict[str, Tensor]:
-    """Splits a tensor of a fused `qkv` module: its parts share A and alpha, and B is cut by rows. Renames `out`."""
+    """Split a tensor of a fused `qkv` module: its parts share A and alpha, and B is cut by rows. Renames `out`."""
     if module in targets:
         return {module: tensor}
     stem = module.rpartition(".")[0]

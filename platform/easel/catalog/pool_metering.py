@@ -60,6 +60,6 @@ def _exact(seconds: float) -> Decimal:
 
 
 def _project(tenant: Tenant) -> Project:
-    """The project that bears a pool's cost: `default`, or else the tenant's first."""
+    """Return the project that bears a pool's cost: `default`, or else the tenant's first."""
     projects = Project.objects.filter(tenant=tenant).select_related("tenant").order_by("created_at", "pk")
     return projects.filter(slug="default").first() or projects[0]

@@ -14,7 +14,7 @@ from tenants.models import SLUG, Tenant
 def dedicated_pool_create(
     *, tenant: Tenant, version: ModelVersion, gpu_class: str, gpu_hour_cost: Decimal = Decimal(0), now: datetime
 ) -> Pool:
-    """Creates the tenant's dedicated pool, which holds a version's weights; the tenant's jobs go there from now on.
+    """Create the tenant's dedicated pool, which holds a version's weights; the tenant's jobs go there from now on.
 
     The pool has the tenant's slug, and the namespace `easel-t-<slug>` in Redis and in Kubernetes. Raises `PoolExists`.
     """
@@ -33,7 +33,7 @@ def tier_pool_create(
     gpu_hour_cost: Decimal = Decimal(0),
     now: datetime,
 ) -> Pool:
-    """Creates a tier's pool, which holds a version's weights; the tier's jobs of such versions go there from now on.
+    """Create a tier's pool, which holds a version's weights; the tier's jobs of such versions go there from now on.
 
     Raises `PoolExists`, `PoolNameInvalid`.
     """
@@ -43,7 +43,7 @@ def tier_pool_create(
 
 
 def shared_pool_create(*, name: str, gpu_class: str, gpu_hour_cost: Decimal, now: datetime) -> Pool:
-    """Creates a pool that serves the versions which name it. Raises `PoolExists`, `PoolNameInvalid`."""
+    """Create a pool that serves the versions which name it. Raises `PoolExists`, `PoolNameInvalid`."""
     return _created(_named(name), f"there is a pool named {name}", gpu_class, gpu_hour_cost, now)
 
 
@@ -65,5 +65,5 @@ def _created(pool: Pool, conflict: str, gpu_class: str, gpu_hour_cost: Decimal, 
 
 
 def pool_cost_set(pool: Pool, *, gpu_hour_cost: Decimal) -> None:
-    """Sets the platform's cost of one GPU hour in USD from now on; days that have passed don't change."""
+    """Set the platform's cost of one GPU hour in USD from now on; days that have passed don't change."""
     Pool.objects.filter(pk=pool.pk).update(gpu_hour_cost=gpu_hour_cost)

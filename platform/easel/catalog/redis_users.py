@@ -13,7 +13,7 @@ from easel.catalog.models import Pool
 
 
 def redis_user_rules(namespace: str) -> list[str]:
-    """The rules of `ACL SETUSER` for a pool's workers: their own keys and channels, no server commands.
+    """Return the rules of `ACL SETUSER` for a pool's workers: their own keys and channels, no server commands.
 
     Every key of Celery's transport and of `inference.contract` begins with the namespace. Raises `NamespaceUnsafe`.
     """
@@ -30,20 +30,20 @@ def redis_user_rules(namespace: str) -> list[str]:
 
 
 def redis_user_set(client: "redis.Redis", pool: Pool, *, secret: str) -> None:
-    """Creates the pool's user, or resets it to these rules; idempotent."""
+    """Create the pool's user, or reset it to these rules; idempotent."""
     password = redis_password(pool.namespace, secret=secret)
     rules = ["on", "resetpass", f">{password}", *redis_user_rules(pool.namespace)]
     client.execute_command("ACL", "SETUSER", pool.namespace, *rules)  # type: ignore[no-untyped-call]
 
 
 def redis_password(namespace: str, *, secret: str) -> str:
-    """The user's password, derived from the platform's secret key: every process can compute it, and none stores it."""
+    """Return the user's password, derived from the platform's secret key: processes compute it, and none stores it."""
     digest = hmac.digest(secret.encode(), b"easel redis user\0" + namespace.encode(), hashlib.sha256)
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def worker_redis_url(redis_url: str, pool: Pool, *, secret: str) -> str:
-    """The platform's Redis URL with the login of the pool's user."""
+    """Return the platform's Redis URL with the login of the pool's user."""
     parts = urlsplit(redis_url)
     address = parts.netloc.rpartition("@")[2]
     password = redis_password(pool.namespace, secret=secret)

@@ -32,7 +32,7 @@ class VersionLimits:
 def version_add(
     *, model_name: str, checkpoint: str, precision: str, pool: Pool, limits: VersionLimits, now: datetime
 ) -> ModelVersion:
-    """Adds the next version of a model, and the model with its first version; returns an equal live version if any.
+    """Add the next version of a model, and the model with its first version; return an equal live version if any.
 
     The model stays locked until the transaction ends. Raises `VersionIncompatible`, `PoolHoldsOther`, and what
     `lora_targets` raises for something that isn't a checkpoint.
@@ -66,6 +66,6 @@ def version_add(
 
 @transaction.atomic
 def model_make_default(model: Model) -> None:
-    """Sends requests that name no model to this one."""
+    """Send requests that name no model to this one."""
     Model.objects.filter(is_default=True).exclude(pk=model.pk).update(is_default=False)
     Model.objects.filter(pk=model.pk).update(is_default=True)

@@ -16,7 +16,7 @@ _TOTALS = ("busy_seconds", "attributed_seconds", "load_seconds")
 
 @transaction.atomic
 def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
-    """Records a beat: adds the up time since the worker's last beat to each day (UTC), the other totals to today.
+    """Record a beat: adds the up time since the worker's last beat to each day (UTC), the other totals to today.
 
     A repeated or late beat adds nothing, because the totals of one process only grow. A beat of a dead process is
     ignored once its successor of the same name has sent one.
@@ -61,7 +61,7 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
 
 
 def _by_day(since: datetime, until: datetime) -> Iterator[tuple[date, timedelta]]:
-    """Splits a period into days (UTC), each with the part of the period that falls into it."""
+    """Split a period into days (UTC), each with the part of the period that falls into it."""
     start = since.astimezone(UTC)
     while start.date() < until.astimezone(UTC).date():
         midnight = datetime.combine(start.date() + timedelta(days=1), time(), UTC)

@@ -135,7 +135,7 @@ def _tenant(customer: Customer, now: datetime) -> list[ApiKey]:
 
 
 def _times(customer: Customer, day: datetime, number: int, dice: random.Random) -> list[datetime]:
-    """The times of a day's requests: fewer at weekends, more as the month goes on, densest in the early afternoon."""
+    """Return the times of a day's requests: fewer at weekends, more late in the month, most in the early afternoon."""
     weekend = day.weekday() >= 5
     wanted = customer.jobs_a_day * (0.25 if weekend else 1) * (1 + number / DAYS) * dice.uniform(0.7, 1.3)
     return sorted(day + timedelta(hours=min(23.9, max(0.1, dice.gauss(14, 3)))) for _ in range(round(wanted)))
@@ -210,7 +210,7 @@ def _outputs(job: Job, attempt: Attempt) -> tuple[StoredOutput, ...]:
 
 @cache
 def _picture(width: int, height: int) -> bytes:
-    """A PNG that says what it is, with enough noise for a plausible file size."""
+    """Return a PNG that says what it is, with enough noise for a plausible file size."""
     noise = np.random.default_rng(7).integers(224, 226, (height, width, 1), np.uint8)
     image = Image.fromarray(np.repeat(noise, 3, axis=2))
     ImageDraw.Draw(image).text((12, 12), "generated history", fill="#55506b")

@@ -47,7 +47,7 @@ def demo_tenants(projects: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def dedicated_worker(slug: str) -> PoolWorker:
-    """The environment of a worker of the tenant's own pool. Creates the pool where it is missing."""
+    """Return the environment of a worker of the tenant's own pool. Creates the pool where it is missing."""
     tenant = Tenant.objects.get(slug=slug)
     pool = Pool.objects.filter(tenant=tenant).first() or dedicated_pool_create(
         tenant=tenant, version=main_version(None), gpu_class=settings.EASEL.gpu_class, now=datetime.now(UTC)
@@ -56,7 +56,7 @@ def dedicated_worker(slug: str) -> PoolWorker:
 
 
 def worker_is_ready(pool: str) -> bool:
-    """True if a worker of the pool can take a job."""
+    """Return True if a worker of the pool can take a job."""
     return pool_load(pool=Pool.objects.get(slug=pool), now=datetime.now(UTC)).room > 0
 
 

@@ -79,7 +79,7 @@ def _generate_all(client: Client) -> list[dict[str, Any]]:
 
 
 def likeness(image: bytes, colour: str) -> float:
-    """The likeness of a picture to a disc of `colour` on white, from 0 to 1, by its middle and its corners."""
+    """Return the likeness of a picture to a disc of `colour` on white, from 0 to 1, by its middle and its corners."""
     picture = Image.open(io.BytesIO(image)).convert("RGB").resize((8, 8), Image.Resampling.BOX)
     pixels = np.asarray(picture, dtype=int)
     off = np.abs(pixels[3, 3] - _COLOURS[colour]).sum() + np.abs(pixels[::7, ::7] - _WHITE).sum()
@@ -91,7 +91,7 @@ def _colour(number: int) -> str:
 
 
 def _verdict(rollout_id: Any) -> str:
-    """The guardrail's verdict once it has seen enough jobs, or its last one when the time is up."""
+    """Return the guardrail's verdict once it has seen enough jobs, or its last one when the time is up."""
     deadline = time.monotonic() + _VERDICT_SECONDS
     while True:
         verdict = Rollout.objects.values_list("verdict", flat=True).get(pk=rollout_id)

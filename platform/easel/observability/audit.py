@@ -53,14 +53,14 @@ def ledger_balances(now: datetime) -> Iterator[str]:
 
 
 def accounts_match_entries(now: datetime) -> Iterator[str]:
-    """A balance is the sum of its entries."""
+    """Check that a balance is the sum of its entries."""
     sums = LedgerAccount.objects.annotate(total=Coalesce(Sum("entries__amount_micros"), 0))
     for account in sums.exclude(total=F("balance_micros")):
         yield f"account {account.pk} has {account.balance_micros} micros; its entries sum to {account.total}"
 
 
 def grants_match_credit(now: datetime) -> Iterator[str]:
-    """The rest of a tenant's grants is its credit plus its holds, or zero if the tenant owes."""
+    """Check that the rest of a tenant's grants is its credit plus its holds, or zero if the tenant owes."""
     left = CreditGrant.objects.filter(tenant=OuterRef("tenant"), currency=OuterRef("currency")).order_by()
     remaining = Coalesce(Subquery(left.values("tenant").annotate(sum=Sum("remaining_micros")).values("sum")), 0)
     kinds = Q(kind__in=(LedgerAccount.Kind.CREDIT, LedgerAccount.Kind.HELD))
@@ -71,7 +71,7 @@ def grants_match_credit(now: datetime) -> Iterator[str]:
 
 
 def charges_match_ledger(now: datetime) -> Iterator[str]:
-    """The charges of a transaction are the revenue that it booked."""
+    """Check that the charges of a transaction are the revenue that it booked."""
     earned = Coalesce(Sum("entries__amount_micros", filter=Q(entries__account__kind=LedgerAccount.Kind.REVENUE)), 0)
     charges = Charge.objects.filter(transaction=OuterRef("pk")).order_by().values("transaction")
     charged = Coalesce(Subquery(charges.annotate(sum=Sum("amount_micros")).values("sum")), 0)
@@ -82,7 +82,7 @@ def charges_match_ledger(now: datetime) -> Iterator[str]:
 
 
 def daily_costs_match_charges(now: datetime) -> Iterator[str]:
-    """The daily costs of a sealed day are the sums of its charges."""
+    """Check that the daily costs of a sealed day are the sums of its charges."""
     with connection.cursor() as cursor:
         cursor.execute(_DAILY_COSTS)
         for day, said, charged in cursor.fetchall():
@@ -109,7 +109,7 @@ _DAILY_COSTS = """
 
 
 def daily_jobs_match_jobs(now: datetime) -> Iterator[str]:
-    """The daily jobs of a sealed day are the counts of the jobs that ended on it."""
+    """Check that the daily jobs of a sealed day are the counts of the jobs that ended on it."""
     with connection.cursor() as cursor:
         cursor.execute(_DAILY_JOBS)
         for day, tenant, state, said, ended in cursor.fetchall():
@@ -141,7 +141,7 @@ _DAILY_JOBS = """
 
 
 def budgets_match_charges(now: datetime) -> Iterator[str]:
-    """A budget's months count its owner's charges, and their holds are those of its unfinished jobs."""
+    """Check that a budget's months count its owner's charges, and their holds are those of its unfinished jobs."""
     held = Sum("holds__amount_micros")
     for month in BudgetMonth.objects.annotate(total=Coalesce(held, 0)).exclude(held_micros=F("total")):
         yield f"a month of budget {month.budget_id} holds {month.held_micros} micros; its holds sum to {month.total}"
@@ -159,7 +159,7 @@ def budgets_match_charges(now: datetime) -> Iterator[str]:
 
 
 def jobs_match_ledger(now: datetime) -> Iterator[str]:
-    """The hold of a succeeded job is posted, that of a failed one voided, and that of an unfinished one not settled."""
+    """Check that holds of succeeded jobs are posted, of failed ones voided, and of unfinished ones not settled."""
     settlements = Transaction.objects.filter(kind__in=(Transaction.Kind.POST, Transaction.Kind.VOID))
     settled = dict(settlements.values_list("reference", "kind"))
     for job_id, state in Job.objects.values_list("id", "state").iterator():
@@ -178,7 +178,7 @@ def jobs_end(now: datetime) -> Iterator[str]:
 
 
 def successes_have_outputs(now: datetime) -> Iterator[str]:
-    """A succeeded job has `n` images and one succeeded attempt, or cached images and none. Others have no images."""
+    """Check that a succeeded job has `n` images and one succeeded attempt, or cached images; others have none."""
     jobs = Job.objects.annotate(
         images=Count("outputs", distinct=True),
         wins=Count("attempts", filter=Q(attempts__state=Attempt.State.SUCCEEDED), distinct=True),
@@ -193,7 +193,7 @@ def successes_have_outputs(now: datetime) -> Iterator[str]:
 
 
 def gpu_seconds_are_attributed(now: datetime) -> Iterator[str]:
-    """The GPU seconds that a worker attributed are those that its device was busy, within 0.1 %."""
+    """Check that the GPU seconds that a worker attributed are those that its device was busy, within 0.1 %."""
     for worker in Worker.objects.filter(busy_seconds__gt=0):
         drift = abs(worker.attributed_seconds - worker.busy_seconds) / worker.busy_seconds
         if drift > ATTRIBUTION_DRIFT_MAX:
@@ -201,7 +201,7 @@ def gpu_seconds_are_attributed(now: datetime) -> Iterator[str]:
 
 
 def months_match_jobs(now: datetime) -> Iterator[str]:
-    """A month's image units are those of its jobs, except jobs that ended without an image."""
+    """Check that a month's image units are those of its jobs, except jobs that ended without an image."""
     jobs = Job.objects.filter(Q(finished_at=None) | Q(state=State.SUCCEEDED)).order_by()
     months = jobs.annotate(month=TruncMonth("created_at", output_field=DateField()))
     pixels = Sum(F("width") * F("height") * F("n"))
@@ -219,14 +219,14 @@ def months_match_jobs(now: datetime) -> Iterator[str]:
 
 
 def charges_match_rating(now: datetime, *, latest: int | None = RERATED) -> Iterator[str]:
-    """A charge is the same when it is rated again from its usage record and prices: the `latest` ones, or all."""
+    """Check that charges, the `latest` or all, are the same when rated again from usage records and prices."""
     charges = Charge.objects.order_by("-created_at", "-pk")
     for difference in rerated(charges[:latest]):
         yield str(difference)
 
 
 def months_match_charges(now: datetime) -> Iterator[str]:
-    """The monthly quantities of a graduated rate are those of its charges."""
+    """Check that the monthly quantities of a graduated rate are those of its charges."""
     charges = Charge.objects.exclude(rate__mode=Rate.Mode.FLAT).exclude(kind=Charge.Kind.WAIVER).order_by()
     quantities = charges.values_list("usage_record__tenant", "rate").annotate(Sum("usage_record__quantity"))
     used = {(tenant, rate): quantity for tenant, rate, quantity in quantities}

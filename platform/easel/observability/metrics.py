@@ -49,7 +49,7 @@ class DatabaseState(Collector):
 
 
 def _family(kind: type[Any], name: str, text: str, labels: list[str], rows: Iterable[tuple[Any, ...]]) -> Metric:
-    """A metric with one sample for each row, which has the labels' values and then the sample's."""
+    """Return a metric with one sample for each row, which has the labels' values and then the sample's."""
     family: GaugeMetricFamily | CounterMetricFamily = kind(name, text, labels=labels)
     for *values, sample in rows:
         family.add_metric(values, float(sample))

@@ -34,7 +34,7 @@ class JobsUnfinished(DomainError, code="jobs_unfinished", http_status=409):
 
 @transaction.atomic
 def erase_request(*, tenant: Tenant, cancel_jobs: bool, actor: str, now: datetime) -> Tenant:
-    """Closes the tenant for good, so that its erasure begins; idempotent.
+    """Close the tenant for good, so that its erasure begins; idempotent.
 
     Raises `JobsUnfinished` and changes nothing if there are unfinished jobs and `cancel_jobs` is false.
     """
@@ -89,5 +89,5 @@ def _finish(tenant: Tenant, actor: str, now: datetime) -> None:
 
 
 def unfinished_jobs(tenant: Tenant) -> QuerySet[Job]:
-    """The jobs that an erasure waits for."""
+    """Return the jobs that an erasure waits for."""
     return Job.objects.filter(tenant=tenant, finished_at=None)

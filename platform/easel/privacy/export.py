@@ -46,7 +46,7 @@ class OnProgress(Protocol):
 
 
 def tenant_export(*, tenant: Tenant, to: Path, now: datetime, progress: OnProgress) -> dict[str, Any]:
-    """Writes an export to `to`, a zip file if the name ends in `.zip` and else a folder; returns the manifest.
+    """Write an export to `to`, a zip file if the name ends in `.zip` and else a folder; return the manifest.
 
     Memory use doesn't grow with the number of rows. An unfinished export has a name that ends in `.part`. Raises
     `ExportExists`.
@@ -127,14 +127,14 @@ class _Hashed:
 
 
 def _plain(value: Any) -> str:
-    """Writes times in ISO 8601, and decimals and ids as text, without loss of precision."""
+    """Write times in ISO 8601, and decimals and ids as text, without loss of precision."""
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
 # Only the user who runs the command may read either: an export holds prompts and images.
 @contextmanager
 def _zip(path: Path, now: datetime) -> Iterator[Open]:
-    """Opens a zip file; compresses rows alone, since images and weights don't shrink."""
+    """Open a zip file; compress rows alone, since images and weights don't shrink."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file, zipfile.ZipFile(file, "w") as archive:
 
@@ -149,7 +149,7 @@ def _zip(path: Path, now: datetime) -> Iterator[Open]:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[Open]:
-    """Opens a folder."""
+    """Open a folder."""
     path.mkdir(mode=0o700, exist_ok=True)
 
     def member(name: str) -> IO[bytes]:

@@ -40,7 +40,7 @@ class Holding:
         return [field.attname for field in fields if not any(word in field.attname for word in _WITHHELD)]
 
     def rows(self, tenant: Tenant) -> "QuerySet[Any, dict[str, Any]]":
-        """The tenant's rows, in primary key order."""
+        """Return the tenant's rows, in primary key order."""
         found = self.model._default_manager.filter(**{self.path: tenant.pk})
         return found.order_by("pk").values(*self.columns)
 

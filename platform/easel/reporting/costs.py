@@ -65,7 +65,7 @@ def costs(
     order: str = "group",
     with_unpriced: bool = False,
 ) -> list[CostRow]:
-    """Sums charges per group over the days of `span`, of all projects or those with a `label` (name, value).
+    """Sum charges per group over the days of `span`, of all projects or those with a `label` (name, value).
 
     The rows are in the order of the groups, or of what they were charged, the highest first; they sum to what the
     ledger earned. `with_unpriced` adds quantities that were not charged; it knows the groups that those have too, of
@@ -110,7 +110,7 @@ class InvoiceRow:
 
 
 def invoices(span: Span, *, currency: str, label: tuple[str, str] | None = None) -> list[InvoiceRow]:
-    """Sums the billed use of the days by invoice, from `reporting.focus`, without taxes and adjustments."""
+    """Sum the billed use of the days by invoice, from `reporting.focus`, without taxes and adjustments."""
     query = sql.SQL("""
         SELECT "InvoiceId", round(sum("BilledCost") * 1000000)::bigint FROM reporting.focus
          WHERE {days} AND "BillingCurrency" = {currency} AND "ChargeCategory" = 'Usage' AND {of_label}
@@ -133,7 +133,7 @@ class UnpricedRow:
 
 
 def unpriced(span: Span, *, label: tuple[str, str] | None = None) -> list[UnpricedRow]:
-    """Sums by meter what was measured on the days and not charged."""
+    """Sum by meter what was measured on the days and not charged."""
     query = sql.SQL("""
         SELECT meter, sum(quantity), count(*) FROM reporting.unpriced WHERE {days} AND {of_label} GROUP BY 1 ORDER BY 1
     """).format(days=span.condition("used_at", "tenant"), of_label=label_is(label))
@@ -141,13 +141,13 @@ def unpriced(span: Span, *, label: tuple[str, str] | None = None) -> list[Unpric
 
 
 def label_values(name: str) -> list[str]:
-    """Lists the values that a label of projects has, or had."""
+    """List the values that a label of projects has, or had."""
     query = sql.SQL("SELECT DISTINCT labels ->> {0} FROM reporting.costs WHERE labels ? {0} ORDER BY 1")
     return [value for (value,) in rows_of(query.format(name))]
 
 
 def label_is(label: tuple[str, str] | None, column: str = "labels") -> sql.Composed:
-    """SQL condition for rows with a label; an empty value selects projects without the label."""
+    """Return the SQL condition for rows with a label; an empty value selects projects without the label."""
     if label is None:
         return sql.SQL("true").format()
     return sql.SQL("coalesce({} ->> {}, '') = {}").format(sql.Identifier(column), *label)

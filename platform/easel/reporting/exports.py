@@ -66,7 +66,7 @@ class Span:
     tenant: str | None = None
 
     def condition(self, column: str, tenant: str) -> sql.Composed:
-        """SQL condition for rows whose `column`, an instant, is in the span, and whose `tenant` column matches."""
+        """Return the SQL condition for rows whose `column`, an instant, is in the span and whose `tenant` matches."""
         return sql.SQL(
             "{column} >= {start}::date::timestamp AT TIME ZONE 'UTC'"
             " AND {column} < ({end}::date + 1)::timestamp AT TIME ZONE 'UTC' AND {of_tenant}"
@@ -79,7 +79,7 @@ class Span:
 
 
 def focus(span: Span, *, form: str, invoice: int | None = None) -> Iterator[bytes]:
-    """Exports `reporting.focus` as `csv` or `parquet`: rows of the days, or instead all rows of an invoice."""
+    """Export `reporting.focus` as `csv` or `parquet`: rows of the days, or instead all rows of an invoice."""
     where = span.condition("ChargePeriodStart", "BillingAccountId")
     if invoice is not None:
         where = sql.SQL('"InvoiceId" = {} AND {}').format(str(invoice), span.of_tenant("BillingAccountId"))
@@ -96,7 +96,7 @@ def focus(span: Span, *, form: str, invoice: int | None = None) -> Iterator[byte
 
 
 def events(span: Span) -> Iterator[bytes]:
-    """Exports `reporting.usage_events` of the days, one CloudEvent per line."""
+    """Export `reporting.usage_events` of the days, one CloudEvent per line."""
     where = span.condition("used_at", "tenant")
     rows = sql.SQL("SELECT event::text FROM reporting.usage_events WHERE {}").format(where)
     # As CSV with a quote and a delimiter that JSON never contains: COPY's text format would double backslashes.
@@ -106,7 +106,7 @@ def events(span: Span) -> Iterator[bytes]:
 
 
 def costs(span: Span, *, comma: bool) -> Iterator[bytes]:
-    """Exports `reporting.costs` by day and attributes, as CSV for a spreadsheet; `comma`: with decimal commas."""
+    """Export `reporting.costs` by day and attributes, as CSV for a spreadsheet; `comma`: with decimal commas."""
     mark, delimiter = (",", ";") if comma else (".", ",")
     rows = sql.SQL(_COSTS).format(start=span.start, end=span.end, mark=mark, of_tenant=span.of_tenant("tenant"))
     copy = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, DELIMITER {})").format(rows, delimiter)

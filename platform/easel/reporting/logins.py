@@ -16,7 +16,7 @@ class LoginRefused(DomainError, code="login_refused"):
 
 
 def login_set(*, name: str, password: str) -> None:
-    """Creates a role that can log in and read the views, or sets the password of an existing one.
+    """Create a role that can log in and read the views, or set the password of an existing one.
 
     Raises `LoginRefused`, also for a role that was not created here, so that nobody takes over another login.
     """

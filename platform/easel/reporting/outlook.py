@@ -90,7 +90,7 @@ def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
 
 
 def anomalies(costs: Mapping[date, int], *, since: date) -> list[Anomaly]:
-    """Finds days from `since` on that deviate from the same weekday in the `WEEKS` weeks before, at least four."""
+    """Find days from `since` on that deviate from the same weekday in the `WEEKS` weeks before, at least four."""
     found = []
     for day, amount in costs.items():
         before = [costs[day - 7 * DAY * n] for n in range(1, WEEKS + 1) if day - 7 * DAY * n in costs]

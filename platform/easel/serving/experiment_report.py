@@ -91,7 +91,7 @@ _MEANS = ("error_rate", "seconds", "job_cost_micros", "score")
 
 
 def experiment_report(experiment: Experiment) -> list[ArmReport]:
-    """Reports on each arm, in their order; the others are tested against the first."""
+    """Report on each arm, in their order; the others are tested against the first."""
     with connection.cursor() as cursor:
         cursor.execute(_CALLERS, {"experiment": experiment.pk})
         callers = [dict(zip(("arm", *_SUMS, *_MEANS), row, strict=True)) for row in cursor]
@@ -111,7 +111,7 @@ def experiment_report(experiment: Experiment) -> list[ArmReport]:
 
 
 def compare(values: Sequence[float], against: Sequence[float] = ()) -> Comparison:
-    """Computes the mean of `values` with its interval, and tests it against another arm's values if there are any."""
+    """Compute the mean of `values` with its interval, and test it against another arm's values if there are any."""
     low, high = _interval(values)
     own = mean(values) if values else None
     found = Comparison(callers=len(values), mean=own, low=low, high=high)

@@ -39,7 +39,7 @@ class ArmPlan:
 def experiment_start(
     *, tenant: Tenant, name: str, model_name: str | None, arms: Sequence[ArmPlan], now: datetime
 ) -> Experiment:
-    """Starts an experiment on the tenant's requests to a model.
+    """Start an experiment on the tenant's requests to a model.
 
     Raises `ExperimentInvalid`, `WeightsInvalid`, `ExperimentExists`, `ModelNotFound`, `VersionNotFound`, and what
     `adapters_resolve` raises for the adapters of an arm.
@@ -82,7 +82,7 @@ def experiment_start(
 
 
 def experiment_stop(*, tenant: Tenant, name: str, now: datetime) -> Experiment:
-    """Stops the assignment of callers; idempotent. Raises `ExperimentNotFound`."""
+    """Stop the assignment of callers; idempotent. Raises `ExperimentNotFound`."""
     experiment = experiment_get(tenant=tenant, name=name)
     running = Experiment.objects.filter(pk=experiment.pk, state=Experiment.State.RUNNING)
     running.update(state=Experiment.State.STOPPED, stopped_at=now)
@@ -90,7 +90,7 @@ def experiment_stop(*, tenant: Tenant, name: str, now: datetime) -> Experiment:
 
 
 def adapter_retire(*, tenant: Tenant, name: str, now: datetime) -> Adapter:
-    """Keeps an adapter out of new requests; running jobs finish with it. Raises `AdapterNotFound`, `AdapterInUse`."""
+    """Keep an adapter out of new requests; running jobs finish with it. Raises `AdapterNotFound`, `AdapterInUse`."""
     adapter = adapter_get(tenant=tenant, name=name)
     running = Arm.objects.filter(experiment__tenant=tenant, experiment__state=Experiment.State.RUNNING)
     if arm := running.filter(adapters__contains=[{"name": name}]).select_related("experiment").first():
@@ -100,7 +100,7 @@ def adapter_retire(*, tenant: Tenant, name: str, now: datetime) -> Adapter:
 
 
 def experiments_erase(*, tenant: Tenant, now: datetime) -> None:
-    """Stops a tenant's experiments and erases the names in them; their reports don't change."""
+    """Stop a tenant's experiments and erase the names in them; their reports don't change."""
     for experiment in tenant.experiments.all():
         experiment_stop(tenant=tenant, name=experiment.name, now=now)
         Experiment.objects.filter(pk=experiment.pk).update(name=erased_name(experiment.pk))
@@ -109,7 +109,7 @@ def experiments_erase(*, tenant: Tenant, now: datetime) -> None:
 
 
 def experiment_get(*, tenant: Tenant, name: str) -> Experiment:
-    """Finds a tenant's experiment. Raises `ExperimentNotFound`, also for another tenant's experiment."""
+    """Find a tenant's experiment. Raises `ExperimentNotFound`, also for another tenant's experiment."""
     found = Experiment.objects.select_related("model", "tenant").prefetch_related("arms__version")
     experiment = found.filter(tenant=tenant, name=name).first()
     if experiment is None:
@@ -118,7 +118,7 @@ def experiment_get(*, tenant: Tenant, name: str) -> Experiment:
 
 
 def arm_for(*, tenant: Tenant, model: Model, caller: str, names_adapters: bool, names_steps: bool) -> Arm | None:
-    """The arm of a request; None if no experiment runs or the request sets a parameter that an arm sets."""
+    """Return the arm of a request; None if no experiment runs or the request sets a parameter that an arm sets."""
     arms = _running(tenant, model)
     if not arms:
         return None

@@ -75,7 +75,7 @@ def rollouts_decide(*, now: datetime) -> int:
 
 
 def sample(version: ModelVersion, *, since: datetime) -> Sample:
-    """Samples a version's latest 1000 succeeded and failed jobs since an instant."""
+    """Sample a version's latest 1000 succeeded and failed jobs since an instant."""
     with connection.cursor() as cursor:
         cursor.execute(_SAMPLE, [version.pk, since])
         ended, failed, p95 = cursor.fetchone()

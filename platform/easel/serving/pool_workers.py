@@ -18,7 +18,7 @@ class PoolWorker(TypedDict):
 
 
 def local_workers() -> list[PoolWorker]:
-    """The workers of a stack on one machine: one of the default model's pool, one of each pool with its own weights."""
+    """Return the workers of a stack on one machine: of the default model's pool, and of pools with their own weights."""
     try:
         shared = [worker_named(None)]
     except ModelNotFound:
@@ -27,7 +27,7 @@ def local_workers() -> list[PoolWorker]:
 
 
 def worker_named(slug: str | None) -> PoolWorker:
-    """A worker of the named pool, by default of the default model's. Raises `PoolNotFound`, `ModelNotFound`."""
+    """Return a worker of the named pool, by default of the default model's. Raises `PoolNotFound`, `ModelNotFound`."""
     if slug is None:
         version = main_version(None)
         return _worker(version.pool, version)
@@ -38,7 +38,7 @@ def worker_named(slug: str | None) -> PoolWorker:
 
 
 def pool_worker(pool: Pool) -> PoolWorker:
-    """A worker of the pool. It holds the pool's own checkpoint, or that of the newest version that names the pool.
+    """Return a worker of the pool, with the pool's own checkpoint or that of the newest version that names the pool.
 
     Raises `ModelNotFound` for a pool that has neither.
     """

@@ -30,7 +30,7 @@ class RolloutPlan:
 
 @transaction.atomic
 def rollout_start(*, candidate: ModelVersion, plan: RolloutPlan, now: datetime) -> Rollout:
-    """Gives the candidate its first share of its model's callers.
+    """Give the candidate its first share of its model's callers.
 
     Raises `RolloutRunning`, and `RolloutInvalid` for an invalid plan and unless exactly one other version serves the
     model.
@@ -62,7 +62,7 @@ def rollout_start(*, candidate: ModelVersion, plan: RolloutPlan, now: datetime) 
 
 @transaction.atomic
 def rollout_advance(rollout: Rollout, *, verdict: str, now: datetime) -> Rollout:
-    """Starts the next stage, or promotes the candidate after the last one. Raises `RolloutEnded`.
+    """Start the next stage, or promote the candidate after the last one. Raises `RolloutEnded`.
 
     Changes nothing if the rollout has left the stage that `rollout` has, which the verdict is about.
     """
@@ -91,7 +91,7 @@ def rollout_roll_back(rollout: Rollout, *, verdict: str, now: datetime) -> Rollo
 
 
 def rollouts_page(*, model_name: str | None, limit: int, after: uuid.UUID | None) -> tuple[list[Rollout], bool]:
-    """Lists rollouts of one model or of all, newest first, those after `after`; returns True too if more follow.
+    """List rollouts of one model or of all, newest first, those after `after`; return True too if more follow.
 
     Raises `RolloutNotFound`.
     """

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @cached_by_revision
 def model_get(name: str | None) -> Model:
-    """Finds the named model, or the default one. Raises `ModelNotFound`, also for a model that no version serves."""
+    """Find the named model, or the default one. Raises `ModelNotFound`, also for a model that no version serves."""
     query = Model.objects.filter(name=name) if name else Model.objects.filter(is_default=True)
     model = query.filter(routes__isnull=False).first()
     if model is None:
@@ -32,7 +32,7 @@ def model_get(name: str | None) -> Model:
 
 
 def version_for(model: Model, *, caller: str) -> ModelVersion:
-    """Finds the version that serves a caller; it changes only with the weights. Raises `ModelNotFound`.
+    """Find the version that serves a caller; it changes only with the weights. Raises `ModelNotFound`.
 
     The newest version has the first buckets, so that a canary whose share grows keeps its callers.
     """
@@ -52,7 +52,7 @@ def _newest_first(model: Model) -> list[tuple[ModelVersion, int]]:
 
 @cached_by_revision
 def pool_for(version: ModelVersion, *, tenant: Tenant, tier: PoolTier) -> Pool:
-    """Finds the pool for a tenant's jobs of a version.
+    """Find the pool for a tenant's jobs of a version.
 
     That is the tenant's dedicated pool if it holds the version's weights, else the tier's, else the version's own.
     """
@@ -62,25 +62,25 @@ def pool_for(version: ModelVersion, *, tenant: Tenant, tier: PoolTier) -> Pool:
 
 
 def main_version(name: str | None) -> ModelVersion:
-    """Finds the version with the largest weight, whose limits describe the model. Raises `ModelNotFound`."""
+    """Find the version with the largest weight, whose limits describe the model. Raises `ModelNotFound`."""
     routes = Route.objects.filter(model=model_get(name)).select_related("version__model", "version__pool")
     return routes.order_by("-weight", "-version__number")[0].version
 
 
 def live_models() -> list[ModelVersion]:
-    """Lists the main version of each model that a version serves, by model name."""
+    """List the main version of each model that a version serves, by model name."""
     routes = Route.objects.select_related("version__model").order_by("model__name", "-weight", "-version__number")
     return [route.version for route in routes.distinct("model__name")]
 
 
 def bucket_of(salt: str, caller: str) -> int:
-    """The caller's bucket from 0 to 99: the first 64 bits of a SHA-256 hash modulo 100."""
+    """Return the caller's bucket from 0 to 99: the first 64 bits of a SHA-256 hash modulo 100."""
     digest = hashlib.sha256(f"{salt}\0{caller}".encode(errors="surrogatepass")).digest()
     return int.from_bytes(digest[:8], "big") % 100
 
 
 def share_of(shares: Sequence[tuple[T, int]], *, bucket: int) -> T:
-    """Finds the item whose part of the buckets contains `bucket`; `shares` are (item, percent) and sum to 100."""
+    """Find the item whose part of the buckets contains `bucket`; `shares` are (item, percent) and sum to 100."""
     end = 0
     for item, weight in shares:
         end += weight
@@ -90,7 +90,7 @@ def share_of(shares: Sequence[tuple[T, int]], *, bucket: int) -> T:
 
 
 def weights_check(weights: Sequence[int]) -> None:
-    """Raises `WeightsInvalid` unless the weights are percents that sum to 100."""
+    """Raise `WeightsInvalid` unless the weights are percents that sum to 100."""
     if any(weight < 1 or weight > 100 for weight in weights):
         raise WeightsInvalid(f"a weight must be a whole percent from 1 to 100: {list(weights)}", param="weight")
     if sum(weights) != 100:
@@ -114,7 +114,7 @@ def routes_set(*, model: Model, weights: Mapping[int, int]) -> None:
 
 
 def routes_replace(model: Model, weights: Mapping[ModelVersion, int]) -> None:
-    """Replaces the routes. The calling function must have locked the model and checked the weights."""
+    """Replace the routes. The calling function must have locked the model and checked the weights."""
     Route.objects.filter(model=model).delete()
     shares = [Route(model=model, version=version, weight=weight) for version, weight in weights.items() if weight]
     Route.objects.bulk_create(shares)

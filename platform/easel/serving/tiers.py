@@ -34,11 +34,11 @@ TIERS_NAMED: Mapping[str, PoolTier] = {
 
 
 def tier_of(version: ModelVersion, *, quality: str, image_units: Decimal) -> PoolTier:
-    """The tier of a request whose images have `image_units` each."""
+    """Return the tier of a request whose images have `image_units` each."""
     by_size = PoolTier.FAST if image_units <= version.fast_image_units_max else PoolTier.HD
     return TIERS_NAMED.get(quality, by_size)
 
 
 def steps_of(version: ModelVersion, *, quality: str) -> int:
-    """The default steps of a request: the version's, or half of them for low quality."""
+    """Return the default steps of a request: the version's, or half of them for low quality."""
     return max(1, version.steps_default // 2) if quality == Quality.LOW else version.steps_default

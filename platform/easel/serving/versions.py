@@ -21,7 +21,7 @@ def version_register(
     limits: VersionLimits,
     now: datetime,
 ) -> ModelVersion:
-    """Adds a checkpoint to the catalog, and routes all callers of its model to it if nothing serves the model yet.
+    """Add a checkpoint to the catalog, and route all callers of its model to it if nothing serves the model yet.
 
     A later version serves nobody until an operator routes callers to it or rolls it out. Registering the same version
     again changes nothing. Raises what `version_add` does.

@@ -38,7 +38,7 @@ class AddressRefused(httpcore.ConnectError):
 
 
 def is_public(address: Address) -> bool:
-    """True for a public address, also one that is embedded in another (NAT64, IPv4-mapped, 6to4)."""
+    """Return True for a public address, also one that is embedded in another (NAT64, IPv4-mapped, 6to4)."""
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast and address != _AZURE_HOST
     if address in _NAT64:
@@ -54,7 +54,7 @@ def is_allowed(address: Address, allowed: Iterable[Network]) -> bool:
 
 
 def url_check(url: str, *, allowed: Iterable[Network]) -> str:
-    """Checks what can be checked of a URL without a name lookup, and returns it. Raises `WebhookUrlInvalid`."""
+    """Check what can be checked of a URL without a name lookup, and return it. Raises `WebhookUrlInvalid`."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -83,7 +83,7 @@ def url_check(url: str, *, allowed: Iterable[Network]) -> str:
 
 
 async def resolve(host: str, port: int) -> list[Address]:
-    """Looks up the addresses of a host name. Raises `OSError` if it has none."""
+    """Look up the addresses of a host name. Raises `OSError` if it has none."""
     look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     found = await asyncio.get_running_loop().run_in_executor(_lookups, look_up)
     return [ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found]

@@ -24,7 +24,7 @@ MAIL_RETRIES = timedelta(days=1)
 
 @transaction.atomic
 def crossings_notify(*, now: datetime) -> int:
-    """Sends new crossings to their tenants' webhooks and writes them to the audit log; returns their number."""
+    """Send new crossings to their tenants' webhooks and write them to the audit log; return their number."""
     due = _of_budgets().filter(notified_at=None).select_for_update(of=("self",), skip_locked=True)
     crossings = list(due.order_by("crossed_at", "id")[:BATCH])
     for crossing in crossings:
@@ -38,7 +38,7 @@ def crossings_notify(*, now: datetime) -> int:
 
 
 def crossings_mail(*, now: datetime) -> int:
-    """Sends an e-mail for each new crossing to its tenant's billing address; returns the number sent.
+    """Send an e-mail for each new crossing to its tenant's billing address; return the number sent.
 
     Skips crossings if there is no mail server or no address. An e-mail that fails ends the call, so that a server that
     doesn't answer is waited for once, and is tried again for a day.
@@ -66,7 +66,7 @@ def crossings_mail(*, now: datetime) -> int:
 
 
 def crossing_json(crossing: BudgetCrossing) -> dict[str, Any]:
-    """The data of a crossing's event."""
+    """Return the data of a crossing's event."""
     month = crossing.budget_month
     budget = month.budget
     return {

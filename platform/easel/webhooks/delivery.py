@@ -132,12 +132,12 @@ def _claim(row: WebhookDelivery, now: datetime) -> Claim:
 
 
 def message_id(message: WebhookMessage) -> str:
-    """The message's id in requests, by which receivers recognise a repeat."""
+    """Return the message's id in requests, by which receivers recognise a repeat."""
     return f"msg_{message.pk.hex}"
 
 
 def message_body(message: WebhookMessage) -> bytes:
-    """The request body, equal in every attempt."""
+    """Return the request body, equal in every attempt."""
     body = {"type": message.event, "timestamp": message.created_at.astimezone(UTC).isoformat(), "data": message.data}
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -169,7 +169,7 @@ class ConnectionPools:
 
 
 async def send(pools: ConnectionPools, claim: Claim) -> DeliveryResult:
-    """Sends a delivery and returns the result. Doesn't follow redirects; raises nothing, whatever the receiver does."""
+    """Send a delivery and return the result. It follows no redirect and raises nothing, whatever the receiver does."""
     started = time.monotonic()
     url, headers_sent = claim.delivery.endpoint.url, list(claim.headers.items())
     extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)}
@@ -203,7 +203,7 @@ async def send(pools: ConnectionPools, claim: Claim) -> DeliveryResult:
 
 @transaction.atomic
 def delivery_record(claim: Claim, result: DeliveryResult, *, now: datetime, rng: random.Random) -> None:
-    """Records an attempt and updates its delivery, unless another deliverer has taken the delivery over."""
+    """Record an attempt and update its delivery, unless another deliverer has taken the delivery over."""
     endpoint = WebhookEndpoint.objects.select_for_update().filter(pk=claim.delivery.endpoint_id).first()
     row = WebhookDelivery.objects.select_for_update().filter(pk=claim.delivery.pk).first()
     if endpoint is None or row is None:
@@ -237,7 +237,7 @@ def delivery_record(claim: Claim, result: DeliveryResult, *, now: datetime, rng:
 
 
 def messages_delete(*, before: datetime) -> int:
-    """Deletes messages from before an instant that have no pending delivery; returns their number."""
+    """Delete messages from before an instant that have no pending delivery; return their number."""
     old = WebhookMessage.objects.filter(created_at__lt=before).exclude(deliveries__state=State.PENDING)
     ids = list(old.values_list("pk", flat=True)[:1000])
     WebhookMessage.objects.filter(pk__in=ids).delete()

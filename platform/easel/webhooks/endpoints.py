@@ -23,7 +23,7 @@ ROTATION = timedelta(hours=24)
 def endpoint_create(
     *, tenant: Tenant, url: str, events: Sequence[str], endpoint_id: UUID, now: datetime
 ) -> tuple[WebhookEndpoint, str]:
-    """Creates a webhook and returns it with its secret, which is shown only once.
+    """Create a webhook and return it with its secret, which is shown only once.
 
     Raises `WebhookUrlInvalid`, `WebhookEventUnknown`, `TooManyWebhooks`.
     """
@@ -45,7 +45,7 @@ def endpoint_create(
 
 @transaction.atomic
 def endpoint_change(endpoint: WebhookEndpoint, *, changes: dict[str, Any], now: datetime) -> WebhookEndpoint:
-    """Sets `url`, `events` and `enabled`.
+    """Set `url`, `events` and `enabled`.
 
     A webhook that is enabled again gets the deliveries that were pending when it was disabled, but no events that
     happened while it was disabled.
@@ -66,7 +66,7 @@ def endpoint_change(endpoint: WebhookEndpoint, *, changes: dict[str, Any], now: 
 
 @transaction.atomic
 def secret_rotate(endpoint: WebhookEndpoint, *, now: datetime) -> tuple[WebhookEndpoint, str]:
-    """Generates a new secret and returns it; the previous secret signs as well for a day."""
+    """Generate a new secret and return it; the previous secret signs as well for a day."""
     row = WebhookEndpoint.objects.select_for_update().get(pk=endpoint.pk)
     secret = secret_new()
     row.previous_secret, row.previous_until = row.secret, now + ROTATION
@@ -76,13 +76,13 @@ def secret_rotate(endpoint: WebhookEndpoint, *, now: datetime) -> tuple[WebhookE
 
 
 def endpoint_delete(endpoint: WebhookEndpoint) -> None:
-    """Deletes a webhook and its pending deliveries."""
+    """Delete a webhook and its pending deliveries."""
     endpoint.delete()
 
 
 @transaction.atomic
 def webhooks_erase(*, tenant: Tenant) -> int:
-    """Deletes a tenant's webhooks and messages; returns the number of webhooks."""
+    """Delete a tenant's webhooks and messages; return the number of webhooks."""
     WebhookMessage.objects.filter(tenant=tenant).delete()
     return WebhookEndpoint.objects.filter(tenant=tenant).delete()[1].get("webhooks.WebhookEndpoint", 0)
 

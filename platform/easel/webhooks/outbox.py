@@ -18,7 +18,7 @@ CHANNEL = "easel_webhooks"
 def webhook_emit(
     *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], now: datetime
 ) -> WebhookMessage | None:
-    """Writes a message for the tenant's webhooks that want this event; None, without calling `data`, if none does."""
+    """Write a message for the tenant's webhooks that want this event; None, without calling `data`, if none does."""
     enabled = WebhookEndpoint.objects.filter(tenant=tenant, disabled_at=None)
     wanting = list(enabled.filter(Q(events=[]) | Q(events__contains=[event])))
     return _send(wanting, tenant=tenant, event=event, data=data, now=now)
@@ -26,7 +26,7 @@ def webhook_emit(
 
 @transaction.atomic
 def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery:
-    """Sends `webhook.test` to one webhook, whichever events it wants. Raises `WebhookDisabled`."""
+    """Send `webhook.test` to one webhook, whichever events it wants. Raises `WebhookDisabled`."""
     if endpoint.disabled_at is not None:
         raise WebhookDisabled
 
@@ -37,7 +37,7 @@ def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery
 
 @transaction.atomic
 def delivery_replay(delivery: WebhookDelivery, *, now: datetime) -> WebhookDelivery:
-    """Sends a message again, with the same id. Raises `WebhookDisabled`."""
+    """Send a message again, with the same id. Raises `WebhookDisabled`."""
     row = WebhookDelivery.objects.select_for_update(of=("self",)).select_related("endpoint").get(pk=delivery.pk)
     if row.endpoint.disabled_at is not None:
         raise WebhookDisabled

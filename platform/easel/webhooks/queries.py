@@ -12,14 +12,14 @@ from tenants.models import Tenant
 
 
 def endpoints_page(*, tenant: Tenant, limit: int, after: UUID | None) -> tuple[list[WebhookEndpoint], bool]:
-    """Lists webhooks, newest first, those after `after`; returns True too if more follow. Raises `WebhookNotFound`."""
+    """List webhooks, newest first, those after `after`; return True too if more follow. Raises `WebhookNotFound`."""
     last = endpoint_get(tenant=tenant, endpoint_id=after) if after is not None else None
     rows = WebhookEndpoint.objects.filter(tenant=tenant)
     return page_after(rows, order=("-created_at", "-id"), after=last, limit=limit)
 
 
 def endpoint_get(*, tenant: Tenant, endpoint_id: UUID) -> WebhookEndpoint:
-    """Finds a webhook. Raises `WebhookNotFound`."""
+    """Find a webhook. Raises `WebhookNotFound`."""
     found = WebhookEndpoint.objects.select_related("tenant").filter(tenant=tenant, pk=endpoint_id).first()
     if found is None:
         raise WebhookNotFound
@@ -29,7 +29,7 @@ def endpoint_get(*, tenant: Tenant, endpoint_id: UUID) -> WebhookEndpoint:
 def deliveries_page(
     *, endpoint: WebhookEndpoint, limit: int, after: UUID | None, state: str | None = None
 ) -> tuple[list[WebhookDelivery], bool]:
-    """Lists deliveries, newest first, those after `after`; returns True too if more follow.
+    """List deliveries, newest first, those after `after`; return True too if more follow.
 
     Raises `DeliveryNotFound`.
     """
@@ -41,7 +41,7 @@ def deliveries_page(
 
 
 def delivery_get(*, endpoint: WebhookEndpoint, delivery_id: UUID) -> WebhookDelivery:
-    """Finds a delivery. Raises `DeliveryNotFound`."""
+    """Find a delivery. Raises `DeliveryNotFound`."""
     found = endpoint.deliveries.select_related("message").filter(pk=delivery_id).first()
     if found is None:
         raise DeliveryNotFound
@@ -49,12 +49,12 @@ def delivery_get(*, endpoint: WebhookEndpoint, delivery_id: UUID) -> WebhookDeli
 
 
 def pending() -> int:
-    """Counts the pending deliveries of enabled webhooks."""
+    """Count the pending deliveries of enabled webhooks."""
     return _pending().count()
 
 
 def overdue_seconds(now: datetime) -> float:
-    """The longest time that a pending delivery has been due; 0 if none is due."""
+    """Return the longest time that a pending delivery has been due; 0 if none is due."""
     due = _pending().aggregate(due=Min("next_at"))["due"]
     return 0.0 if due is None else max(0.0, (now - due).total_seconds())
 

@@ -15,7 +15,7 @@ _SECRET_BYTES = 32
 
 
 def secret_new() -> str:
-    """Generates a secret: `whsec_` and 32 random bytes in base64, as receivers' libraries expect it."""
+    """Generate a secret: `whsec_` and 32 random bytes in base64, as receivers' libraries expect it."""
     return _PREFIX + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
@@ -30,7 +30,7 @@ def secret_open(sealed: bytes | memoryview, *, key: str) -> str:
 
 
 def signed_headers(*, message_id: str, now: datetime, body: bytes, secrets_in_use: Iterable[str]) -> dict[str, str]:
-    """The signature headers of a body: for each secret `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64."""
+    """Return a body's signature headers: for each secret `v1,` and the HMAC-SHA256 of `id.timestamp.body` in base64."""
     timestamp = str(int(now.timestamp()))
     signed = b".".join((message_id.encode(), timestamp.encode(), body))
     signatures = (
