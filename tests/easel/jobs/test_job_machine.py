@@ -25,7 +25,7 @@ ATTEMPTS_MAX = 3
 LEASE_SECONDS = 15
 SLOTS = 3
 # Of the jobs or attempts that there are, round and round: which those are hangs on ids and on the examples before, and
-# what is drawn must not.
+# what is chosen must not.
 WHICH = st.integers(0, 99)
 
 
@@ -41,7 +41,7 @@ class Thought:
 
 @dataclass
 class Try:
-    """What the model thinks of an attempt; `report` is the end that was told of it."""
+    """What the model thinks of an attempt; `report` is the end that was reported of it."""
 
     token: uuid.UUID
     job_id: uuid.UUID
@@ -130,11 +130,11 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
             clock[0] += timedelta(seconds=LEASE_SECONDS)
             self.the_scheduler_looks()
 
-        def _beat(self, told):
-            progress = tuple(AttemptProgress(attempt_token=str(t.token), steps_done=1, steps_total=8) for t in told)
+        def _beat(self, tries):
+            progress = tuple(AttemptProgress(attempt_token=str(t.token), steps_done=1, steps_total=8) for t in tries)
             report = worker_beat(concurrency=SLOTS, attempts=progress)
             lifecycle.beat(pool=pool, report=report, now=clock[0], lease_seconds=LEASE_SECONDS)
-            for one in told:
+            for one in tries:
                 if one.live:
                     one.lease_expires_at = clock[0] + timedelta(seconds=LEASE_SECONDS)
                     self._begin(one)

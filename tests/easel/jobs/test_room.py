@@ -1,4 +1,4 @@
-"""No capacity idles while anyone waits, and a cap on a tenant holds in all pools together."""
+"""No capacity idles while anyone waits, and a cap on a tenant holds over all its pools."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -31,15 +31,15 @@ def release(pool):
     st.integers(0, 40),
 )
 def test_room_is_filled_as_long_as_anyone_has_a_job(tenants, virtual_times, room):
-    """All that can run is chosen, or all the room is; of the quarantined one at most."""
+    """All jobs that can run are chosen, or as many as there is room for, and no more than one quarantined job."""
     contenders = [
         Contender(uuid.UUID(int=i), virtual_times[i], 1, [Waiting((i, k), *job) for k, job in enumerate(jobs)])
         for i, jobs in enumerate(tenants)
     ]
     quarantined = {(i, k) for i, jobs in enumerate(tenants) for k, (_, suspect) in enumerate(jobs) if suspect}
     chosen = [job.job_id for job in choose(contenders, room=room)]
-    able = sum(map(len, tenants)) - max(0, len(quarantined) - 1)
-    assert len(chosen) == len(set(chosen)) == min(room, able)
+    runnable = sum(map(len, tenants)) - max(0, len(quarantined) - 1)
+    assert len(chosen) == len(set(chosen)) == min(room, runnable)
     assert len(quarantined & set(chosen)) <= 1
 
 
@@ -98,7 +98,7 @@ def fast(version):
     return made
 
 
-def test_a_tenants_cap_holds_in_all_its_pools_together(alice, bob, pool, fast, submit):
+def test_a_tenants_cap_holds_over_all_its_pools(alice, bob, pool, fast, submit):
     Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=3)
     for customer in (alice, bob):
         for size in ("256x256", "512x512") * 2:
