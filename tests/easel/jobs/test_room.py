@@ -51,14 +51,16 @@ def customers(customer):
 @given(
     jobs=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["fit", "late", "suspect"])), max_size=12),
     caps=st.lists(st.none() | st.integers(1, 3), min_size=4, max_size=4),
-    slots=st.integers(1, 6),
+    concurrency=st.integers(1, 6),
 )
-def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, submit, customers, jobs, caps, slots):
+def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(
+    pool, submit, customers, jobs, caps, concurrency
+):
     # What the last example left ends, with its attempts, which nobody shall find without their lease.
     of_pool = Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE)
     of_pool.update(state=Attempt.State.CANCELED, finished_at=NOW)
     Job.objects.filter(pool=pool, finished_at=None).update(state=State.CANCELED, finished_at=NOW)
-    Worker.objects.filter(pool=pool).update(concurrency=slots)
+    Worker.objects.filter(pool=pool).update(concurrency=concurrency)
     for customer, cap in zip(customers, caps, strict=True):
         Tenant.objects.filter(pk=customer.tenant.pk).update(running_jobs_max=cap)
     for owner, kind in jobs:
@@ -68,7 +70,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
         pass
     in_hand = Job.objects.filter(pool=pool, state__in=IN_HAND)
     suspects = in_hand.filter(quarantined=True).count()
-    room = slots - in_hand.count()
+    room = concurrency - in_hand.count()
     assert room >= 0
     assert suspects <= 1
     for customer, cap in zip(customers, caps, strict=True):
@@ -77,7 +79,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
         waiting = Job.objects.filter(tenant=customer.tenant, state=State.QUEUED, expires_at__gt=NOW)
         if suspects:
             waiting = waiting.filter(quarantined=False)
-        assert not (room and own < (cap or slots) and waiting.exists())
+        assert not (room and own < (cap or concurrency) and waiting.exists())
 
 
 def test_a_tenant_whose_jobs_cannot_run_does_not_hold_the_place_of_the_next(alice, bob, pool, submit):
