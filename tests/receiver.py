@@ -25,26 +25,26 @@ class Receiver:
 @contextmanager
 def receiving() -> Iterator[Receiver]:
     """A receiver that listens on a port of its own."""
-    told = Receiver()
+    receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            told.seen.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            told.arrived.set()
-            if told.hold is not None:
-                told.hold.wait(30)
-            self.send_response(told.status)
-            for name, value in told.headers.items():
+            receiver.seen.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            receiver.arrived.set()
+            if receiver.hold is not None:
+                receiver.hold.wait(30)
+            self.send_response(receiver.status)
+            for name, value in receiver.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(told.body)))
+            self.send_header("Content-Length", str(len(receiver.body)))
             self.end_headers()
-            self.wfile.write(told.body[:-1])
+            self.wfile.write(receiver.body[:-1])
             self.wfile.flush()
-            if told.trickle is not None:
-                told.trickle.wait(30)
+            if receiver.trickle is not None:
+                receiver.trickle.wait(30)
             with suppress(BrokenPipeError, ConnectionResetError):
-                self.wfile.write(told.body[-1:])
+                self.wfile.write(receiver.body[-1:])
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -52,11 +52,11 @@ def receiving() -> Iterator[Receiver]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    told.url = f"http://127.0.0.1:{server.server_port}/hook"
+    receiver.url = f"http://127.0.0.1:{server.server_port}/hook"
     try:
-        yield told
+        yield receiver
     finally:
-        for waiting in (told.hold, told.trickle):
+        for waiting in (receiver.hold, receiver.trickle):
             if waiting is not None:
                 waiting.set()
         server.shutdown()

@@ -30,17 +30,16 @@ class Report:
         name: str,
         value: float,
         *,
-        at_least: float | None = None,
-        at_most: float | None = None,
+        target_min: float | None = None,
+        target_max: float | None = None,
         of: Sequence[float] = (),
     ) -> None:
         """`of` holds the measurements whose median is `value`."""
-        target = (
-            "" if at_least is None and at_most is None else f">= {at_least}" if at_most is None else f"<= {at_most}"
-        )
-        if target:
-            met = value >= at_least if at_least is not None else value <= (at_most or 0.0)
-            target += ", met" if met else ", NOT met"
+        target = ""
+        if target_min is not None:
+            target = f">= {target_min}, {'met' if value >= target_min else 'NOT met'}"
+        elif target_max is not None:
+            target = f"<= {target_max}, {'met' if value <= target_max else 'NOT met'}"
         self.figures.append((name, value, target))
         if of:
             self.spreads[name] = min(of), max(of)

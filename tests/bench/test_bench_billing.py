@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from easel.observability.audit import daily_costs_match_charges
 from tests.bench.billing import finance, months
-from tests.bench.gateway.house import served_model
+from tests.bench.gateway.fixtures import served_model
 
 
 def test_a_month_of_copies_is_sealed_gets_its_statements_and_is_exported():

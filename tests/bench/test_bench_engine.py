@@ -16,7 +16,7 @@ def test_the_workload_is_the_same_each_time_and_favours_the_first_adapters():
     counts = [sum(ask.adapter == number for ask in work) for number in range(64)]
     assert counts[0] > 2 * counts[3] > counts[40]
     assert 900 < sum(ask.tenant == "flood" for ask in work) < 1100
-    assert 150 < work[-1].at < 250
+    assert 150 < work[-1].after_seconds < 250
 
 
 def test_every_system_runs_the_workload_and_ours_attributes_all_of_it():
@@ -37,7 +37,7 @@ def test_every_system_runs_the_workload_and_ours_attributes_all_of_it():
 def test_latency_is_counted_from_the_arrival_on_with_and_without_a_flood():
     model = load_model(str(CHECKPOINT_DIR), name="demo", limits=AdapterLimits(rank_max=8))
     tables = {number: adapter_table(model.targets, number) for number in range(2)}
-    work = [Ask(at, "acme", "a red circle", 32, seed=1, adapter=0) for at in (0.0, 0.2)]
+    work = [Ask(after_seconds, "acme", "a red circle", 32, seed=1, adapter=0) for after_seconds in (0.0, 0.2)]
     for system in (Ours(model), Diffusers(CHECKPOINT_DIR, preloaded=tables)):
         run = system.run(work, tables)
         assert len(run.latencies) == 2

@@ -3,7 +3,7 @@
 import psutil
 
 from tenants.quotas import quota_set
-from tests.bench.gateway import dispatching, house
+from tests.bench.gateway import dispatching, fixtures
 from tests.bench.gateway.peer import null_backend
 from tests.bench.gateway.submissions import Server, load, request, round_trips, serving
 from tests.bench.report import Report
@@ -22,19 +22,19 @@ def test_the_gap_of_service_keeps_its_bound():
 
 
 def test_a_flood_does_not_keep_others_waiting_for_its_end():
-    alone = dispatching.trickle_waits(flood=0, others=3, each=1, concurrency=2)
-    beside = dispatching.trickle_waits(flood=30, others=3, each=1, concurrency=2)
-    assert max(beside) < 5 * max(alone)
+    unflooded = dispatching.trickle_waits(flood=0, others=3, each=1, concurrency=2)
+    flooded = dispatching.trickle_waits(flood=30, others=3, each=1, concurrency=2)
+    assert max(flooded) < 5 * max(unflooded)
 
 
 def test_a_job_costs_two_round_trips_to_postgresql_and_one_to_redis():
-    version, (owner,) = house.served_model(), house.customers(1)
+    version, (owner,) = fixtures.served_model(), fixtures.customers(1)
     quota_set(tenant=owner.tenant, api_key=None, limits={"requests_per_minute": 10**6}, now=NOW)
     assert round_trips([request("/v1/jobs", model=version.model.name, secret=owner.secret)]) == (2, 1)
 
 
 def test_clients_are_answered_and_the_servers_time_is_counted():
-    version, (owner,) = house.served_model(), house.customers(1)
+    version, (owner,) = fixtures.served_model(), fixtures.customers(1)
     with serving("easel") as server:
         measured = load(
             server,

@@ -45,13 +45,13 @@ REFUSALS = (
 
 @dataclass(frozen=True)
 class Job:
-    """A job that was admitted: its hold is `reference`, and its prices are those of `at`."""
+    """A job that was admitted: its hold is `reference`, and its prices are those of `admitted_at`."""
 
     reference: uuid.UUID
     project: Project
     api_key: ApiKey
     units: int
-    at: datetime
+    admitted_at: datetime
 
 
 def prices_of(dollars: str) -> list[RateTerms]:
@@ -71,7 +71,7 @@ def prices_of(dollars: str) -> list[RateTerms]:
 
 
 class Moves:
-    """Each is drawn first and done later, maybe beside another."""
+    """Each move is chosen first and made later, maybe while another one is made."""
 
     tenant: Tenant
     projects: list[Project]
@@ -97,13 +97,13 @@ class Moves:
             tenant=self.tenant,
             project=job.project,
             api_key=job.api_key,
-            amount_micros=self.most(job),
+            amount_micros=self.max_micros(job),
             reference=job.reference,
-            now=job.at,
+            now=job.admitted_at,
         )
 
-    def most(self, job):
-        prices = Prices.in_force(tenant=self.tenant, now=job.at)
+    def max_micros(self, job):
+        prices = Prices.in_force(tenant=self.tenant, now=job.admitted_at)
         quantities = [
             Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(job.units)),
             Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
@@ -125,7 +125,7 @@ class Moves:
                 job_id=job.reference,
                 quantities=quantities,
                 dimensions={"model": "m", "api_key": job.api_key.key_id},
-                prices=Prices.in_force(tenant=self.tenant, now=job.at),
+                prices=Prices.in_force(tenant=self.tenant, now=job.admitted_at),
                 now=now,
             )
 
@@ -162,7 +162,7 @@ class Moves:
         which, right, key = draw(st.integers(0, 9)), Decimal(draw(UNITS)), uuid.uuid4()
         noted = draw(st.sampled_from([True, True, False]))
 
-        def done():  # chosen only now: what is drawn follows from what was drawn before, not from who was faster
+        def done():  # chosen only now: what is chosen depends on what was chosen before, not on who was faster
             found = list(UsageRecord.objects.filter(tenant=self.tenant, corrects=None).order_by("idempotency_key"))
             if not found:
                 return

@@ -54,7 +54,7 @@ APRIL = datetime(2028, 3, 31, 22, tzinfo=UTC)
 CURRENCY = "XGM"  # of these prices alone
 
 
-def at(text: str) -> datetime:
+def instant(text: str) -> datetime:
     return datetime.fromisoformat(f"2028-{text}+00:00")
 
 
@@ -67,8 +67,8 @@ def months():
         RateTerms(meter=Meter.REQUEST, unit_price=Decimal("0.0005")),
     ]
     dearer = [RateTerms(meter=Meter.IMAGE_UNIT, unit_price=Decimal("0.003")), *book[1:]]
-    price_book_seed(currency=CURRENCY, version=1, rates=book, effective_at=at("01-01T00:00:00"), now=BEGIN)
-    price_book_seed(currency=CURRENCY, version=2, rates=dearer, effective_at=at("03-15T00:00:00"), now=BEGIN)
+    price_book_seed(currency=CURRENCY, version=1, rates=book, effective_at=instant("01-01T00:00:00"), now=BEGIN)
+    price_book_seed(currency=CURRENCY, version=2, rates=dearer, effective_at=instant("03-15T00:00:00"), now=BEGIN)
     tenant, project = tenant_create(slug=f"golden-{uuid.uuid4().hex[:12]}", currency=CURRENCY, now=BEGIN)
     BillingProfile.objects.create(
         tenant=tenant, time_zone=ZONE, tax_name="VAT", tax_rate=Decimal("0.19"), updated_at=BEGIN
@@ -84,8 +84,8 @@ def months():
             quantities.append(Quantity(meter=Meter.GPU_SECOND, amount=Decimal(gpu_seconds), gpu_class="cpu"))
         if requests:
             quantities.append(Quantity(meter=Meter.REQUEST, amount=Decimal(requests)))
-        most = prices.max_micros(quantities)
-        take_hold(tenant=tenant, amount_micros=most, reference=job_id, now=admitted or when)
+        max_micros = prices.max_micros(quantities)
+        take_hold(tenant=tenant, amount_micros=max_micros, reference=job_id, now=admitted or when)
         settle(project=project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, now=when)
         return UsageRecord.objects.filter(job_id=job_id)
 
@@ -95,27 +95,27 @@ def months():
     documents = {}
     grant(10_000_000)
     grant(1_000_000, priority=10, expires_at=GIFT_ENDS, category="promotional")
-    leap_day = use(at("02-29T12:00:00"), units=40, gpu_seconds=100, requests=1)
+    leap_day = use(instant("02-29T12:00:00"), units=40, gpu_seconds=100, requests=1)
     use(MARCH - timedelta(microseconds=1), units=1)
     grants_expire(now=GIFT_ENDS)
     use(MARCH, units=1)
-    documents["february"] = final(at("03-04T00:00:00"))
-    [wrong] = use(at("03-14T23:59:59"), units=10)
-    use(at("03-15T00:00:00"), units=10)
-    use(at("03-15T00:05:00"), admitted=at("03-14T23:59:00"), units=10)
+    documents["february"] = final(instant("03-04T00:00:00"))
+    [wrong] = use(instant("03-14T23:59:59"), units=10)
+    use(instant("03-15T00:00:00"), units=10)
+    use(instant("03-15T00:05:00"), admitted=instant("03-14T23:59:00"), units=10)
     _, none = usage_correct(
         record=wrong, quantity=Decimal(8), key=uuid.uuid4(), reason="two were blank", author="operator:ann",
-        now=at("03-20T10:00:00"),
+        now=instant("03-20T10:00:00"),
     )  # fmt: skip
     assert none is None  # March is not final
     _, documents["credit note"] = usage_correct(
         record=leap_day.get(meter=Meter.GPU_SECOND), quantity=Decimal(60), key=uuid.uuid4(),
-        reason="a clock that ran fast", author="operator:ann", now=at("03-20T11:00:00"),
+        reason="a clock that ran fast", author="operator:ann", now=instant("03-20T11:00:00"),
     )  # fmt: skip
     use(APRIL - timedelta(seconds=1), units=5)
     use(APRIL, units=5)
-    documents["march"] = final(at("04-04T00:00:00"))
-    documents["april"], _ = statement_now(tenant, now=at("04-04T00:00:00"))
+    documents["march"] = final(instant("04-04T00:00:00"))
+    documents["april"], _ = statement_now(tenant, now=instant("04-04T00:00:00"))
     return tenant, documents
 
 

@@ -1,6 +1,6 @@
 """A tenant's money against its invariants: any order of what the platform and people may do, one by one or two at once.
 
-What two do at once runs in threads with connections of their own, let go together. Run it longer with
+What two do at once runs in threads with connections of their own, which start at the same moment. Run it longer with
 `pytest --hypothesis-profile=large tests/billing/test_money_machine.py`.
 """
 
@@ -85,7 +85,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
             self.tenant, project = tenant_create(slug=f"t-{uuid.uuid4().hex[:12]}", currency=currency, now=clock[0])
             self.projects = [project, project_create(tenant=self.tenant, slug="other", now=clock[0])]
             self.keys = [key_issue(project=one, pepper=PEPPER, now=clock[0])[0] for one in self.projects]
-            self.jobs, self.told = [], {}
+            self.jobs, self.final_statements = [], {}
 
         @property
         def now(self) -> datetime:
@@ -101,7 +101,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
                 terms = {"hard_stop": True, "unfinished": list, "now": clock[0]}
                 budget_set(tenant=self.tenant, amount_micros=budget * DOLLAR, **terms)
 
-        def drawn(self, data) -> tuple[Any, Callable[[], Any]]:
+        def choose_move(self, data) -> tuple[Any, Callable[[], Any]]:
             moves = [move for move in self.MOVES if self.jobs or move is not Moves.a_settlement]
             move = data.draw(st.sampled_from(moves))
             return move, move(self, data.draw)
@@ -109,7 +109,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         @rule(data=st.data())
         def one_alone(self, data):
             """A hold that nobody races is refused just when credit or a budget has less left."""
-            move, done = self.drawn(data)
+            move, done = self.choose_move(data)
             expected = self.has_room(self.jobs[-1]) if move is Moves.a_hold else None
             refused = False
             try:
@@ -122,7 +122,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
 
         @rule(data=st.data())
         def two_at_once(self, data):
-            moves = [self.drawn(data) for _ in range(2)]
+            moves = [self.choose_move(data) for _ in range(2)]
             at_once([done for _, done in moves])
             self.no_budget_is_over([move for move, _ in moves])
 
@@ -147,7 +147,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         def a_hold_is_placed_again_and_more_than_it_is_posted(self, data, over):
             """Neither does anything, also after it was settled."""
             job = data.draw(st.sampled_from(self.jobs))
-            amounts = {"image_unit": self.most(job) + over}
+            amounts = {"image_unit": self.max_micros(job) + over}
             refused = False
             try:
                 hold_post(tenant=self.tenant, amounts=amounts, reference=job.reference, now=clock[0])
@@ -175,7 +175,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         # What has to hold.
 
         def has_room(self, job):
-            amount = self.most(job)
+            amount = self.max_micros(job)
             if amount > balance_of(self.tenant).available:
                 return False
             return not amount or all(
@@ -230,7 +230,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         def budgets_count_what_was_charged_and_is_held(self):
             for budget in Budget.objects.filter(tenant=self.tenant).select_related("project", "api_key"):
                 assert (budget.months.aggregate(sum=Sum("spent_micros"))["sum"] or 0) == charged_micros(budget)
-                own = [job for job in self.jobs if self.counts(budget, job) and job.at >= budget.counts_from]
+                own = [job for job in self.jobs if self.counts(budget, job) and job.admitted_at >= budget.counts_from]
                 holds = BudgetHold.objects.filter(budget_month__budget=budget)
                 assert dict(holds.values_list("reference", "amount_micros")) == self.held_for(own)
                 assert (budget.months.aggregate(sum=Sum("held_micros"))["sum"] or 0) == sum(self.held_for(own).values())
@@ -252,8 +252,8 @@ def machine(currency) -> type[RuleBasedStateMachine]:
             found = {one["id"]: [one] for one in final.values()}
             for line in StatementLine.objects.filter(statement__in=final).order_by("statement", "position").values():
                 found[line["statement_id"]].append(line)
-            assert found == {**found, **self.told}
-            self.told = found
+            assert found == {**found, **self.final_statements}
+            self.final_statements = found
 
         @invariant()
         def all_that_was_charged_is_on_one_statement_or_none_yet_and_sums_to_the_ledger(self):
@@ -265,13 +265,13 @@ def machine(currency) -> type[RuleBasedStateMachine]:
             adjustments = Adjustment.objects.filter(tenant=self.tenant).exclude(kind="write_off")
             for made, of in ((charges, charges_of), (adjustments, adjustments_of)):
                 amounts = dict(made.values_list("pk", "amount_micros"))
-                told = []
+                on_statements = []
                 for statement in statements:
                     own = of(statement).values_list("pk", flat=True)
                     sums[statement] += sum(amounts[one] for one in own)
-                    told += own
+                    on_statements += own
                 late = made.filter(statement=None, created_at__gte=until).values_list("pk", flat=True)
-                assert sorted([*told, *late]) == sorted(amounts)
+                assert sorted([*on_statements, *late]) == sorted(amounts)
                 waiting += sum(amounts[one] for one in late)
             balances = balances_by_kind(self.tenant)
             assert sum(sums.values()) + waiting == balances["revenue"] + balances["adjustments"]

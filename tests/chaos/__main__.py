@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from tests.bench.report import Report, say
-from tests.chaos.house import House
+from tests.chaos.stack import Stack
 
 _JOB = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -23,18 +23,18 @@ def main() -> int:
     seeds = [int(single)] if single else list(range(1, int(os.environ.get("SEEDS") or 10) + 1))
     faults = 12 if os.environ.get("QUICK") else 24
     home = Path(tempfile.mkdtemp(prefix="easel-chaos-"))
-    house = House(home)
+    stack = Stack(home)
     begun = time.monotonic()
     survived = accepted = meddled = wrong = 0
     try:
-        house.start()
+        stack.start()
         from tests.chaos.run import Run
         from tests.chaos.verdict import story
 
-        say(f"a house stands in {home}, after {time.monotonic() - begun:.0f} s")
+        say(f"the stack runs in {home}, after {time.monotonic() - begun:.0f} s")
         for seed in seeds:
             since = time.monotonic()
-            run = Run(house, seed, faults=faults, apart_seconds=0.8)
+            run = Run(stack, seed, faults=faults, apart_seconds=0.8)
             broken = run.violations()
             survived, accepted = survived + len(run.survived), accepted + run.accepted
             meddled, wrong = meddled + run.meddled, wrong + len(broken)
@@ -45,9 +45,9 @@ def main() -> int:
             if broken:
                 say("\n".join(["", *broken, "", f"make chaos SEED={seed}", *map(str, run.schedule), ""]))
                 for job_id in dict.fromkeys(_JOB.findall("\n".join(broken))):
-                    say(story(job_id, house.log))
+                    say(story(job_id, stack.log))
     finally:
-        house.stop()
+        stack.stop()
     if not wrong:
         shutil.rmtree(home, ignore_errors=True)
     report = Report()
@@ -55,7 +55,7 @@ def main() -> int:
     report.add("chaos_faults_survived", survived)
     report.add("chaos_messages_meddled", meddled)
     report.add("chaos_jobs_accepted", accepted)
-    report.add("chaos_violations", wrong, at_most=0)
+    report.add("chaos_violations", wrong, target_max=0)
     report.publish(
         "Chaos",
         f"make chaos SEED={single}" if single else f"make chaos SEEDS={len(seeds)}",

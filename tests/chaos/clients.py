@@ -1,4 +1,4 @@
-"""Tenants at work: they submit, repeat, cancel and wait, and remember what they were told."""
+"""Tenants at work: they submit, repeat, cancel and wait, and remember what they were answered."""
 
 import random
 import threading
@@ -26,7 +26,7 @@ class Order:
     tag: str = field(default_factory=lambda: uuid.uuid4().hex)
     sent: int = 0
     jobs: list[str] = field(default_factory=list)  # as answered by a 2xx, one for each
-    drawn: bool = False  # answered with images
+    has_images: bool = False  # answered with images
     canceled: bool = False  # or so it asked
     refused: list[str] = field(default_factory=list)
 
@@ -109,7 +109,7 @@ class Customer:
             "steps": chance.choice((2, 4, 8)),
             "output_format": chance.choice(("png", "png", "webp")),
         }
-        if chance.random() < 0.5:  # what others drew before, as likely as not
+        if chance.random() < 0.5:  # what others generated before, as likely as not
             fields |= {"seed": chance.randrange(3), "size": "128x128", "steps": 2}
         if chance.random() < 0.3:
             fields["adapters"] = [{"name": "outline", "scale": chance.choice((0.5, 1.0))}]
@@ -131,9 +131,9 @@ class Customer:
                 order.refused.append(type(error).__name__)
             else:
                 if answer.is_success:
-                    told = answer.json()
-                    order.drawn = order.drawn or "data" in told
-                    order.jobs.append(told.get("job_id") or told["id"])
+                    body = answer.json()
+                    order.has_images = order.has_images or "data" in body
+                    order.jobs.append(body.get("job_id") or body["id"])
                     return
                 order.refused.append(f"{answer.status_code} {answer.json()['error']['code']}")
                 if answer.status_code not in _AGAIN:

@@ -1,4 +1,4 @@
-"""What breaks and when: drawn from a seed, so that a run can be repeated."""
+"""What breaks and when: chosen by a seed, so that a run can be repeated."""
 
 import random
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 SEED = 237
 
 
-def test_whatever_dies_hangs_or_is_told_twice_no_job_is_lost_and_none_is_charged_twice():
+def test_whatever_dies_hangs_or_is_delivered_twice_no_job_is_lost_and_none_is_charged_twice():
     inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos"],

@@ -1,6 +1,6 @@
 """What has to hold once everything has settled, read from the database, the storage and the API.
 
-Imports Django's models: only once the house has set the environment and `django.setup` was called.
+Imports Django's models: only after `Stack` has set the environment and called `django.setup`.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ from tenants.accounts import tenant_create
 from tenants.keys import key_issue
 from tenants.models import Tenant
 from tests.chaos.clients import Customer, Order
-from tests.chaos.house import audit
+from tests.chaos.stack import audit
 
 CREDIT_MICROS = to_micros(Decimal(100))
 DRIFT_MAX = Decimal("0.001")
-# Of workers that were killed or stopped, and of an API that was away for long or kept another worker's upload.
+# Of workers that were killed or stopped, and of an API that was away for long or held another worker's upload up.
 FAILURES = {"worker_lost", "job_quarantined", "worker_stopped", "storage_unavailable", "storage_refused"}
 Booked = dict[str, tuple[Decimal, Decimal]]
 
@@ -86,7 +86,7 @@ def _broken(customers: list[Customer]) -> Iterator[str]:
     slugs = [customer.slug for customer in customers]
     jobs = {job.id: job for job in Job.objects.filter(tenant__slug__in=slugs).select_related("tenant")}
     for customer in customers:
-        yield from _answers_kept(customer, {j: job for j, job in jobs.items() if job.tenant.slug == customer.slug})
+        yield from _answers_hold(customer, {j: job for j, job in jobs.items() if job.tenant.slug == customer.slug})
     for job in jobs.values():
         yield from _settled_once(job)
     for tenant in Tenant.objects.filter(slug__in=slugs):
@@ -96,23 +96,23 @@ def _broken(customers: list[Customer]) -> Iterator[str]:
     yield from _nothing_is_left_over(slugs)
 
 
-def _answers_kept(customer: Customer, jobs: dict[uuid.UUID, Job]) -> Iterator[str]:
+def _answers_hold(customer: Customer, jobs: dict[uuid.UUID, Job]) -> Iterator[str]:
     by_tag: dict[str, list[Job]] = defaultdict(list)
     for job in jobs.values():
         by_tag[job.metadata["tag"]].append(job)
     for order in customer.orders:
         made = by_tag.pop(order.tag, [])
         names = f"{order.tag} of {customer.slug}, jobs {[str(job.id) for job in made]}"
-        told = set(order.jobs)
-        if told - {str(job.id) for job in made}:
-            yield f"accepted and not there: {told} of {names}"
+        answered = set(order.jobs)
+        if answered - {str(job.id) for job in made}:
+            yield f"accepted and not there: {answered} of {names}"
         if order.key and len(made) > 1:
             yield f"one Idempotency-Key, {len(made)} jobs: {names}"
-        if order.key and len(told) > 1:
-            yield f"one Idempotency-Key was answered with {told}: {names}"
-        if not order.key and not len(told) <= len(made) <= order.sent:
-            yield f"sent {order.sent} times, {len(told)} accepted, {len(made)} made: {names}"
-        if order.drawn and [job.state for job in made] != [State.SUCCEEDED]:
+        if order.key and len(answered) > 1:
+            yield f"one Idempotency-Key was answered with {answered}: {names}"
+        if not order.key and not len(answered) <= len(made) <= order.sent:
+            yield f"sent {order.sent} times, {len(answered)} accepted, {len(made)} made: {names}"
+        if order.has_images and [job.state for job in made] != [State.SUCCEEDED]:
             yield f"answered with images, and not a success: {names}"
         yield from (f"ended {job.state} {job.error_code} for no reason: {names}" for job in made if _astray(job, order))
         yield from (f"refused with {why}: {names}" for why in order.refused if _is_wrong(why, made))
@@ -166,11 +166,11 @@ def _images_are_there(customer: Customer, jobs: Iterable[Job]) -> Iterator[str]:
     for job in jobs:
         if job.state != State.SUCCEEDED:
             continue
-        kept = list(Output.objects.filter(job=job).values_list("sha256", flat=True))
+        stored = list(Output.objects.filter(job=job).values_list("sha256", flat=True))
         shown = customer.get(f"/v1/jobs/{job.id}").json()["images"]
         read = [hashlib.sha256(customer.get(image["url"]).content).hexdigest() for image in shown]
-        if read != kept or len(read) != job.n:
-            yield f"job {job.id} should have {job.n} images {kept} and has {read}"
+        if read != stored or len(read) != job.n:
+            yield f"job {job.id} should have {job.n} images {stored} and has {read}"
 
 
 def _nothing_is_left_over(slugs: list[str]) -> Iterator[str]:
@@ -181,19 +181,19 @@ def _nothing_is_left_over(slugs: list[str]) -> Iterator[str]:
     for day in {now.date(), now.date() - timedelta(days=1)}:
         orphans_sweep(day=day)
     root = Path(settings.EASEL.storage_url.removeprefix("file://"))
-    kept = set(Output.objects.filter(job__tenant__slug__in=slugs).values_list("storage_key", flat=True))
+    stored = set(Output.objects.filter(job__tenant__slug__in=slugs).values_list("storage_key", flat=True))
     found = {
         str(path.relative_to(root)) for slug in slugs for path in (root / slug / "outputs").rglob("*") if path.is_file()
     }
-    yield from (f"left in the storage: {key}" for key in sorted(found - kept))
-    yield from (f"gone from the storage: {key}" for key in sorted(kept - found))
+    yield from (f"left in the storage: {key}" for key in sorted(found - stored))
+    yield from (f"gone from the storage: {key}" for key in sorted(stored - found))
 
 
 def gpu_seconds_astray(live: set[str], before: Booked, calm: Booked) -> Iterator[str]:
     """What a worker that lives attributed is in its attempts, billed or wasted.
 
-    While things broke, never more of it: an end that Redis lost, or a second drawing of a doubled task, is in none. In
-    the calm after that, all of it.
+    While things broke, never more of it: an end that Redis lost is in no attempt, and neither is the second generation
+    of a task that was delivered twice. In the calm after that, all of it.
     """
     after = gpu_seconds_booked()
     for name in live:

@@ -1,4 +1,4 @@
-"""What is kept of the configuration between requests: the same answers, and none that was changed."""
+"""What is cached of the configuration between requests: answers stay the same, and none is out of date."""
 
 import contextvars
 import threading

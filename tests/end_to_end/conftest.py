@@ -60,7 +60,7 @@ class LiveEasel:
         return self.process.wait(timeout=60)
 
     def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A command that runs until it is told to end."""
+        """A command that runs until it is asked to end."""
         with (self.home / "spawned.log").open("ab") as log:
             return subprocess.Popen([*_easel(), *arguments], env=self._env(), stdout=log, stderr=log)
 

@@ -42,7 +42,7 @@ def new_customer(easel: LiveEasel) -> Customer:
     return Customer(slug, Client(easel.url, made["api_key"]))
 
 
-def draw(customer: Customer) -> tuple[dict, bytes]:
+def generate(customer: Customer) -> tuple[dict, bytes]:
     adapters = [{"name": adapter} for adapter in customer.adapters]
     *_, job = customer.client.follow(customer.client.submit(**ORDER, adapters=adapters))
     assert job["status"] == "succeeded", job
@@ -56,23 +56,23 @@ def difference(one: bytes, other: bytes) -> float:
 
 
 def test_a_shared_batch_keeps_each_tenants_adapter_to_its_own_pictures(customers):
-    alone = [draw(customer)[1] for customer in customers]
+    one_by_one = [generate(customer)[1] for customer in customers]
     with ThreadPoolExecutor(8) as threads:
-        together = list(threads.map(lambda customer: draw(customer)[1], customers * 4))
-    assert difference(*alone) > 5
-    assert max(difference(*pair) for pair in zip(together, alone * 4, strict=True)) < 0.5
+        concurrent = list(threads.map(lambda customer: generate(customer)[1], customers * 4))
+    assert difference(*one_by_one) > 5
+    assert max(difference(*pair) for pair in zip(concurrent, one_by_one * 4, strict=True)) < 0.5
 
 
 def test_a_tenants_pictures_and_adapters_lie_under_its_own_prefix(easel, customers):
     for customer in customers:
-        job, _ = draw(customer)
+        job, _ = generate(customer)
         assert f"/storage/{customer.slug}/outputs/" in job["images"][0]["url"]
         stored = {path.relative_to(easel.home / "storage").parts[0] for path in (easel.home / "storage").rglob("*.png")}
         assert customer.slug in stored
 
 
 def test_no_tenant_is_named_in_another_ones_log_lines(easel, customers):
-    jobs = {customer.slug: draw(customer)[0]["id"] for customer in customers}
+    jobs = {customer.slug: generate(customer)[0]["id"] for customer in customers}
     for customer, other in (customers, reversed(customers)):
         lines = [line for line in easel.log_lines() if jobs[customer.slug] in line]
         assert lines
@@ -81,14 +81,14 @@ def test_no_tenant_is_named_in_another_ones_log_lines(easel, customers):
 
 def test_device_time_is_counted_by_tenant(easel, customers):
     before = [easel.device_seconds(customer.slug) for customer in customers]
-    draw(customers[0])
+    generate(customers[0])
     after = [easel.device_seconds(customer.slug) for customer in customers]
     assert after[0] > before[0]
     assert after[1] == before[1]
 
 
 def test_another_tenants_picture_is_not_there(easel, customers):
-    job, _ = draw(customers[0])
+    job, _ = generate(customers[0])
     headers = {"Authorization": f"Bearer {customers[1].client.api_key}"}
     assert httpx.get(f"{easel.url}/v1/jobs/{job['id']}", headers=headers).status_code == 404
     unsigned = job["images"][0]["url"].partition("?")[0]
@@ -110,15 +110,17 @@ def own_pool(easel: LiveEasel):
 
 
 def test_a_dedicated_worker_works_under_a_redis_user_that_sees_nothing_else(easel, own_pool, customers):
-    _, picture = draw(own_pool)
-    neighbour_job, _ = draw(customers[1])
+    _, picture = generate(own_pool)
+    neighbour_job, _ = generate(customers[1])
     assert picture
     finished = f'easel_finished_generations_total{{pool="{own_pool.slug}",state="succeeded"}}'
     assert easel.metrics()[finished] == 1
-    told = dict(line.split("=", 1) for line in easel.command("pool", "environment", own_pool.slug).stdout.splitlines())
-    assert told["EASEL_POOL_NAMESPACE"] == f"easel-t-{own_pool.slug}"
-    worker = redis.Redis.from_url(told["REDIS_URL"])
-    worker.exists(cancel_key(told["EASEL_POOL_NAMESPACE"], "token"))
+    environment = dict(
+        line.split("=", 1) for line in easel.command("pool", "environment", own_pool.slug).stdout.splitlines()
+    )
+    assert environment["EASEL_POOL_NAMESPACE"] == f"easel-t-{own_pool.slug}"
+    worker = redis.Redis.from_url(environment["REDIS_URL"])
+    worker.exists(cancel_key(environment["EASEL_POOL_NAMESPACE"], "token"))
     for command in (
         ("XRANGE", reports_key("easel-shared"), "-", "+"),
         ("SET", cancel_key("easel-shared", neighbour_job["id"]), "1"),
@@ -127,4 +129,4 @@ def test_a_dedicated_worker_works_under_a_redis_user_that_sees_nothing_else(ease
     ):
         with pytest.raises(redis.exceptions.NoPermissionError):
             worker.execute_command(*command)
-    assert "DATABASE_URL" not in told
+    assert "DATABASE_URL" not in environment

@@ -86,7 +86,7 @@ with django_ready():
     then = now - timedelta(days=3)
     price_book_seed(currency="USD", version=0, rates=PRICES, effective_at=then - timedelta(days=1), now=now)
     project = Project.objects.order_by("created_at").first()
-    objects_stored(project=project, kind=StoredObject.Kind.OUTPUT, sizes={"kept/some-days": 10**12}, now=then)
+    objects_stored(project=project, kind=StoredObject.Kind.OUTPUT, sizes={"stored/some-days": 10**12}, now=then)
     for day in storage_days_due(now=now):
         storage_day_meter(day=day, now=now)
 """

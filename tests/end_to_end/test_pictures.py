@@ -98,15 +98,15 @@ def test_a_seed_gives_the_same_picture_again_and_an_adapter_another(alice):
 
 def test_the_same_request_again_is_answered_with_the_same_picture_for_the_request_fee(alice):
     request = {"prompt": PROMPT, "size": "128x128", "seed": 4}
-    drawn, answered = finished(alice, **request), finished(alice, **request)
-    assert (answered["cached_from"], answered["usage"]["cached"], drawn["usage"]["cached"]) == (
-        drawn["id"],
+    generated, answered = finished(alice, **request), finished(alice, **request)
+    assert (answered["cached_from"], answered["usage"]["cached"], generated["usage"]["cached"]) == (
+        generated["id"],
         True,
         False,
     )
-    assert answered["usage"]["cost"]["amount_micros"] == 500 < drawn["usage"]["cost"]["amount_micros"]
+    assert answered["usage"]["cost"]["amount_micros"] == 500 < generated["usage"]["cost"]["amount_micros"]
     assert answered["attempts"] == 0
-    pictures = [alice.image(job["images"][0]["url"]) for job in (drawn, answered)]
+    pictures = [alice.image(job["images"][0]["url"]) for job in (generated, answered)]
     assert pictures[0] == pictures[1]
 
 

@@ -75,8 +75,10 @@ def test_the_overview_draws_its_charts(easel, alice, page):
     assert job["status"] == "succeeded"
     page.reload()
     expect(page.get_by_role("heading", name="Requests by the day of their end")).to_be_visible()
-    drawn = "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(byte => byte)"
-    page.wait_for_function(f"[...document.querySelectorAll('canvas.chart')].some({drawn})")
+    has_pixels = (
+        "canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(byte => byte)"
+    )
+    page.wait_for_function(f"[...document.querySelectorAll('canvas.chart')].some({has_pixels})")
 
 
 def test_a_tenant_that_is_suspended_is_refused_until_it_is_resumed(easel, alice, page):
@@ -106,13 +108,13 @@ def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
 
 def test_the_cost_of_a_job_is_one_figure_in_the_portal_the_api_and_the_reports(easel, alice, page):
     *_, job = alice.follow(alice.submit(prompt="a blue square", size="128x128"))
-    told = job["usage"]["cost"]
+    cost = job["usage"]["cost"]
     page.goto(f"{easel.url}/admin/jobs/job/?q={job['id']}")
     page.locator("#result_list a[href*='/change/']").first.click()
     charges = page.locator("section", has=page.get_by_role("heading", name="Charges"))
-    expect(charges.locator("tbody tr").last).to_contain_text(f"{told['amount']} {told['currency']}")
+    expect(charges.locator("tbody tr").last).to_contain_text(f"{cost['amount']} {cost['currency']}")
     asked = f"SELECT sum(amount_micros) FROM reporting.charges WHERE job_id = '{job['id']}'"  # as the dashboards ask
-    assert easel.command("psql", "-tAc", asked).stdout.strip() == str(told["amount_micros"])
+    assert easel.command("psql", "-tAc", asked).stdout.strip() == str(cost["amount_micros"])
     image = page.locator(".portal-images img").first
     assert httpx.get(f"{easel.url}{image.get_attribute('src')}").headers["content-type"] == "image/png"
 

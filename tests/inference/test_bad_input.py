@@ -82,7 +82,7 @@ def neighbours(load, lora_tensors):
 
 
 def pictures(engine: Engine, requests, between=lambda: None) -> list[bytes]:
-    """Return the images of requests that are stepped together; `between` is called after their first step."""
+    """Return the images of requests that are stepped in one batch; `between` is called after their first step."""
     rows = [engine.submit(request) for request in requests]
     engine.step()
     between()
@@ -140,7 +140,7 @@ BAD = {
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_request_fails_with_its_code_and_changes_no_bit_of_its_neighbours(bench, neighbours, lora_tensors, what):
     make, (code, retryable) = BAD[what]
-    alone = pictures(bench.engine, neighbours)
+    undisturbed = pictures(bench.engine, neighbours)
     ends = []
     beside = pictures(
         bench.engine, neighbours, between=lambda: ends.append(bench.end_of(**make(bench, lora_tensors(1))))
@@ -148,7 +148,7 @@ def test_a_bad_request_fails_with_its_code_and_changes_no_bit_of_its_neighbours(
     assert [(end.outcome, end.error_code, end.retryable) for end in ends] == [("failed", code, retryable)]
     assert ends[0].error_message
     assert ends[0].gpu_seconds == 0
-    assert beside == alone
+    assert beside == undisturbed
 
 
 def test_an_image_that_is_not_finite_fails_alone_in_the_step_and_the_decoding_that_it_shares(

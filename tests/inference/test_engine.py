@@ -78,8 +78,8 @@ def test_an_image_equals_the_pipelines(model, pipe, fields):
 
 def test_latents_of_a_crowded_batch_are_those_of_an_image_alone(engine, model):
     wanted = request(steps=5)
-    alone, crowded = [], []
-    for seen, neighbours in ((alone, 0), (crowded, 5)):
+    single, crowded = [], []
+    for seen, neighbours in ((single, 0), (crowded, 5)):
         row = engine.submit(wanted)
         for i in range(neighbours):
             engine.submit(request("b" * 20 * i, width=32 + 32 * i, steps=1 + i, seed=i))
@@ -88,8 +88,8 @@ def test_latents_of_a_crowded_batch_are_those_of_an_image_alone(engine, model):
             if row.latents is not None:
                 seen.append(row.latents)
         drain(engine)
-    assert len(alone) == len(crowded) == 5
-    for left, right in zip(alone, crowded, strict=True):
+    assert len(single) == len(crowded) == 5
+    for left, right in zip(single, crowded, strict=True):
         torch.testing.assert_close(left, right, atol=1e-4, rtol=0)
 
 

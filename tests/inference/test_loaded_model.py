@@ -53,7 +53,7 @@ def test_a_prompt_beyond_512_tokens_is_refused_rather_than_cut(model):
         model.prompt_ids("a" * (513 - overhead))
 
 
-def test_prompts_encoded_together_read_as_each_alone(model):
+def test_prompts_encoded_in_one_batch_equal_those_encoded_one_by_one(model):
     prompts = [model.prompt_ids(prompt) for prompt in ("a", "a green star", "b" * 60)]
     for prompt, caption in zip(prompts, model.encode(prompts), strict=True):
         torch.testing.assert_close(caption, model.encode([prompt])[0], atol=1e-5, rtol=0)

@@ -70,7 +70,7 @@ def peft(transformer) -> ZImageTransformer2DModel:
     return model.eval().requires_grad_(False)
 
 
-def alone(model, latents, time, embedding, scaled_slots) -> torch.Tensor:
+def forward_of_row(model, latents, time, embedding, scaled_slots) -> torch.Tensor:
     """Compute one row with diffusers. PEFT leaves out an adapter of scale 0."""
     if scaled_slots:
         model.enable_adapters()
@@ -119,7 +119,7 @@ def forward(packed, rows, adapters=None) -> list[torch.Tensor]:
 def test_every_row_of_any_mix_is_what_diffusers_makes_of_it_alone(packed, peft, batch):
     for ours, row in zip(forward(packed, batch), batch, strict=True):
         latents, embedding = inputs_of(row)
-        assert_close(ours, alone(peft, latents, row["time"], embedding, row["adapters"]))
+        assert_close(ours, forward_of_row(peft, latents, row["time"], embedding, row["adapters"]))
 
 
 def test_rows_on_merged_weights_are_what_they_are_unmerged(packed, peft):
@@ -139,7 +139,7 @@ def test_rows_on_merged_weights_are_what_they_are_unmerged(packed, peft):
     ]
     for ours, row in zip(forward(packed, batch, weights), batch, strict=True):
         latents, embedding = inputs_of(row)
-        assert_close(ours, alone(peft, latents, row["time"], embedding, row["adapters"]))
+        assert_close(ours, forward_of_row(peft, latents, row["time"], embedding, row["adapters"]))
 
 
 def test_merging_again_begins_from_the_weights_as_they_were_loaded(packed, transformer):
@@ -163,7 +163,7 @@ def test_rows_of_one_length_share_products_whatever_the_ranks_of_their_adapters(
     ]
     for ours, row in zip(forward(packed, batch), batch, strict=True):
         latents, embedding = inputs_of(row)
-        assert_close(ours, alone(peft, latents, row["time"], embedding, row["adapters"]))
+        assert_close(ours, forward_of_row(peft, latents, row["time"], embedding, row["adapters"]))
 
 
 def test_an_adapter_slot_filled_again_holds_nothing_of_its_former_adapter(transformer):
@@ -186,7 +186,7 @@ def test_the_shared_inputs_are_computed_once_per_image(packed, peft):
     image = packed.sequence(embedding, 5, 7, RowAdapters(row["adapters"]))
     for time in (0.0, 0.4, 1.0):
         (ours,) = packed([latents], [time], [image], [RowAdapters(row["adapters"])])
-        assert_close(ours, alone(peft, latents, time, embedding, row["adapters"]))
+        assert_close(ours, forward_of_row(peft, latents, time, embedding, row["adapters"]))
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="compiling for a CPU takes a C++ compiler")

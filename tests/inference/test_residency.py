@@ -35,7 +35,7 @@ def test_a_key_in_use_is_not_evicted():
     assert "b" in allocator
 
 
-def test_keys_are_acquired_together_or_not_at_all():
+def test_either_all_keys_are_acquired_or_none():
     allocator = SlotAllocator(2)
     allocator.acquire(["a"])
     assert not allocator.acquire(["b", "c"])

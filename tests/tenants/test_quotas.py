@@ -129,7 +129,7 @@ def test_a_refusal_says_when_the_month_is_over_where_that_helps(alice, units, se
     assert refused.value.retry_after_seconds == seconds
 
 
-def test_a_keys_limit_holds_for_the_key_and_the_accounts_for_all_keys_together(alice):
+def test_a_keys_limit_holds_for_the_key_and_the_tenants_for_the_sum_of_all_keys(alice):
     other, _ = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
     limit(alice, image_units_per_month=Decimal(5))
     limit(alice, key=alice.key, image_units_per_month=Decimal(2))
@@ -172,12 +172,12 @@ def test_concurrent_requests_never_pass_the_limit(alice):
 @given(st.lists(st.tuples(st.integers(1, 4096), st.booleans()), max_size=10))
 def test_what_is_given_back_is_exactly_what_was_taken(customer, asked):
     alice = customer()
-    kept = Decimal(0)
+    delivered_units = Decimal(0)
     for thousandths, delivered in asked:
         units = Decimal(thousandths) / 1024
         take(alice, units)
         if delivered:
-            kept += units
+            delivered_units += units
         else:
             units_return(api_key=alice.key, image_units=units, taken_at=NOW)
-    assert used(alice) == kept
+    assert used(alice) == delivered_units

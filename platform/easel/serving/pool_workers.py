@@ -18,7 +18,7 @@ class PoolWorker(TypedDict):
 
 
 def local_workers() -> list[PoolWorker]:
-    """Return the workers of a stack on one machine: of the default model's pool, and of pools with their own weights."""
+    """Return the workers of a stack on one machine: of the default model's pool, and of pools with own weights."""
     try:
         shared = [worker_named(None)]
     except ModelNotFound:

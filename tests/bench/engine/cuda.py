@@ -142,22 +142,22 @@ def measure(
 
     for px, target in ((large, 0.8), (small, None)):
         run(px, 1)
-        alone = statistics.median(run(px, 1) for _ in range(5))
-        add(f"cuda_{px}_alone_s", alone, at_most=target)
-        add(f"cuda_{px}_alone_vs_diffusers", diffusers[px] / alone)
+        single_seconds = statistics.median(run(px, 1) for _ in range(5))
+        add(f"cuda_{px}_alone_s", single_seconds, target_max=target)
+        add(f"cuda_{px}_alone_vs_diffusers", diffusers[px] / single_seconds)
     for px, target in ((large, 1.25), (small, 4.5)):
         seconds = run(px, count)
-        add(f"cuda_{px}_images_per_s", count / seconds, at_least=target)
+        add(f"cuda_{px}_images_per_s", count / seconds, target_min=target)
         add(f"cuda_{px}_images_per_s_vs_diffusers", count / seconds * diffusers[px])
         add(f"cuda_{px}_flop_utilisation", count * STEPS * model.step_work(px, px, 20) / seconds / rate)
     unmerged, chosen = adapter_tax(model, tables, rows=8, px=small, rounds=9)
-    add("cuda_adapter_tax_8", chosen, at_most=15)
-    add("cuda_adapter_tax_8_unmerged", unmerged, at_most=15)
+    add("cuda_adapter_tax_8", chosen, target_max=15)
+    add("cuda_adapter_tax_8_unmerged", unmerged, target_max=15)
     adapter_slot_load(model, tables)
-    add("cuda_adapter_to_slot_ms", adapter_slot_load(model, tables), at_most=10)
-    add("cuda_join_delay_steps", join_delay(model, tables, trials=7), at_most=1.2)
+    add("cuda_adapter_to_slot_ms", adapter_slot_load(model, tables), target_max=10)
+    add("cuda_join_delay_steps", join_delay(model, tables, trials=7), target_max=1.2)
     fifo, ours = small_behind_large(model, tables, trials=3, large_px=large, small_px=small)
-    add("cuda_small_behind_large_p95_speedup", fifo / ours, at_least=5)
+    add("cuda_small_behind_large_p95_speedup", fifo / ours, target_min=5)
     if device == "cuda":
         compare_kernels(add, model, px=small)
 
@@ -179,7 +179,7 @@ def compare_kernels(add: Add, model: LoadedModel, *, px: int) -> None:
 
 
 def main() -> None:
-    """The device alone, without what `make bench-engine` measures on the demo model."""
+    """Measure the device, without what `make bench-engine` measures on the demo model."""
     begun = time.monotonic()
     report = Report()
     measure(report.add)

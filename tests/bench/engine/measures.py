@@ -156,8 +156,8 @@ def soak(model: LoadedModel, tables: Tables, *, joins: int) -> tuple[float, floa
     with Ours(model).engine() as engine:
         for row in sample:
             if row.future.exception() is None:
-                alone = engine.submit(row.request).result()
-                difference = np.abs(np.asarray(alone, np.int16) - np.asarray(row.result(), np.int16)).max()
+                by_itself = engine.submit(row.request).result()
+                difference = np.abs(np.asarray(by_itself, np.int16) - np.asarray(row.result(), np.int16)).max()
                 largest = max(largest, float(difference))
     return growth, largest
 

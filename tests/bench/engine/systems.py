@@ -99,7 +99,7 @@ class Ours:
             begun, cpu_begun = time.monotonic(), time.process_time()
             rows = []
             for ask in asks:
-                time.sleep(max(0.0, begun + ask.at - time.monotonic()))
+                time.sleep(max(0.0, begun + ask.after_seconds - time.monotonic()))
                 rows.append(engine.submit(request_of(ask, tables)))
             for row in rows:
                 row.result()
@@ -136,7 +136,7 @@ class Diffusers:
         begun, cpu_begun = time.monotonic(), time.process_time()
         latencies = []
         for ask in asks:
-            time.sleep(max(0.0, begun + ask.at - time.monotonic()))
+            time.sleep(max(0.0, begun + ask.after_seconds - time.monotonic()))
             if self._preloaded is None:
                 self._pipe.load_lora_weights(_state(tables[ask.adapter]), adapter_name="only")
             else:
@@ -151,7 +151,7 @@ class Diffusers:
             )
             if self._preloaded is None:
                 self._pipe.unload_lora_weights()
-            latencies.append(time.monotonic() - begun - ask.at)
+            latencies.append(time.monotonic() - begun - ask.after_seconds)
         return Run(time.monotonic() - begun, time.process_time() - cpu_begun, latencies)
 
 

@@ -21,9 +21,9 @@ _PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One image, with an adapter or without; it arrives `at` seconds after the first."""
+    """One image, with an adapter or without; it arrives `after_seconds` after the first one."""
 
-    at: float
+    after_seconds: float
     tenant: str
     prompt: str
     px: int
@@ -35,11 +35,11 @@ def asks(count: int, *, adapters: int, per_second: float = float("inf"), seed: i
     """`count` images with adapters by a Zipf law of exponent 1; of two images one is the flooding tenant's."""
     rng = random.Random(seed)
     weights = [1 / rank for rank in range(1, adapters + 1)]
-    at, found = 0.0, []
+    after_seconds, found = 0.0, []
     for i in range(count):
         found.append(
             Ask(
-                at=at,
+                after_seconds=after_seconds,
                 tenant="flood" if rng.random() < 0.5 else f"tenant{rng.randrange(4)}",
                 prompt=rng.choice(_PROMPTS),
                 px=rng.choices(list(SIZES_PX), list(SIZES_PX.values()))[0],
@@ -47,7 +47,7 @@ def asks(count: int, *, adapters: int, per_second: float = float("inf"), seed: i
                 adapter=rng.choices(range(adapters), weights)[0],
             )
         )
-        at += rng.expovariate(per_second) if per_second < float("inf") else 0.0
+        after_seconds += rng.expovariate(per_second) if per_second < float("inf") else 0.0
     return found
 
 

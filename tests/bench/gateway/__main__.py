@@ -17,7 +17,7 @@ from django.db import connection
 
 from easel.catalog.models import ModelVersion
 from tenants.quotas import quota_set
-from tests.bench.gateway import dispatching, house
+from tests.bench.gateway import dispatching, fixtures
 from tests.bench.gateway.idle_start import start_ms
 from tests.bench.gateway.peer import against_peer
 from tests.bench.gateway.submissions import Load, listing, load, request, round_trips, serving
@@ -27,13 +27,13 @@ from tests.conftest import NOW
 
 
 def admission(report: Report, *, rounds: int, seconds: float) -> None:
-    version = house.served_model()
-    ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in house.customers(50)]
+    version = fixtures.served_model()
+    ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in fixtures.customers(50)]
     with connection.cursor() as cursor:
         cursor.execute("CREATE TABLE bench_row (id uuid PRIMARY KEY, prompt text, at timestamptz DEFAULT now())")
     postgres, redis = trips(version)
-    report.add("postgres_round_trips_per_job", postgres, at_most=2)
-    report.add("redis_round_trips_per_job", redis, at_most=1)
+    report.add("postgres_round_trips_per_job", postgres, target_max=2)
+    report.add("redis_round_trips_per_job", redis, target_max=1)
     with serving("easel") as easel, serving("framework") as framework:
         systems = {
             "easel": (easel, ours),
@@ -52,21 +52,21 @@ def admission(report: Report, *, rounds: int, seconds: float) -> None:
 
 
 def peer(report: Report, *, rounds: int) -> None:
-    version = house.served_model()
-    ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in house.customers(20)]
+    version = fixtures.served_model()
+    ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in fixtures.customers(20)]
     against_peer(report, ours, rounds=rounds, seconds=20)
 
 
 def trips(version: ModelVersion) -> tuple[float, float]:
     """Round trips of a tenant that has a rate limit, because admission asks Redis only then."""
-    (owner,) = house.customers(1)
+    (owner,) = fixtures.customers(1)
     quota_set(tenant=owner.tenant, api_key=None, limits={"requests_per_minute": 10**6}, now=NOW)
     return round_trips([request("/v1/jobs", model=version.model.name, secret=owner.secret)])
 
 
 def idle_clients(report: Report, *, clients: int, seconds: float) -> None:
-    version = house.served_model()
-    owners = house.customers(50)
+    version = fixtures.served_model()
+    owners = fixtures.customers(50)
     ours = [request("/v1/images/generations", model=version.model.name, secret=owner.secret) for owner in owners]
     jobs = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in owners]
     models = [listing("/v1/models", secret=owner.secret) for owner in owners]
@@ -74,16 +74,16 @@ def idle_clients(report: Report, *, clients: int, seconds: float) -> None:
         for warm in (jobs, models):  # starts the threads that the server has without waiting clients, too
             load(server, warm, connections=32, count=5)
         found = waiting(server, ours, clients=clients, seconds=seconds)
-    report.add(f"threads_more_for_{clients}_waiting_clients", found.threads_more, at_most=4)
+    report.add(f"threads_more_for_{clients}_waiting_clients", found.threads_more, target_max=4)
     report.add("kib_per_waiting_client", found.kib_each)
-    report.add(f"cpu_percent_of_{clients}_waiting_clients", found.cpu_percent, at_most=10)
+    report.add(f"cpu_percent_of_{clients}_waiting_clients", found.cpu_percent, target_max=10)
 
 
 def idle_start(report: Report, *, rounds: int) -> None:
     with serving("easel") as server:
         ours, bare = start_ms(server, rounds=rounds)
     report.add("idle_start_ms_p50", statistics.median(ours))
-    report.add("idle_start_ms_p50_vs_celery", statistics.median(ours) - statistics.median(bare), at_most=15)
+    report.add("idle_start_ms_p50_vs_celery", statistics.median(ours) - statistics.median(bare), target_max=15)
 
 
 def admitted(report: Report, connections: int, found: dict[str, list[Load]]) -> None:
@@ -92,11 +92,11 @@ def admitted(report: Report, connections: int, found: dict[str, list[Load]]) -> 
     for percent in (50, 95, 99):
         report.add(f"p{percent}_ms_{connections}", statistics.median(one.percentile_ms(percent) for one in ours))
     if connections == 16:
-        report.add("cpu_ms_per_job", statistics.median(one.cpu_ms for one in ours), at_most=3.0)
+        report.add("cpu_ms_per_job", statistics.median(one.cpu_ms for one in ours), target_max=3.0)
         report.add("database_cpu_ms_per_job", statistics.median(one.database_cpu_ms for one in ours))
-        for name, figure, at_most in (("bare", "vs_framework_only", 2.0), ("row", "vs_framework_and_a_row", None)):
+        for name, figure, target_max in (("bare", "vs_framework_only", 2.0), ("row", "vs_framework_and_a_row", None)):
             ratios = [one.cpu_ms / other.cpu_ms for one, other in zip(ours, found[name], strict=True)]
-            report.add(figure, statistics.median(ratios), at_most=at_most, of=ratios)
+            report.add(figure, statistics.median(ratios), target_max=target_max, of=ratios)
 
 
 def dispatch(report: Report, *, quick: bool) -> None:
@@ -105,16 +105,16 @@ def dispatch(report: Report, *, quick: bool) -> None:
     for length, cost in zip(lengths, costs, strict=True):
         report.add(f"release_ms_per_job_{length}", cost)
     growth = "1k_to_1m" if lengths[-1] == 1_000_000 else "1k_to_100k"
-    report.add(f"dispatch_cost_growth_{growth}", costs[-1] / costs[0], at_most=1.5)
+    report.add(f"dispatch_cost_growth_{growth}", costs[-1] / costs[0], target_max=1.5)
 
 
 def fairness(report: Report, *, quick: bool) -> None:
     gap, bound = dispatching.service_gap(tenants=8, concurrency=4, turns=80 if quick else 400)
-    report.add("fairness_gap_vs_bound", gap / bound, at_most=1.0)
+    report.add("fairness_gap_vs_bound", gap / bound, target_max=1.0)
     flood = 500 if quick else 5_000
-    alone = dispatching.trickle_waits(flood=0, others=20, each=3 if quick else 10, concurrency=8)
-    beside = dispatching.trickle_waits(flood=flood, others=20, each=3 if quick else 10, concurrency=8)
-    p95 = [statistics.quantiles(waits, n=20)[-1] for waits in (alone, beside)]
+    unflooded = dispatching.trickle_waits(flood=0, others=20, each=3 if quick else 10, concurrency=8)
+    flooded = dispatching.trickle_waits(flood=flood, others=20, each=3 if quick else 10, concurrency=8)
+    p95 = [statistics.quantiles(waits, n=20)[-1] for waits in (unflooded, flooded)]
     report.add("trickle_p95_wait_beside_flood_vs_alone", p95[1] / p95[0])
 
 

@@ -14,7 +14,7 @@ from easel.catalog.models import Pool
 from easel.jobs import lifecycle, queue
 from easel.jobs.models import Attempt, Job
 from inference.contract import AttemptFinished
-from tests.bench.gateway import house
+from tests.bench.gateway import fixtures
 from tests.bench.report import say
 from tests.conftest import NOW, worker_beat
 
@@ -23,12 +23,12 @@ LEASE_SECONDS = 10**6
 
 def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int = 16) -> list[float]:
     """Milliseconds per released job for each length of the queue: medians of rounds in which the queues take turns."""
-    owners = house.customers(tenants)
+    owners = fixtures.customers(tenants)
     pools = []
     for length in lengths:
-        version = house.served_model()
+        version = fixtures.served_model()
         begun = time.perf_counter()
-        house.queue(owners, version, length)
+        fixtures.queue(owners, version, length)
         say(f"  {length} jobs of {tenants} tenants queued in {time.perf_counter() - begun:.1f} s")
         pools.append(version.pool)
     seconds: list[list[float]] = [[] for _ in pools]
@@ -78,8 +78,8 @@ class Shift:
         elif until < math.inf:
             self.seconds = until
 
-    def _end(self, at: float, _turn: int, attempt: Attempt, took: float) -> None:
-        self.seconds = at
+    def _end(self, ended_seconds: float, _turn: int, attempt: Attempt, took: float) -> None:
+        self.seconds = ended_seconds
         report = AttemptFinished(
             attempt_token=str(attempt.token),
             worker="w1",
@@ -89,10 +89,10 @@ class Shift:
             error_code="worker_error",
             steps_done=8,
         )
-        lifecycle.finish(pool=self.pool, report=report, now=NOW + timedelta(seconds=at), attempts_max=1)
+        lifecycle.finish(pool=self.pool, report=report, now=NOW + timedelta(seconds=ended_seconds), attempts_max=1)
         tenant_id = Job.objects.values_list("tenant_id", flat=True).get(id=attempt.job_id)
         self.served[tenant_id] += took
-        self.finished_at[attempt.job_id] = at
+        self.finished_at[attempt.job_id] = ended_seconds
 
 
 def service_gap(*, tenants: int, concurrency: int, turns: int) -> tuple[float, float]:
@@ -101,10 +101,10 @@ def service_gap(*, tenants: int, concurrency: int, turns: int) -> tuple[float, f
     The bound of virtual-time counters is twice the work that may run at once (Sheng et al., OSDI 2024, theorem 4.4).
     A tenant's jobs take from half to four times their estimated time.
     """
-    owners = house.customers(tenants)
-    version = house.served_model()
+    owners = fixtures.customers(tenants)
+    version = fixtures.served_model()
     for owner in owners * (2 * turns // tenants):
-        house.submit(owner, version)
+        fixtures.submit(owner, version)
     rng = Random(1)
     factors = {owner.tenant.id: rng.uniform(0.5, 4.0) for owner in owners}
     shift = Shift(version.pool, concurrency=concurrency, factors=factors)
@@ -122,21 +122,21 @@ def trickle_waits(*, flood: int, others: int, each: int, concurrency: int) -> li
 
     All of them together submit work for half of the pool.
     """
-    owners = house.customers(others)
-    version = house.served_model()
-    (flooding,) = house.customers(1)
+    owners = fixtures.customers(others)
+    version = fixtures.served_model()
+    (flooding,) = fixtures.customers(1)
     for _ in range(flood):
-        house.submit(flooding, version)
+        fixtures.submit(flooding, version)
     shift = Shift(version.pool, concurrency=concurrency, factors={})
     job_seconds = 256 * 256 * 8 / 1e6
     every = 2 * job_seconds / concurrency
     rng = Random(2)
     arrivals = [(number * every + rng.uniform(0, every), owners[number % others]) for number in range(others * each)]
     submitted_at: dict[UUID, float] = {}
-    for at, owner in arrivals:
-        while shift.seconds < at:
-            shift.turn(until=at)
-        submitted_at[house.submit(owner, version)] = at
+    for arrival, owner in arrivals:
+        while shift.seconds < arrival:
+            shift.turn(until=arrival)
+        submitted_at[fixtures.submit(owner, version)] = arrival
     while not submitted_at.keys() <= shift.finished_at.keys():
         shift.turn()
-    return [shift.finished_at[job_id] - at for job_id, at in submitted_at.items()]
+    return [shift.finished_at[job_id] - submitted for job_id, submitted in submitted_at.items()]

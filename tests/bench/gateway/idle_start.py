@@ -18,7 +18,7 @@ from easel.jobs import lifecycle
 from easel.jobs.transport import celery_for
 from easel.processes import dispatcher
 from inference.contract import QUEUE, TASK_NAME
-from tests.bench.gateway import house
+from tests.bench.gateway import fixtures
 from tests.bench.gateway.submissions import Server
 from tests.conftest import worker_beat
 
@@ -30,7 +30,7 @@ def start_ms(server: Server, *, rounds: int) -> tuple[list[float], list[float]]:
 
     Jobs and bare tasks take turns on one Celery worker of the pool, whose tasks do nothing.
     """
-    version, (owner,) = house.served_model(), house.customers(1)
+    version, (owner,) = fixtures.served_model(), fixtures.customers(1)
     body = {"prompt": "a red circle", "model": version.model.name, "size": "256x256"}
     celery = celery_for(version.pool.namespace)
     ours: list[float] = []

@@ -55,7 +55,7 @@ def post(customer, reference, dollars, *, now=NOW):
     hold_post(tenant=customer.tenant, amounts={"image_unit": dollars * DOLLAR}, reference=reference, now=now)
 
 
-def standing(customer, *, now=NOW):
+def spent_and_held(customer, *, now=NOW):
     """(spent, held) of each budget, in dollars."""
     return [
         (found.spent_micros // DOLLAR, found.held_micros // DOLLAR) for found in budgets_of(customer.tenant, now=now)
@@ -77,14 +77,14 @@ def test_a_hard_stop_refuses_what_its_budget_has_not_left(alice):
         "this request may cost up to 2.000000 USD, and 1.000000 USD is left of your account's budget of 5.000000 USD a"
         " month; the next month begins at 2026-04-01T00:00:00+00:00"
     )
-    assert standing(alice) == [(2, 2)]
+    assert spent_and_held(alice) == [(2, 2)]
     assert balances_by_kind(alice.tenant)["held"] == 2 * DOLLAR
 
 
 def test_a_budget_without_a_hard_stop_counts_and_refuses_nothing(alice):
     budget(alice, 1, hard_stop=False)
     post(alice, hold(alice, 3), 3)
-    assert standing(alice) == [(3, 0)]
+    assert spent_and_held(alice) == [(3, 0)]
 
 
 def test_a_budget_is_of_a_project_or_a_key_and_others_spend_on(alice):
@@ -102,7 +102,7 @@ def test_a_budget_is_of_a_project_or_a_key_and_others_spend_on(alice):
     hold(alice, 3, api_key=second)
     with pytest.raises(BudgetExceeded, match="left of your account's budget of 9"):
         hold(alice, 1, api_key=second)
-    assert standing(alice) == [(0, 9), (0, 4), (0, 2)]
+    assert spent_and_held(alice) == [(0, 9), (0, 4), (0, 2)]
 
 
 def test_what_a_voided_job_held_is_left_again(alice):
@@ -118,7 +118,7 @@ def test_settling_twice_counts_once(alice):
     for _ in range(2):
         post(alice, reference, 2)
         hold_void(tenant=alice.tenant, reference=reference, now=NOW)
-    assert standing(alice) == [(2, 0)]
+    assert spent_and_held(alice) == [(2, 0)]
 
 
 def test_a_free_request_is_never_over_a_budget(alice):
@@ -133,7 +133,7 @@ def test_a_job_counts_in_the_month_in_which_it_was_admitted(alice):
     reference = hold(alice, 5, now=APRIL - timedelta(seconds=1))
     hold(alice, 5, now=APRIL)
     post(alice, reference, 4, now=APRIL + DAY)
-    assert [standing(alice, now=now) for now in (NOW, APRIL)] == [[(4, 0)], [(0, 5)]]
+    assert [spent_and_held(alice, now=now) for now in (NOW, APRIL)] == [[(4, 0)], [(0, 5)]]
 
 
 def test_a_month_is_of_the_tenants_own_time_zone(alice):
@@ -150,13 +150,13 @@ def test_what_is_charged_without_a_hold_is_counted_and_never_refused(alice):
     budget(alice, 1)
     budget(alice, 1, project=other)
     budget(alice, 1, api_key=alice.key)
-    told = {"reference": uuid.uuid4(), "now": NOW}
+    posting = {"reference": uuid.uuid4(), "now": NOW}
     for _ in range(2):
-        usage_charge(project=other, meter="storage_gb_second", amount_micros=4 * DOLLAR, **told)
-        correct = {"kind": Transaction.Kind.CORRECT, **told}
+        usage_charge(project=other, meter="storage_gb_second", amount_micros=4 * DOLLAR, **posting)
+        correct = {"kind": Transaction.Kind.CORRECT, **posting}
         usage_charge(project=alice.project, meter="image_unit", amount_micros=-DOLLAR, **correct)
-        balance_adjust(tenant=alice.tenant, amount_micros=2 * DOLLAR, **told)
-    assert standing(alice) == [(5, 0), (0, 0), (4, 0)]
+        balance_adjust(tenant=alice.tenant, amount_micros=2 * DOLLAR, **posting)
+    assert spent_and_held(alice) == [(5, 0), (0, 0), (4, 0)]
 
 
 def test_a_budget_made_in_mid_month_counts_what_is_held_and_was_charged(alice, prices, charged):
@@ -171,7 +171,7 @@ def test_a_budget_made_in_mid_month_counts_what_is_held_and_was_charged(alice, p
         assert month.held_micros == 3 * DOLLAR
         assert month.spent_micros == (mine if "project" in of else mine + theirs)
     post(alice, running, 1, now=NOW + DAY)
-    assert {spent for spent, _ in standing(alice)} == {1}
+    assert {spent for spent, _ in spent_and_held(alice)} == {1}
     with pytest.raises(BudgetExceeded):
         hold(alice, 4)
 
@@ -228,7 +228,7 @@ def test_each_threshold_is_crossed_once_in_the_transaction_that_reaches_it(alice
     assert crossed() == [(50, 5), (80, 12), (100, 12)]
 
 
-def test_a_raised_amount_has_the_thresholds_that_are_not_reached_any_more_told_again(alice):
+def test_after_a_raise_the_thresholds_that_are_reached_again_are_notified_again(alice):
     made = budget(alice, 10, hard_stop=False)
     post(alice, hold(alice, 10), 10)
     budget(alice, 20, hard_stop=False)
@@ -244,7 +244,7 @@ def test_a_removed_budget_holds_nothing_back(alice):
     budget_remove(tenant=alice.tenant, budget_id=made.pk)
     post(alice, hold(alice, 5), 5)
     post(alice, reference, 1)
-    assert standing(alice) == []
+    assert spent_and_held(alice) == []
 
 
 def test_a_tenant_changes_its_budget_in_place_and_nobody_elses(alice, bob):
@@ -264,7 +264,7 @@ def test_no_odd_amount_is_a_budget(alice, micros):
         budget_set(tenant=alice.tenant, amount_micros=micros, hard_stop=True, unfinished=list, now=NOW, project=None)
 
 
-def together(count, work):
+def in_threads(count, work):
     """Runs `work(number)` in threads that begin at once, each with its own connection."""
     start = threading.Barrier(count)
 
@@ -326,7 +326,7 @@ def test_whatever_threads_ask_for_at_once_no_budget_is_overspent(customer, asked
         hold_post(tenant=alice.tenant, amounts={"image_unit": cost}, reference=references[number], now=NOW)
         return cost
 
-    used = sum(together(len(asked) + 1, work))
+    used = sum(in_threads(len(asked) + 1, work))
     [found] = budgets_of(alice.tenant, now=NOW)
     assert found.spent_micros + found.held_micros == used
     if not made_meanwhile:
@@ -344,6 +344,6 @@ def test_a_budget_made_beside_a_tenants_first_charge_counts_it(customer):
             terms = {"reason": "r", "author": "operator:ann", "reference": uuid.uuid4(), "now": NOW}
             return adjustment_make(tenant=dora.tenant, amount_micros=DOLLAR, **terms)
 
-        _, made = together(2, work)
-        assert standing(dora) == [(1, 0)]
+        _, made = in_threads(2, work)
+        assert spent_and_held(dora) == [(1, 0)]
         assert charged_micros(made) == DOLLAR

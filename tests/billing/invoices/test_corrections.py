@@ -49,8 +49,8 @@ def use(customer, units, *, held=None):
     """Charges units of a job; its record."""
     job_id, prices = uuid.uuid4(), Prices.in_force(tenant=customer.tenant, now=NOW)
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
-    most = prices.max_micros(quantities) if held is None else held
-    take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=NOW)
+    hold_micros = prices.max_micros(quantities) if held is None else held
+    take_hold(tenant=customer.tenant, amount_micros=hold_micros, reference=job_id, now=NOW)
     settle(project=customer.project, job_id=job_id, quantities=quantities, dimensions={}, prices=prices, now=NOW)
     return UsageRecord.objects.get(job_id=job_id)
 

@@ -90,27 +90,27 @@ def test_a_line_leads_to_its_charges(alice):
     assert [[charge.amount_micros for charge in charges_of_line(line)] for line in lines] == [[20_000], [20_000]]
 
 
-def test_a_month_is_not_drawn_up_before_it_is_over_and_settled(alice):
+def test_a_month_has_no_statement_before_it_is_over_and_settled(alice):
     with pytest.raises(StatementNotReady, match="ends at 2026-04-01T00:00:00"):
         statement_draft(alice.tenant, now=APRIL + timedelta(minutes=119))
 
 
 def test_a_statement_waits_for_the_storage_of_its_last_day(alice):
-    sizes = {f"{alice.tenant.slug}/kept": 1}
+    sizes = {f"{alice.tenant.slug}/stored": 1}
     objects_stored(project=alice.project, kind=StoredObject.Kind.OUTPUT, sizes=sizes, now=APRIL - HOUR)
     draft = statement_draft(alice.tenant, now=APRIL + 3 * HOUR)
     with pytest.raises(StatementNotReady, match="storage of 2026-03-31"):
         statement_final(draft, now=APRIL + 3 * HOUR)
 
 
-def test_the_current_month_is_shown_and_not_kept(alice):
+def test_the_current_month_is_shown_and_not_stored(alice):
     use(alice)
     statement, lines = statement_now(alice.tenant, now=NOW)
     assert (statement.total_micros, [line.charges for line in lines]) == (20_000, [1])
     assert not Statement.objects.filter(tenant=alice.tenant).exists()
 
 
-def test_a_draft_is_drawn_up_anew(alice):
+def test_a_draft_is_computed_again(alice):
     draft = statement_draft(alice.tenant, now=APRIL + 2 * HOUR)
     use(alice, now=APRIL - HOUR)  # it committed late
     again = statement_draft(alice.tenant, now=APRIL + 3 * HOUR)

@@ -173,7 +173,7 @@ def test_a_first_debt_is_seen_by_whoever_waited_for_it(dora):
     assert balance_of(dora.tenant).owed == 0
 
 
-def test_revenue_is_kept_by_meter(dora):
+def test_revenue_is_booked_by_meter(dora):
     give(dora, 5)
     reference = hold(dora, 5)
     amounts = {"gpu_second": DOLLAR, "image_unit": 2 * DOLLAR}

@@ -22,15 +22,15 @@ def tariff(*bands, mode=FLAT, rate_id=1):
     )
 
 
-def at(unit_price, rate_id=1):
+def flat(unit_price, rate_id=1):
     return tariff((0, unit_price), rate_id=rate_id)
 
 
 LISTED = {
-    (Meter.GPU_SECOND, "", "", ""): at("0.00125", 1),
-    (Meter.GPU_SECOND, "", "cpu", ""): at("0.0001", 2),
-    (Meter.IMAGE_UNIT, "", "", ""): at("0.002", 3),
-    (Meter.REQUEST, "", "", ""): at("0.0005", 4),
+    (Meter.GPU_SECOND, "", "", ""): flat("0.00125", 1),
+    (Meter.GPU_SECOND, "", "cpu", ""): flat("0.0001", 2),
+    (Meter.IMAGE_UNIT, "", "", ""): flat("0.002", 3),
+    (Meter.REQUEST, "", "", ""): flat("0.0005", 4),
 }
 PRICES = Prices("USD", LISTED)
 
@@ -78,17 +78,17 @@ def test_tiers_price_units_by_where_in_the_month_they_are(mode, used_before, amo
 
 def test_the_rate_that_names_the_model_goes_before_the_gpu_class_and_that_before_the_tier():
     names = [(model, gpu, tier) for model in ("m", "") for gpu in ("g", "") for tier in ("t", "")]
-    rates = {(Meter.GPU_SECOND, *name): at(1, number) for number, name in enumerate(names)}
+    rates = {(Meter.GPU_SECOND, *name): flat(1, number) for number, name in enumerate(names)}
     for number, name in enumerate(names):
         asked = Quantity(meter=Meter.GPU_SECOND, amount=Decimal(1), model="m", gpu_class="g", tier="t")
         assert Prices("USD", rates).tariff(asked).rate_id == number
         del rates[Meter.GPU_SECOND, *name]
-    assert Prices("USD", {(Meter.GPU_SECOND, "other", "", ""): at(1)}).tariff(asked) is None
+    assert Prices("USD", {(Meter.GPU_SECOND, "other", "", ""): flat(1)}).tariff(asked) is None
 
 
-def test_a_contracts_rates_go_before_the_lists_whose_price_is_told_too():
-    own = {(Meter.IMAGE_UNIT, "", "", ""): at("0.001", 9)}
-    prices = Prices("USD", {**LISTED, (Meter.IMAGE_UNIT, "m", "", ""): at("0.003", 7)}, own, discount=Decimal("0.1"))
+def test_a_contracts_rates_go_before_the_lists_whose_price_is_shown_too():
+    own = {(Meter.IMAGE_UNIT, "", "", ""): flat("0.001", 9)}
+    prices = Prices("USD", {**LISTED, (Meter.IMAGE_UNIT, "m", "", ""): flat("0.003", 7)}, own, discount=Decimal("0.1"))
     units = prices.line(Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(1), model="m"))
     assert (units.tariff.rate_id, units.amount_micros, units.list_micros) == (9, 900, 3000)
     request = prices.line(Quantity(meter=Meter.REQUEST, amount=Decimal(1)))
@@ -152,7 +152,7 @@ def test_the_hold_covers_whatever_is_used_of_it_wherever_in_the_month(listed, ow
         "USD", {(Meter.IMAGE_UNIT, "", "", ""): listed}, {(Meter.IMAGE_UNIT, "m", "", ""): own}, discount=discount
     )
     bounds = [
-        Quantity(meter=Meter.IMAGE_UNIT, amount=most, model=("m", "")[n % 2]) for n, (most, *_) in enumerate(used)
+        Quantity(meter=Meter.IMAGE_UNIT, amount=units, model=("m", "")[n % 2]) for n, (units, *_) in enumerate(used)
     ]
     lines = [
         prices.line(Quantity(meter=Meter.IMAGE_UNIT, amount=bound.amount * share, model=bound.model), used_before=where)

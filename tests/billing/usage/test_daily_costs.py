@@ -34,7 +34,7 @@ def tomorrow():
         return datetime.combine(newest + DAY, time(12), UTC)
 
 
-def draw(customer, *, now, units="10", **dimensions):
+def generate(customer, *, now, units="10", **dimensions):
     """Draws `units` image units, each for 0.002 USD."""
     job_id = uuid.uuid4()
     quantities = [Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(units))]
@@ -51,10 +51,10 @@ def added_up(customer):
 
 
 def test_a_day_that_is_sealed_has_a_row_for_charges_that_are_alike(alice, tomorrow):
-    draw(alice, now=tomorrow, model="a")
+    generate(alice, now=tomorrow, model="a")
     # Within one quarter of an hour: at the edges of a month the sums are by the quarter hour.
-    draw(alice, now=tomorrow + timedelta(minutes=1), model="a")
-    draw(alice, now=tomorrow, model="b")
+    generate(alice, now=tomorrow + timedelta(minutes=1), model="a")
+    generate(alice, now=tomorrow, model="b")
     assert added_up(alice)["n"] is None
     assert cost_day_seal(day=tomorrow.date(), now=tomorrow + DAY)
     rows = DailyCost.objects.filter(tenant=alice.tenant).order_by("model")
@@ -66,19 +66,19 @@ def test_a_day_that_is_sealed_has_a_row_for_charges_that_are_alike(alice, tomorr
 
 
 def test_sealing_again_adds_nothing(alice, tomorrow):
-    draw(alice, now=tomorrow)
+    generate(alice, now=tomorrow)
     cost_day_seal(day=tomorrow.date(), now=tomorrow + DAY)
     assert not cost_day_seal(day=tomorrow.date(), now=tomorrow + DAY)
     assert added_up(alice) == {"n": 1, "micros": 20_000}
 
 
 def test_a_charge_of_a_sealed_day_adds_itself(alice):
-    draw(alice, now=NOW)
+    generate(alice, now=NOW)
     assert added_up(alice) == {"n": 1, "micros": 20_000}
 
 
 def test_a_charge_that_commits_while_its_day_is_sealed_is_in_it(alice, tomorrow):
-    draw(alice, now=tomorrow)
+    generate(alice, now=tomorrow)
 
     def seal():
         try:
@@ -88,7 +88,7 @@ def test_a_charge_that_commits_while_its_day_is_sealed_is_in_it(alice, tomorrow)
 
     with ThreadPoolExecutor(1) as threads:
         with transaction.atomic():
-            draw(alice, now=tomorrow)
+            generate(alice, now=tomorrow)
             sealed = threads.submit(seal)
             with pytest.raises(TimeoutError):
                 sealed.result(timeout=0.3)  # it waits for this charge
@@ -104,7 +104,7 @@ def test_charges_and_seals_of_many_threads_lose_nothing(customer, tomorrow):
         start.wait()
         try:
             for number in range(8):
-                draw(one, now=tomorrow + timedelta(minutes=number))
+                generate(one, now=tomorrow + timedelta(minutes=number))
         finally:
             connections.close_all()
 
@@ -129,7 +129,7 @@ def test_days_are_sealed_in_order_and_once_they_are_over(tomorrow):
 
 
 def test_the_sums_are_append_only(alice):
-    draw(alice, now=NOW)
+    generate(alice, now=NOW)
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
         DailyCost.objects.filter(tenant=alice.tenant).update(amount_micros=0)
 
@@ -137,10 +137,10 @@ def test_the_sums_are_append_only(alice):
 def test_labels_are_those_of_the_time(alice):
     alice.project.labels = {"department": "design"}
     alice.project.save()
-    draw(alice, now=NOW)
+    generate(alice, now=NOW)
     alice.project.labels = {"department": "sales"}
     alice.project.save()
-    draw(alice, now=NOW)
+    generate(alice, now=NOW)
     record = UsageRecord.objects.filter(tenant=alice.tenant).first()
     correction_record(
         record=record, key=str(uuid.uuid4()), reason="r", author="a", quantity=record.quantity - 1, now=NOW
@@ -162,12 +162,12 @@ def test_labels_are_those_of_the_time(alice):
     ],
 )
 def test_where_a_month_may_end_in_some_zone_sums_are_of_quarter_hours(alice, now, booked_at):
-    draw(alice, now=now)
+    generate(alice, now=now)
     assert DailyCost.objects.get(tenant=alice.tenant).booked_at == booked_at
 
 
 def test_audit_names_a_day_whose_sums_are_not_its_charges(alice):
-    draw(alice, now=NOW)
+    generate(alice, now=NOW)
     charge = Charge.objects.get(usage_record__tenant=alice.tenant)
     with transaction.atomic():
         with connections["default"].cursor() as cursor:

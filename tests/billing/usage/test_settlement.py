@@ -61,8 +61,8 @@ def use(customer, units, *, now=NOW, meter=UNIT, held=None, job_id=None, **dimen
     quantities = [Quantity(meter=meter, amount=Decimal(units))]
     prices = Prices.in_force(tenant=customer.tenant, now=now)
     bound = [replace(quantity, **dimensions) for quantity in quantities]
-    most = prices.max_micros(bound) if held is None else held
-    take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
+    hold_micros = prices.max_micros(bound) if held is None else held
+    take_hold(tenant=customer.tenant, amount_micros=hold_micros, reference=job_id, now=now)
     return settle(
         project=customer.project, job_id=job_id, quantities=quantities, dimensions=dimensions, prices=prices, now=now
     )

@@ -53,7 +53,7 @@ def test_a_deleted_object_costs_nothing_on_later_days(alice, prices):
     assert metered(alice) == {}
 
 
-def test_a_byte_for_a_microsecond_is_kept_exactly(alice, prices):
+def test_a_byte_for_a_microsecond_is_metered_exactly(alice, prices):
     keep(alice, "bit", size_bytes=1)
     drop(alice, "bit", now=NOON + timedelta(microseconds=1))
     storage_day_meter(day=DAY, now=LATER)

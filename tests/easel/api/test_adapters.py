@@ -80,7 +80,7 @@ def test_another_tenants_adapter_can_not_be_generated_with(alice, bob, upload, b
         (weights(rank=129), "adapter_rank_too_large"),
     ],
 )
-def test_a_file_that_can_not_be_served_is_refused_and_not_kept(alice, upload, data, code):
+def test_a_file_that_can_not_be_served_is_refused_and_not_stored(alice, upload, data, code):
     answer = upload(alice, data)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
     assert not Adapter.objects.filter(tenant=alice.tenant).exists()

@@ -13,7 +13,7 @@ from tests.conftest import NOW
 from tests.easel.api.conftest import ask, call, end_job
 
 
-def test_a_job_is_accepted_with_what_will_be_drawn_and_where_to_ask_for_it(alice, create, version):
+def test_a_job_is_accepted_with_what_will_be_generated_and_where_to_ask_for_it(alice, create, version):
     job = create(alice, size="256x128", n=2, seed=5, metadata={"order": "7"})
     assert (job["object"], job["status"], job["model"]) == ("job", "queued", version.model.name)
     assert (job["size"], job["n"], job["seed"], job["metadata"]) == ("256x128", 2, 5, {"order": "7"})
@@ -177,7 +177,7 @@ def test_a_deadline_is_within_the_platforms_time_for_jobs(alice, body, seconds):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "expires_in_seconds")
 
 
-def test_deleted_images_are_gone_and_no_longer_kept_at_cost(alice, create):
+def test_deleted_images_are_gone_and_no_longer_charged_as_stored(alice, create):
     job = create(alice, n=2)
     end_job(job["id"])
     urls = [image["url"] for image in call("GET", f"/v1/jobs/{job['id']}", alice).json()["images"]]
@@ -186,7 +186,7 @@ def test_deleted_images_are_gone_and_no_longer_kept_at_cost(alice, create):
     assert answer.json()["usage"]["cost"]["amount_micros"] > 0
     assert [call("GET", url).status_code for url in urls] == [404, 404]
     stored = StoredObject.objects.filter(project=alice.project)
-    assert [kept.deleted_at is None for kept in stored] == [False, False]
+    assert [found.deleted_at is None for found in stored] == [False, False]
 
 
 def test_images_of_another_tenant_are_not_there_to_be_deleted(alice, bob, create):
@@ -225,5 +225,5 @@ def test_a_job_of_another_tenant_is_not_there_to_be_deleted(alice, bob, create):
     assert call("GET", f"/v1/jobs/{job['id']}", alice).json()["prompt"] == "a red circle"
 
 
-def test_how_long_jobs_are_kept_is_told(alice):
+def test_the_quota_shows_how_long_jobs_are_retained(alice):
     assert call("GET", "/v1/quota", alice).json()["retention"] == {"output_days": 30, "job_days": 90}

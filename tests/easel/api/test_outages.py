@@ -38,7 +38,7 @@ def eventually(happened, what, *, seconds=60):
         time.sleep(0.05)
 
 
-class House:
+class Stack:
     """An API process beside a PostgreSQL and a Redis of its own."""
 
     def __init__(self, home):
@@ -59,17 +59,17 @@ class House:
         }
         commands = Commands(self.env)
         commands.output("migrate", "--json")
-        told = json.loads(commands.output("tenant", "create", "alice", "--credit", "1000", "--json"))
+        tenant = json.loads(commands.output("tenant", "create", "alice", "--credit", "1000", "--json"))
         commands.output("tenant", "limit", "alice", "--requests-per-minute", "100000")
         commands.close()
         self.url = f"http://127.0.0.1:{free_port()}"
         port = self.url.rpartition(":")[2]
         argv = [sys.executable, "-m", "easel.cli.main", "api", "--port", port]
         self.api = subprocess.Popen(argv, env=self.env, stdout=self.log, stderr=self.log)
-        headers = {"Authorization": f"Bearer {told['api_key']}"}
+        headers = {"Authorization": f"Bearer {tenant['api_key']}"}
         # As many as there are threads: the pool closes one too many even as another thread takes it up.
-        kept = httpx.Limits(max_connections=100, max_keepalive_connections=100)
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, limits=kept)
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_SECONDS, limits=limits)
         eventually(self.is_ready, "the API")
 
     def start(self, name):
@@ -126,52 +126,52 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house():
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="easel-outage-", ignore_cleanup_errors=True))
-        made = House(Path(folder))
-        stack.callback(made.close)
+def stack():
+    with ExitStack() as exits:
+        folder = exits.enter_context(tempfile.TemporaryDirectory(prefix="easel-outage-", ignore_cleanup_errors=True))
+        made = Stack(Path(folder))
+        exits.callback(made.close)
         made.posts_again()
         yield made
 
 
 @pytest.mark.parametrize("away", ["stopped", "paused"])
-def test_without_postgresql_a_request_is_refused_soon_and_served_again_by_itself(house, away):
-    with getattr(house, away)("postgres"):
-        eventually(lambda: house.post().status_code == 503, "the first refusal")
-        answer = house.post()
+def test_without_postgresql_a_request_is_refused_soon_and_served_again_by_itself(stack, away):
+    with getattr(stack, away)("postgres"):
+        eventually(lambda: stack.post().status_code == 503, "the first refusal")
+        answer = stack.post()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
         assert (answer.headers["Retry-After"], answer.headers["x-should-retry"]) == ("2", "true")
-    house.posts_again()
+    stack.posts_again()
 
 
-def test_requests_that_a_pause_meets_on_their_way_are_all_answered_and_none_is_kept_that_was_refused(house):
+def test_requests_that_a_pause_meets_on_their_way_are_all_answered_and_no_refused_one_is_stored(stack):
     def post(number):
         if number == 20:
-            met.enter_context(house.paused("postgres"))
+            met.enter_context(stack.paused("postgres"))
         request_id = uuid.uuid4().hex
-        return request_id, house.post(**{"X-Request-Id": request_id})
+        return request_id, stack.post(**{"X-Request-Id": request_id})
 
     with ThreadPoolExecutor(40) as threads:
         with ExitStack() as met:
             answers = list(threads.map(post, range(100)))
             assert 503 in {answer.status_code for _, answer in answers}
-        house.posts_again()
-    kept = house.request_ids()
+        stack.posts_again()
+    stored = stack.request_ids()
     accepted = {request_id for request_id, answer in answers if answer.status_code == 202}
     refused = {
         request_id
         for request_id, answer in answers
         if answer.status_code == 503 and answer.json()["error"]["code"] == "unavailable"
     }
-    assert accepted <= kept
-    assert not refused & kept
+    assert accepted <= stored
+    assert not refused & stored
 
 
 @pytest.mark.parametrize("away", ["stopped", "paused"])
-def test_without_redis_jobs_are_admitted_and_canceled_as_they_are_durable_without_it(house, away):
-    with getattr(house, away)("redis"):
-        created = house.post()
+def test_without_redis_jobs_are_admitted_and_canceled_as_they_are_durable_without_it(stack, away):
+    with getattr(stack, away)("redis"):
+        created = stack.post()
         assert created.status_code == 202
-        canceled = house.post(f"/v1/jobs/{created.json()['id']}/cancel")
+        canceled = stack.post(f"/v1/jobs/{created.json()['id']}/cancel")
         assert (canceled.status_code, canceled.json()["status"]) == (200, "canceled")

@@ -15,7 +15,7 @@ from tenants.quotas import quota_set
 from tests.conftest import NOW
 from tests.easel.api.conftest import call
 
-MOST = 1800  # 0.25 units x 8 steps x 4 s at 0.0001, 0.25 units at 0.002, a request at 0.0005
+MAX_MICROS = 1800  # 0.25 units x 8 steps x 4 s at 0.0001, 0.25 units at 0.002, a request at 0.0005
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def quote(body):
 
 def test_a_quote_is_what_admission_holds_and_writes_nothing(alice, quote, create):
     said = quote(alice)
-    assert said["most"]["amount_micros"] == MOST
+    assert said["most"]["amount_micros"] == MAX_MICROS
     assert {line["meter"]: line["most"]["amount_micros"] for line in said["lines"]} == {
         "gpu_second": 800,
         "image_unit": 500,
@@ -41,7 +41,7 @@ def test_a_quote_is_what_admission_holds_and_writes_nothing(alice, quote, create
         assert not table.objects.filter(tenant=alice.tenant).exists()
     assert not Transaction.objects.filter(tenant=alice.tenant, kind="hold").exists()
     create(alice)
-    assert balances_by_kind(alice.tenant)["held"] == MOST
+    assert balances_by_kind(alice.tenant)["held"] == MAX_MICROS
 
 
 def test_what_is_expected_is_what_the_pools_work_took_lately(alice, quote, submit, end):
@@ -68,7 +68,7 @@ def test_what_would_keep_it_from_being_admitted_is_said_with_the_price(customer,
     assert (said["admitted"], said["refusal"]["code"], said["most"]["amount_micros"]) == (
         False,
         "insufficient_quota",
-        MOST,
+        MAX_MICROS,
     )
     limited = customer()
     quota_set(tenant=limited.tenant, api_key=None, limits={"image_units_per_month": Decimal("0.1")}, now=NOW)
@@ -79,14 +79,18 @@ def test_a_queue_as_full_as_the_platform_lets_it_be_is_said_with_the_price(alice
     settings_of(queued_jobs_max=1)
     submit(alice)
     said = quote(alice)
-    assert (said["admitted"], said["refusal"]["code"], said["most"]["amount_micros"]) == (False, "queue_full", MOST)
+    assert (said["admitted"], said["refusal"]["code"], said["most"]["amount_micros"]) == (
+        False,
+        "queue_full",
+        MAX_MICROS,
+    )
 
 
-def test_what_could_be_answered_from_what_was_drawn_is_quoted_so(alice, quote, submit, end):
+def test_a_request_that_the_cache_could_answer_is_quoted_as_cached(alice, quote, submit, end):
     end(submit(alice, seed=7))
     said = quote(alice, seed=7)
     assert (said["cached"], said["most"]["amount_micros"]) == (True, 500)
-    assert quote(alice, seed=7, cache=False)["most"]["amount_micros"] == MOST
+    assert quote(alice, seed=7, cache=False)["most"]["amount_micros"] == MAX_MICROS
 
 
 @pytest.mark.parametrize("wrong", [{"size": "100x100"}, {"n": 0}, {"prompt": ""}, {"model": f"no-{uuid.uuid4().hex}"}])

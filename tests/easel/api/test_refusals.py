@@ -173,7 +173,7 @@ def test_a_body_over_the_limit_is_refused(alice, path):
     assert answer.headers["X-Request-Id"] == "order-7-try-1"
 
 
-def test_a_body_over_the_limit_is_refused_when_its_length_is_not_told(alice):
+def test_a_body_over_the_limit_is_refused_when_its_length_is_not_given(alice):
     async def chunks():
         for _ in range(20):
             yield b" " * 100_000

@@ -21,7 +21,7 @@ def used(alice, create):
 
 @pytest.fixture
 def statement(used):
-    """A draft of the month in which she drew; those before are final."""
+    """A draft of the month in which she generated images; those before are final."""
     while not (found := statement_draft(used.tenant, now=LATER)).total_micros:
         statement_final(found, now=datetime.now(UTC))
     return found
@@ -35,7 +35,7 @@ def described(path, status=200):
 def test_this_month_is_shown_as_it_goes(alice, version, create):
     before = call("GET", "/v1/statements/current", alice).json()
     end_job(create(alice)["id"])
-    # The months since the tenant was made are drawn up first.
+    # The months since the tenant was made are made first.
     while (found := statement_draft(alice.tenant, now=LATER)).total_micros == 0:
         statement_final(found, now=datetime.now(UTC))
     found.delete()

@@ -153,8 +153,8 @@ def test_a_stream_tells_nothing_more_to_a_key_that_was_revoked_meanwhile(alice, 
         end_job(job_id)
 
     answer = streamed(alice, f"/v1/jobs/{job_id}/events", then_it_goes_on, method="GET")
-    *before, (kind, told) = events_of(answer)
-    assert (kind, told["error"]["code"]) == ("error", code)
+    *before, (kind, data) = events_of(answer)
+    assert (kind, data["error"]["code"]) == ("error", code)
     assert "job.succeeded" not in dict(before)
 
 

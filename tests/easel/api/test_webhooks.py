@@ -48,7 +48,7 @@ def test_a_request_that_is_repeated_makes_one(alice):
         ({"secret": "mine"}, "unknown_field"),
     ],
 )
-def test_what_cant_be_told_is_refused(alice, fields, code):
+def test_an_endpoint_that_is_not_valid_is_refused(alice, fields, code):
     answer = make(alice, **fields)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
     assert not WebhookEndpoint.objects.filter(tenant=alice.tenant).exists()

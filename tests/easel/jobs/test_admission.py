@@ -40,13 +40,13 @@ def test_an_admitted_job_is_queued_with_the_defaults_of_its_model(alice, version
     assert (job.pool, job.project) == (version.pool, alice.project)
 
 
-def test_the_hold_is_the_most_that_the_job_can_cost(alice, submit):
+def test_the_hold_is_the_highest_cost_that_the_job_can_have(alice, submit):
     submit(alice, size="512x256", n=2, steps=10)
     # 1 image unit; 1 * 10 steps * 4 GPU seconds at 0.0001; 0.002 a unit; 0.0005 a request
     assert balances_by_kind(alice.tenant)["held"] == 4000 + 2000 + 500
 
 
-def test_a_seed_is_drawn_when_none_is_given(alice, submit):
+def test_a_seed_is_chosen_when_none_is_given(alice, submit):
     assert submit(alice).seed != submit(alice).seed
 
 

@@ -29,7 +29,7 @@ LATER = NOW + timedelta(hours=1)
 
 
 @pytest.fixture
-def draw(submit, end):
+def generate(submit, end):
     """A job that said a lot, with its image in the store."""
 
     def make(customer, *, days_ago: int = 0, **spec) -> Job:
@@ -55,7 +55,7 @@ def aged(customer, now=NOW, default=DAYS) -> None:
         pass
 
 
-def kept(job: Job) -> tuple[bool, bool]:
+def not_deleted(job: Job) -> tuple[bool, bool]:
     """Whether its image and its words are there."""
     job.refresh_from_db()
     (output,) = job.outputs.all()
@@ -67,7 +67,7 @@ def events(customer, action: str) -> list[AuditEvent]:
     return list(AuditEvent.objects.filter(tenant=customer.tenant, action=action))
 
 
-def told(customer) -> list[object]:
+def reported(customer) -> list[object]:
     """What finance and audits see of a tenant."""
     with connection.cursor() as cursor:
         seen: list[object] = []
@@ -95,10 +95,10 @@ def tables_that_hold(text: str) -> set[str]:
     return found
 
 
-def test_images_age_out_first_and_then_what_the_job_said(alice, draw):
-    jobs = {days: draw(alice, days_ago=days) for days in (29, 31, 89, 91)}
+def test_images_age_out_first_and_then_what_the_job_said(alice, generate):
+    jobs = {days: generate(alice, days_ago=days) for days in (29, 31, 89, 91)}
     aged(alice)
-    assert {days: kept(job) for days, job in jobs.items()} == {
+    assert {days: not_deleted(job) for days, job in jobs.items()} == {
         29: (True, True),
         31: (False, True),
         89: (False, True),
@@ -106,21 +106,21 @@ def test_images_age_out_first_and_then_what_the_job_said(alice, draw):
     }
 
 
-def test_a_day_is_kept_whole(alice, draw):
-    job = draw(alice, days_ago=30)
+def test_a_day_is_retained_whole(alice, generate):
+    job = generate(alice, days_ago=30)
     aged(alice, now=NOW.replace(hour=23))
-    assert kept(job) == (True, True)
+    assert not_deleted(job) == (True, True)
     aged(alice, now=(NOW + timedelta(days=1)).replace(hour=0))
-    assert kept(job) == (False, True)
+    assert not_deleted(job) == (False, True)
 
 
-def test_a_tenants_own_days_hold_for_it_alone(alice, bob, draw):
+def test_a_tenants_own_days_hold_for_it_alone(alice, bob, generate):
     retention_set(tenant=alice.tenant, changes={"output_days": 2, "job_days": 5}, default=DAYS)
     retention_set(tenant=bob.tenant, changes={"job_days": 365}, default=DAYS)
-    mine, theirs = draw(alice, days_ago=7), draw(bob, days_ago=100)
+    mine, theirs = generate(alice, days_ago=7), generate(bob, days_ago=100)
     aged(alice)
     aged(bob)
-    assert (kept(mine), kept(theirs)) == ((False, False), (False, True))
+    assert (not_deleted(mine), not_deleted(theirs)) == ((False, False), (False, True))
 
 
 def test_an_unfinished_job_never_ages_out(alice, submit):
@@ -129,10 +129,10 @@ def test_an_unfinished_job_never_ages_out(alice, submit):
     assert Job.objects.get(pk=job.pk).prompt == "a red circle"
 
 
-def test_what_ages_out_is_on_record(alice, draw):
+def test_what_ages_out_is_on_record(alice, generate):
     for _ in range(3):
-        draw(alice, days_ago=31)
-    draw(alice, days_ago=91)
+        generate(alice, days_ago=31)
+    generate(alice, days_ago=91)
     aged(alice)
     aged(alice)
     (images,), (jobs,) = events(alice, "images.age_out"), events(alice, "jobs.age_out")
@@ -140,21 +140,21 @@ def test_what_ages_out_is_on_record(alice, draw):
     assert (jobs.actor, jobs.details) == ("platform", {"jobs": 1, "images": 0})
 
 
-def test_reports_statements_and_the_audit_are_what_they_were(alice, draw, submit, end):
-    drawn = draw(alice, seed=7, days_ago=92)
-    assert submit(alice, seed=7, now=NOW - timedelta(days=91)).cached_from == drawn
+def test_reports_statements_and_the_audit_are_what_they_were(alice, generate, submit, end):
+    job = generate(alice, seed=7, days_ago=92)
+    assert submit(alice, seed=7, now=NOW - timedelta(days=91)).cached_from == job
     end(submit(alice, now=NOW - timedelta(days=91)), outcome="failed", error_message="no room for a red circle")
-    draw(alice)
-    before = told(alice)
+    generate(alice)
+    before = reported(alice)
     aged(alice)
     assert Job.objects.filter(tenant=alice.tenant, deleted_at=None).count() == 1
-    assert told(alice) == before
+    assert reported(alice) == before
     assert before[-1] == []
 
 
-def test_nothing_that_the_tenant_wrote_is_left_in_the_database(alice, draw, submit, end):
+def test_nothing_that_the_tenant_wrote_is_left_in_the_database(alice, generate, submit, end):
     secret = f"plugh{alice.tenant.id.hex[:8]}"
-    job = draw(alice, prompt=f"a {secret}", user=secret, metadata={secret: secret}, seed=3)
+    job = generate(alice, prompt=f"a {secret}", user=secret, metadata={secret: secret}, seed=3)
     Job.objects.filter(pk=job.pk).update(request_id=secret)
     feedback_give(job=job, score=1, comment=secret, now=NOW)
     failed = end(submit(alice, prompt=secret), outcome="failed", error_message=secret)
@@ -164,10 +164,12 @@ def test_nothing_that_the_tenant_wrote_is_left_in_the_database(alice, draw, subm
     assert list(Job.objects.values_list("result_key", "error_code").filter(pk=job.pk)) == [("", "")]
 
 
-def test_an_experiments_report_does_not_change_when_some_of_a_callers_jobs_are_deleted(alice, version, second, draw):
+def test_an_experiments_report_does_not_change_when_some_of_a_callers_jobs_are_deleted(
+    alice, version, second, generate
+):
     arms = [ArmPlan(name=name, weight=50, version=number) for name, number in (("a", 1), ("b", 2))]
     experiment = experiment_start(tenant=alice.tenant, name="styles", model_name=version.model.name, arms=arms, now=NOW)
-    jobs = [draw(alice, user=f"user-{number % 4}") for number in range(12)]
+    jobs = [generate(alice, user=f"user-{number % 4}") for number in range(12)]
     for number, job in enumerate(jobs):
         feedback_give(job=job, score=number / 16, comment="", now=NOW)  # sums exactly, in any order
     before = experiment_report(experiment)
@@ -185,29 +187,29 @@ def test_an_unfinished_job_is_not_deleted(alice, submit, pool):
     assert Job.objects.get(pk=job.pk).prompt == "a red circle"
 
 
-def test_deleting_twice_is_one_record(alice, draw):
-    job = draw(alice)
+def test_deleting_twice_is_one_record(alice, generate):
+    job = generate(alice)
     assert [job_delete(job=job, actor="key:k", now=NOW).jobs for _ in range(2)] == [1, 0]
     (event,) = events(alice, "job.delete")
     assert (event.actor, event.subject, event.details) == ("key:k", str(job.id), {"images": 1})
 
 
-def test_a_deleted_job_pays_for_its_storage_no_longer_and_answers_no_other(alice, draw, submit):
-    job = draw(alice, seed=7)
+def test_a_deleted_job_pays_for_its_storage_no_longer_and_answers_no_other(alice, generate, submit):
+    job = generate(alice, seed=7)
     job_delete(job=job, actor="test", now=LATER)
     assert [found.deleted_at for found in StoredObject.objects.filter(project=alice.project)] == [LATER]
     assert submit(alice, seed=7, now=LATER).state == "queued"
 
 
-def test_a_deleted_job_takes_no_feedback(alice, draw):
-    job = draw(alice)
+def test_a_deleted_job_takes_no_feedback(alice, generate):
+    job = generate(alice)
     job_delete(job=job, actor="test", now=NOW)
     with pytest.raises(JobDeleted):
         feedback_give(job=job, score=1, comment="", now=NOW)
 
 
-def test_previews_go_with_their_job_and_what_is_written_late_goes_with_the_sweep(alice, draw):
-    job = draw(alice, partial_images=1)
+def test_previews_go_with_their_job_and_what_is_written_late_goes_with_the_sweep(alice, generate):
+    job = generate(alice, partial_images=1)
     preview = preview_key(job, job.attempts.get().token, 0, 0)
     store().put(preview, io.BytesIO(b"preview"), "image/png")
     job_delete(job=job, actor="test", now=NOW)
@@ -217,8 +219,8 @@ def test_previews_go_with_their_job_and_what_is_written_late_goes_with_the_sweep
     assert not is_stored(preview)
 
 
-def test_a_crash_between_files_and_rows_is_mended_by_the_next_call(alice, draw, monkeypatch):
-    jobs = [draw(alice, days_ago=91) for _ in range(3)]
+def test_a_crash_between_files_and_rows_is_mended_by_the_next_call(alice, generate, monkeypatch):
+    jobs = [generate(alice, days_ago=91) for _ in range(3)]
     charged = Charge.objects.filter(usage_record__tenant=alice.tenant).count()
     monkeypatch.setattr("easel.jobs.outputs.objects_deleted", lambda **_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -227,12 +229,12 @@ def test_a_crash_between_files_and_rows_is_mended_by_the_next_call(alice, draw, 
     assert events(alice, "images.age_out") == []
     monkeypatch.undo()
     aged(alice)
-    assert [kept(job) for job in jobs] == [(False, False)] * 3
+    assert [not_deleted(job) for job in jobs] == [(False, False)] * 3
     assert Charge.objects.filter(usage_record__tenant=alice.tenant).count() == charged
 
 
-def test_two_schedulers_at_once_share_the_work(alice, draw):
-    job, other = draw(alice, days_ago=91), draw(alice, days_ago=91)
+def test_two_schedulers_at_once_share_the_work(alice, generate):
+    job, other = generate(alice, days_ago=91), generate(alice, days_ago=91)
     with transaction.atomic():
         Job.objects.select_for_update().get(pk=job.pk)
         from threading import Thread
@@ -240,11 +242,11 @@ def test_two_schedulers_at_once_share_the_work(alice, draw):
         thread = Thread(target=lambda: (age_out(default=DAYS, now=NOW, tenant=alice.tenant), connection.close()))
         thread.start()
         thread.join()
-    assert (kept(job), kept(other)) == ((True, True), (False, False))
+    assert (not_deleted(job), not_deleted(other)) == ((True, True), (False, False))
 
 
-def test_the_database_keeps_no_deleted_job_with_words(alice, draw):
-    job = draw(alice)
+def test_the_database_keeps_no_deleted_job_with_words(alice, generate):
+    job = generate(alice)
     with pytest.raises(IntegrityError, match="job_deleted_has_no_words"), transaction.atomic():
         Job.objects.filter(pk=job.pk).update(deleted_at=NOW, images_deleted_at=NOW)
 

@@ -23,9 +23,9 @@ from tests.conftest import NOW, worker_beat
 
 ATTEMPTS_MAX = 3
 LEASE_SECONDS = 15
-SLOTS = 3
+CONCURRENCY = 3
 # Of the jobs or attempts that there are, round and round: which those are hangs on ids and on the examples before, and
-# what is drawn must not.
+# what is chosen must not.
 WHICH = st.integers(0, 99)
 
 
@@ -41,7 +41,7 @@ class Thought:
 
 @dataclass
 class Try:
-    """What the model thinks of an attempt; `report` is the end that was told of it."""
+    """What the model thinks of an attempt; `report` is the end that was reported of it."""
 
     token: uuid.UUID
     job_id: uuid.UUID
@@ -81,7 +81,7 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
 
         @rule(who=st.integers(0, 1), n=st.integers(1, 2), priority=st.integers(-1, 1))
         def submit_a_job(self, who, n, priority):
-            if sum(thought.state not in FINAL for thought in self.jobs.values()) == 2 * SLOTS:
+            if sum(thought.state not in FINAL for thought in self.jobs.values()) == 2 * CONCURRENCY:
                 return
             job = submit(self.customers[who], now=clock[0], n=n, priority=priority)
             self.jobs[job.id] = Thought(expires_at=job.expires_at)
@@ -102,13 +102,15 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
 
         @rule()
         def release_jobs(self):
-            lifecycle.beat(pool=pool, report=worker_beat(concurrency=SLOTS), now=clock[0], lease_seconds=LEASE_SECONDS)
+            lifecycle.beat(
+                pool=pool, report=worker_beat(concurrency=CONCURRENCY), now=clock[0], lease_seconds=LEASE_SECONDS
+            )
             in_hand = sum(one.live for one in self.tries)
             waiting = [t for t in self.jobs.values() if t.state == State.QUEUED and t.expires_at > clock[0]]
             suspects = Job.objects.filter(id__in=self.jobs, quarantined=True, finished_at=None).count()
             attempts = queue.release(pool=pool, now=clock[0], lease_seconds=LEASE_SECONDS)
-            # No slot idles while a job waits that may run; suspects run one at a time.
-            possible = min(SLOTS - in_hand, len(waiting))
+            # No capacity idles while a job waits that may run; suspects run one at a time.
+            possible = min(CONCURRENCY - in_hand, len(waiting))
             assert possible - suspects <= len(attempts) <= possible
             for attempt in attempts:
                 thought = self.jobs[attempt.job_id]
@@ -130,11 +132,11 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
             clock[0] += timedelta(seconds=LEASE_SECONDS)
             self.the_scheduler_looks()
 
-        def _beat(self, told):
-            progress = tuple(AttemptProgress(attempt_token=str(t.token), steps_done=1, steps_total=8) for t in told)
-            report = worker_beat(concurrency=SLOTS, attempts=progress)
+        def _beat(self, tries):
+            progress = tuple(AttemptProgress(attempt_token=str(t.token), steps_done=1, steps_total=8) for t in tries)
+            report = worker_beat(concurrency=CONCURRENCY, attempts=progress)
             lifecycle.beat(pool=pool, report=report, now=clock[0], lease_seconds=LEASE_SECONDS)
-            for one in told:
+            for one in tries:
                 if one.live:
                     one.lease_expires_at = clock[0] + timedelta(seconds=LEASE_SECONDS)
                     self._begin(one)

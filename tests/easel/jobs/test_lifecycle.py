@@ -191,13 +191,13 @@ def test_an_old_beat_takes_nothing_back(attempt, pool):
     assert (attempt.lease_expires_at, attempt.steps_done) == (SOON + timedelta(seconds=15), 5)
 
 
-def test_a_worker_that_comes_back_is_told_that_its_lease_was_lost(attempt, pool):
+def test_a_worker_that_comes_back_is_notified_that_its_lease_was_lost(attempt, pool):
     assert beat(attempt, pool) == []
     lose(attempt, now=SOON + timedelta(seconds=15))
     assert beat(attempt, pool) == [attempt.token]
 
 
-def test_a_worker_is_told_of_a_cancellation_until_it_stops(attempt, pool):
+def test_a_worker_is_notified_of_a_cancellation_until_it_stops(attempt, pool):
     lifecycle.cancel(job=job_of(attempt), now=SOON)
     assert beat(attempt, pool) == [attempt.token]
     finish(attempt, pool, outcome="canceled")

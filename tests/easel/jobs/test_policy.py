@@ -202,7 +202,7 @@ def test_innocent_prompts_pass(alice, prompt):
     assert not blocks(alice, prompt)
 
 
-def test_what_is_drawn_is_the_cleaned_prompt(alice, submit):
+def test_images_are_generated_from_the_cleaned_prompt(alice, submit):
     job = submit(alice, prompt="a re\u200bd cafe\u0301 \u202eboat\U000e0041")
     assert job.prompt == "a red café boat"
 

@@ -281,7 +281,7 @@ def test_a_long_queue_of_many_tenants_is_shared_evenly(pool, customer, submit):
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.1, 10), st.floats(0.1, 10)), min_size=10, max_size=60))
-def test_service_of_backlogged_tenants_differs_by_a_few_jobs_at_most_however_wrong_the_estimates(jobs):
+def test_service_of_backlogged_tenants_differs_by_no_more_than_a_few_jobs_however_wrong_the_estimates(jobs):
     """Virtual time as the dispatcher keeps it, with estimates that are wrong and corrected when the job ends."""
     virtual, served, running = [0.0] * 3, [0.0] * 3, []
     for ends, estimate, measured in jobs:

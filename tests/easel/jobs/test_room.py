@@ -1,4 +1,4 @@
-"""No capacity idles while anyone waits, and a cap on a tenant holds in all pools together."""
+"""No capacity idles while anyone waits, and a cap on a tenant holds over all its pools."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -31,15 +31,15 @@ def release(pool):
     st.integers(0, 40),
 )
 def test_room_is_filled_as_long_as_anyone_has_a_job(tenants, virtual_times, room):
-    """All that can run is chosen, or all the room is; of the quarantined one at most."""
+    """All jobs that can run are chosen, or as many as there is room for, and no more than one quarantined job."""
     contenders = [
         Contender(uuid.UUID(int=i), virtual_times[i], 1, [Waiting((i, k), *job) for k, job in enumerate(jobs)])
         for i, jobs in enumerate(tenants)
     ]
     quarantined = {(i, k) for i, jobs in enumerate(tenants) for k, (_, suspect) in enumerate(jobs) if suspect}
     chosen = [job.job_id for job in choose(contenders, room=room)]
-    able = sum(map(len, tenants)) - max(0, len(quarantined) - 1)
-    assert len(chosen) == len(set(chosen)) == min(room, able)
+    runnable = sum(map(len, tenants)) - max(0, len(quarantined) - 1)
+    assert len(chosen) == len(set(chosen)) == min(room, runnable)
     assert len(quarantined & set(chosen)) <= 1
 
 
@@ -51,14 +51,16 @@ def customers(customer):
 @given(
     jobs=st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["fit", "late", "suspect"])), max_size=12),
     caps=st.lists(st.none() | st.integers(1, 3), min_size=4, max_size=4),
-    slots=st.integers(1, 6),
+    concurrency=st.integers(1, 6),
 )
-def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, submit, customers, jobs, caps, slots):
+def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(
+    pool, submit, customers, jobs, caps, concurrency
+):
     # What the last example left ends, with its attempts, which nobody shall find without their lease.
     of_pool = Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE)
     of_pool.update(state=Attempt.State.CANCELED, finished_at=NOW)
     Job.objects.filter(pool=pool, finished_at=None).update(state=State.CANCELED, finished_at=NOW)
-    Worker.objects.filter(pool=pool).update(concurrency=slots)
+    Worker.objects.filter(pool=pool).update(concurrency=concurrency)
     for customer, cap in zip(customers, caps, strict=True):
         Tenant.objects.filter(pk=customer.tenant.pk).update(running_jobs_max=cap)
     for owner, kind in jobs:
@@ -68,7 +70,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
         pass
     in_hand = Job.objects.filter(pool=pool, state__in=IN_HAND)
     suspects = in_hand.filter(quarantined=True).count()
-    room = slots - in_hand.count()
+    room = concurrency - in_hand.count()
     assert room >= 0
     assert suspects <= 1
     for customer, cap in zip(customers, caps, strict=True):
@@ -77,7 +79,7 @@ def test_a_pool_has_no_room_left_while_a_tenant_under_its_cap_has_a_job(pool, su
         waiting = Job.objects.filter(tenant=customer.tenant, state=State.QUEUED, expires_at__gt=NOW)
         if suspects:
             waiting = waiting.filter(quarantined=False)
-        assert not (room and own < (cap or slots) and waiting.exists())
+        assert not (room and own < (cap or concurrency) and waiting.exists())
 
 
 def test_a_tenant_whose_jobs_cannot_run_does_not_hold_the_place_of_the_next(alice, bob, pool, submit):
@@ -98,7 +100,7 @@ def fast(version):
     return made
 
 
-def test_a_tenants_cap_holds_in_all_its_pools_together(alice, bob, pool, fast, submit):
+def test_a_tenants_cap_holds_over_all_its_pools(alice, bob, pool, fast, submit):
     Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=3)
     for customer in (alice, bob):
         for size in ("256x256", "512x512") * 2:

@@ -62,7 +62,7 @@ def test_the_database_refuses_a_job_that_contradicts_itself(alice, submit, field
         Job.objects.filter(id=job.id).update(**fields)
 
 
-def test_a_job_has_one_live_attempt_at_most(alice, submit):
+def test_a_job_has_no_more_than_one_live_attempt(alice, submit):
     job = submit(alice)
     with pytest.raises(DatabaseError, match="attempt_one_live"), transaction.atomic():
         for number in (1, 2):

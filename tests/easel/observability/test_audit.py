@@ -30,7 +30,7 @@ def past_the_triggers() -> Iterator[None]:
 
 @pytest.fixture
 def done(alice, pool, submit):
-    """Alice's job, drawn and charged."""
+    """Alice's job, which succeeded and was charged."""
     job = submit(alice)
     (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
     report = AttemptFinished(

@@ -92,6 +92,6 @@ def test_days_of_retention_are_set_and_shown(operator, alice):
     assert event.details == {"output_days": 3, "job_days": None}
 
 
-def test_images_are_not_kept_longer_than_their_jobs(operator, alice):
+def test_images_are_not_retained_longer_than_their_jobs(operator, alice):
     answer = operator.fill_in(action(alice.tenant, "retention.set"), output_days="91")
     assert "no longer than their jobs" in answer.text

@@ -134,7 +134,7 @@ def test_times_say_their_zone(viewer, alice):
     assert re.search(r"2026-03-01 12:00:00 UTC", viewer.get(f"/admin/tenants/tenant/{alice.tenant.pk}/change/").text)
 
 
-def test_style_and_scripts_come_from_here_and_are_kept(browser):
+def test_style_and_scripts_come_from_here_and_are_cached(browser):
     page = browser.get("/admin/login/").text
     found = re.findall(r'(?:src|href)="([^"]+\.(?:js|css))"', page)
     assert len(found) > 5

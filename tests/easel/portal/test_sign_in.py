@@ -136,9 +136,9 @@ def rows(alice, second, plan, submit):
     rolled = (second.pool, second.model, second, rollout)
     url = "https://hooks.example/easel"
     hook, _ = endpoint_create(tenant=alice.tenant, url=url, events=(), endpoint_id=uuid.uuid4(), now=NOW)
-    told = webhook_test(hook, now=NOW)
+    delivery = webhook_test(hook, now=NOW)
     month = statement_draft(alice.tenant, now=NOW + timedelta(days=40))
-    found = (alice.tenant, alice.key, adapter, *rolled, submit(alice), newest, entry, hook, told, month)
+    found = (alice.tenant, alice.key, adapter, *rolled, submit(alice), newest, entry, hook, delivery, month)
     return {row._meta.label_lower: row for row in found}
 
 

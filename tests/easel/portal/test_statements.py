@@ -1,4 +1,4 @@
-"""Statements in the portal: drawn up, made final, followed down to a job."""
+"""Statements in the portal: drafted, made final, followed down to a job."""
 
 import re
 from datetime import UTC, datetime

@@ -25,7 +25,7 @@ from tenants.keys import key_authenticate
 from tenants.models import Tenant
 from tenants.retention import Retention
 from tests.conftest import NOW, PEPPER
-from tests.easel.jobs.test_deletion import tables_that_hold, told
+from tests.easel.jobs.test_deletion import reported, tables_that_hold
 from tests.easel.privacy.conftest import IN_BOTH_STORES, secret_of
 
 pytestmark = pytest.mark.usefixtures("any_store")
@@ -74,10 +74,10 @@ def test_money_counts_and_reports_are_what_they_were(alice, furnish):
         reports = experiment_report(Experiment.objects.get(pk=experiment.pk))
         return [(r.jobs, r.succeeded, r.failed, r.feedback, r.cost_micros, r.score, r.seconds) for r in reports]
 
-    charges, jobs, *sums, broken = told(alice)
+    charges, jobs, *sums, broken = reported(alice)
     before = figures()
     erase(alice)
-    after = told(alice)
+    after = reported(alice)
     assert (after[0], after[2:]) == (charges, [*sums, broken])
     assert broken == []
     assert len(after[1]) == len(jobs)
@@ -151,7 +151,7 @@ STEPS = (
 @pytest.mark.parametrize("step", STEPS)
 def test_an_erasure_continues_after_a_crash_at_any_step(alice, bob, furnish, monkeypatch, step):
     furnish(alice)
-    charges, _, *sums, _ = told(alice)
+    charges, _, *sums, _ = reported(alice)
     theirs = rows_of(bob)
     erase_request(tenant=alice.tenant, cancel_jobs=False, actor="test", now=LATER)
     monkeypatch.setattr("easel.jobs.deletion.BATCH_JOBS", 2)
@@ -177,7 +177,7 @@ def test_an_erasure_continues_after_a_crash_at_any_step(alice, bob, furnish, mon
     assert alice.tenant.erased_at == LATER
     assert tables_that_hold(secret_of(alice)) == KEEPS_NAMES
     assert store().clear(alice.tenant.slug) == 0
-    after = told(alice)
+    after = reported(alice)
     assert (after[0], after[2:]) == (charges, [*sums, []])
     assert rows_of(bob) == theirs
 

@@ -99,7 +99,7 @@ def test_what_a_dead_consumer_had_taken_is_applied_by_another_within_the_lease(s
     assert state_of(attempt) == State.SUCCEEDED
 
 
-def test_a_worker_whose_lease_was_lost_is_told_to_stop(stream, attempt, pool):
+def test_a_worker_whose_lease_was_lost_is_asked_to_stop(stream, attempt, pool):
     lifecycle.lose(token=attempt.token, now=attempt.lease_expires_at, attempts_max=3)
     progress = (AttemptProgress(attempt_token=str(attempt.token), steps_done=1, steps_total=8),)
     tell(stream, worker_beat(attempts=progress))

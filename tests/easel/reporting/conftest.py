@@ -66,8 +66,8 @@ class Year:
     credit_note: Statement
 
 
-def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None, **dimensions) -> uuid.UUID:
-    """Runs a job and returns it; `held` is what the job may cost at most, in micros."""
+def generate(customer, *, now, units="10", gpu_seconds="1", project=None, held=None, **dimensions) -> uuid.UUID:
+    """Runs a job and returns it; `held` is the highest cost of the job, in micros."""
     job_id, project = uuid.uuid4(), project or customer.project
     quantities = [
         Quantity(meter=Meter.GPU_SECOND, amount=Decimal(gpu_seconds), gpu_class="h100"),
@@ -75,8 +75,8 @@ def draw(customer, *, now, units="10", gpu_seconds="1", project=None, held=None,
         Quantity(meter=Meter.REQUEST, amount=Decimal(1)),
     ]
     prices = Prices.in_force(tenant=customer.tenant, now=now)
-    most = prices.max_micros(quantities) if held is None else held
-    take_hold(tenant=customer.tenant, amount_micros=most, reference=job_id, now=now)
+    hold_micros = prices.max_micros(quantities) if held is None else held
+    take_hold(tenant=customer.tenant, amount_micros=hold_micros, reference=job_id, now=now)
     names = {"model": "z-image", "model_version": "z-image@2", "tier": "fast", "resolution": "512x512"}
     settle(
         project=project,
@@ -113,10 +113,10 @@ def year(customer, prices) -> Year:
         tenant=tenant, slug="design", labels={"department": f"design-{tenant.slug}", "=team": "ä"}, now=NOW
     )
     for hours in (0, 1, 26, 27):
-        draw(carol, now=NOW + hours * HOUR, gpu_seconds="1.234567891", project=design)
-    draw(carol, now=NOW + HOUR, model="other", adapter="outline")
-    draw(carol, now=NOW + HOUR, gpu_seconds="1000", held=50_000)  # most of it is waived
-    at_midnight = draw(carol, now=PERIOD[1] - timedelta(microseconds=1), project=design)
+        generate(carol, now=NOW + hours * HOUR, gpu_seconds="1.234567891", project=design)
+    generate(carol, now=NOW + HOUR, model="other", adapter="outline")
+    generate(carol, now=NOW + HOUR, gpu_seconds="1000", held=50_000)  # most of it is waived
+    at_midnight = generate(carol, now=PERIOD[1] - timedelta(microseconds=1), project=design)
     for day in range(5):
         midnight = datetime(2026, 3, 2 + day, tzinfo=UTC)
         usage_meter(
@@ -131,7 +131,7 @@ def year(customer, prices) -> Year:
         )
     design.labels = {"department": f"sales-{tenant.slug}"}
     design.save()
-    draw(carol, now=PERIOD[1], project=design)  # the first of April in Berlin
+    generate(carol, now=PERIOD[1], project=design)  # the first of April in Berlin
     adjustment_make(
         tenant=tenant,
         amount_micros=-12_345,

@@ -8,7 +8,7 @@ import pytest
 from easel.catalog.models import Pool, WorkerDay
 from tenants.accounts import project_create
 from tests.conftest import NOW
-from tests.easel.reporting.conftest import draw, select
+from tests.easel.reporting.conftest import generate, select
 
 TODAY = NOW.date()
 COST = 3_600_000  # a day of 3,600 seconds at 3.60 USD an hour: 1,000 micros a second
@@ -42,7 +42,7 @@ def shares(slug, policy):
 def test_the_rest_of_a_day_is_shared_by_the_policy(alice, slug, policy, expected):
     for name, seconds in (("a", "300"), ("b", "100")):
         project = project_create(tenant=alice.tenant, slug=name, labels={"department": name}, now=NOW)
-        draw(alice, now=NOW, gpu_seconds=seconds, project=project, pool=slug)
+        generate(alice, now=NOW, gpu_seconds=seconds, project=project, pool=slug)
     assert shares(slug, policy) == expected
 
 
@@ -53,12 +53,12 @@ def test_a_day_without_jobs_is_allocated_to_no_project(slug, policy):
 
 @pytest.mark.parametrize("policy", ["proportional", "even", "none"])
 def test_a_day_with_more_gpu_seconds_than_up_time_allocates_its_cost(alice, slug, policy):
-    draw(alice, now=NOW, gpu_seconds="4000", pool=slug)  # most of them before midnight
+    generate(alice, now=NOW, gpu_seconds="4000", pool=slug)  # most of them before midnight
     assert shares(slug, policy)["default"] == (COST, 0)
 
 
 def test_charges_stand_beside_costs(alice, slug):
-    draw(alice, now=NOW, gpu_seconds="300", pool=slug)
+    generate(alice, now=NOW, gpu_seconds="300", pool=slug)
     [row] = select("cost_allocation", pool=slug, policy="even")
     assert row["charged_micros"] == sum(one["amount_micros"] for one in select("costs", tenant=alice.tenant.slug))
     assert row["gpu_seconds"] == 300

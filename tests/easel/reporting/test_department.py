@@ -66,14 +66,14 @@ def test_what_is_on_statements_and_what_is_not_make_up_the_whole(year):
         row for row in select("focus", BillingAccountId=year.customer.tenant.slug) if row["ChargeCategory"] == "Usage"
     ]
     march = [row for row in rows if row["ChargePeriodStart"].date().month == 3]
-    told = {
+    cost_by_document = {
         number: sum(r["BilledCost"] for r in march if r["InvoiceId"] == number)
         for number in {r["InvoiceId"] for r in march}
     }
-    assert set(told) == {str(year.statement.number), str(year.credit_note.number), None}
+    assert set(cost_by_document) == {str(year.statement.number), str(year.credit_note.number), None}
     charged = sum(
         row["amount_micros"] for row in select("charges", tenant=year.customer.tenant.slug) if row["day"].month == 3
     )
-    assert sum(told.values()) * 10**6 == charged
+    assert sum(cost_by_document.values()) * 10**6 == charged
     of_statement = sum(charge.amount_micros for charge in charges_of(year.statement))
-    assert told[str(year.statement.number)] * 10**6 == of_statement
+    assert cost_by_document[str(year.statement.number)] * 10**6 == of_statement

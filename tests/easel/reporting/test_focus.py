@@ -143,8 +143,8 @@ def test_times_are_utc_and_ends_exclusive(rows):
 
 
 def test_the_billing_period_is_the_statements_not_the_day(rows, year):
-    told = {(row["BillingPeriodStart"], row["BillingPeriodEnd"]) for row in rows if row["InvoiceId"]}
-    assert told == {tuple(f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in PERIOD)}
+    periods = {(row["BillingPeriodStart"], row["BillingPeriodEnd"]) for row in rows if row["InvoiceId"]}
+    assert periods == {tuple(f"{instant:%Y-%m-%dT%H:%M:%SZ}" for instant in PERIOD)}
     open_ = {(row["BillingPeriodStart"], row["BillingPeriodEnd"]) for row in rows if not row["InvoiceId"]}
     assert open_ == {("2026-03-31T22:00:00Z", "2026-04-30T22:00:00Z")}
 

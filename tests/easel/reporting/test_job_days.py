@@ -59,7 +59,7 @@ def test_a_day_has_the_same_sums_before_and_after_it_is_sealed(alice, submit, to
     for size, n in (("256x256", 1), ("256x256", 2), ("512x512", 1)):
         expired(submit, alice, now=tomorrow, size=size, n=n)
 
-    def told():
+    def reported():
         found = {}
         for row in select("job_days", tenant=alice.tenant.slug):
             alike = tuple(value for name, value in row.items() if name not in ("jobs", "images"))
@@ -67,9 +67,9 @@ def test_a_day_has_the_same_sums_before_and_after_it_is_sealed(alice, submit, to
             found[alike] = jobs + row["jobs"], images + row["images"]
         return found
 
-    before = told()
+    before = reported()
     assert cost_day_seal(day=tomorrow.date(), now=tomorrow + DAY)
-    assert told() == before
+    assert reported() == before
     assert [(row[2], row[3], row[4]) for row in days_of(alice)] == [("256x256", 2, 3), ("512x512", 1, 1)]
     assert not list(daily_jobs_match_jobs(NOW))
 

@@ -118,7 +118,7 @@ def test_usage_tells_the_tiers_apart(alice, submit, end):
     assert (dimensions["quality"], dimensions["tier"]) == ("low", "fast")
 
 
-def test_a_tiers_workers_are_told_its_weights_and_one_machine_runs_them_all(version, second, fast):
+def test_a_tiers_workers_get_its_weights_and_one_machine_runs_them_all(version, second, fast):
     env = pool_worker(fast)["env"]
     assert env["EASEL_MODEL"] == version.checkpoint
     assert env["EASEL_MODEL_VERSIONS"] == f"{version.label},{second.label}"

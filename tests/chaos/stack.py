@@ -1,4 +1,4 @@
-"""A whole Easel with two of everything that may be doubled, each part of which can be struck."""
+"""A complete Easel with two of each process that may run twice; every process can be killed or paused."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ _POLL_SECONDS = 0.1
 _SOON = Backoff(first_seconds=0.2, max_seconds=1.0)
 
 
-class House:
+class Stack:
     """Runs in `home` until stopped; whatever dies is started again within a second."""
 
     def __init__(self, home: Path) -> None:
@@ -43,7 +43,7 @@ class House:
     def start(self) -> None:
         self.postgres.prepare()
         self.redis.prepare()
-        self._keep([self.postgres.spec(), self.redis.spec()], grace_seconds=15)
+        self._supervise([self.postgres.spec(), self.redis.spec()], grace_seconds=15)
         self.wait_for(lambda: self.postgres.ready() and self.redis.ready(), "the servers")
         os.environ.update(
             EASEL_HOME=str(self.home),
@@ -57,9 +57,12 @@ class House:
             REDIS_URL=self.redis.url,
             DJANGO_SETTINGS_MODULE="easel.settings",
         )
-        told = _workers_told()
-        # At the end all has been looked at, and there is nothing that they could still bring to a good end.
-        self._keep([*map(self._service, SERVICES), *(_worker(name, told) for name in WORKERS)], grace_seconds=0.5)
+        _migrate()
+        workers_env = _workers_env()
+        # At the end everything has been checked already, so that these processes need no time to finish their work.
+        self._supervise(
+            [*map(self._service, SERVICES), *(_worker(name, workers_env) for name in WORKERS)], grace_seconds=0.5
+        )
         self.wait_for(self.is_whole, "the stack")
 
     def stop(self) -> None:
@@ -129,7 +132,7 @@ class House:
             with suppress(psutil.NoSuchProcess):
                 process.resume()
 
-    def _keep(self, specs: list[ProcessSpec], *, grace_seconds: float) -> None:
+    def _supervise(self, specs: list[ProcessSpec], *, grace_seconds: float) -> None:
         supervisor = Supervisor(specs, out=self.log.open("ab"), backoff=_SOON, grace_seconds=grace_seconds)
         self._supervisors.append(supervisor)
         supervisor.start()
@@ -143,26 +146,30 @@ class House:
         return ProcessSpec(name=name, argv=[sys.executable, "-m", "easel.cli.main", *arguments], env=env)
 
 
-def _worker(name: str, told: dict[str, str]) -> ProcessSpec:
-    spec = worker({**os.environ, **told}, name=name, metrics_port=free_port())
-    # Without a name it takes that of its process, so that each of its lives is known apart.
+def _worker(name: str, workers_env: dict[str, str]) -> ProcessSpec:
+    spec = worker({**os.environ, **workers_env}, name=name, metrics_port=free_port())
+    # Without this variable a worker is named after its process, so that each restart has a name of its own.
     env = {key: value for key, value in spec.env.items() if key != "EASEL_WORKER_NAME"}
     return ProcessSpec(name=name, argv=spec.argv, env=env)
 
 
-def _workers_told() -> dict[str, str]:
-    """Makes the database as `easel migrate` does, in this process, which needs Django all the same."""
+def _migrate() -> None:
+    """Makes the database as `easel migrate` does, in this process, which needs Django in any case."""
     django.setup()
     from easel.seed import seed
-    from easel.serving.pool_workers import local_workers
 
     schema_migrate(provider_name="Easel")
     seed()
+
+
+def _workers_env() -> dict[str, str]:
+    from easel.serving.pool_workers import local_workers
+
     return local_workers()[0]["env"]
 
 
 def audit() -> str:
-    """What `easel audit --json` says when it isn't content."""
+    """Returns what `easel audit --json` prints if it finds something wrong, otherwise an empty text."""
     argv = [sys.executable, "-m", "easel.cli.main", "audit", "--json"]
     done = subprocess.run(argv, capture_output=True, text=True)
     return "" if done.returncode == 0 else done.stdout + done.stderr
