@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text
+from easel.api.declaration import LEFT_OUT, Day, OneOf, Text, UrlQuery
 from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.resource import answer_json, caller
@@ -21,7 +21,7 @@ from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecas
 from tenants.models import Scope
 
 
-class SpanQuery(Query):
+class SpanQuery(UrlQuery):
     start: Day = Field(default=LEFT_OUT, description="First day (UTC), by default the first of the last one's month.")
     end: Day = Field(default=LEFT_OUT, description="Last day (UTC), by default today.")
 
@@ -36,7 +36,7 @@ class SpanQuery(Query):
         return {"start": self.start or end.replace(day=1), "end": end}
 
 
-class UsageQuery(Query):
+class UsageQuery(UrlQuery):
     group_by: Text = Field(default="project", description="Comma-separated: project, model, adapter, tier, day.")
     start: Day = Field(default=LEFT_OUT, description="First day (UTC), by default the month's first.")
     end: Day = Field(default=LEFT_OUT, description="Last day (UTC), by default today.")

@@ -67,7 +67,7 @@ urlpatterns = [
     path("exports/focus", serve(exports.focus_export)),
     path("exports/costs", serve(exports.costs_export)),
     path("exports/events", serve(exports.events_export)),
-    path("balance", serve(budgets.balance)),
+    path("balance", serve(budgets.balance_detail)),
     path("budgets", serve(budgets.Budgets)),
     path("budgets/<uuid:budget_id>", serve(budgets.budget_detail)),
     path("statements", serve(statements.statements)),

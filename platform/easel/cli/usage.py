@@ -8,7 +8,7 @@ import click
 
 from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
-from easel.cli.instants import Instant
+from easel.cli.instants import InstantParam
 from easel.cli.tables import Rows, list_command
 
 usage = group_of("usage", "List jobs' usage records, correct them, and rate charges again.")
@@ -41,8 +41,8 @@ def usage_list(job_id: uuid.UUID) -> Rows:
 
 @usage.command("rerate")
 @click.argument("name", metavar="TENANT")
-@click.option("--from", "start", type=Instant(), help="Charges written since then; by default all.")
-@click.option("--until", "end", type=Instant(), help="Exclusive.")
+@click.option("--from", "start", type=InstantParam(), help="Charges written since then; by default all.")
+@click.option("--until", "end", type=InstantParam(), help="Exclusive.")
 def usage_rerate(name: str, start: datetime | None, end: datetime | None) -> None:
     """Rate a tenant's charges again from its records and the prices of their time; exit 1 if one differs."""
     with django_ready():

@@ -15,6 +15,7 @@ from billing.models import Charge, Entry, UsageRecord
 from billing.usage.queries import job_costs
 from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job
+from easel.jobs.outputs import image_url
 from easel.portal import cells
 from easel.portal.pages import Page, Section, TenantFilter, column, register
 
@@ -99,7 +100,7 @@ class JobPage(Page):
         outputs = [output for output in row.outputs.all() if output.deleted_at is None]
         yield Section(
             "Images", (), [], "No images: there are none before a job succeeds, or they were deleted.",
-            images=[cells.image_url(output) for output in outputs],
+            images=[image_url(output.storage_key, base="") for output in outputs],
         )  # fmt: skip
         yield Section("Timeline", ("At", "After", "Event"), _timeline(row, attempts), "")
         yield Section.of(
