@@ -36,10 +36,8 @@ class SpanQuery(UrlQuery):
         return {"start": self.start or end.replace(day=1), "end": end}
 
 
-class UsageQuery(UrlQuery):
+class UsageQuery(SpanQuery):
     group_by: Text = Field(default="project", description="Comma-separated: project, model, adapter, tier, day.")
-    start: Day = Field(default=LEFT_OUT, description="First day (UTC), by default the month's first.")
-    end: Day = Field(default=LEFT_OUT, description="Last day (UTC), by default today.")
 
 
 class CostsQuery(SpanQuery):
@@ -114,16 +112,12 @@ def usage(request: HttpRequest) -> HttpResponse:
     if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
         known = ", ".join(UNPRICED_GROUPS)
         raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
-    end = query.end or clock.now().date()
-    start = query.start or end.replace(day=1)
-    if end < start:
-        raise InvalidField(f"end: is before start, {start}", param="end")
-    tenant = caller(request).tenant
-    span = Span(tenant=tenant.slug, start=start, end=end)
+    days, tenant = query.days(clock.now().date()), caller(request).tenant
+    span = Span(tenant=tenant.slug, **days)
     rows = cost_rows(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
     shown = [{**row.group, "requests": int(row.requests), **measured_json(row, tenant.currency)} for row in rows]
     total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
-    return answer_json({"object": "usage", "start": start, "end": end, "data": shown, "total": total})
+    return answer_json({"object": "usage", **days, "data": shown, "total": total})
 
 
 @endpoint("get", "costs_get", Summed[CostRowAnswer], query=CostsQuery, scope=Scope.USAGE)

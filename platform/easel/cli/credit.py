@@ -7,7 +7,7 @@ import click
 
 from easel.actions.action import tenant_of
 from easel.actions.credit import remove_budget, set_budget, set_profile
-from easel.cli.action_commands import command_of, given_fields, params_of, perform, subject_of
+from easel.cli.action_commands import command_of, first_sentence, given_fields, params_of, perform, subject_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import print_rows
 
@@ -75,5 +75,6 @@ tenant_budget = click.Command(
     ],
     callback=_budget,
     help=f"{set_budget.explain} Without options: show all budgets.",
+    short_help=first_sentence(set_budget.explain),
 )
 tenant_billing = command_of(set_profile, show=_profile)

@@ -24,14 +24,14 @@ rates:
      tiers: [{above: 1000, price: 0.002}]}"""
 
 
-price = group_of("price", "Prices: list, publish, quote.")
+price = group_of("price")
 price.commands["publish"].help = f"{prices.publish.explain}{_PRICE_FILE}"
-contract = group_of("contract", "Contracts with tenants: make, list, end.")
+contract = group_of("contract")
 
 
 @list_command(price)
 @click.option("--tenant", "tenant_name", help="The prices of this tenant: its contract's first, then the list's.")
-@click.option("--currency", default="USD", show_default=True, help="The list's currency; a tenant has its own.")
+@click.option("--currency", default="USD", show_default=True, help="Of the list; with --tenant it is the tenant's.")
 @click.option("--at", "instant", type=InstantParam(), help="An instant; by default now.")
 def price_list(tenant_name: str | None, currency: str, instant: datetime | None) -> Rows:
     """List the prices in force."""
@@ -69,7 +69,10 @@ def price_list(tenant_name: str | None, currency: str, instant: datetime | None)
 @click.option("--steps", type=click.IntRange(min=1))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as the API answers.")
 def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
-    """Quote a request line by line, and say if it would be admitted; nothing is written."""
+    """Quote a request, and say if it would be admitted.
+
+    Every line of the price is printed. Nothing is written.
+    """
     with django_ready():
         from django.conf import settings
 
