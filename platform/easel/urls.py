@@ -1,3 +1,5 @@
+"""The paths of the whole application: the API, storage, health, metrics and the portal."""
+
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import include, path
 

@@ -46,7 +46,7 @@ class OneOf:
 
 
 def _storable(text: str) -> str:
-    if not text.isprintable() and (found := text_unstorable_at(text)):
+    if found := text_unstorable_at(text):
         raise PydanticCustomError("unstorable", f"contains {found.code_point} at position {found.position}")
     return text
 

@@ -16,7 +16,7 @@ from billing.money import Money, money_json
 from billing.usage.queries import JobCost, job_costs
 from core import clock
 from core.errors import DomainError
-from core.text import text_unstorable_at
+from core.text import is_line, text_unstorable_at
 from easel.api import streaming
 from easel.api.declaration import LEFT_OUT, AnyText, Flag, Input, Number, OneOf, PageQuery, Text, events, operation
 from easel.api.endpoint import endpoint
@@ -60,7 +60,7 @@ def _pairs(metadata: Any) -> Any:
         if not isinstance(value, str) or len(value) > 512 or text_unstorable_at(value):
             message = f"metadata.{key}: should be a string of at most 512 characters"
             raise InvalidField(message, param=f"metadata.{key}")
-    if len(metadata) > 16 or any(not 0 < len(key) <= 64 or not key.isprintable() for key in metadata):
+    if len(metadata) > 16 or any(not key or not is_line(key, chars_max=64) for key in metadata):
         raise PydanticCustomError("pairs", "holds at most 16 pairs, with keys of 1 to 64 printable characters")
     return metadata
 

@@ -1,7 +1,7 @@
 """Server-sent events, of which `jobs` and `images` make streams.
 
 An event holds the state when it is sent, not what changed: a client that comes back with `Last-Event-ID` needs no
-history, and gets what is newer than its last event. A client that goes away leaves its job alone.
+history, and gets what is newer than its last event. The job goes on after its client disconnects.
 """
 
 import contextlib

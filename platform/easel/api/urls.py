@@ -1,3 +1,5 @@
+"""The paths under /v1, each with its resource."""
+
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
@@ -21,9 +23,9 @@ from easel.api.resource import serve
 
 
 class NameConverter(StringConverter):
-    """Any name that PostgreSQL can look for."""
+    """Any name without NUL, which PostgreSQL can't store."""
 
-    regex = r"[^/\x00]+"
+    regex = r"[^/\x00]+"  # published in the OpenAPI document; a path holds no lone surrogate
 
 
 class DocumentConverter(StringConverter):

@@ -31,7 +31,7 @@ def _budget(as_json: bool, remove: bool, **given: Any) -> None:
         elif changes.keys() - {"project"}:
             if found is None and "amount" not in changes:
                 raise BudgetInvalid(f"{project or row} has no budget yet: give --amount", param="amount")
-            if found is not None:  # what the command doesn't give stays as it is
+            if found is not None:  # what the command doesn't give does not change
                 changes = {"amount": str(from_micros(found.amount_micros)), "hard_stop": found.hard_stop, **changes}
             perform(set_budget, row, changes, now=now)
         rows = _budgets(tenant, now)

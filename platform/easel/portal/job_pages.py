@@ -13,6 +13,7 @@ from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Charge, Entry, UsageRecord
 from billing.usage.queries import job_costs
+from core.text import text_storable
 from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job
 from easel.jobs.outputs import image_url
@@ -44,13 +45,13 @@ class JobPage(Page):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        """By a whole id, each through its index: a part of one would read the whole table."""
+        """Find a job by its whole id or its whole request id: a search for a part of one would read the whole table."""
         if not search_term:
             return queryset, False
         try:
             return queryset.filter(id=UUID(search_term)), False
         except ValueError:
-            return queryset.filter(request_id=search_term[:64].replace("\x00", "")), False
+            return queryset.filter(request_id=text_storable(search_term[:64])), False
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """The costs of a page's jobs in two queries."""

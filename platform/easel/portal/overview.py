@@ -44,7 +44,7 @@ _REVENUE = """
 _TOP = """
     SELECT tenant, coalesce(sum(quantity) FILTER (WHERE meter = 'request'), 0)::bigint,
            sum(amount_micros)::bigint, currency
-      FROM reporting.costs WHERE day >= {since} GROUP BY tenant, currency ORDER BY 3 DESC, 1 LIMIT {most}
+      FROM reporting.costs WHERE day >= {since} GROUP BY tenant, currency ORDER BY 3 DESC, 1 LIMIT {limit}
 """
 _COLOURS = {
     "succeeded or canceled": "#9333ea",
@@ -138,7 +138,7 @@ def overview(*, days: int, now: datetime) -> Overview:
         ),
         top=[
             (tenant, requests, format_micros(micros, currency))
-            for tenant, requests, micros, currency in _rows(_TOP, since=span[0], most=TOP)
+            for tenant, requests, micros, currency in _rows(_TOP, since=span[0], limit=TOP)
         ],
         queue=queue,
     )
