@@ -1,5 +1,6 @@
-# ruff: noqa: F401 - Django and callers find the models here
 """All of billing's models in one place, where Django looks for them; each room's `models.py` defines its own."""
+
+# ruff: noqa: F401 - Django and callers find the models here
 
 from billing.budgets.models import Budget, BudgetCrossing, BudgetHold, BudgetMonth
 from billing.invoices.models import Statement, StatementLine, StatementSequence

@@ -1,3 +1,5 @@
+"""The Django app of `core`."""
+
 from django.apps import AppConfig
 
 

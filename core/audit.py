@@ -1,4 +1,4 @@
-"""Audit log: records each act of an operator, a key or the platform itself."""
+"""Audit log: records each action of an operator, a key or the platform itself."""
 
 import uuid
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def audit_record(
     tenant: Model | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> AuditEvent:
-    """Add an event in the transaction of the act, so that an act that is rolled back leaves no event.
+    """Add an event in the transaction of the action, so that an action that is rolled back leaves no event.
 
     `actor` is `operator:<username>`, `command:<user>`, `key:<key_id>` or `platform`; `action` is `<noun>.<verb>`.
     """

@@ -1,3 +1,5 @@
+"""The clock."""
+
 from datetime import UTC, datetime
 
 

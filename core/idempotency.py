@@ -71,7 +71,7 @@ def idempotent(
                     request.save(update_fields=["resource_id"])
             is_committing = True
     except (OperationalError, InterfaceError) as error:
-        if is_committing:  # the commit may have succeeded, so the client must not be told that the request failed
+        if is_committing:  # the commit may have succeeded, so an answer that the request failed may be wrong
             raise OutcomeUnknown(repeatable=key is not None) from error
         raise
     if request is None or created:

@@ -12,7 +12,7 @@ class Configuration(models.Model):
 
 
 class AuditEvent(models.Model):
-    """An act on the platform or on a tenant. Append-only: a trigger in `sql/triggers.sql` refuses changes."""
+    """An action on the platform or on a tenant. Append-only: a trigger in `sql/triggers.sql` refuses changes."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     recorded_at = models.DateTimeField(db_index=True)

@@ -46,7 +46,7 @@ def run_pipelined(*functions: PipelinedQuery[Any]) -> list[Any]:
 
 
 def run_query(function: PipelinedQuery[T]) -> T:
-    """Run one function alone, on a round trip of its own."""
+    """Run one function, on a round trip of its own."""
     (answer,) = run_pipelined(function)
     return answer  # type: ignore[no-any-return]
 

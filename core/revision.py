@@ -21,7 +21,7 @@ from core.pipeline import PipelinedQuery, Query
 P = ParamSpec("P")
 R = TypeVar("R")
 _ANSWERS_MAX = 100_000
-_REVISION = f"SELECT revision FROM {Configuration._meta.db_table}"  # noqa: S608 - of the model's name alone
+_REVISION = f"SELECT revision FROM {Configuration._meta.db_table}"  # noqa: S608 - of nothing but the model's name
 
 _request_revision: ContextVar[int | None] = ContextVar("request_revision", default=None)
 _is_optimistic: ContextVar[bool] = ContextVar("is_optimistic", default=False)

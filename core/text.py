@@ -1,4 +1,4 @@
-"""Finds characters that PostgreSQL can't store, or that no model can be given."""
+"""Finds and removes characters that PostgreSQL can't store, that no model can be given, or that can't be printed."""
 
 import re
 from typing import NamedTuple
@@ -25,6 +25,16 @@ def text_unusable_at(text: str) -> Character | None:
     """Return the first character that no prompt may contain: an unstorable one, or a control character except tab, line
     feed and carriage return."""
     return _first(_UNUSABLE, text)
+
+
+def text_storable(text: str) -> str:
+    """Return the text without its unstorable characters, for a search that would find nothing with them."""
+    return _UNSTORABLE.sub("", text)
+
+
+def is_line(text: str, *, chars_max: int) -> bool:
+    """Return True for a text of one line: at most `chars_max` characters, each of them printable."""
+    return len(text) <= chars_max and text.isprintable()
 
 
 def _first(pattern: re.Pattern[str], text: str) -> Character | None:

@@ -1,3 +1,5 @@
+"""The Django app of tenants."""
+
 from django.apps import AppConfig
 
 

@@ -39,7 +39,7 @@ def block_list_add(
     if kind == BlockListEntry.Kind.REGEX:
         _check_regex(pattern)
     elif not any(char.isalnum() for char in pattern):
-        raise PatternInvalid("a phrase must have a letter or a digit: for signs alone add a regex", param="pattern")
+        raise PatternInvalid("a phrase must have a letter or a digit: to block signs, add a regex", param="pattern")
     try:
         with transaction.atomic():
             return BlockListEntry.objects.create(

@@ -137,7 +137,7 @@ def units_take(
     Returns the jobs of the month, this one included: the tenant's under None, the key's under its id. Raises
     `ImageQuotaExceeded`; the caller's transaction must then not commit.
     """
-    fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_of(now), "units": image_units}
+    fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_utc(now), "units": image_units}
     rows = yield Query(_ADD, fields)
     used: dict[UUID | None, Decimal] = {owner: units for owner, units, _ in rows}
     for quota in quotas:
@@ -157,26 +157,26 @@ def units_take(
 def units_return(*, api_key: ApiKey, image_units: Decimal, taken_at: datetime) -> None:
     """Return the image units that a job took but did not deliver."""
     # A missing count was never raised, so there is nothing to lower.
-    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(taken_at))
+    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_utc(taken_at))
     for holder in (Q(api_key=None), Q(api_key=api_key)):
         rows.filter(holder).update(image_units=Greatest(F("image_units") - image_units, Value(Decimal(0))))
 
 
 def units_used(api_key: ApiKey, *, now: datetime) -> dict[UUID | None, Decimal]:
     """Return this month's image units: the tenant's under None, the key's under its id."""
-    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_of(now))
+    rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_utc(now))
     found = rows.filter(Q(api_key=None) | Q(api_key=api_key)).values_list("api_key_id", "image_units")
     return {None: Decimal(0), api_key.pk: Decimal(0), **dict(found)}
 
 
-def month_of(now: datetime) -> date:
+def month_utc(now: datetime) -> date:
     """Return the first day of the month of `now` in UTC."""
     return now.astimezone(UTC).date().replace(day=1)
 
 
 def next_month(now: datetime) -> datetime:
     """Return the beginning of the month after `now` in UTC."""
-    first = month_of(now)
+    first = month_utc(now)
     following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
     return datetime(following.year, following.month, 1, tzinfo=UTC)
 

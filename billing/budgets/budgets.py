@@ -125,7 +125,7 @@ def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStatus]:
     return statuses
 
 
-def charged_micros(budget: Budget) -> int:
+def budget_charged_micros(budget: Budget) -> int:
     """Return the owner's charges since `counts_from`, without taxes: all months of the budget together."""
     admitted = Movement.objects.filter(kind=Movement.Kind.HOLD, reference=OuterRef("transaction__reference"))
     counted = {"transaction__created_at__gte": budget.counts_from, "currency": budget.currency}
@@ -161,5 +161,5 @@ def _count(month: BudgetMonth, unfinished: Iterable[UUID]) -> None:
         for reference, amount in holds.values_list("transaction__reference", "amount_micros")
     )
     month.held_micros = _sum(BudgetHold.objects.filter(budget_month=month))
-    month.spent_micros = charged_micros(month.budget)
+    month.spent_micros = budget_charged_micros(month.budget)
     month.save(update_fields=["spent_micros", "held_micros"])

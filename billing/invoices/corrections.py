@@ -23,6 +23,7 @@ from billing.usage.months import month_take
 from billing.usage.settlement import waiver_of
 from core.audit import audit_record
 from core.errors import DomainError
+from core.text import is_line
 from tenants.models import Tenant
 
 _QUANTITY_MAX = Decimal(10) ** 23
@@ -63,7 +64,7 @@ def correction_record(
     """
     if not 0 < len(key) <= _KEY_MAX:
         raise CorrectionInvalid(f"a key must have 1 to {_KEY_MAX} characters", param="key")
-    if not reason.strip() or len(reason) > 200 or not reason.isprintable():
+    if not reason.strip() or not is_line(reason, chars_max=200):
         raise CorrectionInvalid("a correction needs a reason of at most 200 printable characters", param="reason")
     if record.corrects_id is not None:
         raise CorrectionInvalid("this record is itself a correction: correct the first record")
@@ -184,7 +185,10 @@ def _share(first: Charge, change: Decimal) -> int | None:
 
 
 def _waiver_change(correction: UsageRecord, amount: int) -> int:
-    """Return the further waiver with which a job costs its hold at most; above zero, it takes back earlier ones."""
+    """Return the change of a job's waiver with which the job costs at most its hold.
+
+    A change above zero takes back earlier waivers.
+    """
     if correction.job_id is None:
         return 0
     of_job = Charge.objects.filter(usage_record__job_id=correction.job_id).order_by()

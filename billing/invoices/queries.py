@@ -29,7 +29,7 @@ def statement_get(*, tenant: Tenant, statement_id: uuid.UUID) -> Statement:
     raise StatementNotFound
 
 
-def statement_with_id(statement_id: uuid.UUID) -> Statement:
+def statement_by_id(statement_id: uuid.UUID) -> Statement:
     """Return any tenant's statement, for operators. Raises `StatementNotFound`."""
     if found := Statement.objects.select_related("tenant").filter(pk=statement_id).first():
         return found

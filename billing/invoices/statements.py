@@ -86,7 +86,7 @@ def statement_draft(tenant: Tenant, *, now: datetime) -> Statement:
 
 @transaction.atomic
 def statement_final(statement: Statement, *, now: datetime) -> Statement:
-    """Make a draft final, with its minimum, volume prices, tax and number; a final statement stays as it is.
+    """Make a draft final, with its minimum, volume prices, tax and number; a final statement does not change.
 
     One transaction: after a crash there is the draft or the complete final statement. Raises `StatementNotReady`.
     """

@@ -12,6 +12,7 @@ from billing.money import plain
 from billing.pricing.models import Meter, PriceBook, PriceTier, Rate
 from billing.pricing.rating import REQUIRED
 from core.errors import DomainError
+from core.text import is_line
 from tenants.models import Tenant
 
 PLACES = 15
@@ -160,7 +161,7 @@ def _faults(terms: RateTerms) -> Iterator[str]:
     if (terms.model or terms.tier) and terms.meter in _METERS_WITHOUT_JOB:
         yield f"{terms.meter} has no price by model or tier"
     for name, length in ((terms.gpu_class, 40), (terms.model, 100), (terms.tier, 10)):
-        if len(name) > length or not name.isprintable():
+        if not is_line(name, chars_max=length):
             yield f"a name must have at most {length} printable characters"
     if bool(terms.tiers) != (terms.mode != Rate.Mode.FLAT):
         yield f"a {terms.mode} price has {'no tiers' if terms.tiers else 'one tier at least'}"

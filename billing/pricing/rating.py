@@ -199,7 +199,8 @@ class Prices:
     def max_micros(self, quantities: Iterable[Quantity]) -> int:
         """Return an upper bound of the cost of quantities up to these, wherever in the month. Raises `PriceMissing`.
 
-        No unit costs more than in the dearest tier, and rounding keeps the order of amounts: no sum of `line`s is more.
+        Every unit is rated at the price of the dearest tier. Rounding preserves the order of amounts, so that no sum of
+        `line`s is more.
         """
         max_micros = 0
         for quantity in quantities:

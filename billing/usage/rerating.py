@@ -1,4 +1,4 @@
-"""Rates charges again from usage records and price books alone, and finds differences.
+"""Rates charges again, only from usage records and price books, and finds differences.
 
 An amount is recomputed from the record's quantity and the charge's rate, `used_before` and `discount`. Rate, contract
 and discount are looked up again by the record's dimensions and the prices of its time: for a job, those of its

@@ -42,7 +42,7 @@ def settle(
         # A repeat must not count towards the month. With the balance locked, nobody else can be settling the job.
         balance_lock(project.tenant)
         if Transaction.objects.filter(reference=job_id, kind__in=(POST, VOID)).exists():
-            return charged_micros(job_id)
+            return job_charged_micros(job_id)
     lines = [rated(project.tenant, prices, quantity, now) for quantity in used]
     waived = _waived([line.amount_micros if line else 0 for line in lines], max_micros=held_micros(job_id))
     amounts: dict[str, int] = {}
@@ -51,7 +51,7 @@ def settle(
             amounts[quantity.meter] = amounts.get(quantity.meter, 0) + line.amount_micros - micros
     posted = hold_post(tenant=project.tenant, amounts=amounts, reference=job_id, now=now)
     if posted is None:
-        return charged_micros(job_id)
+        return job_charged_micros(job_id)
     records = [
         UsageRecord(
             idempotency_key=f"job/{job_id}/{quantity.meter}",
@@ -116,6 +116,6 @@ def _waived(amounts: Sequence[int], *, max_micros: int) -> list[int]:
     return waived
 
 
-def charged_micros(job_id: UUID) -> int:
+def job_charged_micros(job_id: UUID) -> int:
     """Return what a job was charged; 0 if it was not."""
     return sum(Charge.objects.filter(usage_record__job_id=job_id).values_list("amount_micros", flat=True))

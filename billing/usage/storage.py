@@ -26,7 +26,7 @@ INSTANT = timedelta(microseconds=1)
 
 
 def objects_stored(*, project: Project, kind: StoredObject.Kind, sizes: Mapping[str, int], now: datetime) -> None:
-    """Record new objects, as bytes by storage key; a key that is stored already stays as it is."""
+    """Record new objects, as bytes by storage key; a key that is stored already does not change."""
     StoredObject.objects.bulk_create(
         (
             StoredObject(project=project, kind=kind, storage_key=key, size_bytes=size_bytes, created_at=now)

@@ -33,20 +33,20 @@ class Handler(ASGIHandler):
             request, response = self.create_request(scope, body)
             task = asyncio.current_task()
             assert task is not None
-            gone = asyncio.create_task(receive())  # the body is read, so the next message is the client's disconnect
-            gone.add_done_callback(leave := lambda _: task.cancel())
+            disconnected = asyncio.create_task(receive())  # the body is read: the next message is the disconnect
+            disconnected.add_done_callback(cancel := lambda _: task.cancel())
             try:
                 if request is not None:
                     response = await self.run_get_response(request)
                 assert response is not None
                 await self.send_response(response, send)
             except asyncio.CancelledError:
-                if not gone.done():
+                if not disconnected.done():
                     raise
                 task.uncancel()
             finally:
-                gone.remove_done_callback(leave)
-                gone.cancel()
+                disconnected.remove_done_callback(cancel)
+                disconnected.cancel()
                 if response is not None:
                     response.close()
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
 from easel.observability.database_watch import WatchedConnection
-from easel.portal.look import UNFOLD  # noqa: F401 - a setting
+from easel.portal.theme import UNFOLD  # noqa: F401 - a setting
 
 EASEL = Config.from_env(os.environ)
 
@@ -55,7 +55,7 @@ TEMPLATES = [
         },
     }
 ]
-# The admin checks for its middleware in MIDDLEWARE; `easel.portal.serving` applies it to the portal's views only.
+# The admin checks for its middleware in MIDDLEWARE; `easel.portal.views` applies it to the portal's views only.
 SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
 
 # The portal's sign-in. All its pages are under one path, to which its cookies are limited.
@@ -141,7 +141,7 @@ FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
 
 REST_FRAMEWORK = {
     # `easel.api.resource` does their work; they are named for the OpenAPI document, which is made from them.
-    "DEFAULT_AUTHENTICATION_CLASSES": ["easel.api.declaration.ApiKey"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["easel.api.declaration.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": [],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],

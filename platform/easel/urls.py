@@ -1,10 +1,12 @@
+"""The paths of the whole application: the API, storage, health, metrics and the portal."""
+
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import include, path
 
 from easel.api import storage_views
 from easel.observability import health
-from easel.portal.serving import static_file
 from easel.portal.site import portal
+from easel.portal.views import static_file
 
 
 async def _to_portal(request: HttpRequest) -> HttpResponseRedirect:

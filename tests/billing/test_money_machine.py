@@ -25,7 +25,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from billing.budgets.budgets import budget_set, budgets_of, charged_micros
+from billing.budgets.budgets import budget_charged_micros, budget_set, budgets_of
 from billing.invoices.lines import adjustments_of, charges_of, lines_of
 from billing.invoices.statements import period_next, statement_draft, statement_final
 from billing.ledger.accounts import balance_of, balances_by_kind, credit_limit_set
@@ -229,7 +229,7 @@ def machine(currency) -> type[RuleBasedStateMachine]:
         @invariant()
         def budgets_count_what_was_charged_and_is_held(self):
             for budget in Budget.objects.filter(tenant=self.tenant).select_related("project", "api_key"):
-                assert (budget.months.aggregate(sum=Sum("spent_micros"))["sum"] or 0) == charged_micros(budget)
+                assert (budget.months.aggregate(sum=Sum("spent_micros"))["sum"] or 0) == budget_charged_micros(budget)
                 own = [job for job in self.jobs if self.counts(budget, job) and job.admitted_at >= budget.counts_from]
                 holds = BudgetHold.objects.filter(budget_month__budget=budget)
                 assert dict(holds.values_list("reference", "amount_micros")) == self.held_for(own)

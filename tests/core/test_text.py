@@ -1,6 +1,6 @@
 import pytest
 
-from core.text import text_unstorable_at, text_unusable_at
+from core.text import is_line, text_storable, text_unstorable_at, text_unusable_at
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,15 @@ from core.text import text_unstorable_at, text_unusable_at
 def test_a_text_is_refused_at_its_first_character_that_cannot_be_used(text, unstorable, unusable):
     assert text_unstorable_at(text) == unstorable
     assert text_unusable_at(text) == unusable
+
+
+def test_a_storable_text_lacks_only_the_unstorable_characters():
+    assert text_storable("a\x00b\ud800c\n") == "abc\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("abc", True), ("", True), ("a 圆", True), ("abcde", False), ("a\n", False), ("\x07", False), ("\ud800", False)],
+)
+def test_a_line_is_short_and_printable(text, expected):
+    assert is_line(text, chars_max=4) is expected

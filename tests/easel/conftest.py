@@ -33,7 +33,7 @@ def submit(version) -> Callable[..., Job]:
         return job_submit(
             api_key=customer.key,
             spec=Spec(**{"prompt": "a red circle", "model": version.model.name, **spec}),
-            limits=LIMITS,
+            config=LIMITS,
             job_id=job_id or uuid.uuid4(),
             request_id="request-1",
             now=now,

@@ -112,9 +112,9 @@ def test_the_same_request_again_is_answered_with_the_same_picture_for_the_reques
 
 def test_usage_adds_up_to_the_jobs(alice):
     jobs = [finished(alice, prompt=PROMPT, size="128x128") for _ in range(2)]
-    usage = alice.usage(group_by="model")
-    assert usage["data"][0]["requests"] == 2
-    assert usage["total"]["amount_micros"] == sum(job["usage"]["cost"]["amount_micros"] for job in jobs)
+    costs = alice.costs(group_by="model")
+    assert costs["data"][0]["requests"] == 2
+    assert costs["total"]["amount_micros"] == sum(job["usage"]["cost"]["amount_micros"] for job in jobs)
 
 
 def test_a_job_in_the_workers_hands_is_canceled_and_costs_nothing(easel, alice):
@@ -124,7 +124,7 @@ def test_a_job_in_the_workers_hands_is_canceled_and_costs_nothing(easel, alice):
     httpx.post(job["urls"]["cancel"], headers={"Authorization": f"Bearer {alice.api_key}"}).raise_for_status()
     *_, last = following
     assert last["status"] == "canceled"
-    assert alice.usage(group_by="project")["data"] == []
+    assert alice.costs(group_by="project")["data"] == []
 
 
 def test_the_command_line_draws_into_a_file(easel, tmp_path):
@@ -143,7 +143,7 @@ def test_a_revoked_key_stops_working(easel, alice):
     key_id = alice.api_key.split("_")[2]
     assert easel.command("key", "revoke", key_id).returncode == 0
     with pytest.raises(Refused) as refused:
-        alice.usage(group_by="project")
+        alice.costs(group_by="project")
     assert refused.value.code == "invalid_api_key"
 
 

@@ -88,11 +88,11 @@ def test_a_tenant_that_is_suspended_is_refused_until_it_is_resumed(easel, alice,
     page.get_by_role("button", name="Suspend").click()
     expect(page.get_by_text(f"{slug} is suspended")).to_be_visible()
     with pytest.raises(Refused) as refused:
-        alice.usage(group_by="project")
+        alice.costs(group_by="project")
     assert refused.value.code == "account_suspended"
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("may call again")).to_be_visible()
-    assert alice.usage(group_by="project")["data"] == []
+    assert alice.costs(group_by="project")["data"] == []
 
 
 def test_credit_is_granted_once_by_a_double_click(easel, alice, page):

@@ -92,7 +92,7 @@ def statement_with_id(text: str) -> Any:
     """Find a statement by its id or number. Raises `StatementNotFound`."""
     from billing.invoices import queries
 
-    return queries.statement_with_id(_uuid(text))
+    return queries.statement_by_id(_uuid(text))
 
 
 def entry_with_id(text: str) -> Any:

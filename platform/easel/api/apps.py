@@ -1,3 +1,5 @@
+"""The Django app of the API: registers its extensions of drf-spectacular."""
+
 from django.apps import AppConfig
 
 

@@ -74,7 +74,7 @@ class BudgetAnswer(TypedDict):
 
 
 @endpoint("get", "balance_get", BalanceAnswer, scope=Scope.USAGE)
-def balance(request: HttpRequest) -> HttpResponse:
+def balance_detail(request: HttpRequest) -> HttpResponse:
     """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants."""
     return answer_json(balance_json(caller(request).tenant))
 

@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Day, OneOf, Query, Text
+from easel.api.declaration import LEFT_OUT, Day, OneOf, Text, UrlQuery
 from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.resource import answer_json, caller
@@ -21,7 +21,7 @@ from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecas
 from tenants.models import Scope
 
 
-class SpanQuery(Query):
+class SpanQuery(UrlQuery):
     start: Day = Field(default=LEFT_OUT, description="First day (UTC), by default the first of the last one's month.")
     end: Day = Field(default=LEFT_OUT, description="Last day (UTC), by default today.")
 
@@ -36,10 +36,8 @@ class SpanQuery(Query):
         return {"start": self.start or end.replace(day=1), "end": end}
 
 
-class UsageQuery(Query):
+class UsageQuery(SpanQuery):
     group_by: Text = Field(default="project", description="Comma-separated: project, model, adapter, tier, day.")
-    start: Day = Field(default=LEFT_OUT, description="First day (UTC), by default the month's first.")
-    end: Day = Field(default=LEFT_OUT, description="Last day (UTC), by default today.")
 
 
 class CostsQuery(SpanQuery):
@@ -114,16 +112,12 @@ def usage(request: HttpRequest) -> HttpResponse:
     if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
         known = ", ".join(UNPRICED_GROUPS)
         raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
-    end = query.end or clock.now().date()
-    start = query.start or end.replace(day=1)
-    if end < start:
-        raise InvalidField(f"end: is before start, {start}", param="end")
-    tenant = caller(request).tenant
-    span = Span(tenant=tenant.slug, start=start, end=end)
+    days, tenant = query.days(clock.now().date()), caller(request).tenant
+    span = Span(tenant=tenant.slug, **days)
     rows = cost_rows(span, group_by=groups, currency=tenant.currency, with_unpriced=True)
     shown = [{**row.group, "requests": int(row.requests), **measured_json(row, tenant.currency)} for row in rows]
     total = money_json(sum(row.amount_micros for row in rows), tenant.currency)
-    return answer_json({"object": "usage", "start": start, "end": end, "data": shown, "total": total})
+    return answer_json({"object": "usage", **days, "data": shown, "total": total})
 
 
 @endpoint("get", "costs_get", Summed[CostRowAnswer], query=CostsQuery, scope=Scope.USAGE)

@@ -1,6 +1,6 @@
 """Declares the input and the answer of a call once: parsing, answers and the OpenAPI document come from it.
 
-A body or a query is an `Input` or a `Query`, whose fields pydantic reads. An answer is a `TypedDict`, to which the
+A body or a query is an `Input` or a `UrlQuery`, whose fields pydantic reads. An answer is a `TypedDict`, to which the
 tests hold what the API really sends.
 """
 
@@ -46,7 +46,7 @@ class OneOf:
 
 
 def _storable(text: str) -> str:
-    if not text.isprintable() and (found := text_unstorable_at(text)):
+    if found := text_unstorable_at(text):
         raise PydanticCustomError("unstorable", f"contains {found.code_point} at position {found.position}")
     return text
 
@@ -103,13 +103,13 @@ class Input(BaseModel):
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
-class Query(Input):
+class UrlQuery(Input):
     """A query string, whose values are texts."""
 
     model_config = ConfigDict(strict=False)
 
 
-class PageQuery(Query):
+class PageQuery(UrlQuery):
     limit: int = Field(default=20, ge=1, le=100)
     after: UUID = Field(default=LEFT_OUT, description="The id that the page begins after.")
 
@@ -213,7 +213,7 @@ def operation(
     answer: Any = None,
     *,
     status: int = 200,
-    query: type[Query] | None = None,
+    query: type[UrlQuery] | None = None,
     responses: Mapping[Any, Any] | None = None,
     **described: Any,
 ) -> Callable[[Handler], Handler]:
@@ -230,7 +230,7 @@ def operation(
     return extend_schema(operation_id=name, parameters=parameters, responses=found, **described)
 
 
-def _parameters(query: type[Query]) -> list[OpenApiParameter]:
+def _parameters(query: type[UrlQuery]) -> list[OpenApiParameter]:
     schema = schema_of(query, mode="validation")
     return [
         OpenApiParameter(
@@ -257,12 +257,12 @@ class InputExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-cal
         return schema_of(self.target, mode="validation")
 
 
-class ApiKey(BaseAuthentication):
+class ApiKeyAuthentication(BaseAuthentication):
     """The name under which the document finds the scheme below; `easel.api.resource.authenticate` does the work."""
 
 
 class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
-    target_class = "easel.api.declaration.ApiKey"
+    target_class = "easel.api.declaration.ApiKeyAuthentication"
     name = "apiKey"
 
     def get_security_definition(self, auto_schema: Any) -> Schema:

@@ -14,7 +14,7 @@ from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, opera
 from easel.api.endpoint import endpoint
 from easel.api.jobs import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.api.rows import Listed, Page, row_json
+from easel.api.rows import Listed, ListPage, row_json
 from easel.serving.experiment_report import ArmReport, experiment_report
 from easel.serving.experiments import ArmPlan, experiment_get, experiment_start, experiment_stop
 from easel.serving.models import Experiment, Rollout
@@ -146,7 +146,7 @@ class ExperimentStop(Resource):
         return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 
-@endpoint("get", "rollouts_list", Page[RolloutAnswer], query=RolloutsQuery)
+@endpoint("get", "rollouts_list", ListPage[RolloutAnswer], query=RolloutsQuery)
 def rollouts(request: HttpRequest) -> HttpResponse:
     """List canaries, the latest first: another version may be serving a share of your requests."""
     query = RolloutsQuery.read(request.GET.dict())

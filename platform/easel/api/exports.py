@@ -83,7 +83,7 @@ def _span(request: HttpRequest, query: SpanQuery) -> Span:
 
 
 def _file(kind: str, span: Span, blocks: Iterator[bytes], *, form: str, part: str = "") -> StreamingHttpResponse:
-    """A file of `blocks`. The first is made here, so that an early failure is an error and no broken file."""
+    """Return a file of `blocks`. The first is read before the answer begins: its failure is answered as an error."""
     name = f"{kind}-{span.tenant}-{part or f'{span.start}-to-{span.end}'}.{form}"
     headers = {"Content-Disposition": f'attachment; filename="{name}"', "X-Accel-Buffering": "no"}
     sent = _sent(next(blocks, b""), blocks)
@@ -98,6 +98,6 @@ async def _sent(first: bytes, blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
         while block := await asyncio.get_running_loop().run_in_executor(thread, next, blocks, b""):
             yield block
     finally:
-        # It runs after the block that the thread may be at.
+        # The thread may still be reading a block; it closes the source after that.
         thread.submit(blocks.close)  # type: ignore[attr-defined]  # of a generator
         thread.shutdown(wait=False)

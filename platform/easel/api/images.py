@@ -22,7 +22,7 @@ from core.threads import in_thread
 from easel.api import errors, streaming, waiting
 from easel.api.declaration import AnyText, Flag, OneOf, events, operation
 from easel.api.endpoint import endpoint
-from easel.api.jobs import JobError, JobInput, JobUsage, image_url, usage_json
+from easel.api.jobs import JobError, JobInput, JobUsage, usage_json
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.submission import REPLAYED, submit
@@ -30,6 +30,7 @@ from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import Attempt, Job, State
+from easel.jobs.outputs import image_url
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
 from easel.jobs.storage_keys import preview_key
@@ -180,25 +181,25 @@ async def images_generations(request: HttpRequest) -> HttpResponseBase:
     except asyncio.CancelledError:
         # Admission is not interrupted: the job that it makes meanwhile is canceled too.
         if waits_for := getattr(await submission, "waits_for", None):
-            await _left(waits_for)
+            await _cancel_if_asked(waits_for)
         raise
 
 
-async def _left(waits_for: WaitsFor) -> None:
-    """Cancel the job of a client that went away, if it asked for that; otherwise the job stays."""
+async def _cancel_if_asked(waits_for: WaitsFor) -> None:
+    """Cancel the job of a client that disconnected, if it set `cancel_on_disconnect`."""
     if waits_for.fields.cancel_on_disconnect:
-        # Without the database the job runs, as it would have without the wish.
+        # If the database is unavailable the job is not canceled.
         with contextlib.suppress(OperationalError, InterfaceError):
             await in_thread(lambda: lifecycle.cancel(job=Job.objects.get(id=waits_for.job_id), now=clock.now()))
 
 
-async def _until_left(events: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:
+async def _until_disconnect(events: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:
     try:
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event
     except (asyncio.CancelledError, GeneratorExit):
-        await _left(waits_for)
+        await _cancel_if_asked(waits_for)
         raise
 
 
@@ -210,9 +211,9 @@ async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> Ht
     answer: HttpResponseBase
     if waits_for.fields.stream:
         late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
-        look = ImageStream(waits_for).look
-        events = streaming.follow(waits_for.job_id, look, timeout_seconds=seconds, late=late)
-        answer = streaming.streamed(_until_left(events, waits_for))
+        read_events = ImageStream(waits_for).read_events
+        events = streaming.follow(waits_for.job_id, read_events, timeout_seconds=seconds, late=late)
+        answer = streaming.streamed(_until_disconnect(events, waits_for))
     else:
         ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
         answer = await in_thread(_answer_images, waits_for, ended)
@@ -233,8 +234,8 @@ class ImageStream:
     waits_for: WaitsFor
     shown: set[tuple[int, int]] = field(default_factory=set)
 
-    def look(self) -> tuple[list[bytes], bool]:
-        """The events that are new, and True if they are the last."""
+    def read_events(self) -> tuple[list[bytes], bool]:
+        """Return the events that are new, and True if they are the last."""
         job = queries.job_get(tenant=self.waits_for.tenant, job_id=self.waits_for.job_id)
         try:
             if job.finished_at is None:
@@ -264,7 +265,7 @@ def images_quote(request: HttpRequest) -> HttpResponse:
     """
     take(request, caller(request), now=clock.now())
     spec = ImagesInput.read(body_of(request)).spec()
-    quote = job_quote(api_key=caller(request), spec=spec, limits=settings.EASEL, now=clock.now())
+    quote = job_quote(api_key=caller(request), spec=spec, config=settings.EASEL, now=clock.now())
     return answer_json(quote_json(quote))
 
 
@@ -335,7 +336,7 @@ def _images(job: Job, response_format: str) -> list[Image]:
     if not outputs:
         raise ImagesDeleted(f"the images of the job {job.id} were deleted")
     if response_format == "url":
-        return [{"url": image_url(output.storage_key)} for output in outputs]
+        return [{"url": image_url(output.storage_key, base=settings.EASEL.public_url)} for output in outputs]
     return [{"b64_json": _base64(output.storage_key)} for output in outputs]
 
 

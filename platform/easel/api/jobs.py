@@ -16,28 +16,26 @@ from billing.money import Money, money_json
 from billing.usage.queries import JobCost, job_costs
 from core import clock
 from core.errors import DomainError
-from core.text import text_unstorable_at
+from core.text import is_line, text_unstorable_at
 from easel.api import streaming
 from easel.api.declaration import LEFT_OUT, AnyText, Flag, Input, Number, OneOf, PageQuery, Text, events, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
-from easel.api.rows import Page, row_json
+from easel.api.rows import ListPage, row_json
 from easel.api.submission import REPLAYED, submit
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
 from easel.jobs.deletion import job_delete
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Attempt, Job, JobAdapter, Output, State
-from easel.jobs.outputs import outputs_delete
+from easel.jobs.outputs import image_url, outputs_delete
 from easel.jobs.spec import SEED_MAX, RequestedAdapter, Spec
 from easel.serving.tiers import Quality
-from easel.storage import store
 from tenants.keys import key_confirm
 from tenants.models import ApiKey, Scope
 
-URL_SECONDS = 3600
 TOKEN_PIXELS = 16 * 16
 # What a request and its `Spec` have in the same form.
 _SPEC_FIELDS = {field.name for field in fields(Spec)} - {"adapters", "user", "partial_images", "metadata"}
@@ -62,7 +60,7 @@ def _pairs(metadata: Any) -> Any:
         if not isinstance(value, str) or len(value) > 512 or text_unstorable_at(value):
             message = f"metadata.{key}: should be a string of at most 512 characters"
             raise InvalidField(message, param=f"metadata.{key}")
-    if len(metadata) > 16 or any(not 0 < len(key) <= 64 or not key.isprintable() for key in metadata):
+    if len(metadata) > 16 or any(not key or not is_line(key, chars_max=64) for key in metadata):
         raise PydanticCustomError("pairs", "holds at most 16 pairs, with keys of 1 to 64 printable characters")
     return metadata
 
@@ -234,7 +232,7 @@ class Jobs(Resource):
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
         return answer_json(shown, status=202, headers=REPLAYED if outcome.replayed else None)
 
-    @operation("jobs_list", Page[JobAnswer], query=JobsQuery)
+    @operation("jobs_list", ListPage[JobAnswer], query=JobsQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = JobsQuery.read(request.GET.dict())
         jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
@@ -291,7 +289,7 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
     Once the key is revoked, an `error` ends the stream.
     """
 
-    def look() -> tuple[list[bytes], bool]:
+    def read_events() -> tuple[list[bytes], bool]:
         nonlocal seen
         try:
             key_confirm(key)
@@ -303,7 +301,7 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
         found = [] if seen == before else [streaming.event(f"job.{job.state}", shown, event_id=seen)]
         return found, job.finished_at is not None
 
-    return streaming.follow(job_id, look, timeout_seconds=timeout_seconds)
+    return streaming.follow(job_id, read_events, timeout_seconds=timeout_seconds)
 
 
 @endpoint("post", "jobs_cancel", JobAnswer, request=None, scope=Scope.GENERATE)
@@ -364,7 +362,8 @@ def _job_json(
     outputs: Sequence[Output],
     adapters: Sequence[JobAdapter],
 ) -> JobAnswer:
-    path = f"{settings.EASEL.public_url}/v1/jobs/{job.id}"
+    base = settings.EASEL.public_url
+    path = f"{base}/v1/jobs/{job.id}"
     return {
         "id": str(job.id),
         "object": "job",
@@ -396,7 +395,11 @@ def _job_json(
             "steps_total": job.steps * job.n,
         },
         "images": [
-            {"url": image_url(output.storage_key), "seed": output.seed, "size_bytes": output.size_bytes}
+            {
+                "url": image_url(output.storage_key, base=base),
+                "seed": output.seed,
+                "size_bytes": output.size_bytes,
+            }
             for output in outputs
             if output.deleted_at is None
         ],
@@ -420,7 +423,3 @@ def usage_json(job: Job, cost: JobCost) -> JobUsage:
         "gpu_seconds": float(cost.gpu_seconds),
         "cost": money_json(cost.cost_micros, job.tenant.currency),
     }
-
-
-def image_url(storage_key: str) -> str:
-    return store().signed_url("GET", storage_key, seconds=URL_SECONDS, base=settings.EASEL.public_url)

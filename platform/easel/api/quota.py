@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from core import clock
 from easel.api.declaration import OneOf
 from easel.api.endpoint import endpoint
-from easel.api.rate_limit import Bucket, look
+from easel.api.rate_limit import Bucket, peek
 from easel.api.resource import answer_json, caller
 from easel.api.rows import Listed, row_json
 from easel.jobs.models import Job, State
@@ -53,7 +53,7 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     limited = [quota for quota in quotas if quota.requests_per_minute is not None]
     buckets: dict[UUID | None, Bucket] = {}
     with suppress(RedisError):  # nothing is counted while Redis is away
-        found = look(limited, now=now) if limited else []
+        found = peek(limited, now=now) if limited else []
         buckets = {quota.api_key_id: bucket for quota, bucket in zip(limited, found, strict=True)}
     rows: list[LimitAnswer] = []
     for quota in quotas:

@@ -133,7 +133,7 @@ def spend(quotas: Sequence[Quota], *, now: datetime) -> tuple[tuple[Quota, int |
     return max(empty, key=lambda wait: inf if wait[1] is None else wait[1]), buckets
 
 
-def look(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
+def peek(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
     """The buckets, without taking a token. Raises `RedisError`."""
     return _ask(quotas, now=now, cost=0)[1]
 

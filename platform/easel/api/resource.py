@@ -84,7 +84,8 @@ class Resource(APIView):
 def serve(resource: type[Resource], *, submits: bool = False) -> View:
     """Return the asynchronous view that answers a resource's requests, each on a thread.
 
-    - Thread: one of the API's 16, or of the four for admission where the resource submits jobs.
+    - Thread: one of the API's 16, or of the four for admission where a POST submits a job. Reading takes
+      longer than admission, so that a list of jobs would delay jobs.
     - Once or twice: a submission assumes the configuration revision that this process saw last. It runs again where
       that was wrong, unless the first run ended in a failure of ours (`core.revision.optimistic`).
     - Connections: the database connection returns to the pool as soon as the thread has done (`in_thread`).
@@ -92,12 +93,13 @@ def serve(resource: type[Resource], *, submits: bool = False) -> View:
       while a refusal was validated.
     """
     run: Callable[..., HttpResponseBase] = resource().dispatch
-    if submits:
-        run = optimistic(run, is_final=lambda answer: answer.status_code >= 500)
+    submit = optimistic(run, is_final=lambda answer: answer.status_code >= 500)
 
     async def view(request: HttpRequest, **path: Any) -> HttpResponseBase:
         try:
-            return await in_thread(run, request, threads=SHORT if submits else REQUESTS, **path)
+            if submits and request.method == "POST":
+                return await in_thread(submit, request, threads=SHORT, **path)
+            return await in_thread(run, request, threads=REQUESTS, **path)
         except (OperationalError, InterfaceError) as error:
             log.warning("dependency_away", error=repr(error))
             return errors.refusal_json(errors.Unavailable())

@@ -12,7 +12,7 @@ class Listed(TypedDict, Generic[T]):
     data: list[T]
 
 
-class Page(Listed[T], Generic[T]):
+class ListPage(Listed[T], Generic[T]):
     has_more: bool
 
 

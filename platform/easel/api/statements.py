@@ -21,15 +21,15 @@ from billing.invoices.statements import statement_now
 from billing.models import Charge, Statement, StatementLine
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import OneOf, PageQuery, Query
+from easel.api.declaration import OneOf, PageQuery, UrlQuery
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json, caller
-from easel.api.rows import Page, row_json
+from easel.api.rows import ListPage, row_json
 from easel.jobs.models import Attempt
 from tenants.models import Scope
 
 
-class DocumentQuery(Query):
+class DocumentQuery(UrlQuery):
     decimal: Annotated[str, OneOf(("point", "comma"))] = Field(
         default="point", description="The decimal separator of the CSV."
     )
@@ -93,7 +93,7 @@ class PriceAnswer(TypedDict):
 
 
 class AttemptAnswer(TypedDict):
-    """`device_share` is the part of the device that was the attempt's own while it ran; its neighbours had the rest."""
+    """`device_share`: the attempt's GPU seconds divided by its running time."""
 
     number: int
     status: str
@@ -120,7 +120,7 @@ class ChargeAnswer(TypedDict):
     attempts: list[AttemptAnswer]
 
 
-@endpoint("get", "statements_list", Page[StatementSummary], query=PageQuery, scope=Scope.USAGE)
+@endpoint("get", "statements_list", ListPage[StatementSummary], query=PageQuery, scope=Scope.USAGE)
 def statements(request: HttpRequest) -> HttpResponse:
     """List statements and credit notes, the latest first."""
     query = PageQuery.read(request.GET.dict())
@@ -160,7 +160,7 @@ def statement_document(request: HttpRequest, statement_id: UUID, form: str) -> H
     return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
 
-@endpoint("get", "statements_line_charges", Page[ChargeAnswer], query=PageQuery, scope=Scope.USAGE)
+@endpoint("get", "statements_line_charges", ListPage[ChargeAnswer], query=PageQuery, scope=Scope.USAGE)
 def statement_line_charges(request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
     """List the charges of a line, each with its price, its job and the attempts at that."""
     query = PageQuery.read(request.GET.dict())

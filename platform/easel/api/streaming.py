@@ -1,7 +1,7 @@
 """Server-sent events, of which `jobs` and `images` make streams.
 
 An event holds the state when it is sent, not what changed: a client that comes back with `Last-Event-ID` needs no
-history, and gets what is newer than its last event. A client that goes away leaves its job alone.
+history, and gets what is newer than its last event. The job goes on after its client disconnects.
 """
 
 import contextlib
@@ -40,19 +40,20 @@ def failure(error: DomainError) -> bytes:
 
 
 async def follow(
-    job_id: UUID, look: Callable[[], tuple[list[bytes], bool]], *, timeout_seconds: float, late: bytes = b""
+    job_id: UUID, read_events: Callable[[], tuple[list[bytes], bool]], *, timeout_seconds: float, late: bytes = b""
 ) -> AsyncGenerator[bytes]:
-    """Yield the events of each `look` at a job, with keepalives between, until a look says that they were the last.
+    """Yield the new events of a job at each change, with keepalives between.
 
-    `look` runs on a thread; while the database is away its turn is left out. `late` is the event of a timeout.
+    `read_events` returns them, and True if they are the last. It runs on a thread, and is skipped while the database is
+    unavailable. `late` is the event of a timeout.
     """
-    turns = waiting.looks(job_id, timeout_seconds=timeout_seconds, idle_seconds=KEEPALIVE_SECONDS)
-    async with contextlib.aclosing(turns):
-        async for noticed in turns:
+    wakeups = waiting.wakeups(job_id, timeout_seconds=timeout_seconds, idle_seconds=KEEPALIVE_SECONDS)
+    async with contextlib.aclosing(wakeups):
+        async for noticed in wakeups:
             if not noticed:
                 yield KEEPALIVE
             with contextlib.suppress(OperationalError, InterfaceError):
-                found, is_over = await in_thread(look)
+                found, is_over = await in_thread(read_events)
                 for part in found:
                     yield part
                 if is_over:

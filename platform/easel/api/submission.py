@@ -28,7 +28,7 @@ def submit(request: HttpRequest, spec: Spec, body: Any, endpoint: str) -> tuple[
     prepared = job_prepared(
         api_key=api_key,
         spec=spec,
-        limits=settings.EASEL,
+        config=settings.EASEL,
         job_id=uuid.uuid4(),
         request_id=request.request_id,  # type: ignore[attr-defined]
         now=now,

@@ -1,3 +1,5 @@
+"""The paths under /v1, each with its resource."""
+
 from django.http import HttpRequest, HttpResponse
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
@@ -21,9 +23,9 @@ from easel.api.resource import serve
 
 
 class NameConverter(StringConverter):
-    """Any name that PostgreSQL can look for."""
+    """Any name without NUL, which PostgreSQL can't store."""
 
-    regex = r"[^/\x00]+"
+    regex = r"[^/\x00]+"  # published in the OpenAPI document; a path holds no lone surrogate
 
 
 class DocumentConverter(StringConverter):
@@ -67,7 +69,7 @@ urlpatterns = [
     path("exports/focus", serve(exports.focus_export)),
     path("exports/costs", serve(exports.costs_export)),
     path("exports/events", serve(exports.events_export)),
-    path("balance", serve(budgets.balance)),
+    path("balance", serve(budgets.balance_detail)),
     path("budgets", serve(budgets.Budgets)),
     path("budgets/<uuid:budget_id>", serve(budgets.budget_detail)),
     path("statements", serve(statements.statements)),

@@ -28,21 +28,21 @@ _listener: asyncio.Task[None] | None = None
 
 async def finished(job_id: UUID, *, timeout_seconds: float) -> bool:
     """True once the job has ended; False if it hasn't within the time."""
-    # Between notices the listener looks, once for all clients.
-    turns = looks(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds, idle_seconds=timeout_seconds)
-    async with contextlib.aclosing(turns):
-        async for _ in turns:
-            # The job is admitted, and an error would make the client send it again: look later instead.
+    # `_listen` checks all waiting jobs every RECHECK_SECONDS, in case a notification was lost.
+    ended = wakeups(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds, idle_seconds=timeout_seconds)
+    async with contextlib.aclosing(ended):
+        async for _ in ended:
+            # The job is admitted, and an error would make the client send it again: check later instead.
             with contextlib.suppress(OperationalError, InterfaceError):
                 if await in_thread(_is_final, job_id):
                     return True
     return False
 
 
-async def looks(
+async def wakeups(
     job_id: UUID, *, channels: tuple[str, ...] = CHANNELS, timeout_seconds: float, idle_seconds: float = RECHECK_SECONDS
 ) -> AsyncGenerator[bool]:
-    """Yield when it is time to look at a job: at once, at each notice of it, and (False) after `idle_seconds`."""
+    """Yield when it is time to read a job: at once, at each notification of it, and (False) after `idle_seconds`."""
     _ensure_listener()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
@@ -53,7 +53,7 @@ async def looks(
     try:
         while True:
             noticed = wake.is_set()
-            # Cleared before the look, so that a change between two looks is not missed.
+            # Cleared before the caller reads the job, so that a change between two reads is not missed.
             wake.clear()
             yield noticed
             if (left := deadline - loop.time()) <= 0:

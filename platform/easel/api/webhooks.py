@@ -14,7 +14,7 @@ from core.idempotency import idempotent
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, operation
 from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.api.rows import Page, row_json
+from easel.api.rows import ListPage, row_json
 from easel.api.submission import REPLAYED
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
@@ -52,7 +52,7 @@ class WebhookAnswer(TypedDict):
 
 
 class WebhookWithSecret(WebhookAnswer):
-    """A new secret is in the answer that made it alone: a request repeated by its Idempotency-Key does not get it."""
+    """Only the answer that creates a secret contains it: a request repeated by its Idempotency-Key does not get it."""
 
     secret: NotRequired[str]
 
@@ -127,7 +127,7 @@ class Webhooks(Resource):
         shown = webhook_json(_endpoint(request, outcome.resource_id), secret)
         return answer_json(shown, status=201, headers=REPLAYED if outcome.replayed else None)
 
-    @operation("webhooks_list", Page[WebhookAnswer], query=PageQuery)
+    @operation("webhooks_list", ListPage[WebhookAnswer], query=PageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
@@ -167,7 +167,7 @@ def webhook_test(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     return answer_json(delivery_json(sent), status=202)
 
 
-@endpoint("get", "webhooks_deliveries", Page[DeliveryAnswer], query=DeliveriesQuery, scope=Scope.WEBHOOKS)
+@endpoint("get", "webhooks_deliveries", ListPage[DeliveryAnswer], query=DeliveriesQuery, scope=Scope.WEBHOOKS)
 def webhook_deliveries(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     """List deliveries, the latest first, with every attempt."""
     query = DeliveriesQuery.read(request.GET.dict())

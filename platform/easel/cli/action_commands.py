@@ -12,7 +12,9 @@ from typing import Any
 import click
 from django import forms
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.utils.choices import CallableChoiceIterator
 
+from easel.actions import fields
 from easel.actions.action import Action, ActionForm, Done, action_perform
 from easel.actions.declared import ACTIONS
 from easel.cli.django_ready import django_ready
@@ -20,6 +22,17 @@ from easel.cli.tables import print_fields, print_rows
 
 # The rows that a command shows of its subject, or the fields of one thing.
 Show = Callable[[Any, datetime], list[dict[str, Any]] | dict[str, Any]]
+# The first kind that a field is of gives its word: Django's numbers with a fraction are kinds of IntegerField.
+_WORDS: dict[type[forms.Field], str] = {
+    fields.WholeOrNone: "N|none",
+    fields.NumberOrNone: "N|none",
+    forms.DecimalField: "NUMBER",
+    forms.FloatField: "NUMBER",
+    forms.IntegerField: "INTEGER",
+    forms.DateTimeField: "TIME",
+    forms.UUIDField: "UUID",
+    fields.Labels: "NAME=VALUE",
+}
 
 
 def command_of(action: Action, *, show: Show | None = None) -> click.Command:
@@ -30,13 +43,13 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
             from django.db import transaction
 
             now = datetime.now(UTC)
-            fields = given_fields(given)
+            changes = given_fields(given)
             with transaction.atomic():
                 row = subject_of(action, given)
-                if show and fields:
+                if show and changes:
                     # The command writes back the fields that it wasn't given: two at once take turns.
                     row = type(row).objects.select_for_update(no_key=True).get(pk=row.pk)
-                done = perform(action, row, fields, now=now) if fields or show is None else None
+                done = perform(action, row, changes, now=now) if changes or show is None else None
             shown = show(row, now) if show else None
         if isinstance(shown, dict):
             print_fields(shown, as_json)
@@ -50,17 +63,19 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
         params=[*params_of(action), click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")],
         callback=run,
         help=action.explain + (" Without options: show what is set." if show else ""),
-        short_help=action.explain.split(". ")[0],
+        short_help=first_sentence(action.explain),
         # AMOUNT may be below zero: -5 is no option.
         context_settings={"ignore_unknown_options": bool(action.arguments)},
     )
 
 
-def group_of(name: str, explain: str) -> click.Group:
+def group_of(name: str) -> click.Group:
     """Makes the group `easel NAME` with the commands of its actions; commands of the same names replace them."""
-    return click.Group(
-        name, help=explain, commands=[command_of(action) for action in ACTIONS if action.command.split()[0] == name]
-    )
+    return click.Group(name, commands=[command_of(action) for action in ACTIONS if action.command.split()[0] == name])
+
+
+def first_sentence(text: str) -> str:
+    return text.split(". ")[0].removesuffix(".") + "."
 
 
 def params_of(action: Action) -> list[click.Parameter]:
@@ -92,7 +107,16 @@ def _param(action: Action, name: str, field: forms.Field) -> click.Parameter:
         return click.Option([flags, name], default=None, help=help_text)
     if field.initial is not None and not callable(field.initial):
         help_text = f"{help_text} By default {field.initial}."
-    return click.Option([option, name], multiple=is_multiple, type=kind, help=help_text)
+    return click.Option([option, name], multiple=is_multiple, type=kind, metavar=_metavar(field), help=help_text)
+
+
+def _metavar(field: forms.Field) -> str | None:
+    """The values that a field takes, as `--help` shows them; the form checks them. None for the type's own word."""
+    if isinstance(field, forms.ChoiceField) and not isinstance(field, forms.ModelChoiceField):
+        choices: Any = field.choices
+        # Choices that are computed need the database's models, which `--help` does not load.
+        return None if isinstance(choices, CallableChoiceIterator) else f"[{'|'.join(v for v, _ in choices if v)}]"
+    return next((word for kind, word in _WORDS.items() if isinstance(field, kind)), None)
 
 
 def subject_of(action: Action, given: Mapping[str, Any]) -> Any:

@@ -11,9 +11,12 @@ from easel.cli.django_ready import django_ready
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: what is broken, by check.")
-@click.option("--full", is_flag=True, help="Rate every charge again, not the latest 10,000 alone.")
+@click.option("--full", is_flag=True, help="Rate every charge again, not only the latest 10,000.")
 def audit(as_json: bool, full: bool) -> None:
-    """Check the ledger, holds, attribution and final states; exit 1 and name what is broken."""
+    """Check the invariants on the live system.
+
+    It checks the ledger, holds, attribution and final states, names what is broken, and exits with 1 then.
+    """
     with django_ready():
         from easel.observability import audit as invariants
 

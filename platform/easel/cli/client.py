@@ -56,9 +56,9 @@ class Client:
         """Adds a version to the adapter `name`; the same file again adds none."""
         return self._call("POST", "/v1/adapters", data={"name": name}, files={"file": file.read_bytes()})
 
-    def usage(self, *, group_by: str) -> dict[str, Any]:
+    def costs(self, *, group_by: str) -> dict[str, Any]:
         """Returns this month's usage and cost."""
-        return self._call("GET", "/v1/usage", params={"group_by": group_by})
+        return self._call("GET", "/v1/costs", params={"group_by": group_by})
 
     def start_experiment(self, *, name: str, arms: list[dict[str, Any]]) -> dict[str, Any]:
         """Divides the tenant's requests between the arms."""

@@ -7,7 +7,7 @@ import click
 
 from easel.actions.action import tenant_of
 from easel.actions.credit import remove_budget, set_budget, set_profile
-from easel.cli.action_commands import command_of, given_fields, params_of, perform, subject_of
+from easel.cli.action_commands import command_of, first_sentence, given_fields, params_of, perform, subject_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import print_rows
 
@@ -31,7 +31,7 @@ def _budget(as_json: bool, remove: bool, **given: Any) -> None:
         elif changes.keys() - {"project"}:
             if found is None and "amount" not in changes:
                 raise BudgetInvalid(f"{project or row} has no budget yet: give --amount", param="amount")
-            if found is not None:  # what the command doesn't give stays as it is
+            if found is not None:  # what the command doesn't give does not change
                 changes = {"amount": str(from_micros(found.amount_micros)), "hard_stop": found.hard_stop, **changes}
             perform(set_budget, row, changes, now=now)
         rows = _budgets(tenant, now)
@@ -75,5 +75,6 @@ tenant_budget = click.Command(
     ],
     callback=_budget,
     help=f"{set_budget.explain} Without options: show all budgets.",
+    short_help=first_sentence(set_budget.explain),
 )
 tenant_billing = command_of(set_profile, show=_profile)

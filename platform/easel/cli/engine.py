@@ -8,8 +8,8 @@ import click
 _AS_GIVEN = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
-def _tool(name: str, explain: str) -> click.Command:
-    @click.command(name, help=explain, context_settings=_AS_GIVEN)
+def _tool(name: str) -> click.Command:
+    @click.command(name, context_settings=_AS_GIVEN)
     @click.pass_context
     def run(context: click.Context) -> None:
         argv = [sys.executable, "-m", f"inference.tools.{name}", *context.args]
@@ -18,5 +18,5 @@ def _tool(name: str, explain: str) -> click.Command:
     return run
 
 
-quality = _tool("quality", "See how far quantised weights drift.")
-replay = _tool("replay", "Run a mixed batch from a trace file, step by step.")
+quality = _tool("quality")
+replay = _tool("replay")

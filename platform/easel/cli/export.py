@@ -17,7 +17,7 @@ _Day = click.DateTime(["%Y-%m-%d"])
 def _options(command: Any) -> Any:
     for option in (
         click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file, else stdout."),
-        click.option("--tenant", help="This tenant alone."),
+        click.option("--tenant", help="Only this tenant."),
         click.option("--end", type=_Day, help="The last day (UTC), by default today."),
         click.option("--start", type=_Day, help="The first day (UTC), by default the first of the last one's month."),
     ):
@@ -25,16 +25,17 @@ def _options(command: Any) -> Any:
     return command
 
 
-@click.group()
-def export() -> None:
-    """Export costs and usage of a range of days as files."""
+export = click.Group("export")
 
 
 @export.command("focus")
 @_options
 @click.option("--invoice", type=click.IntRange(1), help="All charges of this statement or credit note, without days.")
 def export_focus(output: Path | None, invoice: int | None, **days: Any) -> None:
-    """Export charges in the columns of FOCUS 1.2: CSV, or Parquet if OUTPUT is named .parquet."""
+    """Export charges in the columns of FOCUS 1.2.
+
+    The format is CSV, or Parquet if OUTPUT is named .parquet.
+    """
     if invoice is not None and (days["start"] or days["end"]):
         raise click.BadParameter("an invoice has its own period: leave --start and --end out", param_hint="--invoice")
     if output is not None and output.suffix not in (".csv", ".parquet"):
@@ -54,7 +55,7 @@ def export_focus(output: Path | None, invoice: int | None, **days: Any) -> None:
 @_options
 @click.option("--comma", is_flag=True, help="Decimals with a comma, columns with a semicolon.")
 def export_costs(output: Path | None, comma: bool, **days: Any) -> None:
-    """Export charges by day, project, labels, model and so on: CSV for a spreadsheet."""
+    """Export charges by day, project, labels and so on, as CSV."""
     with django_ready():
         from easel.reporting import exports
 

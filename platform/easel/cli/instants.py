@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 
-class Instant(click.ParamType[datetime]):
+class InstantParam(click.ParamType[datetime]):
     """A moment of ISO 8601; without an offset, in UTC."""
 
     name = "time"

@@ -1,4 +1,4 @@
-"""`easel job` and `easel webhook`: cancel jobs; switch tenants' webhooks and send their messages again."""
+"""`easel job` and `easel webhook`: cancel jobs; list webhooks, enable and disable them, send messages again."""
 
 from typing import Any
 from uuid import UUID
@@ -11,8 +11,8 @@ from easel.cli.tables import Rows, list_command
 DELIVERIES = 50
 
 
-job = group_of("job", "Cancel jobs.")
-webhook = group_of("webhook", "List tenants' webhooks, switch them, and send their messages again.")
+job = group_of("job")
+webhook = group_of("webhook")
 
 
 @list_command(webhook, of_tenant=True)

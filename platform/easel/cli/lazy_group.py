@@ -9,7 +9,8 @@ import click
 class LazyGroup(click.Group):
     """Has the commands of `lazy` besides those added the ordinary way.
 
-    Each has its path, as "module:attribute", and the line that `--help` shows for it.
+    Each has its path, as "module:attribute", and the line that `--help` shows for it. A command without a help
+    text of its own gets that line.
     """
 
     def __init__(self, *args: object, lazy: Mapping[str, tuple[str, str]], **kwargs: object) -> None:
@@ -22,8 +23,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self._lazy:
             return super().get_command(ctx, cmd_name)
-        path, _ = self._lazy[cmd_name]
+        path, explain = self._lazy[cmd_name]
         command: click.Command = resolve_name(path)
+        command.help = command.help or explain
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -19,20 +19,20 @@ from easel_local.embedded import ServersUnavailable
 # How long open requests may go on after a SIGTERM; below the supervisor's grace.
 _GRACEFUL_SECONDS = 10
 
-# Commands of other modules: one line each.
+# Commands of other modules, each with its line in the list of commands. A group has no other text.
 _ELSEWHERE = {
     "adapter": ("easel.cli.models:adapter", "Retire tenants' adapters, and list them."),
     "audit": ("easel.cli.audit:audit", "Check the invariants on the live system."),
-    "block-list": ("easel.cli.tenants:block_list", "What no prompt may contain."),
+    "block-list": ("easel.cli.tenants:block_list", "Phrases and patterns that no prompt may contain."),
     "contract": ("easel.cli.prices:contract", "Contracts with tenants: make, list, end."),
-    "demo": ("easel.demo.command:demo", "Start everything, generate, show what it cost, and keep serving."),
-    "export": ("easel.cli.export:export", "Costs and usage as files: FOCUS, CSV, CloudEvents."),
+    "demo": ("easel.demo.command:demo", "Start everything, generate, show costs, keep serving."),
+    "export": ("easel.cli.export:export", "Export costs and usage as files: FOCUS, CSV, CloudEvents."),
     "generate": ("easel.cli.generate:generate", "Generate an image."),
     "job": ("easel.cli.jobs:job", "Cancel jobs."),
     "key": ("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
     "model": ("easel.cli.models:model", "Add versions of models, and divide callers between them."),
     "operator": ("easel.cli.operators:operator", "Add users of the portal, and disable them."),
-    "pool": ("easel.cli.models:pool", "Make pools of workers, list them, and give a tenant its own."),
+    "pool": ("easel.cli.models:pool", "Make pools of workers, list them, give a tenant its own."),
     "price": ("easel.cli.prices:price", "Prices: list, publish, quote."),
     "project": ("easel.cli.tenants:project", "Add projects, and list them."),
     "quality": ("easel.cli.engine:quality", "Measure how far quantised weights drift."),
@@ -41,8 +41,8 @@ _ELSEWHERE = {
     "rollout": ("easel.cli.models:rollout", "Canaries: start, watch, promote, roll back."),
     "statement": ("easel.cli.statements:statement", "Statements of tenants' months: draft, show, make final."),
     "tenant": ("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
-    "usage": ("easel.cli.usage:usage", "What jobs were measured to use, and corrections of it."),
-    "webhook": ("easel.cli.jobs:webhook", "Enable and disable tenants' webhooks, and send their messages again."),
+    "usage": ("easel.cli.usage:usage", "List jobs' usage records, correct them, rate charges again."),
+    "webhook": ("easel.cli.jobs:webhook", "List, enable and disable webhooks, send messages again."),
 }
 
 
@@ -75,7 +75,7 @@ def up(port: int, no_worker: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), envvar="EASEL_PORT", default=8000, show_default=True)
 def api(host: str, port: int) -> None:
-    """Run the HTTP API and the portal alone."""
+    """Run only the HTTP API and the portal."""
     os.environ["EASEL_PORT"] = str(port)
 
     def serve(_stop: threading.Event) -> None:  # uvicorn handles the signals itself, then passes them on
@@ -103,9 +103,9 @@ def _process(service: str, module: str, explain: str) -> None:
         _run_service(service, lambda stop: import_module(module).run(stop))
 
 
-_process("dispatcher", "easel.processes.dispatcher", "Run the dispatcher alone: it hands queued jobs to workers.")
-_process("completion", "easel.processes.consumer", "Run the completion consumer alone: it applies what workers report.")
-_process("scheduler", "easel.processes.scheduler", "Run the periodic tasks and the webhook deliverer alone.")
+_process("dispatcher", "easel.processes.dispatcher", "Run only the dispatcher, which hands out queued jobs.")
+_process("completion", "easel.processes.consumer", "Run only the consumer, which applies what workers report.")
+_process("scheduler", "easel.processes.scheduler", "Run only the periodic tasks and the webhook deliverer.")
 
 
 def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
@@ -174,9 +174,13 @@ def psql(arguments: tuple[str, ...]) -> None:
 
 
 @cli.command()
-@click.option("--pool", help="The pool to work for; by default that of the default model.")
+@click.option("--pool", help="The pool to work for.")
 def worker(pool: str | None) -> None:
-    """Run a worker alone: of the named pool, or of EASEL_MODEL_VERSIONS, or else of the default model."""
+    """Run a worker of one pool, by default the default model's.
+
+    Without --pool, and with REDIS_URL and EASEL_MODEL_VERSIONS in its environment, it serves those versions and needs
+    no database.
+    """
     from easel.cli.django_ready import django_ready
     from easel_local.home import home_of
     from easel_local.processes import worker_argv, worker_environment

@@ -8,15 +8,15 @@ from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 
-model = group_of("model", "Add versions of models, and divide callers between them.")
-rollout = group_of("rollout", "Give a new version growing shares of its model's callers.")
-pool = group_of("pool", "Make pools of workers, list them, and give a tenant its own.")
-adapter = group_of("adapter", "Retire tenants' adapters, and list them.")
+model = group_of("model")
+rollout = group_of("rollout")
+pool = group_of("pool")
+adapter = group_of("adapter")
 
 
 @list_command(model)
 def model_list() -> Rows:
-    """List the live versions of every model, and the share of its callers that each serves."""
+    """List live versions and the percentage of callers of each."""
     from easel.catalog.models import ModelVersion
 
     versions = ModelVersion.objects.filter(retired_at=None).select_related("model", "pool", "route")
@@ -36,7 +36,7 @@ def model_list() -> Rows:
 
 @list_command(rollout)
 def rollout_list() -> Rows:
-    """List rollouts, the latest first, with the guardrail's latest verdict."""
+    """List rollouts, the latest first, with their latest verdict."""
     from easel.serving.models import Rollout
 
     return [
@@ -54,7 +54,7 @@ def rollout_list() -> Rows:
 
 @list_command(pool)
 def pool_list() -> Rows:
-    """List pools with their tenant, their tier and the number of their live workers."""
+    """List pools with tenant, tier and number of live workers."""
     from datetime import UTC, datetime, timedelta
 
     from easel.catalog.models import Pool
@@ -77,7 +77,10 @@ def pool_list() -> Rows:
 @pool.command("environment")
 @click.argument("name")
 def pool_environment(name: str) -> None:
-    """Print the environment of a pool's workers, as NAME=value lines. It contains a password."""
+    """Print the environment of a pool's workers.
+
+    Its lines are NAME=value. It contains a password.
+    """
     with django_ready():
         from easel.serving.pool_workers import worker_named
 

@@ -14,9 +14,7 @@ class PasswordRefused(DomainError, code="password_refused"):
     """The password or the name can't be used."""
 
 
-@click.group()
-def operator() -> None:
-    """Add users of the portal, and disable them."""
+operator = click.Group("operator")
 
 
 @operator.command("create")
@@ -24,7 +22,10 @@ def operator() -> None:
 @click.option("--role", type=click.Choice(["operator", "finance", "viewer"]), default="viewer", show_default=True)
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input instead of asking for it.")
 def operator_create(name: str, role: str, password_stdin: bool) -> None:
-    """Create a user of the portal: a viewer reads, finance also sets prices and gives credit, an operator does all."""
+    """Create a user of the portal.
+
+    A viewer reads, finance also sets prices and gives credit, an operator does all.
+    """
     password = (
         sys.stdin.readline().rstrip("\n")
         if password_stdin

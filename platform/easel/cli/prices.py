@@ -9,7 +9,7 @@ import click
 from easel.actions import prices
 from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
-from easel.cli.instants import Instant
+from easel.cli.instants import InstantParam
 from easel.cli.tables import Rows, list_command, print_rows
 
 _PRICE_FILE = """
@@ -24,15 +24,15 @@ rates:
      tiers: [{above: 1000, price: 0.002}]}"""
 
 
-price = group_of("price", "Prices: list, publish, quote.")
+price = group_of("price")
 price.commands["publish"].help = f"{prices.publish.explain}{_PRICE_FILE}"
-contract = group_of("contract", "Contracts with tenants: make, list, end.")
+contract = group_of("contract")
 
 
 @list_command(price)
 @click.option("--tenant", "tenant_name", help="The prices of this tenant: its contract's first, then the list's.")
-@click.option("--currency", default="USD", show_default=True, help="The list's currency; a tenant has its own.")
-@click.option("--at", "instant", type=Instant(), help="An instant; by default now.")
+@click.option("--currency", default="USD", show_default=True, help="Of the list; with --tenant it is the tenant's.")
+@click.option("--at", "instant", type=InstantParam(), help="An instant; by default now.")
 def price_list(tenant_name: str | None, currency: str, instant: datetime | None) -> Rows:
     """List the prices in force."""
     from billing.models import PriceBook
@@ -69,7 +69,10 @@ def price_list(tenant_name: str | None, currency: str, instant: datetime | None)
 @click.option("--steps", type=click.IntRange(min=1))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, as the API answers.")
 def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
-    """Quote a request line by line, and say if it would be admitted; nothing is written."""
+    """Quote a request, and say if it would be admitted.
+
+    Every line of the price is printed. Nothing is written.
+    """
     with django_ready():
         from django.conf import settings
 
@@ -82,7 +85,7 @@ def price_quote(tenant_name: str, as_json: bool, **asked: Any) -> None:
         if key is None:
             raise KeyNotFound(f"{tenant_name} has no live key: `easel key create {tenant_name}` makes one")
         spec = Spec(prompt="a quote", **asked)
-        quote = quote_json(job_quote(api_key=key, spec=spec, limits=settings.EASEL, now=datetime.now(UTC)))
+        quote = quote_json(job_quote(api_key=key, spec=spec, config=settings.EASEL, now=datetime.now(UTC)))
     if as_json:
         click.echo(json.dumps(quote))
         return

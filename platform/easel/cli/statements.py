@@ -11,7 +11,7 @@ from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 
-statement = group_of("statement", "Statements of tenants' months: draft, show, make final.")
+statement = group_of("statement")
 
 
 @list_command(statement, of_tenant=True)
@@ -48,12 +48,12 @@ def statement_show(statement_id: uuid.UUID, output: Path | None, comma: bool) ->
     """Print a statement's lines as CSV, or write it as a document."""
     with django_ready():
         from billing.invoices.files import FORMS, statement_file
-        from billing.invoices.queries import statement_with_id
+        from billing.invoices.queries import statement_by_id
 
         form = output.suffix[1:] if output else "csv"
         if form not in FORMS:
             raise click.BadParameter(f"{output} is not named .pdf, .html or .csv", param_hint="--output")
-        content = statement_file(statement_with_id(statement_id), form, comma=comma).content
+        content = statement_file(statement_by_id(statement_id), form, comma=comma).content
     if output is None:
         sys.stdout.buffer.write(content)
     else:

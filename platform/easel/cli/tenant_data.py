@@ -23,10 +23,11 @@ _WORKERS_STOP_SECONDS = 60
     help="A zip, or a folder where the name doesn't end in .zip, for millions of images. By default NAME.zip.",
 )
 def tenant_export(name: str, output: Path | None) -> None:
-    """Export everything that a tenant has: jobs with prompts, images, adapters, usage, money, the audit log.
+    """Export everything that a tenant has.
 
-    Rows are JSON Lines, all of one instant; manifest.json counts them, with a SHA-256 of each part. Secrets of keys
-    are not stored, so the export has none.
+    That is jobs with prompts, images, adapters, usage, money and the audit log. Rows are JSON Lines, all of one
+    instant; manifest.json counts them, with a SHA-256 of each part. Secrets of keys are not stored, so the export has
+    none.
     """
     to = output or Path(f"{name}.zip")
     with django_ready():
@@ -65,9 +66,10 @@ def tenant_export(name: str, output: Path | None) -> None:
 @click.option("--yes", is_flag=True, help="Don't ask for the tenant's name again.")
 @click.option("--cancel-jobs", is_flag=True, help=erase.form.base_fields["cancel_jobs"].help_text)
 def tenant_erase(name: str, yes: bool, cancel_jobs: bool) -> None:
-    """Delete images, adapters, prompts, users and names for good and revoke the keys. The charges stay.
+    """Delete a tenant's content and names, and revoke its keys.
 
-    If the command is interrupted, the scheduler finishes the erasure, or the same command again.
+    Images, adapters, prompts and users can't be restored. The charges stay. If the command is interrupted, the
+    scheduler finishes the erasure, or the same command again.
     """
     with django_ready():
         import time

@@ -13,15 +13,15 @@ from easel.cli.django_ready import django_ready
 from easel.cli.tables import Rows, list_command
 from easel.cli.tenant_data import tenant_erase, tenant_export
 
-tenant = group_of("tenant", "Create tenants, list them; their credit, limits, budgets and data.")
-key = group_of("key", "Create, list, rotate and revoke API keys.")
-project = group_of("project", "Add projects, which keys and costs are assigned to, and list them.")
-block_list = group_of("block-list", "Phrases and patterns that no prompt may contain, for everybody or for one tenant.")
+tenant = group_of("tenant")
+key = group_of("key")
+project = group_of("project")
+block_list = group_of("block-list")
 
 
 @list_command(tenant)
 def tenant_list() -> Rows:
-    """List tenants with what they can spend and what is held for their running jobs."""
+    """List tenants with their credit, holds and revenue."""
     from billing.ledger.accounts import balances_by_kind
     from billing.money import from_micros
     from tenants.models import Tenant
@@ -82,20 +82,23 @@ for command in (
 @click.option("--gpus", type=click.IntRange(min=1), default=1, show_default=True, help="Workers at most.")
 @click.option("--gpu-resource", default="nvidia.com/gpu", show_default=True, help="Or nvidia.com/mig-1g.18gb.")
 @click.option("--weights", default="Tongyi-MAI/Z-Image-Turbo", show_default=True, help="Fetched from this hub id.")
-def tenant_manifests(name: str, **options: Any) -> None:
-    """Print the Kubernetes namespace of a tenant's own pool, for `kubectl apply -f -`. It holds a password."""
+def manifests(name: str, **options: Any) -> None:
+    """Print the Kubernetes namespace of a tenant's own pool.
+
+    It is for `kubectl apply -f -`, and contains a password.
+    """
     with django_ready():
         from django.conf import settings
 
         from easel.actions.subjects import tenant_named
         from easel.catalog.errors import PoolNotFound
-        from easel.cli.tenant_manifests import tenant_manifests as rendered
+        from easel.cli.tenant_manifests import tenant_manifests
         from easel.serving.pool_workers import pool_worker
 
         pool = tenant_named(name).pools.first()
         if pool is None:
             raise PoolNotFound(f"{name} has no pool of its own: `easel pool dedicate {name}` makes one")
-        text = rendered(
+        text = tenant_manifests(
             pool=pool,
             worker_env=pool_worker(pool)["env"],
             api_stores=settings.EASEL.storage_url.startswith("file:"),

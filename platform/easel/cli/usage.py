@@ -8,16 +8,16 @@ import click
 
 from easel.cli.action_commands import group_of
 from easel.cli.django_ready import django_ready
-from easel.cli.instants import Instant
+from easel.cli.instants import InstantParam
 from easel.cli.tables import Rows, list_command
 
-usage = group_of("usage", "List jobs' usage records, correct them, and rate charges again.")
+usage = group_of("usage")
 
 
 @list_command(usage)
 @click.argument("job_id", metavar="JOB", type=click.UUID)
 def usage_list(job_id: uuid.UUID) -> Rows:
-    """List a job's usage records, corrections too, with what each was charged."""
+    """List a job's usage records with what each was charged."""
     from billing.models import UsageRecord
     from billing.money import from_micros
 
@@ -41,10 +41,13 @@ def usage_list(job_id: uuid.UUID) -> Rows:
 
 @usage.command("rerate")
 @click.argument("name", metavar="TENANT")
-@click.option("--from", "start", type=Instant(), help="Charges written since then; by default all.")
-@click.option("--until", "end", type=Instant(), help="Exclusive.")
+@click.option("--from", "start", type=InstantParam(), help="Charges written since then; by default all.")
+@click.option("--until", "end", type=InstantParam(), help="Exclusive.")
 def usage_rerate(name: str, start: datetime | None, end: datetime | None) -> None:
-    """Rate a tenant's charges again from its records and the prices of their time; exit 1 if one differs."""
+    """Rate charges again from their records; exit 1 if one differs.
+
+    The prices are those that were in force when the records were written.
+    """
     with django_ready():
         from billing.usage.rerating import charges_between, rerated
         from easel.actions.subjects import tenant_named

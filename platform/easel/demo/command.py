@@ -220,11 +220,11 @@ def _print_costs(console: Console, clients: dict[str, Client]) -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     for tenant, client in clients.items():
-        usage = client.usage(group_by="project")
-        for row in usage["data"]:
-            measured = (str(row["requests"]), f"{row['image_units']:.3f}", f"{row['gpu_seconds']:.3f}")
-            table.add_row(tenant, row["project"], *measured, _money(row["cost"]))
-        table.add_row(tenant, "[bold]total", "", "", "", _money(usage["total"]))
+        costs = client.costs(group_by="project")
+        for row in costs["data"]:
+            measured = (f"{row['requests']:.0f}", f"{row['image_units']:.3f}", f"{row['gpu_seconds']:.3f}")
+            table.add_row(tenant, row["group"]["project"], *measured, _money(row["cost"]))
+        table.add_row(tenant, "[bold]total", "", "", "", _money(costs["total"]))
         table.add_section()
     console.print()
     console.print(table)

@@ -173,7 +173,7 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: rando
             user=f"user-{dice.randrange(20)}",
             metadata={"history": "generated"},
         ),
-        limits=settings.EASEL,
+        config=settings.EASEL,
         job_id=uuid.UUID(int=dice.getrandbits(128), version=4),
         request_id="history",
         now=now,

@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 @contextmanager
 def job_prepared(
-    *, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, request_id: str, now: datetime
+    *, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, request_id: str, now: datetime
 ) -> Iterator[tuple[Job, Callable[[], UUID]]]:
     """Plan a request and copy the cached images that answer it. Yields the job and `admit`, which writes it and returns
     its id; the caller calls that in its transaction.
@@ -44,7 +44,7 @@ def job_prepared(
     The copies are deleted on exit unless `admit` returned. If the commit then fails, no output names them, and
     `orphans_sweep` deletes them: whether a commit failed is not always known here.
     """
-    plan = job_plan(api_key=api_key, spec=spec, limits=limits, job_id=job_id, now=now)
+    plan = job_plan(api_key=api_key, spec=spec, config=config, job_id=job_id, now=now)
     job = plan.job(job_id=job_id, request_id=request_id, now=now)
     copies: list[Output] = []
     if plan.cached_from is not None:
@@ -72,9 +72,9 @@ def job_prepared(
             images_discard(copies)
 
 
-def job_submit(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, request_id: str, now: datetime) -> Job:
+def job_submit(*, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, request_id: str, now: datetime) -> Job:
     """Prepare and admit a request. Raise a `DomainError` that names the field at fault; then nothing is written."""
-    prepared = job_prepared(api_key=api_key, spec=spec, limits=limits, job_id=job_id, request_id=request_id, now=now)
+    prepared = job_prepared(api_key=api_key, spec=spec, config=config, job_id=job_id, request_id=request_id, now=now)
     with prepared as (job, admit), transaction.atomic(savepoint=False):
         admit()
     return job

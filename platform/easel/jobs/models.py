@@ -187,7 +187,7 @@ def _job_insert() -> tuple[str, list[str]]:
     """Return the INSERT of a job, with its parameters named as the attributes, and these names."""
     names = [field.attname for field in Job._meta.concrete_fields]
     columns, values = ", ".join(f'"{name}"' for name in names), ", ".join(f"%({name})s" for name in names)
-    return f"INSERT INTO {Job._meta.db_table} ({columns}) VALUES ({values})", names  # noqa: S608 - of names alone
+    return f"INSERT INTO {Job._meta.db_table} ({columns}) VALUES ({values})", names  # noqa: S608 - of nothing but names
 
 
 def job_insert(job: Job) -> PipelinedQuery[None]:

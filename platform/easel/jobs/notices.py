@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from billing.usage.settlement import charged_micros
+from billing.usage.settlement import job_charged_micros
 from easel.jobs.models import Job
 from easel.webhooks.models import Event
 from easel.webhooks.outbox import webhook_emit
@@ -23,7 +23,7 @@ def job_notify(job: Job, *, now: datetime) -> None:
             "created_at": job.created_at.isoformat(),
             "finished_at": now.isoformat(),
             "error_code": job.error_code or None,
-            "cost": {"amount_micros": charged_micros(job.id), "currency": job.tenant.currency},
+            "cost": {"amount_micros": job_charged_micros(job.id), "currency": job.tenant.currency},
         }
 
     webhook_emit(tenant=job.tenant, event=Event(f"job.{job.state}"), data=data, now=now)

@@ -17,6 +17,8 @@ from easel.storage import store
 from inference.contract import StoredOutput
 from tenants.models import Tenant
 
+IMAGE_URL_SECONDS = 3600
+
 
 def output_of(job: Job, image: Output | StoredOutput, storage_key: str) -> Output:
     """Return an output of `job`, not saved, with the facts of a reported or copied image."""
@@ -37,8 +39,8 @@ def outputs_delete(*, job: Job, actor: str, now: datetime) -> int:
     Job.objects.select_for_update(of=("self",)).get(pk=job.pk)
     images = images_delete([job.pk], now=now)
     if images:
-        act = {"actor": actor, "action": "images.delete", "subject": str(job.pk)}
-        audit_record(**act, tenant=job.tenant, details={"images": images}, now=now)
+        event = {"actor": actor, "action": "images.delete", "subject": str(job.pk)}
+        audit_record(**event, tenant=job.tenant, details={"images": images}, now=now)
     return images
 
 
@@ -102,3 +104,8 @@ def orphans_sweep(*, day: date) -> int:
             store().delete_all(orphans)
             swept += len(orphans)
     return swept
+
+
+def image_url(storage_key: str, *, base: str) -> str:
+    """Return a signed URL of an image, valid for an hour; it begins with `base` if images are in a folder."""
+    return store().signed_url("GET", storage_key, seconds=IMAGE_URL_SECONDS, base=base)

@@ -102,14 +102,14 @@ class Plan:
         )
 
 
-def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: datetime) -> Plan:
+def job_plan(*, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, now: datetime) -> Plan:
     """Check a request and return its plan. Raise a `DomainError` that names the field at fault."""
     tenant = api_key.tenant
     spec = replace(spec, prompt=prompt_clean(spec.prompt))
-    prompt_validate(spec.prompt, chars_max=limits.prompt_chars_max)
+    prompt_validate(spec.prompt, chars_max=config.prompt_chars_max)
     prompt_check(spec.prompt, tenant=tenant)
     quotas = quotas_of(api_key)
-    ttl_seconds = ttl_seconds_choose(spec, seconds_max=limits.job_ttl_seconds)
+    ttl_seconds = ttl_seconds_choose(spec, seconds_max=config.job_ttl_seconds)
     version, arm, spec = _assign(tenant, spec, job_id)
     width, height = size_parse(spec.size, version=version, quotas=quotas)
     steps = steps_choose(spec, version=version, quotas=quotas)
@@ -138,7 +138,7 @@ def job_plan(*, api_key: ApiKey, spec: Spec, limits: Config, job_id: UUID, now: 
         spec=spec,
         api_key=api_key,
         quotas=quotas,
-        queued_jobs_max=limits.queued_jobs_max,
+        queued_jobs_max=config.queued_jobs_max,
         project=project,
         version=version,
         arm=arm,

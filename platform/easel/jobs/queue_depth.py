@@ -15,7 +15,7 @@ from django.db.models import Count, Q
 
 from easel.jobs.models import Job, State
 from tenants.models import ApiKey, Quota
-from tenants.quotas import QueueFull, month_of, owner_of
+from tenants.quotas import QueueFull, month_utc, owner_of
 
 DRAIN_SECONDS = 60  # the period over which the pace of a tenant's finished jobs is measured
 WAIT_SECONDS_MAX = 60
@@ -37,7 +37,7 @@ def queue_check(
     for quota in quotas:
         if quota.queued_jobs_max is not None:
             limits[quota.api_key_id] = (quota.queued_jobs_max, owner_of(quota))
-    tenant, month = api_key.tenant_id, month_of(now)
+    tenant, month = api_key.tenant_id, month_utc(now)
     if all(
         _unfinished_less_jobs.get((tenant, owner, month), limit) + jobs[owner] <= limit
         for owner, (limit, _) in limits.items()

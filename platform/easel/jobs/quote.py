@@ -45,13 +45,13 @@ class Quote:
     refusal: DomainError | None
 
 
-def job_quote(*, api_key: ApiKey, spec: Spec, limits: Config, now: datetime) -> Quote:
+def job_quote(*, api_key: ApiKey, spec: Spec, config: Config, now: datetime) -> Quote:
     """Check a request as `job_submit` does, and admit it in a transaction that is rolled back, so nothing is written.
 
     Raises a `DomainError` for a request that could never be admitted as it is.
     """
     job_id = uuid.uuid4()
-    plan = job_plan(api_key=api_key, spec=spec, limits=limits, job_id=job_id, now=now)
+    plan = job_plan(api_key=api_key, spec=spec, config=config, job_id=job_id, now=now)
     lines = list(_lines(plan, now))
     quote = Quote(
         plan=plan,

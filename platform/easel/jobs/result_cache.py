@@ -1,7 +1,7 @@
 """Answers a repeated request with copies of the images that an earlier job generated.
 
-A request that fixes its seed asks for certain images. The cache is per tenant, so that a quick answer never tells a
-tenant what another one asked for. An answered job gets copies of its own, which are retained and billed for storage
+A request that names its seed determines its images. The cache is per tenant, so that a quick answer never reveals
+what another tenant asked for. An answered job gets copies of its own, which are retained and billed for storage
 like those of any other job.
 """
 

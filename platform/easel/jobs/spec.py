@@ -68,7 +68,7 @@ def prompt_validate(prompt: str, *, chars_max: int) -> None:
         raise PromptInvalid("the prompt is empty: describe the image", param="prompt")
     if len(prompt) > chars_max:
         raise PromptInvalid(f"the prompt has {len(prompt)} characters; the limit is {chars_max}", param="prompt")
-    if not prompt.isprintable() and (found := text_unusable_at(prompt)):
+    if found := text_unusable_at(prompt):
         raise PromptInvalid(
             f"the prompt contains the unusable character {found.code_point} at position {found.position}",
             param="prompt",

@@ -9,7 +9,7 @@ from django.db import connection, transaction
 from django.db.models import Count, DateField, F, OuterRef, Q, Subquery, Sum
 from django.db.models.functions import Coalesce, Greatest, TruncMonth
 
-from billing.budgets.budgets import charged_micros
+from billing.budgets.budgets import budget_charged_micros
 from billing.models import (
     Budget,
     BudgetHold,
@@ -147,7 +147,7 @@ def budgets_match_charges(now: datetime) -> Iterator[str]:
         yield f"a month of budget {month.budget_id} holds {month.held_micros} micros; its holds sum to {month.total}"
     for budget in Budget.objects.select_related("tenant", "project", "api_key"):
         counted = budget.months.aggregate(sum=Coalesce(Sum("spent_micros"), 0))["sum"]
-        if counted != (charged := charged_micros(budget)):
+        if counted != (charged := budget_charged_micros(budget)):
             yield f"budget {budget.pk} counts {counted} micros; its owner was charged {charged}"
         jobs = jobs_unfinished(tenant=budget.tenant, project=budget.project, api_key=budget.api_key)
         entries = Entry.objects.filter(account__kind=LedgerAccount.Kind.HELD, transaction__kind=Transaction.Kind.HOLD)

@@ -1,3 +1,5 @@
+"""The Django app of the portal: imports its pages, and makes the roles after migrations."""
+
 from importlib import import_module
 from pkgutil import iter_modules
 

@@ -11,10 +11,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from billing.money import format_micros
-from easel.storage import store
 
 NOTHING = "–"
-URL_SECONDS = 3600
 _TONES = {
     "success": ("succeeded", "active", "live", "promoted"),
     "info": ("running", "dispatched", "queued"),
@@ -72,8 +70,3 @@ def link(row: Model | None, text: object = None) -> SafeString | str:
 
 def size(size_bytes: int) -> str:
     return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"
-
-
-def image_url(output: Any) -> str:
-    """A signed URL, valid for an hour: of the API itself if images are in a folder, else of the bucket."""
-    return store().signed_url("GET", output.storage_key, seconds=URL_SECONDS, base="")

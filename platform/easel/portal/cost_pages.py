@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.template.response import TemplateResponse
 
 from billing.money import format_micros
+from core.text import text_storable
 from easel.portal.overview import CURRENCY
 from easel.reporting.costs import costs, invoices, label_values, unpriced
 from easel.reporting.exports import Span
@@ -33,7 +34,7 @@ def costs_page(request: HttpRequest, each: dict[str, Any], *, now: datetime) -> 
     if not request.user.has_perm("billing.view_charge"):
         raise PermissionDenied
     today = now.astimezone(UTC).date()
-    asked = {name: request.GET.get(name, "").replace("\x00", "") for name in ("month", "label", "value", "currency")}
+    asked = {name: text_storable(request.GET.get(name, "")) for name in ("month", "label", "value", "currency")}
     month = _MONTH.fullmatch(asked["month"])
     first = date(int(month[1]), int(month[2]), 1) if month else today.replace(day=1)
     last = first.replace(day=calendar.monthrange(first.year, first.month)[1])

@@ -13,8 +13,10 @@ from unfold.contrib.filters.admin import RangeDateFilter
 
 from billing.models import Charge, Entry, UsageRecord
 from billing.usage.queries import job_costs
+from core.text import text_storable
 from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job
+from easel.jobs.outputs import image_url
 from easel.portal import cells
 from easel.portal.pages import Page, Section, TenantFilter, column, register
 
@@ -43,13 +45,13 @@ class JobPage(Page):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Job], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        """By a whole id, each through its index: a part of one would read the whole table."""
+        """Find a job by its whole id or its whole request id: a search for a part of one would read the whole table."""
         if not search_term:
             return queryset, False
         try:
             return queryset.filter(id=UUID(search_term)), False
         except ValueError:
-            return queryset.filter(request_id=search_term[:64].replace("\x00", "")), False
+            return queryset.filter(request_id=text_storable(search_term[:64])), False
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         """The costs of a page's jobs in two queries."""
@@ -99,7 +101,7 @@ class JobPage(Page):
         outputs = [output for output in row.outputs.all() if output.deleted_at is None]
         yield Section(
             "Images", (), [], "No images: there are none before a job succeeds, or they were deleted.",
-            images=[cells.image_url(output) for output in outputs],
+            images=[image_url(output.storage_key, base="") for output in outputs],
         )  # fmt: skip
         yield Section("Timeline", ("At", "After", "Event"), _timeline(row, attempts), "")
         yield Section.of(

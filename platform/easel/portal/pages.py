@@ -19,6 +19,7 @@ from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
 
 from core.errors import DomainError
+from core.text import text_storable
 from easel.actions.action import Action, ActionForm, action_perform
 from easel.portal import cells
 from easel.portal.site import portal
@@ -66,7 +67,10 @@ def column(description: str, text: Callable[[Any], str], *, ordering: str | None
 
 
 class TextFilter(admin.SimpleListFilter):
-    """Rows whose `field` is exactly what was typed or linked to, because a list of thousands is no choice."""
+    """Matches rows whose `field` is exactly the text that was typed or linked to.
+
+    There may be thousands of values, too many for a list to choose from.
+    """
 
     template = "portal/text_filter.html"
     field: str
@@ -81,7 +85,7 @@ class TextFilter(admin.SimpleListFilter):
         yield {"value": self.value() or "", "name": self.parameter_name}
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        wanted = (self.value() or "").strip().replace("\x00", "")
+        wanted = text_storable(self.value() or "").strip()
         return queryset.filter(**{self.field: wanted}) if wanted else queryset
 
 

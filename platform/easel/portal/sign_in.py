@@ -22,7 +22,10 @@ WINDOW_SECONDS = 900
 
 
 class SignInForm(AuthenticationForm):
-    """Refuses a name after too many wrong passwords, even with the correct one; by name, since a name has one owner."""
+    """Refuses a name after too many wrong passwords, even with the correct one.
+
+    Wrong passwords are counted by name, because each name belongs to one user.
+    """
 
     def clean(self) -> dict[str, Any]:
         if failures(self.cleaned_data.get("username", "")) >= ATTEMPTS_MAX:
@@ -65,7 +68,7 @@ def _signed_in(request: HttpRequest, user: AbstractBaseUser, **_signal: Any) -> 
     try:
         redis_asked_once().delete(_key(name))
     except RedisError:
-        log.warning("sign_in_count_kept", reason="redis is away")
+        log.warning("sign_in_count_not_deleted", reason="redis is away")
 
 
 def _key(username: str) -> str:

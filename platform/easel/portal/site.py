@@ -10,8 +10,8 @@ from unfold.sites import UnfoldAdminSite
 
 from easel.portal.cost_pages import costs_page
 from easel.portal.overview import DAYS, overview
-from easel.portal.serving import serve_all
 from easel.portal.sign_in import SignInForm
+from easel.portal.views import serve_all
 
 
 class PortalSite(UnfoldAdminSite):

@@ -112,7 +112,7 @@ def customers(count: int, version: ModelVersion, *, now: datetime) -> tuple[list
 @transaction.atomic
 def _settled(customer: Customer, version: ModelVersion, size: str, now: datetime) -> uuid.UUID:
     spec = Spec(prompt="a red circle", model=version.model.name, size=size, steps=8)
-    job = job_submit(api_key=customer.key, spec=spec, limits=_LIMITS, job_id=uuid.uuid4(), request_id="bench", now=now)
+    job = job_submit(api_key=customer.key, spec=spec, config=_LIMITS, job_id=uuid.uuid4(), request_id="bench", now=now)
     quantities = (
         Quantity(meter=Meter.GPU_SECOND, amount=Decimal("1.234567891"), gpu_class="cpu"),
         Quantity(meter=Meter.IMAGE_UNIT, amount=Decimal(job.width * job.height) / 512**2),

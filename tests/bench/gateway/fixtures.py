@@ -61,7 +61,7 @@ def served_model() -> ModelVersion:
 def submit(customer: Customer, version: ModelVersion) -> uuid.UUID:
     spec = Spec(prompt="a red circle", model=version.model.name, size="256x256", steps=8)
     job_id = uuid.uuid4()
-    job_submit(api_key=customer.key, spec=spec, limits=LIMITS, job_id=job_id, request_id="bench", now=NOW)
+    job_submit(api_key=customer.key, spec=spec, config=LIMITS, job_id=job_id, request_id="bench", now=NOW)
     return job_id
 
 

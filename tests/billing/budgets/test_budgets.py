@@ -9,7 +9,14 @@ from django.db import connections
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from billing.budgets.budgets import BudgetInvalid, BudgetNotFound, budget_remove, budget_set, budgets_of, charged_micros
+from billing.budgets.budgets import (
+    BudgetInvalid,
+    BudgetNotFound,
+    budget_charged_micros,
+    budget_remove,
+    budget_set,
+    budgets_of,
+)
 from billing.invoices.adjustments import adjustment_make
 from billing.ledger.accounts import balances_by_kind
 from billing.ledger.budget_months import BudgetExceeded
@@ -209,7 +216,7 @@ def test_what_a_budgets_months_have_counted_is_what_was_charged(alice, charged):
     charged(alice, now=NOW)
     charged(alice, now=APRIL - DAY, ended=APRIL + DAY)
     counted = sum(BudgetMonth.objects.filter(budget=made).values_list("spent_micros", flat=True))
-    assert counted == charged_micros(made) > 0
+    assert counted == budget_charged_micros(made) > 0
 
 
 def test_each_threshold_is_crossed_once_in_the_transaction_that_reaches_it(alice):
@@ -346,4 +353,4 @@ def test_a_budget_made_beside_a_tenants_first_charge_counts_it(customer):
 
         _, made = in_threads(2, work)
         assert spent_and_held(dora) == [(1, 0)]
-        assert charged_micros(made) == DOLLAR
+        assert budget_charged_micros(made) == DOLLAR

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import uuid
 from datetime import datetime, timedelta
 
@@ -7,7 +8,8 @@ import pytest
 from billing.ledger.accounts import balances_by_kind
 from billing.models import StoredObject
 from core.models import AuditEvent
-from easel.jobs import lifecycle, queue
+from easel.api import jobs as api_jobs
+from easel.jobs import lifecycle, queries, queue
 from easel.jobs.models import Job
 from tests.conftest import NOW
 from tests.easel.api.conftest import ask, call, end_job
@@ -65,6 +67,25 @@ def test_a_page_may_be_of_one_status(alice, create):
 def test_another_tenants_job_is_404(alice, bob, create, method, path):
     answer = call(method, f"/v1/jobs/{create(alice)['id']}{path}", bob)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+
+
+def test_only_a_submission_runs_on_the_threads_for_admission(alice, create, monkeypatch):
+    threads = set()
+    for module, name in ((api_jobs, "submit"), (queries, "jobs_page")):
+        monkeypatch.setattr(module, name, _recording_threads(getattr(module, name), threads))
+    create(alice)
+    call("GET", "/v1/jobs", alice)
+    assert threads == {("submit", "short"), ("jobs_page", "request")}
+
+
+def _recording_threads(function, threads):
+    """Wrap `function` so that each call adds its name and its thread's pool to `threads`."""
+
+    def wrapper(*args, **kwargs):
+        threads.add((function.__name__, threading.current_thread().name.partition("_")[0]))
+        return function(*args, **kwargs)
+
+    return wrapper
 
 
 def test_another_tenants_jobs_are_not_listed(alice, bob, create):

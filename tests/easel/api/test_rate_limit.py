@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from easel.api.rate_limit import look, spend
+from easel.api.rate_limit import peek, spend
 from easel.jobs import queue
 from easel.jobs.queue_depth import wait_seconds
 from tenants.keys import key_issue
@@ -69,7 +69,7 @@ def test_when_both_buckets_are_empty_the_wait_is_the_longer_one():
 def test_a_look_takes_nothing():
     quota = bucket(2)
     admitted([quota])
-    assert [left.remaining for _ in range(3) for left in look([quota], now=NOW)] == [1, 1, 1]
+    assert [left.remaining for _ in range(3) for left in peek([quota], now=NOW)] == [1, 1, 1]
 
 
 def test_a_limit_of_zero_never_gives_and_never_promises():
