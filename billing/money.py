@@ -41,7 +41,7 @@ class Money(TypedDict):
 
 
 def money_json(amount_micros: int, currency: str) -> Money:
-    """An amount in the currency's unit, as text with six decimals, and in micro-units."""
+    """Return an amount in the currency's unit, as text with six decimals, and in micro-units."""
     return {"amount": f"{from_micros(amount_micros):.6f}", "amount_micros": amount_micros, "currency": currency}
 
 

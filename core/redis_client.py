@@ -8,7 +8,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 
-def redis_asked_once(seconds_max: float = 0.5) -> "redis.Redis":
+def redis_fail_fast(seconds_max: float = 0.5) -> "redis.Redis":
     """Redis client for request handlers: fails after `seconds_max` and never retries."""
     return _asked_once(settings.EASEL.redis_url, seconds_max)
 

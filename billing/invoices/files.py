@@ -22,7 +22,7 @@ class StatementFile:
 
 
 def statement_file(statement: Statement, form: str, *, comma: bool = False) -> StatementFile:
-    """Writes a statement in one of `FORMS`; with `comma`, a CSV has decimal commas."""
+    """Write a statement in one of `FORMS`; with `comma`, a CSV has decimal commas."""
     lines = list(statement.lines.all())
     if form == "html":
         content = statement_html(statement, lines).encode()

@@ -233,6 +233,6 @@ def contracts(tenant_id: UUID) -> list[Contract]:
 
 @lru_cache(maxsize=1024)
 def _tariffs(price_book_id: int) -> dict[Key, Tariff]:
-    """Cached for as long as the process lives, since a book never changes."""
+    """Return a book's tariffs, cached for as long as the process lives, since a book never changes."""
     rates = Rate.objects.filter(price_book=price_book_id).select_related("price_book__tenant").prefetch_related("tiers")
     return {(rate.meter, rate.model, rate.gpu_class, rate.tier): Tariff.of(rate) for rate in rates}

@@ -32,7 +32,7 @@ class Reporter:
         self._ends: queue.Queue[AttemptFinished] = queue.Queue()
         self._beat_due = threading.Event()
         self._stopping = threading.Event()
-        self._redis_is_away = False  # at the last beat
+        self._redis_is_unavailable = False  # at the last beat
 
     def start(self) -> None:
         for loop in (self._beat_loop, self._end_loop):
@@ -68,11 +68,11 @@ class Reporter:
             try:
                 self._beat()
             except redis.RedisError as error:
-                self._log_change(is_away=True, reason=type(error).__name__)
+                self._log_change(is_unavailable=True, reason=type(error).__name__)
             except Exception:
                 log.exception("beat_failed")
             else:
-                self._log_change(is_away=False)
+                self._log_change(is_unavailable=False)
             self._beat_due.wait(_BEAT_SECONDS)
             self._beat_due.clear()
 
@@ -106,7 +106,7 @@ class Reporter:
             reports_key(self._namespace), {"report": report_to_json(report)}, maxlen=_REPORTS_MAX, approximate=True
         )
 
-    def _log_change(self, *, is_away: bool, reason: str = "") -> None:
-        if is_away != self._redis_is_away:
-            self._redis_is_away = is_away
-            log.warning("redis_away", reason=reason) if is_away else log.info("redis_back")
+    def _log_change(self, *, is_unavailable: bool, reason: str = "") -> None:
+        if is_unavailable != self._redis_is_unavailable:
+            self._redis_is_unavailable = is_unavailable
+            log.warning("redis_unavailable", reason=reason) if is_unavailable else log.info("redis_back")

@@ -401,7 +401,7 @@ def test_an_api_starts_once_its_servers_are_up_and_answers_when_one_is_down(over
     container = pod_of(named(overlay("production"), "Deployment", "easel-api"))["spec"]["containers"][0]
     probes = [container[probe]["httpGet"]["path"] for probe in ("startupProbe", "readinessProbe", "livenessProbe")]
     assert [call("GET", path).status_code for path in probes] == [200, 200, 200]
-    monkeypatch.setattr(health, "redis_asked_once", lambda: redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
+    monkeypatch.setattr(health, "redis_fail_fast", lambda: redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
     assert [call("GET", path).status_code for path in probes] == [503, 200, 200]
 
 

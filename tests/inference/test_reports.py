@@ -70,6 +70,6 @@ def test_a_beat_is_in_redis_when_send_beat_returns(redis_server, reporter):
     assert report_from_json(fields[b"report"]).worker == "w1"
 
 
-def test_work_begins_without_a_beat_when_redis_is_away(reporter):
+def test_work_begins_without_a_beat_when_redis_is_unavailable(reporter):
     sender, _ = reporter(redis.Redis(port=1, socket_connect_timeout=1))
     sender.send_beat()

@@ -155,7 +155,7 @@ def budget_json(status: BudgetStatus) -> BudgetAnswer:
 
 
 def _owner(tenant: Tenant, given: BudgetInput) -> dict[str, Any]:
-    """The project or the key that a budget is for. Raises `ProjectNotFound`, `NotFound`, also for another tenant's."""
+    """Return the project or key of a budget. Raises `ProjectNotFound`, `NotFound`, also for another tenant's."""
     owner: dict[str, Any] = {}
     if given.project is not None:
         owner["project"] = tenant.projects.filter(slug=given.project).first()

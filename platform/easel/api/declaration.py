@@ -87,7 +87,7 @@ class Input(BaseModel):
 
     @classmethod
     def read(cls, data: Any) -> Self:
-        """The fields of `data`; what isn't given has its default. Raises `InvalidField` for the first that is wrong."""
+        """Return the fields of `data`, with defaults for those left out. Raises `InvalidField` for the first wrong."""
         if isinstance(data, dict) and (unknown := sorted(data.keys() - cls.model_fields.keys())):
             known = ", ".join(sorted(cls.model_fields))
             raise InvalidField(
@@ -99,7 +99,7 @@ class Input(BaseModel):
             raise _refusal(error.errors(include_url=False)[0]) from error
 
     def given(self) -> dict[str, Any]:
-        """The fields that the caller named."""
+        """Return the fields that the caller named."""
         return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
@@ -141,7 +141,7 @@ _CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_f
 
 
 def _refusal(first: ErrorDetails) -> InvalidField:
-    """The refusal of the first wrong field, by its path."""
+    """Return the refusal of the first wrong field, by its path."""
     message = _MESSAGES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     if first["input"] is None and first["type"] != "missing":
         message = "This field may not be null."
@@ -175,7 +175,7 @@ class _OpenApi30(GenerateJsonSchema):
 
 
 def schema_of(declared: Any, *, mode: JsonSchemaMode = "serialization") -> Schema:
-    """The OpenAPI schema of a declaration, with the declarations that it is made of written out in place."""
+    """Return the OpenAPI schema of a declaration, with the declarations that it is made of written out in place."""
     schema = TypeAdapter(declared).json_schema(schema_generator=_OpenApi30, mode=mode)
     parts = schema.pop("$defs", {})
 
@@ -204,7 +204,7 @@ class Error(TypedDict):
 
 
 def events(description: str) -> dict[Any, OpenApiResponse]:
-    """The response of a call that answers with server-sent events."""
+    """Return the response of a call that answers with server-sent events."""
     return {(200, "text/event-stream"): OpenApiResponse({"type": "string"}, description=description)}
 
 

@@ -55,14 +55,14 @@ def body(message: str, *, type_: str, code: str, param: str | None = None) -> di
 
 
 def _encodable(text: str) -> str:
-    """The text with lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
+    """Return the text with lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
     return text.encode(errors="backslashreplace").decode()
 
 
 def handle(error: Exception, context: Any = None) -> JsonResponse | None:
-    """The answer to a refusal; None leaves any other error to `server_error`, with its stack in the log."""
+    """Return the answer to a refusal; None leaves any other error to `server_error`, with its stack in the log."""
     if isinstance(error, OperationalError | InterfaceError | RedisError):
-        log.warning("dependency_away", error=repr(error))
+        log.warning("dependency_unavailable", error=repr(error))
         error = Unavailable()
     if isinstance(error, RequestDataTooBig):
         error = BodyTooLarge()
@@ -79,7 +79,7 @@ def handle(error: Exception, context: Any = None) -> JsonResponse | None:
 
 
 def refusal_json(error: DomainError) -> JsonResponse:
-    """The answer to a refusal, with the headers that tell a client whether to try again."""
+    """Return the answer to a refusal, with the headers that tell a client whether to try again."""
     headers = {"x-should-retry": "true" if error.retryable else "false"}
     if error.http_status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -102,7 +102,7 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """The answer to what Django itself refuses, for example a query of a thousand fields."""
+    """Return the answer to what Django itself refuses, for example a query of a thousand fields."""
     message = "the request is malformed or has too many fields"
     return JsonResponse(body(message, type_="invalid_request_error", code="invalid_request"), status=400)
 

@@ -157,7 +157,7 @@ class ImagesSubmit(Resource):
 
 
 def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponseBase:
-    """The second half of an images call: the images of the job that it waited for, or a refusal."""
+    """Return the second half of an images call: the images of the job that it waited for, or a refusal."""
     try:
         if not ended:
             raise errors.StillRunning.of(waits_for.job_id)

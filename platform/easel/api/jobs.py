@@ -103,7 +103,7 @@ class JobInput(Input):
     metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], BeforeValidator(_pairs)] = LEFT_OUT
 
     def spec(self, *, partial_images: int = 0) -> Spec:
-        """The request as admission takes it."""
+        """Return the request as admission takes it."""
         same: dict[str, Any] = {name: value for name, value in self if name in _SPEC_FIELDS}
         return Spec(
             **same,
@@ -327,12 +327,12 @@ def job_feedback(request: HttpRequest, job_id: UUID) -> HttpResponse:
 
 
 def _job(request: HttpRequest, job_id: UUID) -> Job:
-    """The caller's job. Raises `JobNotFound`, also for another tenant's."""
+    """Return the caller's job. Raises `JobNotFound`, also for another tenant's."""
     return queries.job_get(tenant=caller(request).tenant, job_id=job_id)
 
 
 def _actor(request: HttpRequest) -> str:
-    """The caller's name in the audit log."""
+    """Return the caller's name in the audit log."""
     return f"key:{caller(request).key_id}"
 
 

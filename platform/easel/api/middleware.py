@@ -61,7 +61,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
 
 
 def _request_id(given: str) -> str:
-    """The client's request id, or a random one. It need not be unguessable, so we avoid the system call of `uuid4`."""
+    """Return the client's request id, or a random one: it may be guessable, which saves the system call of `uuid4`."""
     return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 

@@ -52,7 +52,7 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
     limited = [quota for quota in quotas if quota.requests_per_minute is not None]
     buckets: dict[UUID | None, Bucket] = {}
-    with suppress(RedisError):  # nothing is counted while Redis is away
+    with suppress(RedisError):  # nothing is counted while Redis is unavailable
         found = peek(limited, now=now) if limited else []
         buckets = {quota.api_key_id: bucket for quota, bucket in zip(limited, found, strict=True)}
     rows: list[LimitAnswer] = []

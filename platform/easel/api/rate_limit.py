@@ -21,15 +21,15 @@ from prometheus_client import Counter
 from redis.exceptions import RedisError
 
 from core.errors import DomainError
-from core.redis_client import redis_asked_once
+from core.redis_client import redis_fail_fast
 from tenants.models import ApiKey, Quota
 from tenants.quotas import owner_of, quotas_of
 
 log = structlog.get_logger()
-SKIPPED = Counter("easel_rate_limit_skipped_total", "Requests let through uncounted while Redis was away.")
-REDIS_REST_SECONDS = 1.0  # no call for this long after Redis did not answer, so that a hung one holds few threads
+SKIPPED = Counter("easel_rate_limit_skipped_total", "Requests let through uncounted while Redis was unavailable.")
+REDIS_RETRY_SECONDS = 1.0  # no call for this long after Redis did not answer, so that a hung one holds few threads
 REDIS_SECONDS_MAX = 0.25  # Redis answers within 1 ms; one that hangs must not hold the API's threads
-_rests_until: dict[str, float] = {}
+_retry_at: dict[str, float] = {}
 TOKEN = 60_000  # levels are in parts of a token; also the milliseconds in which an empty bucket fills
 _SCRIPT = """
 local now, token, cost, levels, denied = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), {}, false
@@ -134,7 +134,7 @@ def spend(quotas: Sequence[Quota], *, now: datetime) -> tuple[tuple[Quota, int |
 
 
 def peek(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
-    """The buckets, without taking a token. Raises `RedisError`."""
+    """Return the buckets, without taking a token. Raises `RedisError`."""
     return _ask(quotas, now=now, cost=0)[1]
 
 
@@ -145,12 +145,12 @@ def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, li
     limits = [quota.requests_per_minute or 0 for quota in quotas]
     moment = int(now.timestamp() * 1000)
     url = settings.EASEL.redis_url
-    if time.monotonic() < _rests_until.get(url, 0.0):
+    if time.monotonic() < _retry_at.get(url, 0.0):
         raise RedisError("it did not answer a moment ago")
     try:
         denied, *levels = cast(list[int], _script(url)(keys=keys, args=[moment, TOKEN, cost, *limits]))
     except RedisError:
-        _rests_until[url] = time.monotonic() + REDIS_REST_SECONDS
+        _retry_at[url] = time.monotonic() + REDIS_RETRY_SECONDS
         raise
     buckets = [
         Bucket(
@@ -168,5 +168,5 @@ def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, li
 
 @cache
 def _script(redis_url: str) -> Any:
-    """The script, on a client that neither waits long nor retries: a retry would take a second token."""
-    return redis_asked_once(REDIS_SECONDS_MAX).register_script(_SCRIPT)
+    """Return the script, on a client that neither waits long nor retries: a retry would take a second token."""
+    return redis_fail_fast(REDIS_SECONDS_MAX).register_script(_SCRIPT)

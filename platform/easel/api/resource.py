@@ -25,7 +25,7 @@ from rest_framework.views import APIView
 from core.revision import optimistic, revision_begin
 from core.threads import REQUESTS, SHORT, in_thread
 from easel.api import errors
-from easel.observability.database_watch import database_is_away
+from easel.observability.database_watch import database_is_unavailable
 from tenants.errors import InvalidApiKey, ScopeMissing
 from tenants.keys import key_authenticate
 from tenants.models import ApiKey
@@ -101,7 +101,7 @@ def serve(resource: type[Resource], *, submits: bool = False) -> View:
                 return await in_thread(submit, request, threads=SHORT, **path)
             return await in_thread(run, request, threads=REQUESTS, **path)
         except (OperationalError, InterfaceError) as error:
-            log.warning("dependency_away", error=repr(error))
+            log.warning("dependency_unavailable", error=repr(error))
             return errors.refusal_json(errors.Unavailable())
 
     return described_by(resource, view)
@@ -122,7 +122,7 @@ def authenticate(request: HttpRequest) -> ApiKey:
     scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
     if scheme.lower() != "bearer":
         raise InvalidApiKey
-    if database_is_away():  # asked before the request waits for a pooled connection
+    if database_is_unavailable():  # asked before the request waits for a pooled connection
         raise errors.Unavailable
     revision_begin()
     key = key_authenticate(text.strip(), pepper=settings.EASEL.secret_key)
@@ -134,13 +134,13 @@ def authenticate(request: HttpRequest) -> ApiKey:
 
 
 def caller(request: HttpRequest) -> ApiKey:
-    """The key that a request came with; its tenant is `caller(request).tenant`."""
+    """Return the key that a request came with; its tenant is `caller(request).tenant`."""
     key: ApiKey = request.auth  # type: ignore[attr-defined]
     return key
 
 
 def body_of(request: HttpRequest) -> Any:
-    """The JSON of a request's body in UTF-8, whatever charset its Content-Type names; `{}` for an empty one.
+    """Return the JSON of a request's body in UTF-8, whatever charset its Content-Type names; `{}` for an empty one.
 
     Raises `InvalidJson`, `UnsupportedMediaType`, `RequestDataTooBig`.
     """
@@ -157,7 +157,7 @@ def body_of(request: HttpRequest) -> Any:
 
 
 def answer_json(data: Any = None, *, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """An answer of JSON, or without a body where `data` is None."""
+    """Return an answer of JSON, or without a body where `data` is None."""
     content = _renderer.render(data)
     answer = HttpResponse(content, status=status, content_type="application/json", headers=headers)
     if not content:

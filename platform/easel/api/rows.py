@@ -17,6 +17,6 @@ class ListPage(Listed[T], Generic[T]):
 
 
 def row_json(answer: type[T], row: Any, **computed: Any) -> T:
-    """The answer's fields in their order: those that are `computed`, and attributes of `row` for the others."""
+    """Return the answer's fields in their order: those that are `computed`, and attributes of `row` for the others."""
     names = answer.__annotations__
     return cast("T", {name: computed[name] if name in computed else getattr(row, name) for name in names})

@@ -24,7 +24,7 @@ KEEPALIVE = b": keepalive\n\n"
 
 
 def streamed(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
-    """An answer that proxies neither buffer nor cache."""
+    """Return an answer that proxies neither buffer nor cache."""
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     return StreamingHttpResponse(events, content_type="text/event-stream", headers=headers)
 

@@ -27,7 +27,7 @@ _listener: asyncio.Task[None] | None = None
 
 
 async def finished(job_id: UUID, *, timeout_seconds: float) -> bool:
-    """True once the job has ended; False if it hasn't within the time."""
+    """Return True once the job has ended; False if it hasn't within the time."""
     # `_listen` checks all waiting jobs every RECHECK_SECONDS, in case a notification was lost.
     ended = wakeups(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds, idle_seconds=timeout_seconds)
     async with contextlib.aclosing(ended):
@@ -69,7 +69,7 @@ async def wakeups(
 
 
 def followed() -> dict[UUID, int]:
-    """The number of this process's clients that wait for the end of each job."""
+    """Return the number of this process's clients that wait for the end of each job."""
     return {job_id: len(events) for job_id, events in _waiters[CHANNELS[0]].items()}
 
 
@@ -102,7 +102,7 @@ async def _listen() -> None:
                     for (job_id,) in await found.fetchall():
                         _set(_waiters[CHANNELS[0]].get(job_id, set()))
         except psycopg.OperationalError as error:
-            log.warning("listener_waits", error=repr(error))
+            log.warning("database_unavailable", error=repr(error))
             await asyncio.sleep(1)
 
 

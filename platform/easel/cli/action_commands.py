@@ -36,7 +36,7 @@ _WORDS: dict[type[forms.Field], str] = {
 
 
 def command_of(action: Action, *, show: Show | None = None) -> click.Command:
-    """Makes the command of an action. With `show` it prints these rows at its end, and without input does only that."""
+    """Make the command of an action. With `show` it prints these rows at its end, and without input does only that."""
 
     def run(as_json: bool, **given: Any) -> None:
         with django_ready():
@@ -70,7 +70,7 @@ def command_of(action: Action, *, show: Show | None = None) -> click.Command:
 
 
 def group_of(name: str) -> click.Group:
-    """Makes the group `easel NAME` with the commands of its actions; commands of the same names replace them."""
+    """Make the group `easel NAME` with the commands of its actions; commands of the same names replace them."""
     return click.Group(name, commands=[command_of(action) for action in ACTIONS if action.command.split()[0] == name])
 
 
@@ -79,7 +79,7 @@ def first_sentence(text: str) -> str:
 
 
 def params_of(action: Action) -> list[click.Parameter]:
-    """The arguments and options of an action: first its subject's, then the fields of its form."""
+    """Return the arguments and options of an action: first its subject's, then the fields of its form."""
     params: list[click.Parameter] = []
     if action.subject:
         for place, metavar in enumerate(action.subject.arguments):
@@ -111,7 +111,7 @@ def _param(action: Action, name: str, field: forms.Field) -> click.Parameter:
 
 
 def _metavar(field: forms.Field) -> str | None:
-    """The values that a field takes, as `--help` shows them; the form checks them. None for the type's own word."""
+    """Return the values that a field takes, as `--help` shows them; None for the type's word. The form checks them."""
     if isinstance(field, forms.ChoiceField) and not isinstance(field, forms.ModelChoiceField):
         choices: Any = field.choices
         # Choices that are computed need the database's models, which `--help` does not load.
@@ -120,7 +120,7 @@ def _metavar(field: forms.Field) -> str | None:
 
 
 def subject_of(action: Action, given: Mapping[str, Any]) -> Any:
-    """The row that a command's arguments and options name."""
+    """Return the row that a command's arguments and options name."""
     if action.subject is None:
         return None
     texts = [given[f"subject_{place}"] for place in range(len(action.subject.arguments))]
@@ -128,7 +128,7 @@ def subject_of(action: Action, given: Mapping[str, Any]) -> Any:
 
 
 def given_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the form that a command was given."""
+    """Return the fields of the form that a command was given."""
     return {
         name: value
         for name, value in given.items()
@@ -137,7 +137,7 @@ def given_fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def perform(action: Action, row: Any, given: Mapping[str, Any], *, now: datetime) -> Done:
-    """Performs an action with a command's input. Raises `click.UsageError` for input that the form refuses."""
+    """Perform an action with a command's input. Raises `click.UsageError` for input that the form refuses."""
     form = _form_of(action)(row=row)
     data = {name: field.prepare_value(form.get_initial_for_field(field, name)) for name, field in form.fields.items()}
     for name, value in action.from_command(dict(given)).items():
@@ -156,12 +156,12 @@ def perform(action: Action, row: Any, given: Mapping[str, Any], *, now: datetime
 
 
 def actor_name() -> str:
-    """The user that runs this command, as the audit log names it."""
+    """Return the user that runs this command, as the audit log names it."""
     return f"command:{getpass.getuser()}"
 
 
 def command_record(action: str, subject: str, *, now: datetime, **about: Any) -> None:
-    """Records in the audit log what the user of this command did without an action."""
+    """Record in the audit log what the user of this command did without an action."""
     from core.audit import audit_record
 
     audit_record(actor=actor_name(), action=action, subject=subject, now=now, **about)
@@ -181,7 +181,7 @@ def _form_of(action: Action) -> type[ActionForm]:
 
 
 def _named(action: Action, name: str) -> str:
-    """The argument or option of a field, as the command line has it."""
+    """Return the argument or option of a field, as the command line has it."""
     param = next((param for param in params_of(action) if param.name == name), None)
     if isinstance(param, click.Option):
         return param.opts[0]

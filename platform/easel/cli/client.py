@@ -31,11 +31,11 @@ class Client:
     api_key: str
 
     def submit(self, **fields: Any) -> dict[str, Any]:
-        """Submits a job; the fields are those of `POST /v1/jobs`."""
+        """Submit a job; the fields are those of `POST /v1/jobs`."""
         return self._call("POST", "/v1/jobs", json=fields)
 
     def follow(self, job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yields the job as it progresses, until it has ended."""
+        """Yield the job as it progresses, until it has ended."""
         while job["status"] not in FINAL:
             yield job
             time.sleep(_POLL_SECONDS)
@@ -43,7 +43,7 @@ class Client:
         yield job
 
     def image(self, url: str) -> bytes:
-        """Fetches an image by the signed URL that a finished job gives."""
+        """Fetch an image by the signed URL that a finished job gives."""
         try:
             answer = httpx.get(url, timeout=_TIMEOUT_SECONDS)
         except httpx.HTTPError as error:
@@ -53,11 +53,11 @@ class Client:
         return answer.content
 
     def upload_adapter(self, name: str, file: Path) -> dict[str, Any]:
-        """Adds a version to the adapter `name`; the same file again adds none."""
+        """Add a version to the adapter `name`; the same file again adds none."""
         return self._call("POST", "/v1/adapters", data={"name": name}, files={"file": file.read_bytes()})
 
     def costs(self, *, group_by: str) -> dict[str, Any]:
-        """Returns this month's usage and cost."""
+        """Return this month's usage and cost."""
         return self._call("GET", "/v1/costs", params={"group_by": group_by})
 
     def start_experiment(self, *, name: str, arms: list[dict[str, Any]]) -> dict[str, Any]:
@@ -72,11 +72,11 @@ class Client:
         return found
 
     def experiment(self, name: str) -> dict[str, Any]:
-        """Returns the experiment with its report."""
+        """Return the experiment with its report."""
         return self._call("GET", f"/v1/experiments/{name}")
 
     def give_feedback(self, job_id: str, *, score: float) -> dict[str, Any]:
-        """Records a user's score of a job's images, from 0 to 1."""
+        """Record a user's score of a job's images, from 0 to 1."""
         return self._call("POST", f"/v1/jobs/{job_id}/feedback", json={"score": score})
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

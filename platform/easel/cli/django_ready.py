@@ -15,7 +15,7 @@ class SchemaMissing(DomainError, code="schema_missing"):
 
 @contextmanager
 def django_ready(*, service: str | None = None) -> Iterator[None]:
-    """Sets Django up on the servers of `environment`, with the logs of `service` on stdout.
+    """Set Django up on the servers of `environment`, with the logs of `service` on stdout.
 
     Without a service this is a command: its stdout is its answer, and its logs go to stderr.
     """

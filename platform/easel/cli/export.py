@@ -85,7 +85,7 @@ def _span(start: datetime | None, end: datetime | None, tenant: str | None) -> A
 
 
 def _write(blocks: Iterator[bytes], output: Path | None) -> None:
-    """Writes under another name until the file is complete, and renames it then."""
+    """Write under another name until the file is complete, and renames it then."""
     if output is None:
         for block in blocks:
             sys.stdout.buffer.write(block)

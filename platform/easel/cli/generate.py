@@ -83,7 +83,7 @@ def _local_url() -> str:
 
 @contextmanager
 def _key(given: str | None) -> Iterator[str]:
-    """The given key, or one for the length of this command."""
+    """Yield the given key, or one for the length of this command."""
     if given:
         yield given
         return

@@ -15,7 +15,7 @@ Rows = Iterable[dict[str, Any]]
 def list_command(
     group: click.Group, name: str = "list", *, of_tenant: bool = False
 ) -> Callable[[Callable[..., Rows]], click.Command]:
-    """Makes a command that prints the rows which the function returns.
+    """Make a command that prints the rows which the function returns.
 
     With `of_tenant` the command has the argument TENANT, and the function takes that tenant.
     """
@@ -41,7 +41,7 @@ def list_command(
 
 
 def print_fields(fields: dict[str, Any], as_json: bool) -> None:
-    """Prints the fields of one thing, one a line."""
+    """Print the fields of one thing, one a line."""
     if as_json:
         click.echo(json.dumps(fields, default=str))
         return
@@ -51,7 +51,7 @@ def print_fields(fields: dict[str, Any], as_json: bool) -> None:
 
 
 def print_rows(rows: Rows, as_json: bool) -> None:
-    """Prints rows that all have the same keys, which head the table.
+    """Print rows that all have the same keys, which head the table.
 
     A cell is never cut or wrapped, so that numbers and ids can be copied: a long line leaves the terminal's width.
     """

@@ -143,7 +143,7 @@ def _injections() -> dict[str, Any]:
 
 @cached_by_revision
 def _revisions(tenant: Tenant) -> list[tuple[UUID | None, int]]:
-    """The lists that ever had an entry, with their revisions: the platform's under None, and the tenant's."""
+    """Return the lists that ever had an entry, with their revisions: the platform's under None, and the tenant's."""
     both = BlockListRevision.objects.filter(Q(tenant=None) | Q(tenant=tenant), revision__gt=0)
     return list(both.values_list("tenant_id", "revision"))
 

@@ -15,7 +15,7 @@ from celery import Celery
 from django.conf import settings
 
 from core.pipeline import PipelinedQuery, Query, run_query
-from core.redis_client import redis_asked_once
+from core.redis_client import redis_fail_fast
 from easel.catalog.models import Pool, version_label
 from easel.jobs.models import Attempt
 from easel.jobs.storage_keys import output_key, preview_key
@@ -136,7 +136,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
 def ask_to_cancel(pool: Pool, tokens: Iterable[str], *, now: datetime) -> None:
     """Ask the workers of a pool to stop attempts; they look at every beat."""
     for token in tokens:
-        redis_asked_once().set(cancel_key(pool.namespace, token), now.isoformat(), ex=CANCEL_SECONDS)
+        redis_fail_fast().set(cancel_key(pool.namespace, token), now.isoformat(), ex=CANCEL_SECONDS)
 
 
 @cache

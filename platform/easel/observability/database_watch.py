@@ -35,7 +35,7 @@ class DatabaseWatch:
         threading.Thread(target=self._run, name="database-watch", daemon=True).start()
 
     @property
-    def away(self) -> bool:
+    def is_unavailable(self) -> bool:
         """True from the first failed or late probe until PostgreSQL has answered again."""
         asked_at = self._asked_at
         return self._lost or (asked_at is not None and time.monotonic() - asked_at > ANSWER_SECONDS_MAX)
@@ -52,7 +52,7 @@ class DatabaseWatch:
                         self._asked_at = time.monotonic()
             except psycopg.Error as error:
                 if not self._lost:
-                    log.warning("database_away", error=repr(error))
+                    log.warning("database_unavailable", error=repr(error))
                 self._lost = True
                 time.sleep(PAUSE_SECONDS)
 
@@ -61,7 +61,7 @@ class DatabaseWatch:
         return psycopg.connect(self._url, autocommit=True, **limits)
 
     def _answered(self) -> None:
-        if self.away:
+        if self.is_unavailable:
             log.info("database_back")
             pool: ConnectionPool[Any] | None = getattr(django_connection, "pool", None)
             if pool is not None and not pool.closed:
@@ -73,13 +73,13 @@ _watch: DatabaseWatch | None = None
 _start_lock = threading.Lock()
 
 
-def database_is_away() -> bool:
+def database_is_unavailable() -> bool:
     """Return true if PostgreSQL does not answer. The first call starts the watch of this process."""
     global _watch
     if _watch is None:
         with _start_lock:
             _watch = _watch or DatabaseWatch(settings.EASEL.database_url)
-    return _watch.away
+    return _watch.is_unavailable
 
 
 class WatchedConnection(psycopg.Connection[Any]):
@@ -106,7 +106,7 @@ class WatchedConnection(psycopg.Connection[Any]):
             wants = next(gen)
             while True:
                 ready = yield wants  # psycopg resumes this ten times a second with nothing ready
-                if not ready and _watch is not None and _watch.away:
+                if not ready and _watch is not None and _watch.is_unavailable:
                     self.close()
                     raise psycopg.OperationalError("PostgreSQL doesn't answer")
                 wants = gen.send(ready)

@@ -6,7 +6,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from psycopg_pool import PoolTimeout
 from redis.exceptions import RedisError
 
-from core.redis_client import redis_asked_once
+from core.redis_client import redis_fail_fast
 from core.threads import in_thread
 
 
@@ -17,8 +17,11 @@ async def live(request: HttpRequest) -> HttpResponse:
 
 async def ready(request: HttpRequest) -> HttpResponse:
     """Answer 200 if PostgreSQL and Redis answer, else 503 with the names of those that don't."""
-    away = await in_thread(_away)
-    return JsonResponse({"status": "away" if away else "ok", "away": away}, status=503 if away else 200)
+    unavailable = await in_thread(_unavailable)
+    return JsonResponse(
+        {"status": "unavailable" if unavailable else "ok", "unavailable": unavailable},
+        status=503 if unavailable else 200,
+    )
 
 
 async def metrics(request: HttpRequest) -> HttpResponse:
@@ -26,14 +29,14 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     return HttpResponse(await in_thread(generate_latest), content_type=CONTENT_TYPE_LATEST)
 
 
-def _away() -> list[str]:
-    away = []
+def _unavailable() -> list[str]:
+    unavailable = []
     try:
         connection.cursor().execute("SELECT 1")
     except (OperationalError, PoolTimeout):
-        away.append("postgresql")
+        unavailable.append("postgresql")
     try:
-        redis_asked_once().ping()
+        redis_fail_fast().ping()
     except RedisError:
-        away.append("redis")
-    return away
+        unavailable.append("redis")
+    return unavailable

@@ -23,7 +23,7 @@ _TONE_OF = {words: tone for tone, states in _TONES.items() for words in states}
 
 
 def money(amount_micros: int, currency: str) -> SafeString:
-    """Formats an amount as `1.234567 USD`, in digits of one width."""
+    """Format an amount as `1.234567 USD`, in digits of one width."""
     return number(format_micros(amount_micros, currency))
 
 
@@ -32,7 +32,7 @@ def number(value: object) -> SafeString:
 
 
 def quantity(value: Decimal | None, unit: str = "") -> SafeString:
-    """Formats an exact number without trailing zeros, with its unit."""
+    """Format an exact number without trailing zeros, with its unit."""
     return number(NOTHING if value is None else f"{value.normalize():f} {unit}".rstrip())
 
 
@@ -54,7 +54,7 @@ def state(text: str) -> SafeString:
 
 
 def pairs(values: dict[str, Any]) -> str:
-    """Formats labels as `department: design, region: eu`."""
+    """Format labels as `department: design, region: eu`."""
     return ", ".join(f"{name}: {value}" for name, value in values.items()) or NOTHING
 
 

@@ -30,7 +30,7 @@ _TABLES = (
 
 
 def costs_page(request: HttpRequest, each: dict[str, Any], *, now: datetime) -> TemplateResponse:
-    """Renders the page; `each` is the context of every page of the portal."""
+    """Render the page; `each` is the context of every page of the portal."""
     if not request.user.has_perm("billing.view_charge"):
         raise PermissionDenied
     today = now.astimezone(UTC).date()

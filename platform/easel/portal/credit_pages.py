@@ -15,7 +15,7 @@ SHOWN = 20
 
 
 def credit_sections(tenant: Tenant) -> Iterable[Section]:
-    """A tenant's credit, budgets, adjustments and billing profile."""
+    """Return a tenant's credit, budgets, adjustments and billing profile."""
     balance, profile = balance_of(tenant), profile_of(tenant)
     amounts = (balance.available, balance.credit, balance.held, balance.owed, balance.limit)
     shown = [cells.money(micros, tenant.currency) for micros in amounts]
@@ -65,7 +65,7 @@ def credit_sections(tenant: Tenant) -> Iterable[Section]:
 
 
 def contracts_section(tenant: Tenant) -> Section:
-    """A tenant's contracts, the latest first."""
+    """Return a tenant's contracts, the latest first."""
     return Section.of(
         "Contracts",
         tenant.contracts.select_related("price_book__tenant").order_by("-starts_at"),

@@ -54,7 +54,7 @@ class JobPage(Page):
             return queryset.filter(request_id=text_storable(search_term[:64])), False
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
-        """The costs of a page's jobs in two queries."""
+        """Return the costs of a page's jobs in two queries."""
         changelist = super().get_changelist_instance(request)
         costs = job_costs([job.id for job in changelist.result_list])
         for job in changelist.result_list:

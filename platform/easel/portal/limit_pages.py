@@ -15,7 +15,7 @@ from tenants.retention import retention_of
 
 
 def quotas_section(tenant: Tenant) -> Section:
-    """The tenant's limits and those of its keys."""
+    """Return the tenant's limits and those of its keys."""
     quotas = tenant.quotas.filter(Q(api_key=None) | Q(api_key__revoked_at=None))
     return Section(
         "Limits",
@@ -36,7 +36,7 @@ def _limit(value: Any) -> str:
 
 
 def retention_section(tenant: Tenant) -> Section:
-    """The days that apply, and whether they are the platform's or the tenant's own."""
+    """Return the days that apply, and whether they are the platform's or the tenant's own."""
     holds = retention_of(tenant, default=settings.EASEL)
     kinds = (("Images", holds.output_days, tenant.output_days), ("Texts of jobs", holds.job_days, tenant.job_days))
     rows = [(what, f"{days} days", "the platform's" if own is None else "its own") for what, days, own in kinds]

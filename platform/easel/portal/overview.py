@@ -82,7 +82,7 @@ class Overview:
 
 
 def overview(*, days: int, now: datetime) -> Overview:
-    """Returns the figures of the last `days` days, today included."""
+    """Return the figures of the last `days` days, today included."""
     today = now.astimezone(UTC).date()
     span = [today - timedelta(days=back) for back in reversed(range(days))]
     # Of each day: requests that ended, those that failed or expired, and the p95 seconds of those that succeeded.
@@ -149,7 +149,7 @@ def _rows(query: LiteralString, **values: Any) -> list[tuple[Any, ...]]:
 
 
 def _queue() -> list[tuple[Any, ...]]:
-    """Returns (pool, queued, dispatched, running) of every pool."""
+    """Return (pool, queued, dispatched, running) of every pool."""
     counts: dict[int, dict[str, int]] = defaultdict(dict)
     open_jobs = Job.objects.filter(~Q(state__in=FINAL)).order_by().values_list("pool_id", "state")
     for pool_id, state, count in open_jobs.annotate(count=Count("*")):

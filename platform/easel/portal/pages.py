@@ -34,7 +34,7 @@ _CLASSES = {
 
 
 def _styled(form: ActionForm) -> ActionForm:
-    """Gives the inputs of a form the theme's look."""
+    """Give the inputs of a form the theme's look."""
     for field in form.fields.values():
         widget: Any = field.widget
         if isinstance(widget, forms.CheckboxSelectMultiple):
@@ -57,12 +57,12 @@ class Section:
 
     @classmethod
     def of(cls, title: str, rows: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]], empty: str) -> "Section":
-        """A table of `rows`; `columns` has the function that makes each header's cell."""
+        """Return a table of `rows`; `columns` has the function that makes each header's cell."""
         return cls(title, tuple(columns), [[cell(row) for cell in columns.values()] for row in rows], empty)
 
 
 def column(description: str, text: Callable[[Any], str], *, ordering: str | None = None) -> Any:
-    """A computed column of a list, which a row's page may show as a field too."""
+    """Return a computed column of a list, which a row's page may show as a field too."""
     return staticmethod(admin.display(text, description=description, ordering=ordering))
 
 
@@ -130,7 +130,7 @@ class Page(ModelAdmin):
     shown_state = column("state", lambda row: cells.state(row.state))
 
     def sections(self, row: Any) -> Iterable[Section]:
-        """The tables below a row's fields."""
+        """Return the tables below a row's fields."""
         return ()
 
     def get_urls(self) -> list[Any]:

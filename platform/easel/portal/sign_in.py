@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from unfold.forms import AuthenticationForm
 
 from core.audit import audit_record
-from core.redis_client import redis_asked_once
+from core.redis_client import redis_fail_fast
 
 log = structlog.get_logger()
 ATTEMPTS_MAX = 10
@@ -37,11 +37,11 @@ class SignInForm(AuthenticationForm):
 
 
 def failures(username: str) -> int:
-    """Returns the wrong passwords for a name in this window. Without Redis that is 0: nobody is locked out."""
+    """Return the wrong passwords for a name in this window. Without Redis that is 0: nobody is locked out."""
     try:
-        found: Any = redis_asked_once().get(_key(username))
+        found: Any = redis_fail_fast().get(_key(username))
     except RedisError:
-        log.warning("sign_in_unlimited", reason="redis is away")
+        log.warning("sign_in_unlimited", reason="redis is unavailable")
         return 0
     return int(found or 0)
 
@@ -51,12 +51,12 @@ def _failed(credentials: dict[str, Any], **_signal: Any) -> None:
     username = str(credentials.get("username", ""))
     log.warning("sign_in_failed", username=username[:150])
     try:
-        with redis_asked_once().pipeline() as pipe:
+        with redis_fail_fast().pipeline() as pipe:
             pipe.set(_key(username), 0, ex=WINDOW_SECONDS, nx=True)
             pipe.incr(_key(username))
             pipe.execute()
     except RedisError:
-        log.warning("sign_in_unlimited", reason="redis is away")
+        log.warning("sign_in_unlimited", reason="redis is unavailable")
 
 
 @receiver(user_logged_in)
@@ -66,9 +66,9 @@ def _signed_in(request: HttpRequest, user: AbstractBaseUser, **_signal: Any) -> 
     audit_record(actor=f"operator:{name}", action="operator.sign_in", subject=name, now=now)
     Session.objects.filter(expire_date__lt=now).delete()
     try:
-        redis_asked_once().delete(_key(name))
+        redis_fail_fast().delete(_key(name))
     except RedisError:
-        log.warning("sign_in_count_not_deleted", reason="redis is away")
+        log.warning("sign_in_count_not_deleted", reason="redis is unavailable")
 
 
 def _key(username: str) -> str:

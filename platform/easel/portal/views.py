@@ -46,7 +46,7 @@ _HEADERS = {
 
 
 def serve_all(patterns: list[Any], context_of: ContextOf) -> list[Any]:
-    """Wraps every view in the URL patterns of an admin site by `served`."""
+    """Wrap every view in the URL patterns of an admin site by `served`."""
     for pattern in patterns:
         if isinstance(pattern, URLResolver):
             serve_all(pattern.url_patterns, context_of)
@@ -56,7 +56,7 @@ def serve_all(patterns: list[Any], context_of: ContextOf) -> list[Any]:
 
 
 def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
-    """Makes an asynchronous view of a synchronous one of the portal.
+    """Make an asynchronous view of a synchronous one of the portal.
 
     The answer is rendered on the view's own thread, which has the database, and a refusal is answered with a page.
     """
@@ -92,7 +92,7 @@ def _refusal(request: HttpRequest, context_of: ContextOf, status: int, title: st
 
 
 async def static_file(request: HttpRequest, path: str) -> HttpResponseBase:
-    """Serves style sheets, scripts and fonts from the packages' folders; needs no session and no database."""
+    """Serve style sheets, scripts and fonts from the packages' folders; needs no session and no database."""
     return await in_thread(_static_file, request, path, threads=_threads)
 
 
@@ -114,6 +114,6 @@ def _static_file(request: HttpRequest, path: str) -> HttpResponseBase:
 
 @cache
 def _content(path: str) -> tuple[bytes, str]:
-    """Reads a file and computes its ETag. Cached in memory: all files are about 2 MB and change with a release only."""
+    """Read a file and computes its ETag. Cached in memory: all files are about 2 MB and change with a release only."""
     content = Path(path).read_bytes()
     return content, f'"{hashlib.sha256(content).hexdigest()[:32]}"'

@@ -81,7 +81,7 @@ def end_job(job_id: str, *, outcome: str = "succeeded", gpu_seconds: float = 1.5
 
 
 @pytest.fixture
-def database_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def database_unavailable(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing listens where the database should be."""
     with ConnectionPool("host=127.0.0.1 port=1", min_size=1, timeout=0.2, open=True) as nowhere:
         monkeypatch.setitem(connection._connection_pools, "default", nowhere)

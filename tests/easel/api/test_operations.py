@@ -163,17 +163,17 @@ def test_a_body_over_the_limit_is_counted_and_logged(alice, logged):
     assert 'easel_http_requests_total{method="POST",route="unmatched",status="413"}' in metrics()
 
 
-def test_ready_says_what_is_away(monkeypatch, database_away):
-    monkeypatch.setattr(health, "redis_asked_once", lambda: redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
+def test_ready_says_what_is_unavailable(monkeypatch, database_unavailable):
+    monkeypatch.setattr(health, "redis_fail_fast", lambda: redis.Redis(port=1, retry=Retry(NoBackoff(), 0)))
     answer = call("GET", "/healthz/ready")
-    assert (answer.status_code, answer.json()["away"]) == (503, ["postgresql", "redis"])
+    assert (answer.status_code, answer.json()["unavailable"]) == (503, ["postgresql", "redis"])
 
 
-def test_live_answers_while_the_database_is_away(database_away):
+def test_live_answers_while_the_database_is_unavailable(database_unavailable):
     assert call("GET", "/healthz/live").status_code == 200
 
 
-def test_a_call_while_the_database_is_away_may_be_tried_again(alice, database_away):
+def test_a_call_while_the_database_is_unavailable_may_be_tried_again(alice, database_unavailable):
     answer = call("GET", "/v1/models", alice)
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
     assert (answer.headers["Retry-After"], answer.headers["x-should-retry"]) == ("2", "true")
