@@ -55,6 +55,8 @@ def usage_charge(
 
     None if done before.
     """
+    if amount_micros < 0 and kind != Transaction.Kind.CORRECT:
+        raise ValueError("a charge must not be negative")
     row = _row(kind, project.tenant, reference, now, description)
     return _charge(row, amount_micros, to=(Kind.REVENUE, meter), project=project)
 

@@ -19,7 +19,7 @@ from decimal import Decimal
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from billing.pricing.models import Meter, Rate
 from billing.pricing.price_books import PricesInvalid, RateTerms, rates_check
@@ -58,15 +58,25 @@ def _rates(given: Any) -> tuple[RateTerms, ...]:
     return rates
 
 
-def _in_utc(instant: datetime) -> datetime:
+def _instant(given: Any) -> datetime:
+    # pydantic would take a number for a Unix time, and 20270101000000 for one of the year 2612.
+    if not isinstance(given, str):
+        raise ValueError("should be a time such as 2027-01-01T00:00:00Z")
+    instant = datetime.fromisoformat(given)
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _flag(given: Any) -> bool:
+    if given not in ("true", "false"):
+        raise ValueError("should be true or false")
+    return bool(given == "true")
 
 
 class PriceFile(_Read):
     rates: Annotated[tuple[RateTerms, ...], PlainValidator(_rates)]
     currency: str = Field("USD", pattern="^[A-Z]{3}$")
-    effective_at: Annotated[datetime, AfterValidator(_in_utc)] | None = None
-    bills_stopped_work: bool = False
+    effective_at: Annotated[datetime, PlainValidator(_instant)] | None = None
+    bills_stopped_work: Annotated[bool, PlainValidator(_flag)] = False
 
 
 def price_file_read(text: str) -> PriceFile:

@@ -4,11 +4,15 @@ To count a queue of thousands takes longer than the rest of an admission, so an 
 may be reached. Each process remembers how many unfinished jobs it counted last, and how many jobs the tenant had
 submitted in the month by then (`MonthlyUse.jobs`). Every queued job is unfinished, and was counted or submitted since:
 the jobs counted and those submitted since are an upper bound of the queue.
+
+The bound leaves out jobs that were submitted in another month than the clock of this process shows, and jobs that an
+older version admitted, which did not count them. So a count is used for a minute at most.
 """
 
 import math
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db.models import Count, Q
@@ -19,9 +23,19 @@ from tenants.quotas import QueueFull, month_utc, owner_of
 
 DRAIN_SECONDS = 60  # the period over which the pace of a tenant's finished jobs is measured
 WAIT_SECONDS_MAX = 60
+COUNT_AGE_MAX = timedelta(minutes=1)
 _COUNTS_MAX = 100_000
-# Of a tenant, a key (None: all of the tenant's) and a month: unfinished jobs at the last count, less the month's jobs.
-_unfinished_less_jobs: dict[tuple[UUID, UUID | None, date], int] = {}
+
+
+class _Count(NamedTuple):
+    """The unfinished jobs at an instant, less the jobs that had been submitted in the month by then."""
+
+    unfinished_less_jobs: int
+    counted_at: datetime
+
+
+# The last count of a tenant, a key (None: all of the tenant's) and a month.
+_counts: dict[tuple[UUID, UUID | None, date], _Count] = {}
 
 
 def queue_check(
@@ -38,17 +52,15 @@ def queue_check(
         if quota.queued_jobs_max is not None:
             limits[quota.api_key_id] = (quota.queued_jobs_max, owner_of(quota))
     tenant, month = api_key.tenant_id, month_utc(now)
-    if all(
-        _unfinished_less_jobs.get((tenant, owner, month), limit) + jobs[owner] <= limit
-        for owner, (limit, _) in limits.items()
-    ):
-        return
-    if len(_unfinished_less_jobs) > _COUNTS_MAX:
-        _unfinished_less_jobs.clear()
+    if len(_counts) > _COUNTS_MAX:
+        _counts.clear()
     for owner, (limit, words) in limits.items():
+        count = _counts.get((tenant, owner, month))
+        if count and now - count.counted_at < COUNT_AGE_MAX and count.unfinished_less_jobs + jobs[owner] <= limit:
+            continue
         rows = Job.objects.filter(tenant=tenant, finished_at=None, **({} if owner is None else {"api_key": owner}))
         found = rows.aggregate(unfinished=Count("pk"), queued=Count("pk", filter=Q(state=State.QUEUED)))
-        _unfinished_less_jobs[tenant, owner, month] = found["unfinished"] - jobs[owner]
+        _counts[tenant, owner, month] = _Count(found["unfinished"] - jobs[owner], now)
         if found["queued"] > limit:
             raise QueueFull(limit=limit, owner=words, retry_after_seconds=wait_seconds(api_key, now=now))
 

@@ -23,7 +23,7 @@ ACTS = ["submit", "submit", "submit", "take", "lose", "cancel"]
 def process(monkeypatch):
     """`process(1)` continues as another process of the API, with what that one remembers."""
     memories = {number: {} for number in range(2)}
-    return lambda number: monkeypatch.setattr(queue_depth, "_unfinished_less_jobs", memories[number])
+    return lambda number: monkeypatch.setattr(queue_depth, "_counts", memories[number])
 
 
 @pytest.mark.parametrize("of_key", [False, True])
@@ -67,4 +67,21 @@ def test_a_queue_at_its_limit_is_counted_again(alice, submit, process):
     submit(alice)
     with CaptureQueriesContext(connection) as queries, pytest.raises(QueueFull):
         submit(alice)
+    assert [query["sql"] for query in queries if "COUNT" in query["sql"]]
+
+
+def test_jobs_of_the_last_month_are_counted_in_this_one(alice, submit, process):
+    quota_set(tenant=alice.tenant, api_key=None, limits={"queued_jobs_max": 2}, now=NOW)
+    process(0)
+    submit(alice)
+    submit(alice, now=NOW + timedelta(days=31))
+    with pytest.raises(QueueFull):
+        submit(alice, now=NOW + timedelta(days=31))
+
+
+def test_a_count_is_used_for_no_longer_than_a_minute(alice, submit, process):
+    process(0)
+    submit(alice)
+    with CaptureQueriesContext(connection) as queries:
+        submit(alice, now=NOW + queue_depth.COUNT_AGE_MAX)
     assert [query["sql"] for query in queries if "COUNT" in query["sql"]]
