@@ -140,7 +140,7 @@ class Quota(models.Model):
 
 
 class MonthlyUse(models.Model):
-    """What a tenant or a key has requested in a month (UTC): jobs, and image units less those not delivered."""
+    """A month's requests (UTC) of a tenant or a key: jobs, and image units less those not delivered."""
 
     tenant = models.ForeignKey(Tenant, on_delete=CASCADE, related_name="+")
     api_key = models.ForeignKey(ApiKey, on_delete=CASCADE, null=True, related_name="+")

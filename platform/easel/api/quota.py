@@ -17,7 +17,8 @@ from easel.api.endpoint import endpoint
 from easel.api.rate_limit import Bucket, peek
 from easel.api.resource import answer_json, caller
 from easel.api.rows import Listed, row_json
-from easel.jobs.models import Job, State
+from easel.jobs.models import State
+from easel.jobs.queue_depth import unfinished_jobs
 from tenants.models import ApiKey
 from tenants.quotas import LIMITS, next_month, quotas_of, units_used
 from tenants.retention import retention_of
@@ -49,7 +50,6 @@ def quota(request: HttpRequest) -> HttpResponse:
 
 def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     quotas, units = quotas_of(api_key), units_used(api_key, now=now)
-    in_hand = Job.objects.filter(tenant=api_key.tenant, finished_at=None)
     limited = [quota for quota in quotas if quota.requests_per_minute is not None]
     buckets: dict[UUID | None, Bucket] = {}
     with suppress(RedisError):  # nothing is counted while Redis is unavailable
@@ -57,8 +57,7 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
         buckets = {quota.api_key_id: bucket for quota, bucket in zip(limited, found, strict=True)}
     rows: list[LimitAnswer] = []
     for quota in quotas:
-        own = quota.api_key_id is not None
-        jobs = in_hand.filter(api_key=api_key) if own else in_hand
+        jobs = unfinished_jobs(api_key.tenant_id, quota.api_key_id)
         used: dict[str, Decimal | int] = {
             "concurrent_jobs_max": jobs.count(),
             "queued_jobs_max": jobs.filter(state=State.QUEUED).count(),
@@ -71,7 +70,7 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
         rows += [
             {
                 "limit": name,
-                "of": "api_key" if own else "account",
+                "of": "account" if quota.api_key_id is None else "api_key",
                 "value": float(limit),
                 "used": float(used[name]) if name in used else None,
                 "remaining": max(0.0, float(limit - used[name])) if name in used else None,

@@ -25,7 +25,7 @@ from easel.jobs.models import Job, JobAdapter, Output, State, job_insert
 from easel.jobs.notices import job_notify
 from easel.jobs.outputs import outputs_record
 from easel.jobs.plan import CACHE_HIT, Plan, job_plan
-from easel.jobs.queue_depth import queue_check
+from easel.jobs.queue_depth import queue_check, unfinished_jobs
 from easel.jobs.result_cache import LOOKUPS, images_copy, images_discard, result_used
 from easel.jobs.spec import Spec
 from tenants.models import ApiKey, Quota
@@ -116,13 +116,9 @@ def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
 
 def _concurrency_check(api_key: ApiKey, quotas: list[Quota]) -> None:
     for quota in quotas:
-        if quota.concurrent_jobs_max is None:
-            continue
-        unfinished = Job.objects.filter(tenant=api_key.tenant_id, finished_at=None)
-        if quota.api_key_id is not None:
-            unfinished = unfinished.filter(api_key=api_key)
-        if unfinished.count() >= quota.concurrent_jobs_max:
-            raise ConcurrencyExceeded(limit=quota.concurrent_jobs_max, owner=owner_of(quota))
+        limit = quota.concurrent_jobs_max
+        if limit is not None and unfinished_jobs(api_key.tenant_id, quota.api_key_id).count() >= limit:
+            raise ConcurrencyExceeded(limit=limit, owner=owner_of(quota))
 
 
 def _answer(job: Job, copies: list[Output], plan: Plan, now: datetime) -> None:

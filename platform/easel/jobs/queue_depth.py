@@ -15,7 +15,7 @@ from datetime import date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 
 from easel.jobs.models import Job, State
 from tenants.models import ApiKey, Quota
@@ -58,11 +58,18 @@ def queue_check(
         count = _counts.get((tenant, owner, month))
         if count and now - count.counted_at < COUNT_AGE_MAX and count.unfinished_less_jobs + jobs[owner] <= limit:
             continue
-        rows = Job.objects.filter(tenant=tenant, finished_at=None, **({} if owner is None else {"api_key": owner}))
-        found = rows.aggregate(unfinished=Count("pk"), queued=Count("pk", filter=Q(state=State.QUEUED)))
+        found = unfinished_jobs(tenant, owner).aggregate(
+            unfinished=Count("pk"), queued=Count("pk", filter=Q(state=State.QUEUED))
+        )
         _counts[tenant, owner, month] = _Count(found["unfinished"] - jobs[owner], now)
         if found["queued"] > limit:
             raise QueueFull(limit=limit, owner=words, retry_after_seconds=wait_seconds(api_key, now=now))
+
+
+def unfinished_jobs(tenant_id: UUID, owner: UUID | None) -> QuerySet[Job]:
+    """Return the unfinished jobs that a quota counts: the tenant's, or its key's if `owner` is a key's id."""
+    jobs = Job.objects.filter(tenant=tenant_id, finished_at=None)
+    return jobs if owner is None else jobs.filter(api_key=owner)
 
 
 def wait_seconds(api_key: ApiKey, *, now: datetime) -> int:
