@@ -45,6 +45,11 @@ def money_json(amount_micros: int, currency: str) -> Money:
     return {"amount": f"{from_micros(amount_micros):.6f}", "amount_micros": amount_micros, "currency": currency}
 
 
+def cost_number(amount_micros: int) -> float:
+    """Return an amount as the number that JSON shows: its shortest form is exact to the micro-unit up to a billion."""
+    return amount_micros / MICROS
+
+
 def amount_text(amount_micros: int, *, places: int = 6) -> str:
     """Format an amount for documents: `1,234.567800`; exact if it has no more decimal `places`."""
     return f"{from_micros(amount_micros):,.{places}f}"

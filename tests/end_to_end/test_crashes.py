@@ -31,7 +31,7 @@ def test_a_job_whose_worker_and_redis_are_killed_succeeds_and_is_charged_once(ea
     costs = alice.costs(group_by="project")
     assert (ended["status"], ended["attempts"] > 1) == ("succeeded", True)
     assert costs["data"][0]["requests"] == 1
-    assert costs["total"]["amount_micros"] == ended["usage"]["cost"]["amount_micros"]
+    assert costs["total"]["amount_micros"] == ended["usage"]["cost_details"]["amount_micros"]
 
 
 def test_a_job_outlives_the_death_of_the_whole_control_plane(easel, alice):

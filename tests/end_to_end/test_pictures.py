@@ -78,7 +78,9 @@ def test_the_answer_says_what_was_used_and_what_it_cost(openai):
     assert answer.usage.output_tokens == 2 * 256
     assert usage["image_units"] == 0.5
     assert usage["gpu_seconds"] > 0
-    assert usage["cost"]["amount_micros"] >= 500 + 1000  # the request and half an image unit, before GPU seconds
+    assert (
+        usage["cost_details"]["amount_micros"] >= 500 + 1000
+    )  # the request and half an image unit, before GPU seconds
 
 
 def test_a_seed_gives_the_same_picture_again_and_an_adapter_another(alice):
@@ -104,7 +106,9 @@ def test_the_same_request_again_is_answered_with_the_same_picture_for_the_reques
         True,
         False,
     )
-    assert answered["usage"]["cost"]["amount_micros"] == 500 < generated["usage"]["cost"]["amount_micros"]
+    assert (
+        answered["usage"]["cost_details"]["amount_micros"] == 500 < generated["usage"]["cost_details"]["amount_micros"]
+    )
     assert answered["attempts"] == 0
     pictures = [alice.image(job["images"][0]["url"]) for job in (generated, answered)]
     assert pictures[0] == pictures[1]
@@ -114,7 +118,7 @@ def test_usage_adds_up_to_the_jobs(alice):
     jobs = [finished(alice, prompt=PROMPT, size="128x128") for _ in range(2)]
     costs = alice.costs(group_by="model")
     assert costs["data"][0]["requests"] == 2
-    assert costs["total"]["amount_micros"] == sum(job["usage"]["cost"]["amount_micros"] for job in jobs)
+    assert costs["total"]["amount_micros"] == sum(job["usage"]["cost_details"]["amount_micros"] for job in jobs)
 
 
 def test_a_job_in_the_workers_hands_is_canceled_and_costs_nothing(easel, alice):

@@ -108,7 +108,7 @@ def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
 
 def test_the_cost_of_a_job_is_one_figure_in_the_portal_the_api_and_the_reports(easel, alice, page):
     *_, job = alice.follow(alice.submit(prompt="a blue square", size="128x128"))
-    cost = job["usage"]["cost"]
+    cost = job["usage"]["cost_details"]
     page.goto(f"{easel.url}/admin/jobs/job/?q={job['id']}")
     page.locator("#result_list a[href*='/change/']").first.click()
     charges = page.locator("section", has=page.get_by_role("heading", name="Charges"))

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
-from billing.money import Money
+from billing.money import Money, from_micros, plain
 from billing.usage.queries import job_costs
 from core import clock
 from core.errors import DomainError
@@ -22,7 +22,7 @@ from core.threads import in_thread
 from easel.api import errors, streaming, waiting
 from easel.api.declaration import AnyText, Flag, OneOf, events, operation
 from easel.api.endpoint import endpoint
-from easel.api.jobs import JobError, JobInput, JobUsage, usage_json
+from easel.api.jobs import JobError, JobInput
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.submission import REPLAYED, submit
@@ -34,6 +34,7 @@ from easel.jobs.outputs import image_url
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
 from easel.jobs.storage_keys import preview_key
+from easel.jobs.usage_json import JobUsage, usage_json
 from easel.storage import store
 from tenants.models import Scope, Tenant
 
@@ -162,12 +163,19 @@ def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponseBase:
         if not ended:
             raise errors.StillRunning.of(waits_for.job_id)
         job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
-        return answer_json(images_json(job, response_format=waits_for.fields.response_format))
+        answer = images_json(job, response_format=waits_for.fields.response_format)
+        return answer_json(answer, headers=_cost_headers(answer["usage"]))
     except Exception as error:
         refusal = errors.handle(error)
         if refusal is None:
             raise
         return refusal
+
+
+def _cost_headers(usage: JobUsage) -> dict[str, str]:
+    """Return the cost as headers, for gateways that don't read bodies. A stream's cost is in its events."""
+    cost = usage["cost_details"]
+    return {"Easel-Cost": plain(from_micros(cost["amount_micros"])), "Easel-Cost-Currency": cost["currency"]}
 
 
 _submit_images = serve(ImagesSubmit, submits=True)

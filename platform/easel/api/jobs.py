@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from billing.money import Money, money_json
 from billing.usage.queries import JobCost, job_costs
 from core import clock
 from core.errors import DomainError
@@ -32,11 +31,11 @@ from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Attempt, Job, JobAdapter, Output, State
 from easel.jobs.outputs import image_url, outputs_delete
 from easel.jobs.spec import SEED_MAX, RequestedAdapter, Spec
+from easel.jobs.usage_json import JobUsage, usage_json
 from easel.serving.tiers import Quality
 from tenants.keys import key_confirm
 from tenants.models import ApiKey, Scope
 
-TOKEN_PIXELS = 16 * 16
 # What a request and its `Spec` have in the same form.
 _SPEC_FIELDS = {field.name for field in fields(Spec)} - {"adapters", "user", "partial_images", "metadata"}
 
@@ -121,24 +120,6 @@ class JobsQuery(PageQuery):
 class FeedbackInput(Input):
     score: Number = Field(ge=0, le=1, description="From 0 (bad) to 1 (good).")
     comment: AnyText = Field(default="", max_length=500)
-
-
-class TokenDetails(TypedDict):
-    text_tokens: int
-    image_tokens: int
-
-
-class JobUsage(TypedDict):
-    """OpenAI's token counts (an image token is 16x16 pixels), and what was measured and charged."""
-
-    input_tokens: int
-    input_tokens_details: TokenDetails
-    output_tokens: int
-    total_tokens: int
-    cached: bool
-    image_units: float
-    gpu_seconds: float
-    cost: Money
 
 
 class UsedAdapter(TypedDict):
@@ -406,20 +387,4 @@ def _job_json(
         "usage": usage_json(job, cost) if cost else None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "urls": {"get": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "feedback": f"{path}/feedback"},
-    }
-
-
-def usage_json(job: Job, cost: JobCost) -> JobUsage:
-    generated = job.cached_from or job
-    succeeded = max(generated.attempts.all(), key=lambda attempt: attempt.number)
-    output_tokens = job.n * job.width * job.height // TOKEN_PIXELS
-    return {
-        "input_tokens": succeeded.prompt_tokens,
-        "input_tokens_details": {"text_tokens": succeeded.prompt_tokens, "image_tokens": 0},
-        "output_tokens": output_tokens,
-        "total_tokens": succeeded.prompt_tokens + output_tokens,
-        "cached": job.cached_from is not None,
-        "image_units": float(cost.image_units),
-        "gpu_seconds": float(cost.gpu_seconds),
-        "cost": money_json(cost.cost_micros, job.tenant.currency),
     }

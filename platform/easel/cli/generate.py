@@ -47,7 +47,7 @@ def generate(output: Path, adapters: tuple[str, ...], url: str | None, api_key: 
             path.write_bytes(client.image(image["url"]))
             click.echo(f"{path}  seed {image['seed']}")
     usage = job["usage"]
-    cost = usage["cost"]
+    cost = usage["cost_details"]
     click.echo(f"{cost['amount']} {cost['currency']} for {usage['gpu_seconds']:.3f} GPU s, job {job['id']}")
 
 

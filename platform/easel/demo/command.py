@@ -195,7 +195,7 @@ def _check(deliveries: list[Delivery]) -> None:
         picture = Image.open(io.BytesIO(delivery.image))
         if f"{picture.width}x{picture.height}" != delivery.order.size:
             raise DemoFailed(f"{delivery.order.prompt!r} is {picture.size} and not {delivery.order.size}")
-        if delivery.job["usage"]["cost"]["amount_micros"] <= 0:
+        if delivery.job["usage"]["cost"] <= 0:
             raise DemoFailed(f"{delivery.order.prompt!r} cost nothing")
     plain = {(d.order.prompt, d.order.seed): d.image for d in deliveries if not d.order.look}
     for delivery in deliveries:
@@ -206,7 +206,7 @@ def _check(deliveries: list[Delivery]) -> None:
 def _write_sheet(deliveries: list[Delivery], home: Path) -> Path:
     cells = []
     for delivery in deliveries:
-        order, cost = delivery.order, _money(delivery.job["usage"]["cost"])
+        order, cost = delivery.order, _money(delivery.job["usage"]["cost_details"])
         note = " · ".join(filter(None, (order.tenant, order.look, cost)))
         cells.append((delivery.image, order.caption or order.prompt, note))
     path = home / "demo" / "contact-sheet.png"

@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any
 
-from billing.usage.settlement import job_charged_micros
+from billing.usage.queries import job_costs
 from easel.jobs.models import Job
+from easel.jobs.usage_json import usage_json
 from easel.webhooks.models import Event
 from easel.webhooks.outbox import webhook_emit
 
@@ -13,6 +14,7 @@ def job_notify(job: Job, *, now: datetime) -> None:
     """Write the message to the webhooks' outbox, in the transaction that ends the job."""
 
     def data() -> dict[str, Any]:
+        cost = job_costs([job.id]).get(job.id)
         return {
             "id": str(job.id),
             "status": job.state,
@@ -23,7 +25,8 @@ def job_notify(job: Job, *, now: datetime) -> None:
             "created_at": job.created_at.isoformat(),
             "finished_at": now.isoformat(),
             "error_code": job.error_code or None,
-            "cost": {"amount_micros": job_charged_micros(job.id), "currency": job.tenant.currency},
+            "cost": {"amount_micros": cost.cost_micros if cost else 0, "currency": job.tenant.currency},
+            "usage": usage_json(job, cost) if cost else None,
         }
 
     webhook_emit(tenant=job.tenant, event=Event(f"job.{job.state}"), data=data, now=now)

@@ -40,10 +40,14 @@ def generated(customer, content, **end):
 
 
 def test_the_images_come_back_as_base64_with_what_they_cost(alice, body):
-    answer = generated(alice, body(n=2)).json()
+    received = generated(alice, body(n=2), gpu_seconds=2.0)
+    answer = received.json()
     assert [base64.b64decode(image["b64_json"]) for image in answer["data"]] == [PNG, PNG]
     assert answer["usage"]["output_tokens"] == 2 * 256
-    assert answer["usage"]["cost"]["amount_micros"] > 0
+    # 0.5 image units at 0.002, 2 seconds of a CPU at 0.0001, one request at 0.0005
+    assert '"cost":0.0017,' in received.text
+    assert answer["usage"]["cost_details"]["amount_micros"] == 1700
+    assert (received.headers["Easel-Cost"], received.headers["Easel-Cost-Currency"]) == ("0.0017", "USD")
     assert (answer["output_format"], answer["size"]) == ("png", "256x256")
 
 

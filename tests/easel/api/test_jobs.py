@@ -30,7 +30,26 @@ def test_a_finished_job_shows_its_images_and_its_cost(alice, create):
     assert (job["status"], len(job["images"]), job["attempts"]) == ("succeeded", 2, 1)
     assert (job["usage"]["image_units"], job["usage"]["gpu_seconds"]) == (0.5, 2.0)
     # 0.5 image units at 0.002, 2 seconds of a CPU at 0.0001, one request at 0.0005
-    assert job["usage"]["cost"] == {"amount": "0.001700", "amount_micros": 1700, "currency": "USD"}
+    assert job["usage"]["cost"] == 0.0017
+    details = job["usage"]["cost_details"]
+    assert (details["amount"], details["amount_micros"], details["currency"]) == ("0.001700", 1700, "USD")
+    assert {(line["meter"], line["quantity"], line["amount_micros"]) for line in details["lines"]} == {
+        ("image_unit", "0.5", 1000),
+        ("gpu_second", "2", 200),
+        ("request", "1", 500),
+    }
+
+
+def test_the_part_of_a_cost_above_its_hold_is_a_line_of_its_own(alice, create):
+    job_id = create(alice)["id"]
+    held = balances_by_kind(alice.tenant)["held"]
+    end_job(job_id, gpu_seconds=1e6)
+    details = call("GET", f"/v1/jobs/{job_id}", alice).json()["usage"]["cost_details"]
+    assert details["amount_micros"] == held
+    waived = [line for line in details["lines"] if line["kind"] == "waiver"]
+    assert sum(line["amount_micros"] for line in details["lines"]) == held
+    assert waived
+    assert all(line["quantity"] == "0" and line["amount_micros"] < 0 for line in waived)
 
 
 def test_a_failed_job_says_why_and_costs_nothing(alice, create):
@@ -204,7 +223,7 @@ def test_deleted_images_are_gone_and_no_longer_charged_as_stored(alice, create):
     urls = [image["url"] for image in call("GET", f"/v1/jobs/{job['id']}", alice).json()["images"]]
     answer = call("DELETE", f"/v1/jobs/{job['id']}/images", alice)
     assert (answer.status_code, answer.json()["images"], answer.json()["status"]) == (200, [], "succeeded")
-    assert answer.json()["usage"]["cost"]["amount_micros"] > 0
+    assert answer.json()["usage"]["cost"] > 0
     assert [call("GET", url).status_code for url in urls] == [404, 404]
     stored = StoredObject.objects.filter(project=alice.project)
     assert [found.deleted_at is None for found in stored] == [False, False]

@@ -46,6 +46,7 @@ def test_the_event_of_a_job_that_ended_contains_its_cost(alice, endpoint, submit
     [message] = WebhookMessage.objects.filter(tenant=alice.tenant)
     assert (message.event, message.data["id"]) == ("job.succeeded", str(job.id))
     assert message.data["cost"] == {"amount_micros": 1150, "currency": "USD"}
+    assert (message.data["usage"]["cost"], message.data["usage"]["cost_details"]["amount"]) == (0.00115, "0.001150")
     assert "secret of alice" not in json.dumps(message.data)
 
 
