@@ -4,6 +4,7 @@ A body or a query is an `Input` or a `UrlQuery`, whose fields pydantic reads. An
 tests hold what the API really sends.
 """
 
+import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
@@ -14,7 +15,18 @@ from django.utils.dateparse import parse_date
 from drf_spectacular.drainage import set_override
 from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    Strict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 from rest_framework.authentication import BaseAuthentication
@@ -25,7 +37,7 @@ from easel.api.errors import InvalidField
 
 Schema = dict[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-LEFT_OUT: Any = None  # the default of a field that may be left out, and may not be null
+LEFT_OUT: Any = None  # the default of a field that may be left out
 
 
 # --- the types of fields
@@ -81,18 +93,40 @@ Day = Annotated[date, BeforeValidator(_day)]
 
 
 class Input(BaseModel):
-    """A JSON body. Unknown fields and wrong types are refused by name, never dropped or converted."""
+    """A JSON body. A field that is null counts as left out, at any depth.
+
+    Unknown fields and wrong types are refused by name, never dropped or converted.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_null(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        given = {name: value for name, value in data.items() if value is not None}
+        if unknown := sorted(given.keys() - cls.model_fields.keys()):
+            # With escapes for lone surrogates, which JSON can spell and pydantic's errors can't hold.
+            name = unknown[0].encode(errors="backslashreplace").decode()
+            raise PydanticCustomError("unknown_field", "{why}", {"field": name, "why": unknown_field(name, cls)})
+        return given
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, declared: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> Schema:
+        schema = handler(declared)
+        whole = handler.resolve_ref_schema(schema)
+        if not issubclass(cls, UrlQuery):  # a query string has no null
+            for name, field in whole.get("properties", {}).items():
+                if name not in whole.get("required", ()):
+                    field["nullable"] = True
+                    if "enum" in field:
+                        field["enum"] = [*field["enum"], None]  # OpenAPI 3.0 wants it in both places
+        return schema
 
     @classmethod
     def read(cls, data: Any) -> Self:
         """Return the fields of `data`, with defaults for those left out. Raises `InvalidField` for the first wrong."""
-        if isinstance(data, dict) and (unknown := sorted(data.keys() - cls.model_fields.keys())):
-            known = ", ".join(sorted(cls.model_fields))
-            raise InvalidField(
-                f"{unknown[0]}: is not known here; known are {known}", param=unknown[0], code="unknown_field"
-            )
         try:
             return cls.model_validate(data)
         except ValidationError as error:
@@ -117,9 +151,15 @@ class PageQuery(UrlQuery):
         return {"limit": self.limit, "after": self.after}
 
 
+def unknown_field(name: str, taken_by: type[Input]) -> str:
+    """Say that a field is unknown, and which one may have been meant."""
+    if near := difflib.get_close_matches(name, taken_by.model_fields, n=1):
+        return f"is not known here; did you mean {near[0]}?"
+    return "is not known here; /docs lists the fields of every call"
+
+
 _MESSAGES = {
     "missing": "This field is required.",
-    "extra_forbidden": "is not known here",
     "string_type": "should be a string",
     "string_unicode": "contains characters that UTF-8 can't encode",
     "too_short": "This field may not be blank.",
@@ -137,7 +177,7 @@ _MESSAGES = {
     "list_type": "Expected a list of items.",
     "model_type": "Invalid data. Expected a dictionary.",
 }
-_CODES = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_field"}
+_CODES = {"missing": "missing_required_parameter", "unknown_field": "unknown_field"}
 
 
 def _refusal(first: ErrorDetails) -> InvalidField:
@@ -145,7 +185,8 @@ def _refusal(first: ErrorDetails) -> InvalidField:
     message = _MESSAGES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     if first["input"] is None and first["type"] != "missing":
         message = "This field may not be null."
-    param = ".".join(str(part) for part in first["loc"]) or None
+    path = first["loc"] + ((first["ctx"]["field"],) if first["type"] == "unknown_field" else ())
+    param = ".".join(str(part) for part in path) or None
     text = f"{param}: {message}" if param else message
     return InvalidField(text, param=param, code=_CODES.get(first["type"], "invalid_value"))
 

@@ -20,7 +20,7 @@ from core import clock
 from core.errors import DomainError
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
-from easel.api.declaration import AnyText, Flag, OneOf, events, operation
+from easel.api.declaration import LEFT_OUT, AnyText, Flag, OneOf, events, operation
 from easel.api.endpoint import endpoint
 from easel.api.jobs import JobError, JobInput
 from easel.api.rate_limit import take
@@ -50,13 +50,13 @@ class ImagesInput(JobInput):
     response_format: Annotated[str, OneOf(("b64_json", "url"))] = "b64_json"
     background: AnyText = "auto"
     moderation: AnyText = "auto"
-    style: AnyText | None = None
-    stream: Flag | None = False
+    style: AnyText = LEFT_OUT
+    stream: Flag = False
     cancel_on_disconnect: Flag = Field(
         default=False, description="True if the job is canceled when you go away before it has ended."
     )
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = Field(
-        default=0, description="With `stream`: previews of each image while it is generated."
+    partial_images: int = Field(
+        default=0, ge=0, le=3, description="With `stream`: previews of each image while it is generated."
     )
 
     @model_validator(mode="after")

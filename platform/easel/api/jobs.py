@@ -55,6 +55,7 @@ def _distinct(adapters: list[AdapterInput]) -> list[AdapterInput]:
 def _pairs(metadata: Any) -> Any:
     if not isinstance(metadata, dict):
         return metadata
+    metadata = {key: value for key, value in metadata.items() if value is not None}
     for key, value in metadata.items():
         if not isinstance(value, str) or len(value) > 512 or text_unstorable_at(value):
             message = f"metadata.{key}: should be a string of at most 512 characters"

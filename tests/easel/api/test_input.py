@@ -1,0 +1,148 @@
+"""What every input of the API has in common: null means unset, and an unknown field is refused with a hint."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from easel.api import budgets, experiments, jobs, webhooks
+from easel.api.adapters import AdapterUploadInput
+from easel.api.declaration import Input, UrlQuery
+from easel.api.errors import InvalidField
+from easel.api.images import ImagesInput
+from easel.jobs.models import Job
+from tests.easel.api.conftest import call, end_job
+from tests.easel.api.test_images import generated
+from tests.easel.api.test_refusals import left_nothing, refused
+
+# The least that each input takes.
+LEAST = {
+    jobs.JobInput: {"prompt": "a red circle"},
+    ImagesInput: {"prompt": "a red circle"},
+    jobs.AdapterInput: {"name": "outline"},
+    jobs.FeedbackInput: {"score": 0.5},
+    AdapterUploadInput: {"name": "outline", "file": b"weights"},
+    budgets.BudgetInput: {"amount_micros": 5},
+    experiments.ArmInput: {"name": "a", "weight": 100},
+    experiments.ExperimentInput: {"name": "test", "arms": []},
+    webhooks.WebhookInput: {"url": "https://example.test/hook"},
+    webhooks.WebhookChangeInput: {},
+}
+
+
+def inputs(declared: type[Input] = Input) -> Iterator[type[Input]]:
+    """Every JSON body that a call of the API takes, and the parts of those."""
+    for one in declared.__subclasses__():
+        if one.__module__.startswith("easel.api") and not issubclass(one, UrlQuery):
+            yield one
+            yield from inputs(one)
+
+
+def test_every_input_of_the_api_is_tried_here():
+    assert set(inputs()) == set(LEAST)
+
+
+@pytest.mark.parametrize("declared", LEAST, ids=lambda declared: declared.__name__)
+class TestNullIsUnset:
+    def test_in_every_optional_field(self, declared):
+        optional = [name for name, field in declared.model_fields.items() if not field.is_required()]
+        read = declared.read({**dict.fromkeys(optional), **LEAST[declared]})
+        assert read == declared.read(LEAST[declared])
+        assert read.given() == declared.read(LEAST[declared]).given()
+
+    def test_in_a_required_field_which_is_then_missing(self, declared):
+        for name in LEAST[declared]:
+            with pytest.raises(InvalidField) as refusal:
+                declared.read({**LEAST[declared], name: None})
+            assert (refusal.value.code, refusal.value.param) == ("missing_required_parameter", name)
+
+    def test_in_the_openapi_document(self, declared):
+        properties = declared.model_json_schema(mode="validation")["properties"]
+        required = {name for name, field in declared.model_fields.items() if field.is_required()}
+        assert {name for name, field in properties.items() if not field.get("nullable")} == required
+        assert all(None in field["enum"] for field in properties.values() if "enum" in field)
+
+
+def test_null_is_unset_in_nested_fields(alice, body):
+    fields = jobs.JobInput.read(body(adapters=[{"name": "outline", "scale": None}], metadata={"a": None, "b": "c"}))
+    assert fields.adapters[0].scale == 1.0
+    assert fields.metadata == {"b": "c"}
+
+
+def test_null_in_a_list_is_refused_since_a_list_has_nothing_to_leave_out(alice, body):
+    refused(call("POST", "/v1/jobs", alice, json=body(adapters=[None])), 400, "invalid_value", "adapters.0")
+    left_nothing(alice)
+
+
+def test_the_images_call_takes_every_optional_field_as_null(alice, body):
+    least = body()
+    nulls = dict.fromkeys(ImagesInput.model_fields.keys() - least.keys())
+    answer = generated(alice, {**nulls, **least})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"][0]["b64_json"]
+
+
+def test_a_quote_and_a_job_take_every_optional_field_as_null(alice, body):
+    least = body()
+    nulls = dict.fromkeys(jobs.JobInput.model_fields.keys() - least.keys())
+    assert call("POST", "/v1/images/quotes", alice, json={**nulls, **least}).status_code == 200
+    job = call("POST", "/v1/jobs", alice, json={**nulls, **least})
+    assert job.status_code == 202, job.text
+    assert Job.objects.get(tenant=alice.tenant).metadata == {}
+
+
+def test_budgets_feedback_experiments_and_webhooks_take_nulls(customer, version, create):
+    alice = customer(scopes=("generate", "usage", "billing", "webhooks"))
+    budget = {"amount_micros": 5_000_000, "project": None, "api_key": None, "currency": None, "hard_stop": None}
+    assert call("PUT", "/v1/budgets", alice, json=budget).status_code == 200
+    job = create(alice)
+    end_job(job["id"])
+    feedback = {"score": 1, "comment": None}
+    assert call("POST", f"/v1/jobs/{job['id']}/feedback", alice, json=feedback).status_code == 201
+    nulls = {"version": None, "adapters": None}
+    arms = [{"name": "a", "weight": 50, "steps": None, **nulls}, {"name": "b", "weight": 50, "steps": 2, **nulls}]
+    experiment = {"name": "test", "model": version.model.name, "arms": arms}
+    assert call("POST", "/v1/experiments", alice, json=experiment).status_code == 201
+    webhook = call("POST", "/v1/webhooks", alice, json={"url": "https://1.1.1.1/hook", "events": None})
+    assert webhook.status_code == 201, webhook.text
+
+
+def test_a_patch_leaves_what_is_null_unchanged(customer):
+    alice = customer(scopes=("webhooks",))
+    webhook = {"url": "https://1.1.1.1/hook", "events": ["job.failed"]}
+    before = call("POST", "/v1/webhooks", alice, json=webhook).json()
+    change = {"url": None, "events": None, "enabled": False}
+    after = call("PATCH", f"/v1/webhooks/{before['id']}", alice, json=change).json()
+    assert (after["url"], after["events"], after["enabled"]) == (webhook["url"], webhook["events"], False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "meant"),
+    [
+        ({"stepz": 5}, "stepz", "steps"),
+        ({"promt": "x"}, "promt", "prompt"),
+        ({"adapters": [{"name": "a", "scal": 1}]}, "adapters.0.scal", "scale"),
+    ],
+)
+def test_an_unknown_field_names_the_one_that_was_meant(alice, body, fields, param, meant):
+    answer = call("POST", "/v1/jobs", alice, json=body(**fields))
+    refused(answer, 400, "unknown_field", param)
+    assert f"did you mean {meant}?" in answer.json()["error"]["message"]
+
+
+def test_an_unknown_field_of_a_query_string_names_the_one_that_was_meant(alice):
+    answer = call("GET", "/v1/jobs?limits=5", alice)
+    refused(answer, 400, "unknown_field", "limits")
+    assert "did you mean limit?" in answer.json()["error"]["message"]
+
+
+def test_an_unknown_field_like_no_other_says_where_the_fields_are_listed(alice, body):
+    answer = call("POST", "/v1/jobs", alice, json=body(zzzzzzzz=1))
+    refused(answer, 400, "unknown_field", "zzzzzzzz")
+    assert "/docs" in answer.json()["error"]["message"]
+
+
+def test_an_unknown_field_that_is_null_asks_for_nothing_and_is_no_fault(alice, body):
+    content = json.dumps(body(mask=None))
+    assert call("POST", "/v1/images/quotes", alice, content=content,
+                headers={"Content-Type": "application/json"}).status_code == 200  # fmt: skip
