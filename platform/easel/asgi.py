@@ -13,7 +13,8 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 from django.urls import set_script_prefix
 
-from easel.api.middleware import BodyLimit
+from easel.api.errors import bad_request
+from easel.api.middleware import BodyLimit, request_id_of
 
 
 class Handler(ASGIHandler):
@@ -38,7 +39,10 @@ class Handler(ASGIHandler):
             try:
                 if request is not None:
                     response = await self.run_get_response(request)
-                assert response is not None
+                else:  # Django can't make a request of this scope: its query string is no UTF-8, for example
+                    response = bad_request(None, None)
+                    given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+                    response["X-Request-Id"] = request_id_of(given)
                 await self.send_response(response, send)
             except asyncio.CancelledError:
                 if not disconnected.done():

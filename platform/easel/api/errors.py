@@ -101,7 +101,7 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
     return JsonResponse(body(message, type_="invalid_request_error", code="not_found"), status=404)
 
 
-def bad_request(request: HttpRequest, exception: Exception) -> JsonResponse:
+def bad_request(request: HttpRequest | None, exception: Exception | None) -> JsonResponse:
     """Return the answer to what Django itself refuses, for example a query of a thousand fields."""
     message = "the request is malformed or has too many fields"
     return JsonResponse(body(message, type_="invalid_request_error", code="invalid_request"), status=400)

@@ -160,6 +160,7 @@ class JobUrls(TypedDict):
 class JobAnswer(TypedDict):
     id: str
     object: str
+    request_id: str | None
     status: Annotated[str, OneOf(State.values)]
     created_at: datetime
     expires_at: datetime
@@ -349,6 +350,7 @@ def _job_json(
     return {
         "id": str(job.id),
         "object": "job",
+        "request_id": job.request_id or None,
         "status": job.state,
         "created_at": job.created_at,
         "expires_at": job.expires_at,

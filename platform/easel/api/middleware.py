@@ -31,7 +31,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
     """Bind `request_id` to the logs, answer with it, and record the request's status and duration."""
 
     async def middleware(request: HttpRequest) -> HttpResponseBase:
-        request_id = _request_id(request.META.get("HTTP_X_REQUEST_ID", ""))
+        request_id = request_id_of(request.META.get("HTTP_X_REQUEST_ID", ""))
         request.request_id = request_id  # type: ignore[attr-defined]
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
@@ -60,7 +60,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
     return middleware
 
 
-def _request_id(given: str) -> str:
+def request_id_of(given: str) -> str:
     """Return the client's request id, or a random one: it may be guessable, which saves the system call of `uuid4`."""
     return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
@@ -121,7 +121,7 @@ class BodyLimit:
 
 async def _refuse(error: BodyTooLarge, request_id: str, method: str, send: Send) -> None:
     response = refusal_json(error)
-    request_id = response["X-Request-Id"] = _request_id(request_id)
+    request_id = response["X-Request-Id"] = request_id_of(request_id)
     metrics.REQUESTS.labels(_method(method), "unmatched", "413").inc()
     log.info("request", request_id=request_id, method=method, route="unmatched", status=413)
     headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
