@@ -125,6 +125,20 @@ def budgets_of(tenant: Tenant, *, now: datetime) -> list[BudgetStatus]:
     return statuses
 
 
+def budgets_page(*, tenant: Tenant, limit: int, after: UUID | None, now: datetime) -> tuple[list[BudgetStatus], bool]:
+    """List the budgets in the order of `budgets_of`, those after `after`; return True too if more follow.
+
+    Raises `BudgetNotFound`.
+    """
+    found, begin = budgets_of(tenant, now=now), 0
+    if after is not None:
+        places = [place for place, status in enumerate(found, start=1) if status.budget.pk == after]
+        if not places:
+            raise BudgetNotFound
+        (begin,) = places
+    return found[begin : begin + limit], len(found) > begin + limit
+
+
 def budget_charged_micros(budget: Budget) -> int:
     """Return the owner's charges since `counts_from`, without taxes: all months of the budget together."""
     admitted = Movement.objects.filter(kind=Movement.Kind.HOLD, reference=OuterRef("transaction__reference"))

@@ -14,7 +14,7 @@ from django.db import close_old_connections, reset_queries
 from django.urls import set_script_prefix
 
 from easel.api.errors import bad_request
-from easel.api.middleware import BodyLimit, request_id_of
+from easel.api.middleware import BodyLimit, WithoutTrailingSlash, request_id_of
 
 
 class Handler(ASGIHandler):
@@ -55,7 +55,7 @@ class Handler(ASGIHandler):
                     response.close()
 
 
-application = BodyLimit(Handler())
+application = WithoutTrailingSlash(BodyLimit(Handler()))
 
 # Django would start a thread per request to call these synchronous receivers. `in_thread` returns connections instead.
 request_started.disconnect(reset_queries)

@@ -41,7 +41,7 @@ INSTALLED_APPS = [
     "easel.api",
     "easel.portal",
 ]
-MIDDLEWARE = ["easel.api.middleware.RequestContext"]
+MIDDLEWARE = ["easel.api.middleware.RequestContext", "easel.api.middleware.Options"]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",

@@ -194,7 +194,7 @@ def test_a_signed_url_of_what_is_gone_is_404():
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH"])
 def test_no_other_method_touches_the_folder(method):
     put(signed("PUT"))
-    assert call(method, signed("PUT")).status_code == 403
+    assert call(method, signed("PUT")).status_code == 405
     assert call("GET", signed("GET")).status_code == 200
 
 

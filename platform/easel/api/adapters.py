@@ -11,10 +11,10 @@ from rest_framework.request import Request
 from typing_extensions import TypedDict
 
 from core import clock
-from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, operation
+from easel.api.declaration import LEFT_OUT, AnyText, Input, LongPageQuery, OneOf, operation
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, answer_json, caller
-from easel.api.rows import Listed, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.catalog import adapters
 from easel.catalog.models import Adapter
 from easel.serving.experiments import adapter_retire
@@ -72,10 +72,11 @@ class Adapters(Resource):
         adapter = adapters.adapter_get(tenant=caller(request).tenant, name=version.adapter.name)
         return answer_json(adapter_json(adapter), status=201)
 
-    @operation("adapters_list", Listed[AdapterAnswer])
+    @operation("adapters_list", Listed[AdapterAnswer], query=LongPageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
-        rows = caller(request).tenant.adapters.select_related("model").prefetch_related("versions").order_by("name")
-        return answer_json({"object": "list", "data": [adapter_json(adapter) for adapter in rows]})
+        query = LongPageQuery.read(request.GET.dict())
+        found, more = adapters.adapters_page(tenant=caller(request).tenant, **query.page())
+        return answer_json(listed([adapter_json(adapter) for adapter in found], has_more=more))
 
 
 class AdapterDetail(Resource):

@@ -9,17 +9,17 @@ from django.http import HttpRequest, HttpResponse
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from billing.budgets.budgets import BudgetInvalid, BudgetStatus, budget_remove, budget_status, budgets_of
+from billing.budgets.budgets import BudgetInvalid, BudgetStatus, budget_remove, budget_status, budgets_page
 from billing.ledger.accounts import balance_of
 from billing.models import CreditGrant
 from billing.money import AMOUNT_MICROS_MAX, Money, money_json
 from core import clock
 from core.audit import audit_record
 from core.errors import NotFound
-from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, Text, operation
+from easel.api.declaration import LEFT_OUT, Flag, Input, LongPageQuery, OneOf, Text, operation
 from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.api.rows import Listed, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.jobs.budgets import budget_set
 from easel.jobs.errors import ProjectNotFound
 from tenants.models import ApiKey, Scope, Tenant
@@ -85,11 +85,12 @@ class Budgets(Resource):
     scope = Scope.BILLING
     scopes = {"GET": Scope.USAGE, "HEAD": Scope.USAGE}
 
-    @operation("budgets_list", Listed[BudgetAnswer])
+    @operation("budgets_list", Listed[BudgetAnswer], query=LongPageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         """List your budgets and what this month has spent of them."""
-        found = budgets_of(caller(request).tenant, now=clock.now())
-        return answer_json({"object": "list", "data": [budget_json(status) for status in found]})
+        query = LongPageQuery.read(request.GET.dict())
+        found, more = budgets_page(tenant=caller(request).tenant, now=clock.now(), **query.page())
+        return answer_json(listed([budget_json(status) for status in found], has_more=more))
 
     @operation("budgets_set", BudgetAnswer, request=BudgetInput)
     def put(self, request: HttpRequest) -> HttpResponse:

@@ -13,7 +13,7 @@ from easel.api.declaration import LEFT_OUT, Day, OneOf, Text, UrlQuery
 from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.resource import answer_json, caller
-from easel.api.rows import Listed, T, row_json
+from easel.api.rows import T, row_json
 from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow
 from easel.reporting.costs import costs as cost_rows
 from easel.reporting.exports import Span
@@ -80,7 +80,9 @@ class CostRowAnswer(Measured):
     list_cost: Money
 
 
-class Summed(Listed[T], Generic[T]):
+class Summed(TypedDict, Generic[T]):
+    object: str
+    data: list[T]
     start: date
     end: date
     total: Money

@@ -138,9 +138,13 @@ class Input(BaseModel):
 
 
 class UrlQuery(Input):
-    """A query string, whose values are texts."""
+    """A query string, whose values are texts. Azure's clients put their `api-version` into every one: it is ignored."""
 
     model_config = ConfigDict(strict=False)
+
+    @classmethod
+    def read(cls, data: Any) -> Self:
+        return super().read({name: value for name, value in data.items() if name != "api-version"})
 
 
 class PageQuery(UrlQuery):
@@ -149,6 +153,12 @@ class PageQuery(UrlQuery):
 
     def page(self) -> dict[str, Any]:
         return {"limit": self.limit, "after": self.after}
+
+
+class LongPageQuery(PageQuery):
+    """Of lists that most callers read whole."""
+
+    limit: int = Field(default=100, ge=1, le=100)
 
 
 def unknown_field(name: str, taken_by: type[Input]) -> str:

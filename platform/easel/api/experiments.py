@@ -10,13 +10,13 @@ from typing_extensions import TypedDict
 
 from billing.money import Money, money_json
 from core import clock
-from easel.api.declaration import LEFT_OUT, Input, OneOf, PageQuery, Text, operation
+from easel.api.declaration import LEFT_OUT, Input, LongPageQuery, OneOf, PageQuery, Text, operation
 from easel.api.endpoint import endpoint
 from easel.api.jobs import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.api.rows import Listed, ListPage, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.serving.experiment_report import ArmReport, experiment_report
-from easel.serving.experiments import ArmPlan, experiment_get, experiment_start, experiment_stop
+from easel.serving.experiments import ArmPlan, experiment_get, experiment_start, experiment_stop, experiments_page
 from easel.serving.models import Experiment, Rollout
 from easel.serving.rollouts import rollouts_page
 from tenants.models import Scope
@@ -125,10 +125,11 @@ class Experiments(Resource):
         experiment_start(tenant=tenant, name=fields.name, model_name=fields.model, arms=arms, now=clock.now())
         return answer_json(experiment_json(experiment_get(tenant=tenant, name=fields.name)), status=201)
 
-    @operation("experiments_list", Listed[ExperimentAnswer])
+    @operation("experiments_list", Listed[ExperimentAnswer], query=LongPageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
-        rows = caller(request).tenant.experiments.select_related("model").prefetch_related("arms__version")
-        return answer_json({"object": "list", "data": [experiment_json(row) for row in rows.order_by("-started_at")]})
+        query = LongPageQuery.read(request.GET.dict())
+        found, more = experiments_page(tenant=caller(request).tenant, **query.page())
+        return answer_json(listed([experiment_json(row) for row in found], has_more=more))
 
 
 @endpoint("get", "experiments_get", ExperimentReportAnswer, scope=Scope.GENERATE)
@@ -146,12 +147,12 @@ class ExperimentStop(Resource):
         return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 
-@endpoint("get", "rollouts_list", ListPage[RolloutAnswer], query=RolloutsQuery)
+@endpoint("get", "rollouts_list", Listed[RolloutAnswer], query=RolloutsQuery)
 def rollouts(request: HttpRequest) -> HttpResponse:
     """List canaries, the latest first: another version may be serving a share of your requests."""
     query = RolloutsQuery.read(request.GET.dict())
     found, more = rollouts_page(model_name=query.model, **query.page())
-    return answer_json({"object": "list", "data": [rollout_json(one) for one in found], "has_more": more})
+    return answer_json(listed([rollout_json(one) for one in found], has_more=more))
 
 
 def rollout_json(rollout: Rollout) -> RolloutAnswer:

@@ -22,7 +22,7 @@ from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
-from easel.api.rows import ListPage, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.api.submission import REPLAYED, submit
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
@@ -215,11 +215,11 @@ class Jobs(Resource):
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
         return answer_json(shown, status=202, headers=REPLAYED if outcome.replayed else None)
 
-    @operation("jobs_list", ListPage[JobAnswer], query=JobsQuery)
+    @operation("jobs_list", Listed[JobAnswer], query=JobsQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = JobsQuery.read(request.GET.dict())
         jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
-        return answer_json({"object": "list", "data": jobs_json(jobs), "has_more": more})
+        return answer_json(listed(jobs_json(jobs), has_more=more))
 
 
 class JobDetail(Resource):

@@ -8,10 +8,12 @@ from typing import Any
 
 import structlog
 from django.conf import settings
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import Resolver404, resolve
 from django.utils.decorators import async_only_middleware
 
 from easel.api.errors import BodyTooLarge, refusal_json
+from easel.api.resource import Resource
 from easel.observability import metrics
 
 log = structlog.get_logger()
@@ -37,6 +39,8 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began = time.perf_counter()
         response = await get_response(request)
+        if request.method == "HEAD":
+            response = _without_stream(response)
         seconds = time.perf_counter() - began
         response["X-Request-Id"] = request_id
         for name, value in getattr(request, "rate_limit_headers", {}).items():
@@ -58,6 +62,48 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
         return response
 
     return middleware
+
+
+def _without_stream(response: HttpResponseBase) -> HttpResponseBase:
+    """Return the answer to HEAD: the server leaves out a body, but would read a stream to its end for nothing."""
+    if not response.streaming:
+        return response
+    response.close()
+    return HttpResponse(status=response.status_code, headers=dict(response.items()))
+
+
+@async_only_middleware
+def Options(  # noqa: N802 - named in settings like a class, as middleware is
+    get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
+) -> Callable[[HttpRequest], Awaitable[HttpResponseBase]]:
+    """Answer OPTIONS with the methods of the path, to anybody: a browser asks before it sends the key."""
+
+    async def middleware(request: HttpRequest) -> HttpResponseBase:
+        if request.method != "OPTIONS" or request.path.startswith(settings.PORTAL_PATH):
+            return await get_response(request)
+        try:
+            request.resolver_match = resolve(request.path)
+        except Resolver404:
+            return await get_response(request)
+        view = request.resolver_match.func
+        allow = view.cls().allow if issubclass(getattr(view, "cls", object), Resource) else "GET, HEAD, OPTIONS"
+        answer = HttpResponse(status=204, headers={"Allow": getattr(view, "allow", allow)})
+        del answer["Content-Type"]
+        return answer
+
+    return middleware
+
+
+class WithoutTrailingSlash:
+    """ASGI application that takes `/v1/models/` for `/v1/models`: a redirect would lose the body of a POST."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            scope = {**scope, "path": scope["path"].removesuffix("/")}
+        await self._app(scope, receive, send)
 
 
 def request_id_of(given: str) -> str:

@@ -16,7 +16,7 @@ from easel.api.declaration import OneOf
 from easel.api.endpoint import endpoint
 from easel.api.rate_limit import Bucket, peek
 from easel.api.resource import answer_json, caller
-from easel.api.rows import Listed, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.jobs.models import State
 from easel.jobs.queue_depth import unfinished_jobs
 from tenants.models import ApiKey
@@ -80,4 +80,4 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
             if (limit := getattr(quota, name)) is not None
         ]
     retention = retention_of(api_key.tenant, default=settings.EASEL)
-    return {"object": "list", "data": rows, "retention": row_json(RetentionAnswer, retention)}
+    return {**listed(rows), "retention": row_json(RetentionAnswer, retention)}

@@ -71,14 +71,11 @@ class Resource(APIView):
         found = {name.upper(): getattr(self, name) for name in names}
         if "GET" in found:
             found["HEAD"] = found["GET"]
-        return {**found, "OPTIONS": self.options}
+        return found
 
     @cached_property
     def allow(self) -> str:
-        return ", ".join(self.handlers)
-
-    def options(self, request: HttpRequest, **path: Any) -> HttpResponse:  # type: ignore[override]
-        return answer_json(self.metadata_class().determine_metadata(request, self))  # type: ignore[misc, operator, arg-type]
+        return ", ".join([*self.handlers, "OPTIONS"])  # which `easel.api.middleware.Options` answers
 
 
 def serve(resource: type[Resource], *, submits: bool = False) -> View:
@@ -115,22 +112,35 @@ def described_by(resource: type[APIView], view: View) -> View:
 
 
 def authenticate(request: HttpRequest) -> ApiKey:
-    """Put the tenant of `Authorization: Bearer easel_sk_…` in `request.user` and its key in `request.auth`.
+    """Put the tenant of the request's API key in `request.user` and the key in `request.auth`.
 
     Raises `InvalidApiKey`, `TenantSuspended`, `Unavailable`.
     """
-    scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise InvalidApiKey
+    text = _key_text(request)
     if database_is_unavailable():  # asked before the request waits for a pooled connection
         raise errors.Unavailable
     revision_begin()
-    key = key_authenticate(text.strip(), pepper=settings.EASEL.secret_key)
+    key = key_authenticate(text, pepper=settings.EASEL.secret_key)
     request.user, request.auth = key.tenant, key  # type: ignore[assignment, attr-defined]
     # For the log lines of this thread, and with the request for its own line, which the event loop writes.
     request.log_fields = {"tenant": key.tenant.slug, "api_key": key.key_id}  # type: ignore[attr-defined]
     structlog.contextvars.bind_contextvars(**request.log_fields)  # type: ignore[attr-defined]
     return key
+
+
+def _key_text(request: HttpRequest) -> str:
+    """Return the text of `Authorization: Bearer easel_sk_…`, or of Azure's `api-key: easel_sk_…`.
+
+    Raises `InvalidApiKey` where there is neither, and where they differ: it would be a guess which tenant is charged.
+    """
+    scheme, _, text = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    bearer = text.strip() if scheme.lower() == "bearer" else ""
+    azure = request.META.get("HTTP_API_KEY", "").strip()
+    if bearer and azure and bearer != azure:
+        raise InvalidApiKey("the headers Authorization and api-key have different keys: send one of them")
+    if not (bearer or azure):
+        raise InvalidApiKey
+    return bearer or azure
 
 
 def caller(request: HttpRequest) -> ApiKey:

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from easel.api.declaration import OneOf
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json
-from easel.api.rows import Listed, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.catalog.models import ModelVersion
 from easel.serving import routing
 from easel.serving.tiers import TIERS_NAMED, Quality, steps_of
@@ -42,7 +42,7 @@ class ModelAnswer(TypedDict):
 
 @endpoint("get", "models_list", Listed[ModelAnswer])
 def models(request: HttpRequest) -> HttpResponse:
-    return answer_json({"object": "list", "data": [model_json(version) for version in routing.live_models()]})
+    return answer_json(listed([model_json(version) for version in routing.live_models()]))
 
 
 @endpoint("get", "models_get", ModelAnswer)

@@ -24,7 +24,7 @@ from core import clock
 from easel.api.declaration import OneOf, PageQuery, UrlQuery
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json, caller
-from easel.api.rows import ListPage, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.jobs.models import Attempt
 from tenants.models import Scope
 
@@ -120,12 +120,12 @@ class ChargeAnswer(TypedDict):
     attempts: list[AttemptAnswer]
 
 
-@endpoint("get", "statements_list", ListPage[StatementSummary], query=PageQuery, scope=Scope.USAGE)
+@endpoint("get", "statements_list", Listed[StatementSummary], query=PageQuery, scope=Scope.USAGE)
 def statements(request: HttpRequest) -> HttpResponse:
     """List statements and credit notes, the latest first."""
     query = PageQuery.read(request.GET.dict())
     found, more = statements_page(tenant=caller(request).tenant, **query.page())
-    return answer_json({"object": "list", "data": [statement_json(one) for one in found], "has_more": more})
+    return answer_json(listed([statement_json(one) for one in found], has_more=more))
 
 
 @endpoint("get", "statements_current", StatementAnswer, scope=Scope.USAGE)
@@ -160,14 +160,14 @@ def statement_document(request: HttpRequest, statement_id: UUID, form: str) -> H
     return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
 
-@endpoint("get", "statements_line_charges", ListPage[ChargeAnswer], query=PageQuery, scope=Scope.USAGE)
+@endpoint("get", "statements_line_charges", Listed[ChargeAnswer], query=PageQuery, scope=Scope.USAGE)
 def statement_line_charges(request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
     """List the charges of a line, each with its price, its job and the attempts at that."""
     query = PageQuery.read(request.GET.dict())
     statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
     line = line_get(statement, position=position)
     found, more = charges_page(charges_of_line(line), **query.page())
-    return answer_json({"object": "list", "data": charges_json(found), "has_more": more})
+    return answer_json(listed(charges_json(found), has_more=more))
 
 
 def statement_json(statement: Statement) -> StatementSummary:

@@ -3,16 +3,22 @@
 import asyncio
 import mimetypes
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import IO
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.utils.cache import get_conditional_response
+from django.utils.http import http_date, parse_http_date_safe
 
 from core.threads import in_thread
 from easel.storage import FolderStore, store
 
 CHUNK_BYTES = 2**20
+CACHED_SECONDS = 3600
+ALLOW = "GET, HEAD, PUT, OPTIONS"
+_RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 
 
 async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
@@ -20,8 +26,10 @@ async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
     folder = store()
     if not isinstance(folder, FolderStore):
         return HttpResponse(status=404)
-    method = "GET" if request.method == "HEAD" else request.method or ""
-    if not folder.allows(method, key, request.GET.dict(), now=time.time()):
+    if request.method not in ("GET", "HEAD", "PUT"):
+        return HttpResponse(status=405, headers={"Allow": ALLOW})
+    method, now = "PUT" if request.method == "PUT" else "GET", time.time()
+    if not folder.allows(method, key, request.GET.dict(), now=now):
         return HttpResponse("this link is wrong or has expired", status=403, content_type="text/plain")
     if method == "PUT":
         if request.headers.get("Content-Type", "") != request.GET["type"]:
@@ -35,19 +43,73 @@ async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
         file = await asyncio.to_thread(folder.path(key).open, "rb")
     except (FileNotFoundError, IsADirectoryError, ValueError):
         return HttpResponse(status=404)
-    headers = {
-        "Content-Type": mimetypes.guess_type(key)[0] or "application/octet-stream",
-        "Content-Length": str(os.fstat(file.fileno()).st_size),
-        "Cache-Control": "private, max-age=3600, immutable",
-        "X-Content-Type-Options": "nosniff",
-    }
-    return StreamingHttpResponse(_chunks(file), headers=headers)
-
-
-async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            yield chunk
+    left_seconds = max(0, int(request.GET["expires"]) - int(now))
+    return _answer(request, file, key, cached_seconds=min(CACHED_SECONDS, left_seconds))
 
 
 stored_object.csrf_exempt = True  # type: ignore[attr-defined]
+stored_object.allow = ALLOW  # type: ignore[attr-defined]
+
+
+def _answer(request: HttpRequest, file: IO[bytes], key: str, *, cached_seconds: int) -> HttpResponseBase:
+    """Return the file, the range of it that the request asks for, or 304 for a client that has it."""
+    facts = os.fstat(file.fileno())
+    # Objects are replaced as whole files, so that size and time change with the content; a hash would have to be read.
+    etag, changed_at = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"', int(facts.st_mtime)
+    headers = {
+        "ETag": etag,
+        "Last-Modified": http_date(changed_at),
+        "Cache-Control": f"private, max-age={cached_seconds}, immutable",
+        "Accept-Ranges": "bytes",
+        "X-Content-Type-Options": "nosniff",
+    }
+    answer: HttpResponse = get_conditional_response(request, etag, changed_at, HttpResponse(headers=headers))
+    if answer.status_code != 200:
+        file.close()
+        return answer
+    span, status = range(facts.st_size), 200
+    asked = request.headers.get("Range", "")
+    if asked and request.method == "GET" and _is_unchanged(request.headers.get("If-Range", ""), etag, changed_at):
+        part = range_of(asked, size=facts.st_size)
+        if part is not None:
+            span, status = part, 206 if part else 416
+    if status == 206:
+        headers["Content-Range"] = f"bytes {span.start}-{span.stop - 1}/{facts.st_size}"
+    if status == 416:
+        headers["Content-Range"] = f"bytes */{facts.st_size}"
+    headers["Content-Length"] = str(len(span))
+    headers["Content-Type"] = mimetypes.guess_type(key)[0] or "application/octet-stream"
+    if request.method == "HEAD" or status == 416:
+        file.close()
+        return HttpResponse(status=status, headers=headers)
+    return StreamingHttpResponse(_chunks(file, span), status=status, headers=headers)
+
+
+def range_of(header: str, *, size: int) -> range | None:
+    """Return the bytes that a `Range` header asks for, an empty range if there are none (416), or None for all (200).
+
+    Several ranges and what is no range are answered with all, as RFC 9110 permits.
+    """
+    found = _RANGE.fullmatch(header)
+    if found is None or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        return range(max(0, size - int(found[2])), size) if size else None
+    first, last = int(found[1]), int(found[2]) if found[2] else size - 1
+    if found[2] and last < first:
+        return None
+    return range(min(first, size), min(last + 1, size))
+
+
+def _is_unchanged(if_range: str, etag: str, changed_at: int) -> bool:
+    """Return true if the part that the client has, of which `If-Range` names the ETag or the time, is of this file."""
+    return not if_range or if_range == etag or parse_http_date_safe(if_range) == changed_at
+
+
+async def _chunks(file: IO[bytes], span: range) -> AsyncIterator[bytes]:
+    with file:
+        await asyncio.to_thread(file.seek, span.start)
+        left = len(span)
+        while left and (chunk := await asyncio.to_thread(file.read, min(CHUNK_BYTES, left))):
+            left -= len(chunk)
+            yield chunk

@@ -4,6 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path, register_converter
 from django.urls.converters import StringConverter
 from drf_spectacular.views import SpectacularJSONAPIView
+from rest_framework.response import Response
 
 from core.threads import in_thread
 from easel.api import (
@@ -41,7 +42,12 @@ _openapi = SpectacularJSONAPIView.as_view(authentication_classes=[], permission_
 
 async def openapi(request: HttpRequest) -> HttpResponse:
     """Render the document on a thread: Django would start one to do it."""
-    answer = await in_thread(lambda: _openapi(request).render())
+
+    def rendered() -> HttpResponse:
+        answer = _openapi(request)
+        return answer.render() if isinstance(answer, Response) else answer  # a refusal is rendered already
+
+    answer = await in_thread(rendered)
     return HttpResponse(answer.content, status=answer.status_code, headers=dict(answer.headers))
 
 

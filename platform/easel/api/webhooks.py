@@ -14,7 +14,7 @@ from core.idempotency import idempotent
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, operation
 from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
-from easel.api.rows import ListPage, row_json
+from easel.api.rows import Listed, listed, row_json
 from easel.api.submission import REPLAYED
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
@@ -127,11 +127,11 @@ class Webhooks(Resource):
         shown = webhook_json(_endpoint(request, outcome.resource_id), secret)
         return answer_json(shown, status=201, headers=REPLAYED if outcome.replayed else None)
 
-    @operation("webhooks_list", ListPage[WebhookAnswer], query=PageQuery)
+    @operation("webhooks_list", Listed[WebhookAnswer], query=PageQuery)
     def get(self, request: HttpRequest) -> HttpResponse:
         query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
-        return answer_json({"object": "list", "data": [webhook_json(one) for one in found], "has_more": more})
+        return answer_json(listed([webhook_json(one) for one in found], has_more=more))
 
 
 class WebhookDetail(Resource):
@@ -167,13 +167,13 @@ def webhook_test(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     return answer_json(delivery_json(sent), status=202)
 
 
-@endpoint("get", "webhooks_deliveries", ListPage[DeliveryAnswer], query=DeliveriesQuery, scope=Scope.WEBHOOKS)
+@endpoint("get", "webhooks_deliveries", Listed[DeliveryAnswer], query=DeliveriesQuery, scope=Scope.WEBHOOKS)
 def webhook_deliveries(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     """List deliveries, the latest first, with every attempt."""
     query = DeliveriesQuery.read(request.GET.dict())
     endpoint, state = _endpoint(request, webhook_id), query.status
     found, more = queries.deliveries_page(endpoint=endpoint, state=state, **query.page())
-    return answer_json({"object": "list", "data": [delivery_json(one) for one in found], "has_more": more})
+    return answer_json(listed([delivery_json(one) for one in found], has_more=more))
 
 
 @endpoint("post", "webhooks_replay", DeliveryAnswer, request=None, status=202, scope=Scope.WEBHOOKS)

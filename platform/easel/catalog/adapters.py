@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from billing.models import StoredObject
 from billing.usage.storage import objects_deleted, objects_stored
+from core.pages import page_after
 from easel.catalog.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired, AdapterTooLarge
 from easel.catalog.lora import AdapterRefused, canonical
 from easel.catalog.models import Adapter, AdapterVersion, ModelVersion
@@ -120,6 +121,18 @@ def adapter_get(*, tenant: Tenant, name: str) -> Adapter:
     if adapter is None:
         raise AdapterNotFound(f"there is no adapter {name!r}: GET /v1/adapters lists yours", param="adapters")
     return adapter
+
+
+def adapters_page(*, tenant: Tenant, limit: int, after: UUID | None) -> tuple[list[Adapter], bool]:
+    """List a tenant's adapters by name, those after `after`; return True too if more follow.
+
+    Raises `AdapterNotFound`.
+    """
+    rows = Adapter.objects.filter(tenant=tenant).select_related("model").prefetch_related("versions")
+    last = rows.filter(pk=after).first() if after is not None else None
+    if after is not None and last is None:
+        raise AdapterNotFound(f"there is no adapter {after}: GET /v1/adapters lists yours", param="after")
+    return page_after(rows, order=("name", "id"), after=last, limit=limit)
 
 
 def adapters_resolve(*, tenant: Tenant, names: Sequence[str], version: ModelVersion) -> list[AdapterVersion]:

@@ -9,9 +9,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
+from core.pages import page_after
 from core.revision import cached_by_revision
 from easel.catalog.adapters import adapter_get, adapters_resolve, erased_name
 from easel.catalog.errors import AdapterInUse, VersionNotFound
@@ -115,6 +117,18 @@ def experiment_get(*, tenant: Tenant, name: str) -> Experiment:
     if experiment is None:
         raise ExperimentNotFound(f"there is no experiment {name!r}: GET /v1/experiments lists yours")
     return experiment
+
+
+def experiments_page(*, tenant: Tenant, limit: int, after: UUID | None) -> tuple[list[Experiment], bool]:
+    """List a tenant's experiments, newest first, those after `after`; return True too if more follow.
+
+    Raises `ExperimentNotFound`.
+    """
+    rows = Experiment.objects.filter(tenant=tenant).select_related("model").prefetch_related("arms__version")
+    last = rows.filter(pk=after).first() if after is not None else None
+    if after is not None and last is None:
+        raise ExperimentNotFound(f"there is no experiment {after}: GET /v1/experiments lists yours", param="after")
+    return page_after(rows, order=("-started_at", "-id"), after=last, limit=limit)
 
 
 def arm_for(*, tenant: Tenant, model: Model, caller: str, names_adapters: bool, names_steps: bool) -> Arm | None:

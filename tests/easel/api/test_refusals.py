@@ -230,7 +230,7 @@ def test_a_request_that_the_balance_does_not_cover_is_refused(customer, body):
 @pytest.mark.parametrize(
     "path",
     ["/v1/jobs/{id}", "/v1/jobs/not-an-id", "/v1/nothing", "/nothing", "/v1/models/x", "/v1/models/a%00b",
-     "/v1/adapters/a%00b", "/v1/%00", "/v1/jobs/"],
+     "/v1/adapters/a%00b", "/v1/%00", "/v1/jobs//"],
 )  # fmt: skip
 def test_what_is_not_there_is_404_in_the_same_body(alice, path):
     answer = call("GET", path.format(id=uuid.uuid4()), alice)
