@@ -43,7 +43,10 @@ class BillingProfile(models.Model):
 
 
 class ProfileInvalid(DomainError, code="billing_profile_invalid"):
-    """The billing profile is invalid."""
+    """The billing profile is invalid.
+
+    Correct the field that the message names.
+    """
 
 
 def profile_of(tenant: Tenant) -> BillingProfile:

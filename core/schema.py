@@ -18,7 +18,10 @@ _LOCK = "hashtext('easel schema')"
 
 
 class SchemaTooOld(DomainError, code="schema_too_old"):
-    """This database was made by a version of Easel before 0.2 and can't be upgraded: start with an empty database."""
+    """This database was made by a version of Easel before 0.2 and can't be upgraded: start with an empty database.
+
+    Point DATABASE_URL to an empty database and run `easel migrate`.
+    """
 
 
 def schema_migrate(*, provider_name: str) -> None:

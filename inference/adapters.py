@@ -63,8 +63,8 @@ def load_adapter(path: Path, targets: AdapterTargets, *, sha256: str) -> Adapter
     """Read a canonical file and check all of it against the transformer's `targets`.
 
     Raises `AdapterRejected` with the code of the first check that fails: `adapter_unreadable`,
-    `adapter_empty`, `adapter_key_unknown`, `adapter_incomplete`, `adapter_module_unknown`, `adapter_shape`,
-    `adapter_rank_too_large`, `adapter_not_finite`.
+    `adapter_empty`, `adapter_key_unknown`, `adapter_weight_missing`, `adapter_module_unknown`, `adapter_shape`,
+    `adapter_rank_unsupported`, `adapter_weight_not_finite`.
     """
     return adapter_of(read_tensors(path), targets, sha256=sha256)
 
@@ -91,7 +91,7 @@ def adapter_of(tensors: Mapping[str, Tensor], targets: AdapterTargets, *, sha256
     matrices: Matrices = {}
     for module, found in sorted(parts.items()):
         if missing := [part for part in _PARTS if part not in found]:
-            raise AdapterRejected(f"{module} lacks {', '.join(missing)}", code="adapter_incomplete")
+            raise AdapterRejected(f"{module} lacks {', '.join(missing)}", code="adapter_weight_missing")
         if module not in targets.shapes:
             raise AdapterRejected(f"the model has no linear layer {module}", code="adapter_module_unknown")
         matrices[module] = _checked(module, targets, *(found[part] for part in _PARTS))
@@ -110,10 +110,10 @@ def _checked(module: str, targets: AdapterTargets, a: Tensor, b: Tensor, alpha: 
         )
     if rank > targets.rank_max:
         raise AdapterRejected(
-            f"{module} has rank {rank}; this worker accepts up to {targets.rank_max}", code="adapter_rank_too_large"
+            f"{module} has rank {rank}; this worker accepts up to {targets.rank_max}", code="adapter_rank_unsupported"
         )
     # Checked in the model's own dtype: a finite float32 value may be infinite in a narrower one.
     a, b = a.to(targets.dtype), (b.float() * (alpha.float().reshape(()) / rank)).to(targets.dtype)
     if not (a.isfinite().all() and b.isfinite().all()):
-        raise AdapterRejected(f"{module} has values that are not finite", code="adapter_not_finite")
+        raise AdapterRejected(f"{module} has values that are not finite", code="adapter_weight_not_finite")
     return a, b

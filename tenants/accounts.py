@@ -14,15 +14,24 @@ PIXELS_MAX = 1024 * 1024  # limit of a new tenant
 
 
 class SlugInvalid(DomainError, code="slug_invalid"):
-    """A name must be 1 to 40 lower-case letters, digits and inner hyphens, like a DNS label."""
+    """A name must be 1 to 40 lower-case letters, digits and inner hyphens, like a DNS label.
+
+    Choose a name of lower-case letters, digits and inner hyphens.
+    """
 
 
 class TenantClosed(DomainError, code="tenant_closed", http_status=409):
-    """This account is closed and being erased: create another one."""
+    """This account is closed and being erased: create another one.
+
+    Create another account; a closed one is not opened again.
+    """
 
 
 class SlugTaken(DomainError, code="slug_taken", http_status=409):
-    """This name is taken: choose another."""
+    """This name is taken: choose another.
+
+    Choose another name.
+    """
 
 
 def tenant_create(*, slug: str, now: datetime, name: str = "", currency: str = "USD") -> tuple[Tenant, Project]:

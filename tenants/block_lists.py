@@ -20,11 +20,17 @@ PATTERN_BYTES_MAX = 2**20
 
 
 class PatternInvalid(DomainError, code="pattern_invalid"):
-    """A pattern must be 1 to 500 characters of text, and a regular expression one that RE2 can run."""
+    """A pattern must be 1 to 500 characters of text, and a regular expression one that RE2 can run.
+
+    Write 1 to 500 characters, and a regular expression without look-around and back references.
+    """
 
 
 class BlockListEntryExists(DomainError, code="block_list_entry_exists", http_status=409):
-    """The block list already has this entry."""
+    """The block list already has this entry.
+
+    Nothing is to be done: the entry applies already.
+    """
 
 
 def block_list_add(

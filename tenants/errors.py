@@ -4,12 +4,22 @@ from core.errors import DomainError
 
 
 class InvalidApiKey(DomainError, code="invalid_api_key", http_status=401):
-    """The API key is missing, wrong or revoked: send `Authorization: Bearer easel_sk_…` with a live key."""
+    """The API key is missing, wrong or revoked: send `Authorization: Bearer easel_sk_…` with a live key.
+    Keys come from the platform's operator, who makes them in the portal (/admin/) or with `easel key create`.
+
+    Send a live key in the header. If you have none, ask the platform's operator for one.
+    """
 
 
 class TenantSuspended(DomainError, code="account_suspended", type="permission_error", http_status=403):
-    """This account is suspended: contact the platform's operator."""
+    """This account is suspended: contact the platform's operator.
+
+    Ask the platform's operator why. Requests are served again once the account is reactivated.
+    """
 
 
 class ScopeMissing(DomainError, code="insufficient_scope", type="permission_error", http_status=403):
-    """The API key lacks the scope for this call."""
+    """The API key lacks the scope for this call.
+
+    Use a key that has the scope that the message names, or have one made.
+    """

@@ -28,39 +28,55 @@ HIGHEST: dict[str, int] = {"image_units_per_month": 10**9, "steps_max": 2**15 - 
 
 
 class QuotaInvalid(DomainError, code="quota_invalid"):
-    """A limit must be 0 or more, or none."""
+    """A limit must be 0 or more, or none.
+
+    Give 0 or a higher number, or none for no limit.
+    """
 
 
 class ImageQuotaExceeded(DomainError, code="image_quota_exceeded", type="insufficient_quota", http_status=429):
-    """The image units of this month are used up."""
+    """The image units of this month are used up.
+
+    Wait until the month ends, or have the operator raise the limit. `GET /v1/quota` shows both.
+    """
 
     def __init__(self, message: str, *, retry_after_seconds: int | None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
-class ConcurrencyExceeded(DomainError, code="concurrency_limit_exceeded", type="rate_limit_error", http_status=429):
-    """The limit of unfinished jobs is reached: wait for one to end."""
+class ConcurrencyExceeded(
+    DomainError, code="concurrency_limit_exceeded", type="rate_limit_error", http_status=429, retryable=True
+):
+    """The limit of unfinished jobs is reached: wait for one to end.
+
+    Wait for one of your jobs to end, then repeat the request.
+    """
 
     def __init__(self, *, limit: int, owner: str) -> None:
         if limit == 0:  # waiting doesn't help
             super().__init__(f"no jobs are allowed ({owner} of concurrent jobs is 0)")
+            self.retryable = False
             return
         super().__init__(f"{limit} unfinished jobs are allowed at once ({owner}): wait for one to end")
-        self.retryable, self.retry_after_seconds = True, 1
+        self.retry_after_seconds = 1
 
 
-class QueueFull(DomainError, code="queue_full", type="rate_limit_error", http_status=429):
-    """The limit of waiting jobs is reached: try again later."""
+class QueueFull(DomainError, code="queue_full", type="rate_limit_error", http_status=429, retryable=True):
+    """The limit of waiting jobs is reached: try again later.
+
+    Wait for the seconds of `Retry-After`, then repeat the request.
+    """
 
     def __init__(self, *, limit: int, owner: str, retry_after_seconds: int) -> None:
         if limit == 0:  # waiting doesn't help
             super().__init__(f"no jobs may wait ({owner} of waiting jobs is 0)")
+            self.retryable = False
             return
         super().__init__(
             f"{limit} jobs are waiting, which is the limit ({owner}): try again in {retry_after_seconds} s"
         )
-        self.retryable, self.retry_after_seconds = True, retry_after_seconds
+        self.retry_after_seconds = retry_after_seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,10 @@ from tenants.models import RETENTION_DAYS_MAX, Tenant
 
 
 class RetentionInvalid(DomainError, code="retention_invalid"):
-    """Images and jobs must be retained for 1 to 3650 days, images no longer than their jobs."""
+    """Images and jobs must be retained for 1 to 3650 days, images no longer than their jobs.
+
+    Give whole days from 1 to 3650, no more for images than for jobs.
+    """
 
 
 class RetentionDefault(Protocol):

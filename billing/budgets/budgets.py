@@ -22,11 +22,17 @@ from tenants.models import ApiKey, Project, Tenant
 
 
 class BudgetInvalid(DomainError, code="budget_invalid"):
-    """A budget must belong to an account, or to one of its projects or keys."""
+    """A budget must belong to an account, or to one of its projects or keys.
+
+    Name a project or a key, not both, and an amount in the account's currency.
+    """
 
 
 class BudgetNotFound(DomainError, code="budget_not_found", http_status=404):
-    """There is no such budget."""
+    """There is no such budget.
+
+    Take the id from `GET /v1/budgets`.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,15 +17,24 @@ _REASON_CHARS_MAX = 200
 
 
 class AdjustmentInvalid(DomainError, code="adjustment_invalid"):
-    """An adjustment needs a reason and an amount that isn't zero."""
+    """An adjustment needs a reason and an amount that isn't zero.
+
+    Give a reason, and an amount that isn't zero.
+    """
 
 
 class ChargeNotFound(DomainError, code="charge_not_found", http_status=404):
-    """The tenant has no such charge."""
+    """The tenant has no such charge.
+
+    Take the charge's id from the statement's line.
+    """
 
 
 class NothingOwed(DomainError, code="nothing_owed", http_status=409):
-    """The tenant owes nothing."""
+    """The tenant owes nothing.
+
+    Nothing is to be done: there is no debt to record a payment for.
+    """
 
 
 @transaction.atomic

@@ -35,15 +35,24 @@ _NAMESPACE = UUID("0f3b8c52-9a54-4a0e-8a35-2f5a8c1a6d77")
 
 
 class CorrectionInvalid(DomainError, code="correction_invalid"):
-    """This correction is not possible."""
+    """This correction is not possible.
+
+    Read the message for what the record allows, and correct the quantity.
+    """
 
 
 class CorrectionKeyReused(DomainError, code="correction_key_reused", http_status=422):
-    """This key was used for another correction: use a new one."""
+    """This key was used for another correction: use a new one.
+
+    Send the new correction under a new key.
+    """
 
 
 class StatementIsFinal(DomainError, code="statement_final", http_status=409):
-    """The usage is on a final statement: correct it by a credit note."""
+    """The usage is on a final statement: correct it by a credit note.
+
+    Draw up a credit note for the statement.
+    """
 
 
 @transaction.atomic

@@ -19,7 +19,10 @@ _COPIED = ("tenant", "currency", "time_zone", "period_start", "period_end", "bil
 
 
 class CreditNoteInvalid(DomainError, code="credit_note_invalid", http_status=409):
-    """A credit note can't correct this."""
+    """A credit note can't correct this.
+
+    Read the message for what a credit note can correct here.
+    """
 
 
 @transaction.atomic

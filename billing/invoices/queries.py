@@ -12,7 +12,10 @@ from tenants.models import Tenant
 
 
 class StatementNotFound(DomainError, code="statement_not_found", type="invalid_request_error", http_status=404):
-    """There is no such statement."""
+    """There is no such statement.
+
+    Take the id from `GET /v1/statements`.
+    """
 
 
 def statements_page(*, tenant: Tenant, limit: int, after: uuid.UUID | None) -> tuple[list[Statement], bool]:

@@ -42,7 +42,10 @@ _NAMESPACE = UUID("d7a0b7c1-6c0e-4f0c-8a6b-0d5f3c2b9e44")
 
 
 class StatementNotReady(DomainError, code="statement_not_ready", http_status=409, retryable=True):
-    """The month is not over or not completely metered yet: try again later."""
+    """The month is not over or not completely metered yet: try again later.
+
+    Repeat the command when the month is over and its usage is metered.
+    """
 
 
 @dataclass(frozen=True, slots=True)

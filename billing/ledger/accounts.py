@@ -18,7 +18,10 @@ _LOCKED = (Kind.CREDIT, Kind.HELD, Kind.RECEIVABLE)
 
 
 class CreditLimitBelowDebt(DomainError, code="credit_limit_below_debt", http_status=409):
-    """The tenant has already used more than this limit."""
+    """The tenant has already used more than this limit.
+
+    Set a limit that is not below the debt, or record a payment first.
+    """
 
 
 class Balance(NamedTuple):

@@ -17,7 +17,10 @@ from tenants.models import ApiKey, Project, Tenant
 
 
 class BudgetExceeded(DomainError, code="budget_exceeded", type="insufficient_quota", http_status=429):
-    """This request may cost more than a budget has left."""
+    """This request may cost more than a budget has left.
+
+    Raise the budget (`PUT /v1/budgets`), or wait until it begins again. Repeating the request doesn't help.
+    """
 
 
 _HOLD = """

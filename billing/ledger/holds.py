@@ -18,7 +18,10 @@ from tenants.models import ApiKey, Project, Tenant
 
 
 class InsufficientBalance(DomainError, code="insufficient_quota", type="insufficient_quota", http_status=429):
-    """The balance doesn't cover what this request may cost: add credit."""
+    """The balance doesn't cover what this request may cost: add credit.
+
+    Have credit added to the account. `GET /v1/balance` shows what can be spent; repeating the request doesn't help.
+    """
 
 
 class HoldUnknown(Exception):

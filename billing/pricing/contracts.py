@@ -12,19 +12,31 @@ from tenants.models import Tenant
 
 
 class ContractInvalid(DomainError, code="contract_invalid"):
-    """The contract's terms are invalid."""
+    """The contract's terms are invalid.
+
+    Correct the terms that the message names.
+    """
 
 
 class ContractBackdated(DomainError, code="contract_backdated", http_status=409):
-    """A contract can't begin or end in the past: usage until now is already priced."""
+    """A contract can't begin or end in the past: usage until now is already priced.
+
+    Begin or end the contract in the future.
+    """
 
 
 class ContractOverlaps(DomainError, code="contract_overlaps", http_status=409):
-    """The tenant already has a contract in this time: end it first."""
+    """The tenant already has a contract in this time: end it first.
+
+    End the running contract first, or begin the new one after it.
+    """
 
 
 class ContractNotFound(DomainError, code="contract_not_found", http_status=404):
-    """The tenant has no running contract."""
+    """The tenant has no running contract.
+
+    List the tenant's contracts; there may be none that runs.
+    """
 
 
 def contract_make(

@@ -24,15 +24,24 @@ _METERS_WITHOUT_JOB = (Meter.POOL_SECOND, Meter.STORAGE_GB_SECOND)
 
 
 class PricesInvalid(DomainError, code="prices_invalid"):
-    """A price is invalid."""
+    """A price is invalid.
+
+    Correct the price that the message names.
+    """
 
 
 class PriceBookBackdated(DomainError, code="price_book_backdated", http_status=409):
-    """Prices must begin after the newest ones and not in the past: usage since then is already priced."""
+    """Prices must begin after the newest ones and not in the past: usage since then is already priced.
+
+    Let the new prices begin later than the newest ones, and not in the past.
+    """
 
 
 class PriceBookOutdated(DomainError, code="price_book_outdated", http_status=409):
-    """Another version was published meanwhile: start again from its prices."""
+    """Another version was published meanwhile: start again from its prices.
+
+    Read the newest prices, change them, and publish the result.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

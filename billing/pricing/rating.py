@@ -28,7 +28,10 @@ Key = tuple[str, str, str, str]
 
 
 class PriceMissing(DomainError, code="price_missing", type="server_error", http_status=503, retryable=True):
-    """No price is set for this work: the platform's operator has to add a price book."""
+    """No price is set for this work: the platform's operator has to add a price book.
+
+    Tell the platform's operator, who has to publish a price for this work (`easel price publish`).
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

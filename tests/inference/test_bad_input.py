@@ -104,12 +104,12 @@ NAN = float("nan")
 BAD = {
     "weights that are NaN": (
         lambda bench, good: {"adapters": (bench.adapter(changed(good, "lora_A.weight", lambda a: a * NAN)),)},
-        ("adapter_not_finite", False),
+        ("adapter_weight_not_finite", False),
     ),
     "rank 0": (lambda bench, good: {"adapters": (bench.adapter(with_rank(good, 0)),)}, ("adapter_shape", False)),
     "a rank above the bank's": (
         lambda bench, good: {"adapters": (bench.adapter(with_rank(good, 129)),)},
-        ("adapter_rank_too_large", False),
+        ("adapter_rank_unsupported", False),
     ),
     "an infinite scale": (
         lambda bench, good: {"adapters": (bench.adapter(good, scale=float("inf")),)},

@@ -15,7 +15,10 @@ from easel.actions.subjects import TENANT, TENANT_OR_KEY
 
 
 class GrantInvalid(DomainError, code="grant_invalid"):
-    """A grant expires later than it is made."""
+    """A grant expires later than it is made.
+
+    Let the grant expire after it is made.
+    """
 
 
 class GrantForm(ActionForm):

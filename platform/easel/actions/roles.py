@@ -23,11 +23,17 @@ ROLES: dict[str, set[str]] = {"operator": OPERATOR, "finance": FINANCE, "viewer"
 
 
 class OperatorExists(DomainError, code="operator_exists", http_status=409):
-    """This name is taken: choose another."""
+    """This name is taken: choose another.
+
+    Choose another name.
+    """
 
 
 class OperatorNotFound(DomainError, code="operator_not_found", http_status=404):
-    """There is no operator of this name."""
+    """There is no operator of this name.
+
+    Take the name from the list of operators in the portal (`/admin/`).
+    """
 
 
 def roles_make(*, app_config: AppConfig, **_signal: Any) -> None:

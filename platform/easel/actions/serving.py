@@ -16,7 +16,10 @@ _COST_LIMITS = {"min_value": 0, "max_digits": 12, "decimal_places": 6}
 
 
 class RouteInvalid(DomainError, code="route_invalid"):
-    """A route is VERSION=PERCENT, as in 1=80 2=20."""
+    """A route is VERSION=PERCENT, as in 1=80 2=20.
+
+    Write each route as VERSION=PERCENT; the percents sum to 100.
+    """
 
 
 class RoutesForm(ActionForm):

@@ -15,19 +15,31 @@ KEY_HELP = "This key alone: the part between `easel_sk_` and the next underscore
 
 
 class TenantNotFound(DomainError, code="tenant_not_found", http_status=404):
-    """There is no such tenant: `easel tenant list` shows them."""
+    """There is no such tenant: `easel tenant list` shows them.
+
+    Take the name from `easel tenant list`.
+    """
 
 
 class KeyNotFound(DomainError, code="key_not_found", http_status=404):
-    """There is no such live key: `easel key list TENANT` shows them."""
+    """There is no such live key: `easel key list TENANT` shows them.
+
+    Take the key from `easel key list TENANT`.
+    """
 
 
 class EntryNotFound(DomainError, code="block_list_entry_not_found", http_status=404):
-    """There is no such entry: `easel block-list list` shows them."""
+    """There is no such entry: `easel block-list list` shows them.
+
+    Take the entry from `easel block-list list`.
+    """
 
 
 class RecordNotFound(DomainError, code="usage_record_not_found", http_status=404):
-    """There is no such usage record: `easel usage list JOB` shows a job's."""
+    """There is no such usage record: `easel usage list JOB` shows a job's.
+
+    Take the record from `easel usage list JOB`.
+    """
 
 
 def tenant_named(slug: str) -> Any:

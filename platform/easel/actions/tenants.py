@@ -16,7 +16,10 @@ from easel.actions.subjects import KEY, TENANT
 
 
 class SentBefore(DomainError, code="sent_before", http_status=409):
-    """This form was sent before and made a key, whose text is shown only once: make another if needed."""
+    """This form was sent before and made a key, whose text is shown only once: make another if needed.
+
+    Open the form again to make another key.
+    """
 
 
 class TenantForm(ActionForm):

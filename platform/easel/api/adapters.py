@@ -11,11 +11,20 @@ from rest_framework.request import Request
 from typing_extensions import TypedDict
 
 from core import clock
+from core.errors import declared_errors
 from easel.api.declaration import LEFT_OUT, AnyText, Input, LongPageQuery, OneOf, operation
 from easel.api.errors import InvalidField
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, listed, row_json
 from easel.catalog import adapters
+from easel.catalog.errors import (
+    AdapterInUse,
+    AdapterNameInvalid,
+    AdapterNotFound,
+    AdapterRefused,
+    AdapterTooLarge,
+    ModelNotFound,
+)
 from easel.catalog.models import Adapter
 from easel.serving.experiments import adapter_retire
 from easel.serving.routing import main_version
@@ -23,6 +32,8 @@ from tenants.models import Scope
 
 FormText = Annotated[AnyText, StringConstraints(strip_whitespace=True, min_length=1)]
 File = Annotated[Any, SkipValidation, WithJsonSchema({"type": "string", "format": "binary"})]
+
+UPLOAD_ERRORS = (AdapterNameInvalid, AdapterTooLarge, ModelNotFound, *declared_errors(AdapterRefused))
 
 
 class AdapterUploadInput(Input):
@@ -54,7 +65,13 @@ class Adapters(Resource):
     scope = Scope.ADAPTERS
     parser_classes = [MultiPartParser]
 
-    @operation("adapters_upload", AdapterAnswer, request={"multipart/form-data": AdapterUploadInput}, status=201)
+    @operation(
+        "adapters_upload",
+        AdapterAnswer,
+        request={"multipart/form-data": AdapterUploadInput},
+        status=201,
+        errors=UPLOAD_ERRORS,
+    )
     def post(self, request: HttpRequest) -> HttpResponse:
         form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
         fields = AdapterUploadInput.read(form.dict())
@@ -72,7 +89,7 @@ class Adapters(Resource):
         adapter = adapters.adapter_get(tenant=caller(request).tenant, name=version.adapter.name)
         return answer_json(adapter_json(adapter), status=201)
 
-    @operation("adapters_list", Listed[AdapterAnswer], query=LongPageQuery)
+    @operation("adapters_list", Listed[AdapterAnswer], query=LongPageQuery, errors=(AdapterNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
         query = LongPageQuery.read(request.GET.dict())
         found, more = adapters.adapters_page(tenant=caller(request).tenant, **query.page())
@@ -82,11 +99,11 @@ class Adapters(Resource):
 class AdapterDetail(Resource):
     scope = Scope.ADAPTERS
 
-    @operation("adapters_get", AdapterAnswer)
+    @operation("adapters_get", AdapterAnswer, errors=(AdapterNotFound,))
     def get(self, request: HttpRequest, name: str) -> HttpResponse:
         return answer_json(adapter_json(adapters.adapter_get(tenant=caller(request).tenant, name=name)))
 
-    @operation("adapters_retire", AdapterAnswer)
+    @operation("adapters_retire", AdapterAnswer, errors=(AdapterNotFound, AdapterInUse))
     def delete(self, request: HttpRequest, name: str) -> HttpResponse:
         adapter = adapter_retire(tenant=caller(request).tenant, name=name, now=clock.now())
         return answer_json(adapter_json(adapter))

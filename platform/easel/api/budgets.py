@@ -9,7 +9,14 @@ from django.http import HttpRequest, HttpResponse
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from billing.budgets.budgets import BudgetInvalid, BudgetStatus, budget_remove, budget_status, budgets_page
+from billing.budgets.budgets import (
+    BudgetInvalid,
+    BudgetNotFound,
+    BudgetStatus,
+    budget_remove,
+    budget_status,
+    budgets_page,
+)
 from billing.ledger.accounts import balance_of
 from billing.models import CreditGrant
 from billing.money import AMOUNT_MICROS_MAX, Money, money_json
@@ -85,14 +92,14 @@ class Budgets(Resource):
     scope = Scope.BILLING
     scopes = {"GET": Scope.USAGE, "HEAD": Scope.USAGE}
 
-    @operation("budgets_list", Listed[BudgetAnswer], query=LongPageQuery)
+    @operation("budgets_list", Listed[BudgetAnswer], query=LongPageQuery, errors=(BudgetNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
         """List your budgets and what this month has spent of them."""
         query = LongPageQuery.read(request.GET.dict())
         found, more = budgets_page(tenant=caller(request).tenant, now=clock.now(), **query.page())
         return answer_json(listed([budget_json(status) for status in found], has_more=more))
 
-    @operation("budgets_set", BudgetAnswer, request=BudgetInput)
+    @operation("budgets_set", BudgetAnswer, request=BudgetInput, errors=(BudgetInvalid, ProjectNotFound, NotFound))
     def put(self, request: HttpRequest) -> HttpResponse:
         """Set the budget of your account, of a project or of a key. It applies at once."""
         fields = BudgetInput.read(body_of(request))
@@ -106,7 +113,7 @@ class Budgets(Resource):
         return answer_json(budget_json(budget_status(tenant=tenant, budget_id=budget.pk, now=now)))
 
 
-@endpoint("delete", "budgets_remove", BudgetAnswer, scope=Scope.BILLING)
+@endpoint("delete", "budgets_remove", BudgetAnswer, errors=(BudgetNotFound,), scope=Scope.BILLING)
 def budget_detail(request: HttpRequest, budget_id: UUID) -> HttpResponse:
     """Remove a budget, with its counters."""
     tenant = caller(request).tenant

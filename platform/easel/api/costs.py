@@ -14,7 +14,7 @@ from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.resource import answer_json, caller
 from easel.api.rows import T, row_json
-from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow
+from easel.reporting.costs import GROUPS_MAX, UNPRICED_GROUPS, CostRow, UnknownGroup
 from easel.reporting.costs import costs as cost_rows
 from easel.reporting.exports import Span
 from easel.reporting.outlook import CONFIDENCE, WEEKS, anomalies, daily, forecast
@@ -122,7 +122,7 @@ def usage(request: HttpRequest) -> HttpResponse:
     return answer_json({"object": "usage", **days, "data": shown, "total": total})
 
 
-@endpoint("get", "costs_get", Summed[CostRowAnswer], query=CostsQuery, scope=Scope.USAGE)
+@endpoint("get", "costs_get", Summed[CostRowAnswer], query=CostsQuery, errors=(UnknownGroup,), scope=Scope.USAGE)
 def costs(request: HttpRequest) -> HttpResponse:
     """Sum what was charged by day, project, label, model and so on, beside the same at list prices."""
     query = CostsQuery.read(request.GET.dict())

@@ -6,7 +6,7 @@ tests hold what the API really sends.
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, Self, TypeVar
 from uuid import UUID
@@ -32,11 +32,13 @@ from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 from rest_framework.authentication import BaseAuthentication
 from typing_extensions import TypedDict
 
+from core.errors import DomainError
 from core.text import text_unstorable_at
-from easel.api.errors import InvalidField
+from easel.api.errors import InvalidField, MissingParameter, UnknownField
 
 Schema = dict[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
+ERRORS: dict[str, tuple[type[DomainError], ...]] = {}  # the refusals of each operation, by its name
 LEFT_OUT: Any = None  # the default of a field that may be left out
 
 
@@ -187,7 +189,7 @@ _MESSAGES = {
     "list_type": "Expected a list of items.",
     "model_type": "Invalid data. Expected a dictionary.",
 }
-_CODES = {"missing": "missing_required_parameter", "unknown_field": "unknown_field"}
+_KINDS = {"missing": MissingParameter, "unknown_field": UnknownField}
 
 
 def _refusal(first: ErrorDetails) -> InvalidField:
@@ -198,7 +200,7 @@ def _refusal(first: ErrorDetails) -> InvalidField:
     path = first["loc"] + ((first["ctx"]["field"],) if first["type"] == "unknown_field" else ())
     param = ".".join(str(part) for part in path) or None
     text = f"{param}: {message}" if param else message
-    return InvalidField(text, param=param, code=_CODES.get(first["type"], "invalid_value"))
+    return _KINDS.get(first["type"], InvalidField)(text, param=param)
 
 
 # --- the OpenAPI document
@@ -266,9 +268,12 @@ def operation(
     status: int = 200,
     query: type[UrlQuery] | None = None,
     responses: Mapping[Any, Any] | None = None,
+    errors: Iterable[type[DomainError]] = (),
     **described: Any,
 ) -> Callable[[Handler], Handler]:
     """Describe a handler: its query, its answer beside the error body that all share, and responses of another kind.
+
+    `errors` are the refusals of this call beside those that all calls have.
 
     `described` is what drf-spectacular takes besides.
     """
@@ -278,6 +283,7 @@ def operation(
         found["default"] = OpenApiResponse(schema_of(Error), description="A refusal; `code` is stable.")
     found.update(responses or {})
     parameters = _parameters(query) if query else None
+    ERRORS[name] = tuple(errors)
     return extend_schema(operation_id=name, parameters=parameters, responses=found, **described)
 
 

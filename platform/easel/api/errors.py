@@ -10,33 +10,96 @@ from django.http import HttpRequest, JsonResponse
 from redis.exceptions import RedisError
 from rest_framework import exceptions
 
-from core.errors import DomainError
+from core.errors import DomainError, NotFound
 
 log = structlog.get_logger()
 
 
 class InvalidJson(DomainError, code="invalid_json"):
-    """The body is not JSON."""
+    """The body is not JSON.
+
+    Send one JSON document in UTF-8, without NaN and Infinity.
+    """
 
 
-class InvalidField(DomainError):
-    """A field of the body or of the query string is missing, unknown or wrong."""
+class InvalidField(DomainError, code="invalid_value"):
+    """A field of the body or of the query string has a value that can't be taken.
 
-    def __init__(self, message: str, *, param: str | None, code: str = "invalid_value") -> None:
+    Correct the field that `param` names, as the message says.
+    """
+
+    def __init__(self, message: str = "", *, param: str | None) -> None:
         super().__init__(message, param=param)
-        self.code = code
+
+
+class MissingParameter(InvalidField, code="missing_required_parameter"):
+    """A required field is missing.
+
+    Send the field that `param` names.
+    """
+
+
+class UnknownField(InvalidField, code="unknown_field"):
+    """The body or the query string has a field that is not known here.
+
+    Correct the name of the field, or leave it out. The API's document lists the fields of each call.
+    """
+
+
+class MalformedRequest(DomainError, code="invalid_request"):
+    """The request is malformed or has too many fields.
+
+    Send well-formed HTTP with fewer fields.
+    """
+
+
+class MethodNotAllowed(DomainError, code="method_not_allowed", http_status=405):
+    """This path has no such method.
+
+    Send one of the methods that the header `Allow` lists.
+    """
+
+
+class NotAcceptable(DomainError, code="not_acceptable", http_status=406):
+    """The answer has none of the media types of the request's `Accept`.
+
+    Send `Accept: application/json`, or leave the header out.
+    """
+
+
+class UnsupportedMediaType(DomainError, code="unsupported_media_type", http_status=415):
+    """The body has a media type that this call doesn't take.
+
+    Send `Content-Type: application/json`, or a multipart form where the call takes a file.
+    """
+
+
+class InternalError(DomainError, code="internal_error", type="server_error", http_status=500):
+    """Something broke on our side; tell us the X-Request-Id of this answer.
+
+    Tell the operator the X-Request-Id. After a POST, read `GET /v1/jobs` before you repeat it: it may have worked.
+    """
 
 
 class BodyTooLarge(DomainError, code="body_too_large", http_status=413):
-    """The request's body is over the limit."""
+    """The request's body is over the limit.
+
+    Send a smaller body; the message states the limit.
+    """
 
 
 class UnsupportedParameter(DomainError, code="unsupported_parameter"):
-    """This parameter has a value that is not supported."""
+    """This parameter has a value that is not supported.
+
+    Leave the parameter out, or send the value that the message names.
+    """
 
 
 class StillRunning(DomainError, code="timeout", type="server_error", http_status=504):
-    """The image is not ready yet: read the job instead."""
+    """The image is not ready yet: read the job instead.
+
+    Read the job that the message names until it has ended; don't send the request again.
+    """
 
     @classmethod
     def of(cls, job_id: UUID) -> Self:
@@ -44,19 +107,22 @@ class StillRunning(DomainError, code="timeout", type="server_error", http_status
 
 
 class Unavailable(DomainError):
-    """The service can't reach its database for the moment: try again shortly."""
+    """The service can't reach its database for the moment: try again shortly.
+
+    Repeat the request after the seconds of `Retry-After`.
+    """
 
     code, type, http_status, retryable, retry_after_seconds = "unavailable", "server_error", 503, True, 2
-
-
-def body(message: str, *, type_: str, code: str, param: str | None = None) -> dict[str, Any]:
-    param = None if param is None else _encodable(param)
-    return {"error": {"message": _encodable(message), "type": type_, "param": param, "code": code}}
 
 
 def _encodable(text: str) -> str:
     """Return the text with lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
     return text.encode(errors="backslashreplace").decode()
+
+
+_OF_DRF: dict[int, type[DomainError]] = {
+    kind.http_status: kind for kind in (NotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType)
+}
 
 
 def handle(error: Exception, context: Any = None) -> JsonResponse | None:
@@ -66,16 +132,9 @@ def handle(error: Exception, context: Any = None) -> JsonResponse | None:
         error = Unavailable()
     if isinstance(error, RequestDataTooBig):
         error = BodyTooLarge()
-    if isinstance(error, InvalidField):
-        return _json(error_body(error), status=400)
-    if isinstance(error, DomainError):
-        return refusal_json(error)
     if isinstance(error, exceptions.APIException):
-        code = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}.get(
-            error.status_code, "invalid_request"
-        )
-        return _json(body(str(error.detail), type_="invalid_request_error", code=code), status=error.status_code)
-    return None
+        error = _OF_DRF.get(error.status_code, MalformedRequest)(str(error.detail))
+    return refusal_json(error) if isinstance(error, DomainError) else None
 
 
 def refusal_json(error: DomainError) -> JsonResponse:
@@ -93,22 +152,22 @@ def _json(data: dict[str, Any], **options: Any) -> JsonResponse:
 
 
 def error_body(error: DomainError) -> dict[str, Any]:
-    return body(str(error), type_=error.type, code=error.code, param=error.param)
+    param = None if error.param is None else _encodable(error.param)
+    return {"error": {"message": _encodable(str(error)), "type": error.type, "param": param, "code": error.code}}
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
-    message = f"there is no {request.method} {request.path}: /v1/openapi.json lists all calls"
-    return JsonResponse(body(message, type_="invalid_request_error", code="not_found"), status=404)
+    return refusal_json(NotFound(f"there is no {request.method} {request.path}: /v1/openapi.json lists all calls"))
 
 
 def bad_request(request: HttpRequest | None, exception: Exception | None) -> JsonResponse:
     """Return the answer to what Django itself refuses, for example a query of a thousand fields."""
-    message = "the request is malformed or has too many fields"
-    return JsonResponse(body(message, type_="invalid_request_error", code="invalid_request"), status=400)
+    return refusal_json(MalformedRequest())
 
 
 def server_error(request: HttpRequest) -> JsonResponse:
-    message = "something broke on our side; tell us the X-Request-Id of this answer"
+    answer = refusal_json(InternalError())
     # A POST may have created its job before it broke: a client library that repeats it would pay for another.
-    headers = {"x-should-retry": "false"} if request.method == "POST" else None
-    return JsonResponse(body(message, type_="server_error", code="internal_error"), status=500, headers=headers)
+    if request.method != "POST":
+        del answer["x-should-retry"]
+    return answer

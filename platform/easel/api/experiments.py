@@ -15,6 +15,15 @@ from easel.api.endpoint import endpoint
 from easel.api.jobs import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, listed, row_json
+from easel.catalog.errors import AdapterBaseWrong, AdapterNotFound, AdapterRetired, ModelNotFound, VersionNotFound
+from easel.jobs.errors import StepsInvalid
+from easel.serving.errors import (
+    ExperimentExists,
+    ExperimentInvalid,
+    ExperimentNotFound,
+    RolloutNotFound,
+    WeightsInvalid,
+)
 from easel.serving.experiment_report import ArmReport, experiment_report
 from easel.serving.experiments import ArmPlan, experiment_get, experiment_start, experiment_stop, experiments_page
 from easel.serving.models import Experiment, Rollout
@@ -22,6 +31,18 @@ from easel.serving.rollouts import rollouts_page
 from tenants.models import Scope
 
 _COMPARED = ("score", "error_rate", "seconds", "job_cost_micros")  # between the arms of an experiment
+
+START_ERRORS = (
+    ExperimentInvalid,
+    ExperimentExists,
+    WeightsInvalid,
+    ModelNotFound,
+    VersionNotFound,
+    AdapterNotFound,
+    AdapterRetired,
+    AdapterBaseWrong,
+    StepsInvalid,
+)
 
 
 class ArmInput(Input):
@@ -117,7 +138,7 @@ class RolloutAnswer(TypedDict):
 class Experiments(Resource):
     scope = Scope.GENERATE
 
-    @operation("experiments_start", ExperimentAnswer, request=ExperimentInput, status=201)
+    @operation("experiments_start", ExperimentAnswer, request=ExperimentInput, status=201, errors=START_ERRORS)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Split your requests to a model between the arms, from now on."""
         fields = ExperimentInput.read(body_of(request))
@@ -125,14 +146,14 @@ class Experiments(Resource):
         experiment_start(tenant=tenant, name=fields.name, model_name=fields.model, arms=arms, now=clock.now())
         return answer_json(experiment_json(experiment_get(tenant=tenant, name=fields.name)), status=201)
 
-    @operation("experiments_list", Listed[ExperimentAnswer], query=LongPageQuery)
+    @operation("experiments_list", Listed[ExperimentAnswer], query=LongPageQuery, errors=(ExperimentNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
         query = LongPageQuery.read(request.GET.dict())
         found, more = experiments_page(tenant=caller(request).tenant, **query.page())
         return answer_json(listed([experiment_json(row) for row in found], has_more=more))
 
 
-@endpoint("get", "experiments_get", ExperimentReportAnswer, scope=Scope.GENERATE)
+@endpoint("get", "experiments_get", ExperimentReportAnswer, errors=(ExperimentNotFound,), scope=Scope.GENERATE)
 def experiment_detail(request: HttpRequest, name: str) -> HttpResponse:
     """Report what each arm did, and which differences are more than chance."""
     experiment = experiment_get(tenant=caller(request).tenant, name=name)
@@ -142,12 +163,12 @@ def experiment_detail(request: HttpRequest, name: str) -> HttpResponse:
 class ExperimentStop(Resource):
     scope = Scope.GENERATE
 
-    @operation("experiments_stop", ExperimentAnswer, request=None)
+    @operation("experiments_stop", ExperimentAnswer, request=None, errors=(ExperimentNotFound,))
     def post(self, request: HttpRequest, name: str) -> HttpResponse:
         return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 
-@endpoint("get", "rollouts_list", Listed[RolloutAnswer], query=RolloutsQuery)
+@endpoint("get", "rollouts_list", Listed[RolloutAnswer], query=RolloutsQuery, errors=(RolloutNotFound, ModelNotFound))
 def rollouts(request: HttpRequest) -> HttpResponse:
     """List canaries, the latest first: another version may be serving a share of your requests."""
     query = RolloutsQuery.read(request.GET.dict())

@@ -10,7 +10,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from pydantic import Field, model_validator
 
-from billing.invoices.queries import statement_numbered
+from billing.invoices.queries import StatementNotFound, statement_numbered
 from core import clock
 from easel.api.costs import SpanQuery
 from easel.api.declaration import LEFT_OUT, OneOf
@@ -18,7 +18,7 @@ from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
 from easel.api.resource import caller
 from easel.reporting import exports
-from easel.reporting.exports import Span
+from easel.reporting.exports import ExportsBusy, ParquetUnavailable, Span
 from tenants.models import Scope
 
 _PARQUET = "application/vnd.apache.parquet"
@@ -49,7 +49,14 @@ class CostsExportQuery(SpanQuery):
     )
 
 
-@endpoint("get", "exports_focus", query=FocusExportQuery, responses=_FOCUS, scope=Scope.USAGE)
+@endpoint(
+    "get",
+    "exports_focus",
+    query=FocusExportQuery,
+    responses=_FOCUS,
+    errors=(StatementNotFound, ExportsBusy, ParquetUnavailable),
+    scope=Scope.USAGE,
+)
 def focus_export(request: HttpRequest) -> StreamingHttpResponse:
     """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice."""
     query = FocusExportQuery.read(request.GET.dict())
@@ -61,7 +68,7 @@ def focus_export(request: HttpRequest) -> StreamingHttpResponse:
     return _file("focus", span, blocks, form=form, part=f"invoice-{invoice}" if invoice else "")
 
 
-@endpoint("get", "exports_costs", query=CostsExportQuery, responses=_CSV, scope=Scope.USAGE)
+@endpoint("get", "exports_costs", query=CostsExportQuery, responses=_CSV, errors=(ExportsBusy,), scope=Scope.USAGE)
 def costs_export(request: HttpRequest) -> StreamingHttpResponse:
     """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
     query = CostsExportQuery.read(request.GET.dict())
@@ -70,7 +77,7 @@ def costs_export(request: HttpRequest) -> StreamingHttpResponse:
     return _file("costs", span, blocks, form="csv")
 
 
-@endpoint("get", "exports_events", query=SpanQuery, responses=_JSONL, scope=Scope.USAGE)
+@endpoint("get", "exports_events", query=SpanQuery, responses=_JSONL, errors=(ExportsBusy,), scope=Scope.USAGE)
 def events_export(request: HttpRequest) -> StreamingHttpResponse:
     """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
     query = SpanQuery.read(request.GET.dict())

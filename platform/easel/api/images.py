@@ -17,15 +17,16 @@ from typing_extensions import TypedDict
 from billing.money import Money, from_micros, plain
 from billing.usage.queries import job_costs
 from core import clock
-from core.errors import DomainError
+from core.errors import DomainError, declared_errors
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
 from easel.api.declaration import LEFT_OUT, AnyText, Flag, OneOf, events, operation
 from easel.api.endpoint import endpoint
+from easel.api.errors import StillRunning, UnsupportedParameter
 from easel.api.jobs import JobError, JobInput
-from easel.api.rate_limit import take
+from easel.api.rate_limit import RateLimited, take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
-from easel.api.submission import REPLAYED, submit
+from easel.api.submission import ADMIT_ERRORS, REPLAYED, SUBMIT_ERRORS, submit
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
@@ -38,10 +39,10 @@ from easel.jobs.usage_json import JobUsage, usage_json
 from easel.storage import store
 from tenants.models import Scope, Tenant
 
-# Failures that the request itself caused: trying the same again can't help.
-CALLER_FAULTS = {"prompt_too_long"}
 # Fields of OpenAI's with the values that say what we do; another value is refused rather than ignored.
 _ONLY = {"background": ("auto", "opaque"), "moderation": ("auto",), "style": (None,)}
+
+QUOTE_ERRORS = (RateLimited, UnsupportedParameter, *ADMIT_ERRORS)
 
 
 class ImagesInput(JobInput):
@@ -144,7 +145,11 @@ class ImagesSubmit(Resource):
     scope = Scope.GENERATE
 
     @operation(
-        "images_generations", ImagesAnswer, request=ImagesInput, responses=events("With `stream`: OpenAI's events.")
+        "images_generations",
+        ImagesAnswer,
+        request=ImagesInput,
+        responses=events("With `stream`: OpenAI's events."),
+        errors=(*SUBMIT_ERRORS, UnsupportedParameter, StillRunning, ImagesDeleted, *declared_errors(JobFailed)),
     )
     def post(self, request: HttpRequest) -> HttpResponse:
         """OpenAI's Images API: generates the images and answers with them."""
@@ -265,7 +270,7 @@ class ImageStream:
                     yield streaming.event(partial["type"], partial)
 
 
-@endpoint("post", "images_quotes", QuoteAnswer, request=ImagesInput, scope=Scope.GENERATE)
+@endpoint("post", "images_quotes", QuoteAnswer, request=ImagesInput, errors=QUOTE_ERRORS, scope=Scope.GENERATE)
 def images_quote(request: HttpRequest) -> HttpResponse:
     """Price the same body as a generation, line by line; nothing is made, held or written.
 
@@ -331,15 +336,10 @@ def _settings_json(job: Job) -> ImageSettings:
 
 def _images(job: Job, response_format: str) -> list[Image]:
     if job.state == State.FAILED:
-        failure = JobFailed(job.error_code, job.error_message)
-        if job.error_code in CALLER_FAULTS:
-            failure.http_status, failure.type = 400, "invalid_request_error"
-        raise failure
+        raise JobFailed.of(job.error_code, job.error_message)
     if job.state != State.SUCCEEDED:
         how = "expired before it was generated" if job.state == State.EXPIRED else "was canceled"
-        failure = JobFailed(f"job_{job.state}", f"the job {job.id} {how}")
-        failure.http_status = 503 if job.state == State.EXPIRED else 409
-        raise failure
+        raise JobFailed.of(f"job_{job.state}", f"the job {job.id} {how}")
     outputs = list(job.outputs.filter(deleted_at=None))
     if not outputs:
         raise ImagesDeleted(f"the images of the job {job.id} were deleted")

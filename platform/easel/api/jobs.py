@@ -23,10 +23,11 @@ from easel.api.errors import InvalidField
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.rows import Listed, listed, row_json
-from easel.api.submission import REPLAYED, submit
+from easel.api.submission import REPLAYED, SUBMIT_ERRORS, submit
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
 from easel.jobs.deletion import job_delete
+from easel.jobs.errors import FeedbackExists, JobDeleted, JobNotFound, JobNotSucceeded, JobUnfinished
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Attempt, Job, JobAdapter, Output, State
 from easel.jobs.outputs import image_url, outputs_delete
@@ -201,7 +202,7 @@ class Jobs(Resource):
 
     scope = Scope.GENERATE
 
-    @operation("jobs_create", JobAnswer, request=JobInput, status=202)
+    @operation("jobs_create", JobAnswer, request=JobInput, status=202, errors=SUBMIT_ERRORS)
     def post(self, request: HttpRequest) -> HttpResponse:
         take(request, caller(request), now=clock.now())
         body = body_of(request)
@@ -215,7 +216,7 @@ class Jobs(Resource):
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
         return answer_json(shown, status=202, headers=REPLAYED if outcome.replayed else None)
 
-    @operation("jobs_list", Listed[JobAnswer], query=JobsQuery)
+    @operation("jobs_list", Listed[JobAnswer], query=JobsQuery, errors=(JobNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
         query = JobsQuery.read(request.GET.dict())
         jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
@@ -225,11 +226,11 @@ class Jobs(Resource):
 class JobDetail(Resource):
     scope = Scope.GENERATE
 
-    @operation("jobs_get", JobAnswer)
+    @operation("jobs_get", JobAnswer, errors=(JobNotFound,))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         return answer_json(job_json(_job(request, job_id)))
 
-    @operation("jobs_delete", JobAnswer)
+    @operation("jobs_delete", JobAnswer, errors=(JobNotFound, JobUnfinished))
     def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Delete the images, prompt, metadata and user of a finished job. Its usage and its cost stay."""
         job_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
@@ -241,7 +242,7 @@ class JobEvents(Resource):
 
     scope = Scope.GENERATE
 
-    @operation("jobs_events", responses=events("Events `job.<status>` with the job."))
+    @operation("jobs_events", responses=events("Events `job.<status>` with the job."), errors=(JobNotFound,))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen."""
         _job(request, job_id)
@@ -287,20 +288,28 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
     return streaming.follow(job_id, read_events, timeout_seconds=timeout_seconds)
 
 
-@endpoint("post", "jobs_cancel", JobAnswer, request=None, scope=Scope.GENERATE)
+@endpoint("post", "jobs_cancel", JobAnswer, request=None, errors=(JobNotFound,), scope=Scope.GENERATE)
 def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
     lifecycle.cancel(job=_job(request, job_id), now=clock.now())
     return answer_json(job_json(_job(request, job_id)))
 
 
-@endpoint("delete", "jobs_images_delete", JobAnswer, scope=Scope.GENERATE)
+@endpoint("delete", "jobs_images_delete", JobAnswer, errors=(JobNotFound,), scope=Scope.GENERATE)
 def job_images(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Delete the images, and end the charge for storing them."""
     outputs_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
     return answer_json(job_json(_job(request, job_id)))
 
 
-@endpoint("post", "jobs_feedback", FeedbackAnswer, request=FeedbackInput, status=201, scope=Scope.GENERATE)
+@endpoint(
+    "post",
+    "jobs_feedback",
+    FeedbackAnswer,
+    request=FeedbackInput,
+    status=201,
+    errors=(JobNotFound, JobNotSucceeded, JobDeleted, FeedbackExists),
+    scope=Scope.GENERATE,
+)
 def job_feedback(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Record your end user's opinion of a job's images, once per job."""
     given = FeedbackInput.read(body_of(request))

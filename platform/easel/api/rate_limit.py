@@ -60,7 +60,10 @@ return left
 
 
 class RateLimited(DomainError, code="rate_limit_exceeded", type="rate_limit_error", http_status=429, retryable=True):
-    """Too many requests in a minute."""
+    """Too many requests in a minute.
+
+    Wait for the seconds of `Retry-After`, and then repeat the request. `GET /v1/quota` shows your limits.
+    """
 
     def __init__(self, message: str, *, retry_after_seconds: int | None) -> None:
         super().__init__(message)

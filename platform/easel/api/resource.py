@@ -41,6 +41,7 @@ class Resource(APIView):
 
     scope: str | None = None  # a resource without one is open to any live key
     scopes: Mapping[str, str] = {}  # of the HTTP methods that need another scope
+    is_public = False  # true where no key is needed
 
     def dispatch(self, request: HttpRequest, **path: Any) -> HttpResponseBase:
         """Authenticate the caller, check its scope, call the handler, and answer refusals in OpenAI's error body."""
@@ -48,10 +49,8 @@ class Resource(APIView):
             accept = request.META.get("HTTP_ACCEPT", "*/*")
             if "*/*" not in accept and "application/json" not in accept:
                 DefaultContentNegotiation().select_renderer(Request(request), [_renderer])
-            key = authenticate(request)
-            scope = self.scopes.get(request.method or "", self.scope)
-            if scope is not None and scope not in key.scopes:
-                raise ScopeMissing(f"this API key lacks the scope {scope!r}")
+            if not self.is_public:
+                self._authorize(authenticate(request), request.method or "")
             handler = self.handlers.get(request.method or "")
             if handler is None:
                 raise MethodNotAllowed(request.method or "")
@@ -63,6 +62,11 @@ class Resource(APIView):
             answer = refusal
         answer["Allow"] = self.allow
         return answer
+
+    def _authorize(self, key: ApiKey, method: str) -> None:
+        scope = self.scopes.get(method, self.scope)
+        if scope is not None and scope not in key.scopes:
+            raise ScopeMissing(f"this API key lacks the scope {scope!r}")
 
     @cached_property
     def handlers(self) -> dict[str, Callable[..., HttpResponseBase]]:

@@ -9,6 +9,7 @@ from easel.api.declaration import OneOf
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json
 from easel.api.rows import Listed, listed, row_json
+from easel.catalog.errors import ModelNotFound
 from easel.catalog.models import ModelVersion
 from easel.serving import routing
 from easel.serving.tiers import TIERS_NAMED, Quality, steps_of
@@ -45,7 +46,7 @@ def models(request: HttpRequest) -> HttpResponse:
     return answer_json(listed([model_json(version) for version in routing.live_models()]))
 
 
-@endpoint("get", "models_get", ModelAnswer)
+@endpoint("get", "models_get", ModelAnswer, errors=(ModelNotFound,))
 def model_detail(request: HttpRequest, name: str) -> HttpResponse:
     return answer_json(model_json(routing.main_version(name)))
 

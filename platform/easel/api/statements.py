@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 from billing.invoices.documents import title_of
 from billing.invoices.files import statement_file
 from billing.invoices.lines import charges_of_line, projects_of
-from billing.invoices.queries import charges_page, line_get, statement_get, statements_page
+from billing.invoices.queries import StatementNotFound, charges_page, line_get, statement_get, statements_page
 from billing.invoices.statements import statement_now
 from billing.models import Charge, Statement, StatementLine
 from billing.money import Money, money_json
@@ -120,7 +120,14 @@ class ChargeAnswer(TypedDict):
     attempts: list[AttemptAnswer]
 
 
-@endpoint("get", "statements_list", Listed[StatementSummary], query=PageQuery, scope=Scope.USAGE)
+@endpoint(
+    "get",
+    "statements_list",
+    Listed[StatementSummary],
+    query=PageQuery,
+    errors=(StatementNotFound,),
+    scope=Scope.USAGE,
+)
 def statements(request: HttpRequest) -> HttpResponse:
     """List statements and credit notes, the latest first."""
     query = PageQuery.read(request.GET.dict())
@@ -134,7 +141,7 @@ def statement_current(request: HttpRequest) -> HttpResponse:
     return answer_json(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
 
 
-@endpoint("get", "statements_get", StatementAnswer, scope=Scope.USAGE)
+@endpoint("get", "statements_get", StatementAnswer, errors=(StatementNotFound,), scope=Scope.USAGE)
 def statement_detail(request: HttpRequest, statement_id: UUID) -> HttpResponse:
     statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
     return answer_json(statement_whole_json(statement, list(statement.lines.all())))
@@ -149,6 +156,7 @@ def statement_detail(request: HttpRequest, statement_id: UUID) -> HttpResponse:
         (200, "text/csv"): OpenApiTypes.STR,
         (200, "application/pdf"): OpenApiResponse(OpenApiTypes.BINARY),
     },
+    errors=(StatementNotFound,),
     scope=Scope.USAGE,
 )
 def statement_document(request: HttpRequest, statement_id: UUID, form: str) -> HttpResponse:
@@ -160,7 +168,14 @@ def statement_document(request: HttpRequest, statement_id: UUID, form: str) -> H
     return HttpResponse(file.content, content_type=file.media_type, headers=headers)
 
 
-@endpoint("get", "statements_line_charges", Listed[ChargeAnswer], query=PageQuery, scope=Scope.USAGE)
+@endpoint(
+    "get",
+    "statements_line_charges",
+    Listed[ChargeAnswer],
+    query=PageQuery,
+    errors=(StatementNotFound,),
+    scope=Scope.USAGE,
+)
 def statement_line_charges(request: HttpRequest, statement_id: UUID, position: int) -> HttpResponse:
     """List the charges of a line, each with its price, its job and the attempts at that."""
     query = PageQuery.read(request.GET.dict())

@@ -7,13 +7,53 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 
+from billing.ledger.budget_months import BudgetExceeded
+from billing.ledger.holds import InsufficientBalance
+from billing.pricing.rating import PriceMissing
 from core import clock
+from core.errors import IdempotencyKeyInvalid, IdempotencyKeyReused, OutcomeUnknown
 from core.idempotency import Outcome, idempotent, outcome_find
+from easel.api.rate_limit import RateLimited
 from easel.api.resource import caller
+from easel.catalog.errors import AdapterBaseWrong, AdapterNotFound, AdapterRetired, ModelNotFound
 from easel.jobs.admission import job_prepared
+from easel.jobs.errors import (
+    DeadlineInvalid,
+    ProjectNotFound,
+    PromptBlocked,
+    PromptInvalid,
+    SizeInvalid,
+    StepsInvalid,
+)
 from easel.jobs.models import Job
 from easel.jobs.spec import Spec
+from tenants.quotas import ConcurrencyExceeded, ImageQuotaExceeded, QueueFull
 
+# What can refuse a request for images, and what can besides where the request makes a job.
+ADMIT_ERRORS = (
+    PromptInvalid,
+    PromptBlocked,
+    SizeInvalid,
+    StepsInvalid,
+    DeadlineInvalid,
+    ModelNotFound,
+    AdapterNotFound,
+    AdapterRetired,
+    AdapterBaseWrong,
+    ProjectNotFound,
+    PriceMissing,
+)
+IDEMPOTENCY_ERRORS = (IdempotencyKeyInvalid, IdempotencyKeyReused, OutcomeUnknown)
+SUBMIT_ERRORS = (
+    RateLimited,
+    *ADMIT_ERRORS,
+    InsufficientBalance,
+    BudgetExceeded,
+    ImageQuotaExceeded,
+    ConcurrencyExceeded,
+    QueueFull,
+    *IDEMPOTENCY_ERRORS,
+)
 REPLAYED: Mapping[str, str] = {"Idempotent-Replayed": "true"}  # the header of an answer that an earlier request caused
 
 

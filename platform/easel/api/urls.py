@@ -11,6 +11,7 @@ from easel.api import (
     adapters,
     budgets,
     costs,
+    error_views,
     experiments,
     exports,
     images,
@@ -89,5 +90,6 @@ urlpatterns = [
     path("webhooks/<uuid:webhook_id>/test", serve(webhooks.webhook_test)),
     path("webhooks/<uuid:webhook_id>/deliveries", serve(webhooks.webhook_deliveries)),
     path("webhooks/<uuid:webhook_id>/deliveries/<uuid:delivery_id>/replay", serve(webhooks.webhook_replay)),
+    path("errors", serve(error_views.error_codes)),
     path("openapi.json", openapi),
 ]

@@ -15,13 +15,24 @@ from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text,
 from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, listed, row_json
-from easel.api.submission import REPLAYED
+from easel.api.submission import IDEMPOTENCY_ERRORS, REPLAYED
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
+from easel.webhooks.errors import (
+    DeliveryNotFound,
+    TooManyWebhooks,
+    WebhookDisabled,
+    WebhookEventUnknown,
+    WebhookNotFound,
+    WebhookUrlInvalid,
+)
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
 from tenants.models import Scope
 
 EventName = Annotated[Text, Field(max_length=40)]
+
+CHANGE_ERRORS = (WebhookUrlInvalid, WebhookEventUnknown)
+TEST_ERRORS = (WebhookNotFound, WebhookDisabled)
 
 
 class WebhookInput(Input):
@@ -108,7 +119,13 @@ def _endpoint(request: HttpRequest, webhook_id: UUID) -> WebhookEndpoint:
 class Webhooks(Resource):
     scope = Scope.WEBHOOKS
 
-    @operation("webhooks_create", WebhookWithSecret, request=WebhookInput, status=201)
+    @operation(
+        "webhooks_create",
+        WebhookWithSecret,
+        request=WebhookInput,
+        status=201,
+        errors=(*CHANGE_ERRORS, TooManyWebhooks, *IDEMPOTENCY_ERRORS),
+    )
     def post(self, request: HttpRequest) -> HttpResponse:
         """Create a webhook. Only this answer has its secret. Without `events` it is notified of all."""
         tenant, body, now = caller(request).tenant, body_of(request), clock.now()
@@ -127,7 +144,7 @@ class Webhooks(Resource):
         shown = webhook_json(_endpoint(request, outcome.resource_id), secret)
         return answer_json(shown, status=201, headers=REPLAYED if outcome.replayed else None)
 
-    @operation("webhooks_list", Listed[WebhookAnswer], query=PageQuery)
+    @operation("webhooks_list", Listed[WebhookAnswer], query=PageQuery, errors=(WebhookNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
         query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
@@ -137,37 +154,44 @@ class Webhooks(Resource):
 class WebhookDetail(Resource):
     scope = Scope.WEBHOOKS
 
-    @operation("webhooks_get", WebhookAnswer)
+    @operation("webhooks_get", WebhookAnswer, errors=(WebhookNotFound,))
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         return answer_json(webhook_json(_endpoint(request, webhook_id)))
 
-    @operation("webhooks_change", WebhookAnswer, request=WebhookChangeInput)
+    @operation("webhooks_change", WebhookAnswer, request=WebhookChangeInput, errors=(*CHANGE_ERRORS, WebhookNotFound))
     def patch(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         """Change the URL, the events or `enabled`. Deliveries that waited are sent when it is enabled again."""
         fields = WebhookChangeInput.read(body_of(request))
         endpoint = _endpoint(request, webhook_id)
         return answer_json(webhook_json(endpoints.endpoint_change(endpoint, changes=fields.given(), now=clock.now())))
 
-    @operation("webhooks_delete", responses={204: None})
+    @operation("webhooks_delete", responses={204: None}, errors=(WebhookNotFound,))
     def delete(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
         endpoints.endpoint_delete(_endpoint(request, webhook_id))
         return answer_json(status=204)
 
 
-@endpoint("post", "webhooks_rotate", WebhookWithSecret, request=None, scope=Scope.WEBHOOKS)
+@endpoint("post", "webhooks_rotate", WebhookWithSecret, request=None, errors=(WebhookNotFound,), scope=Scope.WEBHOOKS)
 def webhook_rotate(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
     return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
 
 
-@endpoint("post", "webhooks_test", DeliveryAnswer, request=None, status=202, scope=Scope.WEBHOOKS)
+@endpoint("post", "webhooks_test", DeliveryAnswer, request=None, status=202, errors=TEST_ERRORS, scope=Scope.WEBHOOKS)
 def webhook_test(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     """Send `webhook.test`; the delivery records the result."""
     sent = outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())
     return answer_json(delivery_json(sent), status=202)
 
 
-@endpoint("get", "webhooks_deliveries", Listed[DeliveryAnswer], query=DeliveriesQuery, scope=Scope.WEBHOOKS)
+@endpoint(
+    "get",
+    "webhooks_deliveries",
+    Listed[DeliveryAnswer],
+    query=DeliveriesQuery,
+    errors=(WebhookNotFound, DeliveryNotFound),
+    scope=Scope.WEBHOOKS,
+)
 def webhook_deliveries(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     """List deliveries, the latest first, with every attempt."""
     query = DeliveriesQuery.read(request.GET.dict())
@@ -176,7 +200,15 @@ def webhook_deliveries(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     return answer_json(listed([delivery_json(one) for one in found], has_more=more))
 
 
-@endpoint("post", "webhooks_replay", DeliveryAnswer, request=None, status=202, scope=Scope.WEBHOOKS)
+@endpoint(
+    "post",
+    "webhooks_replay",
+    DeliveryAnswer,
+    request=None,
+    status=202,
+    errors=(*TEST_ERRORS, DeliveryNotFound),
+    scope=Scope.WEBHOOKS,
+)
 def webhook_replay(request: HttpRequest, webhook_id: UUID, delivery_id: UUID) -> HttpResponse:
     """Send a delivery once more, under the same `webhook-id`."""
     endpoint = _endpoint(request, webhook_id)

@@ -13,8 +13,14 @@ from django.db.models import Q
 from billing.models import StoredObject
 from billing.usage.storage import objects_deleted, objects_stored
 from core.pages import page_after
-from easel.catalog.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired, AdapterTooLarge
-from easel.catalog.lora import AdapterRefused, canonical
+from easel.catalog.errors import (
+    AdapterBaseWrong,
+    AdapterNameInvalid,
+    AdapterNotFound,
+    AdapterRetired,
+    AdapterTooLarge,
+)
+from easel.catalog.lora import canonical
 from easel.catalog.models import Adapter, AdapterVersion, ModelVersion
 from easel.storage import store
 from tenants.models import SLUG, Project, Tenant
@@ -70,7 +76,7 @@ def adapter_add_version(
 def _check_base(adapter: Adapter, base: ModelVersion) -> None:
     if adapter.model_id != base.model_id:
         reason = f"the adapter {adapter.name!r} is for {adapter.model.name}, not {base.model.name}"
-        raise AdapterRefused("adapter_wrong_base", reason)
+        raise AdapterBaseWrong(reason)
 
 
 def adapter_files_delete_retired(*, in_use: Collection[UUID], now: datetime) -> int:
@@ -138,7 +144,7 @@ def adapters_page(*, tenant: Tenant, limit: int, after: UUID | None) -> tuple[li
 def adapters_resolve(*, tenant: Tenant, names: Sequence[str], version: ModelVersion) -> list[AdapterVersion]:
     """Find the newest version of each named adapter, in the order of `names`.
 
-    Raises `AdapterNotFound` for an unknown adapter or another tenant's, `AdapterRetired`, and `AdapterRefused` for an
+    Raises `AdapterNotFound` for an unknown adapter or another tenant's, `AdapterRetired`, and `AdapterBaseWrong` for an
     adapter of another model.
     """
     found = []

@@ -23,7 +23,17 @@ from math import prod
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
-from core.errors import DomainError
+from easel.catalog.errors import (
+    AdapterBaseWrong,
+    AdapterFileInvalid,
+    AdapterIncomplete,
+    AdapterIsPickle,
+    AdapterKeysUnknown,
+    AdapterKindUnsupported,
+    AdapterNotFinite,
+    AdapterRankTooLarge,
+    AdapterShapeWrong,
+)
 
 DTYPES = {"F16": np.float16, "F32": np.float32, "BF16": None}  # numpy has no bfloat16
 PREFIXES = ("base_model.model.transformer.", "base_model.model.", "transformer.", "diffusion_model.")
@@ -34,14 +44,6 @@ SUFFIXES = {
     ".alpha": "alpha",
 }
 UNSUPPORTED = {"dora_scale": "DoRA", "lora_magnitude_vector": "DoRA", "lokr_": "LoKr", "hada_": "LoHa"}
-
-
-class AdapterRefused(DomainError):
-    """The adapter file can't be used; the code and the message say why."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message, param="file")
-        self.code = code
 
 
 @dataclass(slots=True)
@@ -88,9 +90,7 @@ class CanonicalAdapter:
 def canonical(data: bytes, *, targets: Mapping[str, list[int]], rank_max: int) -> CanonicalAdapter:
     """Convert an uploaded file for a model whose modules `targets` gives as name -> [out, in].
 
-    Raises `AdapterRefused` with one of the codes `adapter_is_pickle`, `adapter_file_invalid`,
-    `adapter_kind_unsupported`, `adapter_wrong_base`, `adapter_keys_not_understood`, `adapter_incomplete`,
-    `adapter_wrong_shape`, `adapter_rank_too_large`, `adapter_not_finite`.
+    Raises a subclass of `AdapterRefused`.
     """
     tensors, metadata = _read(data)
     parts = _by_module(tensors, targets)
@@ -99,17 +99,17 @@ def canonical(data: bytes, *, targets: Mapping[str, list[int]], rank_max: int) -
     for module, found in sorted(parts.items()):
         if not {"A", "B"} <= found.keys():
             missing = "lora_A" if "A" not in found else "lora_B"
-            raise AdapterRefused("adapter_incomplete", f"{module} has no {missing} weight")
+            raise AdapterIncomplete(f"{module} has no {missing} weight")
         a, b = found["A"], found["B"]
         _check(module, a, b, targets[module], rank_max)
         if "alpha" in found:
             if prod(found["alpha"].shape) != 1:
-                raise AdapterRefused("adapter_wrong_shape", f"{module}: alpha must be one number")
+                raise AdapterShapeWrong(f"{module}: alpha must be one number")
             alpha = found["alpha"].scalar()
         else:
             alpha = alpha_default if alpha_default is not None else float(a.shape[0])
         if not np.isfinite(alpha):
-            raise AdapterRefused("adapter_not_finite", f"{module} has an alpha that is not a finite number")
+            raise AdapterNotFinite(f"{module} has an alpha that is not a finite number")
         adapter.modules[module] = (a, b, alpha)
     return adapter
 
@@ -117,23 +117,23 @@ def canonical(data: bytes, *, targets: Mapping[str, list[int]], rank_max: int) -
 def _read(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
     if data[:1] == b"\x80" or data[:4] == b"PK\x03\x04":
         reason = "this is a pickled checkpoint, which can run code: save it as safetensors"
-        raise AdapterRefused("adapter_is_pickle", reason)
+        raise AdapterIsPickle(reason)
     if len(data) < 8:
-        raise AdapterRefused("adapter_file_invalid", "the file is empty or truncated: upload a safetensors file")
+        raise AdapterFileInvalid("the file is empty or truncated: upload a safetensors file")
     try:
         raw = deserialize(data)  # type: ignore[no-untyped-call]
         header = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])
     except (SafetensorError, ValueError) as error:
         reason = f"not a valid safetensors file (truncated or damaged): {error}"
-        raise AdapterRefused("adapter_file_invalid", reason) from error
+        raise AdapterFileInvalid(reason) from error
     tensors = {}
     for name, info in raw:
         dtype = info["dtype"]
         if dtype not in DTYPES:
-            raise AdapterRefused("adapter_keys_not_understood", f"{_quoted(name)} is {dtype}, not F16, BF16 or F32")
+            raise AdapterKeysUnknown(f"{_quoted(name)} is {dtype}, not F16, BF16 or F32")
         tensors[name] = Tensor(dtype, tuple(info["shape"]), bytes(info["data"]))
     if not tensors:
-        raise AdapterRefused("adapter_incomplete", "the file contains no weights")
+        raise AdapterIncomplete("the file contains no weights")
     return tensors, header.get("__metadata__") or {}
 
 
@@ -161,23 +161,23 @@ def _by_module(tensors: Mapping[str, Tensor], targets: Mapping[str, list[int]]) 
     for key, tensor in tensors.items():
         for mark, kind in UNSUPPORTED.items():
             if mark in key:
-                raise AdapterRefused("adapter_kind_unsupported", f"{kind} adapters are not supported, only LoRA")
+                raise AdapterKindUnsupported(f"{kind} adapters are not supported, only LoRA")
         module, part = _split(key, flat)
         if module not in names or part is None:
             unknown.append(key)
             continue
         for target, piece in _unfuse(module, part, tensor, targets).items():
             if part in parts.setdefault(target, {}):
-                raise AdapterRefused("adapter_keys_not_understood", f"{_quoted(key)} occurs twice")
+                raise AdapterKeysUnknown(f"{_quoted(key)} occurs twice")
             parts[target][part] = piece
     if not parts:
         first = _quoted(unknown[0])
         reason = f"no weight belongs to this model (the first key is {first}): it is for another base model"
-        raise AdapterRefused("adapter_wrong_base", reason)
+        raise AdapterBaseWrong(reason)
     if unknown:
         named = ", ".join(_quoted(key) for key in unknown[:5])
         reason = f"{len(unknown)} of {len(tensors)} keys were not understood: {named}"
-        raise AdapterRefused("adapter_keys_not_understood", reason)
+        raise AdapterKeysUnknown(reason)
     return parts
 
 
@@ -216,7 +216,7 @@ def _unfuse(module: str, part: str, tensor: Tensor, targets: Mapping[str, list[i
         return dict.fromkeys(names, tensor)
     heights = [targets[name][0] for name in names]
     if not tensor.shape or tensor.shape[0] != sum(heights):
-        raise AdapterRefused("adapter_wrong_shape", f"{module}: B has {tensor.shape}, not {sum(heights)} rows")
+        raise AdapterShapeWrong(f"{module}: B has {tensor.shape}, not {sum(heights)} rows")
     ends = np.cumsum(heights).tolist()
     return {name: tensor.rows(end - height, end) for name, end, height in zip(names, ends, heights, strict=True)}
 
@@ -226,13 +226,13 @@ def _check(module: str, a: Tensor, b: Tensor, target: list[int], rank_max: int) 
     if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != width or b.shape[0] != height:
         shapes = f"A is {list(a.shape)} and B is {list(b.shape)}"
         reason = f"{module}: {shapes}, where this model needs [rank, {width}] and [{height}, rank]"
-        raise AdapterRefused("adapter_wrong_shape", reason)
+        raise AdapterShapeWrong(reason)
     if a.shape[0] != b.shape[1] or a.shape[0] == 0:
-        raise AdapterRefused("adapter_wrong_shape", f"{module}: A has rank {a.shape[0]} and B {b.shape[1]}")
+        raise AdapterShapeWrong(f"{module}: A has rank {a.shape[0]} and B {b.shape[1]}")
     if a.shape[0] > rank_max:
-        raise AdapterRefused("adapter_rank_too_large", f"{module} has rank {a.shape[0]}; the limit is {rank_max}")
+        raise AdapterRankTooLarge(f"{module} has rank {a.shape[0]}; the limit is {rank_max}")
     if not (a.is_finite() and b.is_finite()):
-        raise AdapterRefused("adapter_not_finite", f"{module} has weights that are not finite numbers")
+        raise AdapterNotFinite(f"{module} has weights that are not finite numbers")
 
 
 def _metadata_alpha(metadata: Mapping[str, str]) -> float | None:
@@ -242,10 +242,10 @@ def _metadata_alpha(metadata: Mapping[str, str]) -> float | None:
     except ValueError:
         config = None
     if not isinstance(config, dict):
-        raise AdapterRefused("adapter_file_invalid", "lora_adapter_metadata is not a JSON object")
+        raise AdapterFileInvalid("lora_adapter_metadata is not a JSON object")
     for name, kind in {"use_dora": "DoRA", "use_rslora": "rank-stabilised", "alpha_pattern": "alpha_pattern"}.items():
         if config.get(f"transformer.{name}"):
-            raise AdapterRefused("adapter_kind_unsupported", f"{kind} adapters are not supported, only plain LoRA")
+            raise AdapterKindUnsupported(f"{kind} adapters are not supported, only plain LoRA")
     alpha = config.get("transformer.lora_alpha")
     return float(alpha) if isinstance(alpha, int | float) else None
 

@@ -10,7 +10,10 @@ from easel_local.environment import environment
 
 
 class SchemaMissing(DomainError, code="schema_missing"):
-    """The database is not of this version: `easel migrate` brings it there, and `easel up` does so by itself."""
+    """The database is not of this version: `easel migrate` brings it there, and `easel up` does so by itself.
+
+    Run `easel migrate`.
+    """
 
 
 @contextmanager

@@ -11,7 +11,10 @@ from easel.cli.django_ready import django_ready
 
 
 class PasswordRefused(DomainError, code="password_refused"):
-    """The password or the name can't be used."""
+    """The password or the name can't be used.
+
+    Choose another name or password; the message says why.
+    """
 
 
 operator = click.Group("operator")

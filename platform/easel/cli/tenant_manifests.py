@@ -16,7 +16,10 @@ Manifest = dict[str, Any]
 
 
 class CheckpointNotMounted(DomainError, code="checkpoint_not_mounted"):
-    """The pool's checkpoint is not on the volume of weights."""
+    """The pool's checkpoint is not on the volume of weights.
+
+    Put the checkpoint on the volume of weights, and name its path there.
+    """
 
 
 class _PlainDumper(yaml.SafeDumper):

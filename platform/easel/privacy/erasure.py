@@ -29,7 +29,10 @@ CANCELS_MAX = 200  # jobs canceled by one call
 
 
 class JobsUnfinished(DomainError, code="jobs_unfinished", http_status=409):
-    """The tenant has unfinished jobs: wait until they end, or cancel them with the request."""
+    """The tenant has unfinished jobs: wait until they end, or cancel them with the request.
+
+    Wait until the jobs have ended, or cancel them with the request.
+    """
 
 
 @transaction.atomic

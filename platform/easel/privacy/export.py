@@ -36,7 +36,10 @@ Open = Callable[[str], IO[bytes]]
 
 
 class ExportExists(DomainError, code="export_exists", http_status=409):
-    """This path exists already: choose another."""
+    """This path exists already: choose another.
+
+    Name a path that doesn't exist.
+    """
 
 
 class OnProgress(Protocol):

@@ -39,7 +39,10 @@ _LABEL = re.compile(r"label:([^\x00]{1,64})")
 
 
 class UnknownGroup(DomainError, code="unknown_group", type="invalid_request_error"):
-    """Costs have no group of this name."""
+    """Costs have no group of this name.
+
+    Group by one of the names that the message lists.
+    """
 
 
 @dataclass(frozen=True, slots=True)

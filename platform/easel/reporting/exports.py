@@ -50,11 +50,17 @@ _COSTS = r"""
 
 
 class ParquetUnavailable(DomainError, code="parquet_unavailable", type="server_error", http_status=501):
-    """Parquet is not installed here: take CSV, or install `easel[parquet]`."""
+    """Parquet is not installed here: take CSV, or install `easel[parquet]`.
+
+    Send `format=csv`, or have the operator install `easel[parquet]`.
+    """
 
 
 class ExportsBusy(DomainError, code="exports_busy", http_status=429, retryable=True):
-    """Too many exports are running: try again in a minute."""
+    """Too many exports are running: try again in a minute.
+
+    Repeat the request in a minute.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,10 @@ NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
 
 class LoginRefused(DomainError, code="login_refused"):
-    """The login can't be created; the message says why, and what to do."""
+    """The login can't be created; the message says why, and what to do.
+
+    Do what the message says.
+    """
 
 
 def login_set(*, name: str, password: str) -> None:

@@ -8,8 +8,7 @@ from safetensors.numpy import save
 
 from billing.models import StoredObject
 from easel.catalog.adapters import adapter_add_version, adapter_files_delete_retired, adapters_resolve
-from easel.catalog.errors import AdapterNameInvalid, AdapterNotFound, AdapterRetired
-from easel.catalog.lora import AdapterRefused
+from easel.catalog.errors import AdapterNameInvalid, AdapterNotFound, AdapterRefused, AdapterRetired
 from easel.catalog.models import Adapter
 from easel.serving.experiments import adapter_retire
 from easel.storage import store

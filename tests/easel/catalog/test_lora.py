@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from easel.catalog.lora import AdapterRefused, canonical
+from easel.catalog.errors import AdapterRefused
+from easel.catalog.lora import canonical
 from tests.easel.catalog.conftest import RANK, TARGETS, renamed
 
 QKV = [f"layers.0.attention.to_{name}" for name in "qkv"]

@@ -1,0 +1,54 @@
+"""The registry of the API's error codes: `GET /v1/errors`, and docs/errors.md."""
+
+from django.http import HttpRequest, HttpResponse
+from typing_extensions import TypedDict
+
+from core.errors import DomainError, NotFound, declared_errors, remedy_of, text_of
+from easel.api import errors
+from easel.api.declaration import ERRORS
+from easel.api.endpoint import endpoint
+from easel.api.resource import answer_json
+from easel.api.rows import Listed, listed
+from tenants.errors import InvalidApiKey, ScopeMissing, TenantSuspended
+
+# Any call can be refused by these, whatever it is.
+COMMON = (
+    NotFound,
+    InvalidApiKey,
+    ScopeMissing,
+    TenantSuspended,
+    *(kind for kind in declared_errors() if kind.__module__ == errors.__name__),
+)
+
+
+class ErrorCode(TypedDict):
+    """An error code: what happened, and what you can do about it."""
+
+    code: str
+    status: int
+    type: str
+    retryable: bool
+    text: str
+    remedy: str
+
+
+@endpoint("get", "errors_list", Listed[ErrorCode], is_public=True)
+def error_codes(request: HttpRequest) -> HttpResponse:
+    """List the codes of all errors, each with its status, if a retry can help, and what to do. No key is needed."""
+    return answer_json(listed([error_json(error) for error in api_errors()]))
+
+
+def api_errors() -> list[type[DomainError]]:
+    """Return the errors that a caller of the API can meet, in the order of their codes."""
+    return sorted({*COMMON, *(error for declared in ERRORS.values() for error in declared)}, key=lambda kind: kind.code)
+
+
+def error_json(error: type[DomainError]) -> ErrorCode:
+    return {
+        "code": error.code,
+        "status": error.http_status,
+        "type": error.type,
+        "retryable": error.retryable,
+        "text": text_of(error),
+        "remedy": remedy_of(error),
+    }
