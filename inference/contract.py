@@ -15,7 +15,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 TASK_NAME = "easel.generate"
 QUEUE = "generate"
@@ -102,17 +102,25 @@ class GenerationTask(Message):
     deadline_at: float | None = None
 
 
+# In their order. All adapter files are on the worker; the first image is ready for its first step (adapters loaded,
+# prompt encoded); the first step of any image is done; the last step of all images is; all images are stored.
+Phase = Literal["adapters", "prepared", "first_step", "steps", "stored"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttemptProgress(Message):
     """The progress of a running attempt. A beat that names an attempt extends its lease.
 
-    `previews` names the stored ones, as (index of the output, number of the preview).
+    `previews` names the stored ones, as (index of the output, number of the preview). `phases` has the seconds from the
+    attempt's beginning to each phase that it has reached. Older workers leave them out.
     """
 
     attempt_token: str
     steps_done: int
     steps_total: int
     previews: tuple[tuple[int, int], ...] = ()
+    phases: Mapping[Phase, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +163,8 @@ class AttemptFinished(Message):
 
     `gpu_seconds` is the attempt's attributed share of busy time. `retryable` is true if another attempt may succeed
     (the store was unavailable) and false if none can (the request is invalid). `error_code` is empty on success.
-    `steps_done` counts the denoising steps of all images, including images that were not finished.
+    `steps_done` counts the denoising steps of all images, including images that were not finished. `phases` is as in
+    `AttemptProgress`.
     """
 
     kind: Literal["finished"] = "finished"
@@ -172,6 +181,7 @@ class AttemptFinished(Message):
     error_code: str = ""
     error_message: str = ""
     retryable: bool = False
+    phases: Mapping[Phase, float] = field(default_factory=dict)
 
 
 Report = WorkerBeat | AttemptFinished

@@ -164,6 +164,8 @@ class Engine:
 
     def _on_prepared(self, row: Row, outcome: Any) -> None:
         """Receive a row on the preparation's thread: with a picture, an error, or None if it is ready to step."""
+        if outcome is None:
+            row.prepared_at = self._clock()
         self._prepared.put((row, outcome))
         self._awake.set()
 
@@ -239,6 +241,7 @@ class Engine:
     def _retire(self, batch: list[Row]) -> None:
         for row in batch:
             if not row.done and not row.steps_left:
+                row.last_step_at = self._clock()
                 self._scheduler.remove(row)
                 self._preparing.add(row)
                 self._preparation.decode(row)

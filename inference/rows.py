@@ -56,7 +56,9 @@ class Row:
     steps_done: int = 0
     gpu_seconds: float = 0.0
     started_at: float | None = None  # when its first work began
+    prepared_at: float | None = None  # when it was ready for its first step
     first_step_at: float | None = None  # when its first step ended
+    last_step_at: float | None = None  # when its last step ended
     finished_at: float | None = None
     cancel_reason: GenerationError | None = None
     future: Future[Image.Image] = field(default_factory=Future)

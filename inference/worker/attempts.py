@@ -14,7 +14,15 @@ from PIL import Image
 
 from inference import metrics
 from inference.attribution import Clock
-from inference.contract import AttemptFinished, AttemptProgress, GenerationTask, Outcome, StoredOutput, UploadTarget
+from inference.contract import (
+    AttemptFinished,
+    AttemptProgress,
+    GenerationTask,
+    Outcome,
+    Phase,
+    StoredOutput,
+    UploadTarget,
+)
 from inference.engine import Engine
 from inference.errors import Canceled, DeadlinePassed, GenerationError, TransferError, WorkerStopped, WrongModel
 from inference.rows import ImageRequest, Row
@@ -40,6 +48,8 @@ class Attempt:
         """`now` is the time on the engine's clock, `unix_now` the same instant in Unix seconds."""
         self.task = task
         self.started_at = now
+        self.adapters_at: float | None = None  # when all adapter files were here
+        self.stored_at: float | None = None  # when all images were stored
         self.deadline_at = math.inf if task.deadline_at is None else now + task.deadline_at - unix_now
         self.rows: list[Row] = []
         self.previews: list[tuple[int, int]] = []  # stored ones: (index of the output, number of the preview)
@@ -66,7 +76,21 @@ class Attempt:
             steps_done=sum(row.steps_done for row in list(self.rows)),
             steps_total=self.task.steps * len(self.task.outputs),
             previews=tuple(self.previews),
+            phases=self.phases(),
         )
+
+    def phases(self) -> dict[Phase, float]:
+        """Return the seconds from the beginning to each phase that was reached."""
+        rows = list(self.rows)
+        last_steps = [row.last_step_at for row in rows if row.last_step_at is not None]
+        reached: dict[Phase, float | None] = {
+            "adapters": self.adapters_at,
+            "prepared": min((row.prepared_at for row in rows if row.prepared_at is not None), default=None),
+            "first_step": min((row.first_step_at for row in rows if row.first_step_at is not None), default=None),
+            "steps": max(last_steps) if len(last_steps) == len(self.task.outputs) else None,
+            "stored": self.stored_at,
+        }
+        return {phase: round(now - self.started_at, 6) for phase, now in reached.items() if now is not None}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -156,6 +180,7 @@ class Attempts:
                 elif self._store_preview(attempt.task, targets[event.row], event):
                     attempt.previews.append((targets[event.row].index, event.number))
                     self.on_preview_stored()
+            attempt.stored_at = self.clock()
         except GenerationError as expected:
             error = expected
         except Exception:
@@ -183,6 +208,7 @@ class Attempts:
         if task.model_version not in self.model_versions:
             raise WrongModel(f"this worker serves {', '.join(self.model_versions)}, not {task.model_version}")
         adapters = tuple((self.adapters.get(ref), ref.scale) for ref in task.adapters)
+        attempt.adapters_at = self.clock()
         for target in task.outputs:
             request = ImageRequest(
                 prompt=task.prompt,
@@ -222,4 +248,5 @@ class Attempts:
             error_code=failure.code if failure else "",
             error_message=str(failure) if failure else "",
             retryable=failure.retryable if failure else False,
+            phases=attempt.phases(),
         )

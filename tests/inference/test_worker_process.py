@@ -21,6 +21,7 @@ from safetensors.torch import save
 
 from inference import metrics
 from inference.contract import (
+    PHASES,
     QUEUE,
     TASK_NAME,
     AdapterRef,
@@ -141,6 +142,18 @@ def test_a_task_becomes_stored_pictures_and_a_report(worker, storage, new_task, 
     assert end.prompt_tokens > len(task.prompt)
     assert 0 < end.gpu_seconds <= end.run_seconds
     assert end.wait_seconds >= 0
+
+
+def test_a_worker_measures_when_it_reached_each_phase(storage, new_task, end_of):
+    began = time.monotonic()
+    phases = end_of(new_task(seeds=(5, 6))).phases
+    assert list(phases) == list(PHASES)
+    assert sorted(phases.values()) == list(phases.values())
+    assert 0 <= phases["adapters"] < phases["first_step"] < phases["stored"] <= time.monotonic() - began
+
+
+def test_an_attempt_that_failed_has_only_the_phases_that_it_reached(storage, new_task, end_of):
+    assert "stored" not in end_of(new_task(model_version="other@1")).phases
 
 
 def test_the_same_seed_makes_the_same_file_and_another_seed_another(storage, new_task, end_of):

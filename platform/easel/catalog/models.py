@@ -84,6 +84,20 @@ class Worker(models.Model):
         constraints = [models.UniqueConstraint(fields=["pool", "name"], name="worker_name_unique_in_pool")]
 
 
+class PoolOutage(models.Model):
+    """A time in which a pool had no live worker, written when the next worker reported. Outages may overlap."""
+
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="outages")
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(began_at__lt=models.F("ended_at")), name="outage_begins_before_it_ends")
+        ]
+        indexes = [models.Index(fields=["pool", "ended_at"], name="outage_by_pool")]
+
+
 class WorkerDay(models.Model):
     """Totals of a pool's workers of one name on one day (UTC). Idle time is `up_seconds` less busy and load seconds."""
 

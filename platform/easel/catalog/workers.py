@@ -5,10 +5,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 
 from django.db import transaction
+from django.db.models import Max
 
-from easel.catalog.models import Pool, Worker, WorkerDay
+from easel.catalog.models import Pool, PoolOutage, Worker, WorkerDay
 from inference.contract import WorkerBeat
 
+WORKER_SILENCE_SECONDS = 10  # after ten missed beats a worker gets no new work
 _PLACES = Decimal("1e-15")
 _INSTANT = timedelta(microseconds=1)
 _TOTALS = ("busy_seconds", "attributed_seconds", "load_seconds")
@@ -25,6 +27,8 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
     since = min(started_at, now)  # the worker's clock may be ahead of ours
     workers = Worker.objects.select_for_update().filter(pool=pool, name=report.worker)
     known = workers.first()
+    if known is None or known.beat_at < now - timedelta(seconds=WORKER_SILENCE_SECONDS):
+        _outage_record(pool, now)
     if known is None:  # another consumer may insert the same row at this moment
         new = Worker(pool=pool, name=report.worker, started_at=started_at, beat_at=since, **dict.fromkeys(_TOTALS, 0.0))
         new.gpu_class, new.concurrency = report.gpu_class, report.concurrency
@@ -58,6 +62,19 @@ def worker_seen(*, pool: Pool, report: WorkerBeat, now: datetime) -> None:
             for name in _TOTALS:
                 setattr(day, name, getattr(day, name) + totals[name] - before[name])
         day.save()
+
+
+def outage_began_at(pool: Pool) -> datetime:
+    """Return when the pool's last live worker fell silent, if it has no live worker now."""
+    beat_at: datetime | None = Worker.objects.filter(pool=pool).aggregate(Max("beat_at"))["beat_at__max"]
+    return pool.created_at if beat_at is None else beat_at + timedelta(seconds=WORKER_SILENCE_SECONDS)
+
+
+def _outage_record(pool: Pool, now: datetime) -> None:
+    """Record the outage of a pool that a worker's beat ends now; do nothing while another worker is live."""
+    began_at = outage_began_at(pool)
+    if began_at < now:
+        PoolOutage.objects.create(pool=pool, began_at=began_at, ended_at=now)
 
 
 def _by_day(since: datetime, until: datetime) -> Iterator[tuple[date, timedelta]]:

@@ -58,7 +58,7 @@ def pool_list() -> Rows:
     from datetime import UTC, datetime, timedelta
 
     from easel.catalog.models import Pool
-    from easel.jobs.queue import WORKER_SILENCE_SECONDS
+    from easel.catalog.workers import WORKER_SILENCE_SECONDS
 
     alive = datetime.now(UTC) - timedelta(seconds=WORKER_SILENCE_SECONDS)
     return [

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Case, JSONField, PositiveIntegerField, Q, Value, When
+from django.db.models import Case, F, JSONField, PositiveIntegerField, Q, Value, When
 from django.db.models.functions import Coalesce, Greatest
 from redis.exceptions import RedisError
 
@@ -31,6 +31,7 @@ from easel.jobs.dimensions import dimensions_of, names_of
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.notices import job_notify
 from easel.jobs.outputs import output_of, outputs_record
+from easel.jobs.phases import phases_read
 from easel.jobs.result_cache import result_remember
 from easel.jobs.storage_keys import output_key
 from inference.contract import AttemptFinished, WorkerBeat
@@ -84,6 +85,15 @@ def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -
                 *(When(token=token, then=Value(attempt.previews, JSONField())) for token, attempt in progress.items()),
                 output_field=JSONField(),
             ),
+            phases=Case(
+                *(
+                    When(token=token, steps_done__lte=attempt.steps_done, then=Value(phases, JSONField()))
+                    for token, attempt in progress.items()
+                    if (phases := phases_read(attempt.phases))
+                ),
+                default=F("phases"),
+                output_field=JSONField(),
+            ),
         )
     unwanted = Q(state=Attempt.State.LOST) | Q(state=Attempt.State.LIVE, job__cancel_requested_at__isnull=False)
     return list(named.filter(unwanted).values_list("token", flat=True))
@@ -112,6 +122,7 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     attempt.finished_at = now
     attempt.gpu_seconds = _gpu_seconds(report)
     attempt.prompt_tokens = report.prompt_tokens
+    attempt.phases = phases_read(report.phases) or attempt.phases
     attempt.error_code, attempt.error_message = report.error_code, report.error_message[:2000]
     attempt.steps_done = job.steps * job.n if report.outcome == "succeeded" else report.steps_done
     if report.outcome == "succeeded" and not job.partial_images:

@@ -250,6 +250,10 @@ class Attempt(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     steps_done = models.PositiveIntegerField(default=0)
+    phases = models.JSONField(null=True, help_text="Seconds from its beginning to each phase, as the worker measured.")
+    capped_since = models.DateTimeField(
+        null=True, help_text="Since when its tenant had run as many jobs as it may, when it was dispatched."
+    )
     previews = models.JSONField(default=list, help_text="Stored previews, as [index of the image, number].")
     swept_at = models.DateTimeField(null=True, help_text="When its files that are no job's image were deleted.")
     gpu_seconds = models.DecimalField(max_digits=20, decimal_places=9, default=0)
@@ -271,6 +275,7 @@ class Attempt(models.Model):
         indexes = [
             models.Index(fields=["lease_expires_at"], condition=Q(state="live"), name="attempt_leases"),
             models.Index(fields=["dispatched_at"], condition=Q(swept_at=None), name="attempt_to_sweep"),
+            models.Index(fields=["dispatched_at"], name="attempt_by_time"),  # for the timeline of a job that waited
         ]
 
 
@@ -314,6 +319,9 @@ class FairShare(models.Model):
     waiting = models.BooleanField(default=False, help_text="Had queued jobs at the last turn.")
     measured_seconds = models.FloatField(default=0)
     measured_work = models.FloatField(default=0)
+    capped_since = models.DateTimeField(
+        null=True, help_text="Since when the tenant runs as many jobs as it may while others of it wait."
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["pool", "tenant"], name="fair_share_unique")]

@@ -16,7 +16,8 @@ waiting tenant has a cap on running jobs.
 """
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby, islice
@@ -28,10 +29,10 @@ from django.db.models.functions import Greatest
 
 from core.pipeline import PipelinedQuery, Query, Rows, run_pipelined, run_query
 from easel.catalog.models import Pool
+from easel.catalog.workers import WORKER_SILENCE_SECONDS
 from easel.jobs.models import Attempt, FairShare, Job, State
 from tenants.models import Tenant
 
-WORKER_SILENCE_SECONDS = 10  # after ten missed beats a worker gets no new work
 RELEASED_MAX = 64  # jobs per turn, so that the turn holds its locks briefly
 TURN_IDLE_MS_MAX = 2000  # PostgreSQL ends the turn of a dispatcher that hangs for so long, and others go on
 # GPU seconds of a pixel-step before the pool has measured any. Any value will do: it is the same for all tenants.
@@ -104,15 +105,23 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     room = min(RELEASED_MAX, load.room)
     if room <= 0:
         return []
-    tenants = _with_headroom([_Tenant(*row) for row in run_query(_rows(_ACTIVE_TENANTS, pool=pool.pk))])
+    tenants = _with_headroom(_active_tenants(pool), lock=True)
     contenders, lifted = _contenders(tenants, load.virtual_time_max)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
     first = _first_in_turn(contenders, pool=pool, room=room, now=now, quarantine_is_full=load.quarantine_is_full)
+    tenant_of = {job.job_id: contender.tenant_id for contender in first for job in contender.jobs}
     chosen = choose(first, room=room, rate=load.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
     charges = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
     update = _fair_shares_update(pool, tenants, lifted, charges)
+    capped_since = {tenant.tenant_id: tenant.capped_since for tenant in tenants}
+    capped = [capped_since[tenant_of[job.job_id]] for job in chosen]
+    given = Counter(tenant_of[job.job_id] for job in chosen)
     attempts: list[Attempt]
-    _, attempts = run_pipelined(update, attempts_insert(chosen, now, lease_seconds))
+    _, attempts, *_ = run_pipelined(
+        update,
+        attempts_insert(chosen, now, lease_seconds, capped_since=capped),
+        *_caps_update(pool, tenants, given, now),
+    )
     return attempts
 
 
@@ -182,6 +191,7 @@ class _Tenant(NamedTuple):
     weight: int
     virtual_time: float | None  # None if the pool has not served it yet
     was_waiting: bool  # at the last turn
+    capped_since: datetime | None  # since when it runs as many jobs as it may while others wait
     headroom: int = RELEASED_MAX
 
     @property
@@ -205,22 +215,28 @@ WITH RECURSIVE waiting (tenant_id) AS (
     SELECT DISTINCT tenant_id FROM jobs_job WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')
 )
 SELECT tenant.id, waiting.tenant_id IS NOT NULL, running.tenant_id IS NOT NULL,
-    tenant.running_jobs_max, tenant.fair_share_weight, share.virtual_time, coalesce(share.waiting, false)
+    tenant.running_jobs_max, tenant.fair_share_weight, share.virtual_time, coalesce(share.waiting, false),
+    share.capped_since
 FROM (SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL) AS waiting FULL JOIN running USING (tenant_id)
 JOIN tenants_tenant AS tenant ON tenant.id = tenant_id
 LEFT JOIN jobs_fairshare AS share ON share.tenant_id = tenant.id AND share.pool_id = %(pool)s
 """
 
 
-def _with_headroom(tenants: list[_Tenant]) -> list[_Tenant]:
+def _active_tenants(pool: Pool) -> list[_Tenant]:
+    return [_Tenant(*row) for row in run_query(_rows(_ACTIVE_TENANTS, pool=pool.pk))]
+
+
+def _with_headroom(tenants: list[_Tenant], *, lock: bool) -> list[_Tenant]:
     """Set the headroom of each tenant that has a cap on its running jobs, which holds for all pools together.
 
-    The rows of these tenants are locked, so that two pools don't both take a tenant's last place.
+    With `lock` the rows of these tenants are locked, so that two pools don't both take a tenant's last place.
     """
     caps = {t.tenant_id: t.running_max for t in tenants if t.is_waiting and t.running_max is not None}
     if not caps:
         return tenants
-    list(Tenant.objects.select_for_update(no_key=True).filter(pk__in=caps).order_by("pk").values_list("pk"))
+    if lock:
+        list(Tenant.objects.select_for_update(no_key=True).filter(pk__in=caps).order_by("pk").values_list("pk"))
     pools = list(Pool.objects.values_list("pk", flat=True))  # the index of unfinished jobs begins with the pool
     running = Job.objects.filter(pool__in=pools, state__in=(State.DISPATCHED, State.RUNNING), tenant__in=caps)
     counts = dict(running.order_by().values_list("tenant").annotate(count=Count("id")))
@@ -292,7 +308,7 @@ WITH changed AS (
     SELECT *
     FROM unnest(%(tenants)s::uuid[], %(levels)s::float8[], %(charges)s::float8[]) AS changed (id, level, charge)
 ), idle AS (
-    UPDATE jobs_fairshare SET waiting = false
+    UPDATE jobs_fairshare SET waiting = false, capped_since = NULL
     WHERE pool_id = %(pool)s AND waiting AND tenant_id <> ALL(%(waiting)s::uuid[])
 ), inserted AS (
     INSERT INTO jobs_fairshare (pool_id, tenant_id, virtual_time, waiting, measured_seconds, measured_work)
@@ -319,24 +335,54 @@ def _fair_shares_update(
     )
 
 
+_CAPS_UPDATE = """
+UPDATE jobs_fairshare SET capped_since = CASE WHEN tenant_id = ANY(%(capped)s::uuid[]) THEN %(now)s::timestamptz END
+WHERE pool_id = %(pool)s AND tenant_id = ANY(%(changed)s::uuid[])
+"""
+
+
+def _caps_update(
+    pool: Pool, tenants: Sequence[_Tenant], given: Mapping[uuid.UUID, int], now: datetime
+) -> Iterator[PipelinedQuery[Rows]]:
+    """Record which tenants this turn leaves without headroom, and which no longer are; no query if none changed.
+
+    `given` is the number of jobs that each tenant was given in this turn.
+    """
+    capped = {
+        tenant.tenant_id
+        for tenant in tenants
+        if tenant.is_waiting and tenant.running_max is not None and given[tenant.tenant_id] >= tenant.headroom
+    }
+    changed = [t.tenant_id for t in tenants if (t.tenant_id in capped) != (t.capped_since is not None)]
+    if changed:
+        yield _rows(_CAPS_UPDATE, pool=pool.pk, capped=list(capped), changed=changed, now=now)
+
+
 _ATTEMPTS_INSERT = """
 WITH chosen AS (
-    SELECT * FROM unnest(%(tokens)s::uuid[], %(jobs)s::uuid[], %(seconds)s::float8[]) AS chosen (token, job_id, seconds)
+    SELECT * FROM unnest(%(tokens)s::uuid[], %(jobs)s::uuid[], %(seconds)s::float8[], %(capped)s::timestamptz[])
+        AS chosen (token, job_id, seconds, capped_since)
 ), dispatched AS (
     UPDATE jobs_job AS job SET state = 'dispatched' FROM chosen WHERE job.id = chosen.job_id
 )
 INSERT INTO jobs_attempt (
-    token, job_id, number, estimated_seconds, dispatched_at, lease_expires_at,
+    token, job_id, number, estimated_seconds, capped_since, dispatched_at, lease_expires_at,
     state, worker, gpu_class, steps_done, previews, gpu_seconds, prompt_tokens, error_code, error_message
 )
-SELECT token, job_id, 1 + (SELECT count(*) FROM jobs_attempt WHERE job_id = chosen.job_id), seconds,
+SELECT token, job_id, 1 + (SELECT count(*) FROM jobs_attempt WHERE job_id = chosen.job_id), seconds, capped_since,
     %(dispatched_at)s, %(lease_expires_at)s, 'live', '', '', 0, '[]', 0, 0, '', ''
 FROM chosen RETURNING token, number
 """
 
 
-def attempts_insert(chosen: Sequence[Chosen], now: datetime, lease_seconds: int) -> PipelinedQuery[list[Attempt]]:
-    """Give jobs their next attempts, with leases that begin now."""
+def attempts_insert(
+    chosen: Sequence[Chosen],
+    now: datetime,
+    lease_seconds: int,
+    *,
+    capped_since: Sequence[datetime | None] | None = None,
+) -> PipelinedQuery[list[Attempt]]:
+    """Give jobs their next attempts, with leases that begin now. `capped_since` has an entry for each of `chosen`."""
     lease = {"dispatched_at": now, "lease_expires_at": now + timedelta(seconds=lease_seconds)}
     attempts = [
         Attempt(token=uuid.uuid4(), job_id=job.job_id, estimated_seconds=job.seconds, **lease) for job in chosen
@@ -346,6 +392,7 @@ def attempts_insert(chosen: Sequence[Chosen], now: datetime, lease_seconds: int)
         tokens=[attempt.token for attempt in attempts],
         jobs=[attempt.job_id for attempt in attempts],
         seconds=[attempt.estimated_seconds for attempt in attempts],
+        capped=list(capped_since or [None] * len(attempts)),
         **lease,
     )
     numbers: dict[uuid.UUID, int] = dict(rows)

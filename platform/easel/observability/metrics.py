@@ -11,9 +11,9 @@ from prometheus_client.registry import REGISTRY, Collector
 
 from billing.usage.queries import credit_by_tenant, gpu_seconds_by_tenant, ledger_imbalance, revenue_by_tenant
 from easel.catalog.models import Pool, Worker
+from easel.catalog.workers import WORKER_SILENCE_SECONDS
 from easel.jobs.models import FINAL
 from easel.jobs.queries import jobs_by_pool, lost_attempts_by_pool, oldest_queued_by_pool, wasted_gpu_seconds
-from easel.jobs.queue import WORKER_SILENCE_SECONDS
 from easel.webhooks import queries
 
 REQUESTS = Counter("easel_http_requests_total", "Requests answered.", ["method", "route", "status"])

@@ -1,10 +1,11 @@
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 
 from django.db import connections
 
-from easel.catalog.models import Worker, WorkerDay
+from easel.catalog.models import Pool, PoolOutage, Worker, WorkerDay
 from easel.catalog.pools import pool_cost_set
 from easel.catalog.workers import worker_seen
 from tests.conftest import NOW, worker_beat
@@ -88,3 +89,32 @@ def test_days_before_a_change_of_a_pools_cost_do_not_change(pool):
     pool_cost_set(pool, gpu_hour_cost=Decimal("36"))
     see(pool, after=12)
     assert WorkerDay.objects.get(pool=pool, worker="w2").cost == Decimal("0.03")
+
+
+def outages(pool):
+    rows = PoolOutage.objects.filter(pool=pool).order_by("began_at").values_list("began_at", "ended_at")
+    return [((began_at - NOW).total_seconds(), (ended_at - NOW).total_seconds()) for began_at, ended_at in rows]
+
+
+def test_a_pool_without_a_worker_was_out_from_the_silence_of_the_last_to_the_next_beat(pool):
+    see(pool, after=5)
+    see(pool, after=12)  # within the silence that is allowed
+    see(pool, after=60, worker="w3")
+    see(pool, after=61, worker="w3")
+    assert outages(pool) == [(22, 60)]
+
+
+def test_a_worker_that_returns_while_another_is_live_ends_no_outage(pool):
+    see(pool, after=5)
+    see(pool, after=9, worker="w3")
+    see(pool, after=18, worker="w3")
+    see(pool, after=27)
+    assert outages(pool) == []
+
+
+def test_a_new_pool_is_out_until_its_first_worker():
+    made = Pool.objects.create(
+        slug=f"p-{uuid.uuid4().hex[:8]}", namespace=uuid.uuid4().hex, gpu_class="cpu", created_at=NOW
+    )
+    see(made, after=90, started_at=STARTED + 60)
+    assert outages(made) == [(0, 90)]

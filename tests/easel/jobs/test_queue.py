@@ -295,3 +295,25 @@ def test_service_of_backlogged_tenants_differs_by_no_more_than_a_few_jobs_howeve
             served[ended] += took
     longest = max(max(estimate, measured) for _, estimate, measured in jobs)
     assert max(served) - min(served) <= (2 + 2) * longest  # two may still run
+
+
+def test_an_attempt_remembers_since_when_its_tenant_ran_as_many_jobs_as_it_may(alice, bob, pool, submit, end):
+    Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=1)
+    first, second, third = (submit(alice, now=NOW + timedelta(milliseconds=i)) for i in range(3))
+    submit(bob)
+    release(pool, NOW + timedelta(seconds=1))
+    for seconds, job in ((2, first), (3, second)):
+        end(job, seconds=seconds)
+        release(pool, NOW + timedelta(seconds=seconds))
+    since = {one.job_id: one.capped_since for one in Attempt.objects.filter(job__pool=pool)}
+    assert [since[job.id] for job in (first, second, third)] == [None, *[NOW + timedelta(seconds=1)] * 2]
+    assert [one for one in since.values() if one] == [NOW + timedelta(seconds=1)] * 2
+
+
+def test_a_tenant_that_has_nothing_left_to_run_is_no_longer_held_by_its_cap(alice, pool, submit, end):
+    Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=1)
+    job = submit(alice)
+    release(pool)
+    end(job)
+    release(pool, NOW + timedelta(seconds=1))
+    assert FairShare.objects.get(pool=pool, tenant=alice.tenant).capped_since is None
