@@ -19,12 +19,12 @@ from easel.jobs.errors import ProjectNotFound
 from easel.jobs.models import Job
 from easel.jobs.policy import prompt_check, prompt_clean
 from easel.jobs.result_cache import result_find, result_key
+from easel.jobs.sizes import size_parse
 from easel.jobs.spec import (
     ImageSpec,
     RequestedAdapter,
     Spec,
     prompt_validate,
-    size_parse,
     steps_choose,
     ttl_seconds_choose,
 )

@@ -1,20 +1,16 @@
 """The content of a request, the limits of every tenant, and the checks that need nothing but the request."""
 
-import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from core.text import text_unusable_at
 from easel.catalog.models import ModelVersion
-from easel.jobs.errors import DeadlineInvalid, PromptInvalid, SizeInvalid, StepsInvalid
+from easel.jobs.errors import DeadlineInvalid, PromptInvalid, StepsInvalid
 from easel.serving.tiers import Quality, steps_of
 from tenants.models import Quota
 from tenants.quotas import limit_exceeded
 
-SIZE_MULTIPLE = 16  # a latent pixel covers 8x8 pixels, and a token covers 2x2 latent pixels
-ASPECT_MAX = 3
 SEED_MAX = 2**53 - 1  # the largest integer that every JSON parser reads exactly
-_SIZE = re.compile(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,4})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,28 +69,6 @@ def prompt_validate(prompt: str, *, chars_max: int) -> None:
             f"the prompt contains the unusable character {found.code_point} at position {found.position}",
             param="prompt",
         )
-
-
-def size_parse(size: str, *, version: ModelVersion, quotas: list[Quota]) -> tuple[int, int]:
-    """Return width and height in pixels. Raise `SizeInvalid`, which says what is allowed."""
-    found = _SIZE.fullmatch(version.size_default if size == "auto" else size)
-    if not found:
-        raise SizeInvalid(f'size must be "auto" or WIDTHxHEIGHT, for example {version.size_default}', param="size")
-    width, height = int(found[1]), int(found[2])
-    if width % SIZE_MULTIPLE or height % SIZE_MULTIPLE:
-        raise SizeInvalid(f"width and height must be multiples of {SIZE_MULTIPLE}", param="size")
-    if min(width, height) < version.side_min or max(width, height) > version.side_max:
-        raise SizeInvalid(
-            f"the sides of an image of {version.model.name} must be {version.side_min} to {version.side_max} pixels",
-            param="size",
-        )
-    if max(width, height) > ASPECT_MAX * min(width, height):
-        raise SizeInvalid(f"the longer side must be at most {ASPECT_MAX} times the shorter", param="size")
-    if bound := limit_exceeded(quotas, "pixels_max", amount=width * height):
-        raise SizeInvalid(
-            f"{width}x{height} is {width * height} pixels, which exceeds {bound.owner} of {bound.value}", param="size"
-        )
-    return width, height
 
 
 def steps_choose(spec: Spec, *, version: ModelVersion, quotas: list[Quota]) -> int:
