@@ -12,6 +12,7 @@ import secrets
 import zlib
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 from django.db import transaction
 
@@ -24,7 +25,13 @@ _SHAPE = re.compile(r"easel_sk_([0-9A-Za-z]{12})_([0-9A-Za-z]{32})([0-9A-Za-z]{6
 
 
 def key_issue(
-    *, project: Project, pepper: str, now: datetime, scopes: Collection[str] = Scope.values, name: str = ""
+    *,
+    project: Project,
+    pepper: str,
+    now: datetime,
+    scopes: Collection[str] = Scope.values,
+    name: str = "",
+    is_lenient: bool = False,
 ) -> tuple[ApiKey, str]:
     """Create a key; return it with its secret text, which is not stored and can't be shown again."""
     key_id, secret = _random_text(12), _random_text(32)
@@ -36,6 +43,7 @@ def key_issue(
         project=project,
         name=name,
         scopes=sorted(set(scopes)),
+        is_lenient=is_lenient,
         created_at=now,
     )
     return key, body + _check(body)
@@ -79,7 +87,13 @@ def key_rotate(*, key: ApiKey, pepper: str, now: datetime) -> tuple[ApiKey, str]
     """Issue a key with the same rights and revoke this one. Raises `InvalidApiKey` for a revoked key."""
     if not key_revoke(key_id=key.key_id, now=now):
         raise InvalidApiKey("this key is revoked already: issue a new one")
-    return key_issue(project=key.project, pepper=pepper, now=now, scopes=key.scopes, name=key.name)
+    rights: dict[str, Any] = {"scopes": key.scopes, "is_lenient": key.is_lenient}
+    return key_issue(project=key.project, pepper=pepper, now=now, name=key.name, **rights)
+
+
+def key_set_leniency(*, key: ApiKey, is_lenient: bool) -> bool:
+    """Let a key's requests have fields that Easel can't obey, or not; True if that changed something."""
+    return ApiKey.objects.filter(pk=key.pk).exclude(is_lenient=is_lenient).update(is_lenient=is_lenient) == 1
 
 
 @cached_by_revision

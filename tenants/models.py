@@ -107,6 +107,11 @@ class ApiKey(models.Model):
     project = models.ForeignKey(Project, on_delete=PROTECT, related_name="api_keys")
     name = models.CharField(max_length=100, blank=True)
     scopes = ArrayField(models.CharField(max_length=20, choices=Scope))
+    is_lenient = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="Fields of a request that Easel doesn't know or can't obey are ignored with a warning, not refused.",
+    )
     created_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
 

@@ -173,6 +173,9 @@ CASES = {
     ),
     "project.create": of_tenant("spring", "--label", "department=design", slug="spring", labels="department=design"),
     "key.create": of_tenant("--scope", "webhooks", "--name", "site", scopes=["webhooks"], name="site"),
+    "key.lenient": Case(
+        lambda world: world.key, lambda world, key: [key.key_id, "on"], lambda world, _: {"leniency": "on"}
+    ),
     "key.revoke": Case(lambda world: world.key, lambda world, key: [key.key_id]),
     "key.rotate": Case(lambda world: world.key, lambda world, key: [key.key_id]),
     "credit.grant": of_tenant(

@@ -47,6 +47,7 @@ class KeyForm(ActionForm):
     scopes = forms.MultipleChoiceField(
         choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
     )
+    lenient = fields.flag("Ignore fields of requests that Easel doesn't know or can't obey, with a warning.")
     token = fields.token()
 
     def prepare(self) -> None:
@@ -54,6 +55,17 @@ class KeyForm(ActionForm):
         project.offer(self.row)
         project.initial = project.queryset.filter(slug="default").first() or project.queryset.first()
         self.fields["scopes"].initial = [scope for scope, _ in _scopes()]
+
+
+class LeniencyForm(ActionForm):
+    leniency = forms.ChoiceField(
+        choices=[("on", "on"), ("off", "off")],
+        label="on|off",
+        help_text="On: fields that Easel doesn't know or can't obey are ignored with a warning. Off: they are refused.",
+    )
+
+    def prepare(self) -> None:
+        self.fields["leniency"].initial = "off" if self.row is not None and self.row.is_lenient else "on"
 
 
 class EraseForm(ActionForm):
@@ -164,7 +176,15 @@ def add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: di
     options={"scopes": "--scope"},
 )
 def add_key(
-    tenant: Any, actor: str, now: datetime, *, project: Any, name: str, scopes: list[str], token: uuid.UUID
+    tenant: Any,
+    actor: str,
+    now: datetime,
+    *,
+    project: Any,
+    name: str,
+    scopes: list[str],
+    lenient: bool,
+    token: uuid.UUID,
 ) -> Done:
     """Create an API key; its text is shown this once."""
     from core.models import AuditEvent
@@ -175,11 +195,12 @@ def add_key(
     Tenant.objects.select_for_update().get(pk=tenant.pk)
     if AuditEvent.objects.filter(tenant=tenant, action="key.create", details__token=str(token)).exists():
         raise SentBefore
-    key, secret = key_issue(project=project, pepper=settings.EASEL.secret_key, scopes=scopes, name=name, now=now)
+    rights: dict[str, Any] = {"scopes": scopes, "is_lenient": lenient}
+    key, secret = key_issue(project=project, pepper=settings.EASEL.secret_key, name=name, now=now, **rights)
     return Done(
         f"A key of {tenant.slug} for the project {project.slug}:",
         subject=key.key_id,
-        details={"name": name, "scopes": key.scopes, "project": project.slug, "token": str(token)},
+        details={"name": name, "scopes": key.scopes, "project": project.slug, "lenient": lenient, "token": str(token)},
         secret=secret,
         answer={"key_id": key.key_id, "api_key": secret},
     )
@@ -192,6 +213,28 @@ def revoke(key: Any, actor: str, now: datetime) -> Done:
 
     changed = key_revoke(key_id=key.key_id, now=now)
     return Done(f"{key.key_id} is revoked", subject=key.key_id, needs_record=changed)
+
+
+@action(
+    "key.lenient",
+    label="Set leniency",
+    subject=KEY,
+    form=LeniencyForm,
+    applies=lambda key: key.revoked_at is None,
+    arguments=("leniency",),
+)
+def set_leniency(key: Any, actor: str, now: datetime, *, leniency: str) -> Done:
+    """Ignore the fields of a key's requests that Easel doesn't know or can't obey, with a warning, or refuse them."""
+    from tenants.keys import key_set_leniency
+
+    changed = key_set_leniency(key=key, is_lenient=leniency == "on")
+    what = "ignored, with a warning" if leniency == "on" else "refused"
+    return Done(
+        f"What {key.key_id} asks for and Easel can't do is {what}.",
+        subject=key.key_id,
+        details={"leniency": leniency},
+        needs_record=changed,
+    )
 
 
 @action("key.rotate", subject=KEY, applies=lambda key: key.revoked_at is None)

@@ -8,7 +8,7 @@ import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 from uuid import UUID
 
 from django.utils.dateparse import parse_date
@@ -25,6 +25,7 @@ from pydantic import (
     Strict,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
@@ -35,11 +36,13 @@ from typing_extensions import TypedDict
 from core.errors import DomainError
 from core.text import text_unstorable_at
 from easel.api.errors import InvalidField, MissingParameter, UnknownField
+from easel.api.leniency import Leniency
 
 Schema = dict[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 ERRORS: dict[str, tuple[type[DomainError], ...]] = {}  # the refusals of each operation, by its name
 LEFT_OUT: Any = None  # the default of a field that may be left out
+WARNINGS_MAX = 20  # unknown fields that are named one by one
 
 
 # --- the types of fields
@@ -97,21 +100,24 @@ Day = Annotated[date, BeforeValidator(_day)]
 class Input(BaseModel):
     """A JSON body. A field that is null counts as left out, at any depth.
 
-    Unknown fields and wrong types are refused by name, never dropped or converted.
+    Unknown fields and wrong types are refused by name, never dropped or converted. Only a `Leniency` lets unknown
+    fields be ignored.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    part_of: ClassVar[str] = ""  # the field that this is the value of
+    other_names: ClassVar[Mapping[str, str]] = {}  # of fields, with the name that a hint should give
 
     @model_validator(mode="before")
     @classmethod
-    def _without_null(cls, data: Any) -> Any:
+    def _without_null(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
         given = {name: value for name, value in data.items() if value is not None}
         if unknown := sorted(given.keys() - cls.model_fields.keys()):
-            # With escapes for lone surrogates, which JSON can spell and pydantic's errors can't hold.
-            name = unknown[0].encode(errors="backslashreplace").decode()
-            raise PydanticCustomError("unknown_field", "{why}", {"field": name, "why": unknown_field(name, cls)})
+            # With escapes for lone surrogates, which JSON can spell and neither pydantic's errors nor a job can hold.
+            _refuse_unknown([_escaped(name) for name in unknown], cls, info.context)
+            given = {name: value for name, value in given.items() if name in cls.model_fields}
         return given
 
     @classmethod
@@ -127,10 +133,10 @@ class Input(BaseModel):
         return schema
 
     @classmethod
-    def read(cls, data: Any) -> Self:
+    def read(cls, data: Any, *, leniency: Leniency | None = None) -> Self:
         """Return the fields of `data`, with defaults for those left out. Raises `InvalidField` for the first wrong."""
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(data, context=leniency)
         except ValidationError as error:
             raise _refusal(error.errors(include_url=False)[0]) from error
 
@@ -145,8 +151,9 @@ class UrlQuery(Input):
     model_config = ConfigDict(strict=False)
 
     @classmethod
-    def read(cls, data: Any) -> Self:
-        return super().read({name: value for name, value in data.items() if name != "api-version"})
+    def read(cls, data: Any, *, leniency: Leniency | None = None) -> Self:
+        given = {name: value for name, value in data.items() if name != "api-version"}
+        return super().read(given, leniency=leniency)
 
 
 class PageQuery(UrlQuery):
@@ -163,10 +170,28 @@ class LongPageQuery(PageQuery):
     limit: int = Field(default=100, ge=1, le=100)
 
 
-def unknown_field(name: str, taken_by: type[Input]) -> str:
+def _refuse_unknown(names: list[str], taken_by: type[Input], leniency: Leniency | None) -> None:
+    """Refuse the first of these unknown fields that is not ignored, or add warnings of them."""
+    for name in names:
+        if leniency is None or not leniency.ignores(name):
+            raise PydanticCustomError("unknown_field", "{why}", {"field": name, "why": _meant(name, taken_by)})
+    assert leniency is not None
+    path = f"{taken_by.part_of}." if taken_by.part_of else ""
+    for name in names[:WARNINGS_MAX]:
+        leniency.warn(path + name, code="unknown_field", why=_meant(name, taken_by))
+    if more := names[WARNINGS_MAX:]:
+        why = f"is not known here, like {len(more) - 1} more fields of this request"
+        leniency.warn(path + more[0], code="unknown_field", why=why)
+
+
+def _escaped(name: str) -> str:
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _meant(name: str, taken_by: type[Input]) -> str:
     """Say that a field is unknown, and which one may have been meant."""
     if near := difflib.get_close_matches(name, taken_by.model_fields, n=1):
-        return f"is not known here; did you mean {near[0]}?"
+        return f"is not known here; did you mean {taken_by.other_names.get(near[0], near[0])}?"
     return "is not known here; /docs lists the fields of every call"
 
 

@@ -42,7 +42,7 @@ class MissingParameter(InvalidField, code="missing_required_parameter"):
 class UnknownField(InvalidField, code="unknown_field"):
     """The body or the query string has a field that is not known here.
 
-    Correct the name of the field, or leave it out. The API's document lists the fields of each call.
+    Correct the name of the field, or leave it out. The message names the field that was probably meant.
     """
 
 

@@ -12,7 +12,7 @@ from billing.money import Money, money_json
 from core import clock
 from easel.api.declaration import LEFT_OUT, Input, LongPageQuery, OneOf, PageQuery, Text, operation
 from easel.api.endpoint import endpoint
-from easel.api.jobs import AdapterInput
+from easel.api.generation_input import AdapterInput
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, listed, row_json
 from easel.catalog.errors import AdapterBaseWrong, AdapterNotFound, AdapterRetired, ModelNotFound, VersionNotFound

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from typing_extensions import TypedDict
 
 from billing.money import Money, from_micros, plain
@@ -20,10 +20,12 @@ from core import clock
 from core.errors import DomainError, declared_errors
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
-from easel.api.declaration import LEFT_OUT, AnyText, Flag, OneOf, events, operation
+from easel.api.declaration import Flag, OneOf, events, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import StillRunning, UnsupportedParameter
-from easel.api.jobs import JobError, JobInput
+from easel.api.generation_input import JobInput, refuse
+from easel.api.jobs import JobError
+from easel.api.leniency import Leniency
 from easel.api.rate_limit import RateLimited, take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.submission import ADMIT_ERRORS, REPLAYED, SUBMIT_ERRORS, submit
@@ -34,13 +36,11 @@ from easel.jobs.models import Attempt, Job, State
 from easel.jobs.outputs import image_url
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
+from easel.jobs.spec import FieldWarning
 from easel.jobs.storage_keys import preview_key
 from easel.jobs.usage_json import JobUsage, usage_json
 from easel.storage import store
 from tenants.models import Scope, Tenant
-
-# Fields of OpenAI's with the values that say what we do; another value is refused rather than ignored.
-_ONLY = {"background": ("auto", "opaque"), "moderation": ("auto",), "style": (None,)}
 
 QUOTE_ERRORS = (RateLimited, UnsupportedParameter, *ADMIT_ERRORS)
 
@@ -48,10 +48,9 @@ QUOTE_ERRORS = (RateLimited, UnsupportedParameter, *ADMIT_ERRORS)
 class ImagesInput(JobInput):
     """`POST /v1/images/generations` of OpenAI, as of the gpt-image models."""
 
-    response_format: Annotated[str, OneOf(("b64_json", "url"))] = "b64_json"
-    background: AnyText = "auto"
-    moderation: AnyText = "auto"
-    style: AnyText = LEFT_OUT
+    response_format: Annotated[str, OneOf(("b64_json", "url", "both"))] = Field(
+        default="b64_json", description="both: each image has `b64_json` and `url`."
+    )
     stream: Flag = False
     cancel_on_disconnect: Flag = Field(
         default=False, description="True if the job is canceled when you go away before it has ended."
@@ -61,13 +60,10 @@ class ImagesInput(JobInput):
     )
 
     @model_validator(mode="after")
-    def _supported(self) -> Self:
-        for name, supported in _ONLY.items():
-            if getattr(self, name) not in supported:
-                only = f"can only be {supported[0]!r} for now" if supported[0] is not None else "is not supported"
-                raise errors.UnsupportedParameter(f"{name} {only}", param=name)
+    def _previews_are_streamed(self, info: ValidationInfo) -> Self:
         if self.partial_images and not self.stream:
-            raise errors.UnsupportedParameter("partial_images need `stream: true`", param="partial_images")
+            refuse("partial_images", "previews need `stream: true`", leniency=info.context or Leniency())
+            self.partial_images = 0
         return self
 
 
@@ -88,6 +84,7 @@ class ImagesAnswer(ImageSettings):
     data: list[Image]
     tier: Annotated[str, OneOf(PoolTier.values)]
     usage: JobUsage
+    warnings: list[FieldWarning]
     job_id: str
     seed: int
 
@@ -127,6 +124,7 @@ class QuoteAnswer(TypedDict):
     expected: Money
     most: Money
     available: Money
+    warnings: list[FieldWarning]
     admitted: bool
     refusal: JobError | None
 
@@ -155,8 +153,8 @@ class ImagesSubmit(Resource):
         """OpenAI's Images API: generates the images and answers with them."""
         take(request, caller(request), now=clock.now())
         body = body_of(request)
-        fields = ImagesInput.read(body)
-        outcome, _ = submit(request, fields.spec(partial_images=fields.partial_images or 0), body, "images")
+        fields = ImagesInput.of(body, key=caller(request))
+        outcome, _ = submit(request, fields.spec(partial_images=fields.partial_images), body, "images")
         accepted = HttpResponse(status=202, headers=REPLAYED if outcome.replayed else None)
         accepted.waits_for = WaitsFor(caller(request).tenant, outcome.resource_id, fields)  # type: ignore[attr-defined]
         return accepted
@@ -277,7 +275,7 @@ def images_quote(request: HttpRequest) -> HttpResponse:
     What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
     """
     take(request, caller(request), now=clock.now())
-    spec = ImagesInput.read(body_of(request)).spec()
+    spec = ImagesInput.of(body_of(request), key=caller(request)).spec()
     quote = job_quote(api_key=caller(request), spec=spec, config=settings.EASEL, now=clock.now())
     return answer_json(quote_json(quote))
 
@@ -290,6 +288,7 @@ def images_json(job: Job, *, response_format: str) -> ImagesAnswer:
         **_settings_json(job),
         "tier": job.tier,
         "usage": usage_json(job, job_costs([job.id])[job.id]),
+        "warnings": job.warnings,
         "job_id": str(job.id),
         "seed": job.seed,
     }
@@ -317,6 +316,7 @@ def stream_completed_json(job: Job, *, response_format: str) -> list[dict[str, A
             "created_at": answer["created"],
             **_settings_json(job),
             "usage": answer["usage"],
+            "warnings": answer["warnings"],
             "job_id": answer["job_id"],
             "seed": job.seed + index,
             "image_index": index,
@@ -343,9 +343,16 @@ def _images(job: Job, response_format: str) -> list[Image]:
     outputs = list(job.outputs.filter(deleted_at=None))
     if not outputs:
         raise ImagesDeleted(f"the images of the job {job.id} were deleted")
-    if response_format == "url":
-        return [{"url": image_url(output.storage_key, base=settings.EASEL.public_url)} for output in outputs]
-    return [{"b64_json": _base64(output.storage_key)} for output in outputs]
+    return [_image(output.storage_key, response_format) for output in outputs]
+
+
+def _image(storage_key: str, response_format: str) -> Image:
+    image: Image = {}
+    if response_format != "url":
+        image["b64_json"] = _base64(storage_key)
+    if response_format != "b64_json":
+        image["url"] = image_url(storage_key, base=settings.EASEL.public_url)
+    return image
 
 
 def _base64(storage_key: str) -> str:

@@ -1,25 +1,22 @@
 """Jobs: generations without a waiting client, their progress and their outcome, and feedback on them."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import fields
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from billing.usage.queries import JobCost, job_costs
 from core import clock
 from core.errors import DomainError
-from core.text import is_line, text_unstorable_at
 from easel.api import streaming
-from easel.api.declaration import LEFT_OUT, AnyText, Flag, Input, Number, OneOf, PageQuery, Text, events, operation
+from easel.api.declaration import LEFT_OUT, AnyText, Input, Number, OneOf, PageQuery, events, operation
 from easel.api.endpoint import endpoint
-from easel.api.errors import InvalidField
+from easel.api.generation_input import JobInput
 from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.rows import Listed, listed, row_json
@@ -31,88 +28,11 @@ from easel.jobs.errors import FeedbackExists, JobDeleted, JobNotFound, JobNotSuc
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Attempt, Job, JobAdapter, Output, State
 from easel.jobs.outputs import image_url, outputs_delete
-from easel.jobs.spec import SEED_MAX, RequestedAdapter, Spec
+from easel.jobs.spec import FieldWarning
 from easel.jobs.usage_json import JobUsage, usage_json
 from easel.serving.tiers import Quality
 from tenants.keys import key_confirm
 from tenants.models import ApiKey, Scope
-
-# What a request and its `Spec` have in the same form.
-_SPEC_FIELDS = {field.name for field in fields(Spec)} - {"adapters", "user", "partial_images", "metadata"}
-
-
-class AdapterInput(Input):
-    name: Text = Field(max_length=40)
-    scale: Number = Field(default=1.0, ge=-4, le=4)
-
-
-def _distinct(adapters: list[AdapterInput]) -> list[AdapterInput]:
-    names = [adapter.name for adapter in adapters]
-    if len(set(names)) < len(names):
-        raise PydanticCustomError("repeated", "names an adapter twice")
-    return adapters
-
-
-def _pairs(metadata: Any) -> Any:
-    if not isinstance(metadata, dict):
-        return metadata
-    metadata = {key: value for key, value in metadata.items() if value is not None}
-    for key, value in metadata.items():
-        if not isinstance(value, str) or len(value) > 512 or text_unstorable_at(value):
-            message = f"metadata.{key}: should be a string of at most 512 characters"
-            raise InvalidField(message, param=f"metadata.{key}")
-    if len(metadata) > 16 or any(not key or not is_line(key, chars_max=64) for key in metadata):
-        raise PydanticCustomError("pairs", "holds at most 16 pairs, with keys of 1 to 64 printable characters")
-    return metadata
-
-
-class JobInput(Input):
-    """The fields of a generation, OpenAI's and ours."""
-
-    prompt: AnyText = Field(description="The text that the image is generated from.")
-    model: Text = Field(default=LEFT_OUT, max_length=100)
-    n: int = Field(default=1, ge=1, le=10)
-    size: Text = Field(default="auto", description='"auto" or WIDTHxHEIGHT, both multiples of 16.')
-    quality: Annotated[str, OneOf(Quality.values)] = Field(
-        default="auto",
-        description="`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others"
-        " the size decides.",
-    )
-    steps: int = Field(default=LEFT_OUT, description="Denoising steps.")
-    seed: int = Field(
-        default=LEFT_OUT,
-        ge=0,
-        le=SEED_MAX - 10,
-        description="The same seed, prompt, size, steps, model version and adapters give the same image.",
-    )
-    cache: Flag = Field(
-        default=True,
-        description="True if a request with a seed may be answered with images that were generated for the same one.",
-    )
-    adapters: Annotated[list[AdapterInput], AfterValidator(_distinct)] = Field(default=LEFT_OUT, max_length=4)
-    priority: int = Field(
-        default=0, ge=-10, le=10, description="Order among your own waiting jobs: the highest goes first."
-    )
-    expires_in_seconds: int = Field(
-        default=LEFT_OUT, ge=1, description="Time to generate in. A job that expires is not charged."
-    )
-    output_format: Annotated[str, OneOf(("png", "jpeg", "webp"))] = "png"
-    output_compression: int = Field(default=100, ge=0, le=100)
-    project: Text = Field(default=LEFT_OUT, max_length=40)
-    user: AnyText = Field(default="", max_length=200, description="Your end user.")
-    safety_identifier: AnyText = Field(default="", max_length=200, description="OpenAI's later name for `user`.")
-    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], BeforeValidator(_pairs)] = LEFT_OUT
-
-    def spec(self, *, partial_images: int = 0) -> Spec:
-        """Return the request as admission takes it."""
-        same: dict[str, Any] = {name: value for name, value in self if name in _SPEC_FIELDS}
-        return Spec(
-            **same,
-            adapters=tuple(RequestedAdapter(name=one.name, scale=one.scale) for one in self.adapters or ()),
-            user=self.safety_identifier or self.user,
-            partial_images=partial_images,
-            metadata=self.metadata or {},
-        )
 
 
 class JobsQuery(PageQuery):
@@ -184,6 +104,7 @@ class JobAnswer(TypedDict):
     attempts: int
     progress: Progress
     images: list[JobImage]
+    warnings: list[FieldWarning]
     usage: JobUsage | None
     error: JobError | None
     urls: JobUrls
@@ -206,7 +127,7 @@ class Jobs(Resource):
     def post(self, request: HttpRequest) -> HttpResponse:
         take(request, caller(request), now=clock.now())
         body = body_of(request)
-        spec = JobInput.read(body).spec()
+        spec = JobInput.of(body, key=caller(request)).spec()
         outcome, job = submit(request, spec, body, "jobs")
         if job is not None and job.state == State.QUEUED:
             # Just admitted: no attempts, no images, and adapters only where the request or its arm names some.
@@ -396,6 +317,7 @@ def _job_json(
             for output in outputs
             if output.deleted_at is None
         ],
+        "warnings": job.warnings,
         "usage": usage_json(job, cost) if cost else None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "urls": {"get": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "feedback": f"{path}/feedback"},

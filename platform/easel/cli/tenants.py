@@ -116,6 +116,7 @@ def key_list(tenant: Any) -> Rows:
             "name": found.name,
             "project": found.project.slug,
             "scopes": ",".join(found.scopes),
+            "lenient": found.is_lenient,
             "created_at": found.created_at.isoformat(timespec="seconds"),
             "revoked": found.revoked_at is not None,
         }

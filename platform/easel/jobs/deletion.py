@@ -124,6 +124,7 @@ def _texts_delete(owner: Tenant, job_ids: Collection[UUID], now: datetime) -> De
     jobs = Job.objects.filter(pk__in=job_ids, deleted_at=None).update(
         prompt="",
         metadata={},
+        warnings=[],  # they name fields as the client spelled them
         user=Case(
             When(arm=None, then=Value("")),
             When(user="", then=Value("")),

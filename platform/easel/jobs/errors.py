@@ -27,7 +27,8 @@ class PromptInvalid(DomainError, code="prompt_invalid"):
 class SizeInvalid(DomainError, code="size_invalid"):
     """The size is invalid.
 
-    Send a size that the model takes: `GET /v1/models` has its limits, and both sides are multiples of 16.
+    Send the nearest allowed size, which the message names. `GET /v1/models` has the model's limits; both sides are
+    multiples of 16.
     """
 
 

@@ -67,6 +67,11 @@ class Job(models.Model):
     partial_images = models.PositiveSmallIntegerField(default=0, help_text="Previews per image.")
     user = models.CharField(max_length=200, blank=True)
     metadata = models.JSONField(default=dict)
+    warnings = models.JSONField(
+        default=list,
+        db_default=models.Value([], models.JSONField()),
+        help_text="Ignored fields of the request, as `[{param, code, message}]`.",
+    )
     priority = models.SmallIntegerField(default=0, help_text="Among the tenant's own jobs, the highest runs first.")
     quarantined = models.BooleanField(
         default=False, help_text="Workers died while they ran it: no other such job runs beside it."
@@ -193,7 +198,8 @@ def _job_insert() -> tuple[str, list[str]]:
 def job_insert(job: Job) -> PipelinedQuery[None]:
     """Write a new job, on a round trip shared with other queries."""
     sql, names = _job_insert()
-    yield Query(sql, {name: getattr(job, name) for name in names} | {"metadata": Jsonb(job.metadata)})
+    documents = {name: Jsonb(getattr(job, name)) for name in ("metadata", "warnings")}
+    yield Query(sql, {name: getattr(job, name) for name in names} | documents)
     job._state.adding, job._state.db = False, connection.alias
 
 

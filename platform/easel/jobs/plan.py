@@ -96,6 +96,7 @@ class Plan:
             priority=self.spec.priority,
             user=self.spec.user,
             metadata=self.spec.metadata,
+            warnings=list(self.spec.warnings),
             request_id=request_id,
             created_at=now,
             expires_at=now + timedelta(seconds=self.ttl_seconds),

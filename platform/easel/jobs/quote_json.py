@@ -22,6 +22,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "expected": money_json(quote.expected_micros, currency),
         "most": money_json(quote.max_micros, currency),
         "available": money_json(quote.available_micros, currency),
+        "warnings": list(plan.spec.warnings),
         "admitted": refusal is None,
         "refusal": {"code": refusal.code, "message": str(refusal)} if refusal else None,
     }

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from core.text import text_unusable_at
 from easel.catalog.models import ModelVersion
 from easel.jobs.errors import DeadlineInvalid, PromptInvalid, StepsInvalid
@@ -11,6 +13,14 @@ from tenants.models import Quota
 from tenants.quotas import limit_exceeded
 
 SEED_MAX = 2**53 - 1  # the largest integer that every JSON parser reads exactly
+
+
+class FieldWarning(TypedDict):
+    """A field of a request that was ignored, with the code that it would have been refused with."""
+
+    param: str
+    code: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,7 @@ class Spec:
     priority: int = 0
     expires_in_seconds: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[FieldWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

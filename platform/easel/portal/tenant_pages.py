@@ -156,8 +156,18 @@ class ApiKeyPage(Page):
     list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
     search_fields = ("key_id", "tenant__slug")
     list_select_related = ("tenant", "project")
-    fields = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at", "revoked_at")
-    row_actions = (limits.set_limits, credit.set_budget, tenants.rotate, tenants.revoke)
+    fields = (
+        "key_id",
+        "tenant",
+        "project_slug",
+        "name",
+        "shown_scopes",
+        "is_lenient",
+        "shown_state",
+        "created_at",
+        "revoked_at",
+    )
+    row_actions = (limits.set_limits, credit.set_budget, tenants.set_leniency, tenants.rotate, tenants.revoke)
 
     project_slug = column("project", lambda key: key.project.slug)
     shown_scopes = column("scopes", lambda key: ", ".join(key.scopes))

@@ -9,6 +9,7 @@ from easel.api import budgets, experiments, jobs, webhooks
 from easel.api.adapters import AdapterUploadInput
 from easel.api.declaration import Input, UrlQuery
 from easel.api.errors import InvalidField
+from easel.api.generation_input import AdapterInput, JobInput
 from easel.api.images import ImagesInput
 from easel.jobs.models import Job
 from tests.easel.api.conftest import call, end_job
@@ -17,9 +18,9 @@ from tests.easel.api.test_refusals import left_nothing, refused
 
 # The least that each input takes.
 LEAST = {
-    jobs.JobInput: {"prompt": "a red circle"},
+    JobInput: {"prompt": "a red circle"},
     ImagesInput: {"prompt": "a red circle"},
-    jobs.AdapterInput: {"name": "outline"},
+    AdapterInput: {"name": "outline"},
     jobs.FeedbackInput: {"score": 0.5},
     AdapterUploadInput: {"name": "outline", "file": b"weights"},
     budgets.BudgetInput: {"amount_micros": 5},
@@ -64,7 +65,7 @@ class TestNullIsUnset:
 
 
 def test_null_is_unset_in_nested_fields(alice, body):
-    fields = jobs.JobInput.read(body(adapters=[{"name": "outline", "scale": None}], metadata={"a": None, "b": "c"}))
+    fields = JobInput.read(body(adapters=[{"name": "outline", "scale": None}], metadata={"a": None, "b": "c"}))
     assert fields.adapters[0].scale == 1.0
     assert fields.metadata == {"b": "c"}
 
@@ -84,7 +85,7 @@ def test_the_images_call_takes_every_optional_field_as_null(alice, body):
 
 def test_a_quote_and_a_job_take_every_optional_field_as_null(alice, body):
     least = body()
-    nulls = dict.fromkeys(jobs.JobInput.model_fields.keys() - least.keys())
+    nulls = dict.fromkeys(JobInput.model_fields.keys() - least.keys())
     assert call("POST", "/v1/images/quotes", alice, json={**nulls, **least}).status_code == 200
     job = call("POST", "/v1/jobs", alice, json={**nulls, **least})
     assert job.status_code == 202, job.text

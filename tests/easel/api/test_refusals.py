@@ -68,7 +68,7 @@ def left_nothing(customer):
         ({"n": 10**30}, "invalid_value", "n"),
         ({"steps": 0}, "steps_invalid", "steps"),
         ({"steps": 1000}, "steps_invalid", "steps"),
-        ({"seed": -1}, "invalid_value", "seed"),
+        ({"seed": -2}, "invalid_value", "seed"),
         ({"seed": 2**64}, "invalid_value", "seed"),
         ({"adapters": "outline"}, "invalid_value", "adapters"),
         ({"adapters": {"name": "outline"}}, "invalid_value", "adapters"),
