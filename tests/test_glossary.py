@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("core", "tenants", "billing", "platform", "inference", "deploy", "scripts", "tests")
+FOLDERS = ("core", "tenants", "billing", "platform", "inference", "clients", "deploy", "scripts", "tests")
 
 # Parts of names, in any case and number.
 RETIRED_WORDS = {
@@ -59,6 +59,9 @@ EXCEPTIONS = {
     ("platform/easel/api/images.py", "most"): "a field of the published quote: the highest cost of a line and of all",
     ("platform/easel/api/images.py", "quantity_most"): "a field of the published quote: the quantity that costs `most`",
     ("platform/easel/api/webhooks.py", "at"): "a field of the published list of a delivery's attempts",
+    ("clients/python/easel_client/types.py", "most"): "the same fields, in the client",
+    ("clients/python/easel_client/types.py", "quantity_most"): "the same",
+    ("clients/python/easel_client/types.py", "at"): "the same",
 }
 
 
