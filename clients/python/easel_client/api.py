@@ -17,9 +17,13 @@ class Resource:
 
 
 class Adapters(Resource):
-    def list(self) -> types.AdaptersListAnswer:
+    def list(self, **query: Unpack[types.AdaptersListQuery]) -> types.AdaptersListAnswer:
         """The handlers of one path, `get(request, …)`, `post(request, …)` and so on: each makes one domain call."""
-        return self._transport.json("GET", "/v1/adapters")
+        return self._transport.json("GET", "/v1/adapters", query=query)
+
+    def iterate(self, **query: Unpack[types.AdaptersListQuery]) -> Iterator[types.AdaptersListAnswerDataItem]:
+        """Yield what `list` lists, page by page."""
+        return self._transport.pages("/v1/adapters", query)
 
     def upload(self, **form: Unpack[types.AdapterUploadInput]) -> types.AdaptersListAnswerDataItem:
         """The handlers of one path, `get(request, …)`, `post(request, …)` and so on: each makes one domain call."""
@@ -41,9 +45,13 @@ class Balance(Resource):
 
 
 class Budgets(Resource):
-    def list(self) -> types.BudgetsListAnswer:
+    def list(self, **query: Unpack[types.AdaptersListQuery]) -> types.BudgetsListAnswer:
         """List your budgets and what this month has spent of them."""
-        return self._transport.json("GET", "/v1/budgets")
+        return self._transport.json("GET", "/v1/budgets", query=query)
+
+    def iterate(self, **query: Unpack[types.AdaptersListQuery]) -> Iterator[types.BudgetsListAnswerDataItem]:
+        """Yield what `list` lists, page by page."""
+        return self._transport.pages("/v1/budgets", query)
 
     def set(self, **body: Unpack[types.BudgetInput]) -> types.BudgetsListAnswerDataItem:
         """Set the budget of your account, of a project or of a key. It applies at once."""
@@ -64,10 +72,20 @@ class Costs(Resource):
         return self._transport.json("GET", "/v1/costs/outlook")
 
 
+class Errors(Resource):
+    def list(self) -> types.ErrorsListAnswer:
+        """List the codes of all errors, each with its status, if a retry can help, and what to do. No key is needed."""
+        return self._transport.json("GET", "/v1/errors")
+
+
 class Experiments(Resource):
-    def list(self) -> types.ExperimentsListAnswer:
+    def list(self, **query: Unpack[types.AdaptersListQuery]) -> types.ExperimentsListAnswer:
         """The handlers of one path, `get(request, …)`, `post(request, …)` and so on: each makes one domain call."""
-        return self._transport.json("GET", "/v1/experiments")
+        return self._transport.json("GET", "/v1/experiments", query=query)
+
+    def iterate(self, **query: Unpack[types.AdaptersListQuery]) -> Iterator[types.ExperimentsListAnswerDataItem]:
+        """Yield what `list` lists, page by page."""
+        return self._transport.pages("/v1/experiments", query)
 
     def start(self, **body: Unpack[types.ExperimentInput]) -> types.ExperimentsListAnswerDataItem:
         """Split your requests to a model between the arms, from now on."""
@@ -280,6 +298,7 @@ class Api:
         self.balance = Balance(transport)
         self.budgets = Budgets(transport)
         self.costs = Costs(transport)
+        self.errors = Errors(transport)
         self.experiments = Experiments(transport)
         self.exports = Exports(transport)
         self.images = Images(transport)

@@ -6,6 +6,11 @@ from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 from easel_client.transport import FileContent
 
 
+class AdaptersListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+
+
 class AdaptersListAnswerDataItemVersionsItem(TypedDict):
     version: int
     sha256: str
@@ -26,8 +31,13 @@ class AdaptersListAnswerDataItem(TypedDict):
 
 
 class AdaptersListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[AdaptersListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class AdapterUploadInput(TypedDict, total=False):
@@ -81,8 +91,13 @@ class BudgetsListAnswerDataItem(TypedDict):
 
 
 class BudgetsListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[BudgetsListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class BudgetInput(TypedDict, total=False):
@@ -150,6 +165,27 @@ class CostsOutlookAnswer(TypedDict):
     anomalies: list[CostsOutlookAnswerAnomaliesItem]
 
 
+class ErrorsListAnswerDataItem(TypedDict):
+    """An error code: what happened, and what you can do about it."""
+
+    code: str
+    status: int
+    type: str
+    retryable: bool
+    text: str
+    remedy: str
+
+
+class ErrorsListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
+    object: str
+    data: list[ErrorsListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class ExperimentsListAnswerDataItemArmsItemAdaptersItem(TypedDict):
     name: str
     scale: float
@@ -175,8 +211,13 @@ class ExperimentsListAnswerDataItem(TypedDict):
 
 
 class ExperimentsListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[ExperimentsListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class ExperimentInputArmsItemAdaptersItem(TypedDict, total=False):
@@ -442,6 +483,7 @@ class JobsListAnswerDataItemUrls(TypedDict):
 class JobsListAnswerDataItem(TypedDict):
     id: str
     object: str
+    request_id: str | None
     status: Literal["queued", "dispatched", "running", "succeeded", "failed", "canceled", "expired"]
     created_at: str
     expires_at: str
@@ -470,8 +512,12 @@ class JobsListAnswerDataItem(TypedDict):
 
 
 class JobsListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[JobsListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
     has_more: bool
 
 
@@ -542,8 +588,13 @@ class ModelsListAnswerDataItem(TypedDict):
 
 
 class ModelsListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[ModelsListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
 
 
 class QuotaGetAnswerRetention(TypedDict):
@@ -554,6 +605,9 @@ class QuotaGetAnswerRetention(TypedDict):
 class QuotaGetAnswer(TypedDict):
     object: str
     data: list[Any]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
     retention: QuotaGetAnswerRetention
 
 
@@ -578,8 +632,12 @@ class RolloutsListAnswerDataItem(TypedDict):
 
 
 class RolloutsListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[RolloutsListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
     has_more: bool
 
 
@@ -621,8 +679,12 @@ class StatementsListAnswerDataItem(TypedDict):
 
 
 class StatementsListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[StatementsListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
     has_more: bool
 
 
@@ -701,8 +763,12 @@ class StatementsLineChargesAnswerDataItem(TypedDict):
 
 
 class StatementsLineChargesAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[StatementsLineChargesAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
     has_more: bool
 
 
@@ -752,8 +818,12 @@ class WebhooksListAnswerDataItem(TypedDict):
 
 
 class WebhooksListAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[WebhooksListAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
     has_more: bool
 
 
@@ -816,6 +886,10 @@ class WebhooksDeliveriesAnswerDataItem(TypedDict):
 
 
 class WebhooksDeliveriesAnswer(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
     object: str
     data: list[WebhooksDeliveriesAnswerDataItem]
+    first_id: str | None
+    last_id: str | None
     has_more: bool
