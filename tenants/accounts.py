@@ -83,7 +83,7 @@ def tenant_forget(*, tenant: Tenant, now: datetime) -> None:
     BlockListEntry.objects.filter(tenant=tenant).delete()
     IdempotentRequest.objects.filter(tenant=tenant).delete()
     ApiKey.objects.filter(tenant=tenant).update(name="")
-    Tenant.objects.filter(pk=tenant.pk).update(name="", caller_salt=None, erased_at=now)
+    Tenant.objects.filter(pk=tenant.pk).update(name="", caller_salt=None, origins=[], erased_at=now)
 
 
 def tenant_share(*, tenant: Tenant, changes: Mapping[str, int | None]) -> Tenant:

@@ -5,12 +5,17 @@ import uuid
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import CASCADE, PROTECT, CheckConstraint, Q, UniqueConstraint
+from django.db.models import CASCADE, PROTECT, CheckConstraint, F, Q, TextField, UniqueConstraint
+from django.db.models.functions import Cast
+from django.db.models.lookups import Regex
+
+from core.origins import ORIGIN
 
 # A DNS label of at most 40 characters: the slug becomes a Kubernetes namespace (`easel-t-<slug>`), a Redis key
 # prefix, an object-store prefix and a metric label.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 RETENTION_DAYS_MAX = 3650  # maximum of a tenant's retention
+ORIGINS_MAX = 20  # origins of a tenant
 
 
 class Tenant(models.Model):
@@ -32,6 +37,14 @@ class Tenant(models.Model):
     job_days = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Days to retain a job's texts; empty: the platform's."
     )
+    # As browsers write them. The default of the database serves a running version that does not know the column.
+    origins = ArrayField(
+        models.CharField(max_length=300),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Web origins whose pages may call the API with this tenant's keys.",
+    )
     # Distinguishes callers of an experiment after their names are deleted; deleted when the tenant is erased.
     caller_salt = models.UUIDField(null=True, editable=False, db_default=RandomUUID())
     suspended_at = models.DateTimeField(null=True, blank=True)
@@ -47,9 +60,7 @@ class Tenant(models.Model):
             CheckConstraint(
                 condition=Q(job_days__gte=1, job_days__lte=RETENTION_DAYS_MAX), name="tenant_job_days_in_range"
             ),
-            CheckConstraint(
-                condition=Q(output_days__lte=models.F("job_days")), name="tenant_images_go_before_their_jobs"
-            ),
+            CheckConstraint(condition=Q(output_days__lte=F("job_days")), name="tenant_images_go_before_their_jobs"),
             CheckConstraint(
                 condition=Q(erase_requested_at=None) | Q(suspended_at__isnull=False),
                 name="tenant_suspended_before_erased",
@@ -58,6 +69,14 @@ class Tenant(models.Model):
                 condition=Q(erased_at=None) | Q(erase_requested_at__isnull=False, caller_salt=None, name=""),
                 name="tenant_erased_has_no_name",
             ),
+            CheckConstraint(
+                condition=Regex(
+                    Cast("origins", TextField()),  # which quotes texts that could be taken for two, and empty ones
+                    rf"^\{{({ORIGIN}(,{ORIGIN})*)?\}}$",
+                ),
+                name="tenant_origins_are_origins",
+            ),
+            CheckConstraint(condition=Q(origins__len__lte=ORIGINS_MAX), name="tenant_has_few_origins"),
             CheckConstraint(condition=Q(slug__regex=SLUG), name="tenant_slug_is_dns_label"),
             CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
             CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),

@@ -1,4 +1,4 @@
-"""The ASGI application: Django behind a limit on request bodies."""
+"""The ASGI application: Django behind a limit on request bodies and the headers for pages of other origins."""
 
 import asyncio
 import os
@@ -13,6 +13,7 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 from django.urls import set_script_prefix
 
+from easel.api.cors import Cors
 from easel.api.errors import bad_request
 from easel.api.middleware import BodyLimit, WithoutTrailingSlash, request_id_of
 
@@ -55,7 +56,7 @@ class Handler(ASGIHandler):
                     response.close()
 
 
-application = WithoutTrailingSlash(BodyLimit(Handler()))
+application = WithoutTrailingSlash(Cors(BodyLimit(Handler())))
 
 # Django would start a thread per request to call these synchronous receivers. `in_thread` returns connections instead.
 request_started.disconnect(reset_queries)

@@ -6,6 +6,8 @@ from importlib.resources import files
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
+from core.origins import origin_of
+
 
 class BadSetting(SystemExit):
     """Ends the process with the name of a variable and the value that it should have."""
@@ -43,6 +45,7 @@ class Config:
     result_cache_bytes: int
     webhook_allow: tuple[IPv4Network | IPv6Network, ...]
     email_url: str
+    cors_origins: frozenset[str]
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
@@ -79,6 +82,8 @@ class Config:
             webhook_allow=_networks(env, "EASEL_WEBHOOK_ALLOW"),
             # The mail server for budget notices; empty: none are sent.
             email_url=env.get("EASEL_EMAIL_URL", ""),
+            # Origins whose pages may call the API with any tenant's key, from a browser.
+            cors_origins=_origins(env, "EASEL_CORS_ORIGINS"),
         )
 
 
@@ -107,6 +112,16 @@ def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Netw
         return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
     except ValueError as error:
         raise BadSetting(name, f"should be a list of networks, as in 127.0.0.0/8,10.1.0.0/16: {error}") from error
+
+
+def _origins(env: Mapping[str, str], name: str) -> frozenset[str]:
+    texts = (part.strip() for part in env.get(name, "").split(","))
+    try:
+        return frozenset(text if text == "*" else origin_of(text) for text in texts if text)
+    except ValueError as error:
+        raise BadSetting(
+            name, f"should be * or origins, as in https://app.example,http://localhost:5173: {error}"
+        ) from error
 
 
 def _count(env: Mapping[str, str], name: str, default: int) -> int:

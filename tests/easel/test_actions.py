@@ -212,6 +212,9 @@ CASES = {
     ),
     "tenant.share": of_tenant("--weight", "3", "--running-jobs-max", "2", weight="3", running_jobs_max="2"),
     "retention.set": of_tenant("--output-days", "3", output_days="3"),
+    "tenant.origins": of_tenant(
+        "https://app.example", "http://localhost:5173", origins="https://app.example\nhttp://localhost:5173"
+    ),
     "block_list.add": Case(
         lambda world: None,
         lambda world, _: ["w.rd", "--regex", "--tenant", world.slug, "--reason", "rude"],

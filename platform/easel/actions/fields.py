@@ -100,6 +100,16 @@ class Lines(forms.CharField):
         return [line.strip() for line in super().clean(value).splitlines() if line.strip()]
 
 
+class LinesOrNone(Lines):
+    """Several texts, or none: the word on the command line, an empty field in the portal."""
+
+    def __init__(self, help_text: str) -> None:
+        super().__init__(required=False, help_text=help_text)
+
+    def from_command(self, texts: tuple[str, ...]) -> str:
+        return "" if texts == ("none",) else super().from_command(texts)
+
+
 class Labels(Lines):
     """Labels of a project, as `department=design`."""
 

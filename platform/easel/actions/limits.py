@@ -51,6 +51,17 @@ class RetentionForm(ActionForm):
         self.initial = {"output_days": self.row.output_days, "job_days": self.row.job_days}
 
 
+class OriginsForm(ActionForm):
+    """Begins with the origins as they are."""
+
+    origins = fields.LinesOrNone(
+        "Each is scheme://host or scheme://host:port, as https://app.example; without one no page may call."
+    )
+
+    def prepare(self) -> None:
+        self.initial = {"origins": "\n".join(self.row.origins)}
+
+
 def _kinds() -> Any:
     from tenants.models import BlockListEntry
 
@@ -117,6 +128,18 @@ def set_retention(tenant: Any, actor: str, now: datetime, **days: int | None) ->
         f"Images of {tenant.slug} are retained for {holds.output_days} days, its jobs for {holds.job_days}.",
         details=days,
     )
+
+
+@action("tenant.origins", label="Set origins", subject=TENANT, form=OriginsForm, arguments=("origins",))
+def set_origins(tenant: Any, actor: str, now: datetime, *, origins: list[str]) -> Done:
+    """Set the web origins whose pages may call the API with a tenant's keys, from a browser. They replace those before;
+    the word none ends all. Whoever opens such a page can read the key in it.
+    """
+    from tenants.origins import origins_set
+
+    found = origins_set(tenant=tenant, origins=origins)
+    message = f"Pages of {', '.join(found) or 'no origin'} may call with the keys of {tenant.slug}."
+    return Done(message, details={"origins": found})
 
 
 @action(

@@ -25,6 +25,7 @@ from rest_framework.views import APIView
 from core.revision import optimistic, revision_begin
 from core.threads import REQUESTS, SHORT, in_thread
 from easel.api import errors
+from easel.api.cors import TENANT
 from easel.observability.database_watch import database_is_unavailable
 from tenants.errors import InvalidApiKey, ScopeMissing
 from tenants.keys import key_authenticate
@@ -126,6 +127,7 @@ def authenticate(request: HttpRequest) -> ApiKey:
     revision_begin()
     key = key_authenticate(text, pepper=settings.EASEL.secret_key)
     request.user, request.auth = key.tenant, key  # type: ignore[assignment, attr-defined]
+    request.scope[TENANT] = key.tenant  # type: ignore[attr-defined]  # of ASGI
     # For the log lines of this thread, and with the request for its own line, which the event loop writes.
     request.log_fields = {"tenant": key.tenant.slug, "api_key": key.key_id}  # type: ignore[attr-defined]
     structlog.contextvars.bind_contextvars(**request.log_fields)  # type: ignore[attr-defined]

@@ -97,7 +97,8 @@ def _param(action: Action, name: str, field: forms.Field) -> click.Parameter:
     is_multiple = hasattr(field, "is_multiple") or isinstance(field, forms.MultipleChoiceField)
     if name in action.arguments:
         metavar = (field.label or name).upper().replace(" ", "_")
-        return click.Argument([name], metavar=metavar, nargs=-1 if is_multiple else 1, required=True, type=kind)
+        required = field.required or not is_multiple
+        return click.Argument([name], metavar=metavar, nargs=-1 if is_multiple else 1, required=required, type=kind)
     option = action.options.get(name) or f"--{name.replace('_', '-')}"
     help_text = str(field.help_text) or str(field.label or name.replace("_", " ")).capitalize()
     if isinstance(option, tuple):

@@ -64,10 +64,15 @@ def _retention(row: Any, now: datetime) -> list[dict[str, Any]]:
     return [{"tenant": row.slug, "output_days": holds.output_days, "job_days": holds.job_days}]
 
 
+def _origins(row: Any, now: datetime) -> list[dict[str, Any]]:
+    return [{"tenant": row.slug, "origins": row.origins}]
+
+
 for command in (
     command_of(limits.set_limits, show=_limits),
     command_of(limits.set_share, show=_share),
     command_of(limits.set_retention, show=_retention),
+    command_of(limits.set_origins, show=_origins),
     tenant_budget,
     tenant_billing,
     tenant_export,

@@ -47,12 +47,13 @@ class TenantPage(Page):
     ordering = ("slug",)
     fields = (
         "slug", "name", "shown_state", "currency", "fair_share_weight", "created_at", "suspended_at",
-        "erase_requested_at", "erased_at",
+        "erase_requested_at", "erased_at", "shown_origins",
     )  # fmt: skip
     list_actions = (tenants.create,)
     row_actions = (
         *credit.ACTIONS, limits.set_limits, limits.set_share, prices.make_contract, prices.end_contract,
-        statements.draft, limits.set_retention, tenants.add_key, tenants.add_project, serving.dedicate_pool,
+        statements.draft, limits.set_retention, limits.set_origins, tenants.add_key, tenants.add_project,
+        serving.dedicate_pool,
         tenants.suspend, tenants.resume, tenants.erase,
     )  # fmt: skip
 
@@ -76,6 +77,7 @@ class TenantPage(Page):
             return cells.state("erased" if tenant.erased_at else "being erased")
         return cells.state("suspended" if tenant.suspended_at else "active")
 
+    shown_origins = column("web origins", lambda tenant: ", ".join(tenant.origins) or cells.NOTHING)
     credit = column(
         "Credit", lambda tenant: cells.money(tenant.credit_micros, tenant.currency), ordering="credit_micros"
     )

@@ -48,3 +48,11 @@ def test_a_limit_that_is_not_given_stays_as_it_is(alice):
     easel("limit", alice, "--steps-max", "8")
     quota = Quota.objects.get(tenant=alice.tenant, api_key=None)
     assert (quota.requests_per_minute, quota.steps_max, quota.pixels_max) == (60, 8, 1024 * 1024)
+
+
+def test_origins_are_set_shown_and_ended(alice):
+    easel("origins", alice, "https://app.example", "http://localhost:5173")
+    shown = json.loads(easel("origins", alice, "--json").output)
+    assert shown == [{"tenant": alice.tenant.slug, "origins": ["https://app.example", "http://localhost:5173"]}]
+    assert easel("origins", alice, "https://app.example/page").exit_code != 0
+    assert json.loads(easel("origins", alice, "none", "--json").output)[0]["origins"] == []
