@@ -82,7 +82,8 @@ class GenerationTask(Message):
 
     `expires_at` (Unix seconds) is the end of the attempt's first lease. A worker drops a task that it receives later,
     because the control plane has then given the job another attempt. `deadline_at` (Unix seconds) is the job's expiry:
-    a worker stops the attempt then.
+    a worker stops the attempt then. The images of a task that `yields` take what the images of other tasks leave of
+    each step.
     """
 
     attempt_token: str
@@ -100,6 +101,7 @@ class GenerationTask(Message):
     outputs: tuple[UploadTarget, ...] = field(metadata={"of": UploadTarget})
     expires_at: float
     deadline_at: float | None = None
+    yields: bool = False
 
 
 # In their order. All adapter files are on the worker; the first image is ready for its first step (adapters loaded,

@@ -147,11 +147,12 @@ class Engine:
         metrics.ROWS.labels("running").set(len(self._scheduler))
 
     def _admit(self) -> None:
-        """Give adapter slots to waiting rows, the least served tenant's first, and have these rows prepared.
+        """Give adapter slots to waiting rows, the least served tenant's first and those that yield last, and have these
+        rows prepared.
 
         No row overtakes one that waits for a free slot, except to use adapters that other rows hold in place anyway.
         """
-        self._waiting.sort(key=lambda row: self._scheduler.served(row.tenant))
+        self._waiting.sort(key=self._scheduler.turn)
         nobody_waits = True
         for row in list(self._waiting):
             if self._adapter_slots.acquire(row.adapter_hashes, in_use_only=not nobody_waits):

@@ -20,6 +20,7 @@ class ImageRequest:
 
     `width` and `height` are in pixels, `adapters` are (table, scale). After `deadline_at`, on the engine's clock in
     seconds, the image is given up. `previews` are made at equal distances, as far as there are steps between them.
+    An image that `yields` gets what others leave of each step.
     """
 
     prompt: str
@@ -31,6 +32,7 @@ class ImageRequest:
     tenant: str = ""
     deadline_at: float = float("inf")
     previews: int = 0
+    yields: bool = False
 
     @property
     def preview_steps(self) -> list[int]:
@@ -78,6 +80,10 @@ class Row:
     @property
     def tenant(self) -> str:
         return self.request.tenant
+
+    @property
+    def yields(self) -> bool:
+        return self.request.yields
 
     @property
     def size(self) -> tuple[int, int]:

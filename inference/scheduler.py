@@ -4,6 +4,9 @@ Between tenants, the least served goes first (virtual-time counters as in VTC: S
 tenant, rows are ordered by finish tag as in weighted fair queueing (Demers et al. 1989): the tenant's virtual clock at
 the row's arrival plus the row's total work, where the virtual clock advances by the work done divided by the number of
 rows. So a small row overtakes large ones, equal rows finish in the order of their arrival, and no row starves.
+
+Rows that yield, of batches, are chosen after all others, by the same rules among themselves: they get what the others
+leave of a step, and count against no tenant's others. So the others wait for them for the rest of one step at most.
 """
 
 from collections.abc import Iterator
@@ -22,6 +25,9 @@ class Schedulable(Protocol):
     def tenant(self) -> str: ...
 
     @property
+    def yields(self) -> bool: ...
+
+    @property
     def tokens(self) -> int: ...
 
     @property
@@ -34,9 +40,16 @@ class Schedulable(Protocol):
 RowT = TypeVar("RowT", bound=Schedulable)
 
 
+_Key = tuple[bool, str]  # the rows of a tenant that yield, or those that don't
+
+
+def _key(row: Schedulable) -> _Key:
+    return row.yields, row.tenant
+
+
 @dataclass(eq=False, slots=True)
 class _Queue(Generic[RowT]):
-    """One tenant's rows with their finish tags, and the work done for the tenant."""
+    """One tenant's rows that yield, or those that don't, with their finish tags, and the work done for them."""
 
     served: float
     virtual_clock: float = 0.0
@@ -54,33 +67,39 @@ class Scheduler(Generic[RowT]):
     def __init__(self, *, tokens_max: int, work_max: float = float("inf")) -> None:
         self.tokens_max = tokens_max
         self.work_max = work_max
-        self._queues: dict[str, _Queue[RowT]] = {}
+        self._queues: dict[_Key, _Queue[RowT]] = {}
 
     def __len__(self) -> int:
         return sum(len(queue.finish_tags) for queue in self._queues.values())
 
     def __contains__(self, row: RowT) -> bool:
-        return row.tenant in self._queues and row in self._queues[row.tenant].finish_tags
+        key = _key(row)
+        return key in self._queues and row in self._queues[key].finish_tags
 
     def rows(self) -> list[RowT]:
         return [row for queue in self._queues.values() for row in queue.finish_tags]
 
     def add(self, row: RowT) -> None:
         """Add a row. A returning tenant starts level with the least served one: idle time earns no credit."""
-        if row.tenant not in self._queues:
-            self._queues[row.tenant] = _Queue(min((queue.served for queue in self._queues.values()), default=0.0))
-        queue = self._queues[row.tenant]
+        key = _key(row)
+        if key not in self._queues:
+            alike = (queue.served for (yields, _), queue in self._queues.items() if yields == row.yields)
+            self._queues[key] = _Queue(min(alike, default=0.0))
+        queue = self._queues[key]
         queue.finish_tags[row] = queue.virtual_clock + row.work * row.steps_left
 
     def remove(self, row: RowT) -> None:
-        queue = self._queues[row.tenant]
+        key = _key(row)
+        queue = self._queues[key]
         del queue.finish_tags[row]
         if not queue.finish_tags:
-            del self._queues[row.tenant]
+            del self._queues[key]
 
-    def served(self, tenant: str) -> float:
-        """Return the work done for a tenant, on the scale of the other tenants' counters; 0 for one without rows."""
-        return self._queues[tenant].served if tenant in self._queues else 0.0
+    def turn(self, row: RowT) -> tuple[bool, float]:
+        """Return what rows that wait for the scheduler are ordered by: those that yield last, then by the work done for
+        their tenant, on the scale of the other tenants' counters; 0 for a tenant without rows."""
+        key = _key(row)
+        return row.yields, self._queues[key].served if key in self._queues else 0.0
 
     def next_batch(self) -> list[RowT]:
         """Choose the rows of the next step and count their work as served; empty when there are no rows."""
@@ -96,25 +115,26 @@ class Scheduler(Generic[RowT]):
             batch.append(row)
             tokens, work = tokens + row.tokens, work + row.work
         for row in batch:
-            queue = self._queues[row.tenant]
+            queue = self._queues[_key(row)]
             queue.served += row.work
             queue.virtual_clock += row.work / len(queue.finish_tags)
         return batch
 
     def _by_turn(self) -> Iterator[RowT]:
-        """Yield every row once, always from the least served tenant, as if each yielded row had been served."""
-        served = {tenant: queue.served for tenant, queue in self._queues.items()}
+        """Yield every row once, always from the least served tenant, as if each yielded row had been served; those that
+        yield to others after all others."""
+        served = {key: queue.served for key, queue in self._queues.items()}
         by_tenant = {
-            tenant: iter(sorted(queue.finish_tags, key=queue.finish_tags.__getitem__))
-            for tenant, queue in self._queues.items()
+            key: iter(sorted(queue.finish_tags, key=queue.finish_tags.__getitem__))
+            for key, queue in self._queues.items()
         }
         while served:
-            tenant = min(served, key=served.__getitem__)
-            row = next(by_tenant[tenant], None)
+            key = min(served, key=lambda key: (key[0], served[key]))
+            row = next(by_tenant[key], None)
             if row is None:
-                del served[tenant]
+                del served[key]
             else:
-                served[tenant] += row.work
+                served[key] += row.work
                 yield row
 
     def lower_tokens_max(self, tokens: int) -> None:

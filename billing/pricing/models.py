@@ -33,10 +33,20 @@ class PriceBook(models.Model):
     bills_stopped_work = models.BooleanField(
         default=False, help_text="Charge the steps taken by a job that is canceled or expires while it runs."
     )
+    batch_discount = models.DecimalField(
+        max_digits=3,
+        decimal_places=2,
+        default=Decimal(0),
+        db_default=Decimal(0),
+        help_text="Of the work of batches: 0.5 is half off, in addition to a contract's discount. Of lists alone.",
+    )
     created_at = models.DateTimeField()
 
     class Meta:
         constraints = [
+            CheckConstraint(
+                condition=Q(batch_discount__gte=0, batch_discount__lte=1), name="price_book_batch_discount_in_range"
+            ),
             # Books of a currency follow one another: they neither overlap nor leave a gap.
             UniqueConstraint(
                 fields=["tenant", "currency", "version"], nulls_distinct=False, name="price_book_version_unique"

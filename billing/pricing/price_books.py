@@ -85,6 +85,7 @@ def price_book_publish(
     effective_at: datetime | None = None,
     version: int | None = None,
     bills_stopped_work: bool = False,
+    batch_discount: Decimal = Decimal(0),
     tenant: Tenant | None = None,
     now: datetime,
 ) -> PriceBook:
@@ -95,6 +96,7 @@ def price_book_publish(
     """
     effective_at = now if effective_at is None else effective_at
     rates_check(rates)
+    discount_check(batch_discount)
     if tenant is None:
         _check_no_gap(rates)
     newest = PriceBook.objects.filter(tenant=tenant, currency=currency).order_by("-version").first()
@@ -118,6 +120,7 @@ def price_book_publish(
                 version=following,
                 effective_at=effective_at,
                 bills_stopped_work=bills_stopped_work,
+                batch_discount=batch_discount,
                 created_at=now,
             )
     except IntegrityError as error:  # two books were published at once
@@ -134,15 +137,22 @@ def price_book_seed(
     rates: Sequence[RateTerms],
     effective_at: datetime,
     bills_stopped_work: bool = False,
+    batch_discount: Decimal = Decimal(0),
     now: datetime,
 ) -> PriceBook:
     """Add an installation's first list, which may begin in the past; do nothing if the currency has this version."""
     rates_check(rates)
+    discount_check(batch_discount)
     book, created = PriceBook.objects.get_or_create(
         tenant=None,
         currency=currency,
         version=version,
-        defaults={"effective_at": effective_at, "bills_stopped_work": bills_stopped_work, "created_at": now},
+        defaults={
+            "effective_at": effective_at,
+            "bills_stopped_work": bills_stopped_work,
+            "batch_discount": batch_discount,
+            "created_at": now,
+        },
     )
     if created:
         _add(book, rates)
@@ -161,6 +171,15 @@ def rates_check(rates: Iterable[RateTerms]) -> None:
             raise PricesInvalid(f"{terms.name[:100]!r}: {fault}")
     if not seen:
         raise PricesInvalid("there is no price")
+
+
+def discount_check(discount: Decimal) -> None:
+    """Raise `PricesInvalid` for a batch discount that can't be published."""
+    if not discount.is_finite() or not 0 <= discount <= 1 or discount != round(discount, 2):
+        raise PricesInvalid(
+            f"a batch discount must be between 0 and 1 with at most two decimal places, unlike {discount}",
+            param="batch_discount",
+        )
 
 
 def _faults(terms: RateTerms) -> Iterator[str]:

@@ -3,6 +3,7 @@
 currency: EUR                        # default: USD
 effective_at: 2027-01-01T00:00:00Z   # default: when it is published
 bills_stopped_work: false
+batch_discount: 0.5                  # of the work of batches; default: 0
 rates:
   - {meter: request, price: 0.0005}
   - {meter: gpu_second, gpu_class: h200, price: 0.00125}
@@ -77,6 +78,7 @@ class PriceFile(_Read):
     currency: str = Field("USD", pattern="^[A-Z]{3}$")
     effective_at: Annotated[datetime, PlainValidator(_instant)] | None = None
     bills_stopped_work: Annotated[bool, PlainValidator(_flag)] = False
+    batch_discount: Decimal = Decimal(0)
 
 
 def price_file_read(text: str) -> PriceFile:

@@ -3,6 +3,9 @@
 `amount_micros = half-even(sum over tiers of quantity * price * (1 - discount) * 10**6)`, all exact but the last step.
 An amount depends only on the quantity, the rate, the month's earlier usage (`used_before`) and the discount. A charge
 stores them, so that it can be rated again.
+
+The work of batches has the list's batch discount in addition to a contract's: after 10 % and 50 %, 45 % of the price
+are left. A charge stores this one discount, so a batch's charge is rated, shown and corrected like any other.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,6 +23,9 @@ from core.revision import cached_by_revision
 from tenants.models import Tenant
 
 ZERO = Decimal(0)
+# The places of a charge's discount. Batch discounts are whole percents, so the discount of a batch is exact for every
+# contract in hundredths of a percent; of a finer one it is rounded here, once, before it is shown or stored.
+_DISCOUNT_PLACES = Decimal("0.000001")
 # A request is refused while one of these has no price, so that nobody generates for free by mistake. Usage of other
 # meters without a price is recorded and not charged.
 REQUIRED = frozenset({Meter.GPU_SECOND, Meter.IMAGE_UNIT, Meter.REQUEST})
@@ -153,23 +159,37 @@ class Prices:
     bills_stopped_work: bool = False
 
     @classmethod
-    def in_force(cls, *, tenant: Tenant, now: datetime) -> "Prices":
-        """Return the prices in force: the list's, and those of the tenant's contract if it has one."""
-        return cls.among(lists(tenant.currency), contracts(tenant.pk), currency=tenant.currency, now=now)
+    def in_force(cls, *, tenant: Tenant, now: datetime, in_batch: bool = False) -> "Prices":
+        """Return the prices in force: the list's, and those of the tenant's contract if it has one.
+
+        `in_batch` asks for those of a batch's work.
+        """
+        books, agreed = lists(tenant.currency), contracts(tenant.pk)
+        return cls.among(books, agreed, currency=tenant.currency, now=now, in_batch=in_batch)
 
     @classmethod
     def among(
-        cls, books: Iterable[PriceBook], contracts: Iterable[Contract], *, currency: str, now: datetime
+        cls,
+        books: Iterable[PriceBook],
+        contracts: Iterable[Contract],
+        *,
+        currency: str,
+        now: datetime,
+        in_batch: bool = False,
     ) -> "Prices":
         """Return the prices in force among these lists, the newest first, and contracts of the tenant."""
         book = next((book for book in books if book.effective_at <= now), None)
         contract = next((one for one in contracts if _runs(one, now)), None)
+        discount = contract.discount if contract else ZERO
+        if in_batch and book and book.batch_discount:
+            left = EXACT.multiply(1 - discount, 1 - book.batch_discount)
+            discount = (1 - left).quantize(_DISCOUNT_PLACES)
         return cls(
             currency,
             listed=_tariffs(book.pk) if book else {},
             own=_tariffs(contract.price_book_id) if contract and contract.price_book_id else {},
             contract_id=contract.pk if contract else None,
-            discount=contract.discount if contract else ZERO,
+            discount=discount,
             bills_stopped_work=book.bills_stopped_work if book else False,
         )
 

@@ -64,7 +64,9 @@ def rerated(charges: QuerySet[Charge]) -> Iterator[Difference]:
             if charge.kind == Charge.Kind.USAGE:
                 now = admitted.get(record.job_id, record.occurred_at) if record.job_id else record.occurred_at
                 books, agreed = lists_of(charge.currency), contracts_of(record.tenant_id)
-                yield from _terms(charge, Prices.among(books, agreed, currency=charge.currency, now=now))
+                in_batch = record.dimensions.get("batch") == "yes"
+                prices = Prices.among(books, agreed, currency=charge.currency, now=now, in_batch=in_batch)
+                yield from _terms(charge, prices)
 
 
 def _terms(charge: Charge, prices: Prices) -> Iterator[Difference]:

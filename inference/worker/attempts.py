@@ -220,6 +220,7 @@ class Attempts:
                 tenant=task.tenant,
                 deadline_at=attempt.deadline_at,
                 previews=len(target.preview_urls),
+                yields=task.yields,
             )
             row = self.engine.submit(request, on_preview=lambda *preview: attempt.events.put(_Preview(*preview)))
             row.on_done(attempt.events.put)

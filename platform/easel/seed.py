@@ -52,6 +52,7 @@ PRICES = (
     RateTerms(meter=Meter.CACHE_HIT, unit_price=Decimal(0)),
     RateTerms(meter=Meter.STORAGE_GB_SECOND, unit_price=Decimal("0.00000001")),
 )
+BATCH_DISCOUNT = Decimal("0.5")
 
 
 def seed() -> None:
@@ -62,7 +63,7 @@ def seed() -> None:
         defaults={"namespace": SHARED_NAMESPACE, "gpu_class": settings.EASEL.gpu_class, "created_at": now},
     )
     # A price book of version 1 had no price for storage.
-    price_book_seed(currency="USD", version=2, rates=PRICES, effective_at=now, now=now)
+    price_book_seed(currency="USD", version=2, rates=PRICES, batch_discount=BATCH_DISCOUNT, effective_at=now, now=now)
     checkpoint = settings.EASEL.model
     if not checkpoint:
         log.warning("no_model_registered", reason="EASEL_MODEL is not set, and the demo model is not installed")

@@ -4,18 +4,20 @@ import dataclasses
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.conf import settings
 
+from billing.pricing.price_books import price_book_seed
 from easel.catalog.models import ModelVersion
 from easel.jobs import lifecycle, queue
 from easel.jobs.admission import job_submit
 from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job
 from easel.jobs.spec import RequestedAdapter, Spec
-from easel.seed import DEMO_LIMITS
+from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.rollouts import RolloutPlan
 from easel.serving.versions import version_register
 from inference.contract import AttemptFinished, StoredOutput
@@ -68,6 +70,16 @@ def end(pool) -> Callable[..., Job]:
         return Job.objects.get(id=job.id)
 
     return make
+
+
+@pytest.fixture
+def half_price() -> str:
+    """A currency of this test alone, whose list takes half off the work of batches."""
+    currency = "".join(chr(65 + int(digit, 16)) for digit in uuid.uuid4().hex[:3])
+    price_book_seed(
+        currency=currency, version=1, rates=PRICES, batch_discount=Decimal("0.5"), effective_at=NOW, now=NOW
+    )
+    return currency
 
 
 @pytest.fixture

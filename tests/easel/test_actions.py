@@ -129,7 +129,7 @@ class World:
             for rate in PRICES
         ]
         path = self.tmp_path / "prices.json"
-        file = {"currency": self.currency, "effective_at": TOMORROW.isoformat(), "rates": rates}
+        file = {"currency": self.currency, "effective_at": TOMORROW.isoformat(), "rates": rates, "batch_discount": 0.5}
         path.write_text(json.dumps(file))
         return str(path)
 
@@ -224,7 +224,7 @@ CASES = {
     "price_book.publish": Case(
         World.book,
         lambda world, _: [world.price_file()],
-        lambda world, _: {"effective_at": f"{TOMORROW:%Y-%m-%dT%H:%M}"},
+        lambda world, _: {"effective_at": f"{TOMORROW:%Y-%m-%dT%H:%M}", "batch_discount": "50"},
     ),
     "contract.make": Case(
         lambda world: world.tenant,

@@ -17,6 +17,7 @@ class Row:
     tokens: int = 1
     work: float = 1.0
     steps_left: int = 8
+    yields: bool = False
 
 
 def scheduler_of(*rows: Row, tokens_max: int = 100, work_max: float = 100.0) -> Scheduler[Row]:
@@ -51,6 +52,8 @@ def run(scheduler: Scheduler[Row]) -> list[Row]:
         ([Row("a", work=5), Row("b", work=21), Row("c", work=19)], "ac"),  # nothing much larger than the first
         ([Row("a", work=900, steps_left=1), Row("b", work=800, steps_left=2)], "a"),
         ([Row("a"), Row("b"), Row("x", "other"), Row("y", "other")], "axby"),  # tenants in turn
+        ([Row("a", yields=True), Row("b"), Row("x", "other", yields=True), Row("y", "other")], "byax"),
+        ([Row("a", work=60, yields=True), Row("b", work=50), Row("c", work=40, yields=True)], "bc"),
     ],
 )
 def test_a_step_takes_rows_in_turn_up_to_its_limits(rows, batch):
@@ -107,6 +110,27 @@ def test_after_running_out_of_memory_steps_stay_smaller():
     assert names(scheduler.next_batch()) == "abc"
 
 
+@given(
+    others=st.lists(st.floats(1, 50), min_size=1, max_size=6),
+    yielding=st.lists(st.floats(1, 50), max_size=6),
+    steps=st.integers(1, 30),
+)
+def test_rows_that_yield_change_no_step_of_the_others(others, yielding, steps):
+    """Side by side: the same rows with and without others that yield beside them, for the same tenants."""
+
+    def ordinary():
+        return [Row(f"{i} ", f"t{i % 3}", work=work, steps_left=5) for i, work in enumerate(others)]
+
+    alone = scheduler_of(*ordinary())
+    beside = scheduler_of(*(Row("y ", f"t{i % 3}", work=work, yields=True) for i, work in enumerate(yielding)))
+    run(beside)
+    for row in ordinary():
+        beside.add(row)
+    for _ in range(steps):
+        batch = [row for row in run(beside) if not row.yields]
+        assert names(batch) == names(run(alone))
+
+
 rows = st.builds(
     Row,
     name=st.just("r"),
@@ -114,6 +138,7 @@ rows = st.builds(
     tokens=st.integers(1, 150),
     work=st.floats(0.5, 150),
     steps_left=st.integers(1, 9),
+    yields=st.booleans(),
 )
 
 

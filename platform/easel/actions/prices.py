@@ -27,6 +27,10 @@ class PricesForm(ActionForm):
     bills_stopped_work = fields.flag(
         "A job that is canceled or expires while it runs pays for the steps that it took.", label="Charge stopped work"
     )
+    batch_discount = fields.number(
+        "Of the work of batches, in addition to a contract's discount. A file takes a share: 0.5 is half off.",
+        label="Batch discount in percent", min_value=0, max_value=100, decimal_places=0,
+    )  # fmt: skip
     version = forms.IntegerField(widget=forms.HiddenInput)
 
     def prepare(self) -> None:
@@ -34,6 +38,7 @@ class PricesForm(ActionForm):
 
         self.fields["version"].initial = self.row.version + 1
         self.fields["bills_stopped_work"].initial = self.row.bills_stopped_work
+        self.fields["batch_discount"].initial = f"{self.row.batch_discount * 100:f}".partition(".")[0]
         each = f"{self.row.currency} for one"
         for rate in rates_of(self.row):
             parts = (part for part in (rate.model, rate.gpu_class, rate.tier) if part)
@@ -65,6 +70,7 @@ class PricesForm(ActionForm):
             for rate in rates_of(self.row)
         ]
         terms = {name: given[name] for name in ("effective_at", "version", "bills_stopped_work")}
+        terms["batch_discount"] = given["batch_discount"] / 100
         return {**terms, "rates": [*rates, *given["more"]]}
 
 
@@ -77,7 +83,8 @@ class PriceFileForm(ActionForm):
         from billing.pricing.price_files import price_file_read
 
         file = price_file_read((super().clean() or {}).get("prices", ""))
-        return {name: getattr(file, name) for name in ("rates", "currency", "effective_at", "bills_stopped_work")}
+        terms = ("rates", "currency", "effective_at", "bills_stopped_work", "batch_discount")
+        return {name: getattr(file, name) for name in terms}
 
 
 class ContractForm(ActionForm):
@@ -168,9 +175,14 @@ def publish(
 
 
 def _book_details(book: Any, rates: Sequence[Any]) -> dict[str, Any]:
+    from billing.money import plain
     from billing.pricing.price_books import rates_details
 
-    details = {"effective_at": book.effective_at.isoformat(), "bills_stopped_work": book.bills_stopped_work}
+    details = {
+        "effective_at": book.effective_at.isoformat(),
+        "bills_stopped_work": book.bills_stopped_work,
+        "batch_discount": plain(book.batch_discount),
+    }
     return {**details, **rates_details(rates)}
 
 

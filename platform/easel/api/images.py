@@ -120,6 +120,7 @@ class QuoteAnswer(TypedDict):
     n: int
     tier: Annotated[str, OneOf(PoolTier.values)]
     cached: bool
+    batch: bool
     lines: list[QuoteLineAnswer]
     expected: Money
     most: Money
@@ -268,15 +269,22 @@ class ImageStream:
                     yield streaming.event(partial["type"], partial)
 
 
-@endpoint("post", "images_quotes", QuoteAnswer, request=ImagesInput, errors=QUOTE_ERRORS, scope=Scope.GENERATE)
+class QuoteInput(ImagesInput):
+    """The body of a generation, and whether it would be a line of a batch."""
+
+    batch: Flag = Field(default=False, description="True for the price of a line of a batch.")
+
+
+@endpoint("post", "images_quotes", QuoteAnswer, request=QuoteInput, errors=QUOTE_ERRORS, scope=Scope.GENERATE)
 def images_quote(request: HttpRequest) -> HttpResponse:
     """Price the same body as a generation, line by line; nothing is made, held or written.
 
     What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
     """
     take(request, caller(request), now=clock.now())
-    spec = ImagesInput.of(body_of(request), key=caller(request)).spec()
-    quote = job_quote(api_key=caller(request), spec=spec, config=settings.EASEL, now=clock.now())
+    asked = QuoteInput.of(body_of(request), key=caller(request))
+    terms = {"spec": asked.spec(), "in_batch": asked.batch}
+    quote = job_quote(api_key=caller(request), config=settings.EASEL, now=clock.now(), **terms)
     return answer_json(quote_json(quote))
 
 

@@ -17,6 +17,7 @@ _PRICE_FILE = """
 \b
 currency: USD
 effective_at: 2027-01-01T00:00:00Z   (now, if left out)
+batch_discount: 0.5                  (of the work of batches; 0, if left out)
 rates:
   - {meter: request, price: 0.0005}
   - {meter: gpu_second, gpu_class: h200, price: 0.00125}

@@ -36,7 +36,14 @@ log = structlog.get_logger()
 
 @contextmanager
 def job_prepared(
-    *, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, request_id: str, now: datetime
+    *,
+    api_key: ApiKey,
+    spec: Spec,
+    config: Config,
+    job_id: UUID,
+    request_id: str,
+    batch_until: datetime | None = None,
+    now: datetime,
 ) -> Iterator[tuple[Job, Callable[[], UUID]]]:
     """Plan a request and copy the cached images that answer it. Yields the job and `admit`, which writes it and returns
     its id; the caller calls that in its transaction.
@@ -44,7 +51,7 @@ def job_prepared(
     The copies are deleted on exit unless `admit` returned. If the commit then fails, no output names them, and
     `orphans_sweep` deletes them: whether a commit failed is not always known here.
     """
-    plan = job_plan(api_key=api_key, spec=spec, config=config, job_id=job_id, now=now)
+    plan = job_plan(api_key=api_key, spec=spec, config=config, job_id=job_id, batch_until=batch_until, now=now)
     job = plan.job(job_id=job_id, request_id=request_id, now=now)
     copies: list[Output] = []
     if plan.cached_from is not None:
@@ -84,7 +91,8 @@ def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
     """Hold what a plan may cost, count it, and write its job, in the caller's transaction.
 
     Raises `RevisionChanged` if the plan was made from a configuration that is no longer in force, and the refusals of
-    the hold, the quotas and the queue.
+    the hold, the quotas and the queue. A line of a batch takes no place in the queue and none of the concurrent jobs:
+    its tenant's other jobs have the whole of both limits.
     """
     api_key = plan.api_key
     hold = hold_take(
@@ -102,10 +110,11 @@ def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
         run_pipelined(*first)
         # Lock the quotas, so that two admissions at once do not both take the last place.
         quotas, first = quotas_locked(api_key), []
-        _concurrency_check(api_key, quotas)
+        if not plan.in_batch:
+            _concurrency_check(api_key, quotas)
     units = units_take(api_key=api_key, quotas=quotas, image_units=plan.image_units, now=now)
     *_, jobs, _ = run_pipelined(*first, units, job_insert(job))
-    if plan.cached_from is None:  # a cached answer never waits in the queue
+    if plan.cached_from is None and not plan.in_batch:  # a cached answer never waits in the queue
         queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, jobs=jobs, now=now)
     if plan.adapters:
         JobAdapter.objects.bulk_create(

@@ -19,4 +19,5 @@ def dimensions_of(job: Job) -> dict[str, str]:
         "quality": job.quality,
         "tier": job.tier,
         "resolution": f"{job.width}x{job.height}",
+        **({"batch": "yes"} if job.in_batch else {}),
     }

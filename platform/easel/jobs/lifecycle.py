@@ -255,7 +255,7 @@ def _charge(job: Job, report: AttemptFinished, prices: Prices, units: Decimal, *
 
 def _prices(job: Job) -> Prices:
     """Return the prices at admission, which were quoted: a price that changed since then holds for later requests."""
-    return Prices.in_force(tenant=job.tenant, now=job.created_at)
+    return Prices.in_force(tenant=job.tenant, now=job.created_at, in_batch=job.in_batch)
 
 
 def _image_units(job: Job) -> Decimal:

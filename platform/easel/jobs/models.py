@@ -73,6 +73,11 @@ class Job(models.Model):
         help_text="Ignored fields of the request, as `[{param, code, message}]`.",
     )
     priority = models.SmallIntegerField(default=0, help_text="Among the tenant's own jobs, the highest runs first.")
+    in_batch = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="A line of a batch: it is dispatched only while no other job waits in its pool.",
+    )
     quarantined = models.BooleanField(
         default=False, help_text="Workers died while they ran it: no other such job runs beside it."
     )
@@ -119,6 +124,9 @@ class Job(models.Model):
                 fields=["pool", "tenant", "-priority", "created_at", "id"],
                 condition=Q(state=State.QUEUED),
                 name="job_queue",
+            ),
+            models.Index(
+                fields=["pool", "tenant"], condition=Q(state=State.QUEUED, in_batch=True), name="job_batch_queue"
             ),
             models.Index(fields=["pool", "state"], condition=~Q(state__in=FINAL), name="job_unfinished"),
             models.Index(fields=["tenant", "api_key"], condition=Q(finished_at__isnull=True), name="job_in_hand"),
@@ -313,7 +321,7 @@ class Feedback(models.Model):
         constraints = [models.CheckConstraint(condition=Q(score__gte=0, score__lte=1), name="feedback_score_in_range")]
 
 
-class FairShare(models.Model):
+class Share(models.Model):
     """The virtual time of a tenant in a pool: the GPU seconds that the pool gave it, divided by its weight.
 
     The two sums decay with each attempt: GPU seconds and work (pixel-steps) of the tenant's latest attempts.
@@ -330,4 +338,18 @@ class FairShare(models.Model):
     )
 
     class Meta:
+        abstract = True
+
+
+class FairShare(Share):
+    """The share of a tenant's jobs that are not of batches."""
+
+    class Meta:
         constraints = [models.UniqueConstraint(fields=["pool", "tenant"], name="fair_share_unique")]
+
+
+class BatchShare(Share):
+    """The share of a tenant's batches, apart: what a batch took from an idle pool delays nobody's turn."""
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["pool", "tenant"], name="batch_share_unique")]

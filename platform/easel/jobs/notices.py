@@ -11,7 +11,12 @@ from easel.webhooks.outbox import webhook_emit
 
 
 def job_notify(job: Job, *, now: datetime) -> None:
-    """Write the message to the webhooks' outbox, in the transaction that ends the job."""
+    """Write the message to the webhooks' outbox, in the transaction that ends the job.
+
+    The lines of a batch have no messages of their own: the batch has one at its end.
+    """
+    if job.in_batch:
+        return
 
     def data() -> dict[str, Any]:
         cost = job_costs([job.id]).get(job.id)

@@ -55,7 +55,8 @@ class Plan:
     adapters: list[AdapterVersion]
     image_spec: ImageSpec
     image_units: Decimal
-    ttl_seconds: int
+    expires_at: datetime
+    in_batch: bool
     prices: Prices
     result_key: str  # empty if the images are not looked up in the result cache
     cached_from: Job | None  # the job whose images answer this request
@@ -94,17 +95,23 @@ class Plan:
             cached_from=self.cached_from,
             partial_images=self.spec.partial_images,
             priority=self.spec.priority,
+            in_batch=self.in_batch,
             user=self.spec.user,
             metadata=self.spec.metadata,
             warnings=list(self.spec.warnings),
             request_id=request_id,
             created_at=now,
-            expires_at=now + timedelta(seconds=self.ttl_seconds),
+            expires_at=self.expires_at,
         )
 
 
-def job_plan(*, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, now: datetime) -> Plan:
-    """Check a request and return its plan. Raise a `DomainError` that names the field at fault."""
+def job_plan(
+    *, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, batch_until: datetime | None = None, now: datetime
+) -> Plan:
+    """Check a request and return its plan. Raise a `DomainError` that names the field at fault.
+
+    A line of a batch has the prices of batches, and expires with its batch, at `batch_until`.
+    """
     tenant = api_key.tenant
     spec = replace(spec, prompt=prompt_clean(spec.prompt))
     prompt_validate(spec.prompt, chars_max=config.prompt_chars_max)
@@ -148,8 +155,9 @@ def job_plan(*, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, now: 
         adapters=adapters,
         image_spec=image_spec,
         image_units=image_units(width=width, height=height, n=spec.n),
-        ttl_seconds=ttl_seconds,
-        prices=Prices.in_force(tenant=tenant, now=now),
+        expires_at=batch_until or now + timedelta(seconds=ttl_seconds),
+        in_batch=batch_until is not None,
+        prices=Prices.in_force(tenant=tenant, now=now, in_batch=batch_until is not None),
         result_key=key,
         cached_from=result_find(tenant=tenant, key=key) if key else None,
     )

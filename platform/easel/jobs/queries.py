@@ -33,14 +33,18 @@ def jobs_page(*, tenant: Tenant, limit: int, after: UUID | None, state: str | No
 
 
 def jobs_by_pool() -> list[tuple[str, str, int]]:
-    """Return (pool, state, number of jobs) over all time."""
-    rows = Job.objects.order_by().values_list("pool__slug", "state").annotate(count=Count("id"))
+    """Return (pool, state, number of jobs) over all time, without queued jobs of batches: none of them is urgent."""
+    jobs = Job.objects.exclude(state=State.QUEUED, in_batch=True)
+    rows = jobs.order_by().values_list("pool__slug", "state").annotate(count=Count("id"))
     return [(pool, state, count) for pool, state, count in rows]
 
 
 def oldest_queued_by_pool() -> dict[str, datetime]:
-    """Return the instant at which the oldest queued job was admitted, by pool; pools without one are left out."""
-    rows = Job.objects.filter(state=State.QUEUED).order_by().values_list("pool__slug")
+    """Return the instant at which the oldest queued job was admitted, by pool; pools without one are left out.
+
+    Jobs of batches don't count: they wait until their pool is idle.
+    """
+    rows = Job.objects.filter(state=State.QUEUED, in_batch=False).order_by().values_list("pool__slug")
     return dict(rows.annotate(Min("created_at")))
 
 

@@ -13,6 +13,10 @@ lifted to the least virtual time of the tenants that were active, so that it can
 A turn reads one row per waiting tenant and as many jobs as it may release, however long the queues are. A request to
 an idle system waits for one whole turn, so a turn takes only four round trips and its commit, and three more if a
 waiting tenant has a cap on running jobs.
+
+Jobs of batches are a class of their own below all others. `release` never takes them; `release_batch` does, and only
+while no other job waits for the pool's room. It leaves one of the pool's places free, so that the next other job is
+dispatched at once. Between batches the same fairness holds, by virtual times of their own.
 """
 
 import uuid
@@ -24,13 +28,13 @@ from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 from django.db import connection, transaction
-from django.db.models import Count, F, Value
+from django.db.models import Count, Exists, F, OuterRef, Value
 from django.db.models.functions import Greatest
 
 from core.pipeline import PipelinedQuery, Query, Rows, run_pipelined, run_query
 from easel.catalog.models import Pool
 from easel.catalog.workers import WORKER_SILENCE_SECONDS
-from easel.jobs.models import Attempt, FairShare, Job, State
+from easel.jobs.models import Attempt, BatchShare, FairShare, Job, Share, State
 from tenants.models import Tenant
 
 RELEASED_MAX = 64  # jobs per turn, so that the turn holds its locks briefly
@@ -38,6 +42,17 @@ TURN_IDLE_MS_MAX = 2000  # PostgreSQL ends the turn of a dispatcher that hangs f
 # GPU seconds of a pixel-step before the pool has measured any. Any value will do: it is the same for all tenants.
 _RATE_UNMEASURED = 1e-6
 RATE_DECAY = 0.98  # exponential decay per finished attempt
+
+
+class _Class(NamedTuple):
+    """A class of jobs: those of batches, or all others."""
+
+    in_batch: bool
+    shares: type[Share]  # their virtual times
+
+
+_URGENT = _Class(in_batch=False, shares=FairShare)
+_BATCH = _Class(in_batch=True, shares=BatchShare)
 
 
 class Waiting(NamedTuple):
@@ -99,20 +114,61 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
 
     Any number of dispatchers may call this at once: a lock per pool makes them take turns.
     """
+    load = _turn_begin(pool, now, _URGENT)
+    return _release(pool, load, _URGENT, room=load.room, now=now, lease_seconds=lease_seconds)
+
+
+@transaction.atomic
+def release_batch(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
+    """Fill what is idle of a pool with jobs of batches; return their attempts, as `release` does.
+
+    It releases none while another job waits for room in the pool. A job that waits only because of its tenant's own cap
+    on running jobs doesn't count: a batch takes nothing from it.
+    """
+    load = _turn_begin(pool, now, _BATCH)
+    # One place stays free for the next other job. A pool with one place can't leave it free: there, that job waits for
+    # one job of a batch at most.
+    room = load.room - 1 if load.places > 1 else load.room
+    if room <= 0 or _any_waits(pool):
+        return []
+    return _release(pool, load, _BATCH, room=room, now=now, lease_seconds=lease_seconds)
+
+
+def _any_waits(pool: Pool) -> bool:
+    """Return True if a job that is of no batch waits for room in the pool."""
+    return any(
+        tenant.is_waiting and tenant.headroom > 0 for tenant in _with_headroom(_active_tenants(pool), lock=False)
+    )
+
+
+def pools_with_waiting_batches() -> list[Pool]:
+    """Return the pools in which jobs of batches are queued."""
+    queued = Job.objects.filter(state=State.QUEUED, in_batch=True, pool=OuterRef("pk"))
+    return list(Pool.objects.filter(Exists(queued)).order_by("pk"))
+
+
+def _turn_begin(pool: Pool, now: datetime, jobs: _Class) -> "PoolLoad":
     lock = _rows(_TURN_LOCK, pool=pool.pk, idle_max=f"{TURN_IDLE_MS_MAX}ms")
     load: PoolLoad
-    _, load = run_pipelined(lock, _pool_load(pool, now))
-    room = min(RELEASED_MAX, load.room)
+    _, load = run_pipelined(lock, _pool_load(pool, now, jobs.shares))
+    return load
+
+
+def _release(
+    pool: Pool, load: "PoolLoad", jobs: _Class, *, room: int, now: datetime, lease_seconds: int
+) -> list[Attempt]:
+    room = min(RELEASED_MAX, room)
     if room <= 0:
         return []
-    tenants = _with_headroom(_active_tenants(pool), lock=True)
+    tenants = _with_headroom(_active_tenants(pool, jobs), jobs, lock=True)
     contenders, lifted = _contenders(tenants, load.virtual_time_max)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
-    first = _first_in_turn(contenders, pool=pool, room=room, now=now, quarantine_is_full=load.quarantine_is_full)
+    full = load.quarantine_is_full
+    first = _first_in_turn(contenders, pool=pool, jobs=jobs, room=room, now=now, quarantine_is_full=full)
     tenant_of = {job.job_id: contender.tenant_id for contender in first for job in contender.jobs}
     chosen = choose(first, room=room, rate=load.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
     charges = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
-    update = _fair_shares_update(pool, tenants, lifted, charges)
+    update = _fair_shares_update(pool, jobs, tenants, lifted, charges)
     capped_since = {tenant.tenant_id: tenant.capped_since for tenant in tenants}
     capped = [capped_since[tenant_of[job.job_id]] for job in chosen]
     given = Counter(tenant_of[job.job_id] for job in chosen)
@@ -120,7 +176,7 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
     _, attempts, *_ = run_pipelined(
         update,
         attempts_insert(chosen, now, lease_seconds, capped_since=capped),
-        *_caps_update(pool, tenants, given, now),
+        *_caps_update(pool, jobs, tenants, given, now),
     )
     return attempts
 
@@ -128,7 +184,8 @@ def release(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Attempt]:
 def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: float) -> None:
     """Charge a tenant for an attempt's measured seconds instead of the estimate, and update the pool's rate by them."""
     weight = job.tenant.fair_share_weight
-    FairShare.objects.filter(pool=job.pool_id, tenant=job.tenant_id).update(
+    shares = BatchShare if job.in_batch else FairShare
+    shares.objects.filter(pool=job.pool_id, tenant=job.tenant_id).update(
         virtual_time=Greatest(F("virtual_time") + (measured_seconds - attempt.estimated_seconds) / weight, Value(0.0)),
         measured_seconds=F("measured_seconds") * RATE_DECAY + measured_seconds,
         measured_work=F("measured_work") * RATE_DECAY + work_done,
@@ -148,19 +205,20 @@ def _rows(sql: str, **parameters: Any) -> PipelinedQuery[Rows]:
 class PoolLoad(NamedTuple):
     """The load of a pool, as a dispatcher sees it."""
 
+    places: int  # jobs that its live workers can run at a time
     room: int  # jobs that its live workers can take in addition to those that are dispatched or running
     quarantine_is_full: bool  # a quarantined job is dispatched or running
-    virtual_time_max: float  # the highest virtual time of a tenant
+    virtual_time_max: float  # the highest virtual time of a tenant, in the class of jobs that the turn is of
     gpu_seconds_per_pixel_step: float | None  # measured over its latest attempts; None before the first
 
 
 def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
-    return run_query(_pool_load(pool, now))
+    return run_query(_pool_load(pool, now, FairShare))
 
 
 _POOL_LOAD = """
-SELECT coalesce(live.concurrency, 0) - unfinished.jobs, unfinished.quarantined, coalesce(share.virtual_time, 0),
-    share.rate
+SELECT coalesce(live.concurrency, 0), coalesce(live.concurrency, 0) - unfinished.jobs, unfinished.quarantined,
+    coalesce(share.virtual_time, 0), measured.rate
 FROM (
     SELECT sum(concurrency) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(silent_since)s
 ) AS live (concurrency)
@@ -169,15 +227,21 @@ CROSS JOIN (
     WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')
 ) AS unfinished (jobs, quarantined)
 CROSS JOIN (
-    SELECT max(virtual_time), sum(measured_seconds) / nullif(sum(measured_work), 0)
-    FROM jobs_fairshare WHERE pool_id = %(pool)s
-) AS share (virtual_time, rate)
+    SELECT max(virtual_time) FROM {shares} WHERE pool_id = %(pool)s
+) AS share (virtual_time)
+CROSS JOIN (
+    SELECT sum(measured_seconds) / nullif(sum(measured_work), 0)
+    FROM (
+        SELECT measured_seconds, measured_work FROM jobs_fairshare WHERE pool_id = %(pool)s
+        UNION ALL SELECT measured_seconds, measured_work FROM jobs_batchshare WHERE pool_id = %(pool)s
+    ) AS both_classes
+) AS measured (rate)
 """
 
 
-def _pool_load(pool: Pool, now: datetime) -> PipelinedQuery[PoolLoad]:
+def _pool_load(pool: Pool, now: datetime, shares: type[Share]) -> PipelinedQuery[PoolLoad]:
     silent_since = now - timedelta(seconds=WORKER_SILENCE_SECONDS)
-    [row] = yield from _rows(_POOL_LOAD, pool=pool.pk, silent_since=silent_since)
+    [row] = yield from _rows(_POOL_LOAD.format(shares=shares._meta.db_table), pool=pool.pk, silent_since=silent_since)
     return PoolLoad(*row)
 
 
@@ -205,32 +269,40 @@ class _Tenant(NamedTuple):
 # The recursion steps from one tenant to the next in the index of the queue; `DISTINCT` would read every queued job.
 _ACTIVE_TENANTS = """
 WITH RECURSIVE waiting (tenant_id) AS (
-    (SELECT tenant_id FROM jobs_job WHERE pool_id = %(pool)s AND state = 'queued' ORDER BY tenant_id LIMIT 1)
+    (
+        SELECT tenant_id FROM jobs_job
+        WHERE pool_id = %(pool)s AND state = 'queued' AND in_batch = %(in_batch)s ORDER BY tenant_id LIMIT 1
+    )
     UNION ALL
     SELECT (
         SELECT tenant_id FROM jobs_job
-        WHERE pool_id = %(pool)s AND state = 'queued' AND tenant_id > waiting.tenant_id ORDER BY tenant_id LIMIT 1
+        WHERE pool_id = %(pool)s AND state = 'queued' AND in_batch = %(in_batch)s AND tenant_id > waiting.tenant_id
+        ORDER BY tenant_id LIMIT 1
     ) FROM waiting WHERE tenant_id IS NOT NULL
 ), running (tenant_id) AS (
-    SELECT DISTINCT tenant_id FROM jobs_job WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')
+    SELECT DISTINCT tenant_id FROM jobs_job
+    WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running') AND in_batch = %(in_batch)s
 )
 SELECT tenant.id, waiting.tenant_id IS NOT NULL, running.tenant_id IS NOT NULL,
     tenant.running_jobs_max, tenant.fair_share_weight, share.virtual_time, coalesce(share.waiting, false),
     share.capped_since
 FROM (SELECT tenant_id FROM waiting WHERE tenant_id IS NOT NULL) AS waiting FULL JOIN running USING (tenant_id)
 JOIN tenants_tenant AS tenant ON tenant.id = tenant_id
-LEFT JOIN jobs_fairshare AS share ON share.tenant_id = tenant.id AND share.pool_id = %(pool)s
+LEFT JOIN {shares} AS share ON share.tenant_id = tenant.id AND share.pool_id = %(pool)s
 """
 
 
-def _active_tenants(pool: Pool) -> list[_Tenant]:
-    return [_Tenant(*row) for row in run_query(_rows(_ACTIVE_TENANTS, pool=pool.pk))]
+def _active_tenants(pool: Pool, jobs: _Class = _URGENT) -> list[_Tenant]:
+    """Return the tenants with jobs of this class in the pool, waiting or running."""
+    sql = _ACTIVE_TENANTS.format(shares=jobs.shares._meta.db_table)
+    return [_Tenant(*row) for row in run_query(_rows(sql, pool=pool.pk, in_batch=jobs.in_batch))]
 
 
-def _with_headroom(tenants: list[_Tenant], *, lock: bool) -> list[_Tenant]:
+def _with_headroom(tenants: list[_Tenant], jobs: _Class = _URGENT, *, lock: bool) -> list[_Tenant]:
     """Set the headroom of each tenant that has a cap on its running jobs, which holds for all pools together.
 
-    With `lock` the rows of these tenants are locked, so that two pools don't both take a tenant's last place.
+    With `lock` the rows of these tenants are locked, so that two pools don't both take a tenant's last place. Running
+    jobs of batches take no place from the tenant's others, and get the places that those leave.
     """
     caps = {t.tenant_id: t.running_max for t in tenants if t.is_waiting and t.running_max is not None}
     if not caps:
@@ -239,6 +311,8 @@ def _with_headroom(tenants: list[_Tenant], *, lock: bool) -> list[_Tenant]:
         list(Tenant.objects.select_for_update(no_key=True).filter(pk__in=caps).order_by("pk").values_list("pk"))
     pools = list(Pool.objects.values_list("pk", flat=True))  # the index of unfinished jobs begins with the pool
     running = Job.objects.filter(pool__in=pools, state__in=(State.DISPATCHED, State.RUNNING), tenant__in=caps)
+    if not jobs.in_batch:
+        running = running.filter(in_batch=False)
     counts = dict(running.order_by().values_list("tenant").annotate(count=Count("id")))
     headroom = {tenant_id: cap - counts.get(tenant_id, 0) for tenant_id, cap in caps.items()}
     return [tenant._replace(headroom=headroom.get(tenant.tenant_id, RELEASED_MAX)) for tenant in tenants]
@@ -262,7 +336,13 @@ def _contenders(tenants: Sequence[_Tenant], virtual_time_max: float) -> tuple[li
 
 
 def _first_in_turn(
-    contenders: Sequence[Contender], *, pool: Pool, room: int, now: datetime, quarantine_is_full: bool
+    contenders: Sequence[Contender],
+    *,
+    pool: Pool,
+    jobs: _Class,
+    room: int,
+    now: datetime,
+    quarantine_is_full: bool,
 ) -> list[Contender]:
     """Return the `room` contenders with the least virtual time that have a job to run, with their jobs.
 
@@ -275,14 +355,15 @@ def _first_in_turn(
         query = _rows(
             _JOBS,
             pool=pool.pk,
+            in_batch=jobs.in_batch,
             tenants=[contender.tenant_id for contender in more],
             headroom=[min(room, contender.headroom) for contender in more],
             now=now,
             quarantine_is_full=quarantine_is_full,
         )
-        jobs = {tenant: list(own) for tenant, own in groupby(run_query(query), lambda row: row[0])}
+        waiting = {tenant: list(own) for tenant, own in groupby(run_query(query), lambda row: row[0])}
         for contender in more:
-            contender.jobs = [Waiting(*row[1:]) for row in jobs.get(contender.tenant_id, ())]
+            contender.jobs = [Waiting(*row[1:]) for row in waiting.get(contender.tenant_id, ())]
         first += [contender for contender in more if contender.jobs]
     return first
 
@@ -293,8 +374,8 @@ SELECT headroom.tenant_id, job.id, job.work, job.quarantined
 FROM unnest(%(tenants)s::uuid[], %(headroom)s::int[]) AS headroom (tenant_id, jobs)
 CROSS JOIN LATERAL (
     SELECT id, width::float8 * height * steps * n AS work, quarantined FROM jobs_job
-    WHERE pool_id = %(pool)s AND tenant_id = headroom.tenant_id AND state = 'queued' AND expires_at > %(now)s
-        AND NOT (quarantined AND %(quarantine_is_full)s)
+    WHERE pool_id = %(pool)s AND tenant_id = headroom.tenant_id AND state = 'queued' AND in_batch = %(in_batch)s
+        AND expires_at > %(now)s AND NOT (quarantined AND %(quarantine_is_full)s)
     ORDER BY priority DESC, created_at, id LIMIT headroom.jobs
     FOR NO KEY UPDATE SKIP LOCKED
 ) AS job
@@ -308,25 +389,29 @@ WITH changed AS (
     SELECT *
     FROM unnest(%(tenants)s::uuid[], %(levels)s::float8[], %(charges)s::float8[]) AS changed (id, level, charge)
 ), idle AS (
-    UPDATE jobs_fairshare SET waiting = false, capped_since = NULL
+    UPDATE {shares} SET waiting = false, capped_since = NULL
     WHERE pool_id = %(pool)s AND waiting AND tenant_id <> ALL(%(waiting)s::uuid[])
 ), inserted AS (
-    INSERT INTO jobs_fairshare (pool_id, tenant_id, virtual_time, waiting, measured_seconds, measured_work)
+    INSERT INTO {shares} (pool_id, tenant_id, virtual_time, waiting, measured_seconds, measured_work)
     SELECT %(pool)s, id, level + charge, true, 0, 0 FROM changed ON CONFLICT DO NOTHING
 )
-UPDATE jobs_fairshare AS share SET waiting = true, virtual_time = greatest(virtual_time, level) + charge
+UPDATE {shares} AS share SET waiting = true, virtual_time = greatest(virtual_time, level) + charge
 FROM changed WHERE pool_id = %(pool)s AND tenant_id = changed.id
 """
 
 
 def _fair_shares_update(
-    pool: Pool, tenants: Sequence[_Tenant], lifted: dict[uuid.UUID, float], charges: dict[uuid.UUID, float]
+    pool: Pool,
+    jobs: _Class,
+    tenants: Sequence[_Tenant],
+    lifted: dict[uuid.UUID, float],
+    charges: dict[uuid.UUID, float],
 ) -> PipelinedQuery[Rows]:
     waiting = [tenant for tenant in tenants if tenant.is_waiting]
     began_waiting = {tenant.tenant_id for tenant in waiting if not tenant.was_waiting}
     changed = list(began_waiting | {tenant_id for tenant_id, seconds in charges.items() if seconds})
     return _rows(
-        _FAIR_SHARES_UPDATE,
+        _FAIR_SHARES_UPDATE.format(shares=jobs.shares._meta.db_table),
         pool=pool.pk,
         waiting=[tenant.tenant_id for tenant in waiting],
         tenants=changed,
@@ -336,13 +421,13 @@ def _fair_shares_update(
 
 
 _CAPS_UPDATE = """
-UPDATE jobs_fairshare SET capped_since = CASE WHEN tenant_id = ANY(%(capped)s::uuid[]) THEN %(now)s::timestamptz END
+UPDATE {shares} SET capped_since = CASE WHEN tenant_id = ANY(%(capped)s::uuid[]) THEN %(now)s::timestamptz END
 WHERE pool_id = %(pool)s AND tenant_id = ANY(%(changed)s::uuid[])
 """
 
 
 def _caps_update(
-    pool: Pool, tenants: Sequence[_Tenant], given: Mapping[uuid.UUID, int], now: datetime
+    pool: Pool, jobs: _Class, tenants: Sequence[_Tenant], given: Mapping[uuid.UUID, int], now: datetime
 ) -> Iterator[PipelinedQuery[Rows]]:
     """Record which tenants this turn leaves without headroom, and which no longer are; no query if none changed.
 
@@ -355,7 +440,8 @@ def _caps_update(
     }
     changed = [t.tenant_id for t in tenants if (t.tenant_id in capped) != (t.capped_since is not None)]
     if changed:
-        yield _rows(_CAPS_UPDATE, pool=pool.pk, capped=list(capped), changed=changed, now=now)
+        sql = _CAPS_UPDATE.format(shares=jobs.shares._meta.db_table)
+        yield _rows(sql, pool=pool.pk, capped=list(capped), changed=changed, now=now)
 
 
 _ATTEMPTS_INSERT = """

@@ -67,8 +67,11 @@ def queue_check(
 
 
 def unfinished_jobs(tenant_id: UUID, owner: UUID | None) -> QuerySet[Job]:
-    """Return the unfinished jobs that a quota counts: the tenant's, or its key's if `owner` is a key's id."""
-    jobs = Job.objects.filter(tenant=tenant_id, finished_at=None)
+    """Return the unfinished jobs that a quota counts: the tenant's, or its key's if `owner` is a key's id.
+
+    The jobs of batches are not counted: a batch keeps its tenant from nothing.
+    """
+    jobs = Job.objects.filter(tenant=tenant_id, finished_at=None, in_batch=False)
     return jobs if owner is None else jobs.filter(api_key=owner)
 
 

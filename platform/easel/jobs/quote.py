@@ -3,7 +3,7 @@
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db import transaction
@@ -45,13 +45,15 @@ class Quote:
     refusal: DomainError | None
 
 
-def job_quote(*, api_key: ApiKey, spec: Spec, config: Config, now: datetime) -> Quote:
+def job_quote(*, api_key: ApiKey, spec: Spec, config: Config, in_batch: bool = False, now: datetime) -> Quote:
     """Check a request as `job_submit` does, and admit it in a transaction that is rolled back, so nothing is written.
 
-    Raises a `DomainError` for a request that could never be admitted as it is.
+    `in_batch` quotes it as a line of a batch. Raises a `DomainError` for a request that could never be admitted as it
+    is.
     """
     job_id = uuid.uuid4()
-    plan = job_plan(api_key=api_key, spec=spec, config=config, job_id=job_id, now=now)
+    batch_until = now + timedelta(days=1) if in_batch else None
+    plan = job_plan(api_key=api_key, spec=spec, config=config, job_id=job_id, batch_until=batch_until, now=now)
     lines = list(_lines(plan, now))
     quote = Quote(
         plan=plan,

@@ -18,6 +18,7 @@ def quote_json(quote: Quote) -> dict[str, Any]:
         "n": plan.image_spec.n,
         "tier": plan.tier,
         "cached": plan.cached_from is not None,
+        "batch": plan.in_batch,
         "lines": [_line_json(line, currency) for line in quote.lines],
         "expected": money_json(quote.expected_micros, currency),
         "most": money_json(quote.max_micros, currency),

@@ -45,6 +45,7 @@ class Released(NamedTuple):
     output_format: Any
     output_compression: int
     partial_images: int
+    in_batch: bool
     created_at: datetime
     expires_at: datetime
     adapters: list[tuple[str, str, int, float, str]]  # name, sha256, bytes, scale, key in the store
@@ -53,7 +54,7 @@ class Released(NamedTuple):
 _RELEASED = """
 SELECT job.id, job.request_id, tenant.slug, pool.namespace, model.name, version.number, job.prompt, job.width,
     job.height, job.steps, job.seed, job.n, job.output_format, job.output_compression, job.partial_images,
-    job.created_at, job.expires_at, (
+    job.in_batch, job.created_at, job.expires_at, (
         SELECT coalesce(jsonb_agg(
             jsonb_build_array(adapter.name, file.sha256, file.size_bytes, used.scale, file.storage_key)
             ORDER BY used.position
@@ -130,6 +131,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
         ),
         expires_at=attempt.lease_expires_at.timestamp(),
         deadline_at=job.expires_at.timestamp(),
+        yields=job.in_batch,
     )
 
 

@@ -15,7 +15,7 @@ class PriceBookPage(Page):
     list_filter = (TenantFilter, "currency")
     list_select_related = ("tenant",)
     ordering = ("-effective_at", "-id")
-    fields = ("tenant", "currency", "version", "effective_at", "bills_stopped_work", "created_at")
+    fields = ("tenant", "currency", "version", "effective_at", "bills_stopped_work", "batch_discount", "created_at")
     row_actions = (prices.publish,)
 
     shown_name = column("price book", lambda book: str(book))

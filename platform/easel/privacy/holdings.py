@@ -13,6 +13,7 @@ _APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
 _PLATFORM_TABLES = {
     "jobs.CachedResult",
     "jobs.FairShare",
+    "jobs.BatchShare",
     "catalog.Pool",
     "tenants.BlockListRevision",
     "core.IdempotentRequest",

@@ -4,6 +4,7 @@ It wakes when PostgreSQL notifies that a job was queued or finished. Any number 
 """
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -46,9 +47,17 @@ def turn() -> list[Attempt]:
             except NamespaceUnsafe as error:  # only this pool's workers cannot log in
                 log.error("pool_without_redis_user", pool=pool.slug, reason=str(error))
             _users_set.add((server, pool.pk))
-        attempts = queue.release(pool=pool, now=datetime.now(UTC), lease_seconds=settings.EASEL.lease_seconds)
-        transport.send(attempts)
-        for attempt in attempts:
-            log.info("attempt_dispatched", job=str(attempt.job_id), attempt=attempt.number, pool=pool.slug)
-        sent += attempts
+        sent += _sent(pool, queue.release)
+    # What no other job wants goes to batches, after every pool has had its turn.
+    for pool in queue.pools_with_waiting_batches():
+        sent += _sent(pool, queue.release_batch)
     return sent
+
+
+def _sent(pool: Pool, release: Callable[..., list[Attempt]]) -> list[Attempt]:
+    """Release jobs of a pool, and send their attempts."""
+    attempts = release(pool=pool, now=datetime.now(UTC), lease_seconds=settings.EASEL.lease_seconds)
+    transport.send(attempts)
+    for attempt in attempts:
+        log.info("attempt_dispatched", job=str(attempt.job_id), attempt=attempt.number, pool=pool.slug)
+    return attempts

@@ -148,6 +148,7 @@ def test_a_file_of_prices_is_read_without_a_float_on_the_way():
         ("rates: [{meter: request, price: 1}]\neffective_at:", "effective_at: "),
         ("rates: [{meter: request, price: 1}]\nbills_stopped_work: maybe", "bills_stopped_work: .*unlike 'maybe'"),
         ("rates: [{meter: request, price: 1}]\nbills_stopped_work: yes", "bills_stopped_work: .*unlike 'yes'"),
+        ("rates: [{meter: request, price: 1}]\nbatch_discount: half", "batch_discount: .*unlike 'half'"),
         ("rates: &a [*a]", "alias"),
         ("\x00", "neither YAML nor JSON"),
     ],

@@ -260,7 +260,7 @@ def book():
 def prices_of(book: PriceBook, **changed: str) -> dict[str, str]:
     fields = {f"rate_{rate.pk}": f"{rate.unit_price.normalize():f}" for rate in book.rates.all()}
     soon = datetime.now(UTC) + timedelta(days=1)
-    return {**fields, "effective_at": f"{soon:%Y-%m-%dT%H:%M}", **changed}
+    return {**fields, "effective_at": f"{soon:%Y-%m-%dT%H:%M}", "batch_discount": "50", **changed}
 
 
 def test_new_prices_are_a_new_book_and_the_old_one_stays(finance, book):
@@ -268,9 +268,10 @@ def test_new_prices_are_a_new_book_and_the_old_one_stays(finance, book):
     finance.fill_in(action(book, "price_book.publish"), **prices_of(book, **{f"rate_{rate.pk}": "0.75"}))
     new = PriceBook.objects.get(currency=book.currency, version=2)
     assert new.rates.get(meter="request").unit_price == Decimal("0.75")
+    assert new.batch_discount == Decimal("0.5")
     assert new.rates.count() == book.rates.count()
     assert book.rates.get(meter="request").unit_price == rate.unit_price
-    assert AuditEvent.objects.filter(action="price_book.publish", subject=str(new)).count() == 1
+    assert AuditEvent.objects.get(action="price_book.publish", subject=str(new)).details["batch_discount"] == "0.5"
 
 
 def test_prices_published_twice_are_one_book(finance, book):

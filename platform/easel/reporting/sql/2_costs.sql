@@ -98,7 +98,7 @@ COMMENT ON COLUMN reporting.costs.tenant_id IS 'The tenant''s id.';
 COMMENT ON COLUMN reporting.costs.project_id IS 'The project''s id.';
 COMMENT ON COLUMN reporting.costs.rate_id IS 'The rate, a price in a price book.';
 COMMENT ON COLUMN reporting.costs.contract_id IS 'The contract that applied; null if there was none.';
-COMMENT ON COLUMN reporting.costs.discount IS 'The contract''s discount: 0.1 is ten percent.';
+COMMENT ON COLUMN reporting.costs.discount IS 'The discount of the contract and, of a batch''s work, of the price book: 0.1 is ten percent.';
 COMMENT ON COLUMN reporting.costs.credit_note_id IS 'The credit note of a correction to a final statement; else null.';
 
 

@@ -222,7 +222,7 @@ COMMENT ON COLUMN reporting.focus."x_Adapter" IS 'Names of the LoRA adapters, jo
 COMMENT ON COLUMN reporting.focus."x_ChargeKind" IS 'usage, correction or tax; for an adjustment credit, debit, minimum or volume.';
 COMMENT ON COLUMN reporting.focus."x_Charges" IS 'Number of charges in the sum.';
 COMMENT ON COLUMN reporting.focus."x_ApiKeyId" IS 'The public part of the API key.';
-COMMENT ON COLUMN reporting.focus."x_Discount" IS 'The contract''s discount: 0.1 is ten percent.';
+COMMENT ON COLUMN reporting.focus."x_Discount" IS 'The discount of the contract and, of a batch''s work, of the price book: 0.1 is ten percent.';
 COMMENT ON COLUMN reporting.focus."x_GpuClass" IS 'The GPU class of GPU seconds.';
 COMMENT ON COLUMN reporting.focus."x_Meter" IS 'The meter, as in reporting.costs.';
 COMMENT ON COLUMN reporting.focus."x_Model" IS 'The model that the request named.';

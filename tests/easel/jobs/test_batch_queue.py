@@ -1,0 +1,220 @@
+"""Jobs of batches fill what is idle, and no other job waits for one."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from billing.ledger.accounts import balances_by_kind
+from easel.catalog.models import Worker
+from easel.jobs import lifecycle, queue
+from easel.jobs.admission import job_prepared
+from easel.jobs.models import Attempt, BatchShare, FairShare, Job, State
+from easel.jobs.spec import Spec
+from easel.processes import dispatcher
+from tenants.models import Tenant
+from tenants.quotas import ConcurrencyExceeded, quota_set
+from tests.conftest import NOW
+from tests.easel.conftest import LIMITS
+
+UNTIL = NOW + timedelta(days=1)
+
+
+@pytest.fixture
+def submit_line(version):
+    """Admits a job as a line of a batch."""
+
+    def make(customer, *, now=NOW, **spec):
+        prepared = job_prepared(
+            api_key=customer.key,
+            spec=Spec(**{"prompt": "a red circle", "model": version.model.name, **spec}),
+            config=LIMITS,
+            job_id=uuid.uuid4(),
+            request_id="batch",
+            batch_until=UNTIL,
+            now=now,
+        )
+        with prepared as (job, admit), transaction.atomic():
+            admit()
+        return job
+
+    return make
+
+
+def release(pool, now=NOW):
+    return queue.release(pool=pool, now=now, lease_seconds=15)
+
+
+def release_batch(pool, now=NOW):
+    return queue.release_batch(pool=pool, now=now, lease_seconds=15)
+
+
+def owners(attempts):
+    return [Job.objects.get(pk=attempt.job_id).tenant for attempt in attempts]
+
+
+def end_all(pool):
+    """Every attempt is lost before a worker began it, and its job is canceled."""
+    for attempt in Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE):
+        Attempt.objects.filter(pk=attempt.pk).update(lease_expires_at=NOW)
+        lifecycle.cancel(job=attempt.job, now=NOW)
+        lifecycle.lose(token=attempt.token, now=NOW, attempts_max=3)
+    for job in Job.objects.filter(pool=pool, state=State.QUEUED):
+        lifecycle.cancel(job=job, now=NOW)
+
+
+def test_a_batch_fills_an_idle_pool_but_for_one_place(alice, pool, submit_line):
+    for _ in range(6):
+        submit_line(alice)
+    assert release(pool) == []
+    assert len(release_batch(pool)) == 3  # of four places
+    assert release_batch(pool) == []
+
+
+def test_the_next_other_job_finds_a_place_beside_a_batch(alice, bob, pool, submit, submit_line):
+    for _ in range(6):
+        submit_line(alice)
+    release_batch(pool)
+    submit(bob)
+    assert owners(release(pool)) == [bob.tenant]
+
+
+def test_a_pool_with_one_place_serves_batches_while_it_is_idle(alice, pool, submit_line):
+    Worker.objects.filter(pool=pool).update(concurrency=1)
+    submit_line(alice)
+    assert len(release_batch(pool)) == 1
+
+
+def test_a_batch_waits_while_any_tenants_job_waits(alice, bob, pool, submit, submit_line):
+    submit_line(alice)
+    submit(bob)
+    assert release_batch(pool) == []
+    release(pool)
+    assert owners(release_batch(pool)) == [alice.tenant]
+
+
+def test_a_job_that_waits_for_its_own_tenants_cap_keeps_no_batch_waiting(alice, bob, pool, submit, submit_line):
+    Tenant.objects.filter(pk=bob.tenant.pk).update(running_jobs_max=1)
+    for _ in range(2):
+        submit(bob)
+    submit_line(alice)
+    assert (len(release(pool)), owners(release_batch(pool))) == (1, [alice.tenant])
+
+
+def test_a_tenants_batch_takes_no_place_from_its_other_jobs(alice, pool, submit, submit_line):
+    Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=2)
+    for _ in range(3):
+        submit_line(alice)
+    assert len(release_batch(pool)) == 2
+    Worker.objects.filter(pool=pool).update(concurrency=8)
+    for _ in range(3):
+        submit(alice)
+    assert len(release(pool)) == 2
+    assert release_batch(pool) == []  # its cap is reached
+
+
+def test_batches_of_tenants_take_turns(alice, bob, pool, submit_line):
+    for _ in range(4):
+        submit_line(alice)
+    for _ in range(2):
+        submit_line(bob, now=NOW + timedelta(seconds=1))
+    Worker.objects.filter(pool=pool).update(concurrency=5)
+    assert sorted(tenant.slug for tenant in owners(release_batch(pool))) == sorted(
+        [alice.tenant.slug] * 2 + [bob.tenant.slug] * 2
+    )
+
+
+def test_what_a_batch_took_costs_its_tenant_no_turn(alice, bob, pool, submit_line):
+    submit_line(alice)
+    release_batch(pool)
+    assert BatchShare.objects.get(pool=pool, tenant=alice.tenant).virtual_time > 0
+    assert not FairShare.objects.filter(pool=pool, tenant=alice.tenant).exists()
+
+
+def test_a_batchs_work_is_measured_into_its_own_share(alice, pool, submit_line, end):
+    job = submit_line(alice)
+    release_batch(pool)
+    assert end(job, gpu_seconds=2.5).state == State.SUCCEEDED
+    share = BatchShare.objects.get(pool=pool, tenant=alice.tenant)
+    assert (share.virtual_time, share.measured_seconds) == (2.5, 2.5)
+    assert queue.pool_load(pool=pool, now=NOW).gpu_seconds_per_pixel_step == 2.5 / job.work
+
+
+def test_batches_count_towards_no_limit_of_waiting_or_concurrent_jobs(alice, submit, submit_line):
+    quota_set(tenant=alice.tenant, api_key=None, limits={"concurrent_jobs_max": 1, "queued_jobs_max": 1}, now=NOW)
+    for _ in range(3):
+        submit_line(alice)
+    submit(alice)
+    with pytest.raises(ConcurrencyExceeded):
+        submit(alice)
+    submit_line(alice)
+
+
+def test_a_line_expires_with_its_batch(alice, submit_line):
+    assert submit_line(alice).expires_at == UNTIL
+
+
+def test_the_hold_and_the_charge_of_a_batch_have_its_discount(customer, pool, submit_line, end, half_price):
+    wendy = customer(name="wendy", currency=half_price)
+    job = submit_line(wendy)
+    # Of 0.25 units x 8 steps x 4 s at 0.0001, 0.25 units at 0.002 and a request at 0.0005, half.
+    assert balances_by_kind(wendy.tenant)["held"] == 400 + 250 + 250
+    release_batch(pool)
+    end(job, gpu_seconds=3.0)
+    assert balances_by_kind(wendy.tenant)["revenue"] == 150 + 250 + 250
+    assert balances_by_kind(wendy.tenant)["held"] == 0
+
+
+step = st.one_of(
+    st.tuples(st.just("other"), st.integers(0, 2), st.integers(1, 3)),
+    st.tuples(st.just("line"), st.integers(0, 2), st.integers(1, 5)),
+    st.tuples(st.just("turn"), st.just(0), st.just(0)),
+    st.tuples(st.just("end"), st.integers(0, 5), st.just(0)),
+)
+
+
+@pytest.fixture
+def customers(customer):
+    return [customer(credit="1000") for _ in range(3)]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=st.lists(step, max_size=20), concurrency=st.integers(1, 5))
+def test_no_batch_is_dispatched_while_another_job_waits(
+    pool, submit, submit_line, customers, monkeypatch, steps, concurrency
+):
+    """By the dispatcher's own turns, with jobs of three tenants that come and end in any order."""
+    monkeypatch.setattr(dispatcher, "datetime", FrozenClock)
+    monkeypatch.setattr(dispatcher.transport, "send", lambda attempts: None)
+    end_all(pool)
+    Worker.objects.filter(pool=pool).update(concurrency=concurrency)
+    of_pool = Job.objects.filter(pool=pool)
+    for kind, which, count in steps:
+        if kind == "end":
+            live = list(Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE).order_by("token"))
+            for attempt in live[which : which + 1]:
+                Attempt.objects.filter(pk=attempt.pk).update(lease_expires_at=NOW)
+                lifecycle.cancel(job=attempt.job, now=NOW)
+                lifecycle.lose(token=attempt.token, now=NOW, attempts_max=3)
+        elif kind == "turn":
+            sent = {attempt.job_id for attempt in dispatcher.turn()}
+            lines = of_pool.filter(pk__in=sent, in_batch=True).count()
+            waits = of_pool.filter(state=State.QUEUED, in_batch=False).exists()
+            unfinished = of_pool.filter(state=State.DISPATCHED).count()
+            assert not (lines and waits)
+            assert unfinished <= concurrency
+            assert not lines or unfinished < concurrency or concurrency == 1
+            # And nothing idles: beside a free place that is not the last, no line waits.
+            assert concurrency - unfinished <= 1 or not of_pool.filter(state=State.QUEUED).exists()
+        else:
+            for _ in range(count):
+                (submit if kind == "other" else submit_line)(customers[which])
+
+
+class FrozenClock:
+    @staticmethod
+    def now(zone):
+        return NOW
