@@ -121,14 +121,14 @@ def test_rows_that_yield_change_no_step_of_the_others(others, yielding, steps):
     def ordinary():
         return [Row(f"{i} ", f"t{i % 3}", work=work, steps_left=5) for i, work in enumerate(others)]
 
-    alone = scheduler_of(*ordinary())
+    without = scheduler_of(*ordinary())
     beside = scheduler_of(*(Row("y ", f"t{i % 3}", work=work, yields=True) for i, work in enumerate(yielding)))
     run(beside)
     for row in ordinary():
         beside.add(row)
     for _ in range(steps):
         batch = [row for row in run(beside) if not row.yields]
-        assert names(batch) == names(run(alone))
+        assert names(batch) == names(run(without))
 
 
 rows = st.builds(

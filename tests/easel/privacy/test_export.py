@@ -87,6 +87,7 @@ def test_every_table_of_the_platform_that_names_a_tenant_is_exported_or_the_plat
     platforms = {
         "jobs_cachedresult",
         "jobs_fairshare",
+        "jobs_batchshare",
         "catalog_pool",
         "tenants_blocklistrevision",
         "core_idempotentrequest",
