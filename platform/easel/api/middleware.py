@@ -20,6 +20,7 @@ log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OUTPUT_BYTES_MAX = 64 * 2**20
+EDIT_BYTES_MAX = 64 * 2**20  # OpenAI takes images of up to 50 MB
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -134,6 +135,8 @@ class BodyLimit:
             limit = settings.EASEL.adapter_bytes_max + 2**16  # the form around the file
         elif scope["path"].startswith("/storage/"):
             limit = OUTPUT_BYTES_MAX
+        elif scope["path"].startswith(("/v1/images/edits", "/v1/images/variations")):
+            limit = EDIT_BYTES_MAX
 
         def too_large() -> BodyTooLarge:
             return BodyTooLarge(f"the body is over the limit of {limit} bytes")

@@ -11,6 +11,7 @@ from easel.api import (
     adapters,
     budgets,
     costs,
+    edits,
     error_views,
     experiments,
     exports,
@@ -54,6 +55,8 @@ async def openapi(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("images/generations", images.images_generations),
+    path("images/edits", serve(edits.images_edits)),
+    path("images/variations", serve(edits.images_variations)),
     path("images/quotes", serve(images.images_quote)),
     path("jobs", serve(jobs.Jobs, submits=True)),
     path("jobs/<uuid:job_id>", serve(jobs.JobDetail)),
