@@ -31,6 +31,7 @@ PEPPER = "only for tests"
 # Files and folders of tests that take more than ten seconds, the longest first.
 LONGEST = (
     "/end_to_end/",
+    "/tests/clients/",
     "/test_bench_engine.py",
     "/test_demo_model.py",
     "/test_packed.py",
@@ -43,6 +44,9 @@ LONGEST = (
     "/test_money_machine.py",
     "/test_bench_gateway.py",
 )
+
+# Folders whose tests share one running stack: a process of its own takes half a minute to start another.
+RUNNING_STACK = ("tests/end_to_end/", "tests/clients/")
 
 # Torch takes a thread per core otherwise, and two test processes make its threads wait for each other, at full speed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -97,6 +101,7 @@ from inference.contract import WorkerBeat  # noqa: E402
 from tenants.accounts import tenant_create  # noqa: E402
 from tenants.keys import key_issue  # noqa: E402
 from tenants.models import ApiKey, Project, Tenant  # noqa: E402
+from tests.live import LiveEasel, live_easel  # noqa: E402
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -110,7 +115,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "tests/end_to_end" if file.startswith("tests/end_to_end/") else file
+            return "a running stack" if file.startswith(RUNNING_STACK) else file
 
     config.option.loadscopereorder = False  # by the number of tests, which says little
     return ByFile(config, log)
@@ -132,6 +137,13 @@ def the_books_balance_after_the_whole_suite() -> Iterator[None]:
 
     broken = [*ledger_balances(NOW), *accounts_match_entries(NOW)]
     assert not broken, "\n".join(broken)
+
+
+@pytest.fixture(scope="session")
+def easel() -> Iterator[LiveEasel]:
+    """One stack for all tests that leave it whole."""
+    with live_easel() as live:
+        yield live
 
 
 @transaction.atomic

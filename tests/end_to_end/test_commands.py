@@ -5,7 +5,7 @@ import pytest
 
 from easel.cli.client import Client
 from easel_local.stack import free_port
-from tests.end_to_end.conftest import LiveEasel, new_home
+from tests.live import LiveEasel, new_home
 
 
 def spendable(easel, name):

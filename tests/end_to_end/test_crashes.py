@@ -4,7 +4,7 @@ import os
 import signal
 
 from easel.cli.client import Client
-from tests.end_to_end.conftest import LiveEasel
+from tests.live import LiveEasel
 
 LONG = {"prompt": "a green square on a white background", "size": "256x256", "steps": 50, "n": 4}
 

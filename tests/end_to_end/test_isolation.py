@@ -14,7 +14,7 @@ from PIL import Image
 from easel.cli.client import Client
 from inference.contract import cancel_key, reports_key
 from inference.demo_model import ADAPTERS_DIR
-from tests.end_to_end.conftest import LiveEasel
+from tests.live import LiveEasel
 
 ORDER = {"prompt": "a red circle on a white background", "size": "128x128", "seed": 7, "cache": False}
 

@@ -27,7 +27,7 @@ from easel.cli.client import Client
 from easel_local.postgres import Postgres
 from easel_local.stack import free_port
 from inference.demo_model import ADAPTERS_DIR
-from tests.end_to_end.conftest import LiveEasel
+from tests.live import LiveEasel
 from tests.receiver import receiving
 from tests.tools import tool
 
