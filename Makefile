@@ -5,7 +5,7 @@ DEMO := .venv/.easel-demo
 DEV := .venv/.easel-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-all bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
+.PHONY: help setup demo dev clients test test-all bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,10 +25,14 @@ demo: $(DEMO) ## Start the whole stack, generate, show the cost (ONCE=1: exit af
 dev: $(DEMO) ## Run the whole stack until Ctrl-C.
 	@$(BIN)/easel up
 
-test: $(DEV) ## Run the tests, in three processes, and print the ten slowest.
+# The clients of other projects. Where they can't be installed their tests are skipped, and say so.
+clients: $(DEV)
+	@scripts/client-programs || echo "The tests of these clients are skipped."
+
+test: $(DEV) clients ## Run the tests, in three processes, and print the ten slowest.
 	@$(BIN)/pytest -n 3 --durations=10
 
-test-all: $(DEV) ## The same with twenty times the examples of Hypothesis.
+test-all: $(DEV) clients ## The same with twenty times the examples of Hypothesis.
 	@$(BIN)/pytest -n 3 --durations=10 --hypothesis-profile=large
 
 bench-engine: $(DEV) ## Measure the engine against diffusers and other policies (QUICK=1, RECORD=1).

@@ -1,0 +1,126 @@
+"""OpenAI's Python client, unmodified."""
+
+import asyncio
+import base64
+import io
+
+import pytest
+from openai import (
+    APITimeoutError,
+    AsyncOpenAI,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    OpenAI,
+    RateLimitError,
+)
+from PIL import Image
+
+from easel.cli.client import Client
+from tests.clients.programs import requests_of
+from tests.live import LiveEasel
+
+MODEL = "z-image-demo"
+ASKED = {"model": MODEL, "prompt": "a red circle on a blue background", "size": "128x128"}
+
+
+def client_of(caller: Client) -> OpenAI:
+    return OpenAI(base_url=f"{caller.url}/v1", api_key=caller.api_key)
+
+
+@pytest.fixture
+def client(caller: Client) -> OpenAI:
+    return client_of(caller)
+
+
+def picture(b64_json: str | None) -> tuple[str | None, tuple[int, int]]:
+    image = Image.open(io.BytesIO(base64.b64decode(b64_json or "")))
+    return image.format, image.size
+
+
+@pytest.mark.parametrize(("output_format", "name"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_an_image_has_the_size_and_format_that_were_asked_for(client, output_format, name):
+    answer = client.images.generate(**ASKED, output_format=output_format)
+    assert picture(answer.data[0].b64_json) == (name, (128, 128))
+    assert (answer.size, answer.output_format) == ("128x128", output_format)
+
+
+def test_the_asynchronous_client_gets_as_many_images_as_it_asks_for(caller):
+    async def generate():
+        async with AsyncOpenAI(base_url=f"{caller.url}/v1", api_key=caller.api_key) as client:
+            return await asyncio.gather(*(client.images.generate(**ASKED, n=2) for _ in range(3)))
+
+    answers = asyncio.run(generate())
+    assert [picture(image.b64_json) for answer in answers for image in answer.data] == [("PNG", (128, 128))] * 6
+
+
+def test_a_stream_has_previews_and_then_the_image_with_its_cost(client, caller):
+    with client.images.generate(**(ASKED | {"size": "512x512"}), stream=True, partial_images=2) as stream:
+        *partial, last = stream
+    assert [event.partial_image_index for event in partial] == [0, 1]
+    assert picture(last.b64_json) == ("PNG", (512, 512))
+    assert last.usage.cost * 1e6 == pytest.approx(caller.costs(group_by="model")["total"]["amount_micros"])
+
+
+def test_a_raw_answer_has_the_request_id_and_the_cost_among_its_headers(client, caller):
+    raw = client.images.with_raw_response.generate(**ASKED)
+    answer = raw.parse()
+    assert raw.headers["x-request-id"] == answer._request_id
+    assert float(raw.headers["easel-cost"]) == answer.usage.cost
+    assert raw.headers["easel-cost-currency"] == "USD"
+
+
+def test_a_time_out_of_the_callers_own_ends_the_call(client):
+    with pytest.raises(APITimeoutError):
+        client.with_options(timeout=0.001, max_retries=0).images.generate(**ASKED)
+
+
+def test_a_bad_size_is_named_by_code_parameter_and_message(client):
+    with pytest.raises(BadRequestError) as refused:
+        client.images.generate(**(ASKED | {"size": "100x100"}))
+    assert (refused.value.code, refused.value.param) == ("size_invalid", "size")
+    assert "multiple" in refused.value.message
+
+
+def test_a_wrong_key_is_refused(caller):
+    with pytest.raises(AuthenticationError) as refused:
+        OpenAI(base_url=f"{caller.url}/v1", api_key="sk-wrong").images.generate(**ASKED)
+    assert refused.value.code == "invalid_api_key"
+
+
+def test_a_rate_limit_says_when_to_try_again(hasty):
+    with pytest.raises(RateLimitError) as refused:
+        client_of(hasty).with_options(max_retries=0).images.generate(**ASKED)
+    assert refused.value.code == "rate_limit_exceeded"
+    assert 0 < int(refused.value.response.headers["retry-after"]) <= 60
+    assert refused.value.response.headers["x-should-retry"] == "true"
+
+
+def test_a_caller_without_credit_is_refused_once_and_not_again(easel: LiveEasel, poor):
+    with pytest.raises(RateLimitError) as refused:
+        client_of(poor).images.generate(**ASKED)
+    assert refused.value.code == "insufficient_quota"
+    assert requests_of(easel, poor) == [429]
+
+
+def test_models_are_listed_and_retrieved(client):
+    assert MODEL in [model.id for model in client.models.list()]
+    model = client.models.retrieve(MODEL)
+    assert (model.id, model.object, model.owned_by) == (MODEL, "model", "easel")
+
+
+def test_a_model_that_is_not_served_is_named(client):
+    with pytest.raises(NotFoundError) as refused:
+        client.images.generate(**(ASKED | {"model": "midjourney"}))
+    assert refused.value.code == "model_not_found"
+    assert "midjourney" in refused.value.message
+
+
+@pytest.mark.filterwarnings("ignore:deprecated")  # the client's own mark on variations
+@pytest.mark.parametrize("change", ["edit", "create_variation"])
+def test_a_change_of_an_image_is_refused_by_one_clear_code(client, easel: LiveEasel, caller, change):
+    prompt = {"prompt": "a blue circle"} if change == "edit" else {}
+    with pytest.raises(NotFoundError) as refused:
+        getattr(client.images, change)(model=MODEL, image=("circle.png", b"\x89PNG", "image/png"), **prompt)
+    assert refused.value.code == "unsupported_endpoint"
+    assert requests_of(easel, caller) == [404]
