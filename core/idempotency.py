@@ -43,6 +43,11 @@ def outcome_find(*, tenant: Model, endpoint: str, key: str, body: Any) -> Outcom
     return _replay(request, body) if request else None
 
 
+def outcome_forget(*, tenant: Model, endpoint: str, key: str, resource_id: UUID) -> None:
+    """Free a key whose resource is gone, so that the same request makes another. Idempotent."""
+    IdempotentRequest.objects.filter(tenant_id=tenant.pk, endpoint=endpoint, key=key, resource_id=resource_id).delete()
+
+
 def idempotent(
     *, tenant: Model, endpoint: str, key: str | None, body: Any, now: datetime, make: Callable[[], UUID]
 ) -> Outcome:

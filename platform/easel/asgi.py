@@ -1,11 +1,13 @@
 """The ASGI application: Django behind a limit on request bodies and the headers for pages of other origins."""
 
 import asyncio
+import logging
 import os
 from typing import Any
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "easel.settings")
 
+import structlog
 from django.core.cache import close_caches
 from django.core.exceptions import RequestAborted
 from django.core.handlers.asgi import ASGIHandler, get_script_prefix
@@ -16,6 +18,9 @@ from django.urls import set_script_prefix
 from easel.api.cors import Cors
 from easel.api.errors import bad_request
 from easel.api.middleware import BodyLimit, WithoutTrailingSlash, request_id_of
+from easel.api.streaming import BrokenOff
+
+log = structlog.get_logger()
 
 
 class Handler(ASGIHandler):
@@ -36,7 +41,13 @@ class Handler(ASGIHandler):
             task = asyncio.current_task()
             assert task is not None
             disconnected = asyncio.create_task(receive())  # the body is read: the next message is the disconnect
-            disconnected.add_done_callback(cancel := lambda _: task.cancel())
+
+            def cancel(_: Any) -> None:
+                if request is not None:
+                    request.is_disconnected = True
+                task.cancel()
+
+            disconnected.add_done_callback(cancel)
             try:
                 if request is not None:
                     response = await self.run_get_response(request)
@@ -45,6 +56,9 @@ class Handler(ASGIHandler):
                     given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
                     response["X-Request-Id"] = request_id_of(given)
                 await self.send_response(response, send)
+            except BrokenOff as reason:
+                # The server closes a connection whose answer is unfinished, and its client sees that.
+                log.info("answer_broken_off", reason=str(reason))
             except asyncio.CancelledError:
                 if not disconnected.done():
                     raise
@@ -57,6 +71,10 @@ class Handler(ASGIHandler):
 
 
 application = WithoutTrailingSlash(Cors(BodyLimit(Handler())))
+
+# An error in the server's eyes, and here the purpose: only answers that are broken off end so.
+_UNFINISHED = "ASGI callable returned without completing response."
+logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != _UNFINISHED)
 
 # Django would start a thread per request to call these synchronous receivers. `in_thread` returns connections instead.
 request_started.disconnect(reset_queries)

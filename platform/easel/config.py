@@ -36,6 +36,8 @@ class Config:
     job_ttl_seconds: int
     queued_jobs_max: int
     request_wait_seconds: int
+    keepalive_seconds: int
+    disconnect_grace_seconds: int
     body_bytes_max: int
     adapter_bytes_max: int
     adapter_rank_max: int
@@ -71,6 +73,8 @@ class Config:
             job_ttl_seconds=_count(env, "EASEL_JOB_TTL_SECONDS", 3600),
             queued_jobs_max=_count(env, "EASEL_QUEUED_JOBS_MAX", 10_000),
             request_wait_seconds=_count(env, "EASEL_REQUEST_WAIT_SECONDS", 300),
+            keepalive_seconds=_count(env, "EASEL_KEEPALIVE_SECONDS", 15),
+            disconnect_grace_seconds=_count(env, "EASEL_DISCONNECT_GRACE_SECONDS", 60),
             body_bytes_max=_count(env, "EASEL_BODY_BYTES_MAX", 1_000_000),
             adapter_bytes_max=_count(env, "EASEL_ADAPTER_BYTES_MAX", 512 * 2**20),
             adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),

@@ -119,7 +119,7 @@ class Images(Resource):
         """OpenAI's Images API: generates the images and answers with them."""
         return self._transport.json("POST", "/v1/images/generations", body=body)
 
-    def quotes(self, **body: Unpack[types.ImagesInput]) -> types.ImagesQuotesAnswer:
+    def quotes(self, **body: Unpack[types.QuoteInput]) -> types.ImagesQuotesAnswer:
         """Price the same body as a generation, line by line; nothing is made, held or written.
 
         What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.

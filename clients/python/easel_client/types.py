@@ -307,25 +307,38 @@ class ImagesInput(TypedDict, total=False):
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
-    seed: Annotated[int | None, "The same seed, prompt, size, steps, model version and adapters give the same image."]
+    seed: Annotated[
+        int | None, "The same seed, prompt, size, steps, model version and adapters give the same image. -1 is random."
+    ]
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
     adapters: list[ExperimentInputArmsItemAdaptersItem] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Literal["png", "jpeg", "webp"] | None
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
     safety_identifier: Annotated[str | None, "OpenAI's later name for `user`."]
     metadata: dict[str, str] | None
-    response_format: Literal["b64_json", "url"] | None
-    background: str | None
-    moderation: str | None
-    style: str | None
+    num_inference_steps: Annotated[int | None, "Another name of `steps`."]
+    step: Annotated[int | None, "Another name of `steps`."]
+    width: Annotated[int | None, "With `height`, another form of `size`."]
+    height: Annotated[int | None, "With `width`, another form of `size`."]
+    background: Annotated[str | None, "`auto` or `opaque`."]
+    moderation: Annotated[str | None, "`auto`."]
+    style: Annotated[str | None, "Not supported: describe the style in the prompt."]
+    negative_prompt: Annotated[str | None, "Not supported, unless it is blank."]
+    guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
+    true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
+    cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
+    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
     stream: bool | None
-    cancel_on_disconnect: Annotated[bool | None, "True if the job is canceled when you go away before it has ended."]
+    cancel_on_disconnect: Annotated[
+        bool | None,
+        "What happens to the job when you disconnect before it has ended. True: it is canceled. False: it goes on. Left out: a queued job is canceled; one that is dispatched or running goes on for a minute, in which a retry can join it.",
+    ]
     partial_images: Annotated[int | None, "With `stream`: previews of each image while it is generated."]
 
 
@@ -372,6 +385,14 @@ class ImagesGenerationsAnswerUsage(TypedDict):
     cost_details: ImagesGenerationsAnswerUsageCostDetails
 
 
+class ImagesGenerationsAnswerWarningsItem(TypedDict):
+    """A field of a request that was ignored, with the code that it would have been refused with."""
+
+    param: str
+    code: str
+    message: str
+
+
 class ImagesGenerationsAnswer(TypedDict):
     background: str
     output_format: str
@@ -381,8 +402,57 @@ class ImagesGenerationsAnswer(TypedDict):
     data: list[ImagesGenerationsAnswerDataItem]
     tier: Literal["fast", "hd"]
     usage: ImagesGenerationsAnswerUsage
+    warnings: list[ImagesGenerationsAnswerWarningsItem]
     job_id: str
     seed: int
+
+
+class QuoteInput(TypedDict, total=False):
+    """The body of a generation, and whether it would be a line of a batch."""
+
+    prompt: Required[Annotated[str, "The text that the image is generated from."]]
+    model: str | None
+    n: int | None
+    size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
+    quality: Annotated[
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
+        "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
+    ]
+    steps: Annotated[int | None, "Denoising steps."]
+    seed: Annotated[
+        int | None, "The same seed, prompt, size, steps, model version and adapters give the same image. -1 is random."
+    ]
+    cache: Annotated[
+        bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
+    ]
+    adapters: list[ExperimentInputArmsItemAdaptersItem] | None
+    priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
+    expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
+    output_compression: int | None
+    project: str | None
+    user: Annotated[str | None, "Your end user."]
+    safety_identifier: Annotated[str | None, "OpenAI's later name for `user`."]
+    metadata: dict[str, str] | None
+    num_inference_steps: Annotated[int | None, "Another name of `steps`."]
+    step: Annotated[int | None, "Another name of `steps`."]
+    width: Annotated[int | None, "With `height`, another form of `size`."]
+    height: Annotated[int | None, "With `width`, another form of `size`."]
+    background: Annotated[str | None, "`auto` or `opaque`."]
+    moderation: Annotated[str | None, "`auto`."]
+    style: Annotated[str | None, "Not supported: describe the style in the prompt."]
+    negative_prompt: Annotated[str | None, "Not supported, unless it is blank."]
+    guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
+    true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
+    cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
+    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
+    stream: bool | None
+    cancel_on_disconnect: Annotated[
+        bool | None,
+        "What happens to the job when you disconnect before it has ended. True: it is canceled. False: it goes on. Left out: a queued job is canceled; one that is dispatched or running goes on for a minute, in which a retry can join it.",
+    ]
+    partial_images: Annotated[int | None, "With `stream`: previews of each image while it is generated."]
+    batch: Annotated[bool | None, "True for the price of a line of a batch."]
 
 
 class ImagesQuotesAnswerLinesItemPartsItem(TypedDict):
@@ -421,10 +491,12 @@ class ImagesQuotesAnswer(TypedDict):
     n: int
     tier: Literal["fast", "hd"]
     cached: bool
+    batch: bool
     lines: list[ImagesQuotesAnswerLinesItem]
     expected: BalanceGetAnswerAvailable
     most: BalanceGetAnswerAvailable
     available: BalanceGetAnswerAvailable
+    warnings: list[ImagesGenerationsAnswerWarningsItem]
     admitted: bool
     refusal: ImagesQuotesAnswerRefusal | None
 
@@ -506,6 +578,7 @@ class JobsListAnswerDataItem(TypedDict):
     attempts: int
     progress: JobsListAnswerDataItemProgress
     images: list[JobsListAnswerDataItemImagesItem]
+    warnings: list[ImagesGenerationsAnswerWarningsItem]
     usage: JobsListAnswerDataItemUsage | None
     error: ImagesQuotesAnswerRefusal | None
     urls: JobsListAnswerDataItemUrls
@@ -522,7 +595,7 @@ class JobsListAnswer(TypedDict):
 
 
 class JobInput(TypedDict, total=False):
-    """The fields of a generation, OpenAI's and ours."""
+    """The fields of a generation: OpenAI's, ours, and those of other image APIs."""
 
     prompt: Required[Annotated[str, "The text that the image is generated from."]]
     model: str | None
@@ -533,19 +606,32 @@ class JobInput(TypedDict, total=False):
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
-    seed: Annotated[int | None, "The same seed, prompt, size, steps, model version and adapters give the same image."]
+    seed: Annotated[
+        int | None, "The same seed, prompt, size, steps, model version and adapters give the same image. -1 is random."
+    ]
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
     adapters: list[ExperimentInputArmsItemAdaptersItem] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Literal["png", "jpeg", "webp"] | None
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
     safety_identifier: Annotated[str | None, "OpenAI's later name for `user`."]
     metadata: dict[str, str] | None
+    num_inference_steps: Annotated[int | None, "Another name of `steps`."]
+    step: Annotated[int | None, "Another name of `steps`."]
+    width: Annotated[int | None, "With `height`, another form of `size`."]
+    height: Annotated[int | None, "With `width`, another form of `size`."]
+    background: Annotated[str | None, "`auto` or `opaque`."]
+    moderation: Annotated[str | None, "`auto`."]
+    style: Annotated[str | None, "Not supported: describe the style in the prompt."]
+    negative_prompt: Annotated[str | None, "Not supported, unless it is blank."]
+    guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
+    true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
+    cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
 
 
 class FeedbackInput(TypedDict, total=False):

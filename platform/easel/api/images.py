@@ -5,12 +5,13 @@ import base64
 import contextlib
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any, NamedTuple, NotRequired, Self
 from uuid import UUID
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from pydantic import Field, ValidationInfo, model_validator
 from typing_extensions import TypedDict
 
@@ -20,7 +21,7 @@ from core import clock
 from core.errors import DomainError, declared_errors
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
-from easel.api.declaration import Flag, OneOf, events, operation
+from easel.api.declaration import LEFT_OUT, Flag, OneOf, events, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import StillRunning, UnsupportedParameter
 from easel.api.generation_input import JobInput, refuse
@@ -28,14 +29,23 @@ from easel.api.jobs import JobError
 from easel.api.leniency import Leniency
 from easel.api.rate_limit import RateLimited, take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
-from easel.api.submission import ADMIT_ERRORS, REPLAYED, SUBMIT_ERRORS, submit
+from easel.api.submission import (
+    ADMIT_ERRORS,
+    REPLAYED,
+    SUBMIT_ERRORS,
+    ClientDisconnected,
+    is_disconnected,
+    retry_count_of,
+    submit_waiting,
+)
 from easel.catalog.models import PoolTier
-from easel.jobs import lifecycle, queries
+from easel.jobs import queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.outputs import image_url
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
+from easel.jobs.retries import job_abandon
 from easel.jobs.spec import FieldWarning
 from easel.jobs.storage_keys import preview_key
 from easel.jobs.usage_json import JobUsage, usage_json
@@ -53,7 +63,10 @@ class ImagesInput(JobInput):
     )
     stream: Flag = False
     cancel_on_disconnect: Flag = Field(
-        default=False, description="True if the job is canceled when you go away before it has ended."
+        default=LEFT_OUT,
+        description="What happens to the job when you disconnect before it has ended. True: it is canceled. False: it"
+        " goes on. Left out: a queued job is canceled; one that is dispatched or running goes on for a minute, in which"
+        " a retry can join it.",
     )
     partial_images: int = Field(
         default=0, ge=0, le=3, description="With `stream`: previews of each image while it is generated."
@@ -131,11 +144,12 @@ class QuoteAnswer(TypedDict):
 
 
 class WaitsFor(NamedTuple):
-    """The job that an admitted images call waits for, and the call's fields, which say how it wants the answer."""
+    """The job that an admitted images call waits for; the call's fields say how it wants the answer."""
 
     tenant: Tenant
     job_id: UUID
     fields: ImagesInput
+    request: HttpRequest
 
 
 class ImagesSubmit(Resource):
@@ -155,13 +169,20 @@ class ImagesSubmit(Resource):
         take(request, caller(request), now=clock.now())
         body = body_of(request)
         fields = ImagesInput.of(body, key=caller(request))
-        outcome, _ = submit(request, fields.spec(partial_images=fields.partial_images), body, "images")
+        spec = fields.spec(partial_images=fields.partial_images)
+        outlives_client = fields.cancel_on_disconnect is False
+        try:
+            outcome = submit_waiting(request, spec, body, "images", outlives_client=outlives_client)
+        except ClientDisconnected:
+            return HttpResponse(status=499)  # for the log: nobody reads it
         accepted = HttpResponse(status=202, headers=REPLAYED if outcome.replayed else None)
-        accepted.waits_for = WaitsFor(caller(request).tenant, outcome.resource_id, fields)  # type: ignore[attr-defined]
+        accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
+            caller(request).tenant, outcome.resource_id, fields, request
+        )
         return accepted
 
 
-def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponseBase:
+def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponse:
     """Return the second half of an images call: the images of the job that it waited for, or a refusal."""
     try:
         if not ended:
@@ -189,51 +210,99 @@ async def images_generations(request: HttpRequest) -> HttpResponseBase:
     """Admit on a thread, wait without one, answer on a thread. Django cancels this when the client goes away."""
     submission = asyncio.create_task(_submit_images(request))
     try:
-        return await _images_answer(request, await asyncio.shield(submission))
+        return await _images_answer(await asyncio.shield(submission))
     except asyncio.CancelledError:
-        # Admission is not interrupted: the job that it makes meanwhile is canceled too.
+        # A commit is not interrupted: the job that it makes meanwhile is abandoned too.
         if waits_for := getattr(await submission, "waits_for", None):
-            await _cancel_if_asked(waits_for)
+            await _abandon_if_disconnected(waits_for)
         raise
 
 
-async def _cancel_if_asked(waits_for: WaitsFor) -> None:
-    """Cancel the job of a client that disconnected, if it set `cancel_on_disconnect`."""
-    if waits_for.fields.cancel_on_disconnect:
-        # If the database is unavailable the job is not canceled.
-        with contextlib.suppress(OperationalError, InterfaceError):
-            await in_thread(lambda: lifecycle.cancel(job=Job.objects.get(id=waits_for.job_id), now=clock.now()))
-
-
-async def _until_disconnect(events: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:
-    try:
-        async with contextlib.aclosing(events):
-            async for event in events:
-                yield event
-    except (asyncio.CancelledError, GeneratorExit):
-        await _cancel_if_asked(waits_for)
-        raise
-
-
-async def _images_answer(request: HttpRequest, accepted: HttpResponseBase) -> HttpResponseBase:
+async def _images_answer(accepted: HttpResponseBase) -> HttpResponseBase:
     waits_for: WaitsFor | None = getattr(accepted, "waits_for", None)
     if waits_for is None:
         return accepted
-    seconds = settings.EASEL.request_wait_seconds
-    answer: HttpResponseBase
-    if waits_for.fields.stream:
-        late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
-        read_events = ImageStream(waits_for).read_events
-        events = streaming.follow(waits_for.job_id, read_events, timeout_seconds=seconds, late=late)
-        answer = streaming.streamed(_until_disconnect(events, waits_for))
-    else:
-        ended = await waiting.finished(waits_for.job_id, timeout_seconds=seconds)
-        answer = await in_thread(_answer_images, waits_for, ended)
-    if answer.status_code >= 500:
-        answer["x-should-retry"] = "false"  # a client library would make, and pay for, another job
+    answer = await (_streamed_answer(waits_for) if waits_for.fields.stream else _whole_answer(waits_for))
     if replayed := accepted.headers.get("Idempotent-Replayed"):
         answer["Idempotent-Replayed"] = replayed
     return answer
+
+
+async def _streamed_answer(waits_for: WaitsFor) -> HttpResponseBase:
+    late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
+    read_events, seconds = ImageStream(waits_for).read_events, settings.EASEL.request_wait_seconds
+    events = streaming.follow(waits_for.job_id, read_events, timeout_seconds=seconds, late=late)
+    return streaming.streamed(_until_disconnect(events, waits_for))
+
+
+async def _whole_answer(waits_for: WaitsFor) -> HttpResponseBase:
+    """Answer once the job has ended. A long wait begins its answer before, so that no proxy takes it for idle."""
+    ends = waiting.ends(
+        waits_for.job_id,
+        timeout_seconds=settings.EASEL.request_wait_seconds,
+        idle_seconds=settings.EASEL.keepalive_seconds,
+    )
+    async with contextlib.AsyncExitStack() as waits:
+        await waits.enter_async_context(contextlib.aclosing(ends))
+        ended: bool | None = await anext(ends, None)
+        # HTTP/1.0 ends a body by closing the connection, so that a client could not see that it was broken off.
+        while ended is False and waits_for.request.scope["http_version"] == "1.0":  # type: ignore[attr-defined]
+            ended = await anext(ends, None)
+        if ended is False:
+            waits.pop_all()  # the answer closes it
+            headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+            body = _until_disconnect(_long_answer(waits_for, ends), waits_for)
+            return StreamingHttpResponse(body, content_type="application/json", headers=headers)
+    answer = await in_thread(_answer_images, waits_for, bool(ended))
+    if answer.status_code >= 500:
+        answer["x-should-retry"] = "false"  # a client library would make, and pay for, another job
+    return answer
+
+
+async def _long_answer(waits_for: WaitsFor, ends: AsyncGenerator[bool]) -> AsyncGenerator[bytes]:
+    """Yield whitespace, which JSON may begin with, until the job has ended, and then the answer.
+
+    A refusal is sent as it is, but the status has been sent before. So it is broken off: no client takes it for a
+    success, and a client's retry gets the status at once. Raises `BrokenOff`.
+    """
+    ended = False
+    async with contextlib.aclosing(ends):
+        yield b" "
+        async for ended in ends:
+            if not ended:
+                yield b" "
+    answer = await in_thread(_answer_images, waits_for, ended)
+    yield answer.content
+    if answer.status_code != 200:
+        raise streaming.BrokenOff(f"job {waits_for.job_id}: {answer.status_code}")
+
+
+async def _until_disconnect(parts: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:
+    try:
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                yield part
+    except (asyncio.CancelledError, GeneratorExit):
+        await _abandon_if_disconnected(waits_for)
+        raise
+
+
+async def _abandon_if_disconnected(waits_for: WaitsFor) -> None:
+    """Say that the client of a job is gone; where this process ends instead, the client may come back to another."""
+    cancels = waits_for.fields.cancel_on_disconnect
+    if cancels is False or not is_disconnected(waits_for.request):
+        return
+    abandon = partial(
+        job_abandon,
+        job_id=waits_for.job_id,
+        retry_count=retry_count_of(waits_for.request),
+        returns="HTTP_IDEMPOTENCY_KEY" in waits_for.request.META,
+        cancels=bool(cancels),
+        now=clock.now(),
+    )
+    # If the database is unavailable the job goes on.
+    with contextlib.suppress(OperationalError, InterfaceError):
+        await in_thread(abandon)
 
 
 described_by(ImagesSubmit, images_generations)

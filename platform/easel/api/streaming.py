@@ -1,7 +1,7 @@
 """Server-sent events, of which `jobs` and `images` make streams.
 
 An event holds the state when it is sent, not what changed: a client that comes back with `Last-Event-ID` needs no
-history, and gets what is newer than its last event. The job goes on after its client disconnects.
+history, and gets what is newer than its last event.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import StreamingHttpResponse
 from rest_framework.utils.encoders import JSONEncoder
@@ -19,8 +20,11 @@ from core.threads import in_thread
 from easel.api import waiting
 from easel.api.errors import error_body
 
-KEEPALIVE_SECONDS = 15  # proxies end connections that send nothing for a minute
 KEEPALIVE = b": keepalive\n\n"
+
+
+class BrokenOff(Exception):
+    """An answer ends here, unfinished, so that its client sees that it failed: its status was sent as a success."""
 
 
 def streamed(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
@@ -47,7 +51,7 @@ async def follow(
     `read_events` returns them, and True if they are the last. It runs on a thread, and is skipped while the database is
     unavailable. `late` is the event of a timeout.
     """
-    wakeups = waiting.wakeups(job_id, timeout_seconds=timeout_seconds, idle_seconds=KEEPALIVE_SECONDS)
+    wakeups = waiting.wakeups(job_id, timeout_seconds=timeout_seconds, idle_seconds=settings.EASEL.keepalive_seconds)
     async with contextlib.aclosing(wakeups):
         async for noticed in wakeups:
             if not noticed:

@@ -21,21 +21,36 @@ RECHECK_SECONDS = 10  # the longest that a client waits for a notice that was lo
 CHANNELS = ("easel_finished", "easel_progress")
 
 _ENDED = "SELECT id FROM jobs_job WHERE id = ANY(%s) AND finished_at IS NOT NULL"
+# Of several clients that wait for a job, one may have disconnected: the job is not abandoned while another waits.
+_RETURN = """
+UPDATE jobs_job SET abandoned_at = NULL WHERE id IN (
+    SELECT id FROM jobs_job WHERE id = ANY(%s) AND abandoned_at IS NOT NULL AND finished_at IS NULL
+     ORDER BY id FOR NO KEY UPDATE)
+"""
 
 _waiters: dict[str, dict[UUID, set[asyncio.Event]]] = {channel: defaultdict(set) for channel in CHANNELS}
 _listener: asyncio.Task[None] | None = None
 
 
-async def finished(job_id: UUID, *, timeout_seconds: float) -> bool:
-    """Return True once the job has ended; False if it hasn't within the time."""
+async def ends(job_id: UUID, *, timeout_seconds: float, idle_seconds: float) -> AsyncGenerator[bool]:
+    """Yield True once, when the job has ended, and False at each `idle_seconds` before. End at the timeout without."""
     # `_listen` checks all waiting jobs every RECHECK_SECONDS, in case a notification was lost.
-    ended = wakeups(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds, idle_seconds=timeout_seconds)
-    async with contextlib.aclosing(ended):
-        async for _ in ended:
-            # The job is admitted, and an error would make the client send it again: check later instead.
-            with contextlib.suppress(OperationalError, InterfaceError):
-                if await in_thread(_is_final, job_id):
-                    return True
+    woken = wakeups(job_id, channels=CHANNELS[:1], timeout_seconds=timeout_seconds, idle_seconds=idle_seconds)
+    async with contextlib.aclosing(woken):
+        async for noticed in woken:
+            if noticed and await _has_ended(job_id):
+                yield True
+                return
+            if not noticed:
+                yield False
+    if await _has_ended(job_id):
+        yield True
+
+
+async def _has_ended(job_id: UUID) -> bool:
+    # The job is admitted, and an error would make the client send it again: check later instead.
+    with contextlib.suppress(OperationalError, InterfaceError):
+        return await in_thread(_is_final, job_id)
     return False
 
 
@@ -98,6 +113,7 @@ async def _listen() -> None:
                 while True:
                     async for notice in connection.notifies(timeout=RECHECK_SECONDS):
                         _set(_waiters[notice.channel].get(UUID(notice.payload), set()))
+                    await connection.execute(_RETURN, [list(_waiters[CHANNELS[0]])])
                     found = await connection.execute(_ENDED, [list(_waiters[CHANNELS[0]])])
                     for (job_id,) in await found.fetchall():
                         _set(_waiters[CHANNELS[0]].get(job_id, set()))

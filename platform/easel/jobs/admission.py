@@ -6,10 +6,11 @@ for all queries of `job_admit` and one for the commit. An `Idempotency-Key`, a l
 concurrent limit, an adapter, a budget or a queue near its limit takes more.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
@@ -17,7 +18,7 @@ from django.db import transaction
 
 from billing.ledger.holds import hold_take
 from billing.usage.settlement import settle
-from core.pipeline import run_pipelined
+from core.pipeline import PipelinedQuery, run_pipelined
 from core.revision import revision_validate
 from easel.config import Config
 from easel.jobs.dimensions import dimensions_of, names_of
@@ -34,6 +35,12 @@ from tenants.quotas import ConcurrencyExceeded, owner_of, quotas_locked, units_t
 log = structlog.get_logger()
 
 
+class Admit(Protocol):
+    """Writes a prepared job and returns its id. Its queries and those of `beside` share a round trip."""
+
+    def __call__(self, *beside: PipelinedQuery[Any]) -> UUID: ...
+
+
 @contextmanager
 def job_prepared(
     *,
@@ -44,7 +51,7 @@ def job_prepared(
     request_id: str,
     batch_until: datetime | None = None,
     now: datetime,
-) -> Iterator[tuple[Job, Callable[[], UUID]]]:
+) -> Iterator[tuple[Job, Admit]]:
     """Plan a request and copy the cached images that answer it. Yields the job and `admit`, which writes it and returns
     its id; the caller calls that in its transaction.
 
@@ -62,9 +69,9 @@ def job_prepared(
             job.cached_from = None
     is_admitted = False
 
-    def admit() -> UUID:
+    def admit(*beside: PipelinedQuery[Any]) -> UUID:
         nonlocal is_admitted
-        job_admit(job, plan, now=now)
+        job_admit(job, plan, beside=beside, now=now)
         if copies:
             _answer(job, copies, plan, now)
         if plan.result_key:
@@ -87,8 +94,8 @@ def job_submit(*, api_key: ApiKey, spec: Spec, config: Config, job_id: UUID, req
     return job
 
 
-def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
-    """Hold what a plan may cost, count it, and write its job, in the caller's transaction.
+def job_admit(job: Job, plan: Plan, *, beside: Sequence[PipelinedQuery[Any]] = (), now: datetime) -> None:
+    """Hold what a plan may cost, count it, and write its job and what `beside` writes, in the caller's transaction.
 
     Raises `RevisionChanged` if the plan was made from a configuration that is no longer in force, and the refusals of
     the hold, the quotas and the queue. A line of a batch takes no place in the queue and none of the concurrent jobs:
@@ -113,7 +120,8 @@ def job_admit(job: Job, plan: Plan, *, now: datetime) -> None:
         if not plan.in_batch:
             _concurrency_check(api_key, quotas)
     units = units_take(api_key=api_key, quotas=quotas, image_units=plan.image_units, now=now)
-    *_, jobs, _ = run_pipelined(*first, units, job_insert(job))
+    written = run_pipelined(*first, units, job_insert(job), *beside)
+    jobs = written[len(first)]
     if plan.cached_from is None and not plan.in_batch:  # a cached answer never waits in the queue
         queue_check(api_key=api_key, quotas=quotas, queued_jobs_max=plan.queued_jobs_max, jobs=jobs, now=now)
     if plan.adapters:

@@ -86,6 +86,9 @@ class Job(models.Model):
     cached_from = models.ForeignKey("self", on_delete=models.PROTECT, null=True, related_name="+")
     created_at = models.DateTimeField()
     expires_at = models.DateTimeField(help_text="When it ends if it has not succeeded.")
+    abandoned_at = models.DateTimeField(
+        null=True, help_text="When the client that waited for it disconnected, until one waits again."
+    )
     cancel_requested_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     error_code = models.CharField(max_length=60, blank=True)
@@ -131,6 +134,12 @@ class Job(models.Model):
             models.Index(fields=["pool", "state"], condition=~Q(state__in=FINAL), name="job_unfinished"),
             models.Index(fields=["tenant", "api_key"], condition=Q(finished_at__isnull=True), name="job_in_hand"),
             models.Index(fields=["tenant", "-created_at", "-id"], name="job_by_tenant"),
+            # What is canceled once no client has come back for it.
+            models.Index(
+                fields=["abandoned_at"],
+                condition=Q(abandoned_at__isnull=False, finished_at=None, cancel_requested_at=None),
+                name="job_abandoned",
+            ),
             models.Index(fields=["arm"], condition=Q(arm__isnull=False), name="job_by_arm"),
             models.Index(fields=["model_version", "finished_at"], name="job_by_version"),
             # The portal's list and its search.
@@ -209,6 +218,22 @@ def job_insert(job: Job) -> PipelinedQuery[None]:
     documents = {name: Jsonb(getattr(job, name)) for name in ("metadata", "warnings")}
     yield Query(sql, {name: getattr(job, name) for name in names} | documents)
     job._state.adding, job._state.db = False, connection.alias
+
+
+class ClientCall(models.Model):
+    """A call of a client that numbers its retries, and the job that answers it. Deleted soon after the job's end."""
+
+    job = models.OneToOneField(Job, on_delete=models.CASCADE, primary_key=True, related_name="client_call")
+    api_key = models.ForeignKey(ApiKey, on_delete=models.CASCADE, related_name="+", db_index=False)
+    endpoint = models.CharField(max_length=100)
+    fingerprint = models.BinaryField(max_length=32, help_text="SHA-256 of the request's parsed body.")
+    retry_count = models.PositiveSmallIntegerField(
+        help_text="The number of the request that waits for the job, or that waited last; 0 is the first."
+    )
+    requested_at = models.DateTimeField(help_text="When that request arrived.")
+
+    class Meta:
+        indexes = [models.Index(fields=["api_key", "endpoint", "fingerprint"], name="client_call_by_request")]
 
 
 class JobAdapter(models.Model):

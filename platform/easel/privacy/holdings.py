@@ -12,6 +12,7 @@ _APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
 # Tables that refer to a tenant but hold the platform's data: what serves the tenant, and caches.
 _PLATFORM_TABLES = {
     "jobs.CachedResult",
+    "jobs.ClientCall",
     "jobs.FairShare",
     "jobs.BatchShare",
     "catalog.Pool",

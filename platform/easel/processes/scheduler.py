@@ -25,6 +25,7 @@ from easel.jobs.deletion import age_out
 from easel.jobs.models import Attempt, Job, JobAdapter, State
 from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.jobs.result_cache import results_trim
+from easel.jobs.retries import abandoned_jobs_cancel, calls_delete
 from easel.privacy.erasure import erase_advance
 from easel.processes import deliverer
 from easel.processes.loop import UNAVAILABLE, run_turns
@@ -58,6 +59,16 @@ def expire_jobs(now: datetime, *, tenants: Collection[Tenant] | None = None) -> 
     if tenants is not None:
         late = late.filter(tenant__in=tenants)
     return sum(lifecycle.expire(job_id=job_id, now=now) for job_id in list(late.values_list("id", flat=True)[:BATCH]))
+
+
+def cancel_abandoned_jobs(now: datetime, *, tenants: Collection[Tenant] | None = None) -> int:
+    """Cancel jobs whose client disconnected and did not come back within EASEL_DISCONNECT_GRACE_SECONDS."""
+    return abandoned_jobs_cancel(now=now, grace_seconds=settings.EASEL.disconnect_grace_seconds, tenants=tenants)
+
+
+def delete_client_calls(now: datetime) -> int:
+    """Forget calls that ended minutes ago: no retry joins them any more."""
+    return calls_delete(now=now)
 
 
 def delete_idempotency_keys(now: datetime) -> int:
@@ -120,7 +131,9 @@ def delete_messages(now: datetime) -> int:
 PERIODIC: tuple[tuple[float, Task], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
+    (1, cancel_abandoned_jobs),
     (5, rollouts_decide),
+    (60, delete_client_calls),
     (600, delete_idempotency_keys),
     (600, meter_storage),
     (600, meter_pools),

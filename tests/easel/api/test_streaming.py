@@ -10,7 +10,7 @@ import pytest
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 
 from core.threads import THREADS, in_thread
-from easel.api import jobs, streaming, waiting
+from easel.api import jobs, waiting
 from easel.asgi import application
 from easel.jobs import lifecycle, queue
 from easel.jobs.models import Job
@@ -164,7 +164,7 @@ def test_another_tenants_job_has_no_events(alice, bob, create):
     assert call("GET", f"/v1/jobs/{uuid.uuid4()}/events", alice).status_code == 404
 
 
-def test_a_client_that_goes_away_leaves_its_job_alone(alice, body):
+def test_the_queued_job_of_a_client_that_goes_away_is_canceled(alice, body):
     content, left = json.dumps(body(stream=True)).encode(), asyncio.Event()
     headers = {"authorization": f"Bearer {alice.secret}", "content-type": "application/json"}
     headers["content-length"] = str(len(content))
@@ -196,11 +196,11 @@ def test_a_client_that_goes_away_leaves_its_job_alone(alice, body):
     job, followed = asyncio.run(gone())
     assert not followed
     job.refresh_from_db()
-    assert (job.state, job.cancel_requested_at) == ("queued", None)
+    assert job.state == "canceled"
 
 
-def test_a_quiet_stream_says_that_it_is_alive(alice, create, monkeypatch):
-    monkeypatch.setattr(streaming, "KEEPALIVE_SECONDS", 0.05)
+def test_a_quiet_stream_says_that_it_is_alive(alice, create, settings_of):
+    settings_of(keepalive_seconds=0.05)
     job_id = create(alice)["id"]
 
     async def second():
@@ -216,14 +216,17 @@ def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
     job_id = uuid.UUID(create(alice)["id"])
     before = threading.active_count()
 
+    async def ended():
+        return [one async for one in waiting.ends(job_id, timeout_seconds=60, idle_seconds=60)] == [True]
+
     async def crowd():
-        waiters = [asyncio.create_task(waiting.finished(job_id, timeout_seconds=60)) for _ in range(2000)]
+        waiters = [asyncio.create_task(ended()) for _ in range(2000)]
         while waiting.followed().get(job_id, 0) < 2000:
             await asyncio.sleep(0.01)
         held = threading.active_count()
         await in_thread(end_job, str(job_id))
         return held, await asyncio.gather(*waiters)
 
-    held, ended = asyncio.run(crowd())
-    assert all(ended)
+    held, all_ended = asyncio.run(crowd())
+    assert all(all_ended)
     assert held - before <= THREADS + 1  # those of the pool, and the one that listens
