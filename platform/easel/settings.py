@@ -41,7 +41,11 @@ INSTALLED_APPS = [
     "easel.api",
     "easel.portal",
 ]
-MIDDLEWARE = ["easel.api.middleware.RequestContext", "easel.api.middleware.Options"]
+MIDDLEWARE = [
+    "easel.api.middleware.RequestContext",
+    "easel.api.compression.Gzip",
+    "easel.api.middleware.Options",
+]
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
