@@ -9,7 +9,10 @@ from tenants.models import ORIGINS_MAX, Tenant
 
 
 class OriginInvalid(DomainError, code="origin_invalid"):
-    """An origin must be scheme://host or scheme://host:port, and a tenant may have 20."""
+    """An origin must be scheme://host or scheme://host:port, and a tenant may have 20.
+
+    Write the origin as the browser shows it in the address bar, without a path. Remove origins that are no longer used.
+    """
 
 
 def origins_set(*, tenant: Tenant, origins: Sequence[str]) -> list[str]:
