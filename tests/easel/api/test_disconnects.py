@@ -7,40 +7,24 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import uvicorn
 
 from billing.ledger.accounts import balances_by_kind
 from core.threads import in_thread
 from easel.api import images, submission, waiting
-from easel.asgi import application
 from easel.jobs import lifecycle, queue
 from easel.jobs.models import Job
 from easel.processes import scheduler
 from inference.contract import AttemptProgress
 from tests.conftest import NOW, worker_beat
 from tests.easel.api.conftest import ask, end_job
+from tests.easel.api.serving import happened, port_of, served
 from tests.easel.api.test_images import PATH, job_of
-
-
-@contextlib.asynccontextmanager
-async def served(**options):
-    """The application behind a server of its own."""
-    server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_config=None, **options))
-    serving = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield server
-    finally:
-        server.should_exit = True
-        await serving
 
 
 @contextlib.asynccontextmanager
 async def asking(server, customer, content, headers=None):
     """A client that has sent its request; it goes away at the end."""
-    port = server.servers[0].sockets[0].getsockname()[1]
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    _, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
     with contextlib.closing(writer):
         sent = json.dumps(content).encode()
         given = {
@@ -53,13 +37,6 @@ async def asking(server, customer, content, headers=None):
         head = "".join(f"{name}: {value}\r\n" for name, value in given.items())
         writer.write(f"POST {PATH} HTTP/1.1\r\n{head}\r\n".encode() + sent)
         yield
-
-
-async def happened(check):
-    """Return once `check` is true; it runs on a thread."""
-    async with asyncio.timeout(60):
-        while not await in_thread(check):
-            await asyncio.sleep(0.01)
 
 
 def take(job):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from core import clock
-from easel.api.submission import retry_count_of, submit_waiting
+from easel.api.submission import submit_waiting
 from easel.jobs import lifecycle, queue
 from easel.jobs.models import FINAL, Attempt, Job, State
 from easel.jobs.retries import job_abandon
@@ -34,8 +34,15 @@ SWEPT = Q(finished_at=None, cancel_requested_at__isnull=False)  # a worker stops
 
 def request_of(customer, retry_count):
     request = RequestFactory().post("/", headers={"X-Stainless-Retry-Count": str(retry_count)})
-    request.auth, request.request_id = customer.key, uuid.uuid4().hex
+    request.auth, request.request_id = customer and customer.key, uuid.uuid4().hex
     return request
+
+
+def submitted(customer, version, retry_count, prompt="a red circle"):
+    """The job of a request, as the API admits or joins it."""
+    request = request_of(customer, retry_count)
+    spec = Spec(prompt=prompt, model=version.model.name)
+    return submit_waiting(request, spec, {"prompt": prompt}, "images", outlives_client=False).resource_id
 
 
 @dataclass
@@ -57,7 +64,7 @@ class Sent:
     job_id: uuid.UUID | None = field(default=None)
 
 
-def machine(customer, pool, model, *, is_orderly) -> type[RuleBasedStateMachine]:
+def machine(customer, pool, version, *, is_orderly) -> type[RuleBasedStateMachine]:
     """`is_orderly`: no request is lost or overtaken, and a disconnect is noticed before the retry arrives."""
 
     class RetryMachine(RuleBasedStateMachine):
@@ -88,11 +95,7 @@ def machine(customer, pool, model, *, is_orderly) -> type[RuleBasedStateMachine]
         def a_request_arrives(self, which):
             sent = self.in_transit.pop(which % len(self.in_transit))
             sent.call.arrived = True
-            request = request_of(self.customer, sent.retry_count)
-            assert retry_count_of(request) == sent.retry_count
-            body = {"prompt": self.prompt}
-            spec = Spec(prompt=self.prompt, model=model)
-            sent.job_id = submit_waiting(request, spec, body, "images", outlives_client=False).resource_id
+            sent.job_id = submitted(self.customer, version, sent.retry_count, self.prompt)
             is_late = not sent.call.waits or sent.call.sent != sent.retry_count + 1
             (self.unnoticed if is_late else self.waiting).append(sent)
             self._deliver()
@@ -181,10 +184,10 @@ def machine(customer, pool, model, *, is_orderly) -> type[RuleBasedStateMachine]
 
 
 def test_calls_that_time_out_are_charged_once_each_whatever_is_lost_late_or_unnoticed(customer, pool, version):
-    tested = machine(customer, pool, version.model.name, is_orderly=False)
+    tested = machine(customer, pool, version, is_orderly=False)
     run_state_machine_as_test(tested, settings=settings(stateful_step_count=25, max_examples=examples(0.4)))
 
 
 def test_calls_that_time_out_get_a_picture_of_their_own_if_their_requests_arrive_in_order(customer, pool, version):
-    tested = machine(customer, pool, version.model.name, is_orderly=True)
+    tested = machine(customer, pool, version, is_orderly=True)
     run_state_machine_as_test(tested, settings=settings(stateful_step_count=25, max_examples=examples(0.4)))
