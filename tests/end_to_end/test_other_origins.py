@@ -15,7 +15,7 @@ from tests.end_to_end.conftest import LiveEasel
 from tests.end_to_end.test_portal import CHROMIUM, FLAGS, slug_of
 
 # What the pages run. They get `[url of the API, key]`, and say what they could read.
-DRAWN = """async ([url, key]) => {
+GENERATED = """async ([url, key]) => {
     const asked = {model: null, prompt: "a red circle", size: "128x128", response_format: "url"};
     const answer = await fetch(`${url}/v1/images/generations`, {
         method: "POST",
@@ -106,21 +106,21 @@ def failure(page: Page, script: str, given: object) -> str:
 
 def test_a_page_of_an_allowed_origin_generates_an_image_and_reads_its_pixels(easel, alice, pages):
     page, foreign = pages
-    drawn = page.evaluate(DRAWN, [easel.url, alice.api_key])
-    assert drawn["status"] == 200
-    assert drawn["request"]
-    assert float(drawn["cost"]) > 0
-    assert page.evaluate(PIXELS, drawn["url"]) == [128, 128, True]
+    generated = page.evaluate(GENERATED, [easel.url, alice.api_key])
+    assert generated["status"] == 200
+    assert generated["request"]
+    assert float(generated["cost"]) > 0
+    assert page.evaluate(PIXELS, generated["url"]) == [128, 128, True]
     # A page of another origin may show the image, whose URL is its key, and may not read it.
-    assert failure(foreign, PIXELS, drawn["url"]) == "TypeError"
-    assert foreign.evaluate(TAINTED, drawn["url"]) == "SecurityError"
+    assert failure(foreign, PIXELS, generated["url"]) == "TypeError"
+    assert foreign.evaluate(TAINTED, generated["url"]) == "SecurityError"
     # It was shown without an Origin before it is fetched with one: the browser's cache keeps the two apart.
-    assert page.evaluate(TAINTED, drawn["url"]) == "SecurityError"
-    assert page.evaluate(PIXELS, drawn["url"]) == [128, 128, True]
+    assert page.evaluate(TAINTED, generated["url"]) == "SecurityError"
+    assert page.evaluate(PIXELS, generated["url"]) == [128, 128, True]
 
 
 def test_a_page_of_a_foreign_origin_calls_nothing(easel, alice, pages):
-    assert failure(pages[1], DRAWN, [easel.url, alice.api_key]) == "TypeError"
+    assert failure(pages[1], GENERATED, [easel.url, alice.api_key]) == "TypeError"
     listed = httpx.get(f"{easel.url}/v1/jobs", headers={"Authorization": f"Bearer {alice.api_key}"}).json()
     assert listed["data"] == []  # the browser asked first, and sent nothing
 

@@ -5,6 +5,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OUTPUT_BYTES_MAX = 64 * 2**20
+_LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
+_host_noticed = False
 EDIT_BYTES_MAX = 64 * 2**20  # OpenAI takes images of up to 50 MB
 
 Scope = dict[str, Any]
@@ -38,6 +41,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
         request.request_id = request_id  # type: ignore[attr-defined]
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        _notice_host(request)
         began = time.perf_counter()
         response = await get_response(request)
         if request.method == "HEAD":
@@ -105,6 +109,21 @@ class WithoutTrailingSlash:
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             scope = {**scope, "path": scope["path"].removesuffix("/")}
         await self._app(scope, receive, send)
+
+
+def _notice_host(request: HttpRequest) -> None:
+    """Log, once, that images can't be fetched: a client came by another host, and `EASEL_PUBLIC_URL` is not set.
+
+    URLs are never made from what a request says of its host, which anybody can write, but a wrong one should be found.
+    """
+    global _host_noticed
+    if _host_noticed or settings.EASEL.public_url != settings.EASEL.internal_url:
+        return
+    host = request.META.get("HTTP_X_FORWARDED_HOST") or request.META.get("HTTP_HOST", "")
+    name = host.rpartition(":")[0] or host
+    if host and host != urlsplit(settings.EASEL.public_url).netloc and name not in _LOOPBACK:
+        _host_noticed = True
+        log.warning("public_url_not_set", host=host[:200], urls_begin_with=settings.EASEL.public_url)
 
 
 def request_id_of(given: str) -> str:
