@@ -133,8 +133,8 @@ class _Writer:
 
     def _object(self, schema: Schema, name: str, *, is_input: bool) -> str:
         if schema.get("properties"):
-            # Two schemas with the same text are one class, of the first one's name.
-            same = json.dumps([schema, is_input], sort_keys=True)
+            # Two answers with the same text are one class, of the first one's name.
+            same = json.dumps([schema, name if is_input else ""], sort_keys=True)
             if same not in self._names:
                 self._names[same] = self._free_name(name)
                 self._class(self._names[same], schema, is_input=is_input)

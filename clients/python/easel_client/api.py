@@ -45,11 +45,11 @@ class Balance(Resource):
 
 
 class Budgets(Resource):
-    def list(self, **query: Unpack[types.AdaptersListQuery]) -> types.BudgetsListAnswer:
+    def list(self, **query: Unpack[types.BudgetsListQuery]) -> types.BudgetsListAnswer:
         """List your budgets and what this month has spent of them."""
         return self._transport.json("GET", "/v1/budgets", query=query)
 
-    def iterate(self, **query: Unpack[types.AdaptersListQuery]) -> Iterator[types.BudgetsListAnswerDataItem]:
+    def iterate(self, **query: Unpack[types.BudgetsListQuery]) -> Iterator[types.BudgetsListAnswerDataItem]:
         """Yield what `list` lists, page by page."""
         return self._transport.pages("/v1/budgets", query)
 
@@ -79,11 +79,11 @@ class Errors(Resource):
 
 
 class Experiments(Resource):
-    def list(self, **query: Unpack[types.AdaptersListQuery]) -> types.ExperimentsListAnswer:
+    def list(self, **query: Unpack[types.ExperimentsListQuery]) -> types.ExperimentsListAnswer:
         """The handlers of one path, `get(request, …)`, `post(request, …)` and so on: each makes one domain call."""
         return self._transport.json("GET", "/v1/experiments", query=query)
 
-    def iterate(self, **query: Unpack[types.AdaptersListQuery]) -> Iterator[types.ExperimentsListAnswerDataItem]:
+    def iterate(self, **query: Unpack[types.ExperimentsListQuery]) -> Iterator[types.ExperimentsListAnswerDataItem]:
         """Yield what `list` lists, page by page."""
         return self._transport.pages("/v1/experiments", query)
 
@@ -209,7 +209,7 @@ class Statements(Resource):
         return self._transport.download("GET", f"/v1/statements/{segment(statement_id)}/{segment(form)}", query=query)
 
     def line_charges(
-        self, statement_id: str, position: int, **query: Unpack[types.StatementsListQuery]
+        self, statement_id: str, position: int, **query: Unpack[types.StatementsLineChargesQuery]
     ) -> types.StatementsLineChargesAnswer:
         """List the charges of a line, each with its price, its job and the attempts at that."""
         return self._transport.json(
@@ -217,7 +217,7 @@ class Statements(Resource):
         )
 
     def line_charges_iterate(
-        self, statement_id: str, position: int, **query: Unpack[types.StatementsListQuery]
+        self, statement_id: str, position: int, **query: Unpack[types.StatementsLineChargesQuery]
     ) -> Iterator[types.StatementsLineChargesAnswerDataItem]:
         """Yield what `line_charges` lists, page by page."""
         return self._transport.pages(f"/v1/statements/{segment(statement_id)}/lines/{segment(position)}/charges", query)
@@ -236,11 +236,11 @@ class Usage(Resource):
 
 
 class Webhooks(Resource):
-    def list(self, **query: Unpack[types.StatementsListQuery]) -> types.WebhooksListAnswer:
+    def list(self, **query: Unpack[types.WebhooksListQuery]) -> types.WebhooksListAnswer:
         """The handlers of one path, `get(request, …)`, `post(request, …)` and so on: each makes one domain call."""
         return self._transport.json("GET", "/v1/webhooks", query=query)
 
-    def iterate(self, **query: Unpack[types.StatementsListQuery]) -> Iterator[types.WebhooksListAnswerDataItem]:
+    def iterate(self, **query: Unpack[types.WebhooksListQuery]) -> Iterator[types.WebhooksListAnswerDataItem]:
         """Yield what `list` lists, page by page."""
         return self._transport.pages("/v1/webhooks", query)
 

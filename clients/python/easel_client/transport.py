@@ -71,7 +71,7 @@ class Transport:
             yield from page["data"]
             if not page.get("has_more") or not page["data"]:
                 return
-            after = page["data"][-1]["id"]
+            after = page.get("last_id") or page["data"][-1]["id"]
 
     def download(self, method: str, path: str, **options: Any) -> "Download":
         """Return a file whose content is read on demand."""

@@ -76,6 +76,11 @@ class BalanceGetAnswer(TypedDict):
     grants: list[BalanceGetAnswerGrantsItem]
 
 
+class BudgetsListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+
+
 class BudgetsListAnswerDataItem(TypedDict):
     id: str
     object: str
@@ -184,6 +189,11 @@ class ErrorsListAnswer(TypedDict):
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class ExperimentsListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
 
 
 class ExperimentsListAnswerDataItemArmsItemAdaptersItem(TypedDict):
@@ -295,6 +305,11 @@ class ExportsFocusQuery(TypedDict, total=False):
     start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
 
 
+class ImagesInputAdaptersItem(TypedDict, total=False):
+    name: Required[str]
+    scale: float | None
+
+
 class ImagesInput(TypedDict, total=False):
     """`POST /v1/images/generations` of OpenAI, as of the gpt-image models."""
 
@@ -313,7 +328,7 @@ class ImagesInput(TypedDict, total=False):
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
-    adapters: list[ExperimentInputArmsItemAdaptersItem] | None
+    adapters: list[ImagesInputAdaptersItem] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
     output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
@@ -594,6 +609,11 @@ class JobsListAnswer(TypedDict):
     has_more: bool
 
 
+class JobInputAdaptersItem(TypedDict, total=False):
+    name: Required[str]
+    scale: float | None
+
+
 class JobInput(TypedDict, total=False):
     """The fields of a generation: OpenAI's, ours, and those of other image APIs."""
 
@@ -612,7 +632,7 @@ class JobInput(TypedDict, total=False):
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
-    adapters: list[ExperimentInputArmsItemAdaptersItem] | None
+    adapters: list[JobInputAdaptersItem] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
     output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
@@ -812,6 +832,11 @@ class StatementsDocumentQuery(TypedDict, total=False):
     decimal: Annotated[Literal["point", "comma"] | None, "The decimal separator of the CSV."]
 
 
+class StatementsLineChargesQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+
+
 class StatementsLineChargesAnswerDataItemPrice(TypedDict):
     unit_price: str
     mode: str
@@ -885,6 +910,11 @@ class UsageGetAnswer(TypedDict):
     start: str
     end: str
     total: BalanceGetAnswerAvailable
+
+
+class WebhooksListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
 
 
 class WebhooksListAnswerDataItem(TypedDict):

@@ -1,7 +1,5 @@
 """`easel generate`: an image from the command line."""
 
-import os
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +9,9 @@ from typing import Any
 
 import click
 
-from easel.cli.client import Client, Refused
 from easel.cli.django_ready import django_ready
+from easel.cli.server import local_url, server_options
+from easel_client import Easel, JobFailed
 
 _LOCAL_TENANT = "local"
 _LOCAL_CREDIT_MICROS = 10_000_000
@@ -27,40 +26,28 @@ _LOCAL_CREDIT_MICROS = 10_000_000
 @click.option("--steps", type=int, help="Denoising steps; by default the model's.")
 @click.option("--seed", type=int, help="The same seed makes the same image.")
 @click.option("--adapter", "adapters", multiple=True, help="NAME or NAME:SCALE; may be repeated.")
-@click.option("--url", envvar="EASEL_URL", help="By default the stack of EASEL_HOME.")
-@click.option("--api-key", envvar="EASEL_API_KEY", help=f"By default one of the tenant `{_LOCAL_TENANT}`, made here.")
-def generate(output: Path, adapters: tuple[str, ...], url: str | None, api_key: str | None, **asked: Any) -> None:
+@server_options(key_help=f"By default one of the tenant `{_LOCAL_TENANT}`, made here.")
+def generate(output: Path, adapters: tuple[str, ...], server: str | None, key: str | None, **asked: Any) -> None:
     """Generate an image of PROMPT, write it to a file and print its cost."""
     if not output.absolute().parent.is_dir():
         raise click.BadParameter(f"there is no folder {output.absolute().parent}", param_hint="--output")
     fields = {name: value for name, value in asked.items() if value is not None}
     fields["adapters"] = [_adapter(text) for text in adapters]
     fields["output_format"] = {".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}.get(output.suffix.lower(), "png")
-    with _key(api_key) as key:
-        client = Client(url or _local_url(), key)
-        job = _follow(client, client.submit(**fields))
+    with _key(key) as secret, Easel(server or local_url(), secret) as client:
+        from easel.cli.my import followed
+
+        job = followed(client, client.jobs.create(**fields))
         if job["status"] != "succeeded":
-            error = job["error"] or {"code": f"job_{job['status']}", "message": f"the job was {job['status']}"}
-            raise Refused(error["code"], error["message"])
+            raise JobFailed(job)
         for number, image in enumerate(job["images"], start=1):
             path = output if asked["n"] == 1 else output.with_stem(f"{output.stem}-{number}")
-            path.write_bytes(client.image(image["url"]))
+            path.write_bytes(client.fetch(image["url"]))
             click.echo(f"{path}  seed {image['seed']}")
     usage = job["usage"]
+    assert usage is not None
     cost = usage["cost_details"]
     click.echo(f"{cost['amount']} {cost['currency']} for {usage['gpu_seconds']:.3f} GPU s, job {job['id']}")
-
-
-def _follow(client: Client, job: dict) -> dict:  # type: ignore[type-arg]
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description:<11}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        bar = progress.add_task(job["status"], total=job["progress"]["steps_total"])
-        for job in client.follow(job):  # noqa: B020 - the same job, later
-            progress.update(bar, description=job["status"], completed=job["progress"]["steps_done"])
-    return job
 
 
 def _adapter(text: str) -> dict[str, object]:
@@ -71,23 +58,13 @@ def _adapter(text: str) -> dict[str, object]:
         raise click.BadParameter(f"{text!r} is not NAME or NAME:SCALE", param_hint="--adapter") from error
 
 
-def _local_url() -> str:
-    from easel_local.home import home_of
-    from easel_local.status import stack_status
-
-    url = stack_status(home_of(os.environ)).url
-    if not url:
-        raise Refused("not_running", "Easel is not running here: start it with `easel up`, or give --url")
-    return url
-
-
 @contextmanager
 def _key(given: str | None) -> Iterator[str]:
     """Yield the given key, or one for the length of this command."""
     if given:
         yield given
         return
-    _local_url()  # before anything is started or written
+    local_url()  # before anything is started or written
     with django_ready():
         from django.conf import settings
         from django.db import transaction

@@ -31,6 +31,7 @@ _ELSEWHERE = {
     "job": ("easel.cli.jobs:job", "Cancel jobs."),
     "key": ("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
     "model": ("easel.cli.models:model", "Add versions of models, and divide callers between them."),
+    "my": ("easel.cli.my:my", "What a tenant may do, with its key: jobs, costs and so on."),
     "operator": ("easel.cli.operators:operator", "Add users of the portal, and disable them."),
     "pool": ("easel.cli.models:pool", "Make pools of workers, list them, give a tenant its own."),
     "price": ("easel.cli.prices:price", "Prices: list, publish, quote."),
@@ -214,6 +215,15 @@ def main() -> None:
     except ServersUnavailable as error:
         click.echo(f"easel: {error}", err=True)
         sys.exit(2)
+    except Exception as error:
+        # A command that called a server has imported the client, which `--help` would take a tenth of a second for.
+        client = sys.modules.get("easel_client")
+        if client is None or not isinstance(error, client.EaselError):
+            raise
+        from easel.cli.server import error_text
+
+        click.echo(f"easel: {error_text(error)}", err=True)
+        sys.exit(2 if isinstance(error, client.Unreachable) else 1)
 
 
 if __name__ == "__main__":

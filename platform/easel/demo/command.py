@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from easel.cli.client import Client, Refused
 from easel.cli.django_ready import django_ready
 from easel.demo.contact_sheet import contact_sheet
+from easel_client import Easel, EaselError
 from easel_local.home import home_of, log_dir
 from easel_local.stack import Stack, StackUnavailable, free_port, keep_serving, port_is_free, running_stack
 
@@ -106,7 +106,7 @@ def demo(once: bool, history: bool, port: int | None) -> None:
                 keep_serving(stack, on_ready=lambda url: None)
     except StackUnavailable as error:
         raise click.ClickException(str(error)) from error
-    except (DemoFailed, Refused) as error:
+    except (DemoFailed, EaselError) as error:
         lines = log_path.read_text(errors="replace").splitlines()[-_LOG_LINES:]
         console.print("\n".join([f"The end of {log_path}:", *lines]), markup=False)
         raise click.ClickException(f"the demo failed: {error}") from error
@@ -115,7 +115,7 @@ def demo(once: bool, history: bool, port: int | None) -> None:
 
 
 def _show(console: Console, stack: Stack, home: Path) -> None:
-    """Run every step of the demo. Raises `DemoFailed` or `Refused` for a step that does not succeed."""
+    """Run every step of the demo. Raises `DemoFailed` or `EaselError` for a step that does not succeed."""
     # Their modules need a Django that is set up.
     from easel.demo.tenants import broken_invariants, dedicated_worker, demo_tenants, worker_is_ready
     from easel.demo.versions import canary, experiment
@@ -123,7 +123,7 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     console.print("[bold]2/6[/bold] Three tenants: two share a pool of workers, one has its own")
     tenants = dict.fromkeys(order.tenant for order in ORDERS)
     projects = {tenant: [order.project for order in ORDERS if order.tenant == tenant] for tenant in tenants}
-    clients = {tenant: Client(stack.url, key) for tenant, key in demo_tenants(projects).items()}
+    clients = {tenant: Easel(stack.url, key) for tenant, key in demo_tenants(projects).items()}
     own_worker = dedicated_worker(DEDICATED)
     if own_worker["pool"] not in stack.workers:  # the stack itself starts the worker of an earlier demo
         stack.add_worker(own_worker)
@@ -134,7 +134,7 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     console.print("[bold]3/6[/bold] Their LoRA adapters")
     for tenant, adapter in ADAPTERS.items():
         with as_file(files("inference") / "demo_model" / "adapters" / f"{adapter}.safetensors") as file:
-            version = clients[tenant].upload_adapter(adapter, file)["versions"][-1]["version"]
+            version = clients[tenant].adapters.upload(name=adapter, file=file)["versions"][-1]["version"]
         console.print(f"    {tenant}: adapter {adapter}, version {version}")
     console.print(f"[bold]4/6[/bold] {len(ORDERS)} pictures")
     deliveries = _deliver(console, clients)
@@ -147,7 +147,7 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     if broken := broken_invariants():
         raise DemoFailed("; ".join(broken))
     _print_costs(console, clients)
-    _print_next_steps(console, stack.url, clients["aurora"].api_key, sheet)
+    _print_next_steps(console, stack.url, clients["aurora"].transport.key, sheet)
 
 
 def _make_history(console: Console, log_path: Path) -> None:
@@ -173,20 +173,20 @@ def _wait_until(ready: Callable[[], bool], stack: Stack) -> None:
         time.sleep(0.2)
 
 
-def _deliver(console: Console, clients: dict[str, Client]) -> list[Delivery]:
+def _deliver(console: Console, clients: dict[str, Easel]) -> list[Delivery]:
     columns = (TextColumn("  {task.description}"), BarColumn(12), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(len(ORDERS)) as threads:
         return list(threads.map(lambda order: _generate(order, clients[order.tenant], progress), ORDERS))
 
 
-def _generate(order: Order, client: Client, progress: Progress) -> Delivery:
+def _generate(order: Order, client: Easel, progress: Progress) -> Delivery:
     label = f"{order.tenant}  {order.caption or order.prompt}"
     bar = progress.add_task(f"{label[:38]:<38} {order.look:<11}", total=None)
-    for job in client.follow(client.submit(**order.fields())):
+    for job in client.jobs.follow(client.jobs.create(**order.fields())):
         progress.update(bar, total=job["progress"]["steps_total"], completed=job["progress"]["steps_done"])
     if job["status"] != "succeeded":
         raise DemoFailed(f"{order.prompt!r} {job['status']}: {job['error']}")
-    return Delivery(order=order, image=client.image(job["images"][0]["url"]), job=job)
+    return Delivery(order=order, image=client.fetch(job["images"][0]["url"]), job=job)
 
 
 def _check(deliveries: list[Delivery]) -> None:
@@ -215,12 +215,12 @@ def _write_sheet(deliveries: list[Delivery], home: Path) -> Path:
     return path
 
 
-def _print_costs(console: Console, clients: dict[str, Client]) -> None:
+def _print_costs(console: Console, clients: dict[str, Easel]) -> None:
     table = Table("tenant", "project", "requests", "image units", "GPU seconds", "cost", title="Cost this month")
     for column in table.columns[2:]:
         column.justify = "right"
     for tenant, client in clients.items():
-        costs = client.costs(group_by="project")
+        costs = client.costs.get(group_by="project")
         for row in costs["data"]:
             measured = (f"{row['requests']:.0f}", f"{row['image_units']:.3f}", f"{row['gpu_seconds']:.3f}")
             table.add_row(tenant, row["group"]["project"], *measured, _money(row["cost"]))

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from easel.catalog.models import ModelVersion
-from easel.cli.client import Client
 from easel.seed import DEMO_MODEL
 from easel.serving.models import Rollout
 from easel.serving.rollouts import RolloutPlan, rollout_start
+from easel_client import Easel
 
 # The colours as the demo model paints them.
 _COLOURS = {
@@ -33,7 +33,7 @@ _SIZE = "128x128"
 _VERDICT_SECONDS = 60
 
 
-def canary(console: Console, client: Client) -> None:
+def canary(console: Console, client: Easel) -> None:
     """Roll out version 2 of the demo model and show the guardrail's verdict on real traffic."""
     running = Rollout.objects.filter(model__name=DEMO_MODEL, state=Rollout.State.RUNNING).first()
     if running is None:
@@ -49,27 +49,27 @@ def canary(console: Console, client: Client) -> None:
     console.print(f"    {running.candidate.label} serves {share} % of the callers; the guardrail says: {verdict}")
 
 
-def experiment(console: Console, client: Client) -> None:
+def experiment(console: Console, client: Easel) -> None:
     """Compare eight steps with one. A visitor's score is the likeness of its picture to the colour in its prompt."""
     name = f"steps-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    for row in client.experiments():
+    for row in client.experiments.list()["data"]:
         if row["status"] == "running":
-            client.stop_experiment(row["name"])
+            client.experiments.stop(row["name"])
     arms = [{"name": arm, "weight": 50, "steps": steps} for arm, steps in (("eight", 8), ("one", 1))]
-    client.start_experiment(name=name, arms=arms)
+    client.experiments.start(name=name, arms=arms)
     for number, job in enumerate(_generate_all(client)):
-        image = client.image(job["images"][0]["url"])
-        client.give_feedback(job["id"], score=likeness(image, _colour(number)))
-    _print_report(console, client.experiment(name))
+        image = client.fetch(job["images"][0]["url"])
+        client.jobs.feedback(job["id"], score=likeness(image, _colour(number)))
+    _print_report(console, client.experiments.get(name))
 
 
-def _generate_all(client: Client) -> list[dict[str, Any]]:
+def _generate_all(client: Easel) -> list[dict[str, Any]]:
     """Generate a picture for each caller at once and return the jobs. Raises `ClickException` for one that fails."""
 
     def generate(number: int) -> dict[str, Any]:
         prompt = f"a {_colour(number)} circle on a white background"
-        job = client.submit(size=_SIZE, seed=7, cache=False, prompt=prompt, user=f"visitor-{number}")
-        *_, job = client.follow(job)
+        job = client.jobs.create(size=_SIZE, seed=7, cache=False, prompt=prompt, user=f"visitor-{number}")
+        *_, job = client.jobs.follow(job)
         if job["status"] != "succeeded":
             raise click.ClickException(f"{prompt!r} {job['status']}: {job['error']}")
         return job

@@ -1,0 +1,215 @@
+"""`easel my …`: what a tenant may do, by HTTP with a key."""
+
+import inspect
+import json
+import sys
+
+import click
+import pytest
+import structlog
+
+from easel.cli import main as program
+from easel.cli.my import my
+from easel.cli.tenant_calls import LEFT_OUT
+from easel.jobs.models import Job
+from easel_client import api
+from tenants.keys import key_issue
+from tests.conftest import NOW, PEPPER
+from tests.easel.api.conftest import PNG
+from tests.easel.api.test_adapters import weights
+
+
+@pytest.fixture
+def quiet_server():
+    """The server logs to the streams of this process, which are the command's."""
+    before = structlog.get_config()
+    structlog.configure(**{**before, "logger_factory": structlog.ReturnLoggerFactory()})
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def easel(served, alice, monkeypatch, capsys, quiet_server):
+    """Runs a command as a shell does, with Alice's key: its exit code, and what it printed on both streams."""
+    monkeypatch.setenv("EASEL_URL", served.url)
+    monkeypatch.setenv("EASEL_API_KEY", alice.secret)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["easel", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            program.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def shown(easel):
+    """The JSON that a command prints which succeeds."""
+
+    def run(*arguments):
+        code, out, err = easel(*arguments, "--json")
+        assert (code, err) == (0, "")
+        return json.loads(out)
+
+    return run
+
+
+@pytest.fixture
+def job(shown, version):
+    return shown("my", "jobs", "create", "a red circle", "--model", version.model.name, "--seed", 7)
+
+
+def leaves(group, path=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def test_every_call_of_the_api_has_a_command():
+    commands = {" ".join(path) for path in leaves(my)}
+    for kind in vars(api).values():
+        if not (inspect.isclass(kind) and issubclass(kind, api.Resource) and kind is not api.Resource):
+            continue
+        resource = kind.__name__.lower()
+        for name in vars(kind):
+            if name.startswith("_") or name.endswith("iterate"):
+                continue
+            path = f"{resource} {'show' if name == 'get' else name.replace('_', '-')}"
+            assert commands & {path, resource} or {path, resource} & LEFT_OUT.keys(), path
+
+
+def test_a_job_is_made_shown_listed_and_deleted(easel, shown, job, served):
+    shown("my", "jobs", "show", job["id"])  # a worker ends it
+    code, out, _ = easel("my", "jobs", "list")
+    assert (code, job["id"] in out, "succeeded" in out, "a red circle" in out) == (0, True, True, True)
+    deleted = shown("my", "jobs", "delete", job["id"])
+    assert (deleted["prompt"], deleted["images"]) == (None, [])
+
+
+def test_a_job_is_followed_to_its_end(easel, job):
+    code, out, _ = easel("my", "jobs", "follow", job["id"])
+    assert (code, "succeeded" in out) == (0, True)
+
+
+def test_following_a_job_that_fails_exits_1_with_its_code(easel, job, served):
+    served.outcome = lambda job_id: {"outcome": "failed", "error_code": "out_of_memory", "retryable": False}
+    code, _, err = easel("my", "jobs", "follow", job["id"])
+    assert (code, "(out_of_memory)" in err) == (1, True)
+
+
+def test_a_job_is_canceled(shown, job):
+    assert shown("my", "jobs", "cancel", job["id"])["status"] == "canceled"
+
+
+def test_more_than_a_page_says_how_to_read_on(easel, shown, version):
+    for _ in range(3):
+        shown("my", "jobs", "create", "a", "--model", version.model.name)
+    _, _, err = easel("my", "jobs", "list", "--limit", 2)
+    after = err.split()[-1]
+    assert err.startswith("there are more: --after")
+    assert [one["prompt"] for one in shown("my", "jobs", "list", "--after", after)["data"]] == ["a"]
+
+
+def test_an_adapter_is_uploaded_listed_and_retired(shown, tmp_path, version):
+    (tmp_path / "outline.safetensors").write_bytes(weights())
+    upload = ("my", "adapters", "upload", "outline", tmp_path / "outline.safetensors")
+    assert shown(*upload, "--model", version.model.name)["name"] == "outline"
+    assert [one["name"] for one in shown("my", "adapters", "list")["data"]] == ["outline"]
+    shown("my", "adapters", "retire", "outline")
+
+
+def test_an_object_is_given_as_json_or_by_a_file(shown, version, tmp_path):
+    arms = [{"name": "eight", "weight": 50}, {"name": "one", "weight": 50, "steps": 1}]
+    (tmp_path / "arms.json").write_text(json.dumps(arms))
+    model = ("--model", version.model.name)
+    assert shown("my", "experiments", "start", "first", json.dumps(arms), *model)["status"] == "running"
+    shown("my", "experiments", "stop", "first")
+    assert shown("my", "experiments", "start", "second", f"@{tmp_path / 'arms.json'}", *model)["status"] == "running"
+
+
+def test_what_is_no_json_is_a_mistake_of_use(easel):
+    code, _, err = easel("my", "experiments", "start", "a", "{nope")
+    assert (code, "is not JSON" in err) == (2, True)
+
+
+def test_a_budget_is_set_shown_and_removed(easel, shown):
+    made = shown("my", "budgets", "set", 5000000, "--project", "default", "--hard-stop")
+    assert (made["hard_stop"], "5.000000 USD" in easel("my", "budgets", "list")[1]) == (True, True)
+    shown("my", "budgets", "remove", made["id"])
+    assert "none" in easel("my", "budgets", "list")[1]
+
+
+def test_a_list_of_texts_is_an_option_that_is_repeated(shown):
+    made = shown(
+        "my", "webhooks", "create", "https://8.8.8.8/hook", "--events", "job.failed", "--events", "job.expired"
+    )
+    assert sorted(made["events"]) == ["job.expired", "job.failed"]
+
+
+def test_balance_and_costs_are_shown_as_amounts(easel, shown, job):
+    shown("my", "jobs", "show", job["id"])
+    _, balance, _ = easel("my", "balance")
+    assert "available" in balance
+    _, costs, _ = easel("my", "costs", "show", "--group-by", "model")
+    cost = shown("my", "jobs", "show", job["id"])["usage"]["cost_details"]["amount"]
+    assert f"{cost} USD" in costs
+
+
+def test_a_statement_and_an_export_are_written_to_files(easel, shown, job, tmp_path):
+    shown("my", "jobs", "show", job["id"])
+    code, out, _ = easel("my", "exports", "costs", "-o", tmp_path)
+    [file] = [path for path in tmp_path.iterdir() if path.suffix == ".csv"]
+    assert (code, out) == (0, f"{file} is written\n")
+    _, printed, _ = easel("my", "exports", "costs")
+    assert printed.splitlines() == file.read_text().splitlines()
+
+
+def test_a_refusal_has_its_code_and_the_id_of_the_request_and_exits_1(easel):
+    code, out, err = easel("my", "jobs", "show", "00000000-0000-4000-8000-000000000000")
+    assert (code, out) == (1, "")
+    assert err.startswith("easel: ")
+    assert "(job_not_found, request " in err
+
+
+def test_a_server_that_does_not_answer_exits_2(easel):
+    code, _, err = easel("my", "quota", "--server", "http://127.0.0.1:1")
+    assert (code, "(unreachable)" in err) == (2, True)
+
+
+def test_without_a_key_the_command_says_where_to_get_one(easel, monkeypatch):
+    monkeypatch.delenv("EASEL_API_KEY")
+    code, _, err = easel("my", "balance")
+    assert (code, "--key or EASEL_API_KEY" in err) == (1, True)
+
+
+def test_the_options_name_server_and_key(easel, served, alice, monkeypatch):
+    monkeypatch.delenv("EASEL_API_KEY")
+    monkeypatch.delenv("EASEL_URL")
+    assert easel("my", "quota", "--server", served.url, "--key", alice.secret)[0] == 0
+    assert easel("my", "quota", "--url", served.url, "--api-key", alice.secret)[0] == 0
+
+
+def test_a_key_without_the_scope_is_refused_by_name(easel, alice):
+    _, secret = key_issue(project=alice.project, pepper=PEPPER, now=NOW, scopes=("generate",))
+    code, _, err = easel("my", "balance", "--key", secret)
+    assert (code, "insufficient_scope" in err) == (1, True)
+
+
+def test_a_file_of_prompts_is_generated_once_though_the_command_runs_twice(easel, alice, version, tmp_path):
+    lines = ["a red circle", "", json.dumps({"prompt": "a blue square", "seed": 5, "model": version.model.name})]
+    (tmp_path / "prompts.txt").write_text("\n".join(lines))
+    command = ("my", "generate-many", tmp_path / "prompts.txt", "-o", tmp_path / "out", "--model", version.model.name)
+    first, again = easel(*command, "--quiet"), easel(*command)
+    assert (first[0], again[0], first[1]) == (0, 0, again[1])
+    assert [file.read_bytes() for file in (tmp_path / "out").glob("*.png")] == [PNG] * 2
+    assert Job.objects.filter(tenant=alice.tenant).count() == 2
+
+
+def test_an_image_is_generated_with_server_and_key(easel, tmp_path, version):
+    file = tmp_path / "out.png"
+    code, out, _ = easel("generate", "a red circle", "-o", file, "--model", version.model.name, "--seed", 7)
+    assert (code, file.read_bytes(), out.startswith(f"{file}  seed 7")) == (0, PNG, True)
