@@ -200,8 +200,8 @@ class _Writer:
         for path, methods in self.document["paths"].items():
             for method in (one for one in _METHODS if one in methods):
                 operation = methods[method]
-                if "operationId" not in operation:
-                    continue
+                if not any(status.startswith("2") for status in operation["responses"]):
+                    continue  # a call that is always refused
                 resource, _, name = operation["operationId"].partition("_")
                 parameters = [
                     self._parameter(one) for one in (*methods.get("parameters", ()), *operation.get("parameters", ()))

@@ -422,6 +422,11 @@ class ImagesGenerationsAnswer(TypedDict):
     seed: int
 
 
+class QuoteInputAdaptersItem(TypedDict, total=False):
+    name: Required[str]
+    scale: float | None
+
+
 class QuoteInput(TypedDict, total=False):
     """The body of a generation, and whether it would be a line of a batch."""
 
@@ -440,7 +445,7 @@ class QuoteInput(TypedDict, total=False):
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
-    adapters: list[ExperimentInputArmsItemAdaptersItem] | None
+    adapters: list[QuoteInputAdaptersItem] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
     output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]

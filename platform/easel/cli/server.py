@@ -11,10 +11,13 @@ from easel_client import EaselError
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def server_options(*, key_help: str) -> Callable[[Command], Command]:
-    """Give a command the options `--server` and `--key`. Their former names `--url` and `--api-key` go on working."""
-    server = click.option("--server", "--url", envvar="EASEL_URL", help="By default the stack of EASEL_HOME.")
-    key = click.option("--key", "--api-key", envvar="EASEL_API_KEY", help=key_help)
+def server_options(*, key_help: str, former_names: bool = False) -> Callable[[Command], Command]:
+    """Give a command the options `--server` and `--key`, and with `former_names` also `--url` and `--api-key`."""
+    server_names, key_names = ["--server"], ["--key"]
+    if former_names:
+        server_names, key_names = ["--server", "--url"], ["--key", "--api-key"]
+    server = click.option(*server_names, "server", envvar="EASEL_URL", help="By default the stack of EASEL_HOME.")
+    key = click.option(*key_names, "key", envvar="EASEL_API_KEY", help=key_help)
     return lambda command: server(key(command))
 
 

@@ -58,7 +58,8 @@ def groups() -> list[click.Command]:
             found.append(_command(resource, resource, resource, calls["show"]))
             continue
         commands = [_command(name, f"{resource} {name}", resource, call) for name, call in calls.items()]
-        found.append(click.Group(resource, commands=commands, help=f"{resource.capitalize()}: {', '.join(calls)}."))
+        explain = f"{resource.capitalize()}: {', '.join(calls)}."
+        found.append(click.Group(resource, commands=commands, help=explain, short_help=explain))
     return found
 
 
@@ -157,7 +158,7 @@ def _plain(declared: Any) -> tuple[Any, str]:
     return declared, text
 
 
-def _click_type(kind: Any) -> click.ParamType | type:
+def _click_type(kind: Any) -> Any:
     if kind == FileContent:
         return click.Path(exists=True, dir_okay=False, path_type=Path)
     if get_origin(kind) is Literal:

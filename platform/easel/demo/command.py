@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ class Delivery:
 
     order: Order
     image: bytes
-    job: dict[str, Any]
+    job: Mapping[str, Any]
 
 
 ADAPTERS = {"aurora": "outline", "basalt": "mosaic"}
@@ -230,7 +230,7 @@ def _print_costs(console: Console, clients: dict[str, Easel]) -> None:
     console.print(table)
 
 
-def _money(cost: dict[str, Any]) -> str:
+def _money(cost: Mapping[str, Any]) -> str:
     return f"{cost['amount']} {cost['currency']}"
 
 

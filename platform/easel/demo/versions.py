@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,7 @@ from easel.seed import DEMO_MODEL
 from easel.serving.models import Rollout
 from easel.serving.rollouts import RolloutPlan, rollout_start
 from easel_client import Easel
+from easel_client.client import Job
 
 # The colours as the demo model paints them.
 _COLOURS = {
@@ -55,7 +57,7 @@ def experiment(console: Console, client: Easel) -> None:
     for row in client.experiments.list()["data"]:
         if row["status"] == "running":
             client.experiments.stop(row["name"])
-    arms = [{"name": arm, "weight": 50, "steps": steps} for arm, steps in (("eight", 8), ("one", 1))]
+    arms: Any = [{"name": arm, "weight": 50, "steps": steps} for arm, steps in (("eight", 8), ("one", 1))]
     client.experiments.start(name=name, arms=arms)
     for number, job in enumerate(_generate_all(client)):
         image = client.fetch(job["images"][0]["url"])
@@ -63,10 +65,10 @@ def experiment(console: Console, client: Easel) -> None:
     _print_report(console, client.experiments.get(name))
 
 
-def _generate_all(client: Easel) -> list[dict[str, Any]]:
+def _generate_all(client: Easel) -> list[Job]:
     """Generate a picture for each caller at once and return the jobs. Raises `ClickException` for one that fails."""
 
-    def generate(number: int) -> dict[str, Any]:
+    def generate(number: int) -> Job:
         prompt = f"a {_colour(number)} circle on a white background"
         job = client.jobs.create(size=_SIZE, seed=7, cache=False, prompt=prompt, user=f"visitor-{number}")
         *_, job = client.jobs.follow(job)
@@ -100,7 +102,7 @@ def _verdict(rollout_id: Any) -> str:
         time.sleep(0.5)
 
 
-def _print_report(console: Console, found: dict[str, Any]) -> None:
+def _print_report(console: Console, found: Mapping[str, Any]) -> None:
     table = Table("arm", "jobs", "score", "95 % interval", "p", "cost per job", title=f"Experiment {found['name']}")
     for arm in found["report"]:
         score = arm["score"]

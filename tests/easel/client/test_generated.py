@@ -16,14 +16,14 @@ def test_the_generated_modules_are_those_of_the_document(document):
         assert (generate.PACKAGE / name).read_text() == text, f"run scripts/client: {name} is of an older document"
 
 
-def test_every_operation_has_a_method(document):
+def test_every_operation_that_can_succeed_has_a_method(document):
     from easel_client import api
 
     operations = [
         operation["operationId"].partition("_")
         for methods in document["paths"].values()
         for method, operation in methods.items()
-        if method != "parameters"
+        if method != "parameters" and any(status.startswith("2") for status in operation["responses"])
     ]
     assert len(operations) > 40
     assert not [name for name in operations if not hasattr(getattr(api, name[0].capitalize()), name[2] or "get")]

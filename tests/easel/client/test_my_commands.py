@@ -190,7 +190,12 @@ def test_the_options_name_server_and_key(easel, served, alice, monkeypatch):
     monkeypatch.delenv("EASEL_API_KEY")
     monkeypatch.delenv("EASEL_URL")
     assert easel("my", "quota", "--server", served.url, "--key", alice.secret)[0] == 0
-    assert easel("my", "quota", "--url", served.url, "--api-key", alice.secret)[0] == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_option_has_two_meanings(easel):
+    for path in leaves(my):
+        assert easel("my", *path, "--help")[0] == 0
 
 
 def test_a_key_without_the_scope_is_refused_by_name(easel, alice):
@@ -209,7 +214,10 @@ def test_a_file_of_prompts_is_generated_once_though_the_command_runs_twice(easel
     assert Job.objects.filter(tenant=alice.tenant).count() == 2
 
 
-def test_an_image_is_generated_with_server_and_key(easel, tmp_path, version):
+@pytest.mark.parametrize("key_option", ["--key", "--api-key"])
+def test_an_image_is_generated_with_server_and_key(easel, tmp_path, version, served, alice, monkeypatch, key_option):
     file = tmp_path / "out.png"
-    code, out, _ = easel("generate", "a red circle", "-o", file, "--model", version.model.name, "--seed", 7)
+    monkeypatch.delenv("EASEL_API_KEY")
+    options = ("-o", file, "--model", version.model.name, "--seed", 7)
+    code, out, _ = easel("generate", "a red circle", *options, "--url", served.url, key_option, alice.secret)
     assert (code, file.read_bytes(), out.startswith(f"{file}  seed 7")) == (0, PNG, True)
