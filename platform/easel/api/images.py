@@ -34,7 +34,9 @@ from easel.api.submission import (
     REPLAYED,
     SUBMIT_ERRORS,
     ClientDisconnected,
+    has_key,
     is_disconnected,
+    is_repeatable,
     retry_count_of,
     submit_waiting,
 )
@@ -254,7 +256,7 @@ async def _whole_answer(waits_for: WaitsFor) -> HttpResponseBase:
             body = _until_disconnect(_long_answer(waits_for, ends), waits_for)
             return StreamingHttpResponse(body, content_type="application/json", headers=headers)
     answer = await in_thread(_answer_images, waits_for, bool(ended))
-    if answer.status_code >= 500:
+    if answer.status_code >= 500 and not is_repeatable(waits_for.request):
         answer["x-should-retry"] = "false"  # a client library would make, and pay for, another job
     return answer
 
@@ -296,7 +298,7 @@ async def _abandon_if_disconnected(waits_for: WaitsFor) -> None:
         job_abandon,
         job_id=waits_for.job_id,
         retry_count=retry_count_of(waits_for.request),
-        returns="HTTP_IDEMPOTENCY_KEY" in waits_for.request.META,
+        returns=has_key(waits_for.request),
         cancels=bool(cancels),
         now=clock.now(),
     )

@@ -110,9 +110,18 @@ def submit_waiting(request: HttpRequest, spec: Spec, body: Any, endpoint: str, *
 def retry_count_of(request: HttpRequest) -> int | None:
     """Return how often the client has sent this request before; None if it doesn't say, or has an Idempotency-Key."""
     text = request.META.get("HTTP_X_STAINLESS_RETRY_COUNT", "")
-    if "HTTP_IDEMPOTENCY_KEY" in request.META or not (text.isascii() and text.isdigit() and len(text) <= 4):
+    if has_key(request) or not (text.isascii() and text.isdigit() and len(text) <= 4):
         return None
     return int(text) if int(text) <= RETRY_COUNT_MAX else None
+
+
+def has_key(request: HttpRequest) -> bool:
+    return "HTTP_IDEMPOTENCY_KEY" in request.META
+
+
+def is_repeatable(request: HttpRequest) -> bool:
+    """Return True if the same request again finds the job of this one."""
+    return has_key(request) or retry_count_of(request) is not None
 
 
 def is_disconnected(request: HttpRequest) -> bool:

@@ -12,19 +12,23 @@ from datetime import timedelta
 import httpx
 import openai
 import pytest
-from django.db import connections
+from django.db import OperationalError, connection, connections
 
 from billing.ledger.accounts import balances_by_kind
 from core import clock
 from core.threads import in_thread
-from easel.jobs import lifecycle, queue
+from easel.api import submission
+from easel.api.submission import retry_count_of
+from easel.jobs import admission, lifecycle, queue
 from easel.jobs.models import ClientCall, Job, State
 from easel.jobs.retries import ABANDONED_SECONDS, ANSWERED_SECONDS, job_abandon
 from easel.processes import scheduler
+from easel.storage import store
 from tenants.keys import key_issue, key_revoke
 from tests.conftest import NOW, PEPPER, worker_beat
 from tests.easel.api.conftest import PNG, ask, call, end_job
 from tests.easel.api.serving import happened, port_of, served
+from tests.easel.api.test_disconnects import asking
 from tests.easel.api.test_images import PATH, job_of
 from tests.easel.api.test_retry_machine import request_of, submitted
 
@@ -449,8 +453,6 @@ def test_retries_at_once_join_one_to_one(alice, version):
 
 def test_a_retry_that_waited_for_the_admission_of_its_first_request_joins_it(alice, version, monkeypatch):
     """Both are on their way through different processes; the first one commits while the retry has looked already."""
-    from easel.api import submission
-
     looked, join = [], submission.call_join
 
     def looks_before_the_first_commits(request):
@@ -464,8 +466,50 @@ def test_a_retry_that_waited_for_the_admission_of_its_first_request_joins_it(ali
     assert jobs_of(alice).count() == 1
 
 
-def test_a_retry_count_is_a_small_number_or_none():
-    from easel.api.submission import retry_count_of
+def test_a_retry_finds_its_job_after_the_server_was_stopped_and_started(alice, body):
+    async def both():
+        async with served(timeout_graceful_shutdown=0) as server, contextlib.AsyncExitStack() as clients:
+            await clients.enter_async_context(asking(server, alice, body(), {"x-stainless-retry-count": "0"}))
+            job = await job_of(alice)
+            server.should_exit = True
+            await happened(lambda: not server.server_state.connections)
+        retried = {"x-stainless-retry-count": "1"}
+        answer = asyncio.create_task(ask("POST", PATH, secret=alice.secret, json=body(), headers=retried))
+        await happened(lambda: ClientCall.objects.get(job=job).retry_count == 1)
+        await in_thread(end_job, str(job.id))
+        return job, await answer
 
+    job, answer = asyncio.run(both())
+    assert (answer.json()["job_id"], answer.headers["Idempotent-Replayed"]) == (str(job.id), "true")
+
+
+def test_a_numbered_request_takes_no_more_round_trips_than_another(alice, version, monkeypatch):
+    trips = []
+    run_pipelined = admission.run_pipelined
+    monkeypatch.setattr(admission, "run_pipelined", lambda *queries: trips.append(1) or run_pipelined(*queries))
+
+    def counted(retry_count):
+        trips.clear()
+        with connection.execute_wrapper(lambda run, *query: trips.append(1) or run(*query)):
+            submitted(alice, version, retry_count)
+        return len(trips)
+
+    counted("none")  # opens the tenant's ledger accounts
+    assert counted(0) == counted("none")
+    assert ClientCall.objects.filter(job__tenant=alice.tenant).count() == 1
+
+
+def test_an_error_that_a_retry_may_pass_is_repeated_by_a_library_that_joins(alice, body, first, monkeypatch):
+    first(alice, end={})
+
+    def unavailable(key):
+        raise OperationalError("away")
+
+    monkeypatch.setattr(store(), "get", unavailable)
+    answer = retry(alice, body())
+    assert (answer.status_code, answer.headers["x-should-retry"]) == (503, "true")
+
+
+def test_a_retry_count_is_a_small_number_or_none():
     texts = ["0", "2", "1000", "1001", "-1", "1.0", "abc", "", "٣", "9" * 30, str(uuid.uuid4())]
     assert [retry_count_of(request_of(None, text)) for text in texts] == [0, 2, 1000, *[None] * 8]

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from billing.ledger.accounts import balances_by_kind
 from billing.models import Transaction
-from easel.jobs import lifecycle, queue
+from easel.jobs import lifecycle, queue, retries
 from easel.jobs.lifecycle import Applied
 from easel.jobs.models import FINAL, Attempt, Job, State
 from easel.processes import scheduler
@@ -24,6 +24,7 @@ from tests.conftest import NOW, worker_beat
 ATTEMPTS_MAX = 3
 LEASE_SECONDS = 15
 CONCURRENCY = 3
+GRACE = timedelta(seconds=60)
 # Of the jobs or attempts that there are, round and round: which those are hangs on ids and on the examples before, and
 # what is chosen must not.
 WHICH = st.integers(0, 99)
@@ -37,6 +38,7 @@ class Thought:
     state: State = State.QUEUED
     begun: int = 0
     cancel_requested: bool = False
+    abandoned_at: datetime | None = None
 
 
 @dataclass
@@ -97,6 +99,31 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
                 thought.state = State.CANCELED
             elif thought.state not in FINAL:
                 thought.cancel_requested = True
+
+        @rule(which=WHICH, returns=st.booleans(), cancels=st.booleans())
+        def the_client_of_a_job_leaves(self, which, returns, cancels):
+            if not self.jobs:
+                return
+            job_id = list(self.jobs)[which % len(self.jobs)]
+            retries.job_abandon(job_id=job_id, retry_count=None, returns=returns, cancels=cancels, now=clock[0])
+            thought = self.jobs[job_id]
+            thought.abandoned_at = clock[0]
+            if thought.state == State.QUEUED and (cancels or not returns):
+                thought.state = State.CANCELED
+            elif cancels and thought.state not in FINAL:
+                thought.cancel_requested = True
+
+        @rule(which=WHICH)
+        def the_client_of_a_job_comes_back(self, which):
+            if not self.jobs:
+                return
+            job_id = list(self.jobs)[which % len(self.jobs)]
+            thought = self.jobs[job_id]
+            is_given_up = thought.state == State.CANCELED or (thought.cancel_requested and thought.state not in FINAL)
+            returned = retries.job_return(job_id=job_id)
+            assert returned is (thought.abandoned_at is None or not is_given_up)
+            if returned:
+                thought.abandoned_at = None
 
         # What the dispatcher and the workers do.
 
@@ -186,6 +213,7 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
             tenants = [one.tenant for one in self.customers]
             scheduler.lose_silent_attempts(clock[0], tenants=tenants)
             scheduler.expire_jobs(clock[0], tenants=tenants)
+            scheduler.cancel_abandoned_jobs(clock[0], tenants=tenants)
             for one in self.tries:
                 if one.live and one.lease_expires_at <= clock[0]:
                     one.live = False
@@ -193,6 +221,10 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
             for thought in self.jobs.values():
                 if thought.state == State.QUEUED and thought.expires_at <= clock[0]:
                     thought.state = State.EXPIRED
+                if thought.abandoned_at and thought.abandoned_at <= clock[0] - GRACE and thought.state not in FINAL:
+                    if thought.state == State.QUEUED:
+                        thought.state = State.CANCELED
+                    thought.cancel_requested = True
 
         # What has to hold.
 
