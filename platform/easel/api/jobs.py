@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NotRequired
 from uuid import UUID
 
 from django.conf import settings
@@ -28,7 +28,9 @@ from easel.jobs.errors import FeedbackExists, JobDeleted, JobNotFound, JobNotSuc
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Attempt, Job, JobAdapter, Output, State
 from easel.jobs.outputs import image_url, outputs_delete
+from easel.jobs.queue_place import QueuePlace, queue_place
 from easel.jobs.spec import FieldWarning
+from easel.jobs.timeline import TimelineEvent, job_timeline, timeline_json
 from easel.jobs.usage_json import JobUsage, usage_json
 from easel.serving.tiers import Quality
 from tenants.keys import key_confirm
@@ -108,6 +110,8 @@ class JobAnswer(TypedDict):
     usage: JobUsage | None
     error: JobError | None
     urls: JobUrls
+    queue: NotRequired[QueuePlace | None]
+    timeline: NotRequired[list[TimelineEvent]]
 
 
 class FeedbackAnswer(TypedDict):
@@ -264,7 +268,11 @@ def jobs_json(jobs: Sequence[Job]) -> list[JobAnswer]:
 
 
 def job_json(job: Job) -> JobAnswer:
-    return jobs_json([job])[0]
+    """Return a job with its place in the queue and its timeline, which lists and the answer of a submission leave out:
+    each takes some queries."""
+    now = clock.now()
+    moments = job_timeline(job, list(job.attempts.all()), lease_seconds=settings.EASEL.lease_seconds, now=now)
+    return {**jobs_json([job])[0], "queue": queue_place(job, now=now), "timeline": timeline_json(job, moments)}
 
 
 def _job_json(

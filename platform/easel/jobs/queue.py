@@ -164,7 +164,7 @@ def _release(
     contenders, lifted = _contenders(tenants, load.virtual_time_max)
     before = {contender.tenant_id: contender.virtual_time for contender in contenders}
     full = load.quarantine_is_full
-    first = _first_in_turn(contenders, pool=pool, jobs=jobs, room=room, now=now, quarantine_is_full=full)
+    first = _first_in_turn(contenders, pool=pool, jobs=jobs, room=room, now=now, quarantine_is_full=full, lock=True)
     tenant_of = {job.job_id: contender.tenant_id for contender in first for job in contender.jobs}
     chosen = choose(first, room=room, rate=load.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
     charges = {contender.tenant_id: contender.virtual_time - before[contender.tenant_id] for contender in first}
@@ -179,6 +179,53 @@ def _release(
         *_caps_update(pool, jobs, tenants, given, now),
     )
     return attempts
+
+
+class Taken(NamedTuple):
+    """A waiting job in the order in which it would be taken; `work` is in pixel-steps."""
+
+    job_id: uuid.UUID
+    tenant_id: uuid.UUID
+    work: float
+
+
+class Order(NamedTuple):
+    """The waiting jobs of a pool in the dispatcher's order.
+
+    `jobs` leaves out what other tenants' caps hold back now, `uncapped_jobs` nothing of that. `headroom` is the number
+    of jobs that each tenant with a cap may run in addition.
+    """
+
+    jobs: list[Taken]
+    uncapped_jobs: list[Taken]
+    headroom: dict[uuid.UUID, int]
+    gpu_seconds_per_pixel_step: float | None
+
+
+def order_read(*, job: Job, now: datetime, jobs_max: int) -> Order:
+    """Return the next `jobs_max` jobs that the dispatcher would take from the pool of `job` if its tenant had no cap.
+
+    They are of the class of `job`: of batches, or not. Takes no lock.
+    """
+    pool, jobs = job.pool, _BATCH if job.in_batch else _URGENT
+    load: PoolLoad = run_query(_pool_load(pool, now, jobs.shares))
+    tenants = _with_headroom(_active_tenants(pool, jobs), jobs, lock=False)
+    headroom = {t.tenant_id: max(0, t.headroom) for t in tenants if t.is_waiting and t.running_max is not None}
+
+    def order(headroom: Mapping[uuid.UUID, int]) -> list[Taken]:
+        free = [tenant._replace(headroom=headroom.get(tenant.tenant_id, jobs_max)) for tenant in tenants]
+        contenders, _ = _contenders(free, load.virtual_time_max)
+        full = load.quarantine_is_full
+        first = _first_in_turn(
+            contenders, pool=pool, jobs=jobs, room=jobs_max, now=now, quarantine_is_full=full, lock=False
+        )
+        taken = {one.job_id: Taken(one.job_id, owner.tenant_id, one.work) for owner in first for one in owner.jobs}
+        chosen = choose(first, room=jobs_max, rate=load.gpu_seconds_per_pixel_step or _RATE_UNMEASURED)
+        return [taken[one.job_id] for one in chosen]
+
+    others = {owner: room for owner, room in headroom.items() if owner != job.tenant_id}
+    uncapped = order({})
+    return Order(order(others) if others else uncapped, uncapped, headroom, load.gpu_seconds_per_pixel_step)
 
 
 def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: float) -> None:
@@ -343,17 +390,18 @@ def _first_in_turn(
     room: int,
     now: datetime,
     quarantine_is_full: bool,
+    lock: bool,
 ) -> list[Contender]:
     """Return the `room` contenders with the least virtual time that have a job to run, with their jobs.
 
     No other tenant can have a turn, because each of these runs at least one job. A contender is passed over if its jobs
-    are all locked by others, expired, or held back by the quarantine.
+    are all locked by others, expired, or held back by the quarantine. With `lock` the jobs are locked.
     """
     by_turn = iter(sorted(contenders, key=lambda contender: contender.turn))
     first: list[Contender] = []
     while more := list(islice(by_turn, room - len(first))):
         query = _rows(
-            _JOBS,
+            _JOBS_LOCKED if lock else _JOBS,
             pool=pool.pk,
             in_batch=jobs.in_batch,
             tenants=[contender.tenant_id for contender in more],
@@ -368,7 +416,6 @@ def _first_in_turn(
     return first
 
 
-# SKIP LOCKED: a job that is being canceled at this moment is passed over.
 _JOBS = """
 SELECT headroom.tenant_id, job.id, job.work, job.quarantined
 FROM unnest(%(tenants)s::uuid[], %(headroom)s::int[]) AS headroom (tenant_id, jobs)
@@ -377,9 +424,10 @@ CROSS JOIN LATERAL (
     WHERE pool_id = %(pool)s AND tenant_id = headroom.tenant_id AND state = 'queued' AND in_batch = %(in_batch)s
         AND expires_at > %(now)s AND NOT (quarantined AND %(quarantine_is_full)s)
     ORDER BY priority DESC, created_at, id LIMIT headroom.jobs
-    FOR NO KEY UPDATE SKIP LOCKED
 ) AS job
 """
+# SKIP LOCKED: a job that is being canceled at this moment is passed over.
+_JOBS_LOCKED = _JOBS.replace("\n) AS job", "\n    FOR NO KEY UPDATE SKIP LOCKED\n) AS job")
 
 
 # The virtual time is raised by a charge instead of set to a value, because the end of an attempt may correct the same

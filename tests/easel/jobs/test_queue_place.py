@@ -1,0 +1,187 @@
+"""A job's place is the dispatcher's own order, and the estimate of its end is what a simulated pool would take."""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from easel.catalog.models import Worker
+from easel.jobs import lifecycle, queue, queue_place
+from easel.jobs.models import Attempt, Job, State
+from easel.jobs.queue_place import Load, simulate
+from inference.contract import AttemptProgress
+from tenants.models import Tenant
+from tests.conftest import NOW, worker_beat
+
+
+def release(pool, now=NOW):
+    return queue.release(pool=pool, now=now, lease_seconds=3600)
+
+
+def place(job, now=NOW):
+    return queue_place.queue_place(Job.objects.select_related("pool").get(pk=job.pk), now=now)
+
+
+def end_everything(pool):
+    live = Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE)
+    live.update(state=Attempt.State.CANCELED, finished_at=NOW)
+    Job.objects.filter(pool=pool, finished_at=None).update(state=State.CANCELED, finished_at=NOW)
+
+
+@pytest.fixture
+def customers(customer):
+    return [customer() for _ in range(4)]
+
+
+@given(
+    jobs=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 20), st.integers(-2, 2)), max_size=14),
+    weights=st.lists(st.integers(1, 3), min_size=4, max_size=4),
+    caps=st.lists(st.none() | st.integers(1, 3), min_size=4, max_size=4),
+    concurrency=st.integers(1, 20),
+)
+def test_the_dispatcher_takes_the_jobs_in_the_order_of_their_positions(
+    pool, submit, customers, jobs, weights, caps, concurrency
+):
+    """Virtual times stay from one example to the next, so that tenants come with all kinds of them."""
+    end_everything(pool)
+    Worker.objects.filter(pool=pool).update(concurrency=concurrency)
+    for customer, weight, cap in zip(customers, weights, caps, strict=True):
+        Tenant.objects.filter(pk=customer.tenant.pk).update(fair_share_weight=weight, running_jobs_max=cap)
+    waiting = [submit(customers[owner], steps=steps, priority=priority) for owner, steps, priority in jobs]
+    places = {job.pk: place(job) for job in waiting}
+    taken = [places[attempt.job_id] for attempt in release(pool)]
+    assert [one["position"] for one in taken] == list(range(1, len(taken) + 1))
+    assert all(one["waits_for"] != "concurrency_limit" for one in taken)
+
+
+def test_a_place_says_how_many_jobs_of_the_same_account_are_ahead_and_what_the_job_waits_for(alice, bob, pool, submit):
+    Worker.objects.filter(pool=pool).update(concurrency=1)
+    first, second, other = submit(alice), submit(alice, now=NOW + timedelta(seconds=1)), submit(bob)
+    shown = [place(job) for job in (first, second, other)]
+    ahead = {one["position"]: (one["ahead_in_your_account"], one["waits_for"]) for one in shown}
+    # Whichever account's turn is first, the second job of alice's is last.
+    assert ahead == {1: (0, "free_worker"), 2: (0, "other_tenants"), 3: (1, "other_tenants")}
+    assert shown[1]["position"] == 3
+
+
+def test_the_next_jobs_of_one_account_wait_for_its_own_jobs(alice, pool, submit):
+    submit(alice)
+    assert place(submit(alice, priority=-1)) == {
+        "position": 2,
+        "position_is_exact": True,
+        "ahead_in_your_account": 1,
+        "waits_for": "own_jobs",
+        "eta_seconds": None,
+    }
+
+
+def test_a_job_that_its_accounts_cap_holds_back_waits_for_it_and_keeps_its_position(alice, bob, pool, submit):
+    Tenant.objects.filter(pk=alice.tenant.pk).update(running_jobs_max=1)
+    submit(alice)
+    release(pool)
+    held = submit(alice)
+    assert (place(held)["position"], place(held)["waits_for"]) == (1, "concurrency_limit")
+    other = submit(bob)
+    assert (place(other)["position"], place(other)["waits_for"]) == (1, "free_worker")
+
+
+def test_a_job_in_a_pool_without_a_live_worker_waits_for_one(alice, pool, submit):
+    job = submit(alice)
+    assert place(job, NOW + timedelta(seconds=11))["waits_for"] == "no_live_worker"
+
+
+def test_a_job_behind_as_many_as_are_read_is_only_known_to_be_behind_them(alice, pool, submit, monkeypatch):
+    monkeypatch.setattr(queue_place, "POSITION_MAX", 3)
+    *_, last = (submit(alice, now=NOW + timedelta(milliseconds=i)) for i in range(5))
+    assert (place(last)["position"], place(last)["position_is_exact"]) == (4, False)
+
+
+def test_a_job_that_has_ended_has_no_place(alice, pool, submit):
+    assert place(lifecycle.cancel(job=submit(alice), now=NOW)) is None
+
+
+# --- the estimate
+
+
+def measured(alice, pool, submit, end, seconds):
+    """The pool has measured how long a job of the default size and steps takes."""
+    end(submit(alice), gpu_seconds=seconds)
+    Worker.objects.filter(pool=pool).update(concurrency=1)
+
+
+def test_the_estimate_falls_as_work_is_done(alice, pool, submit, end):
+    measured(alice, pool, submit, end, 2.0)
+    running, _, waiting = (submit(alice, now=NOW + timedelta(milliseconds=i)) for i in range(3))
+    assert place(waiting)["eta_seconds"] == 6.0
+    [attempt] = release(pool)
+    for steps_done, left in ((4, 1.0), (7, 0.2)):  # of eight steps in two seconds; in tenths
+        progress = AttemptProgress(attempt_token=str(attempt.token), steps_done=steps_done, steps_total=8)
+        beat = worker_beat(concurrency=1, attempts=(progress,))
+        lifecycle.beat(pool=pool, report=beat, now=NOW, lease_seconds=3600)
+        assert place(running)["eta_seconds"] == pytest.approx(left, abs=0.06)
+        assert place(waiting)["eta_seconds"] == pytest.approx(left + 4.0, abs=0.06)
+    assert place(running)["position"] is None
+
+
+def test_more_live_workers_shorten_the_estimate_and_silent_ones_do_not(alice, pool, submit, end):
+    measured(alice, pool, submit, end, 2.0)
+    *_, last = (submit(alice, now=NOW + timedelta(milliseconds=i)) for i in range(4))
+    lifecycle.beat(pool=pool, report=worker_beat(worker="w2", concurrency=1), now=NOW, lease_seconds=15)
+    assert place(last)["eta_seconds"] == 4.0
+    Worker.objects.filter(pool=pool, name="w2").update(beat_at=NOW - timedelta(seconds=11))
+    assert place(last)["eta_seconds"] == 8.0
+
+
+def test_nothing_is_estimated_where_nothing_is_known(alice, pool, submit, end):
+    job = submit(alice)
+    assert place(job)["eta_seconds"] is None  # nothing was measured
+    end(job)
+    job = submit(alice)
+    assert place(job)["eta_seconds"] is not None
+    assert place(job, NOW + timedelta(seconds=11))["eta_seconds"] is None  # no worker is live
+
+
+def stepped(running, waiting, workers, concurrency, caps, wanted, dt=0.01):
+    """The same pool, moved on in small steps of time."""
+    active = {load.job_id: [load.tenant_id, load.seconds] for load in running}
+    queued, now, room = list(waiting), 0.0, dict(caps)
+    while True:
+        for load in list(queued):
+            if len(active) < concurrency and room.get(load.tenant_id, 1) > 0:
+                active[load.job_id] = [load.tenant_id, load.seconds]
+                queued.remove(load)
+                if load.tenant_id in room:
+                    room[load.tenant_id] -= 1
+        share = min(1.0, workers / len(active)) * dt
+        now += dt
+        for job_id, job in list(active.items()):
+            job[1] -= share
+            if job[1] <= 1e-9:
+                if job_id == wanted:
+                    return now
+                del active[job_id]
+                if job[0] in room:
+                    room[job[0]] += 1
+
+
+LOADS = st.lists(st.tuples(st.integers(0, 1), st.integers(1, 30)), max_size=5)
+
+
+@given(LOADS, LOADS.filter(bool), st.integers(1, 3), st.integers(1, 4), st.none() | st.integers(1, 2))
+def test_the_estimate_is_what_a_simulated_pool_takes(running, waiting, workers, concurrency, cap):
+    tenants = [uuid.UUID(int=0), uuid.UUID(int=1)]
+    loads = [Load(uuid.uuid4(), tenants[owner], tenths / 10) for owner, tenths in running + waiting]
+    running, waiting = loads[: len(running)], loads[len(running) :]
+    caps = {} if cap is None else {tenants[0]: cap}
+    expected = stepped(running, waiting, workers, concurrency, caps, loads[-1].job_id)
+    found = simulate(
+        running=running,
+        waiting=waiting,
+        workers=workers,
+        concurrency=concurrency,
+        headroom=caps,
+        job_id=loads[-1].job_id,
+    )
+    assert found == pytest.approx(expected, abs=0.01 * 3 * (len(loads) + 1))
