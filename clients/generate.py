@@ -34,7 +34,7 @@ _API_HEAD = '''"""Calls of the API, a class per resource. `scripts/client` write
 # mypy: disable-error-code="no-any-return"
 
 from collections.abc import Iterator
-from typing import Unpack
+from typing import Any, Literal, Unpack
 
 from easel_client import types
 from easel_client.transport import Download, Event, Transport, new_key, segment

@@ -1,7 +1,6 @@
 """Django's settings, derived from `easel.config`."""
 
 import os
-from importlib.metadata import version
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
@@ -29,7 +28,6 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "rest_framework",
-    "drf_spectacular",
     "core",
     "tenants",
     "billing",
@@ -143,21 +141,5 @@ USE_TZ = True
 DATA_UPLOAD_MAX_MEMORY_SIZE = EASEL.body_bytes_max
 FILE_UPLOAD_MAX_MEMORY_SIZE = 2**20
 
-REST_FRAMEWORK = {
-    # `easel.api.resource` does their work; they are named for the OpenAPI document, which is made from them.
-    "DEFAULT_AUTHENTICATION_CLASSES": ["easel.api.declaration.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": [],
-    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "easel.api.errors.handle",
-    "UNAUTHENTICATED_USER": None,
-    "URL_FORMAT_OVERRIDE": None,  # `?format=` is no parameter of ours
-}
-SPECTACULAR_SETTINGS = {
-    "TITLE": "Easel",
-    "VERSION": version("easel"),
-    "DESCRIPTION": "Text-to-image generation for many tenants. Compatible with OpenAI's Images API.",
-    "SERVE_INCLUDE_SCHEMA": False,
-}
+REST_FRAMEWORK = {"UNAUTHENTICATED_USER": None}  # only its parser of forms and its JSON are used
 LOGGING_CONFIG = None  # easel.observability.logs configures logging once per process

@@ -13,7 +13,7 @@ from easel_client import api, types
 from easel_client.errors import EaselError, JobFailed
 from easel_client.transport import TIMEOUT, Transport, new_key
 
-Job = types.JobsListAnswerDataItem
+Job = types.Job
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
 _POLL_SECONDS_MIN, _POLL_SECONDS_MAX = 0.2, 2.0
 

@@ -6,306 +6,7 @@ from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 from easel_client.transport import FileContent
 
 
-class AdaptersListQuery(TypedDict, total=False):
-    after: Annotated[str | None, "The id that the page begins after."]
-    limit: int | None
-
-
-class AdaptersListAnswerDataItemVersionsItem(TypedDict):
-    version: int
-    sha256: str
-    size_bytes: int
-    rank: int
-    modules: int
-    created_at: str
-
-
-class AdaptersListAnswerDataItem(TypedDict):
-    id: str
-    object: str
-    name: str
-    model: str
-    status: Literal["ready", "retired"]
-    created_at: str
-    versions: list[AdaptersListAnswerDataItemVersionsItem]
-
-
-class AdaptersListAnswer(TypedDict):
-    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
-
-    object: str
-    data: list[AdaptersListAnswerDataItem]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class AdapterUploadInput(TypedDict, total=False):
-    name: Required[Annotated[str, "Lower-case letters, digits and inner hyphens."]]
-    file: Required[Annotated[FileContent, "LoRA weights as safetensors."]]
-    model: Annotated[str | None, "The base model that it was trained on."]
-
-
-class BalanceGetAnswerAvailable(TypedDict):
-    """An amount as the API answers it."""
-
-    amount: str
-    amount_micros: int
-    currency: str
-
-
-class BalanceGetAnswerGrantsItem(TypedDict):
-    id: str
-    category: Literal["paid", "promotional", "refund"]
-    priority: int
-    amount: BalanceGetAnswerAvailable
-    remaining: BalanceGetAnswerAvailable
-    created_at: str
-    expires_at: str | None
-
-
-class BalanceGetAnswer(TypedDict):
-    """Grants are listed in the order in which they are spent."""
-
-    object: str
-    available: BalanceGetAnswerAvailable
-    credit: BalanceGetAnswerAvailable
-    held: BalanceGetAnswerAvailable
-    owed: BalanceGetAnswerAvailable
-    credit_limit: BalanceGetAnswerAvailable
-    grants: list[BalanceGetAnswerGrantsItem]
-
-
-class BudgetsListQuery(TypedDict, total=False):
-    after: Annotated[str | None, "The id that the page begins after."]
-    limit: int | None
-
-
-class BudgetsListAnswerDataItem(TypedDict):
-    id: str
-    object: str
-    project: str | None
-    api_key: str | None
-    amount: BalanceGetAnswerAvailable
-    hard_stop: bool
-    spent: BalanceGetAnswerAvailable
-    held: BalanceGetAnswerAvailable
-    remaining: BalanceGetAnswerAvailable
-    thresholds_reached: list[int]
-    resets_at: str
-
-
-class BudgetsListAnswer(TypedDict):
-    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
-
-    object: str
-    data: list[BudgetsListAnswerDataItem]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class BudgetInput(TypedDict, total=False):
-    """The budget of a project or a key if one is named, else of the account."""
-
-    project: str | None
-    api_key: Annotated[str | None, "The part of the key between `easel_sk_` and the next underscore."]
-    amount_micros: Required[Annotated[int, "1000000 are 1 of your currency."]]
-    currency: Annotated[str | None, "Checked against your account's if given."]
-    hard_stop: Annotated[bool | None, "True to refuse requests that would exceed the budget."]
-
-
-class CostsGetQuery(TypedDict, total=False):
-    end: Annotated[str | date | None, "Last day (UTC), by default today."]
-    group_by: Annotated[
-        str | None,
-        "Comma-separated, at most four: day, project, model, version, adapter, quality, tier, resolution, key, meter, label:NAME.",
-    ]
-    sort: Annotated[Literal["group", "amount"] | None, "amount: the highest first."]
-    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
-
-
-class CostsGetAnswerDataItem(TypedDict):
-    image_units: float
-    gpu_seconds: float
-    storage_gb_seconds: float
-    cost: BalanceGetAnswerAvailable
-    group: dict[str, str]
-    charges: int
-    requests: float
-    list_cost: BalanceGetAnswerAvailable
-
-
-class CostsGetAnswer(TypedDict):
-    object: str
-    data: list[CostsGetAnswerDataItem]
-    start: str
-    end: str
-    total: BalanceGetAnswerAvailable
-
-
-class CostsOutlookAnswerExpected(TypedDict):
-    """An amount as the API answers it."""
-
-    amount: str
-    amount_micros: int
-    currency: str
-
-
-class CostsOutlookAnswerAnomaliesItem(TypedDict):
-    day: str
-    cost: BalanceGetAnswerAvailable
-    usual: BalanceGetAnswerAvailable
-    score: float
-
-
-class CostsOutlookAnswer(TypedDict):
-    object: str
-    month: str
-    so_far: BalanceGetAnswerAvailable
-    expected: CostsOutlookAnswerExpected | None
-    low: CostsOutlookAnswerExpected | None
-    high: CostsOutlookAnswerExpected | None
-    confidence: float
-    anomalies: list[CostsOutlookAnswerAnomaliesItem]
-
-
-class ErrorsListAnswerDataItem(TypedDict):
-    """An error code: what happened, and what you can do about it."""
-
-    code: str
-    status: int
-    type: str
-    retryable: bool
-    text: str
-    remedy: str
-
-
-class ErrorsListAnswer(TypedDict):
-    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
-
-    object: str
-    data: list[ErrorsListAnswerDataItem]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class ExperimentsListQuery(TypedDict, total=False):
-    after: Annotated[str | None, "The id that the page begins after."]
-    limit: int | None
-
-
-class ExperimentsListAnswerDataItemArmsItemAdaptersItem(TypedDict):
-    name: str
-    scale: float
-
-
-class ExperimentsListAnswerDataItemArmsItem(TypedDict):
-    name: str
-    weight: int
-    version: int | None
-    adapters: list[ExperimentsListAnswerDataItemArmsItemAdaptersItem]
-    steps: int | None
-
-
-class ExperimentsListAnswerDataItem(TypedDict):
-    id: str
-    object: str
-    name: str
-    model: str
-    status: Literal["running", "stopped"]
-    started_at: str
-    stopped_at: str | None
-    arms: list[ExperimentsListAnswerDataItemArmsItem]
-
-
-class ExperimentsListAnswer(TypedDict):
-    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
-
-    object: str
-    data: list[ExperimentsListAnswerDataItem]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-
-class ExperimentInputArmsItemAdaptersItem(TypedDict, total=False):
-    name: Required[str]
-    scale: float | None
-
-
-class ExperimentInputArmsItem(TypedDict, total=False):
-    name: Required[str]
-    weight: Required[Annotated[int, "Percent of the callers; the weights of all arms sum to 100."]]
-    version: Annotated[int | None, "A version of the model; by default as the model routes."]
-    adapters: list[ExperimentInputArmsItemAdaptersItem] | None
-    steps: int | None
-
-
-class ExperimentInput(TypedDict, total=False):
-    name: Required[str]
-    model: str | None
-    arms: Required[list[ExperimentInputArmsItem]]
-
-
-class ExperimentsGetAnswerReportItemScore(TypedDict):
-    """A mean with its interval, and its difference from the first arm with the `p_value` of that."""
-
-    callers: int
-    mean: float | None
-    low: float | None
-    high: float | None
-    difference: float | None
-    p_value: float | None
-
-
-class ExperimentsGetAnswerReportItem(TypedDict):
-    arm: str
-    jobs: int
-    succeeded: int
-    failed: int
-    feedback: int
-    cost: BalanceGetAnswerAvailable
-    seconds_p50: float | None
-    seconds_p95: float | None
-    score: ExperimentsGetAnswerReportItemScore
-    error_rate: ExperimentsGetAnswerReportItemScore
-    seconds: ExperimentsGetAnswerReportItemScore
-    job_cost_micros: ExperimentsGetAnswerReportItemScore
-
-
-class ExperimentsGetAnswer(TypedDict):
-    id: str
-    object: str
-    name: str
-    model: str
-    status: Literal["running", "stopped"]
-    started_at: str
-    stopped_at: str | None
-    arms: list[ExperimentsListAnswerDataItemArmsItem]
-    report: list[ExperimentsGetAnswerReportItem]
-
-
-class ExportsCostsQuery(TypedDict, total=False):
-    decimal: Annotated[Literal["point", "comma"] | None, "The decimal separator of the file."]
-    end: Annotated[str | date | None, "Last day (UTC), by default today."]
-    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
-
-
-class ExportsEventsQuery(TypedDict, total=False):
-    end: Annotated[str | date | None, "Last day (UTC), by default today."]
-    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
-
-
-class ExportsFocusQuery(TypedDict, total=False):
-    end: Annotated[str | date | None, "Last day (UTC), by default today."]
-    format: Literal["csv", "parquet"] | None
-    invoice: Annotated[int | None, "The number of a statement or credit note, to export all of it instead of days."]
-    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
-
-
-class ImagesInputAdaptersItem(TypedDict, total=False):
+class AdapterInput(TypedDict, total=False):
     name: Required[str]
     scale: float | None
 
@@ -318,7 +19,7 @@ class ImagesInput(TypedDict, total=False):
     n: int | None
     size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
     quality: Annotated[
-        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | Any | None,
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
@@ -328,10 +29,10 @@ class ImagesInput(TypedDict, total=False):
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
-    adapters: list[ImagesInputAdaptersItem] | None
+    adapters: list[AdapterInput] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | Any | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
@@ -348,7 +49,9 @@ class ImagesInput(TypedDict, total=False):
     guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
     true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
     cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
-    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
+    response_format: Annotated[
+        Literal["b64_json", "url", "both"] | Any | None, "both: each image has `b64_json` and `url`."
+    ]
     stream: bool | None
     cancel_on_disconnect: Annotated[
         bool | None,
@@ -357,17 +60,17 @@ class ImagesInput(TypedDict, total=False):
     partial_images: Annotated[int | None, "With `stream`: previews of each image while it is generated."]
 
 
-class ImagesGenerationsAnswerDataItem(TypedDict):
+class Image(TypedDict):
     b64_json: NotRequired[str]
     url: NotRequired[str]
 
 
-class ImagesGenerationsAnswerUsageInputTokensDetails(TypedDict):
+class TokenDetails(TypedDict):
     text_tokens: int
     image_tokens: int
 
 
-class ImagesGenerationsAnswerUsageCostDetailsLinesItem(TypedDict):
+class CostLine(TypedDict):
     """The charges of one meter. `kind` is `usage`, `waiver` (what is not charged) or `correction`."""
 
     meter: str
@@ -377,30 +80,30 @@ class ImagesGenerationsAnswerUsageCostDetailsLinesItem(TypedDict):
     amount_micros: int
 
 
-class ImagesGenerationsAnswerUsageCostDetails(TypedDict):
+class CostDetails(TypedDict):
     amount: str
     amount_micros: int
     currency: str
-    lines: list[ImagesGenerationsAnswerUsageCostDetailsLinesItem]
+    lines: list[CostLine]
 
 
-class ImagesGenerationsAnswerUsage(TypedDict):
+class JobUsage(TypedDict):
     """OpenAI's token counts (an image token is 16x16 pixels), and what was measured and charged. `cost` is a number in
     the account's currency, since gateways and SDKs read one; `cost_details` names the currency.
     """
 
     input_tokens: int
-    input_tokens_details: ImagesGenerationsAnswerUsageInputTokensDetails
+    input_tokens_details: TokenDetails
     output_tokens: int
     total_tokens: int
     cached: bool
     image_units: float
     gpu_seconds: float
     cost: float
-    cost_details: ImagesGenerationsAnswerUsageCostDetails
+    cost_details: CostDetails
 
 
-class ImagesGenerationsAnswerWarningsItem(TypedDict):
+class FieldWarning(TypedDict):
     """A field of a request that was ignored, with the code that it would have been refused with."""
 
     param: str
@@ -408,23 +111,18 @@ class ImagesGenerationsAnswerWarningsItem(TypedDict):
     message: str
 
 
-class ImagesGenerationsAnswer(TypedDict):
+class Images(TypedDict):
     background: str
     output_format: str
     quality: str
     size: str
     created: int
-    data: list[ImagesGenerationsAnswerDataItem]
+    data: list[Image]
     tier: Literal["fast", "hd"]
-    usage: ImagesGenerationsAnswerUsage
-    warnings: list[ImagesGenerationsAnswerWarningsItem]
+    usage: JobUsage
+    warnings: list[FieldWarning]
     job_id: str
     seed: int
-
-
-class QuoteInputAdaptersItem(TypedDict, total=False):
-    name: Required[str]
-    scale: float | None
 
 
 class QuoteInput(TypedDict, total=False):
@@ -435,7 +133,7 @@ class QuoteInput(TypedDict, total=False):
     n: int | None
     size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
     quality: Annotated[
-        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | Any | None,
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
@@ -445,10 +143,10 @@ class QuoteInput(TypedDict, total=False):
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
-    adapters: list[QuoteInputAdaptersItem] | None
+    adapters: list[AdapterInput] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | Any | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
@@ -465,7 +163,9 @@ class QuoteInput(TypedDict, total=False):
     guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
     true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
     cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
-    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
+    response_format: Annotated[
+        Literal["b64_json", "url", "both"] | Any | None, "both: each image has `b64_json` and `url`."
+    ]
     stream: bool | None
     cancel_on_disconnect: Annotated[
         bool | None,
@@ -475,32 +175,40 @@ class QuoteInput(TypedDict, total=False):
     batch: Annotated[bool | None, "True for the price of a line of a batch."]
 
 
-class ImagesQuotesAnswerLinesItemPartsItem(TypedDict):
+class PricePart(TypedDict):
     quantity: str
     unit_price: str
 
 
-class ImagesQuotesAnswerLinesItem(TypedDict):
+class Money(TypedDict):
+    """An amount as the API answers it."""
+
+    amount: str
+    amount_micros: int
+    currency: str
+
+
+class QuoteLine(TypedDict):
     meter: str
     quantity: str
     quantity_most: str
     price_book: str
     mode: str
     used_before: str
-    parts: list[ImagesQuotesAnswerLinesItemPartsItem]
+    parts: list[PricePart]
     contract: str | None
     discount: str
-    amount: BalanceGetAnswerAvailable
-    list_amount: BalanceGetAnswerAvailable
-    most: BalanceGetAnswerAvailable
+    amount: Money
+    list_amount: Money
+    most: Money
 
 
-class ImagesQuotesAnswerRefusal(TypedDict):
+class JobError(TypedDict):
     code: str
     message: str
 
 
-class ImagesQuotesAnswer(TypedDict):
+class Quote(TypedDict):
     """Quantities and prices are texts, so that they are exact."""
 
     object: str
@@ -512,13 +220,13 @@ class ImagesQuotesAnswer(TypedDict):
     tier: Literal["fast", "hd"]
     cached: bool
     batch: bool
-    lines: list[ImagesQuotesAnswerLinesItem]
-    expected: BalanceGetAnswerAvailable
-    most: BalanceGetAnswerAvailable
-    available: BalanceGetAnswerAvailable
-    warnings: list[ImagesGenerationsAnswerWarningsItem]
+    lines: list[QuoteLine]
+    expected: Money
+    most: Money
+    available: Money
+    warnings: list[FieldWarning]
     admitted: bool
-    refusal: ImagesQuotesAnswerRefusal | None
+    refusal: JobError | Any
 
 
 class JobsListQuery(TypedDict, total=False):
@@ -527,52 +235,36 @@ class JobsListQuery(TypedDict, total=False):
     status: Literal["queued", "dispatched", "running", "succeeded", "failed", "canceled", "expired"] | None
 
 
-class JobsListAnswerDataItemAdaptersItem(TypedDict):
+class UsedAdapter(TypedDict):
     name: str
     version: int
     scale: float
 
 
-class JobsListAnswerDataItemExperiment(TypedDict):
+class ArmOfJob(TypedDict):
     name: str
     arm: str
 
 
-class JobsListAnswerDataItemProgress(TypedDict):
+class Progress(TypedDict):
     steps_done: int
     steps_total: int
 
 
-class JobsListAnswerDataItemImagesItem(TypedDict):
+class JobImage(TypedDict):
     url: str
     seed: int
     size_bytes: int
 
 
-class JobsListAnswerDataItemUsage(TypedDict):
-    """OpenAI's token counts (an image token is 16x16 pixels), and what was measured and charged. `cost` is a number in
-    the account's currency, since gateways and SDKs read one; `cost_details` names the currency.
-    """
-
-    input_tokens: int
-    input_tokens_details: ImagesGenerationsAnswerUsageInputTokensDetails
-    output_tokens: int
-    total_tokens: int
-    cached: bool
-    image_units: float
-    gpu_seconds: float
-    cost: float
-    cost_details: ImagesGenerationsAnswerUsageCostDetails
-
-
-class JobsListAnswerDataItemUrls(TypedDict):
+class JobUrls(TypedDict):
     get: str
     events: str
     cancel: str
     feedback: str
 
 
-class JobsListAnswerDataItem(TypedDict):
+class Job(TypedDict):
     id: str
     object: str
     request_id: str | None
@@ -591,32 +283,27 @@ class JobsListAnswerDataItem(TypedDict):
     tier: Literal["fast", "hd"]
     steps: int
     seed: int
-    adapters: list[JobsListAnswerDataItemAdaptersItem]
-    experiment: JobsListAnswerDataItemExperiment | None
+    adapters: list[UsedAdapter]
+    experiment: ArmOfJob | Any
     project: str
     metadata: dict[str, str]
     attempts: int
-    progress: JobsListAnswerDataItemProgress
-    images: list[JobsListAnswerDataItemImagesItem]
-    warnings: list[ImagesGenerationsAnswerWarningsItem]
-    usage: JobsListAnswerDataItemUsage | None
-    error: ImagesQuotesAnswerRefusal | None
-    urls: JobsListAnswerDataItemUrls
+    progress: Progress
+    images: list[JobImage]
+    warnings: list[FieldWarning]
+    usage: JobUsage | Any
+    error: JobError | Any
+    urls: JobUrls
 
 
-class JobsListAnswer(TypedDict):
+class JobList(TypedDict):
     """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
 
     object: str
-    data: list[JobsListAnswerDataItem]
+    data: list[Job]
     first_id: str | None
     last_id: str | None
     has_more: bool
-
-
-class JobInputAdaptersItem(TypedDict, total=False):
-    name: Required[str]
-    scale: float | None
 
 
 class JobInput(TypedDict, total=False):
@@ -627,7 +314,7 @@ class JobInput(TypedDict, total=False):
     n: int | None
     size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
     quality: Annotated[
-        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | Any | None,
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
@@ -637,10 +324,10 @@ class JobInput(TypedDict, total=False):
     cache: Annotated[
         bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
     ]
-    adapters: list[JobInputAdaptersItem] | None
+    adapters: list[AdapterInput] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | Any | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
@@ -664,7 +351,7 @@ class FeedbackInput(TypedDict, total=False):
     comment: str | None
 
 
-class JobsFeedbackAnswer(TypedDict):
+class Feedback(TypedDict):
     object: str
     job_id: str
     score: float
@@ -672,54 +359,95 @@ class JobsFeedbackAnswer(TypedDict):
     created_at: str
 
 
-class ModelsListAnswerDataItemQualitiesItem(TypedDict):
-    """A quality, its tier and its steps. The size decides for a quality without a tier."""
-
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
-    tier: str | None
-    steps: int
+class ExperimentsListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
 
 
-class ModelsListAnswerDataItem(TypedDict):
-    """OpenAI's `Model`, with its sizes, steps and qualities."""
+class ArmAdapter(TypedDict):
+    name: str
+    scale: float
 
+
+class Arm(TypedDict):
+    name: str
+    weight: int
+    version: int | None
+    adapters: list[ArmAdapter]
+    steps: int | None
+
+
+class Experiment(TypedDict):
     id: str
     object: str
-    created: int
-    owned_by: str
-    version: int
-    default: bool
-    size_default: str
-    side_min: int
-    side_max: int
-    steps_default: int
-    steps_max: int
-    qualities: list[ModelsListAnswerDataItemQualitiesItem]
-    fast_image_units_max: float
+    name: str
+    model: str
+    status: Literal["running", "stopped"]
+    started_at: str
+    stopped_at: str | None
+    arms: list[Arm]
 
 
-class ModelsListAnswer(TypedDict):
+class ExperimentList(TypedDict):
     """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
 
     object: str
-    data: list[ModelsListAnswerDataItem]
+    data: list[Experiment]
     first_id: str | None
     last_id: str | None
     has_more: bool
 
 
-class QuotaGetAnswerRetention(TypedDict):
-    output_days: int
-    job_days: int
+class ArmInput(TypedDict, total=False):
+    name: Required[str]
+    weight: Required[Annotated[int, "Percent of the callers; the weights of all arms sum to 100."]]
+    version: Annotated[int | None, "A version of the model; by default as the model routes."]
+    adapters: list[AdapterInput] | None
+    steps: int | None
 
 
-class QuotaGetAnswer(TypedDict):
+class ExperimentInput(TypedDict, total=False):
+    name: Required[str]
+    model: str | None
+    arms: Required[list[ArmInput]]
+
+
+class Comparison(TypedDict):
+    """A mean with its interval, and its difference from the first arm with the `p_value` of that."""
+
+    callers: int
+    mean: float | None
+    low: float | None
+    high: float | None
+    difference: float | None
+    p_value: float | None
+
+
+class ArmReport(TypedDict):
+    arm: str
+    jobs: int
+    succeeded: int
+    failed: int
+    feedback: int
+    cost: Money
+    seconds_p50: float | None
+    seconds_p95: float | None
+    score: Comparison
+    error_rate: Comparison
+    seconds: Comparison
+    job_cost_micros: Comparison
+
+
+class ExperimentReport(TypedDict):
+    id: str
     object: str
-    data: list[Any]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-    retention: QuotaGetAnswerRetention
+    name: str
+    model: str
+    status: Literal["running", "stopped"]
+    started_at: str
+    stopped_at: str | None
+    arms: list[Arm]
+    report: list[ArmReport]
 
 
 class RolloutsListQuery(TypedDict, total=False):
@@ -728,7 +456,7 @@ class RolloutsListQuery(TypedDict, total=False):
     model: str | None
 
 
-class RolloutsListAnswerDataItem(TypedDict):
+class Rollout(TypedDict):
     id: str
     object: str
     model: str
@@ -742,14 +470,259 @@ class RolloutsListAnswerDataItem(TypedDict):
     ended_at: str | None
 
 
-class RolloutsListAnswer(TypedDict):
+class RolloutList(TypedDict):
     """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
 
     object: str
-    data: list[RolloutsListAnswerDataItem]
+    data: list[Rollout]
     first_id: str | None
     last_id: str | None
     has_more: bool
+
+
+class AdaptersListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+
+
+class AdapterVersion(TypedDict):
+    version: int
+    sha256: str
+    size_bytes: int
+    rank: int
+    modules: int
+    created_at: str
+
+
+class Adapter(TypedDict):
+    id: str
+    object: str
+    name: str
+    model: str
+    status: Literal["ready", "retired"]
+    created_at: str
+    versions: list[AdapterVersion]
+
+
+class AdapterList(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
+    object: str
+    data: list[Adapter]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class AdapterUploadInput(TypedDict, total=False):
+    name: Required[Annotated[str, "Lower-case letters, digits and inner hyphens."]]
+    file: Required[Annotated[FileContent, "LoRA weights as safetensors."]]
+    model: Annotated[str | None, "The base model that it was trained on."]
+
+
+class Quality(TypedDict):
+    """A quality, its tier and its steps. The size decides for a quality without a tier."""
+
+    quality: Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
+    tier: str | None
+    steps: int
+
+
+class Model(TypedDict):
+    """OpenAI's `Model`, with its sizes, steps and qualities."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    version: int
+    default: bool
+    size_default: str
+    side_min: int
+    side_max: int
+    steps_default: int
+    steps_max: int
+    qualities: list[Quality]
+    fast_image_units_max: float
+
+
+class ModelList(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
+    object: str
+    data: list[Model]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Retention(TypedDict):
+    output_days: int
+    job_days: int
+
+
+class Quota(TypedDict):
+    object: str
+    data: list[Any]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    retention: Retention
+
+
+class UsageGetQuery(TypedDict, total=False):
+    end: Annotated[str | date | None, "Last day (UTC), by default today."]
+    group_by: Annotated[str | None, "Comma-separated: project, model, adapter, tier, day."]
+    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
+
+
+class UsageRow(TypedDict):
+    """The values that the rows were grouped by, and the sums of their group."""
+
+    image_units: float
+    gpu_seconds: float
+    storage_gb_seconds: float
+    cost: Money
+    project: NotRequired[str]
+    model: NotRequired[str]
+    adapter: NotRequired[str]
+    tier: NotRequired[str]
+    day: NotRequired[str]
+    requests: int
+
+
+class UsageRowList(TypedDict):
+    object: str
+    data: list[UsageRow]
+    start: str
+    end: str
+    total: Money
+
+
+class CostsGetQuery(TypedDict, total=False):
+    end: Annotated[str | date | None, "Last day (UTC), by default today."]
+    group_by: Annotated[
+        str | None,
+        "Comma-separated, at most four: day, project, model, version, adapter, quality, tier, resolution, key, meter, label:NAME.",
+    ]
+    sort: Annotated[Literal["group", "amount"] | None, "amount: the highest first."]
+    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
+
+
+class CostRow(TypedDict):
+    image_units: float
+    gpu_seconds: float
+    storage_gb_seconds: float
+    cost: Money
+    group: dict[str, str]
+    charges: int
+    requests: float
+    list_cost: Money
+
+
+class CostRowList(TypedDict):
+    object: str
+    data: list[CostRow]
+    start: str
+    end: str
+    total: Money
+
+
+class Anomaly(TypedDict):
+    day: str
+    cost: Money
+    usual: Money
+    score: float
+
+
+class Outlook(TypedDict):
+    object: str
+    month: str
+    so_far: Money
+    expected: Money | Any
+    low: Money | Any
+    high: Money | Any
+    confidence: float
+    anomalies: list[Anomaly]
+
+
+class ExportsFocusQuery(TypedDict, total=False):
+    end: Annotated[str | date | None, "Last day (UTC), by default today."]
+    format: Literal["csv", "parquet"] | None
+    invoice: Annotated[int | None, "The number of a statement or credit note, to export all of it instead of days."]
+    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
+
+
+class ExportsCostsQuery(TypedDict, total=False):
+    decimal: Annotated[Literal["point", "comma"] | None, "The decimal separator of the file."]
+    end: Annotated[str | date | None, "Last day (UTC), by default today."]
+    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
+
+
+class ExportsEventsQuery(TypedDict, total=False):
+    end: Annotated[str | date | None, "Last day (UTC), by default today."]
+    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
+
+
+class Grant(TypedDict):
+    id: str
+    category: Literal["paid", "promotional", "refund"]
+    priority: int
+    amount: Money
+    remaining: Money
+    created_at: str
+    expires_at: str | None
+
+
+class Balance(TypedDict):
+    """Grants are listed in the order in which they are spent."""
+
+    object: str
+    available: Money
+    credit: Money
+    held: Money
+    owed: Money
+    credit_limit: Money
+    grants: list[Grant]
+
+
+class BudgetsListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+
+
+class Budget(TypedDict):
+    id: str
+    object: str
+    project: str | None
+    api_key: str | None
+    amount: Money
+    hard_stop: bool
+    spent: Money
+    held: Money
+    remaining: Money
+    thresholds_reached: list[int]
+    resets_at: str
+
+
+class BudgetList(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
+    object: str
+    data: list[Budget]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class BudgetInput(TypedDict, total=False):
+    """The budget of a project or a key if one is named, else of the account."""
+
+    project: str | None
+    api_key: Annotated[str | None, "The part of the key between `easel_sk_` and the next underscore."]
+    amount_micros: Required[Annotated[int, "1000000 are 1 of your currency."]]
+    currency: Annotated[str | None, "Checked against your account's if given."]
+    hard_stop: Annotated[bool | None, "True to refuse requests that would exceed the budget."]
 
 
 class StatementsListQuery(TypedDict, total=False):
@@ -757,19 +730,19 @@ class StatementsListQuery(TypedDict, total=False):
     limit: int | None
 
 
-class StatementsListAnswerDataItemBilledTo(TypedDict):
+class BilledTo(TypedDict):
     name: str
     address: str
     tax_id: str
 
 
-class StatementsListAnswerDataItemDocuments(TypedDict):
+class Documents(TypedDict):
     html: str
     pdf: str
     csv: str
 
 
-class StatementsListAnswerDataItem(TypedDict):
+class StatementSummary(TypedDict):
     id: str
     object: Literal["statement", "credit_note"]
     title: str
@@ -779,27 +752,27 @@ class StatementsListAnswerDataItem(TypedDict):
     period_start: str
     period_end: str
     time_zone: str
-    billed_to: StatementsListAnswerDataItemBilledTo
-    subtotal: BalanceGetAnswerAvailable
+    billed_to: BilledTo
+    subtotal: Money
     tax_name: str
     tax_rate: str
-    tax: BalanceGetAnswerAvailable
-    total: BalanceGetAnswerAvailable
+    tax: Money
+    total: Money
     finalised_at: str | None
-    documents: StatementsListAnswerDataItemDocuments
+    documents: Documents
 
 
-class StatementsListAnswer(TypedDict):
+class StatementSummaryList(TypedDict):
     """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
 
     object: str
-    data: list[StatementsListAnswerDataItem]
+    data: list[StatementSummary]
     first_id: str | None
     last_id: str | None
     has_more: bool
 
 
-class StatementsGetAnswerLinesItem(TypedDict):
+class Line(TypedDict):
     position: int
     project: str | None
     labels: dict[str, str]
@@ -809,10 +782,10 @@ class StatementsGetAnswerLinesItem(TypedDict):
     description: str
     quantity: str | None
     charges: int
-    amount: BalanceGetAnswerAvailable
+    amount: Money
 
 
-class StatementsGetAnswer(TypedDict):
+class Statement(TypedDict):
     id: str
     object: Literal["statement", "credit_note"]
     title: str
@@ -822,15 +795,15 @@ class StatementsGetAnswer(TypedDict):
     period_start: str
     period_end: str
     time_zone: str
-    billed_to: StatementsListAnswerDataItemBilledTo
-    subtotal: BalanceGetAnswerAvailable
+    billed_to: BilledTo
+    subtotal: Money
     tax_name: str
     tax_rate: str
-    tax: BalanceGetAnswerAvailable
-    total: BalanceGetAnswerAvailable
+    tax: Money
+    total: Money
     finalised_at: str | None
-    documents: StatementsListAnswerDataItemDocuments
-    lines: list[StatementsGetAnswerLinesItem]
+    documents: Documents
+    lines: list[Line]
 
 
 class StatementsDocumentQuery(TypedDict, total=False):
@@ -842,7 +815,7 @@ class StatementsLineChargesQuery(TypedDict, total=False):
     limit: int | None
 
 
-class StatementsLineChargesAnswerDataItemPrice(TypedDict):
+class Price(TypedDict):
     unit_price: str
     mode: str
     price_book: str
@@ -850,7 +823,7 @@ class StatementsLineChargesAnswerDataItemPrice(TypedDict):
     discount: str
 
 
-class StatementsLineChargesAnswerDataItemAttemptsItem(TypedDict):
+class Attempt(TypedDict):
     """`device_share`: the attempt's GPU seconds divided by its running time."""
 
     number: int
@@ -864,57 +837,28 @@ class StatementsLineChargesAnswerDataItemAttemptsItem(TypedDict):
     device_share: float | None
 
 
-class StatementsLineChargesAnswerDataItem(TypedDict):
+class Charge(TypedDict):
     id: str
     kind: str
     charged_at: str
     used_at: str
     quantity: str
-    price: StatementsLineChargesAnswerDataItemPrice
-    amount: BalanceGetAnswerAvailable
+    price: Price
+    amount: Money
     corrects: str | None
     reason: str | None
     job_id: str | None
-    attempts: list[StatementsLineChargesAnswerDataItemAttemptsItem]
+    attempts: list[Attempt]
 
 
-class StatementsLineChargesAnswer(TypedDict):
+class ChargeList(TypedDict):
     """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
 
     object: str
-    data: list[StatementsLineChargesAnswerDataItem]
+    data: list[Charge]
     first_id: str | None
     last_id: str | None
     has_more: bool
-
-
-class UsageGetQuery(TypedDict, total=False):
-    end: Annotated[str | date | None, "Last day (UTC), by default today."]
-    group_by: Annotated[str | None, "Comma-separated: project, model, adapter, tier, day."]
-    start: Annotated[str | date | None, "First day (UTC), by default the first of the last one's month."]
-
-
-class UsageGetAnswerDataItem(TypedDict):
-    """The values that the rows were grouped by, and the sums of their group."""
-
-    image_units: float
-    gpu_seconds: float
-    storage_gb_seconds: float
-    cost: BalanceGetAnswerAvailable
-    project: NotRequired[str]
-    model: NotRequired[str]
-    adapter: NotRequired[str]
-    tier: NotRequired[str]
-    day: NotRequired[str]
-    requests: int
-
-
-class UsageGetAnswer(TypedDict):
-    object: str
-    data: list[UsageGetAnswerDataItem]
-    start: str
-    end: str
-    total: BalanceGetAnswerAvailable
 
 
 class WebhooksListQuery(TypedDict, total=False):
@@ -922,7 +866,7 @@ class WebhooksListQuery(TypedDict, total=False):
     limit: int | None
 
 
-class WebhooksListAnswerDataItem(TypedDict):
+class Webhook(TypedDict):
     id: str
     object: str
     url: str
@@ -938,11 +882,11 @@ class WebhooksListAnswerDataItem(TypedDict):
     created_at: str
 
 
-class WebhooksListAnswer(TypedDict):
+class WebhookList(TypedDict):
     """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
 
     object: str
-    data: list[WebhooksListAnswerDataItem]
+    data: list[Webhook]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -953,7 +897,7 @@ class WebhookInput(TypedDict, total=False):
     events: list[str] | None
 
 
-class WebhooksCreateAnswer(TypedDict):
+class WebhookWithSecret(TypedDict):
     """Only the answer that creates a secret contains it: a request repeated by its Idempotency-Key does not get it."""
 
     id: str
@@ -972,19 +916,13 @@ class WebhooksCreateAnswer(TypedDict):
     secret: NotRequired[str]
 
 
-class PatchedWebhookChangeInput(TypedDict, total=False):
+class WebhookChangeInput(TypedDict, total=False):
     url: str | None
     events: list[str] | None
     enabled: bool | None
 
 
-class WebhooksDeliveriesQuery(TypedDict, total=False):
-    after: Annotated[str | None, "The id that the page begins after."]
-    limit: int | None
-    status: Literal["pending", "delivered", "failed"] | None
-
-
-class WebhooksDeliveriesAnswerDataItemAttemptsItem(TypedDict):
+class DeliveryAttempt(TypedDict):
     at: str
     status: int | None
     outcome: str
@@ -992,7 +930,7 @@ class WebhooksDeliveriesAnswerDataItemAttemptsItem(TypedDict):
     response: str
 
 
-class WebhooksDeliveriesAnswerDataItem(TypedDict):
+class Delivery(TypedDict):
     id: str
     object: str
     message_id: str
@@ -1003,14 +941,41 @@ class WebhooksDeliveriesAnswerDataItem(TypedDict):
     created_at: str
     next_attempt_at: str | None
     data: dict[str, Any]
-    attempts: list[WebhooksDeliveriesAnswerDataItemAttemptsItem]
+    attempts: list[DeliveryAttempt]
 
 
-class WebhooksDeliveriesAnswer(TypedDict):
+class WebhooksDeliveriesQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+    status: Literal["pending", "delivered", "failed"] | None
+
+
+class DeliveryList(TypedDict):
     """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
 
     object: str
-    data: list[WebhooksDeliveriesAnswerDataItem]
+    data: list[Delivery]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class ErrorCode(TypedDict):
+    """An error code: what happened, and what you can do about it."""
+
+    code: str
+    status: int
+    type: str
+    retryable: bool
+    text: str
+    remedy: str
+
+
+class ErrorCodeList(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
+    object: str
+    data: list[ErrorCode]
     first_id: str | None
     last_id: str | None
     has_more: bool

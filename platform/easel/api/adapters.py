@@ -68,11 +68,13 @@ class Adapters(Resource):
     @operation(
         "adapters_upload",
         AdapterAnswer,
-        request={"multipart/form-data": AdapterUploadInput},
+        request=AdapterUploadInput,
+        is_form=True,
         status=201,
         errors=UPLOAD_ERRORS,
     )
     def post(self, request: HttpRequest) -> HttpResponse:
+        """Upload a LoRA adapter as safetensors. Under a name that you have it is the next version."""
         form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
         fields = AdapterUploadInput.read(form.dict())
         if not hasattr(fields.file, "read"):
@@ -91,6 +93,7 @@ class Adapters(Resource):
 
     @operation("adapters_list", Listed[AdapterAnswer], query=LongPageQuery, errors=(AdapterNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
+        """List your adapters by name, each with its versions."""
         query = LongPageQuery.read(request.GET.dict())
         found, more = adapters.adapters_page(tenant=caller(request).tenant, **query.page())
         return answer_json(listed([adapter_json(adapter) for adapter in found], has_more=more))
@@ -101,10 +104,12 @@ class AdapterDetail(Resource):
 
     @operation("adapters_get", AdapterAnswer, errors=(AdapterNotFound,))
     def get(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Show an adapter with its versions."""
         return answer_json(adapter_json(adapters.adapter_get(tenant=caller(request).tenant, name=name)))
 
     @operation("adapters_retire", AdapterAnswer, errors=(AdapterNotFound, AdapterInUse))
     def delete(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Retire an adapter. New requests can't use it; an upload under its name brings it back."""
         adapter = adapter_retire(tenant=caller(request).tenant, name=name, now=clock.now())
         return answer_json(adapter_json(adapter))
 

@@ -106,9 +106,9 @@ class OutlookAnswer(TypedDict):
     anomalies: list[AnomalyAnswer]
 
 
-@endpoint("get", "usage_get", Summed[UsageRowAnswer], query=UsageQuery, deprecated=True, scope=Scope.USAGE)
+@endpoint("get", "usage_get", Summed[UsageRowAnswer], query=UsageQuery, is_deprecated=True, scope=Scope.USAGE)
 def usage(request: HttpRequest) -> HttpResponse:
-    """Use `/v1/costs` instead. This alias also has quantities that were not charged, under its own field names."""
+    """Sum usage by project, day and so on. Use `/v1/costs` instead, unless you need what was not charged."""
     query = UsageQuery.read(request.GET.dict())
     groups = list(dict.fromkeys(query.group_by.split(",")))
     if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:

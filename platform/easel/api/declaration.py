@@ -6,15 +6,13 @@ tests hold what the API really sends.
 
 import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 from uuid import UUID
 
 from django.utils.dateparse import parse_date
-from drf_spectacular.drainage import set_override
-from drf_spectacular.extensions import OpenApiAuthenticationExtension, OpenApiSerializerExtension
-from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,14 +21,11 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     Strict,
-    TypeAdapter,
     ValidationError,
     ValidationInfo,
     model_validator,
 )
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
-from rest_framework.authentication import BaseAuthentication
 from typing_extensions import TypedDict
 
 from core.errors import DomainError
@@ -40,7 +35,6 @@ from easel.api.leniency import Leniency
 
 Schema = dict[str, Any]
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-ERRORS: dict[str, tuple[type[DomainError], ...]] = {}  # the refusals of each operation, by its name
 LEFT_OUT: Any = None  # the default of a field that may be left out
 WARNINGS_MAX = 20  # unknown fields that are named one by one
 
@@ -94,6 +88,18 @@ Flag = Annotated[bool, Strict(False)]  # "true" and 1 are taken too
 Day = Annotated[date, BeforeValidator(_day)]
 
 
+def nullable(schema: Schema) -> Schema:
+    """Return a JSON Schema that takes null too."""
+    kind = schema.get("type")
+    if isinstance(kind, list) or {"type": "null"} in schema.get("anyOf", ()) or not schema:
+        return schema
+    if isinstance(kind, str) and "enum" not in schema:
+        return {**schema, "type": [kind, "null"]}
+    # Client generators make one type of an alternative, and one for each of a null among the values.
+    around = {name: schema[name] for name in ("description", "default") if name in schema}
+    return {"anyOf": [{k: v for k, v in schema.items() if k not in around}, {"type": "null"}], **around}
+
+
 # --- what calls take
 
 
@@ -127,9 +133,7 @@ class Input(BaseModel):
         if not issubclass(cls, UrlQuery):  # a query string has no null
             for name, field in whole.get("properties", {}).items():
                 if name not in whole.get("required", ()):
-                    field["nullable"] = True
-                    if "enum" in field:
-                        field["enum"] = [*field["enum"], None]  # OpenAPI 3.0 wants it in both places
+                    whole["properties"][name] = nullable(field)
         return schema
 
     @classmethod
@@ -228,46 +232,7 @@ def _refusal(first: ErrorDetails) -> InvalidField:
     return _KINDS.get(first["type"], InvalidField)(text, param=param)
 
 
-# --- the OpenAPI document
-
-
-class _OpenApi30(GenerateJsonSchema):
-    """JSON Schema in the dialect of OpenAPI 3.0."""
-
-    def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
-        return {**self.generate_inner(schema["schema"]), "nullable": True}
-
-    def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
-        return {"type": "string", "enum": schema["expected"]}
-
-    def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
-        if schema.get("default") is None:
-            return self.generate_inner(schema["schema"])
-        return super().default_schema(schema)
-
-    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> Schema:
-        return {**super().typed_dict_schema(schema), "additionalProperties": False}
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-
-def schema_of(declared: Any, *, mode: JsonSchemaMode = "serialization") -> Schema:
-    """Return the OpenAPI schema of a declaration, with the declarations that it is made of written out in place."""
-    schema = TypeAdapter(declared).json_schema(schema_generator=_OpenApi30, mode=mode)
-    parts = schema.pop("$defs", {})
-
-    def whole(node: Any) -> Any:
-        if isinstance(node, list):
-            return [whole(one) for one in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            node = {**parts[node["$ref"].rpartition("/")[-1]], **{k: v for k, v in node.items() if k != "$ref"}}
-        return {name: whole(value) for name, value in node.items() if not (name == "title" and isinstance(value, str))}
-
-    found: Schema = whole(schema)
-    return found
+# --- what calls are
 
 
 class ErrorDetail(TypedDict):
@@ -278,74 +243,55 @@ class ErrorDetail(TypedDict):
 
 
 class Error(TypedDict):
+    """OpenAI's error body. The `code` is stable, the message may change, `param` names the field at fault."""
+
     error: ErrorDetail
 
 
-def events(description: str) -> dict[Any, OpenApiResponse]:
-    """Return the response of a call that answers with server-sent events."""
-    return {(200, "text/event-stream"): OpenApiResponse({"type": "string"}, description=description)}
+class ErrorEvent(Error):
+    """The last event of a stream that failed, with the status that an answer would have had."""
+
+    type: str
+    http_code: int
 
 
-def operation(
-    name: str,
-    answer: Any = None,
-    *,
-    status: int = 200,
-    query: type[UrlQuery] | None = None,
-    responses: Mapping[Any, Any] | None = None,
-    errors: Iterable[type[DomainError]] = (),
-    **described: Any,
-) -> Callable[[Handler], Handler]:
-    """Describe a handler: its query, its answer beside the error body that all share, and responses of another kind.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What a handler takes and answers.
 
-    `errors` are the refusals of this call beside those that all calls have.
-
-    `described` is what drf-spectacular takes besides.
+    `answer` is its JSON, `files` the media types of its files, `events` the data of its server-sent events by their
+    names; `errors` are its refusals beside those that all calls have.
     """
-    found: dict[Any, Any] = {}
-    if answer is not None:
-        found[status] = OpenApiResponse(schema_of(answer), description="")
-        found["default"] = OpenApiResponse(schema_of(Error), description="A refusal; `code` is stable.")
-    found.update(responses or {})
-    parameters = _parameters(query) if query else None
-    ERRORS[name] = tuple(errors)
-    return extend_schema(operation_id=name, parameters=parameters, responses=found, **described)
+
+    name: str
+    answer: Any = None
+    status: int = 200
+    query: type[UrlQuery] | None = None
+    request: type[Input] | None = None
+    is_form: bool = False
+    files: tuple[str, ...] = ()
+    events: Mapping[str, Any] = field(default_factory=dict)
+    errors: tuple[type[DomainError], ...] = ()
+    headers: tuple[str, ...] = ()
+    is_deprecated: bool = False
+
+    @property
+    def media_types(self) -> list[str]:
+        """The media types of its answers, the preferred one first."""
+        json = ["application/json"] if self.answer is not None or not (self.files or self.events) else []
+        return [*json, *self.files, *(["text/event-stream"] if self.events else [])]
 
 
-def _parameters(query: type[UrlQuery]) -> list[OpenApiParameter]:
-    schema = schema_of(query, mode="validation")
-    return [
-        OpenApiParameter(
-            name,
-            {key: value for key, value in field.items() if key != "description"},
-            description=field.get("description", ""),
-            required=name in schema.get("required", ()),
-        )
-        for name, field in schema["properties"].items()
-    ]
+OCTETS = "application/octet-stream"  # any file is also answered as this where the request's `Accept` says so
+OPERATIONS: dict[str, Operation] = {}
 
 
-class InputExtension(OpenApiSerializerExtension):  # type: ignore[no-untyped-call]  # registers itself
-    target_class = Input
-    match_subclasses = True
-    priority = 1  # before drf-spectacular's own for pydantic, which writes another dialect
+def operation(name: str, answer: Any = None, **declared: Any) -> Callable[[Handler], Handler]:
+    """Describe a handler by an `Operation`, which the OpenAPI document is made from. Its docstring is the text."""
+    OPERATIONS[name] = Operation(name=name, answer=answer, **declared)
 
-    def get_name(self, auto_schema: Any, direction: Any) -> str:
-        set_override(self.target, "suppress_collision_warning", True)
-        name: str = self.target.__name__
-        return name
+    def mark(handler: Handler) -> Handler:
+        handler.operation = OPERATIONS[name]  # type: ignore[attr-defined]
+        return handler
 
-    def map_serializer(self, auto_schema: Any, direction: Any) -> Schema:
-        return schema_of(self.target, mode="validation")
-
-
-class ApiKeyAuthentication(BaseAuthentication):
-    """The name under which the document finds the scheme below; `easel.api.resource.authenticate` does the work."""
-
-
-class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # registers itself
-    target_class = "easel.api.declaration.ApiKeyAuthentication"
-    name = "apiKey"
-
-    def get_security_definition(self, auto_schema: Any) -> Schema:
-        return {"type": "http", "scheme": "bearer", "description": "An API key, `easel_sk_…`."}
+    return mark

@@ -11,8 +11,6 @@ from easel.api.declaration import Error
 from easel.api.endpoint import endpoint
 from tenants.models import Scope
 
-_FORM = {"multipart/form-data": {"type": "object", "additionalProperties": True}}
-
 
 class UnsupportedEndpoint(DomainError, code="unsupported_endpoint", http_status=404):
     """No model here can change an image: describe the whole image in a prompt to POST /v1/images/generations.
@@ -21,15 +19,13 @@ class UnsupportedEndpoint(DomainError, code="unsupported_endpoint", http_status=
     """
 
 
-@endpoint("post", "images_edits", Error, status=404, request=_FORM, errors=(UnsupportedEndpoint,), scope=Scope.GENERATE)
+@endpoint("post", "images_edits", Error, status=404, errors=(UnsupportedEndpoint,), scope=Scope.GENERATE)
 def images_edits(request: HttpRequest) -> HttpResponse:
     """OpenAI's call that edits an image: always refused as `unsupported_endpoint`, and never charged."""
     raise UnsupportedEndpoint
 
 
-@endpoint(
-    "post", "images_variations", Error, status=404, request=_FORM, errors=(UnsupportedEndpoint,), scope=Scope.GENERATE
-)
+@endpoint("post", "images_variations", Error, status=404, errors=(UnsupportedEndpoint,), scope=Scope.GENERATE)
 def images_variations(request: HttpRequest) -> HttpResponse:
     """OpenAI's call that varies an image: always refused as `unsupported_endpoint`, and never charged."""
     raise UnsupportedEndpoint

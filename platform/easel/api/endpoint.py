@@ -1,4 +1,4 @@
-"""Makes the resource of a path that has one method. (`declaration` can't: Django REST framework imports it first.)"""
+"""Makes the resource of a path that has one method."""
 
 from collections.abc import Callable
 from typing import Any

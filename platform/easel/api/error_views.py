@@ -5,7 +5,7 @@ from typing_extensions import TypedDict
 
 from core.errors import DomainError, NotFound, declared_errors, remedy_of, text_of
 from easel.api import errors
-from easel.api.declaration import ERRORS
+from easel.api.declaration import OPERATIONS
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json
 from easel.api.rows import Listed, listed
@@ -34,13 +34,15 @@ class ErrorCode(TypedDict):
 
 @endpoint("get", "errors_list", Listed[ErrorCode], is_public=True)
 def error_codes(request: HttpRequest) -> HttpResponse:
-    """List the codes of all errors, each with its status, if a retry can help, and what to do. No key is needed."""
+    """List the codes of all errors, each with its status, if a retry can help, and what to do."""
     return answer_json(listed([error_json(error) for error in api_errors()]))
 
 
 def api_errors() -> list[type[DomainError]]:
     """Return the errors that a caller of the API can meet, in the order of their codes."""
-    return sorted({*COMMON, *(error for declared in ERRORS.values() for error in declared)}, key=lambda kind: kind.code)
+    return sorted(
+        {*COMMON, *(error for declared in OPERATIONS.values() for error in declared.errors)}, key=lambda kind: kind.code
+    )
 
 
 def error_json(error: type[DomainError]) -> ErrorCode:

@@ -148,6 +148,7 @@ class Experiments(Resource):
 
     @operation("experiments_list", Listed[ExperimentAnswer], query=LongPageQuery, errors=(ExperimentNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
+        """List your experiments, the latest first."""
         query = LongPageQuery.read(request.GET.dict())
         found, more = experiments_page(tenant=caller(request).tenant, **query.page())
         return answer_json(listed([experiment_json(row) for row in found], has_more=more))
@@ -163,8 +164,9 @@ def experiment_detail(request: HttpRequest, name: str) -> HttpResponse:
 class ExperimentStop(Resource):
     scope = Scope.GENERATE
 
-    @operation("experiments_stop", ExperimentAnswer, request=None, errors=(ExperimentNotFound,))
+    @operation("experiments_stop", ExperimentAnswer, errors=(ExperimentNotFound,))
     def post(self, request: HttpRequest, name: str) -> HttpResponse:
+        """Stop an experiment. Its report stays."""
         return answer_json(experiment_json(experiment_stop(tenant=caller(request).tenant, name=name, now=clock.now())))
 
 

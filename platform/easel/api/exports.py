@@ -6,8 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Self
 
 from django.http import HttpRequest, StreamingHttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse
 from pydantic import Field, model_validator
 
 from billing.invoices.queries import StatementNotFound, statement_numbered
@@ -23,9 +21,6 @@ from tenants.models import Scope
 
 _PARQUET = "application/vnd.apache.parquet"
 _CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": _PARQUET, "jsonl": "application/jsonl"}
-_CSV = {(200, "text/csv"): OpenApiTypes.STR}
-_FOCUS = {**_CSV, (200, _PARQUET): OpenApiResponse(OpenApiTypes.BINARY)}
-_JSONL = {(200, "application/jsonl"): OpenApiTypes.STR}
 
 
 class FocusExportQuery(SpanQuery):
@@ -53,7 +48,7 @@ class CostsExportQuery(SpanQuery):
     "get",
     "exports_focus",
     query=FocusExportQuery,
-    responses=_FOCUS,
+    files=("text/csv", _PARQUET),
     errors=(StatementNotFound, ExportsBusy, ParquetUnavailable),
     scope=Scope.USAGE,
 )
@@ -68,7 +63,7 @@ def focus_export(request: HttpRequest) -> StreamingHttpResponse:
     return _file("focus", span, blocks, form=form, part=f"invoice-{invoice}" if invoice else "")
 
 
-@endpoint("get", "exports_costs", query=CostsExportQuery, responses=_CSV, errors=(ExportsBusy,), scope=Scope.USAGE)
+@endpoint("get", "exports_costs", query=CostsExportQuery, files=("text/csv",), errors=(ExportsBusy,), scope=Scope.USAGE)
 def costs_export(request: HttpRequest) -> StreamingHttpResponse:
     """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet."""
     query = CostsExportQuery.read(request.GET.dict())
@@ -77,7 +72,9 @@ def costs_export(request: HttpRequest) -> StreamingHttpResponse:
     return _file("costs", span, blocks, form="csv")
 
 
-@endpoint("get", "exports_events", query=SpanQuery, responses=_JSONL, errors=(ExportsBusy,), scope=Scope.USAGE)
+@endpoint(
+    "get", "exports_events", query=SpanQuery, files=("application/jsonl",), errors=(ExportsBusy,), scope=Scope.USAGE
+)
 def events_export(request: HttpRequest) -> StreamingHttpResponse:
     """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change."""
     query = SpanQuery.read(request.GET.dict())

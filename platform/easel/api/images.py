@@ -21,7 +21,7 @@ from core import clock
 from core.errors import DomainError, declared_errors
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
-from easel.api.declaration import LEFT_OUT, Flag, OneOf, events, operation
+from easel.api.declaration import LEFT_OUT, ErrorEvent, Flag, OneOf, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import StillRunning, UnsupportedParameter
 from easel.api.generation_input import JobInput, refuse
@@ -145,6 +145,34 @@ class QuoteAnswer(TypedDict):
     refusal: JobError | None
 
 
+class PartialImageEvent(ImageSettings):
+    """OpenAI's `ImageGenPartialImageEvent`: a preview of an image while it is generated."""
+
+    type: str
+    b64_json: str
+    partial_image_index: int
+    created_at: int
+    image_index: int
+
+
+class CompletedImageEvent(ImageSettings, Image):
+    """OpenAI's `ImageGenCompletedEvent`: an image of the job, whose `usage` is that of all its images."""
+
+    type: str
+    created_at: int
+    usage: JobUsage
+    job_id: str
+    seed: int
+    image_index: int
+
+
+IMAGE_EVENTS = {
+    "image_generation.partial_image": PartialImageEvent,
+    "image_generation.completed": CompletedImageEvent,
+    "error": ErrorEvent,
+}
+
+
 class WaitsFor(NamedTuple):
     """The job that an admitted images call waits for; the call's fields say how it wants the answer."""
 
@@ -163,11 +191,12 @@ class ImagesSubmit(Resource):
         "images_generations",
         ImagesAnswer,
         request=ImagesInput,
-        responses=events("With `stream`: OpenAI's events."),
+        events=IMAGE_EVENTS,
+        headers=("Easel-Cost", "Easel-Cost-Currency"),
         errors=(*SUBMIT_ERRORS, UnsupportedParameter, StillRunning, ImagesDeleted, *declared_errors(JobFailed)),
     )
     def post(self, request: HttpRequest) -> HttpResponse:
-        """OpenAI's Images API: generates the images and answers with them."""
+        """Generate images and answer with them, as OpenAI's Images API does. With `stream` they come as events."""
         take(request, caller(request), now=clock.now())
         body = body_of(request)
         fields = ImagesInput.of(body, key=caller(request))

@@ -14,7 +14,7 @@ from billing.usage.queries import JobCost, job_costs
 from core import clock
 from core.errors import DomainError
 from easel.api import streaming
-from easel.api.declaration import LEFT_OUT, AnyText, Input, Number, OneOf, PageQuery, events, operation
+from easel.api.declaration import LEFT_OUT, AnyText, ErrorEvent, Input, Number, OneOf, PageQuery, operation
 from easel.api.endpoint import endpoint
 from easel.api.generation_input import JobInput
 from easel.api.rate_limit import take
@@ -122,6 +122,9 @@ class FeedbackAnswer(TypedDict):
     created_at: datetime
 
 
+JOB_EVENTS = {**{f"job.{state}": JobAnswer for state in State.values}, "error": ErrorEvent}
+
+
 class Jobs(Resource):
     """Generations without a waiting client."""
 
@@ -129,6 +132,7 @@ class Jobs(Resource):
 
     @operation("jobs_create", JobAnswer, request=JobInput, status=202, errors=SUBMIT_ERRORS)
     def post(self, request: HttpRequest) -> HttpResponse:
+        """Accept a generation, without waiting for it."""
         take(request, caller(request), now=clock.now())
         body = body_of(request)
         spec = JobInput.of(body, key=caller(request)).spec()
@@ -143,6 +147,7 @@ class Jobs(Resource):
 
     @operation("jobs_list", Listed[JobAnswer], query=JobsQuery, errors=(JobNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
+        """List your jobs, the latest first."""
         query = JobsQuery.read(request.GET.dict())
         jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
         return answer_json(listed(jobs_json(jobs), has_more=more))
@@ -153,6 +158,7 @@ class JobDetail(Resource):
 
     @operation("jobs_get", JobAnswer, errors=(JobNotFound,))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
+        """Show a job with its progress, its images and its cost."""
         return answer_json(job_json(_job(request, job_id)))
 
     @operation("jobs_delete", JobAnswer, errors=(JobNotFound, JobUnfinished))
@@ -167,7 +173,7 @@ class JobEvents(Resource):
 
     scope = Scope.GENERATE
 
-    @operation("jobs_events", responses=events("Events `job.<status>` with the job."), errors=(JobNotFound,))
+    @operation("jobs_events", events=JOB_EVENTS, errors=(JobNotFound,))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen."""
         _job(request, job_id)
@@ -213,8 +219,9 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
     return streaming.follow(job_id, read_events, timeout_seconds=timeout_seconds)
 
 
-@endpoint("post", "jobs_cancel", JobAnswer, request=None, errors=(JobNotFound,), scope=Scope.GENERATE)
+@endpoint("post", "jobs_cancel", JobAnswer, errors=(JobNotFound,), scope=Scope.GENERATE)
 def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
+    """Cancel a job. One that waits ends at once; of one that runs the worker is asked to stop."""
     lifecycle.cancel(job=_job(request, job_id), now=clock.now())
     return answer_json(job_json(_job(request, job_id)))
 

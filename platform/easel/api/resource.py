@@ -1,8 +1,8 @@
 """The way of every request under /v1, from the event loop to the handler of its resource and back.
 
-A resource is a class with a method per HTTP method, declared beside what it takes and what it answers. It is an
-`APIView` because drf-spectacular describes those. Its requests skip DRF's own dispatch, whose request, response and
-negotiation objects took a sixth of the CPU of an admitted job.
+A resource is a class with a method per HTTP method, declared beside what it takes and what it answers. It isn't an
+`APIView` of Django REST framework, whose request, response and negotiation objects took a sixth of the CPU of an
+admitted job.
 """
 
 import json
@@ -15,17 +15,14 @@ from asgiref.sync import markcoroutinefunction
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from rest_framework.exceptions import MethodNotAllowed, UnsupportedMediaType
-from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.renderers import JSONRenderer
-from rest_framework.request import Request
 from rest_framework.utils.json import strict_constant
-from rest_framework.views import APIView
 
 from core.revision import optimistic, revision_begin
 from core.threads import REQUESTS, SHORT, in_thread
 from easel.api import errors
 from easel.api.cors import TENANT
+from easel.api.declaration import OCTETS, Operation
 from easel.observability.database_watch import database_is_unavailable
 from tenants.errors import InvalidApiKey, ScopeMissing
 from tenants.keys import key_authenticate
@@ -37,7 +34,7 @@ _decoder = json.JSONDecoder(parse_constant=strict_constant)  # NaN and Infinity 
 _renderer = JSONRenderer()
 
 
-class Resource(APIView):
+class Resource:
     """The handlers of one path, `get(request, …)`, `post(request, …)` and so on: each makes one domain call."""
 
     scope: str | None = None  # a resource without one is open to any live key
@@ -47,14 +44,12 @@ class Resource(APIView):
     def dispatch(self, request: HttpRequest, **path: Any) -> HttpResponseBase:
         """Authenticate the caller, check its scope, call the handler, and answer refusals in OpenAI's error body."""
         try:
-            accept = request.META.get("HTTP_ACCEPT", "*/*")
-            if "*/*" not in accept and "application/json" not in accept:
-                DefaultContentNegotiation().select_renderer(Request(request), [_renderer])
             if not self.is_public:
                 self._authorize(authenticate(request), request.method or "")
             handler = self.handlers.get(request.method or "")
             if handler is None:
-                raise MethodNotAllowed(request.method or "")
+                raise errors.MethodNotAllowed(f"{request.path} has no method {request.method}")
+            self._accepted(request, handler.operation)
             answer = handler(request, **path)
         except Exception as error:
             refusal = errors.handle(error)
@@ -63,6 +58,16 @@ class Resource(APIView):
             answer = refusal
         answer["Allow"] = self.allow
         return answer
+
+    @staticmethod
+    def _accepted(request: HttpRequest, operation: Operation) -> None:
+        """Raise `NotAcceptable` if no answer of the operation has a media type of the request's `Accept`."""
+        accept = request.META.get("HTTP_ACCEPT", "*/*")
+        if "*/*" in accept or "application/json" in accept:
+            return
+        offered = [*operation.media_types, *([OCTETS] if operation.files else [])]
+        if not any(request.accepts(name) for name in offered):
+            raise errors.NotAcceptable(f"the answers of this call are {', '.join(offered)}")
 
     def _authorize(self, key: ApiKey, method: str) -> None:
         scope = self.scopes.get(method, self.scope)
@@ -109,9 +114,9 @@ def serve(resource: type[Resource], *, submits: bool = False) -> View:
     return described_by(resource, view)
 
 
-def described_by(resource: type[APIView], view: View) -> View:
-    """Mark a view as a resource's, where Django and drf-spectacular look for it."""
-    view.cls, view.initkwargs, view.csrf_exempt = resource, {}, True  # type: ignore[attr-defined]
+def described_by(resource: type[Resource], view: View) -> View:
+    """Mark a view as a resource's, where the OpenAPI document looks for it."""
+    view.cls, view.csrf_exempt = resource, True  # type: ignore[attr-defined]
     markcoroutinefunction(view)
     return view
 
@@ -163,7 +168,8 @@ def body_of(request: HttpRequest) -> Any:
     if not request.META.get("CONTENT_LENGTH", "").strip("0"):
         return {}
     if request.content_type != "application/json":
-        raise UnsupportedMediaType(request.META.get("CONTENT_TYPE", ""))
+        given = request.META.get("CONTENT_TYPE", "")
+        raise errors.UnsupportedMediaType(f"the body has the media type {given!r}: send application/json")
     try:
         return _decoder.decode(request.body.decode())
     except ValueError as error:

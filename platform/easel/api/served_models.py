@@ -43,11 +43,13 @@ class ModelAnswer(TypedDict):
 
 @endpoint("get", "models_list", Listed[ModelAnswer])
 def models(request: HttpRequest) -> HttpResponse:
+    """List the models that serve requests, each with its sizes, steps and qualities."""
     return answer_json(listed([model_json(version) for version in routing.live_models()]))
 
 
 @endpoint("get", "models_get", ModelAnswer, errors=(ModelNotFound,))
 def model_detail(request: HttpRequest, name: str) -> HttpResponse:
+    """Show a model with its sizes, steps and qualities."""
     return answer_json(model_json(routing.main_version(name)))
 
 

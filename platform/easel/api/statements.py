@@ -8,8 +8,6 @@ from uuid import UUID
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiResponse
 from pydantic import Field
 from typing_extensions import TypedDict
 
@@ -143,6 +141,7 @@ def statement_current(request: HttpRequest) -> HttpResponse:
 
 @endpoint("get", "statements_get", StatementAnswer, errors=(StatementNotFound,), scope=Scope.USAGE)
 def statement_detail(request: HttpRequest, statement_id: UUID) -> HttpResponse:
+    """Show a statement or credit note with its lines."""
     statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
     return answer_json(statement_whole_json(statement, list(statement.lines.all())))
 
@@ -151,11 +150,7 @@ def statement_detail(request: HttpRequest, statement_id: UUID) -> HttpResponse:
     "get",
     "statements_document",
     query=DocumentQuery,
-    responses={
-        (200, "text/html"): OpenApiTypes.STR,
-        (200, "text/csv"): OpenApiTypes.STR,
-        (200, "application/pdf"): OpenApiResponse(OpenApiTypes.BINARY),
-    },
+    files=("text/html", "text/csv", "application/pdf"),
     errors=(StatementNotFound,),
     scope=Scope.USAGE,
 )

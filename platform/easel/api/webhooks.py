@@ -146,6 +146,7 @@ class Webhooks(Resource):
 
     @operation("webhooks_list", Listed[WebhookAnswer], query=PageQuery, errors=(WebhookNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
+        """List your webhooks, the latest first."""
         query = PageQuery.read(request.GET.dict())
         found, more = queries.endpoints_page(tenant=caller(request).tenant, **query.page())
         return answer_json(listed([webhook_json(one) for one in found], has_more=more))
@@ -156,6 +157,7 @@ class WebhookDetail(Resource):
 
     @operation("webhooks_get", WebhookAnswer, errors=(WebhookNotFound,))
     def get(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        """Show a webhook, and if it is enabled."""
         return answer_json(webhook_json(_endpoint(request, webhook_id)))
 
     @operation("webhooks_change", WebhookAnswer, request=WebhookChangeInput, errors=(*CHANGE_ERRORS, WebhookNotFound))
@@ -165,19 +167,20 @@ class WebhookDetail(Resource):
         endpoint = _endpoint(request, webhook_id)
         return answer_json(webhook_json(endpoints.endpoint_change(endpoint, changes=fields.given(), now=clock.now())))
 
-    @operation("webhooks_delete", responses={204: None}, errors=(WebhookNotFound,))
+    @operation("webhooks_delete", status=204, errors=(WebhookNotFound,))
     def delete(self, request: HttpRequest, webhook_id: UUID) -> HttpResponse:
+        """Delete a webhook with its deliveries."""
         endpoints.endpoint_delete(_endpoint(request, webhook_id))
         return answer_json(status=204)
 
 
-@endpoint("post", "webhooks_rotate", WebhookWithSecret, request=None, errors=(WebhookNotFound,), scope=Scope.WEBHOOKS)
+@endpoint("post", "webhooks_rotate", WebhookWithSecret, errors=(WebhookNotFound,), scope=Scope.WEBHOOKS)
 def webhook_rotate(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     """Issue a new secret, which only this answer has. For a day the old one signs beside it."""
     return answer_json(webhook_json(*endpoints.secret_rotate(_endpoint(request, webhook_id), now=clock.now())))
 
 
-@endpoint("post", "webhooks_test", DeliveryAnswer, request=None, status=202, errors=TEST_ERRORS, scope=Scope.WEBHOOKS)
+@endpoint("post", "webhooks_test", DeliveryAnswer, status=202, errors=TEST_ERRORS, scope=Scope.WEBHOOKS)
 def webhook_test(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     """Send `webhook.test`; the delivery records the result."""
     sent = outbox.webhook_test(_endpoint(request, webhook_id), now=clock.now())
@@ -204,7 +207,6 @@ def webhook_deliveries(request: HttpRequest, webhook_id: UUID) -> HttpResponse:
     "post",
     "webhooks_replay",
     DeliveryAnswer,
-    request=None,
     status=202,
     errors=(*TEST_ERRORS, DeliveryNotFound),
     scope=Scope.WEBHOOKS,

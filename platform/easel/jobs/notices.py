@@ -1,13 +1,33 @@
 """Notifies a tenant's webhooks that a job has ended, with its facts and cost, and without its prompt or images."""
 
 from datetime import datetime
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from billing.usage.queries import job_costs
 from easel.jobs.models import Job
-from easel.jobs.usage_json import usage_json
+from easel.jobs.usage_json import JobUsage, usage_json
 from easel.webhooks.models import Event
 from easel.webhooks.outbox import webhook_emit
+
+
+class CostOfEvent(TypedDict):
+    amount_micros: int
+    currency: str
+
+
+class JobEventData(TypedDict):
+    id: str
+    status: str
+    project: str
+    model: str
+    n: int
+    size: str
+    created_at: str
+    finished_at: str
+    error_code: str | None
+    cost: CostOfEvent
+    usage: JobUsage | None
 
 
 def job_notify(job: Job, *, now: datetime) -> None:
@@ -18,7 +38,7 @@ def job_notify(job: Job, *, now: datetime) -> None:
     if job.in_batch:
         return
 
-    def data() -> dict[str, Any]:
+    def data() -> JobEventData:
         cost = job_costs([job.id]).get(job.id)
         return {
             "id": str(job.id),

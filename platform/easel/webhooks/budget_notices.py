@@ -9,6 +9,7 @@ import structlog
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.db import transaction
+from typing_extensions import TypedDict
 
 from billing.models import BudgetCrossing
 from billing.money import format_micros
@@ -65,7 +66,20 @@ def crossings_mail(*, now: datetime) -> int:
     return sent
 
 
-def crossing_json(crossing: BudgetCrossing) -> dict[str, Any]:
+class BudgetEventData(TypedDict):
+    budget_id: str
+    project: str | None
+    api_key: str | None
+    month: str
+    threshold_percent: int
+    amount_micros: int
+    spent_micros: int
+    currency: str
+    hard_stop: bool
+    reached_at: str
+
+
+def crossing_json(crossing: BudgetCrossing) -> BudgetEventData:
     """Return the data of a crossing's event."""
     month = crossing.budget_month
     budget = month.budget

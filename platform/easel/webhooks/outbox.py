@@ -1,11 +1,12 @@
 """The outbox: messages are written in the transaction of their event, so that a crash loses both or neither."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Q
+from typing_extensions import TypedDict
 
 from easel.webhooks.errors import WebhookDisabled
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint, WebhookMessage
@@ -14,9 +15,14 @@ from tenants.models import Tenant
 CHANNEL = "easel_webhooks"
 
 
+class TestEventData(TypedDict):
+    webhook_id: str
+    message: str
+
+
 @transaction.atomic
 def webhook_emit(
-    *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], now: datetime
+    *, tenant: Tenant, event: Event, data: Callable[[], Mapping[str, Any]], now: datetime
 ) -> WebhookMessage | None:
     """Write a message for the tenant's webhooks that want this event; None, without calling `data`, if none does."""
     enabled = WebhookEndpoint.objects.filter(tenant=tenant, disabled_at=None)
@@ -30,7 +36,7 @@ def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery
     if endpoint.disabled_at is not None:
         raise WebhookDisabled
 
-    data = {"webhook_id": str(endpoint.pk), "message": "This webhook works."}
+    data: TestEventData = {"webhook_id": str(endpoint.pk), "message": "This webhook works."}
     message = _send([endpoint], tenant=endpoint.tenant, event=Event.TEST, data=lambda: data, now=now)
     return WebhookDelivery.objects.get(message=message)
 
@@ -48,7 +54,12 @@ def delivery_replay(delivery: WebhookDelivery, *, now: datetime) -> WebhookDeliv
 
 
 def _send(
-    endpoints: list[WebhookEndpoint], *, tenant: Tenant, event: Event, data: Callable[[], dict[str, Any]], now: datetime
+    endpoints: list[WebhookEndpoint],
+    *,
+    tenant: Tenant,
+    event: Event,
+    data: Callable[[], Mapping[str, Any]],
+    now: datetime,
 ) -> WebhookMessage | None:
     if not endpoints:
         return None

@@ -18,17 +18,20 @@ from easel.jobs.storage_keys import output_key
 from easel.storage import store
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer
+from tests.easel.api.described import check
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 
 
 async def ask(method: str, path: str, *, secret: str | None = None, **options: Any) -> httpx.Response:
-    """One request to the application in this process."""
+    """One request to the application in this process. Its answer must be as the OpenAPI document says."""
     headers = {"Authorization": f"Bearer {secret}"} if secret else {}
     headers |= options.pop("headers", {})
     transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://easel.test", timeout=30) as client:
-        return await client.request(method, path, headers=headers, **options)
+        answer = await client.request(method, path, headers=headers, **options)
+    check(answer)
+    return answer
 
 
 def call(method: str, path: str, customer: Customer | None = None, **options: Any) -> httpx.Response:

@@ -1,5 +1,4 @@
 import pytest
-from openapi_schema_validator import OAS30Validator
 
 from billing.ledger.accounts import balances_by_kind
 from tests.easel.api.conftest import call, end_job
@@ -64,9 +63,7 @@ def test_another_tenants_costs_are_not_shown(used, bob):
 
 @pytest.mark.parametrize("path", ["/v1/costs", "/v1/costs/outlook"])
 def test_real_answers_are_as_described(used, path):
-    document = call("GET", "/v1/openapi.json").json()
-    schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    OAS30Validator(schema).validate(call("GET", path, used).json())
+    assert call("GET", path, used).status_code == 200  # `call` compares answers with the OpenAPI document
 
 
 def test_a_new_tenant_has_no_forecast_yet(used):

@@ -4,7 +4,6 @@ import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from openapi_schema_validator import OAS30Validator
 
 from billing.ledger.accounts import credit_limit_set
 from billing.ledger.postings import credit_grant
@@ -13,7 +12,6 @@ from core.models import AuditEvent
 from easel.jobs.models import Job
 from tests.conftest import take_hold
 from tests.easel.api.conftest import call
-from tests.easel.api.test_openapi import answer_schema
 
 DOLLAR = 1_000_000
 
@@ -132,8 +130,6 @@ def test_a_key_for_usage_reads_budgets_and_sets_none(customer):
 
 
 def test_real_balances_and_budgets_are_as_described(alice):
-    document = call("GET", "/v1/openapi.json").json()
-    made = put(alice, amount_micros=DOLLAR)
-    OAS30Validator(answer_schema(document, "put", "/v1/budgets", 200)).validate(made.json())
+    assert put(alice, amount_micros=DOLLAR).status_code == 200  # `call` compares answers with the OpenAPI document
     for path in ("/v1/balance", "/v1/budgets"):
-        OAS30Validator(answer_schema(document, "get", path, 200)).validate(call("GET", path, alice).json())
+        assert call("GET", path, alice).status_code == 200

@@ -2,7 +2,6 @@ import uuid
 from datetime import UTC, datetime
 
 import pytest
-from openapi_schema_validator import OAS30Validator
 
 from billing.invoices.statements import statement_draft, statement_final
 from billing.ledger.accounts import balances_by_kind
@@ -25,11 +24,6 @@ def statement(used):
     while not (found := statement_draft(used.tenant, now=LATER)).total_micros:
         statement_final(found, now=datetime.now(UTC))
     return found
-
-
-def described(path, status=200):
-    document = call("GET", "/v1/openapi.json").json()
-    return document["paths"][path]["get"]["responses"][str(status)]["content"]["application/json"]["schema"]
 
 
 def test_this_month_is_shown_as_it_goes(alice, version, create):
@@ -107,4 +101,4 @@ def test_reading_statements_takes_the_scope_of_usage(customer):
 )
 def test_real_answers_are_as_described(used, statement, path):
     answer = call("GET", path.format(statement_id=statement.id, position=1), used)
-    OAS30Validator(described(path)).validate(answer.json())
+    assert answer.status_code == 200  # `call` compares answers with the OpenAPI document

@@ -1,5 +1,4 @@
 import pytest
-from openapi_schema_validator import OAS30Validator
 
 from easel.webhooks.endpoints import ENDPOINTS_MAX
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint
@@ -118,14 +117,7 @@ def test_it_takes_a_scope_of_its_own(customer):
 
 
 def test_real_answers_are_as_described(alice, hook):
-    document = call("GET", "/v1/openapi.json").json()
-
-    def described(method, path, status):
-        return document["paths"][path][method]["responses"][status]["content"]["application/json"]["schema"]
-
-    OAS30Validator(described("post", "/v1/webhooks", "201")).validate(hook)
-    tested = call("POST", f"/v1/webhooks/{hook['id']}/test", alice).json()
-    OAS30Validator(described("post", "/v1/webhooks/{webhook_id}/test", "202")).validate(tested)
+    # `call` compares answers with the OpenAPI document.
+    assert call("POST", f"/v1/webhooks/{hook['id']}/test", alice).status_code == 202
     for path in ("/v1/webhooks", "/v1/webhooks/{webhook_id}", "/v1/webhooks/{webhook_id}/deliveries"):
-        answer = call("GET", path.format(webhook_id=hook["id"]), alice).json()
-        OAS30Validator(described("get", path, "200")).validate(answer)
+        assert call("GET", path.format(webhook_id=hook["id"]), alice).status_code == 200
