@@ -1,7 +1,6 @@
-"""Clients that time out and repeat an images call: by OpenAI's library over a real server, and request by request."""
+"""Clients that time out and repeat an images call: by OpenAI's libraries over a real server, and request by request."""
 
 import asyncio
-import base64
 import contextlib
 import json
 import threading
@@ -9,8 +8,6 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-import httpx
-import openai
 import pytest
 from django.db import OperationalError, connection, connections
 
@@ -27,6 +24,7 @@ from easel.storage import store
 from tenants.keys import key_issue, key_revoke
 from tests.conftest import NOW, PEPPER, worker_beat
 from tests.easel.api.conftest import PNG, ask, call, end_job
+from tests.easel.api.libraries import TIMED_OUT, node_generate, python_generate
 from tests.easel.api.serving import happened, port_of, served
 from tests.easel.api.test_disconnects import asking
 from tests.easel.api.test_images import PATH, job_of
@@ -37,32 +35,18 @@ def jobs_of(customer):
     return Job.objects.filter(tenant=customer.tenant)
 
 
-# --- OpenAI's library, as it is
+# --- OpenAI's libraries
 
 
-class Patience(httpx.HTTPTransport):
-    """Ends each request of a call after its own time: the library has one time for all."""
+@pytest.fixture(params=[python_generate, node_generate], ids=["python", "node"])
+def generate(request, alice):
+    """Starts a call of alice's by one of the libraries, at a server or at a port."""
 
-    def __init__(self, *seconds):
-        super().__init__()
-        self.seconds, self.requests, self.answers = seconds, 0, 0
+    def make(server, content, *, seconds):
+        port = server if isinstance(server, int) else port_of(server)
+        return asyncio.create_task(asyncio.to_thread(request.param, port, alice.secret, content, seconds=seconds))
 
-    def handle_request(self, request):
-        self.requests += 1
-        seconds = self.seconds[int(request.headers["x-stainless-retry-count"])]
-        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), seconds)
-        answer = super().handle_request(request)
-        self.answers += 1
-        return answer
-
-
-def library(customer, port, patience, **options):
-    return openai.OpenAI(
-        base_url=f"http://127.0.0.1:{port}/v1",
-        api_key=customer.secret,
-        http_client=httpx.Client(transport=patience),
-        **options,
-    )
+    return make
 
 
 @contextlib.asynccontextmanager
@@ -87,72 +71,7 @@ async def worker_of(pool):
             await working
 
 
-def test_a_call_that_times_out_twice_gets_its_picture_and_is_charged_once(alice, pool, body):
-    patience = Patience(1, 1, 60)
-
-    async def both():
-        async with served() as server, worker_of(pool):
-            client = library(alice, port_of(server), patience)
-            images = asyncio.create_task(asyncio.to_thread(client.images.generate, **body()))
-            await happened(lambda: ClientCall.objects.filter(job__tenant=alice.tenant, retry_count=2).exists())
-            await in_thread(end_job, str((await job_of(alice)).id))
-            return await images
-
-    images = asyncio.run(both())
-    assert base64.b64decode(images.data[0].b64_json) == PNG
-    assert patience.requests == 3
-    # A job that no worker had taken when its client left is canceled.
-    assert jobs_of(alice).exclude(state="canceled").count() == 1
-    # 1.5 GPU seconds at 0.0001 $, a quarter of an image unit at 0.002 $, a request at 0.0005 $
-    assert balances_by_kind(alice.tenant)["revenue"] == 150 + 500 + 500
-
-
-def test_a_call_whose_requests_all_time_out_in_the_queue_costs_nothing(alice, body):
-    before = balances_by_kind(alice.tenant)
-
-    async def give_up():
-        async with served() as server:
-            client = library(alice, port_of(server), Patience(0.5, 0.5, 0.5))
-            with pytest.raises(openai.APITimeoutError):
-                await asyncio.to_thread(client.images.generate, **body())
-
-    asyncio.run(give_up())  # the server ends when it has noticed every disconnect
-    assert not jobs_of(alice).exclude(state="canceled").exists()
-    assert balances_by_kind(alice.tenant) == before
-
-
-def test_a_call_whose_requests_all_time_out_while_its_job_runs_is_charged_once_at_most(alice, pool, body):
-    async def give_up():
-        async with served() as server, worker_of(pool):
-            client = library(alice, port_of(server), Patience(1, 1, 1))
-            with pytest.raises(openai.APITimeoutError):
-                await asyncio.to_thread(client.images.generate, **body())
-
-    asyncio.run(give_up())
-    assert jobs_of(alice).exclude(state="canceled").count() <= 1
-
-
-def test_a_retry_of_a_call_whose_job_failed_after_its_answer_began_gets_the_refusal(alice, body, settings_of, caplog):
-    settings_of(keepalive_seconds=0.05)
-    patience = Patience(60, 60, 60)
-
-    async def both():
-        async with served() as server:
-            client = library(alice, port_of(server), patience)
-            images = asyncio.create_task(asyncio.to_thread(client.images.generate, **body()))
-            job = await job_of(alice)
-            await happened(lambda: patience.answers == 1)  # by its head
-            await in_thread(lambda: end_job(str(job.id), outcome="failed", error_code="prompt_too_long"))
-            return await images
-
-    with pytest.raises(openai.BadRequestError) as refused:
-        asyncio.run(both())
-    assert refused.value.code == "prompt_too_long"
-    assert (patience.requests, jobs_of(alice).count()) == (2, 1)
-    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
-
-
-class Idle:
+class IdleLimit:
     """A proxy that ends a connection on which nothing was answered for `idle_seconds`, as load balancers do."""
 
     def __init__(self, port, *, idle_seconds):
@@ -164,6 +83,12 @@ class Idle:
 
     async def __aexit__(self, *_):
         self.server.close()
+
+    async def answered_parts(self, count):
+        """Return once so many reads had bytes of answers."""
+        async with asyncio.timeout(60):
+            while len(self.answered) < count:
+                await asyncio.sleep(0.01)
 
     async def _pass(self, reader, writer):
         there, sender = await asyncio.open_connection("127.0.0.1", self.port)
@@ -180,34 +105,88 @@ class Idle:
         asking.cancel()
 
 
-def test_a_long_wait_survives_the_idle_limit_of_a_proxy(alice, body, settings_of):
+def test_a_call_that_times_out_twice_gets_its_picture_and_is_charged_once(alice, pool, body, generate):
+    async def both():
+        async with served() as server, worker_of(pool):
+            images = generate(server, body(), seconds=(1, 1, 60))
+            await happened(lambda: ClientCall.objects.filter(job__tenant=alice.tenant, retry_count=2).exists())
+            await in_thread(end_job, str((await job_of(alice)).id))
+            return await images
+
+    assert asyncio.run(both()) == (PNG, None, 3)
+    # A job that no worker had taken when its client left is canceled.
+    assert jobs_of(alice).exclude(state="canceled").count() == 1
+    # 1.5 GPU seconds at 0.0001 $, a quarter of an image unit at 0.002 $, a request at 0.0005 $
+    assert balances_by_kind(alice.tenant)["revenue"] == 150 + 500 + 500
+
+
+def test_a_call_whose_requests_all_time_out_in_the_queue_costs_nothing(alice, body, generate):
+    before = balances_by_kind(alice.tenant)
+
+    async def give_up():
+        async with served() as server:
+            return await generate(server, body(), seconds=(0.5, 0.5, 0.5))
+
+    assert asyncio.run(give_up()).refused in TIMED_OUT  # the server ends when it has noticed every disconnect
+    assert not jobs_of(alice).exclude(state="canceled").exists()
+    assert balances_by_kind(alice.tenant) == before
+
+
+def test_a_call_whose_requests_all_time_out_while_its_job_runs_is_charged_once_at_most(alice, pool, body, generate):
+    async def give_up():
+        async with served() as server, worker_of(pool):
+            return await generate(server, body(), seconds=(1, 1, 1))
+
+    assert asyncio.run(give_up()).refused in TIMED_OUT
+    assert jobs_of(alice).exclude(state="canceled").count() <= 1
+
+
+# The library for Python repeats a call whose answer was broken off. The one for Node raises what fetch raises.
+REFUSED = {python_generate: (None, "prompt_too_long", 2), node_generate: (None, "TypeError", 1)}
+
+
+@pytest.mark.parametrize(("generate", "refused"), REFUSED.items(), indirect=["generate"], ids=["python", "node"])
+def test_nobody_takes_an_answer_that_was_broken_off_for_a_success(alice, body, generate, refused, settings_of, caplog):
+    settings_of(keepalive_seconds=0.05)
+
+    async def both():
+        async with served() as server:
+            proxy = IdleLimit(port_of(server), idle_seconds=60)
+            async with proxy as port:
+                images = generate(port, body(), seconds=(60, 60, 60))
+                await proxy.answered_parts(2)  # its head, and a sign of life
+                job = await job_of(alice)
+                await in_thread(lambda: end_job(str(job.id), outcome="failed", error_code="prompt_too_long"))
+                return await images
+
+    assert asyncio.run(both()) == refused
+    assert jobs_of(alice).count() == 1
+    assert not [record for record in caplog.records if record.name.startswith("uvicorn")]
+
+
+def test_a_long_wait_survives_the_idle_limit_of_a_proxy(alice, body, generate, settings_of):
     settings_of(keepalive_seconds=0.25)
 
     async def both():
         async with served() as server:
-            proxy = Idle(port_of(server), idle_seconds=2)
+            proxy = IdleLimit(port_of(server), idle_seconds=2)
             async with proxy as port:
-                client = library(alice, port, Patience(60), max_retries=0)
-                images = asyncio.create_task(asyncio.to_thread(client.images.generate, **body()))
-                async with asyncio.timeout(60):
-                    while len(proxy.answered) < 12:  # 3 s, which is more than the limit
-                        await asyncio.sleep(0.01)
+                images = generate(port, body(), seconds=(60,))
+                await proxy.answered_parts(12)  # 3 s, which is more than the limit
                 await in_thread(end_job, str((await job_of(alice)).id))
                 return await images
 
-    assert base64.b64decode(asyncio.run(both()).data[0].b64_json) == PNG
+    assert asyncio.run(both()) == (PNG, None, 1)
 
 
-def test_a_wait_without_signs_of_life_does_not_survive_it(alice, body, settings_of):
+def test_a_wait_without_signs_of_life_does_not_survive_it(alice, body, generate, settings_of):
     settings_of(keepalive_seconds=60)
 
     async def cut():
-        async with served() as server, Idle(port_of(server), idle_seconds=0.5) as port:
-            client = library(alice, port, Patience(60), max_retries=0)
-            await asyncio.to_thread(client.images.generate, **body())
+        async with served() as server, IdleLimit(port_of(server), idle_seconds=0.5) as port:
+            return await generate(port, body(), seconds=(60,))
 
-    with pytest.raises(openai.APIConnectionError):
-        asyncio.run(cut())
+    assert asyncio.run(cut()) == (None, "APIConnectionError", 1)
 
 
 # --- long waits, byte by byte
