@@ -8,7 +8,7 @@ from django.db import transaction
 
 from core.errors import DomainError
 from core.models import IdempotentRequest
-from tenants.models import SLUG, ApiKey, BlockListEntry, Project, Quota, Tenant
+from tenants.models import SLUG, ApiKey, BlockListEntry, ListedModels, Project, Quota, Tenant
 
 PIXELS_MAX = 1024 * 1024  # limit of a new tenant
 
@@ -84,6 +84,12 @@ def tenant_forget(*, tenant: Tenant, now: datetime) -> None:
     IdempotentRequest.objects.filter(tenant=tenant).delete()
     ApiKey.objects.filter(tenant=tenant).update(name="")
     Tenant.objects.filter(pk=tenant.pk).update(name="", caller_salt=None, origins=[], erased_at=now)
+
+
+def tenant_list_models(*, tenant: Tenant, listed: ListedModels) -> bool:
+    """Set which names a tenant's list of models shows; False if it shows these already."""
+    rows = Tenant.objects.filter(pk=tenant.pk).exclude(listed_models=listed)
+    return rows.update(listed_models=listed) == 1
 
 
 def tenant_share(*, tenant: Tenant, changes: Mapping[str, int | None]) -> Tenant:

@@ -18,6 +18,14 @@ RETENTION_DAYS_MAX = 3650  # maximum of a tenant's retention
 ORIGINS_MAX = 20  # origins of a tenant
 
 
+class ListedModels(models.TextChoices):
+    """The names that a tenant's list of models shows."""
+
+    MODELS = "models", "models alone"
+    ALIASES = "aliases", "aliases alone"
+    ALL = "all", "models and aliases"
+
+
 class Tenant(models.Model):
     """A customer: the owner of everything that is not the platform's."""
 
@@ -44,6 +52,13 @@ class Tenant(models.Model):
         db_default=[],
         blank=True,
         help_text="Web origins whose pages may call the API with this tenant's keys.",
+    )
+    listed_models = models.CharField(
+        max_length=7,
+        choices=ListedModels,
+        default=ListedModels.ALL,
+        db_default=ListedModels.ALL,
+        help_text="The names that GET /v1/models lists; requests may give the others too.",
     )
     # Distinguishes callers of an experiment after their names are deleted; deleted when the tenant is erased.
     caller_salt = models.UUIDField(null=True, editable=False, db_default=RandomUUID())
@@ -80,6 +95,7 @@ class Tenant(models.Model):
             CheckConstraint(condition=Q(slug__regex=SLUG), name="tenant_slug_is_dns_label"),
             CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
             CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),
+            CheckConstraint(condition=Q(listed_models__in=ListedModels.values), name="tenant_listed_models_known"),
             CheckConstraint(condition=Q(running_jobs_max__gte=1), name="tenant_running_jobs_positive"),
         ]
 

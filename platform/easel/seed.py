@@ -11,9 +11,11 @@ from django.conf import settings
 
 from billing.models import Meter
 from billing.pricing.price_books import RateTerms, price_book_seed
-from easel.catalog.models import Pool
+from easel.catalog.models import Model, Pool
 from easel.catalog.versions import VersionLimits, model_make_default
+from easel.serving.aliases import alias_set
 from easel.serving.errors import RolloutRunning
+from easel.serving.models import Alias
 from easel.serving.routing import routes_set
 from easel.serving.versions import version_register
 
@@ -55,6 +57,14 @@ PRICES = (
 BATCH_DISCOUNT = Decimal("0.5")
 
 
+# For clients whose model name is fixed. OpenAI's dall-e models answer with URLs unless they are asked for base64; the
+# fields are those that such clients send by default and no model here obeys.
+ALIASES = {"gpt-image-1": "", "gpt-image-1-mini": "", "dall-e-2": "url", "dall-e-3": "url"}
+ALIASES_IGNORE = ("background", "moderation", "style")
+# The hub id of weights that only a model with these weights may stand for: the demo model has others.
+HUB_ID = "Tongyi-MAI/Z-Image-Turbo"
+
+
 def seed() -> None:
     """Create what is missing; change nothing that an operator has created."""
     now = datetime.now(UTC)
@@ -72,6 +82,7 @@ def seed() -> None:
     name, limits = (DEMO_MODEL, DEMO_LIMITS) if is_demo else (Path(checkpoint).name.lower(), LIMITS)
     version = version_register(model_name=name, checkpoint=checkpoint, pool=pool, limits=limits, now=now)
     if version.created_at == now:  # EASEL_MODEL names another checkpoint than before
+        _seed_aliases(version.model, now=now)
         with suppress(RolloutRunning):
             routes_set(model=version.model, weights={version.number: 100})
     if is_demo:
@@ -79,3 +90,20 @@ def seed() -> None:
         limits = replace(DEMO_LIMITS, steps_default=4)
         version_register(model_name=name, checkpoint=checkpoint, pool=pool, limits=limits, now=now)
     model_make_default(version.model)
+
+
+def _seed_aliases(model: Model, *, now: datetime) -> None:
+    """Set the aliases that are missing. It is done once for a checkpoint, so that a removed alias stays removed."""
+    names = ALIASES if model.name != Path(HUB_ID).name.lower() else {**ALIASES, HUB_ID: ""}
+    taken = Alias.objects.filter(tenant=None).values_list("name", flat=True)
+    taken_by_models = Model.objects.values_list("name", flat=True)
+    for name in names.keys() - set(taken) - set(taken_by_models):
+        alias_set(
+            name=name,
+            model=model,
+            tenant=None,
+            defaults={"response_format": names[name]},
+            ignored=ALIASES_IGNORE,
+            is_lenient=False,
+            now=now,
+        )

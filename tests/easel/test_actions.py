@@ -30,6 +30,7 @@ from easel.cli.main import cli
 from easel.jobs.budgets import budget_set
 from easel.portal.site import portal
 from easel.seed import DEMO_LIMITS, PRICES
+from easel.serving.aliases import alias_set
 from easel.serving.rollouts import rollout_start
 from easel.serving.versions import version_register
 from easel.webhooks.endpoints import endpoint_change, endpoint_create
@@ -106,6 +107,10 @@ class World:
 
     def entry(self) -> Any:
         return block_list_add(tenant=self.tenant, kind="phrase", pattern="word", reason="", now=NOW)
+
+    def alias(self) -> Any:
+        terms: dict[str, Any] = {"defaults": {}, "ignored": (), "is_lenient": False}
+        return alias_set(name="gpt-image-1", model=self.model(), tenant=self.tenant, **terms, now=NOW)
 
     def hook(self, *, is_enabled: bool = True) -> Any:
         url = "https://hooks.example/easel"
@@ -210,6 +215,7 @@ CASES = {
     "quota.set": of_tenant(
         "--requests-per-minute", "60", "--pixels-max", "none", requests_per_minute="60", pixels_max=""
     ),
+    "tenant.models": of_tenant("--listed", "aliases", listed="aliases"),
     "tenant.share": of_tenant("--weight", "3", "--running-jobs-max", "2", weight="3", running_jobs_max="2"),
     "retention.set": of_tenant("--output-days", "3", output_days="3"),
     "tenant.origins": of_tenant(
@@ -250,6 +256,17 @@ CASES = {
         lambda world, model: [model.name, "--steps", "3"],
         lambda world, model: {"steps": "3"},
     ),
+    "alias.set": Case(
+        lambda world: None,
+        lambda world, _: [world.new, world.version.model.name, "--size", "256x256", "--ignore", "style,user"],
+        lambda world, _: {
+            "name": world.new,
+            "model": world.version.model.name,
+            "size": "256x256",
+            "ignore": "style, user",
+        },
+    ),
+    "alias.remove": Case(World.alias, lambda world, alias: [alias.name, "--tenant", world.slug]),
     "version.retire": Case(World.second, lambda world, version: [version.label]),
     "rollout.start": Case(
         World.second,

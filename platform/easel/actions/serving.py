@@ -10,7 +10,18 @@ from django import forms
 from core.errors import DomainError
 from easel.actions import fields
 from easel.actions.action import ActionForm, Done, action
-from easel.actions.subjects import ADAPTER, MODEL, POOL, ROLLOUT, TENANT, VERSION, pool_named, version_named
+from easel.actions.subjects import (
+    ADAPTER,
+    ALIAS,
+    MODEL,
+    POOL,
+    ROLLOUT,
+    TENANT,
+    VERSION,
+    model_named,
+    pool_named,
+    version_named,
+)
 
 _COST_LIMITS = {"min_value": 0, "max_digits": 12, "decimal_places": 6}
 
@@ -94,6 +105,34 @@ class VersionForm(ActionForm):
             same = ("checkpoint", "fast_image_units_max", "precision")
             self.initial = {name: getattr(newest, name) for name in same}
             self.initial |= {"pool": newest.pool.slug, "steps": newest.steps_default}
+
+
+def _qualities() -> Any:
+    from easel.serving.tiers import Quality
+
+    return [("", "the request's"), *Quality.choices]
+
+
+class AliasForm(ActionForm):
+    """What an alias stands for. Setting it again replaces all of it."""
+
+    name = fields.text("The further name, for example gpt-image-1 or a hub id.", max_length=100, label="Alias")
+    model = fields.text("The model that it stands for.", max_length=100)
+    tenant = fields.TenantSlug(required=False, help_text="For this tenant alone; without one: for everybody.")
+    response_format = forms.ChoiceField(
+        choices=[("", "b64_json"), ("b64_json", "b64_json"), ("url", "url"), ("both", "both")],
+        required=False,
+        help_text="Of requests that name none.",
+    )
+    quality = forms.ChoiceField(choices=_qualities, required=False, help_text="Of requests that name none.")
+    size = fields.optional_text("Of requests that name none, as 512x512.", max_length=11)
+    ignore = fields.optional_text(
+        "Fields, separated by commas, that are ignored with a warning where they would be refused.", max_length=1000
+    )
+    lenient = fields.flag("Ignore all fields that Easel doesn't know or can't obey, with a warning.")
+
+    def clean_ignore(self) -> list[str]:
+        return [name for name in self.cleaned_data["ignore"].replace(",", " ").split() if name]
 
 
 class CostForm(ActionForm):
@@ -215,6 +254,56 @@ def retire_version(version: Any, actor: str, now: datetime) -> Done:
 
 
 @action(
+    "alias.set",
+    command="model alias",
+    label="Set an alias",
+    permission="serving.add_alias",
+    form=AliasForm,
+    arguments=("name", "model"),
+)
+def set_alias(
+    row: None,
+    actor: str,
+    now: datetime,
+    *,
+    name: str,
+    model: str,
+    tenant: Any,
+    ignore: list[str],
+    lenient: bool,
+    **defaults: str,
+) -> Done:
+    """Make a further name stand for a model, with defaults of its own; setting it again replaces all of it."""
+    from easel.jobs.sizes import size_parse
+    from easel.serving.aliases import alias_set
+    from easel.serving.routing import main_version
+
+    served = model_named(model)
+    if defaults["size"]:
+        size_parse(defaults["size"], version=main_version(served.name), quotas=[])
+    alias = alias_set(
+        name=name, model=served, tenant=tenant, defaults=defaults, ignored=ignore, is_lenient=lenient, now=now
+    )
+    return Done(
+        f"{name} stands for {served.name}, for {tenant.slug if tenant else 'every tenant'}.",
+        subject=name,
+        tenant=tenant,
+        details={"model": served.name, **alias.defaults, "ignored": alias.ignored, "lenient": lenient},
+        show=alias,
+    )
+
+
+@action("alias.remove", command="model unalias", subject=ALIAS, is_dangerous=True)
+def remove_alias(alias: Any, actor: str, now: datetime) -> Done:
+    """Remove an alias: requests that name it are refused from now on."""
+    from easel.serving.aliases import alias_remove
+
+    alias_remove(alias)
+    message = f"{alias.name} stands for {alias.model.name} no longer."
+    return Done(message, details={"model": alias.model.name}, is_gone=True)
+
+
+@action(
     "rollout.start",
     label="Start a rollout",
     permission="serving.add_rollout",
@@ -286,7 +375,7 @@ def dedicate_pool(tenant: Any, actor: str, now: datetime, *, model: str, **gpu: 
     from easel.catalog.pools import dedicated_pool_create
     from easel.serving.routing import main_version
 
-    version = main_version(model or None)
+    version = main_version(model or None, tenant=tenant)
     return _waits(dedicated_pool_create(tenant=tenant, version=version, now=now, **gpu), "workers")
 
 

@@ -67,11 +67,23 @@ def model_named(name: str) -> Any:
     return version_named(name).model
 
 
-def version_named(text: str) -> Any:
-    """Return the version `name@number`, or the newest of `name`. Raises `ModelNotFound`, `VersionNotFound`."""
-    from easel.catalog.models import ModelVersion
+def alias_named(name: str, *, tenant: str | None = None) -> Any:
+    """Find an alias of a tenant, or the platform's. Raises `TenantNotFound`, `AliasNotFound`."""
+    from easel.serving.aliases import alias_find
 
-    name, _, version = text.partition("@")
+    return alias_find(name=name, tenant=tenant_named(tenant) if tenant else None)
+
+
+def version_named(text: str) -> Any:
+    """Return the version `name@number`, or the newest of `name`; the name may be an alias of the platform's.
+
+    Raises `ModelNotFound`, `VersionNotFound`.
+    """
+    from easel.catalog.models import ModelVersion
+    from easel.serving.aliases import model_name_of
+
+    given, _, version = text.partition("@")
+    name = model_name_of(given, tenant=None)
     live = ModelVersion.objects.filter(model__name=name, retired_at=None).select_related("model", "pool")
     if not live:
         raise ModelNotFound(f"there is no model {name!r}: `easel model list` shows them")
@@ -83,8 +95,11 @@ def version_named(text: str) -> Any:
 
 def running_rollout(model_name: str) -> Any:
     """Find the running rollout of a model. Raises `RolloutNotFound`."""
+    from easel.serving.aliases import model_name_of
+
     missing = RolloutNotFound("No rollout of this model is running: `easel rollout list` shows them.")
-    return _find("serving.Rollout", "candidate__model", missing=missing, model__name=model_name, state="running")
+    name = model_name_of(model_name, tenant=None)
+    return _find("serving.Rollout", "candidate__model", missing=missing, model__name=name, state="running")
 
 
 def pool_named(slug: str) -> Any:
@@ -155,6 +170,12 @@ PRICE_LIST = Subject(
 TENANT_OR_KEY = Subject(model="tenants.Tenant", arguments=("TENANT",), find=tenant_or_key, options={"key": KEY_HELP})
 KEY = Subject(model="tenants.ApiKey", arguments=("KEY_ID",), find=live_key)
 MODEL = Subject(model="catalog.Model", arguments=("MODEL",), find=model_named)
+ALIAS = Subject(
+    model="serving.Alias",
+    arguments=("ALIAS",),
+    find=alias_named,
+    options={"tenant": "This tenant's own alias, and not the platform's."},
+)
 VERSION = Subject(model="catalog.ModelVersion", arguments=("MODEL@VERSION",), find=version_named)
 ROLLOUT = Subject(model="serving.Rollout", arguments=("MODEL",), find=running_rollout)
 POOL = Subject(model="catalog.Pool", arguments=("POOL",), find=pool_named)

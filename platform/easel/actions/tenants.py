@@ -57,6 +57,17 @@ class KeyForm(ActionForm):
         self.fields["scopes"].initial = [scope for scope, _ in _scopes()]
 
 
+class ListedModelsForm(ActionForm):
+    listed = forms.ChoiceField(
+        choices=[("models", "models"), ("aliases", "aliases"), ("all", "all")],
+        help_text="The names that GET /v1/models lists; requests may give the others too.",
+    )
+
+    def prepare(self) -> None:
+        if self.row is not None:
+            self.fields["listed"].initial = self.row.listed_models
+
+
 class LeniencyForm(ActionForm):
     leniency = forms.ChoiceField(
         choices=[("on", "on"), ("off", "off")],
@@ -148,6 +159,17 @@ def resume(tenant: Any, actor: str, now: datetime) -> Done:
 
     changed = tenant_resume(tenant=tenant)
     return Done(f"{tenant.slug} may call again.", needs_record=changed)
+
+
+@action("tenant.models", label="Set listed models", subject=TENANT, form=ListedModelsForm)
+def set_listed_models(tenant: Any, actor: str, now: datetime, *, listed: str) -> Done:
+    """Set whether a tenant's list of models shows models, aliases or both."""
+    from tenants.accounts import tenant_list_models
+    from tenants.models import ListedModels
+
+    changed = tenant_list_models(tenant=tenant, listed=ListedModels(listed))
+    shown = "models and aliases" if listed == "all" else f"{listed} alone"
+    return Done(f"{tenant.slug} is shown {shown}.", details={"listed": listed}, needs_record=changed)
 
 
 @action(

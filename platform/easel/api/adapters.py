@@ -83,7 +83,7 @@ class Adapters(Resource):
             project=caller(request).project,
             name=fields.name,
             data=fields.file.read(),
-            base=main_version(fields.model),
+            base=main_version(fields.model, tenant=caller(request).tenant),
             bytes_max=settings.EASEL.adapter_bytes_max,
             rank_max=settings.EASEL.adapter_rank_max,
             now=clock.now(),

@@ -17,6 +17,7 @@ from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, listed, row_json
 from easel.catalog.errors import AdapterBaseWrong, AdapterNotFound, AdapterRetired, ModelNotFound, VersionNotFound
 from easel.jobs.errors import StepsInvalid
+from easel.serving.aliases import model_name_of
 from easel.serving.errors import (
     ExperimentExists,
     ExperimentInvalid,
@@ -64,7 +65,7 @@ class ExperimentInput(Input):
 
 
 class RolloutsQuery(PageQuery):
-    model: Text = Field(default=LEFT_OUT, max_length=64)
+    model: Text = Field(default=LEFT_OUT, max_length=100)
 
 
 class ArmAdapter(TypedDict):
@@ -174,7 +175,8 @@ class ExperimentStop(Resource):
 def rollouts(request: HttpRequest) -> HttpResponse:
     """List canaries, the latest first: another version may be serving a share of your requests."""
     query = RolloutsQuery.read(request.GET.dict())
-    found, more = rollouts_page(model_name=query.model, **query.page())
+    model_name = query.model and model_name_of(query.model, tenant=caller(request).tenant)
+    found, more = rollouts_page(model_name=model_name, **query.page())
     return answer_json(listed([rollout_json(one) for one in found], has_more=more))
 
 

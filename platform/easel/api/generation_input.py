@@ -13,6 +13,7 @@ from easel.api.errors import InvalidField, MissingParameter, UnsupportedParamete
 from easel.api.leniency import Leniency
 from easel.jobs.sizes import sides_of
 from easel.jobs.spec import SEED_MAX, FieldWarning, RequestedAdapter, Spec
+from easel.serving.aliases import aliases_of
 from easel.serving.tiers import Quality
 from tenants.models import ApiKey
 
@@ -151,8 +152,20 @@ class JobInput(Input):
 
     @classmethod
     def of(cls, body: Any, *, key: ApiKey) -> Self:
-        """Read the body of a request that came with this key. Raises `InvalidField`, `UnsupportedParameter`."""
-        return cls.read(body, leniency=Leniency(key.is_lenient))
+        """Read the body of a request that came with this key. If its model is an alias, that has defaults.
+
+        Raises `InvalidField`, `UnsupportedParameter`.
+        """
+        name = body.get("model") if isinstance(body, dict) else None
+        alias = aliases_of(key.tenant).get(name) if isinstance(name, str) else None
+        if alias is None:
+            return cls.read(body, leniency=Leniency(key.is_lenient))
+        given = {name: value for name, value in body.items() if value is not None}
+        defaults = {name: value for name, value in alias.defaults.items() if name in cls.model_fields}
+        if "width" in given or "height" in given:
+            defaults.pop("size", None)
+        leniency = Leniency(key.is_lenient or alias.is_lenient, fields=alias.ignored)
+        return cls.read({**defaults, **given}, leniency=leniency)
 
     def spec(self, *, partial_images: int = 0) -> Spec:
         """Return the request as admission takes it."""

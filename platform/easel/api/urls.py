@@ -35,6 +35,12 @@ class NameConverter(StringConverter):
     regex = r"[^/\x00]+"  # published in the OpenAPI document; a path holds no lone surrogate
 
 
+class ModelNameConverter(StringConverter):
+    """A model's name, which may be a hub id with a slash, sent as such or percent-encoded."""
+
+    regex = r"[^\x00]+"
+
+
 class DocumentConverter(StringConverter):
     """A format of a statement's document."""
 
@@ -42,6 +48,7 @@ class DocumentConverter(StringConverter):
 
 
 register_converter(NameConverter, "name")
+register_converter(ModelNameConverter, "model")
 register_converter(DocumentConverter, "document")
 
 
@@ -74,7 +81,7 @@ urlpatterns = [
     path("adapters", serve(adapters.Adapters)),
     path("adapters/<name:name>", serve(adapters.AdapterDetail)),
     path("models", serve(served_models.models)),
-    path("models/<name:name>", serve(served_models.model_detail)),
+    path("models/<model:name>", serve(served_models.model_detail)),
     path("quota", serve(quota.quota)),
     path("usage", serve(costs.usage)),
     path("costs", serve(costs.costs)),

@@ -34,6 +34,26 @@ def model_list() -> Rows:
     ]
 
 
+@list_command(model, "aliases")
+def model_aliases() -> Rows:
+    """List aliases with what they stand for and their defaults."""
+    from easel.serving.models import Alias
+
+    return [
+        {
+            "alias": found.name,
+            "tenant": found.tenant.slug if found.tenant else "(all)",
+            "model": found.model.name,
+            "response_format": found.response_format,
+            "quality": found.quality,
+            "size": found.size,
+            "ignored": ",".join(found.ignored),
+            "lenient": found.is_lenient,
+        }
+        for found in Alias.objects.select_related("model", "tenant").order_by("name", "tenant__slug")
+    ]
+
+
 @list_command(rollout)
 def rollout_list() -> Rows:
     """List rollouts, the latest first, with their latest verdict."""

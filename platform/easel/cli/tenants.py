@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from easel.actions import limits
+from easel.actions import limits, tenants
 from easel.actions.action import tenant_of
 from easel.cli.action_commands import command_of, group_of
 from easel.cli.credit import tenant_billing, tenant_budget
@@ -68,11 +68,17 @@ def _origins(row: Any, now: datetime) -> list[dict[str, Any]]:
     return [{"tenant": row.slug, "origins": row.origins}]
 
 
+def _listed(row: Any, now: datetime) -> list[dict[str, Any]]:
+    row.refresh_from_db(fields=["listed_models"])
+    return [{"tenant": row.slug, "listed": row.listed_models}]
+
+
 for command in (
     command_of(limits.set_limits, show=_limits),
     command_of(limits.set_share, show=_share),
     command_of(limits.set_retention, show=_retention),
     command_of(limits.set_origins, show=_origins),
+    command_of(tenants.set_listed_models, show=_listed),
     tenant_budget,
     tenant_billing,
     tenant_export,

@@ -170,7 +170,7 @@ def _assign(tenant: Tenant, spec: Spec, job_id: UUID) -> tuple[ModelVersion, Arm
     Routing takes the tenant's `user` as the caller. All requests without a `user` count as one caller, so that the
     tenant sees one version. An experiment needs many callers, so there each request without a `user` is its own.
     """
-    model = routing.model_get(spec.model)
+    model = routing.model_get(spec.model, tenant=tenant)
     arm = arm_for(
         tenant=tenant,
         model=model,

@@ -11,8 +11,8 @@ from easel.actions import serving
 from easel.catalog.models import Model, ModelVersion, Pool
 from easel.jobs.models import FINAL, Job
 from easel.portal import cells
-from easel.portal.pages import Page, Section, column, register
-from easel.serving.models import Rollout, Route
+from easel.portal.pages import Page, Section, TenantFilter, column, register
+from easel.serving.models import Alias, Rollout, Route
 
 DAYS = 14
 
@@ -51,6 +51,7 @@ class ModelPage(Page):
             },
             "No version: add one with easel model add-version.",
         )
+        yield aliases_section(row.aliases.select_related("tenant", "model").order_by("name", "tenant__slug"))
         yield Section.of(
             "Canaries",
             row.rollouts.select_related("candidate__model").order_by("-started_at")[:10],
@@ -62,6 +63,41 @@ class ModelPage(Page):
             },
             "None yet: start one from a version's page.",
         )
+
+
+def aliases_section(aliases: Iterable[Alias]) -> Section:
+    return Section.of(
+        "Aliases",
+        aliases,
+        {
+            "Alias": lambda alias: cells.link(alias),
+            "Tenant": lambda alias: cells.link(alias.tenant) if alias.tenant else "every tenant",
+            "Model": lambda alias: cells.link(alias.model),
+            "Defaults": lambda alias: cells.pairs(alias.defaults),
+            "Ignores": lambda alias: ignored_text(alias),
+        },
+        "No other name: set one on the page of aliases, or with easel model alias.",
+    )
+
+
+def ignored_text(alias: Alias) -> str:
+    return "all that it can't obey" if alias.is_lenient else ", ".join(alias.ignored) or cells.NOTHING
+
+
+@register(Alias)
+class AliasPage(Page):
+    list_display = ("name", "shown_tenant", "model", "shown_defaults", "shown_ignored", "created_at")
+    list_filter = (TenantFilter, "model")
+    search_fields = ("name",)
+    list_select_related = ("tenant", "model")
+    ordering = ("name", "id")
+    fields = ("name", "shown_tenant", "model", "response_format", "quality", "size", "shown_ignored", "created_at")
+    list_actions = (serving.set_alias,)
+    row_actions = (serving.remove_alias,)
+
+    shown_tenant = column("tenant", lambda alias: alias.tenant.slug if alias.tenant else "every tenant")
+    shown_defaults = column("defaults", lambda alias: cells.pairs(alias.defaults))
+    shown_ignored = column("ignores", ignored_text)
 
 
 @register(ModelVersion)

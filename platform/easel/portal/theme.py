@@ -18,6 +18,7 @@ _NAVIGATION = {
     "Serving": [
         ("Jobs", "image", "jobs_job_changelist"),
         ("Models", "deployed_code", "catalog_model_changelist"),
+        ("Aliases", "label", "serving_alias_changelist"),
         ("Versions", "history", "catalog_modelversion_changelist"),
         ("Canaries", "alt_route", "serving_rollout_changelist"),
         ("Pools", "memory", "catalog_pool_changelist"),

@@ -18,6 +18,7 @@ from easel.catalog.adapters import adapters_erase
 from easel.jobs import lifecycle
 from easel.jobs.deletion import age_out
 from easel.jobs.models import Job, Output
+from easel.serving.aliases import aliases_erase
 from easel.serving.experiments import experiments_erase
 from easel.storage import store
 from easel.webhooks.endpoints import webhooks_erase
@@ -81,6 +82,7 @@ def _finish(tenant: Tenant, actor: str, now: datetime) -> None:
     stored = StoredObject.objects.filter(project__tenant=tenant, deleted_at=None)
     objects_deleted(storage_keys=stored.values_list("storage_key", flat=True), now=now)
     experiments_erase(tenant=tenant, now=now)
+    aliases_erase(tenant=tenant)
     tenant_forget(tenant=tenant, now=now)
     details = {
         "jobs": tenant.jobs.count(),

@@ -10,6 +10,27 @@ class WeightsInvalid(DomainError, code="weights_invalid"):
     """
 
 
+class AliasInvalid(DomainError, code="alias_invalid"):
+    """The alias can't be set; the message says why.
+
+    Correct what the message names.
+    """
+
+
+class AliasNotFound(NotFound, code="alias_not_found"):
+    """There is no such alias: `easel model aliases` lists them.
+
+    Take the name, and its tenant if it has one, from `easel model aliases`.
+    """
+
+
+class ModelNameTaken(DomainError, code="model_name_taken", http_status=409):
+    """A model and an alias can't have the same name.
+
+    Choose another name, or remove the alias (`easel model unalias`).
+    """
+
+
 class RolloutRunning(DomainError, code="rollout_running", http_status=409):
     """A rollout of this model is running: promote it or roll it back first.
 

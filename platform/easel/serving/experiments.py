@@ -55,7 +55,7 @@ def experiment_start(
     if len(set(names)) < len(names) or not all(re.fullmatch(SLUG, name) for name in names):
         raise ExperimentInvalid(f"each arm must have a unique name of {letters}", param="arms")
     weights_check([arm.weight for arm in arms])
-    served = main_version(model_name)
+    served = main_version(model_name, tenant=tenant)
     versions = {arm.name: _version(served.model, arm.version) for arm in arms}
     for arm in arms:
         version = versions[arm.name] or served

@@ -23,6 +23,54 @@ class Route(models.Model):
         ]
 
 
+# Of an alias: parts as in a hub id, without `@`, which separates a model from its version.
+ALIAS_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*$"
+ALIAS_FIELD = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
+
+
+class Alias(models.Model):
+    """A further name of a model, of one tenant's requests or of all, with defaults for the fields that these leave out.
+
+    An alias stands for a model and never for another alias. `sql/aliases.sql` refuses the names of models.
+    """
+
+    class ResponseFormat(models.TextChoices):
+        B64_JSON = "b64_json", "images as base64"
+        URL = "url", "images as URLs"
+        BOTH = "both", "both"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    name = models.CharField(max_length=100)
+    tenant = models.ForeignKey(
+        Tenant, on_delete=models.CASCADE, null=True, related_name="aliases", help_text="Empty: every tenant's."
+    )
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="aliases")
+    response_format = models.CharField(max_length=8, choices=ResponseFormat, blank=True)
+    quality = models.CharField(max_length=8, blank=True)
+    size = models.CharField(max_length=11, blank=True)
+    ignored = ArrayField(
+        models.CharField(max_length=64), default=list, help_text="Fields that are ignored where they would be refused."
+    )
+    is_lenient = models.BooleanField(default=False, help_text="All such fields are ignored.")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "aliases"
+        constraints = [
+            models.UniqueConstraint(fields=["tenant", "name"], nulls_distinct=False, name="alias_one_per_name"),
+            models.CheckConstraint(condition=Q(name__regex=ALIAS_NAME), name="alias_name_is_a_path"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def defaults(self) -> dict[str, str]:
+        """The values of fields that a request leaves out."""
+        named = {"response_format": self.response_format, "quality": self.quality, "size": self.size}
+        return {name: value for name, value in named.items() if value}
+
+
 class Rollout(models.Model):
     """A canary: a candidate version gets growing shares of a model's callers, and loses them if it performs badly."""
 

@@ -5,6 +5,7 @@ A caller is hashed to one of 100 buckets, which the versions share by their weig
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from django.db import transaction
@@ -13,22 +14,35 @@ from django.db.models import F, Q
 from core.revision import cached_by_revision
 from easel.catalog.errors import ModelNotFound, VersionNotFound
 from easel.catalog.models import Model, ModelVersion, Pool, PoolTier
+from easel.serving.aliases import aliases_of, nearest_name
 from easel.serving.errors import RolloutRunning, WeightsInvalid
-from easel.serving.models import Rollout, Route
-from tenants.models import Tenant
+from easel.serving.models import Alias, Rollout, Route
+from tenants.models import ListedModels, Tenant
 
 T = TypeVar("T")
 
 
 @cached_by_revision
-def model_get(name: str | None) -> Model:
-    """Find the named model, or the default one. Raises `ModelNotFound`, also for a model that no version serves."""
-    query = Model.objects.filter(name=name) if name else Model.objects.filter(is_default=True)
+def model_get(name: str | None, *, tenant: Tenant | None = None) -> Model:
+    """Find the model of a name or alias, or the default one. `tenant` is whose aliases count beside the platform's.
+
+    Raises `ModelNotFound`, also for a model that no version serves.
+    """
+    alias = aliases_of(tenant).get(name) if name else None
+    wanted = alias.model.name if alias else name
+    query = Model.objects.filter(name=wanted) if wanted else Model.objects.filter(is_default=True)
     model = query.filter(routes__isnull=False).first()
-    if model is None:
-        wanted = f"model {name!r}" if name else "default model"
-        raise ModelNotFound(f"there is no {wanted}: GET /v1/models lists the models", param="model")
-    return model
+    if model is not None:
+        return model
+    if name is None:
+        raise ModelNotFound("there is no default model: GET /v1/models lists the models", param="model")
+    if alias is not None:
+        raise ModelNotFound(f"{name!r} stands for {wanted!r}, which no version serves any more", param="model")
+    if Model.objects.filter(name=name).exists():
+        raise ModelNotFound(f"no version serves {name!r} any more", param="model")
+    near = nearest_name(name, [listed.name for listed in listed_models(tenant)])
+    hint = f"did you mean {near}? " if near else ""
+    raise ModelNotFound(f"there is no model {name!r}: {hint}GET /v1/models lists the models", param="model")
 
 
 def version_for(model: Model, *, caller: str) -> ModelVersion:
@@ -61,9 +75,14 @@ def pool_for(version: ModelVersion, *, tenant: Tenant, tier: PoolTier) -> Pool:
     return candidates.order_by(F("tenant").asc(nulls_last=True)).first() or version.pool
 
 
-def main_version(name: str | None) -> ModelVersion:
-    """Find the version with the largest weight, whose limits describe the model. Raises `ModelNotFound`."""
-    routes = Route.objects.filter(model=model_get(name)).select_related("version__model", "version__pool")
+def main_version(name: str | None, *, tenant: Tenant | None = None) -> ModelVersion:
+    """Find the version with the largest weight, whose limits describe the model. `model_get` finds the model.
+
+    Raises `ModelNotFound`.
+    """
+    routes = Route.objects.filter(model=model_get(name, tenant=tenant)).select_related(
+        "version__model", "version__pool"
+    )
     return routes.order_by("-weight", "-version__number")[0].version
 
 
@@ -71,6 +90,27 @@ def live_models() -> list[ModelVersion]:
     """List the main version of each model that a version serves, by model name."""
     routes = Route.objects.select_related("version__model").order_by("model__name", "-weight", "-version__number")
     return [route.version for route in routes.distinct("model__name")]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A name that requests may give, and the version whose limits describe it."""
+
+    name: str
+    version: ModelVersion
+    alias: Alias | None = None
+
+
+def listed_models(tenant: Tenant | None) -> list[ListedModel]:
+    """List the names that a tenant's requests may give, as far as its policy shows them: models, then aliases."""
+    live = live_models()
+    listed = ListedModels(tenant.listed_models) if tenant else ListedModels.ALL
+    found = [] if listed == ListedModels.ALIASES else [ListedModel(one.model.name, one) for one in live]
+    if listed != ListedModels.MODELS:
+        served = {version.model_id: version for version in live}
+        aliases = sorted(aliases_of(tenant).values(), key=lambda alias: alias.name)
+        found += [ListedModel(one.name, served[one.model_id], one) for one in aliases if one.model_id in served]
+    return found
 
 
 def bucket_of(salt: str, caller: str) -> int:

@@ -7,7 +7,8 @@ from django.db import transaction
 from easel.catalog.errors import VersionInUse
 from easel.catalog.models import Model, ModelVersion, Pool, Precision
 from easel.catalog.versions import VersionLimits, version_add
-from easel.serving.models import Arm, Experiment, Route
+from easel.serving.errors import ModelNameTaken
+from easel.serving.models import Alias, Arm, Experiment, Route
 from easel.serving.routing import routes_replace
 
 
@@ -24,8 +25,10 @@ def version_register(
     """Add a checkpoint to the catalog, and route all callers of its model to it if nothing serves the model yet.
 
     A later version serves nobody until an operator routes callers to it or rolls it out. Registering the same version
-    again changes nothing. Raises what `version_add` does.
+    again changes nothing. Raises `ModelNameTaken` and what `version_add` does.
     """
+    if Alias.objects.filter(name=model_name).exists():
+        raise ModelNameTaken(f"{model_name!r} is an alias: `easel model unalias {model_name}` frees the name")
     version = version_add(
         model_name=model_name, checkpoint=checkpoint, precision=precision, pool=pool, limits=limits, now=now
     )

@@ -13,6 +13,7 @@ from core.idempotency import idempotent
 from easel.catalog.adapters import adapter_add_version
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Job
+from easel.serving.aliases import alias_set
 from easel.serving.experiments import ArmPlan, experiment_start
 from easel.storage import S3Store, store
 from easel.webhooks.endpoints import endpoint_create
@@ -93,6 +94,8 @@ def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[
             jobs.append(job)
         _store_images(jobs[3:])
         block_list_add(tenant=tenant, kind=BlockListEntry.Kind.PHRASE, pattern=secret, reason=secret, now=NOW)
+        terms = {"defaults": {}, "ignored": (), "is_lenient": False}
+        alias_set(name=secret, model=version.model, tenant=tenant, **terms, now=NOW)
         idempotent(tenant=tenant, endpoint="jobs", key=secret, body={}, now=NOW, make=uuid.uuid4)
         audit_record(actor="test", action="tenant.create", subject=tenant.slug, tenant=tenant, now=NOW)
         customer.key.name = secret
