@@ -11,7 +11,7 @@ from easel.api.adapters import AdapterUploadInput
 from easel.api.declaration import Input, UrlQuery
 from easel.api.errors import InvalidField
 from easel.api.generation_input import AdapterInput, JobInput
-from easel.api.images import ImagesInput
+from easel.api.images import ImagesInput, QuoteInput
 from easel.jobs.models import Job
 from tests.easel.api.conftest import call, end_job
 from tests.easel.api.test_images import generated
@@ -21,6 +21,7 @@ from tests.easel.api.test_refusals import left_nothing, refused
 LEAST = {
     JobInput: {"prompt": "a red circle"},
     ImagesInput: {"prompt": "a red circle"},
+    QuoteInput: {"prompt": "a red circle"},
     AdapterInput: {"name": "outline"},
     jobs.FeedbackInput: {"score": 0.5},
     AdapterUploadInput: {"name": "outline", "file": b"weights"},
