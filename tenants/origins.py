@@ -39,5 +39,5 @@ def origins_by_tenant() -> Mapping[str, frozenset[str]]:
 
 @cached_by_revision
 def _origins() -> Mapping[str, frozenset[str]]:
-    rows = Tenant.objects.filter(suspended_at=None).exclude(origins=[]).values_list("slug", "origins")
+    rows = Tenant.objects.exclude(origins=[]).values_list("slug", "origins")
     return {slug: frozenset(origins) for slug, origins in rows}

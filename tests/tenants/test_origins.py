@@ -2,8 +2,10 @@ import pytest
 from django.db import DatabaseError, transaction
 
 from core.origins import ORIGIN
+from tenants.accounts import tenant_close, tenant_forget
 from tenants.models import ORIGINS_MAX, Tenant
 from tenants.origins import OriginInvalid, origins_by_tenant, origins_set
+from tests.conftest import NOW
 
 APP, OTHER = "https://app.example", "http://localhost:5173"
 
@@ -43,12 +45,18 @@ def test_the_database_refuses_too_many_too(alice):
         Tenant.objects.filter(pk=alice.tenant.pk).update(origins=[f"https://{n}.example" for n in range(21)])
 
 
-def test_a_change_is_seen_at_once_and_a_suspended_tenants_do_not_count(alice):
+def test_a_change_is_seen_at_once(alice):
     origins_set(tenant=alice.tenant, origins=[APP])
     assert origins_by_tenant()[alice.tenant.slug] == {APP}
     origins_set(tenant=alice.tenant, origins=[OTHER])
     assert origins_by_tenant()[alice.tenant.slug] == {OTHER}
-    Tenant.objects.filter(pk=alice.tenant.pk).update(suspended_at="2026-03-01T00:00Z")
+
+
+def test_an_erased_tenant_has_no_origins(alice):
+    origins_set(tenant=alice.tenant, origins=[APP])
+    tenant_close(tenant=alice.tenant, now=NOW)
+    tenant_forget(tenant=alice.tenant, now=NOW)
+    assert Tenant.objects.get(pk=alice.tenant.pk).origins == []
     assert alice.tenant.slug not in origins_by_tenant()
 
 

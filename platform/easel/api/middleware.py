@@ -91,8 +91,11 @@ def Options(  # noqa: N802 - named in settings like a class, as middleware is
         except Resolver404:
             return await get_response(request)
         view = request.resolver_match.func
-        allow = view.cls().allow if issubclass(getattr(view, "cls", object), Resource) else "GET, HEAD, OPTIONS"
-        answer = HttpResponse(status=204, headers={"Allow": getattr(view, "allow", allow)})
+        resource: Any = getattr(view, "cls", None)
+        allow = getattr(view, "allow", "GET, HEAD, OPTIONS")  # of a view that is no resource
+        if resource is not None and issubclass(resource, Resource):
+            allow = resource().allow
+        answer = HttpResponse(status=204, headers={"Allow": allow})
         del answer["Content-Type"]
         return answer
 

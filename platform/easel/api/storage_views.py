@@ -63,8 +63,8 @@ def _answer(request: HttpRequest, file: IO[bytes], key: str, *, cached_seconds: 
         "Accept-Ranges": "bytes",
         "X-Content-Type-Options": "nosniff",
     }
-    answer: HttpResponse = get_conditional_response(request, etag, changed_at, HttpResponse(headers=headers))
-    if answer.status_code != 200:
+    answer = get_conditional_response(request, etag, changed_at, HttpResponse(headers=headers))
+    if answer is not None and answer.status_code != 200:
         file.close()
         return answer
     span, status = range(facts.st_size), 200

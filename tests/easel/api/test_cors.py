@@ -7,7 +7,9 @@ import pytest
 
 from easel.api import cors
 from easel.storage import store
+from tenants.accounts import tenant_resume, tenant_suspend
 from tenants.origins import origins_set
+from tests.conftest import NOW
 from tests.easel.api.conftest import call
 
 FOREIGN = "https://foreign.example"
@@ -126,6 +128,9 @@ def refusals(alice, app):
     yield 401, call("GET", "/v1/models", headers=origin)
     yield 401, call("POST", "/v1/jobs", headers=origin | {"Authorization": "Bearer wrong"}, json={})
     yield 400, call("POST", "/v1/jobs", alice, headers=origin, json={"prompt": 5})
+    tenant_suspend(tenant=alice.tenant, now=NOW)
+    yield 403, call("GET", "/v1/models", alice, headers=origin)
+    tenant_resume(tenant=alice.tenant)
     yield 404, call("GET", f"/v1/jobs/{uuid.uuid4()}", alice, headers=origin)
     yield 405, call("DELETE", "/v1/models", alice, headers=origin)
     yield 413, call("POST", "/v1/jobs", alice, headers=origin, content=b" " * 1_000_001)
