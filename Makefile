@@ -5,7 +5,7 @@ DEMO := .venv/.easel-demo
 DEV := .venv/.easel-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev clients test test-all bench-engine bench-gateway bench-billing chaos lint format dashboards lock clean
+.PHONY: help setup demo dev clients test test-all bench-engine bench-gateway bench-billing chaos docs lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench-billing: $(DEV) ## Measure statements, dashboards and exports at up to a m
 
 chaos: $(DEV) ## Kill, pause and confuse everything under load, and check the books (SEEDS=50, or SEED=17; RECORD=1).
 	@$(BIN)/python -m tests.chaos
+
+docs: $(DEV) ## Build the documentation site into var/site; a warning is an error.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "open var/site/index.html"
 
 lint: $(DEV) ## Check style, types, directions of imports and migrations.
 	$(BIN)/ruff check .
