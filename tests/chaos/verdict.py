@@ -106,13 +106,14 @@ def _answers_hold(customer: Customer, jobs: dict[uuid.UUID, Job]) -> Iterator[st
         answered = set(order.jobs)
         if answered - {str(job.id) for job in made}:
             yield f"accepted and not there: {answered} of {names}"
-        if order.key and len(made) > 1:
+        wanted = [job for job in made if not _given_up(job, order)]
+        if order.key and len(wanted) > 1:
             yield f"one Idempotency-Key, {len(made)} jobs: {names}"
         if order.key and len(answered) > 1:
             yield f"one Idempotency-Key was answered with {answered}: {names}"
         if not order.key and not len(answered) <= len(made) <= order.sent:
             yield f"sent {order.sent} times, {len(answered)} accepted, {len(made)} made: {names}"
-        if order.has_images and [job.state for job in made] != [State.SUCCEEDED]:
+        if order.has_images and [job.state for job in wanted] != [State.SUCCEEDED]:
             yield f"answered with images, and not a success: {names}"
         yield from (f"ended {job.state} {job.error_code} for no reason: {names}" for job in made if _astray(job, order))
         yield from (f"refused with {why}: {names}" for why in order.refused if _is_wrong(why, made))
@@ -120,12 +121,18 @@ def _answers_hold(customer: Customer, jobs: dict[uuid.UUID, Job]) -> Iterator[st
 
 
 def _astray(job: Job, order: Order) -> bool:
-    """Only who asked for it is canceled or expires; what fails does so for what was done to its workers."""
+    """Only who asked for it or left is canceled, or expires; what fails does so for what was done to its workers."""
     return {
-        State.CANCELED: not order.canceled,
+        State.CANCELED: not order.canceled and not _given_up(job, order),
         State.EXPIRED: "expires_in_seconds" not in order.fields,
         State.FAILED: job.error_code not in FAILURES,
     }.get(State(job.state), False)
+
+
+def _given_up(job: Job, order: Order) -> bool:
+    """Canceled because its client lost the connection or its patience. An Idempotency-Key then makes another job."""
+    is_broken = any(not why[0].isdigit() for why in order.refused)
+    return job.state == State.CANCELED and job.abandoned_at is not None and is_broken
 
 
 def _is_wrong(why: str, made: list[Job]) -> bool:

@@ -135,6 +135,7 @@ def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
             (attempt.finished_at, f"{named} {attempt.state}"),
         ]
     moments += [
+        (job.abandoned_at, "client disconnected"),
         (job.cancel_requested_at, "cancel requested"),
         (job.finished_at, f"job {job.state}"),
         (job.deleted_at, "texts deleted"),
