@@ -25,7 +25,7 @@ SAMPLE_BYTES = 4096
 RATIO_MAX = 0.7
 INLINE_BYTES_MAX = 2**16  # more is compressed on a thread, so that the event loop never waits for a millisecond
 
-_WHOLE = ("application/json", "application/jsonl", "application/vnd.oai.openapi+json", "text/")
+_WHOLE = ("application/json", "application/jsonl", "text/")
 _STREAMED = ("application/jsonl", "text/csv")  # no events and no waits, whose bytes must leave at once
 
 

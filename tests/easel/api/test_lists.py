@@ -21,16 +21,17 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 def lists(document):
     """The paths that answer GET with a list, each with its parameters."""
 
-    def whole(schema):
-        while "$ref" in schema:
-            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[-1]]
-        return schema
+    def whole(part):
+        while "$ref" in part:
+            _, _, kind, name = part["$ref"].split("/")
+            part = document["components"][kind][name]
+        return part
 
     for path, methods in document["paths"].items():
-        content = methods.get("get", {}).get("responses", {}).get("200", {}).get("content", {})
+        content = whole(methods.get("get", {}).get("responses", {}).get("200", {})).get("content", {})
         fields = whole(content.get("application/json", {}).get("schema", {})).get("properties", {})
         if fields.get("data", {}).get("type") == "array" and path not in ("/v1/costs", "/v1/usage"):  # which are sums
-            yield path, {parameter["name"] for parameter in methods["get"].get("parameters", ())}
+            yield path, {whole(parameter)["name"] for parameter in methods["get"].get("parameters", ())}
 
 
 @pytest.fixture
