@@ -23,7 +23,7 @@ from core.threads import in_thread
 from easel.api import errors, streaming, waiting
 from easel.api.declaration import LEFT_OUT, ErrorEvent, Flag, OneOf, operation
 from easel.api.endpoint import endpoint
-from easel.api.errors import StillRunning, UnsupportedParameter
+from easel.api.errors import StillRunning
 from easel.api.generation_input import JobInput, refuse
 from easel.api.jobs import JobError
 from easel.api.leniency import Leniency
@@ -54,7 +54,7 @@ from easel.jobs.usage_json import JobUsage, usage_json
 from easel.storage import store
 from tenants.models import Scope, Tenant
 
-QUOTE_ERRORS = (RateLimited, UnsupportedParameter, *ADMIT_ERRORS)
+QUOTE_ERRORS = (RateLimited, *ADMIT_ERRORS)
 
 
 class ImagesInput(JobInput):
@@ -193,7 +193,7 @@ class ImagesSubmit(Resource):
         request=ImagesInput,
         events=IMAGE_EVENTS,
         headers=("Easel-Cost", "Easel-Cost-Currency"),
-        errors=(*SUBMIT_ERRORS, UnsupportedParameter, StillRunning, ImagesDeleted, *declared_errors(JobFailed)),
+        errors=(*SUBMIT_ERRORS, StillRunning, ImagesDeleted, *declared_errors(JobFailed)),
     )
     def post(self, request: HttpRequest) -> HttpResponse:
         """Generate images and answer with them, as OpenAI's Images API does. With `stream` they come as events."""

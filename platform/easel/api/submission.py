@@ -18,6 +18,7 @@ from billing.pricing.rating import PriceMissing
 from core import clock
 from core.errors import IdempotencyKeyInvalid, IdempotencyKeyReused, OutcomeUnknown
 from core.idempotency import Outcome, fingerprint, idempotent, outcome_find, outcome_forget
+from easel.api.errors import UnsupportedParameter
 from easel.api.rate_limit import RateLimited
 from easel.api.resource import caller
 from easel.catalog.errors import AdapterBaseWrong, AdapterNotFound, AdapterRetired, ModelNotFound
@@ -37,6 +38,7 @@ from tenants.quotas import ConcurrencyExceeded, ImageQuotaExceeded, QueueFull
 
 # What can refuse a request for images, and what can besides where the request makes a job.
 ADMIT_ERRORS = (
+    UnsupportedParameter,
     PromptInvalid,
     PromptBlocked,
     SizeInvalid,
