@@ -10,7 +10,7 @@ from core.errors import DomainError
 from core.models import IdempotentRequest
 from tenants.models import SLUG, ApiKey, BlockListEntry, ListedModels, Project, Quota, Tenant
 
-PIXELS_MAX = 1024 * 1024  # limit of a new tenant
+PIXELS_MAX = 1792 * 1024  # limit of a new tenant: the largest of the sizes that clients of OpenAI offer
 
 
 class SlugInvalid(DomainError, code="slug_invalid"):

@@ -51,6 +51,7 @@ from easel.jobs.retries import job_abandon
 from easel.jobs.spec import FieldWarning
 from easel.jobs.storage_keys import preview_key
 from easel.jobs.usage_json import JobUsage, usage_json
+from easel.serving.tiers import Quality
 from easel.storage import store
 from tenants.models import Scope, Tenant
 
@@ -85,6 +86,10 @@ class ImagesInput(JobInput):
 class Image(TypedDict):
     b64_json: NotRequired[str]
     url: NotRequired[str]
+
+
+# OpenAI answers with the quality that an image has, and its types know none of the names that leave the choice open.
+QUALITIES_ANSWERED = {Quality.AUTO: Quality.MEDIUM, Quality.STANDARD: Quality.MEDIUM, Quality.HD: Quality.HIGH}
 
 
 class ImageSettings(TypedDict):
@@ -437,7 +442,7 @@ def _settings_json(job: Job) -> ImageSettings:
     return {
         "background": "opaque",
         "output_format": job.output_format,
-        "quality": job.quality,
+        "quality": QUALITIES_ANSWERED.get(job.quality, job.quality),
         "size": f"{job.width}x{job.height}",
     }
 

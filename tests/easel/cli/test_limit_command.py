@@ -47,7 +47,7 @@ def test_a_limit_that_is_not_given_stays_as_it_is(alice):
     easel("limit", alice, "--requests-per-minute", "60")
     easel("limit", alice, "--steps-max", "8")
     quota = Quota.objects.get(tenant=alice.tenant, api_key=None)
-    assert (quota.requests_per_minute, quota.steps_max, quota.pixels_max) == (60, 8, 1024 * 1024)
+    assert (quota.requests_per_minute, quota.steps_max, quota.pixels_max) == (60, 8, 1792 * 1024)
 
 
 def test_origins_are_set_shown_and_ended(alice):
