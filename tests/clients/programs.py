@@ -75,7 +75,9 @@ def run_python(source: str, caller: Client, folder: Path, *, own_venv: bool = Fa
     """Run Python with the tests' own packages, or those of the clients' environment."""
     python = str(installed("venv", "bin/python")) if own_venv else sys.executable
     (folder / "program.py").write_text(source)
-    return _run([python, "program.py"], folder, folder, settings_of(caller) | env)
+    # LiteLLM would fetch its list of prices from elsewhere, several times.
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", **env}
+    return _run([python, "program.py"], folder, settings_of(caller) | env)
 
 
 def run_node(source: str, caller: Client, folder: Path, **env: str) -> Ran:
@@ -84,11 +86,11 @@ def run_node(source: str, caller: Client, folder: Path, **env: str) -> Ran:
     # A module finds packages from where it is, and works where it is started.
     (folder / "node_modules").symlink_to(packages, target_is_directory=True)
     (folder / "program.mjs").write_text(source)
-    return _run(["node", "program.mjs"], folder, folder, settings_of(caller) | env)
+    return _run(["node", "program.mjs"], folder, settings_of(caller) | env)
 
 
-def _run(argv: list[str], folder: Path, home: Path, env: dict[str, str]) -> Ran:
-    env = {"PATH": os.environ["PATH"], "HOME": str(home), **env}
+def _run(argv: list[str], folder: Path, env: dict[str, str]) -> Ran:
+    env = {"PATH": os.environ["PATH"], "HOME": str(folder), **env}
     done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=_SECONDS_MAX, check=False)
     return Ran(done.returncode, done.stdout, done.stderr, folder)
 
