@@ -256,11 +256,11 @@ class Jobs(Resource):
 
 class Models(Resource):
     def list(self) -> types.ModelList:
-        """List the models that serve requests, each with its sizes, steps and qualities."""
+        """List the models and aliases that your requests may name, each with its sizes, steps and qualities."""
         return self._transport.json("GET", "/v1/models")
 
     def get(self, name: str) -> types.Model:
-        """Show a model with its sizes, steps and qualities."""
+        """Show a model, or the model that an alias stands for, with its sizes, steps and qualities."""
         return self._transport.json("GET", f"/v1/models/{segment(name)}")
 
 

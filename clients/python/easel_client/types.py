@@ -264,6 +264,31 @@ class JobUrls(TypedDict):
     feedback: str
 
 
+class QueuePlace(TypedDict):
+    """The place of an unfinished job. `position` is 1 for the job that is dispatched next, and null once it is.
+    `position_is_exact` is false for a job behind the first 500, whose `position` is then the least that it can be.
+    `waits_for` is the reason for which it waits now.
+    """
+
+    position: int | None
+    position_is_exact: bool
+    ahead_in_your_account: int | None
+    waits_for: str | None
+    eta_seconds: float | None
+
+
+class TimelineEvent(TypedDict):
+    """What happened to a job. A `waited` has the `seconds` and the `reason` of the wait that began then."""
+
+    time: str
+    event: str
+    attempt: int | None
+    seconds: float | None
+    reason: str | None
+    code: str | None
+    worker: str | None
+
+
 class Job(TypedDict):
     id: str
     object: str
@@ -294,6 +319,8 @@ class Job(TypedDict):
     usage: JobUsage | Any
     error: JobError | Any
     urls: JobUrls
+    queue: NotRequired[QueuePlace | Any]
+    timeline: NotRequired[list[TimelineEvent]]
 
 
 class JobList(TypedDict):
@@ -529,12 +556,13 @@ class Quality(TypedDict):
 
 
 class Model(TypedDict):
-    """OpenAI's `Model`, with its sizes, steps and qualities."""
+    """OpenAI's `Model`, with its sizes, steps and qualities. An alias has those of the model that it stands for."""
 
     id: str
     object: str
     created: int
     owned_by: str
+    alias_of: str | None
     version: int
     default: bool
     size_default: str

@@ -116,9 +116,14 @@ HEADERS: dict[str, Schema] = {
     "x-ratelimit-reset-requests": _answered("The time until that limit is whole again: `12s`."),
     "Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer", "minimum": 0}},
     "x-should-retry": _answered("Whether the same request can succeed later.", enum=["true", "false"]),
-    "Idempotent-Replayed": _answered("Present if an earlier request with this key caused the answer.", enum=["true"]),
+    "Idempotent-Replayed": _answered(
+        "Present if an earlier request with this key, or of the same call, caused the answer.", enum=["true"]
+    ),
     "Content-Disposition": _answered("The name of the file."),
     "WWW-Authenticate": _answered("How to authenticate: `Bearer`."),
-    "Easel-Cost": _answered("What the images cost, as a decimal number. With a stream it is in the last event."),
+    "Easel-Cost": _answered(
+        "What the images cost, as a decimal number. A stream, or an answer that began before its job had ended, has it"
+        " in its body alone."
+    ),
     "Easel-Cost-Currency": _answered("The currency of `Easel-Cost`, by ISO 4217."),
 }

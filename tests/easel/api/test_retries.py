@@ -132,7 +132,7 @@ def test_a_call_whose_requests_all_time_out_in_the_queue_costs_nothing(alice, bo
     assert balances_by_kind(alice.tenant) == before
 
 
-def test_a_call_whose_requests_all_time_out_while_its_job_runs_is_charged_once_at_most(alice, pool, body, generate):
+def test_a_call_whose_requests_all_time_out_while_its_job_runs_is_never_charged_twice(alice, pool, body, generate):
     async def give_up():
         async with served() as server, worker_of(pool):
             return await generate(server, body(), seconds=(1, 1, 1))
