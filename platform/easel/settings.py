@@ -35,6 +35,7 @@ INSTALLED_APPS = [
     "easel.serving",
     "easel.webhooks",
     "easel.jobs",
+    "easel.batches",
     "easel.reporting",
     "easel.api",
     "easel.portal",

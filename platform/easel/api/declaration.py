@@ -282,7 +282,8 @@ class Operation:
         return [*json, *self.files, *(["text/event-stream"] if self.events else [])]
 
 
-OCTETS = "application/octet-stream"  # any file is also answered as this where the request's `Accept` says so
+# Any file is also answered where the request's `Accept` says one of these; the second is that of OpenAI's clients.
+OCTETS, BINARY = "application/octet-stream", "application/binary"
 OPERATIONS: dict[str, Operation] = {}
 
 

@@ -36,6 +36,8 @@ same body within 24 hours, it answers with what the first one made.
 TAGS: dict[str, tuple[str, str]] = {
     "images": ("Images", "OpenAI's Images API, and quotes for the same requests."),
     "jobs": ("Jobs", "Generations without a waiting client: their progress, images, cost and feedback."),
+    "batches": ("Batches", "Many requests in one file, for less, as far as the platform is idle."),
+    "files": ("Batches", "Many requests in one file, for less, as far as the platform is idle."),
     "models": ("Models", "The models that can be called."),
     "adapters": ("Adapters", "LoRA adapters of your account."),
     "experiments": ("Experiments", "A/B tests on your requests, and the rollouts that may touch them."),
@@ -55,6 +57,8 @@ TAGS: dict[str, tuple[str, str]] = {
 PATH_PARAMETERS = {
     "job_id": "The id of a job.",
     "name": "The name that you gave it, or the name of a model.",
+    "batch_id": "The id of a batch, `batch_…`.",
+    "file_id": "The id of a file, `file-…`.",
     "budget_id": "The id of a budget.",
     "statement_id": "The id of a statement or credit note.",
     "form": "The format of the document.",

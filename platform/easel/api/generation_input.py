@@ -50,6 +50,9 @@ def _pairs(metadata: Any) -> Any:
     return metadata
 
 
+Metadata = Annotated[dict[str, Annotated[str, Field(max_length=512)]], BeforeValidator(_pairs)]
+
+
 class Unsupported(NamedTuple):
     """A field that the model can't obey. `is_same` is true of the values that ask for what it does anyway."""
 
@@ -117,7 +120,7 @@ class JobInput(Input):
     project: Text = Field(default=LEFT_OUT, max_length=40)
     user: AnyText = Field(default="", max_length=200, description="Your end user.")
     safety_identifier: AnyText = Field(default="", max_length=200, description="OpenAI's later name for `user`.")
-    metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]], BeforeValidator(_pairs)] = LEFT_OUT
+    metadata: Metadata = LEFT_OUT
     # Names that other APIs have for the same things.
     num_inference_steps: int = Field(default=LEFT_OUT, description="Another name of `steps`.")
     step: int = Field(default=LEFT_OUT, description="Another name of `steps`.")

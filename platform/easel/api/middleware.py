@@ -15,6 +15,7 @@ from django.utils.decorators import async_only_middleware
 
 from easel.api.errors import BodyTooLarge, refusal_json
 from easel.api.resource import Resource
+from easel.batches.files import FILE_BYTES_MAX
 from easel.observability import metrics
 
 log = structlog.get_logger()
@@ -155,6 +156,8 @@ class BodyLimit:
         limit, seen, started = settings.EASEL.body_bytes_max, 0, False
         if scope["path"].startswith("/v1/adapters"):
             limit = settings.EASEL.adapter_bytes_max + 2**16  # the form around the file
+        elif scope["path"].startswith("/v1/files"):
+            limit = FILE_BYTES_MAX + 2**16
         elif scope["path"].startswith("/storage/"):
             limit = OUTPUT_BYTES_MAX
         elif scope["path"].startswith(("/v1/images/edits", "/v1/images/variations")):

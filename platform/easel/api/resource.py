@@ -65,7 +65,7 @@ class Resource:
         accept = request.META.get("HTTP_ACCEPT", "*/*")
         if "*/*" in accept or "application/json" in accept:
             return
-        offered = [*operation.media_types, *([OCTETS] if operation.files else [])]
+        offered = [*operation.media_types, *([OCTETS, BINARY] if operation.files else [])]
         if not any(request.accepts(name) for name in offered):
             raise errors.NotAcceptable(f"the answers of this call are {', '.join(offered)}")
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from typing_extensions import TypedDict
 
 from easel.api.declaration import OneOf
+from easel.batches.notices import BatchEventData
 from easel.jobs.notices import JobEventData
 from easel.webhooks.budget_notices import BudgetEventData
 from easel.webhooks.models import Event
@@ -18,6 +19,14 @@ class JobEvent(TypedDict):
     type: Annotated[str, OneOf([event.value for event in Event if event.value.startswith("job.")])]
     timestamp: datetime
     data: JobEventData
+
+
+class BatchEvent(TypedDict):
+    """A batch has ended. Its lines send no events of their own."""
+
+    type: Annotated[str, OneOf([event.value for event in Event if event.value.startswith("batch.")])]
+    timestamp: datetime
+    data: BatchEventData
 
 
 class BudgetEvent(TypedDict):
@@ -36,6 +45,5 @@ class TestEvent(TypedDict):
     data: TestEventData
 
 
-PAYLOADS = {
-    event.value: {Event.BUDGET_CROSSED: BudgetEvent, Event.TEST: TestEvent}.get(event, JobEvent) for event in Event
-}
+_KINDS = {"job": JobEvent, "batch": BatchEvent, "budget": BudgetEvent, "webhook": TestEvent}
+PAYLOADS = {event.value: _KINDS[event.value.partition(".")[0]] for event in Event}

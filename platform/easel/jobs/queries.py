@@ -20,6 +20,11 @@ def job_get(*, tenant: Tenant, job_id: UUID) -> Job:
     return job
 
 
+def jobs_shown(job_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """Return jobs with everything that an answer shows, by their ids."""
+    return _shown().in_bulk(job_ids)
+
+
 def jobs_page(*, tenant: Tenant, limit: int, after: UUID | None, state: str | None) -> tuple[Sequence[Job], bool]:
     """Return the tenant's jobs that are not deleted, newest first, and True if more follow.
 

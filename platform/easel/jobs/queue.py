@@ -141,6 +141,12 @@ def _any_waits(pool: Pool) -> bool:
     )
 
 
+def batch_room(*, pool: Pool, now: datetime) -> int:
+    """Return the number of jobs of batches that a pool can run at a time; 0 while another job waits for its room."""
+    places = pool_load(pool=pool, now=now).places
+    return 0 if _any_waits(pool) else places if places == 1 else max(0, places - 1)
+
+
 def pools_with_waiting_batches() -> list[Pool]:
     """Return the pools in which jobs of batches are queued."""
     queued = Job.objects.filter(state=State.QUEUED, in_batch=True, pool=OuterRef("pk"))

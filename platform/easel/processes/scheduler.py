@@ -18,6 +18,9 @@ from billing.ledger.grants import grants_expire
 from billing.usage.daily_costs import cost_day_seal, cost_days_due
 from billing.usage.storage import storage_day_meter, storage_days_due
 from core.models import IdempotentRequest
+from easel.batches.feeding import lines_feed
+from easel.batches.files import files_expire
+from easel.batches.lifecycle import batches_advance
 from easel.catalog.adapters import adapter_files_delete_retired
 from easel.catalog.pool_metering import pool_day_meter, pool_days_due
 from easel.jobs import lifecycle
@@ -51,6 +54,16 @@ def lose_silent_attempts(now: datetime, *, tenants: Collection[Tenant] | None = 
         lifecycle.lose(token=token, now=now, attempts_max=settings.EASEL.attempts_max)
         for token in list(silent.values_list("token", flat=True)[:BATCH])
     )
+
+
+def advance_batches(now: datetime) -> int:
+    """End what is over of batches, and make jobs of their next lines where pools are idle."""
+    return batches_advance(now=now) + lines_feed(config=settings.EASEL, now=now)
+
+
+def delete_expired_files(now: datetime) -> int:
+    """Delete files of batches after 30 days, with the lines that they show."""
+    return files_expire(now=now)
 
 
 def expire_jobs(now: datetime, *, tenants: Collection[Tenant] | None = None) -> int:
@@ -132,6 +145,7 @@ PERIODIC: tuple[tuple[float, Task], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
     (1, cancel_abandoned_jobs),
+    (1, advance_batches),
     (5, rollouts_decide),
     (60, delete_client_calls),
     (600, delete_idempotency_keys),
@@ -145,6 +159,7 @@ PERIODIC: tuple[tuple[float, Task], ...] = (
     (600, seal_cost_days),
     (600, statements_make),
     (60, delete_retired_adapters),
+    (60, delete_expired_files),
     (60, trim_result_cache),
     (60, attempts_sweep),
     (6 * 3600, sweep_orphans),

@@ -16,6 +16,10 @@ class Event(models.TextChoices):
     JOB_FAILED = "job.failed", "a job failed"
     JOB_CANCELED = "job.canceled", "a job was canceled"
     JOB_EXPIRED = "job.expired", "a job expired"
+    BATCH_COMPLETED = "batch.completed", "a batch was worked off"
+    BATCH_FAILED = "batch.failed", "the file of a batch has faults"
+    BATCH_EXPIRED = "batch.expired", "a batch was not worked off in time"
+    BATCH_CANCELLED = "batch.cancelled", "a batch was canceled"
     BUDGET_CROSSED = "budget.threshold_reached", "a budget's spending reached a threshold"
     TEST = "webhook.test", "a test that the tenant requested"
 

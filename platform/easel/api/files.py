@@ -1,0 +1,143 @@
+"""OpenAI's files, as far as batches use them."""
+
+from typing import Annotated, Any
+
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from pydantic import Field, SkipValidation, StringConstraints, WithJsonSchema
+from rest_framework.parsers import MultiPartParser
+from rest_framework.request import Request
+from typing_extensions import TypedDict
+
+from core import clock
+from easel.api.batch_results import blocks_streamed, results_of, stored_blocks
+from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, Text, UrlQuery, operation
+from easel.api.endpoint import endpoint
+from easel.api.errors import InvalidField
+from easel.api.resource import Resource, answer_json, caller
+from easel.api.rows import Listed, listed
+from easel.batches import queries
+from easel.batches.errors import FileInvalid, FileNotFound, FileTooLarge
+from easel.batches.files import file_add, file_delete
+from easel.batches.models import File
+from tenants.models import Scope
+
+FormText = Annotated[AnyText, StringConstraints(strip_whitespace=True, min_length=1)]
+Upload = Annotated[Any, SkipValidation, WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class FileUploadInput(Input):
+    purpose: Annotated[str, OneOf((File.Purpose.BATCH.value,))]
+    file: Upload = Field(description="JSON Lines: a request on each line.")
+
+
+class FilesQuery(UrlQuery):
+    limit: int = Field(default=100, ge=1, le=10_000)
+    after: Text = Field(default=LEFT_OUT, description="The id that the page begins after.")
+    purpose: Annotated[str, OneOf(File.Purpose.values)] = LEFT_OUT
+    order: Annotated[str, OneOf(("asc", "desc"))] = "desc"
+
+
+class FileAnswer(TypedDict):
+    """OpenAI's `FileObject`, with times in Unix seconds. `bytes` of an output is 0: it is written when it is read."""
+
+    id: str
+    object: str
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: Annotated[str, OneOf(File.Purpose.values)]
+    status: Annotated[str, OneOf(("processed",))]
+    status_details: str | None
+
+
+class FileDeletedAnswer(TypedDict):
+    id: str
+    object: str
+    deleted: bool
+
+
+class Files(Resource):
+    scope = Scope.GENERATE
+    parser_classes = [MultiPartParser]
+
+    @operation(
+        "files_create", FileAnswer, request=FileUploadInput, is_form=True, errors=(FileInvalid, FileTooLarge)
+    )
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Upload the requests of a batch, as a form with `purpose` and `file`."""
+        form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
+        fields = FileUploadInput.read(form.dict())
+        if not hasattr(fields.file, "read"):
+            raise InvalidField("file: The submitted data was not a file.", param="file")
+        upload = fields.file
+        file = file_add(
+            tenant=caller(request).tenant,
+            content=upload.file,
+            size_bytes=upload.size,
+            filename=upload.name,
+            now=clock.now(),
+        )
+        return answer_json(file_json(file))
+
+    @operation("files_list", Listed[FileAnswer], query=FilesQuery, errors=(FileNotFound,))
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """List the files that are neither deleted nor expired, the newest first."""
+        query = FilesQuery.read(request.GET.dict())
+        files, more = queries.files_page(
+            tenant=caller(request).tenant,
+            limit=query.limit,
+            after=query.after,
+            purpose=query.purpose,
+            order=query.order,
+        )
+        return answer_json(listed([file_json(file) for file in files], has_more=more))
+
+
+class FileDetail(Resource):
+    scope = Scope.GENERATE
+
+    @operation("files_get", FileAnswer, errors=(FileNotFound,))
+    def get(self, request: HttpRequest, file_id: str) -> HttpResponse:
+        """Show a file."""
+        return answer_json(file_json(_file(request, file_id)))
+
+    @operation("files_delete", FileDeletedAnswer, errors=(FileNotFound,))
+    def delete(self, request: HttpRequest, file_id: str) -> HttpResponse:
+        """Delete a file. A batch that was made from it goes on; the images that an output leads to stay."""
+        file = _file(request, file_id)
+        file_delete(file=file, now=clock.now())
+        return answer_json({"id": str(file), "object": "file", "deleted": True})
+
+
+@endpoint(
+    "get",
+    "files_content",
+    files=("application/jsonl",),
+    errors=(FileNotFound,),
+    scope=Scope.GENERATE,
+)
+def file_content(request: HttpRequest, file_id: str) -> StreamingHttpResponse:
+    """Give the content of a file. The URLs in an output are signed now, and valid for an hour."""
+    file = _file(request, file_id)
+    blocks = stored_blocks(file) if file.storage_key else results_of(file)
+    headers = {"Content-Disposition": 'attachment; filename="file.jsonl"', "X-Accel-Buffering": "no"}
+    return StreamingHttpResponse(blocks_streamed(blocks), content_type="application/jsonl", headers=headers)
+
+
+def file_json(file: File) -> FileAnswer:
+    return {
+        "id": str(file),
+        "object": "file",
+        "bytes": file.size_bytes,
+        "created_at": int(file.created_at.timestamp()),
+        "expires_at": int(file.expires_at.timestamp()),
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "status": "processed",
+        "status_details": None,
+    }
+
+
+def _file(request: HttpRequest, name: str) -> File:
+    return queries.file_get(tenant=caller(request).tenant, name=name)

@@ -1,0 +1,58 @@
+"""Reads of files and batches; another tenant's are not found."""
+
+from django.db.models import QuerySet
+
+from core.pages import page_after
+from easel.batches.errors import BatchNotFound, FileNotFound
+from easel.batches.files import batch_id_of, file_id_of
+from easel.batches.models import Batch, File, Line
+from tenants.models import Tenant
+
+
+def file_get(*, tenant: Tenant, name: str) -> File:
+    """Find a file that is not deleted by its name, `file-…`. Raises `FileNotFound`."""
+    found = File.objects.filter(tenant=tenant, pk=file_id_of(name), deleted_at=None).first()
+    if found is None:
+        raise FileNotFound(f"there is no file {name!r}", param="file_id")
+    return found
+
+
+def files_page(
+    *, tenant: Tenant, limit: int, after: str | None, purpose: str | None = None, order: str = "desc"
+) -> tuple[list[File], bool]:
+    """Return files that are not deleted, newest first unless `order` is "asc", and True if more follow.
+
+    Raises `FileNotFound` for an unknown `after`.
+    """
+    last = None if after is None else file_get(tenant=tenant, name=after)
+    files = File.objects.filter(tenant=tenant, deleted_at=None)
+    if purpose is not None:
+        files = files.filter(purpose=purpose)
+    sign = "" if order == "asc" else "-"
+    return page_after(files, order=(f"{sign}created_at", f"{sign}id"), after=last, limit=limit)
+
+
+def batch_get(*, tenant: Tenant, name: str) -> Batch:
+    """Find a batch by its name, `batch_…`. Raises `BatchNotFound`."""
+    found = _batches().filter(tenant=tenant, pk=batch_id_of(name)).first()
+    if found is None:
+        raise BatchNotFound(f"there is no batch {name!r}", param="batch_id")
+    return found
+
+
+def batches_page(*, tenant: Tenant, limit: int, after: str | None) -> tuple[list[Batch], bool]:
+    """Return batches, newest first, and True if more follow. Raises `BatchNotFound` for an unknown `after`."""
+    last = None if after is None else batch_get(tenant=tenant, name=after)
+    batches = _batches().filter(tenant=tenant)
+    return page_after(batches, order=("-created_at", "-id"), after=last, limit=limit)
+
+
+def ended_lines(file: File) -> QuerySet[Line]:
+    """Return the lines that an output file or an error file shows, in the order of the batch's input."""
+    if batch := Batch.objects.filter(output_file=file).first():
+        return Line.objects.filter(batch=batch, state=Line.State.SUCCEEDED).order_by("number")
+    return Line.objects.filter(batch__error_file=file, state=Line.State.FAILED).order_by("number")
+
+
+def _batches() -> QuerySet[Batch]:
+    return Batch.objects.select_related("input_file", "output_file", "error_file")

@@ -1,0 +1,252 @@
+"""A batch from its file to its results, as OpenAI's client sees it."""
+
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import openai
+import pytest
+
+from billing.ledger.accounts import balances_by_kind
+from easel.batches.models import Line
+from easel.jobs import queue
+from easel.jobs.models import Job, State
+from tenants.keys import key_revoke
+from tenants.models import Tenant
+from tests.easel.batches.conftest import finish, read, retrieve, sdk, turn, work
+
+
+def line_of(batch, custom_id):
+    return Line.objects.get(batch=uuid.UUID(batch.id.removeprefix("batch_")), custom_id=custom_id)
+
+
+def jobs_of(customer):
+    return Job.objects.filter(tenant=customer.tenant)
+
+
+def test_a_batch_is_worked_off_and_its_images_are_in_the_output_file(alice, live, line, batch):
+    made = batch(alice, [line("a"), line("b", body={"n": 2})], metadata={"run": "7"})
+    assert (made.status, made.object, made.completion_window, made.metadata) == (
+        "in_progress",
+        "batch",
+        "24h",
+        {"run": "7"},
+    )
+    assert made.expires_at - made.created_at == 24 * 3600
+    turn()
+    assert {job.state for job in work(live)} == {State.SUCCEEDED}
+    turn()
+    done = retrieve(alice, made.id)
+    assert (done.status, done.error_file_id) == ("completed", None)
+    assert (done.request_counts.total, done.request_counts.completed, done.request_counts.failed) == (2, 2, 0)
+    assert done.completed_at >= done.in_progress_at
+    first, second = read(alice, done.output_file_id)
+    assert (first["custom_id"], second["custom_id"], first["error"]) == ("a", "b", None)
+    assert (first["response"]["status_code"], len(first["response"]["body"]["data"])) == (200, 1)
+    assert len(second["response"]["body"]["data"]) == 2
+    assert httpx.URL(first["response"]["body"]["data"][0]["url"]).path.endswith(".png")
+
+
+def test_a_line_may_ask_for_the_image_itself(alice, live, line, batch):
+    made = batch(alice, [line("a", body={"response_format": "b64_json"})])
+    turn()
+    work(live)
+    turn()
+    (result,) = read(alice, retrieve(alice, made.id).output_file_id)
+    assert set(result["response"]["body"]["data"][0]) == {"b64_json"}
+
+
+def test_the_work_of_a_batch_costs_what_the_price_book_leaves(customer, live, half_price, line, batch):
+    wendy = customer(name="wendy", currency=half_price)
+    made = batch(wendy, [line("a")])
+    assert balances_by_kind(wendy.tenant).get("held", 0) == 0  # nothing is held before a line's turn
+    turn()
+    # Half of 0.25 units x 8 steps x 4 s at 0.0001, 0.25 units at 0.002 and a request at 0.0005.
+    assert balances_by_kind(wendy.tenant)["held"] == 900
+    work(live)
+    turn()
+    (result,) = read(wendy, retrieve(wendy, made.id).output_file_id)
+    # Half of 1.5 s at 0.0001, 0.25 units at 0.002 and a request at 0.0005.
+    assert result["response"]["body"]["usage"]["cost"] == 0.000575
+    assert balances_by_kind(wendy.tenant)["revenue"] == 575
+
+
+def test_only_as_many_lines_become_jobs_as_soon_run(alice, live, line, batch):
+    batch(alice, [line(str(i)) for i in range(12)])
+    for _ in range(3):
+        turn()
+    assert jobs_of(alice).count() == 6  # two for each place that a batch may have: three of the pool's four
+
+
+def test_no_line_becomes_a_job_while_another_job_waits(alice, bob, live, line, batch, submit):
+    for _ in range(6):
+        submit(bob, now=datetime.now(UTC))
+    batch(alice, [line("a")])
+    queue.release(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    turn()
+    assert not jobs_of(alice).exists()
+
+
+def test_tenants_share_what_is_idle(alice, bob, live, line, batch):
+    batch(alice, [line(str(i)) for i in range(9)])
+    batch(bob, [line(str(i)) for i in range(9)])
+    turn()
+    released = queue.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    assert {Job.objects.get(pk=one.job_id).tenant for one in released} == {alice.tenant, bob.tenant}
+
+
+def test_a_crash_between_line_and_job_neither_doubles_nor_loses_it(alice, live, line, batch, monkeypatch):
+    made = batch(alice, [line("a")])
+    monkeypatch.setattr(Line.objects.__class__, "update", _crash, raising=False)
+    with pytest.raises(RuntimeError, match="killed"):
+        turn()
+    monkeypatch.undo()
+    assert not jobs_of(alice).exists()
+    turn()
+    turn()
+    assert jobs_of(alice).get().pk == line_of(made, "a").pk
+
+
+def _crash(*_, **__):
+    raise RuntimeError("killed")
+
+
+def test_a_line_that_fails_is_in_the_error_file_with_the_answer_of_the_call(alice, live, line, batch):
+    made = batch(alice, [line("a"), line("b")])
+    turn()
+    first, second = queue.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    finish(first, live)
+    finish(second, live, outcome="failed", error_code="prompt_too_long", error_message="600 tokens")
+    turn()
+    done = retrieve(alice, made.id)
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 1, 1)
+    (failed,) = read(alice, done.error_file_id)
+    assert (failed["response"]["status_code"], failed["response"]["body"]["error"]["code"]) == (400, "prompt_too_long")
+    assert balances_by_kind(alice.tenant)["held"] == 0
+
+
+def test_a_line_that_the_credit_does_not_cover_fails_alone(customer, live, line, batch):
+    poor = customer(name="poor", credit="0.002")  # one image may cost 0.0018
+    made = batch(poor, [line("a"), line("b"), line("c")])
+    turn()
+    work(live)
+    turn()
+    done = retrieve(poor, made.id)
+    assert (done.request_counts.completed, done.request_counts.failed) == (1, 2)
+    failed = read(poor, done.error_file_id)
+    assert {(one["response"]["status_code"], one["response"]["body"]["error"]["code"]) for one in failed} == {
+        (429, "insufficient_quota")
+    }
+
+
+def test_the_lines_of_a_suspended_tenant_wait(alice, live, line, batch):
+    made = batch(alice, [line("a")])
+    Tenant.objects.filter(pk=alice.tenant.pk).update(suspended_at=datetime.now(UTC))
+    turn()
+    assert line_of(made, "a").state == "waiting"
+    Tenant.objects.filter(pk=alice.tenant.pk).update(suspended_at=None)
+    turn()
+    assert line_of(made, "a").state == "begun"
+
+
+def test_the_lines_of_a_revoked_key_fail(alice, live, line, batch):
+    made = batch(alice, [line("a")])
+    key_revoke(key_id=alice.key.key_id, now=datetime.now(UTC))
+    turn()
+    assert line_of(made, "a").error["code"] == "invalid_api_key"
+
+
+def test_what_is_left_when_the_time_is_over_expires_uncharged(alice, live, line, batch):
+    made = batch(alice, [line(str(i)) for i in range(8)], completion_window="2h")
+    turn()
+    work(live)  # three of them
+    late = datetime.now(UTC) + timedelta(hours=2)
+    turn(late)
+    from easel.processes.scheduler import expire_jobs
+
+    expire_jobs(late, tenants=[alice.tenant])
+    turn(late)
+    done = retrieve(alice, made.id)
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("expired", 3, 5)
+    assert (done.expired_at, done.completed_at) == (int(late.timestamp()), None)
+    assert len(read(alice, done.output_file_id)) == 3
+    expired = read(alice, done.error_file_id)
+    assert {(one["response"], one["error"]["code"]) for one in expired} == {(None, "batch_expired")}
+    assert balances_by_kind(alice.tenant)["held"] == 0
+
+
+def test_a_canceled_batch_finishes_what_a_worker_has_begun(alice, live, line, batch):
+    made = batch(alice, [line(str(i)) for i in range(8)])
+    turn()
+    running = queue.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    asked = sdk(alice, lambda client: client.batches.cancel(made.id))
+    assert (asked.status, asked.cancelling_at is not None) == ("cancelling", True)
+    turn()
+    assert retrieve(alice, made.id).status == "cancelling"
+    assert jobs_of(alice).filter(state=State.CANCELED).count() == 3
+    for attempt in running:
+        finish(attempt, live)
+    turn()
+    done = retrieve(alice, made.id)
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("cancelled", 3, 5)
+    assert {one["error"]["code"] for one in read(alice, done.error_file_id)} == {"batch_cancelled"}
+    assert sdk(alice, lambda client: client.batches.cancel(made.id)).status == "cancelled"
+
+
+def test_another_tenants_batches_and_files_are_not_found(alice, bob, live, line, batch):
+    made = batch(alice, [line("a")])
+    for use in (
+        lambda client: client.batches.retrieve(made.id),
+        lambda client: client.batches.cancel(made.id),
+        lambda client: client.files.retrieve(made.input_file_id),
+        lambda client: client.files.content(made.input_file_id),
+        lambda client: client.files.delete(made.input_file_id),
+        lambda client: client.batches.create(
+            input_file_id=made.input_file_id, endpoint="/v1/images/generations", completion_window="24h"
+        ),
+    ):
+        with pytest.raises(openai.NotFoundError):
+            sdk(bob, use)
+    assert sdk(bob, lambda client: client.batches.list()).data == []
+    assert sdk(bob, lambda client: client.files.list()).data == []
+
+
+def test_lists_turn_their_pages(alice, live, line, batch):
+    made = [batch(alice, [line("a")]).id for _ in range(3)]
+
+    async def everything(client):
+        return [one.id async for one in client.batches.list(limit=2)], [one.id async for one in client.files.list()]
+
+    batches, files = sdk(alice, everything)
+    assert batches == made[::-1]
+    assert len(files) == 3
+
+
+def test_a_retry_with_its_idempotency_key_is_the_same_batch(alice, live, line):
+    async def twice(client):
+        file = await client.files.create(file=("a.jsonl", b'{"custom_id": 1}'), purpose="batch")
+        terms = {
+            "input_file_id": file.id,
+            "endpoint": "/v1/images/generations",
+            "completion_window": "24h",
+            "extra_headers": {"Idempotency-Key": "once"},
+        }
+        return await client.batches.create(**terms), await client.batches.create(**terms)
+
+    first, again = sdk(alice, twice)
+    assert first.id == again.id
+
+
+def test_a_deleted_file_leaves_its_batch_and_its_images(alice, live, line, batch):
+    made = batch(alice, [line("a")])
+    assert sdk(alice, lambda client: client.files.delete(made.input_file_id)).deleted
+    turn()
+    (job,) = work(live)
+    turn()
+    done = retrieve(alice, made.id)
+    assert done.status == "completed"
+    sdk(alice, lambda client: client.files.delete(done.output_file_id))
+    with pytest.raises(openai.NotFoundError):
+        read(alice, done.output_file_id)
+    assert job.outputs.filter(deleted_at=None).exists()
+    assert not Line.objects.filter(batch=uuid.UUID(made.id.removeprefix("batch_"))).exists()
