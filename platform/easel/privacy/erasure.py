@@ -14,6 +14,7 @@ from billing.models import StoredObject
 from billing.usage.storage import objects_deleted
 from core.audit import audit_record
 from core.errors import DomainError
+from easel.batches.erasure import batches_erase, batches_stop, lines_waiting
 from easel.catalog.adapters import adapters_erase
 from easel.jobs import lifecycle
 from easel.jobs.deletion import age_out
@@ -30,7 +31,7 @@ CANCELS_MAX = 200  # jobs canceled by one call
 
 
 class JobsUnfinished(DomainError, code="jobs_unfinished", http_status=409):
-    """The tenant has unfinished jobs: wait until they end, or cancel them with the request.
+    """The tenant has unfinished jobs or batches: wait until they end, or cancel them with the request.
 
     Wait until the jobs have ended, or cancel them with the request.
     """
@@ -46,7 +47,8 @@ def erase_request(*, tenant: Tenant, cancel_jobs: bool, actor: str, now: datetim
     tenant = Tenant.objects.select_for_update().get(pk=tenant.pk)
     if tenant.erase_requested_at is not None:
         return tenant
-    if (unfinished := unfinished_jobs(tenant).count()) and not cancel_jobs:
+    unfinished = unfinished_jobs(tenant).count() + lines_waiting(tenant).count()
+    if unfinished and not cancel_jobs:
         raise JobsUnfinished(f"{unfinished} jobs of {tenant.slug} are unfinished: wait until they end, or cancel them")
     tenant_close(tenant=tenant, now=now)
     details = {"canceled_jobs": unfinished}
@@ -59,6 +61,7 @@ def erase_advance(*, tenant: Tenant, default: RetentionDefault, actor: str, now:
 
     Returns 0 while it waits for workers to stop, and once everything is done: then `erased_at` is set.
     """
+    batches_stop(tenant=tenant, now=now)  # before their jobs, so that no line becomes another
     for job in unfinished_jobs(tenant).filter(cancel_requested_at=None).select_related("pool")[:CANCELS_MAX]:
         lifecycle.cancel(job=job, now=now)
     if touched := age_out(default=default, now=now, tenant=tenant, actor=actor):
@@ -66,6 +69,7 @@ def erase_advance(*, tenant: Tenant, default: RetentionDefault, actor: str, now:
     if not unfinished_jobs(tenant).exists():
         adapters_erase(tenant=tenant, now=now)
         webhooks_erase(tenant=tenant)
+        batches_erase(tenant=tenant)
         while store().clear(tenant.slug):  # also finds files that a crash left without a row
             pass
         _finish(tenant, actor, now)

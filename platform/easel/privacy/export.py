@@ -2,6 +2,7 @@
 
     tenant.jsonl job.jsonl usage_record.jsonl …   one file per table, one line per row, columns as in the database
     files/outputs/…  files/adapters/…             images and adapters, at a row's `storage_key` less the tenant's slug
+    files/batches/…                               the uploaded requests of batches
     files.jsonl                                   path, size_bytes and sha256 of each file
     manifest.json                                 rows, bytes and sha256 of each .jsonl, written last
 
@@ -17,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,6 +26,7 @@ from django.db import connection, transaction
 
 from billing.models import StoredObject
 from core.errors import DomainError
+from easel.batches.models import File
 from easel.privacy.holdings import holdings
 from easel.storage import store
 from tenants.models import Tenant
@@ -68,7 +71,9 @@ def tenant_export(*, tenant: Tenant, to: Path, now: datetime, progress: OnProgre
 def _write(tenant: Tenant, member: Open, now: datetime, progress: OnProgress) -> dict[str, Any]:
     tables = holdings()
     stored = StoredObject.objects.filter(project__tenant=tenant, deleted_at=None).order_by("pk")
-    total = sum(table.rows(tenant).count() for table in tables) + stored.count()
+    uploaded = File.objects.filter(tenant=tenant).exclude(storage_key="").order_by("pk")
+    files = [found.values_list("storage_key", flat=True) for found in (stored, uploaded)]
+    total = sum(table.rows(tenant).count() for table in tables) + sum(found.count() for found in files)
     written: dict[str, Any] = {}
     for table in tables:
         with _Hashed(member(f"{table.name}.jsonl")) as file:
@@ -79,7 +84,7 @@ def _write(tenant: Tenant, member: Open, now: datetime, progress: OnProgress) ->
     # A zip takes one member at a time, so the index of the files is written to a temporary file first.
     with tempfile.TemporaryFile() as index_file:
         index, missing = _Hashed(index_file), 0
-        for key in stored.values_list("storage_key", flat=True).iterator(chunk_size=_CHUNK_ROWS):
+        for key in chain.from_iterable(found.iterator(chunk_size=_CHUNK_ROWS) for found in files):
             path = f"files/{key.removeprefix(f'{tenant.slug}/')}"
             try:
                 source = store().open(key)

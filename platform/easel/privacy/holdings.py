@@ -8,7 +8,7 @@ from django.db.models import Field, Model, QuerySet
 
 from tenants.models import Tenant
 
-_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
+_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "batches", "webhooks")
 # Tables that refer to a tenant but hold the platform's data: what serves the tenant, and caches.
 _PLATFORM_TABLES = {
     "jobs.CachedResult",

@@ -1,16 +1,19 @@
 """A batch from its file to its results, as OpenAI's client sees it."""
 
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import openai
 import pytest
+from django.db import connections, transaction
 
 from billing.ledger.accounts import balances_by_kind
 from easel.batches.models import Line
 from easel.jobs import queue
 from easel.jobs.models import Job, State
+from easel.processes.scheduler import expire_jobs
 from tenants.keys import key_revoke
 from tenants.models import Tenant
 from tests.easel.batches.conftest import finish, read, retrieve, sdk, turn, work
@@ -95,20 +98,33 @@ def test_tenants_share_what_is_idle(alice, bob, live, line, batch):
     assert {Job.objects.get(pk=one.job_id).tenant for one in released} == {alice.tenant, bob.tenant}
 
 
-def test_a_crash_between_line_and_job_neither_doubles_nor_loses_it(alice, live, line, batch, monkeypatch):
+class Killed(Exception):
+    """The process ends here."""
+
+
+def test_a_crash_between_line_and_job_neither_doubles_nor_loses_it(alice, live, line, batch):
     made = batch(alice, [line("a")])
-    monkeypatch.setattr(Line.objects.__class__, "update", _crash, raising=False)
-    with pytest.raises(RuntimeError, match="killed"):
+    with pytest.raises(Killed), transaction.atomic():
         turn()
-    monkeypatch.undo()
+        raise Killed
     assert not jobs_of(alice).exists()
     turn()
     turn()
     assert jobs_of(alice).get().pk == line_of(made, "a").pk
 
 
-def _crash(*_, **__):
-    raise RuntimeError("killed")
+def test_schedulers_at_once_make_one_job_of_a_line(alice, live, line, batch):
+    batch(alice, [line(str(i)) for i in range(6)])
+
+    def feed(_):
+        try:
+            turn()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(feed, range(3)))
+    assert Line.objects.filter(batch__tenant=alice.tenant, state="begun").count() == jobs_of(alice).count() == 6
 
 
 def test_a_line_that_fails_is_in_the_error_file_with_the_answer_of_the_call(alice, live, line, batch):
@@ -162,8 +178,6 @@ def test_what_is_left_when_the_time_is_over_expires_uncharged(alice, live, line,
     work(live)  # three of them
     late = datetime.now(UTC) + timedelta(hours=2)
     turn(late)
-    from easel.processes.scheduler import expire_jobs
-
     expire_jobs(late, tenants=[alice.tenant])
     turn(late)
     done = retrieve(alice, made.id)

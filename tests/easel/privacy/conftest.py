@@ -1,19 +1,27 @@
 """A tenant with some of everything, its files in a folder or in a bucket of a server that speaks S3."""
 
 import io
+import json
 import uuid
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
+from django.conf import settings
+from django.db import transaction
 from moto.server import ThreadedMotoServer
 from safetensors.numpy import save
 
 from core.audit import audit_record
 from core.idempotency import idempotent
+from easel.batches.files import file_add
+from easel.batches.lifecycle import batch_prepare, batch_write, batches_advance
+from easel.batches.reading import Request
 from easel.catalog.adapters import adapter_add_version
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Job
 from easel.serving.aliases import alias_set
+from easel.jobs.spec import Spec
 from easel.serving.experiments import ArmPlan, experiment_start
 from easel.storage import S3Store, store
 from easel.webhooks.endpoints import endpoint_create
@@ -98,11 +106,39 @@ def furnish(version, second, weights, submit, end) -> Callable[[Customer], list[
         alias_set(name=secret, model=version.model, tenant=tenant, **terms, now=NOW)
         idempotent(tenant=tenant, endpoint="jobs", key=secret, body={}, now=NOW, make=uuid.uuid4)
         audit_record(actor="test", action="tenant.create", subject=tenant.slug, tenant=tenant, now=NOW)
+        _make_batch(customer, version, secret)
         customer.key.name = secret
         customer.key.save(update_fields=["name"])
         return jobs
 
     return make
+
+
+def _make_batch(customer: Customer, version, secret: str) -> None:
+    """One that has expired: its file, its metadata and its line's name are the tenant's words."""
+    body = {"model": version.model.name, "prompt": secret}
+    line = {"custom_id": secret, "method": "POST", "url": "/v1/images/generations", "body": body}
+    content = json.dumps(line).encode()
+    file = file_add(
+        tenant=customer.tenant,
+        content=io.BytesIO(content),
+        size_bytes=len(content),
+        filename=f"{secret}.jsonl",
+        now=NOW,
+    )
+    batch, lines = batch_prepare(
+        api_key=customer.key,
+        input_file=file,
+        endpoint=line["url"],
+        hours=1,
+        metadata={secret: secret},
+        read_body=lambda given: Request(Spec(**given), "url"),
+        config=settings.EASEL,
+        now=NOW,
+    )
+    with transaction.atomic():
+        batch_write(batch, lines, now=NOW)
+    batches_advance(now=NOW + timedelta(hours=1))
 
 
 def _store_images(jobs: list[Job]) -> None:

@@ -207,8 +207,8 @@ def test_the_database_lets_no_tenant_be_erased_with_its_name_or_its_keys_in(alic
 
 # Every table with tenants' rows: an erasure deletes from it, or retains it because amounts are explained by it.
 DELETED = {
-    "adapter", "adapter_version", "alias", "api_key", "arm", "attempt", "block_list_entry", "experiment", "feedback",
-    "job", "job_adapter", "output", "stored_object", "tenant",
+    "adapter", "adapter_version", "alias", "api_key", "arm", "attempt", "batch", "block_list_entry", "experiment",
+    "feedback", "file", "job", "job_adapter", "line", "output", "stored_object", "tenant",
     "webhook_attempt",
     "webhook_delivery",
     "webhook_endpoint",

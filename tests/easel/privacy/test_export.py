@@ -52,7 +52,7 @@ def test_every_row_and_file_is_there_as_the_manifest_says(alice, exported):
     assert {name: len(lines(exported, name)) for name in counts} == counts
     assert counts["job"] == 9
     files = lines(exported, "files")
-    assert len(files) == 9  # the failed job has none, the adapter has one
+    assert len(files) == 10  # the failed job has none, the adapter has one, and so has the batch
     for file in files:
         assert hashlib.sha256(exported.read(file["path"])).hexdigest() == file["sha256"]
     assert set(exported.namelist()) == {*contents, "manifest.json", *(file["path"] for file in files)}
@@ -101,7 +101,7 @@ def test_a_folder_holds_the_same_and_nothing_is_overwritten(alice, furnish, tmp_
     steps = []
     tenant_export(tenant=alice.tenant, to=tmp_path / "out", now=NOW, progress=lambda n, total: steps.append(total))
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["contents"]["files.jsonl"]["rows"] == 9
+    assert manifest["contents"]["files.jsonl"]["rows"] == 10
     assert set(steps) == {len(steps)}
     assert (tmp_path / "out").stat().st_mode & 0o077 == 0
     with pytest.raises(ExportExists):
