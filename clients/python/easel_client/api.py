@@ -59,6 +59,43 @@ class Balance(Resource):
         return self._transport.json("GET", "/v1/balance")
 
 
+class Batches(Resource):
+    def list(self, **query: Unpack[types.BatchesListQuery]) -> types.BatchList:
+        """List batches, the newest first.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json("GET", "/v1/batches", query=query)
+
+    def iterate(self, **query: Unpack[types.BatchesListQuery]) -> Iterator[types.Batch]:
+        """Yield what `list` lists, page by page."""
+        return self._transport.pages("/v1/batches", query)
+
+    def create(self, *, idempotency_key: str | None = None, **body: Unpack[types.BatchInput]) -> types.Batch:
+        """Begin a batch: its file is read now. A fault in any line makes the batch `failed`, with the faults of all.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json(
+            "POST", "/v1/batches", headers={"Idempotency-Key": new_key(idempotency_key)}, body=body
+        )
+
+    def get(self, batch_id: str) -> types.Batch:
+        """Show a batch.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json("GET", f"/v1/batches/{segment(batch_id)}")
+
+    def cancel(self, batch_id: str) -> types.Batch:
+        """Cancel what workers have not begun. Images that they are generating are finished, and are in the output
+        file.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json("POST", f"/v1/batches/{segment(batch_id)}/cancel")
+
+
 class Budgets(Resource):
     def list(self, **query: Unpack[types.BudgetsListQuery]) -> types.BudgetList:
         """List your budgets and what this month has spent of them.
@@ -166,6 +203,47 @@ class Exports(Resource):
         The key needs the scope `usage`.
         """
         return self._transport.download("GET", "/v1/exports/events", query=query)
+
+
+class Files(Resource):
+    def list(self, **query: Unpack[types.FilesListQuery]) -> types.FileList:
+        """List the files that are neither deleted nor expired, the newest first.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json("GET", "/v1/files", query=query)
+
+    def iterate(self, **query: Unpack[types.FilesListQuery]) -> Iterator[types.File]:
+        """Yield what `list` lists, page by page."""
+        return self._transport.pages("/v1/files", query)
+
+    def create(self, **form: Unpack[types.FileUploadInput]) -> types.File:
+        """Upload the requests of a batch, as a form with `purpose` and `file`.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json("POST", "/v1/files", form=form)
+
+    def get(self, file_id: str) -> types.File:
+        """Show a file.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json("GET", f"/v1/files/{segment(file_id)}")
+
+    def delete(self, file_id: str) -> types.FileDeleted:
+        """Delete a file. A batch that was made from it goes on; the images that an output leads to stay.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.json("DELETE", f"/v1/files/{segment(file_id)}")
+
+    def content(self, file_id: str) -> Download:
+        """Give the content of a file. The URLs in an output are signed now, and valid for an hour.
+
+        The key needs the scope `generate`.
+        """
+        return self._transport.download("GET", f"/v1/files/{segment(file_id)}/content")
 
 
 class Images(Resource):
@@ -440,11 +518,13 @@ class Api:
         self._transport = transport
         self.adapters = Adapters(transport)
         self.balance = Balance(transport)
+        self.batches = Batches(transport)
         self.budgets = Budgets(transport)
         self.costs = Costs(transport)
         self.errors = Errors(transport)
         self.experiments = Experiments(transport)
         self.exports = Exports(transport)
+        self.files = Files(transport)
         self.images = Images(transport)
         self.jobs = Jobs(transport)
         self.models = Models(transport)

@@ -229,6 +229,115 @@ class Quote(TypedDict):
     refusal: JobError | Any
 
 
+class FilesListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+    order: Literal["asc", "desc"] | None
+    purpose: Literal["batch", "batch_output"] | None
+
+
+class File(TypedDict):
+    """OpenAI's `FileObject`, with times in Unix seconds. `bytes` of an output is 0: it is written when it is read."""
+
+    id: str
+    object: str
+    bytes: int
+    created_at: int
+    expires_at: int
+    filename: str
+    purpose: Literal["batch", "batch_output"]
+    status: Literal["processed"]
+    status_details: str | None
+
+
+class FileList(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
+    object: str
+    data: list[File]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class FileUploadInput(TypedDict, total=False):
+    purpose: Required[Literal["batch"]]
+    file: Required[Annotated[FileContent, "JSON Lines: a request on each line."]]
+
+
+class FileDeleted(TypedDict):
+    id: str
+    object: str
+    deleted: bool
+
+
+class BatchesListQuery(TypedDict, total=False):
+    after: Annotated[str | None, "The id that the page begins after."]
+    limit: int | None
+
+
+class BatchFault(TypedDict):
+    code: str
+    line: int | None
+    message: str
+    param: str | None
+
+
+class BatchFaults(TypedDict):
+    object: str
+    data: list[BatchFault]
+
+
+class BatchCounts(TypedDict):
+    total: int
+    completed: int
+    failed: int
+
+
+class Batch(TypedDict):
+    """OpenAI's `Batch`, with times in Unix seconds."""
+
+    id: str
+    object: str
+    endpoint: str
+    errors: BatchFaults | Any
+    input_file_id: str
+    completion_window: str
+    status: Literal[
+        "validating", "failed", "in_progress", "finalizing", "completed", "expired", "cancelling", "cancelled"
+    ]
+    output_file_id: str | None
+    error_file_id: str | None
+    created_at: int
+    in_progress_at: int | None
+    expires_at: int
+    finalizing_at: int | None
+    completed_at: int | None
+    failed_at: int | None
+    expired_at: int | None
+    cancelling_at: int | None
+    cancelled_at: int | None
+    request_counts: BatchCounts
+    metadata: dict[str, str] | None
+
+
+class BatchList(TypedDict):
+    """OpenAI's list: the next page is the one `after` its `last_id`. Without rows or ids both are null."""
+
+    object: str
+    data: list[Batch]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class BatchInput(TypedDict, total=False):
+    input_file_id: Required[Annotated[str, "A file that was uploaded with the purpose `batch`."]]
+    endpoint: Required[Literal["/v1/images/generations"]]
+    completion_window: Required[Annotated[str, "`24h`, or another whole number of hours from `1h` to `168h`."]]
+    metadata: dict[str, str] | None
+
+
 class JobsListQuery(TypedDict, total=False):
     after: Annotated[str | None, "The id that the page begins after."]
     limit: int | None
@@ -900,7 +1009,16 @@ class Webhook(TypedDict):
     url: str
     events: list[
         Literal[
-            "job.succeeded", "job.failed", "job.canceled", "job.expired", "budget.threshold_reached", "webhook.test"
+            "job.succeeded",
+            "job.failed",
+            "job.canceled",
+            "job.expired",
+            "batch.completed",
+            "batch.failed",
+            "batch.expired",
+            "batch.cancelled",
+            "budget.threshold_reached",
+            "webhook.test",
         ]
     ]
     enabled: bool
@@ -933,7 +1051,16 @@ class WebhookWithSecret(TypedDict):
     url: str
     events: list[
         Literal[
-            "job.succeeded", "job.failed", "job.canceled", "job.expired", "budget.threshold_reached", "webhook.test"
+            "job.succeeded",
+            "job.failed",
+            "job.canceled",
+            "job.expired",
+            "batch.completed",
+            "batch.failed",
+            "batch.expired",
+            "batch.cancelled",
+            "budget.threshold_reached",
+            "webhook.test",
         ]
     ]
     enabled: bool
@@ -963,7 +1090,16 @@ class Delivery(TypedDict):
     object: str
     message_id: str
     event: Literal[
-        "job.succeeded", "job.failed", "job.canceled", "job.expired", "budget.threshold_reached", "webhook.test"
+        "job.succeeded",
+        "job.failed",
+        "job.canceled",
+        "job.expired",
+        "batch.completed",
+        "batch.failed",
+        "batch.expired",
+        "batch.cancelled",
+        "budget.threshold_reached",
+        "webhook.test",
     ]
     status: Literal["pending", "delivered", "failed"]
     created_at: str

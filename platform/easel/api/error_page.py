@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from core.errors import DomainError, remedy_of, text_of
 from easel.api.error_views import api_errors
+from easel.batches.errors import LINE_ERRORS
 from easel.jobs.errors import JobFailed
 
 HEAD = """# Errors
@@ -24,6 +25,12 @@ A failed job shows one of these codes as its `error.code` and costs nothing. An 
 answered with the code and this status. A worker of another version may give a code that is not listed; its status is
 500.
 """
+LINES = """
+## Lines of batches
+
+`errors` of a batch that failed has one of these codes for each line with a fault, or a code of the call that the line
+stands for. The last lines of a batch that expired or was canceled have one of them in its error file.
+"""
 COLUMNS = "\n| code | status | retry | what happened | what to do |\n| --- | --- | --- | --- | --- |\n"
 
 
@@ -31,8 +38,11 @@ def page() -> str:
     """Return the page in Markdown."""
     found = api_errors()
     of_jobs = [error for error in found if issubclass(error, JobFailed)]
-    of_calls = [error for error in found if error not in of_jobs]
-    return "".join([HEAD, "\n## Refused calls\n", COLUMNS, *_rows(of_calls), FAILED, COLUMNS, *_rows(of_jobs)])
+    of_lines = [error for error in found if error in LINE_ERRORS]
+    of_calls = [error for error in found if error not in of_jobs and error not in of_lines]
+    calls = [HEAD, "\n## Refused calls\n", COLUMNS, *_rows(of_calls)]
+    jobs = [FAILED, COLUMNS, *_rows(of_jobs)]
+    return "".join([*calls, *jobs, LINES, COLUMNS, *_rows(of_lines)])
 
 
 def _rows(errors: list[type[DomainError]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from easel.api.declaration import OPERATIONS
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json
 from easel.api.rows import Listed, listed
+from easel.batches.errors import LINE_ERRORS
 from tenants.errors import InvalidApiKey, ScopeMissing, TenantSuspended
 
 # Any call can be refused by these, whatever it is.
@@ -41,7 +42,8 @@ def error_codes(request: HttpRequest) -> HttpResponse:
 def api_errors() -> list[type[DomainError]]:
     """Return the errors that a caller of the API can meet, in the order of their codes."""
     return sorted(
-        {*COMMON, *(error for declared in OPERATIONS.values() for error in declared.errors)}, key=lambda kind: kind.code
+        {*COMMON, *LINE_ERRORS, *(error for declared in OPERATIONS.values() for error in declared.errors)},
+        key=lambda kind: kind.code,
     )
 
 

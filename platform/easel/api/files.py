@@ -59,11 +59,8 @@ class FileDeletedAnswer(TypedDict):
 
 class Files(Resource):
     scope = Scope.GENERATE
-    parser_classes = [MultiPartParser]
 
-    @operation(
-        "files_create", FileAnswer, request=FileUploadInput, is_form=True, errors=(FileInvalid, FileTooLarge)
-    )
+    @operation("files_create", FileAnswer, request=FileUploadInput, is_form=True, errors=(FileInvalid, FileTooLarge))
     def post(self, request: HttpRequest) -> HttpResponse:
         """Upload the requests of a batch, as a form with `purpose` and `file`."""
         form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict

@@ -22,7 +22,7 @@ from core.revision import optimistic, revision_begin
 from core.threads import REQUESTS, SHORT, in_thread
 from easel.api import errors
 from easel.api.cors import TENANT
-from easel.api.declaration import OCTETS, Operation
+from easel.api.declaration import BINARY, OCTETS, Operation
 from easel.observability.database_watch import database_is_unavailable
 from tenants.errors import InvalidApiKey, ScopeMissing
 from tenants.keys import key_authenticate

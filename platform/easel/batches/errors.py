@@ -1,6 +1,6 @@
 """Refusals of batches and files, and the faults of a batch's lines, each with its machine code."""
 
-from core.errors import DomainError, NotFound
+from core.errors import DomainError, NotFound, declared_errors
 
 
 class FileNotFound(NotFound, code="file_not_found"):
@@ -117,3 +117,7 @@ class BatchCancelled(DomainError, code="batch_cancelled"):
 
     It is not charged. Send it in another batch if you need it.
     """
+
+
+# What can be wrong with a line: the batch shows it, and no call is refused with it.
+LINE_ERRORS = (*declared_errors(LineInvalid), BatchExpired, BatchCancelled)
