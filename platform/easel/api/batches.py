@@ -150,8 +150,9 @@ def line_request(body: Any, key: ApiKey) -> Request:
     for name in _WITHOUT:
         if getattr(fields, name):
             raise UnsupportedParameter(f"{name}: a line of a batch has none; leave it out", param=name)
-    asked = fields.response_format if "response_format" in fields.model_fields_set else "url"
-    return Request(fields.spec(), asked)
+    # The body itself: the default of an alias is for a client that waits for its images.
+    is_asked = body.get("response_format") is not None
+    return Request(fields.spec(), fields.response_format if is_asked else "url")
 
 
 def batch_json(batch: Batch) -> BatchAnswer:

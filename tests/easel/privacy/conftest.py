@@ -20,8 +20,8 @@ from easel.batches.reading import Request
 from easel.catalog.adapters import adapter_add_version
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Job
-from easel.serving.aliases import alias_set
 from easel.jobs.spec import Spec
+from easel.serving.aliases import alias_set
 from easel.serving.experiments import ArmPlan, experiment_start
 from easel.storage import S3Store, store
 from easel.webhooks.endpoints import endpoint_create
