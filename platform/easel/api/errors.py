@@ -1,5 +1,6 @@
 """Turns every error into OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`."""
 
+import math
 from typing import Any, Self
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from redis.exceptions import RedisError
 from rest_framework import exceptions
 
 from core.errors import DomainError, NotFound
+from easel.jobs.queue_place import QueuePlace
 
 log = structlog.get_logger()
 
@@ -102,8 +104,14 @@ class StillRunning(DomainError, code="timeout", type="server_error", http_status
     """
 
     @classmethod
-    def of(cls, job_id: UUID) -> Self:
-        return cls(f"the job {job_id} is not finished yet: read GET /v1/jobs/{job_id}")
+    def of(cls, job_id: UUID, *, place: QueuePlace | None = None) -> Self:
+        found = []
+        if place and place["position"] is not None:
+            found.append(f"position {place['position']} of its queue")
+        if place and place["eta_seconds"] is not None:
+            found.append(f"about {math.ceil(place['eta_seconds'])} s to go")
+        where = f" ({', '.join(found)})" if found else ""
+        return cls(f"the job {job_id} is not finished yet{where}: read GET /v1/jobs/{job_id}")
 
 
 class Unavailable(DomainError):

@@ -45,6 +45,7 @@ from easel.jobs import queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.outputs import image_url
+from easel.jobs.queue_place import queue_place
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
 from easel.jobs.retries import job_abandon
@@ -221,9 +222,9 @@ class ImagesSubmit(Resource):
 def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponse:
     """Return the second half of an images call: the images of the job that it waited for, or a refusal."""
     try:
-        if not ended:
-            raise errors.StillRunning.of(waits_for.job_id)
         job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
+        if not ended:
+            raise errors.StillRunning.of(job.pk, place=queue_place(job, now=clock.now()))
         answer = images_json(job, response_format=waits_for.fields.response_format)
         return answer_json(answer, headers=_cost_headers(answer["usage"]))
     except Exception as error:

@@ -1,18 +1,62 @@
-"""`easel job` and `easel webhook`: cancel jobs; list webhooks, enable and disable them, send messages again."""
+"""`easel job` and `easel webhook`: show and cancel jobs; list, enable and disable webhooks, send messages again."""
 
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import click
 
 from easel.cli.action_commands import group_of
-from easel.cli.tables import Rows, list_command
+from easel.cli.django_ready import django_ready
+from easel.cli.tables import Rows, list_command, print_fields, print_rows
 
 DELIVERIES = 50
 
 
 job = group_of("job")
 webhook = group_of("webhook")
+
+
+@job.command("show")
+@click.argument("job_id", type=click.UUID, metavar="JOB_ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def job_show(job_id: UUID, as_json: bool) -> None:
+    """Show a job's place in the queue, and its timeline.
+
+    The timeline says what happened, when, and why the job waited.
+    """
+    with django_ready():
+        from django.conf import settings
+
+        from easel.jobs.errors import JobNotFound
+        from easel.jobs.models import Job
+        from easel.jobs.queue_place import queue_place
+        from easel.jobs.timeline import job_timeline
+
+        now = datetime.now(UTC)
+        found = Job.objects.select_related("tenant", "pool").filter(pk=job_id).first()
+        if found is None:
+            raise JobNotFound(f"there is no job {job_id}")
+        attempts = list(found.attempts.all())
+        moments = job_timeline(found, attempts, lease_seconds=settings.EASEL.lease_seconds, now=now)
+        fields = {
+            "id": str(found.pk),
+            "tenant": found.tenant.slug,
+            "pool": found.pool.slug,
+            "status": str(found.state),
+            "request_id": found.request_id or None,
+            "queue": queue_place(found, now=now),
+        }
+    rows = [
+        {**moment._asdict(), "happened_at": moment.happened_at.isoformat(timespec="milliseconds")} for moment in moments
+    ]
+    if as_json:
+        print_fields({**fields, "timeline": rows}, as_json)
+        return
+    place = {f"queue.{name}": value for name, value in (fields.pop("queue") or {}).items()}
+    print_fields({**fields, **place}, as_json)
+    click.echo()
+    print_rows([{name: "" if value is None else value for name, value in row.items()} for row in rows], as_json)
 
 
 @list_command(webhook, of_tenant=True)

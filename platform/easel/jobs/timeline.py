@@ -55,6 +55,8 @@ def job_timeline(job: Job, attempts: Sequence[Attempt], *, lease_seconds: int, n
     for attempt in attempts:
         moments += _attempted(attempt, has_adapters=bool(job.adapters.all()))
     moments += [_waited(wait) for wait in waits(job, attempts, lease_seconds=lease_seconds, now=now)]
+    if job.abandoned_at is not None:
+        moments.append(Moment(job.abandoned_at, "client_disconnected"))
     if job.cancel_requested_at is not None:
         moments.append(Moment(job.cancel_requested_at, "cancel_requested"))
     if job.cached_from_id is not None and job.finished_at is not None:

@@ -1,10 +1,11 @@
 """Jobs: search, and the whole history of one, from request to money."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -15,8 +16,11 @@ from billing.models import Charge, Entry, UsageRecord
 from billing.usage.queries import job_costs
 from core.text import text_storable
 from easel.actions import jobs, statements
-from easel.jobs.models import Attempt, Job
+from easel.jobs.models import Attempt, Job, State
 from easel.jobs.outputs import image_url
+from easel.jobs.queue_place import queue_place
+from easel.jobs.timeline import Moment, job_timeline
+from easel.jobs.waits import WaitReason
 from easel.portal import cells
 from easel.portal.pages import Page, Section, TenantFilter, column, register
 
@@ -103,7 +107,8 @@ class JobPage(Page):
             "Images", (), [], "No images: there are none before a job succeeds, or they were deleted.",
             images=[image_url(output.storage_key, base="") for output in outputs],
         )  # fmt: skip
-        yield Section("Timeline", ("At", "After", "Event"), _timeline(row, attempts), "")
+        yield from _place(row)
+        yield Section("Timeline", ("At", "After", "Took", "Event"), _timeline(row, attempts), "")
         yield Section.of(
             "Attempts",
             attempts,
@@ -125,24 +130,48 @@ class JobPage(Page):
         yield from _money(row)
 
 
+def _place(job: Job) -> Iterable[Section]:
+    place = queue_place(job, now=datetime.now(UTC))
+    if place is None:
+        return
+    position = place["position"]
+    shown = (
+        ("at least " if not place["position_is_exact"] else "") + str(position) if position else cells.NOTHING,
+        cells.NOTHING if place["ahead_in_your_account"] is None else place["ahead_in_your_account"],
+        WaitReason(place["waits_for"]).label if place["waits_for"] else cells.NOTHING,
+        cells.seconds(place["eta_seconds"]),
+    )
+    headers = ("Position in the pool", "Of the same tenant ahead", "Waits now because", "Estimated until its end")
+    yield Section("Queue", headers, [shown], "")
+
+
 def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
-    moments: list[tuple[datetime | None, str]] = [(job.created_at, "created")]
-    for attempt in attempts:
-        named = f"attempt {attempt.number}"
-        moments += [
-            (attempt.dispatched_at, f"{named} dispatched to {job.pool.slug}"),
-            (attempt.started_at, f"{named} started by {attempt.worker}"),
-            (attempt.finished_at, f"{named} {attempt.state}"),
-        ]
-    moments += [
-        (job.abandoned_at, "client disconnected"),
-        (job.cancel_requested_at, "cancel requested"),
-        (job.finished_at, f"job {job.state}"),
-        (job.deleted_at, "texts deleted"),
-    ]
-    # Stable: what happened at one instant stays in the order in which it happens.
-    known = sorted(((now, what) for now, what in moments if now is not None), key=lambda moment: moment[0])
-    return [(cells.when(now), cells.seconds((now - job.created_at).total_seconds()), what) for now, what in known]
+    """Return the timeline's rows: the time, the seconds since the request, and how long it took.
+
+    A wait took its own seconds. Anything else took the time since what was before it and was no wait.
+    """
+    found = job_timeline(job, attempts, lease_seconds=settings.EASEL.lease_seconds, now=datetime.now(UTC))
+    rows, last_at = [], job.created_at
+    for moment in found:
+        took = moment.seconds
+        if took is None:
+            took, last_at = (moment.happened_at - last_at).total_seconds(), moment.happened_at
+        after = (moment.happened_at - job.created_at).total_seconds()
+        rows.append((cells.when(moment.happened_at), cells.seconds(after), cells.seconds(took), _words(moment, job)))
+    return rows
+
+
+def _words(moment: Moment, job: Job) -> str:
+    if moment.reason:
+        return f"waited: {WaitReason(moment.reason).label}"
+    text = moment.event.replace("_", " ")
+    if moment.attempt is None and moment.event in State.values:
+        text = f"job {text}"
+    elif moment.attempt is not None:
+        what = text.removeprefix("attempt ")
+        text = f"attempt {moment.attempt} {what}" + (f" to {job.pool.slug}" if moment.event == "dispatched" else "")
+    by = f" by {moment.worker}" if moment.event == "began" and moment.worker else ""
+    return text + by + (f": {moment.code}" if moment.code else "")
 
 
 def _money(job: Job) -> Iterable[Section]:

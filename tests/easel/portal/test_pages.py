@@ -38,6 +38,12 @@ def test_a_job_shows_its_story_and_its_cost(viewer, alice, submit, end):
     assert "portal-images" in page
 
 
+def test_a_waiting_job_shows_its_place_and_why_it_waits(viewer, alice, submit):
+    page = viewer.get(f"/admin/jobs/job/{submit(alice).id}/change/").text
+    assert "Position in the pool" in page
+    assert "its pool had no live worker" in page  # the test's pool had one long ago
+
+
 def test_a_failed_job_shows_why(viewer, alice, submit, end):
     job = end(submit(alice), outcome="failed", error_message="the worker fell over")
     page = viewer.get(f"/admin/jobs/job/{job.id}/change/").text
