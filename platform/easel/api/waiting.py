@@ -24,7 +24,8 @@ _ENDED = "SELECT id FROM jobs_job WHERE id = ANY(%s) AND finished_at IS NOT NULL
 # Of several clients that wait for a job, one may have disconnected: the job is not abandoned while another waits.
 _RETURN = """
 UPDATE jobs_job SET abandoned_at = NULL WHERE id IN (
-    SELECT id FROM jobs_job WHERE id = ANY(%s) AND abandoned_at IS NOT NULL AND finished_at IS NULL
+    SELECT id FROM jobs_job
+     WHERE id = ANY(%s) AND abandoned_at IS NOT NULL AND finished_at IS NULL AND cancel_requested_at IS NULL
      ORDER BY id FOR NO KEY UPDATE)
 """
 
