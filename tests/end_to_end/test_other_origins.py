@@ -4,15 +4,17 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from easel.cli.client import Client
-from tests.end_to_end.conftest import LiveEasel
 from tests.end_to_end.test_portal import CHROMIUM, FLAGS, slug_of
+from tests.live import LiveEasel
 
 # What the pages run. They get `[url of the API, key]`, and say what they could read.
 GENERATED = """async ([url, key]) => {
@@ -61,32 +63,26 @@ STREAMED = """async ([url, key]) => {
 }"""
 
 
-class EmptyPage(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>another origin</title>")
-
+class Site(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
 @contextmanager
-def site() -> Iterator[str]:
-    """An origin with one empty page."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), EmptyPage) as server:
+def site(folder: Path) -> Iterator[str]:
+    """An origin with the files of a folder, and a page that lists them."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Site, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
 @pytest.fixture
-def pages(easel: LiveEasel, alice: Client) -> Iterator[tuple[Page, Page]]:
+def pages(easel: LiveEasel, alice: Client, tmp_path: Path) -> Iterator[tuple[Page, Page]]:
     """A page of an origin that Alice's tenant allows, and one of an origin that nobody allows."""
     if CHROMIUM is None:
         assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
         pytest.skip("Chromium is not installed")
-    with site() as app, site() as foreign, sync_playwright() as playwright:
+    with site(tmp_path) as app, site(tmp_path) as foreign, sync_playwright() as playwright:
         allowed = easel.command("tenant", "origins", slug_of(alice, easel), app)
         assert allowed.returncode == 0, allowed.stderr
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
