@@ -24,6 +24,7 @@ from core.models import AuditEvent
 from easel.actions.action import Action
 from easel.actions.declared import ACTIONS
 from easel.actions.roles import operator_create
+from easel.batches.models import Batch, File
 from easel.catalog.models import Adapter, Model, Pool
 from easel.catalog.versions import model_make_default
 from easel.cli.main import cli
@@ -116,6 +117,13 @@ class World:
         url = "https://hooks.example/easel"
         hook, _ = endpoint_create(tenant=self.tenant, url=url, events=(), endpoint_id=uuid.uuid4(), now=NOW)
         return hook if is_enabled else endpoint_change(hook, changes={"enabled": False}, now=NOW)
+
+    def batch(self) -> Any:
+        day = NOW + timedelta(days=9999)  # the scheduler of no test ends it meanwhile
+        owner = {"tenant": self.tenant, "created_at": NOW, "expires_at": day}
+        file = File.objects.create(**owner, purpose="batch", filename="a.jsonl", storage_key=f"{self.slug}/batches/a")
+        terms = {"endpoint": "/v1/images/generations", "window_hours": 24, "status": "in_progress"}
+        return Batch.objects.create(**owner, **terms, api_key=self.key, input_file=file)
 
     def ended_job(self) -> Any:
         return self.end(self.submit(self.customer, model=self.version.model.name))
@@ -292,6 +300,7 @@ CASES = {
     ),
     "adapter.retire": Case(World.adapter, lambda world, adapter: [world.slug, adapter.name]),
     "job.cancel": by_id(lambda world: world.submit(world.customer, model=world.version.model.name)),
+    "batch.cancel": Case(World.batch, lambda world, batch: [str(batch)]),
     "webhook.enable": by_id(lambda world: world.hook(is_enabled=False)),
     "webhook.disable": by_id(World.hook),
     "webhook.replay": by_id(lambda world: webhook_test(world.hook(), now=NOW)),

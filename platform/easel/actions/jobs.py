@@ -1,10 +1,10 @@
-"""Jobs, and tenants' webhooks."""
+"""Jobs, batches, and tenants' webhooks."""
 
 from datetime import datetime
 from typing import Any
 
 from easel.actions.action import Done, action
-from easel.actions.subjects import DELIVERY, JOB, WEBHOOK
+from easel.actions.subjects import BATCH, DELIVERY, JOB, WEBHOOK
 
 
 @action(
@@ -19,6 +19,15 @@ def cancel(job: Any, actor: str, now: datetime) -> Done:
 
     lifecycle.cancel(job=job, now=now)
     return Done("The job is canceled, or will be as soon as its worker stops.")
+
+
+@action("batch.cancel", subject=BATCH, applies=lambda batch: batch.status == "in_progress", is_dangerous=True)
+def cancel_batch(batch: Any, actor: str, now: datetime) -> Done:
+    """End a batch; what workers have begun is finished and charged."""
+    from easel.batches.lifecycle import batch_cancel
+
+    batch_cancel(batch=batch, now=now)
+    return Done("The batch is canceled as soon as its running images are finished.", subject=batch.pk)
 
 
 @action("webhook.enable", subject=WEBHOOK, applies=lambda endpoint: endpoint.disabled_at is not None)

@@ -16,7 +16,7 @@ from core.errors import DomainError
 from easel.actions import credit, prices, statements
 from easel.actions.declared import ACTIONS, actions_of
 
-READ_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "webhooks")
+READ_APPS = ("core", "tenants", "billing", "catalog", "serving", "jobs", "batches", "webhooks")
 FINANCE = {action.permission for action in actions_of(credit, prices, statements)}
 OPERATOR = {action.permission for action in ACTIONS}
 ROLES: dict[str, set[str]] = {"operator": OPERATOR, "finance": FINANCE, "viewer": set()}

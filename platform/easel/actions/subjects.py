@@ -115,6 +115,13 @@ def adapter_named(slug: str, name: str) -> Any:
     return adapter_get(tenant=tenant_named(slug), name=name)
 
 
+def batch_with_id(text: str) -> Any:
+    """Find a batch by its name, `batch_…`. Raises `BatchNotFound`."""
+    from easel.batches.queries import batch_named
+
+    return batch_named(text)
+
+
 def statement_with_id(text: str) -> Any:
     """Find a statement by its id or number. Raises `StatementNotFound`."""
     from billing.invoices import queries
@@ -184,5 +191,6 @@ STATEMENT = Subject(model="billing.Statement", arguments=("ID",), find=statement
 BLOCK_LIST_ENTRY = Subject(model="tenants.BlockListEntry", arguments=("ID",), find=entry_with_id)
 USAGE_RECORD = Subject(model="jobs.Job", arguments=("RECORD",), find=usage_record_with_id)
 JOB = _by_id("jobs.Job")
+BATCH = Subject(model="batches.Batch", arguments=("ID",), find=batch_with_id)
 WEBHOOK = _by_id("webhooks.WebhookEndpoint")
 DELIVERY = _by_id("webhooks.WebhookDelivery")

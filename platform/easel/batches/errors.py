@@ -120,4 +120,4 @@ class BatchCancelled(DomainError, code="batch_cancelled"):
 
 
 # What can be wrong with a line: the batch shows it, and no call is refused with it.
-LINE_ERRORS = (*declared_errors(LineInvalid), BatchExpired, BatchCancelled)
+LINE_ERRORS: tuple[type[DomainError], ...] = (*declared_errors(LineInvalid), BatchExpired, BatchCancelled)

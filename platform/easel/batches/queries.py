@@ -11,7 +11,8 @@ from tenants.models import Tenant
 
 def file_get(*, tenant: Tenant, name: str) -> File:
     """Find a file that is not deleted by its name, `file-…`. Raises `FileNotFound`."""
-    found = File.objects.filter(tenant=tenant, pk=file_id_of(name), deleted_at=None).first()
+    file_id = file_id_of(name)
+    found = File.objects.filter(tenant=tenant, pk=file_id, deleted_at=None).first() if file_id else None
     if found is None:
         raise FileNotFound(f"there is no file {name!r}", param="file_id")
     return found
@@ -33,8 +34,18 @@ def files_page(
 
 
 def batch_get(*, tenant: Tenant, name: str) -> Batch:
-    """Find a batch by its name, `batch_…`. Raises `BatchNotFound`."""
-    found = _batches().filter(tenant=tenant, pk=batch_id_of(name)).first()
+    """Find a tenant's batch by its name, `batch_…`. Raises `BatchNotFound`."""
+    return _named(name, _batches().filter(tenant=tenant))
+
+
+def batch_named(name: str) -> Batch:
+    """Find any tenant's batch by its name, for operators. Raises `BatchNotFound`."""
+    return _named(name, _batches())
+
+
+def _named(name: str, among: QuerySet[Batch]) -> Batch:
+    batch_id = batch_id_of(name)
+    found = among.filter(pk=batch_id).first() if batch_id else None
     if found is None:
         raise BatchNotFound(f"there is no batch {name!r}", param="batch_id")
     return found
@@ -55,4 +66,4 @@ def ended_lines(file: File) -> QuerySet[Line]:
 
 
 def _batches() -> QuerySet[Batch]:
-    return Batch.objects.select_related("input_file", "output_file", "error_file")
+    return Batch.objects.select_related("tenant", "input_file", "output_file", "error_file")

@@ -1,4 +1,4 @@
-"""`easel job` and `easel webhook`: show and cancel jobs; list, enable and disable webhooks, send messages again."""
+"""`easel job`, `batch` and `webhook`: show and cancel jobs; cancel batches; switch webhooks, send messages again."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,28 @@ DELIVERIES = 50
 
 job = group_of("job")
 webhook = group_of("webhook")
+batch = group_of("batch")
+BATCHES = 50
+
+
+@list_command(batch, of_tenant=True)
+def batch_list(tenant: Any) -> Rows:
+    """List a tenant's latest batches."""
+    from easel.batches.queries import batches_page
+
+    found, _ = batches_page(tenant=tenant, limit=BATCHES, after=None)
+    return [
+        {
+            "id": str(one),
+            "status": one.status,
+            "lines": one.lines_total,
+            "completed": one.lines_completed,
+            "failed": one.lines_failed,
+            "created_at": one.created_at.isoformat(timespec="seconds"),
+            "expires_at": one.expires_at.isoformat(timespec="seconds"),
+        }
+        for one in found
+    ]
 
 
 @job.command("show")

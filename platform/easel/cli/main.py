@@ -28,6 +28,7 @@ _ELSEWHERE = {
     "demo": ("easel.demo.command:demo", "Start everything, generate, show costs, keep serving."),
     "export": ("easel.cli.export:export", "Export costs and usage as files: FOCUS, CSV, CloudEvents."),
     "generate": ("easel.cli.generate:generate", "Generate an image."),
+    "batch": ("easel.cli.jobs:batch", "List and cancel batches."),
     "job": ("easel.cli.jobs:job", "Cancel jobs."),
     "key": ("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
     "model": ("easel.cli.models:model", "Add versions of models, and divide callers between them."),

@@ -17,6 +17,7 @@ _NAVIGATION = {
     ],
     "Serving": [
         ("Jobs", "image", "jobs_job_changelist"),
+        ("Batches", "stacks", "batches_batch_changelist"),
         ("Models", "deployed_code", "catalog_model_changelist"),
         ("Aliases", "label", "serving_alias_changelist"),
         ("Versions", "history", "catalog_modelversion_changelist"),

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from billing.ledger.accounts import balances_by_kind
+from core.pipeline import run_query
 from easel.catalog.models import Worker
-from easel.jobs import lifecycle, queue
+from easel.jobs import lifecycle, queue, transport
 from easel.jobs.admission import job_prepared
 from easel.jobs.models import Attempt, BatchShare, FairShare, Job, State
 from easel.jobs.spec import Spec
@@ -151,6 +152,14 @@ def test_batches_count_towards_no_limit_of_waiting_or_concurrent_jobs(alice, sub
     with pytest.raises(ConcurrencyExceeded):
         submit(alice)
     submit_line(alice)
+
+
+def test_a_worker_is_told_that_the_images_of_a_line_yield(alice, pool, submit, submit_line):
+    submit(alice)
+    submit_line(alice)
+    attempts = [*release(pool), *release_batch(pool)]
+    jobs = {job.id: job for job in run_query(transport._released(attempts))}
+    assert [transport._task(jobs[attempt.job_id], attempt).yields for attempt in attempts] == [False, True]
 
 
 def test_a_line_expires_with_its_batch(alice, submit_line):
