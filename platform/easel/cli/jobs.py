@@ -61,7 +61,7 @@ def job_show(job_id: UUID, as_json: bool) -> None:
             raise JobNotFound(f"there is no job {job_id}")
         attempts = list(found.attempts.all())
         moments = job_timeline(found, attempts, lease_seconds=settings.EASEL.lease_seconds, now=now)
-        fields = {
+        fields: dict[str, Any] = {
             "id": str(found.pk),
             "tenant": found.tenant.slug,
             "pool": found.pool.slug,

@@ -151,7 +151,8 @@ def _timeline(job: Job, attempts: list[Attempt]) -> list[tuple[Any, ...]]:
     A wait took its own seconds. Anything else took the time since what was before it and was no wait.
     """
     found = job_timeline(job, attempts, lease_seconds=settings.EASEL.lease_seconds, now=datetime.now(UTC))
-    rows, last_at = [], job.created_at
+    rows: list[tuple[Any, ...]] = []
+    last_at = job.created_at
     for moment in found:
         took = moment.seconds
         if took is None:
