@@ -117,6 +117,8 @@ class _Writer:
                 [*([f"Literal[{', '.join(values)}]"] if values else ()), *(["None"] * (None in schema["enum"]))]
             )
         kinds = schema.get("type")
+        if kinds == "null":
+            return "None"
         kinds = [kind for kind in (kinds if isinstance(kinds, list) else [kinds]) if kind != "null"]
         if len(kinds) > 1:
             return _union(self._of_kind(kind, schema, name, is_input=is_input) for kind in kinds)

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Self
 
 import httpx
 
 from easel_client import api, types
 from easel_client.errors import EaselError, JobFailed
-from easel_client.transport import TIMEOUT, Transport, new_key
+from easel_client.transport import TIMEOUT, Transport
 
 Job = types.Job
 FINAL = frozenset({"succeeded", "failed", "canceled", "expired"})
@@ -20,12 +20,6 @@ _POLL_SECONDS_MIN, _POLL_SECONDS_MAX = 0.2, 2.0
 
 class Jobs(api.Jobs):
     """Jobs, and waiting for them."""
-
-    def create(self, *, idempotency_key: str | None = None, **body: Unpack[types.JobInput]) -> Job:
-        """Submit a job without waiting for it. The same `idempotency_key` and fields give the same job."""
-        headers = {"Idempotency-Key": new_key(idempotency_key)}
-        made: Job = self._transport.json("POST", "/v1/jobs", headers=headers, body=body)
-        return made
 
     def follow(self, job: Job | str) -> Iterator[Job]:
         """Yield the job as it progresses, until it has ended, however it ends."""

@@ -36,6 +36,7 @@ from easel_client.journal import Entry, Journal
 from easel_client.pacing import Pace
 from easel_client.progress import OnProgress, Progress, shown
 from easel_client.transport import retry_seconds, write_whole
+from easel_client.types import JobImage, JobUsage
 
 T = TypeVar("T")
 _POLL_SECONDS_MIN, _POLL_SECONDS_MAX = 0.2, 2.0
@@ -54,7 +55,7 @@ class Result:
     job_id: str | None = None
     files: tuple[Path, ...] = ()
     seeds: tuple[int, ...] = ()
-    usage: Mapping[str, Any] | None = None
+    usage: JobUsage | None = None
     resumed: bool = False  # True if an earlier run had finished it
     error: EaselError | None = None
 
@@ -199,12 +200,13 @@ class _Run:
         return self._finished(item, entry, resumed=False)
 
     def _finished(self, item: _Item, entry: Entry, *, resumed: bool) -> Result:
+        usage: Any = entry.usage
         return Result(
             request=item.request,
             job_id=entry.job,
             files=tuple(self.folder / name for name in entry.files or ()),
             seeds=tuple(entry.seeds),
-            usage=entry.usage,
+            usage=usage,
             resumed=resumed,
         )
 
@@ -283,7 +285,7 @@ class _Run:
             files.append(file)
         return files
 
-    def _image(self, job_id: str, place: int, image: Mapping[str, Any]) -> bytes:
+    def _image(self, job_id: str, place: int, image: JobImage) -> bytes:
         """Return an image. Its URL may have expired, so each further attempt has a new one from the job."""
         for attempt in range(_FETCHES_MAX):
             try:

@@ -19,7 +19,7 @@ class ImagesInput(TypedDict, total=False):
     n: int | None
     size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
     quality: Annotated[
-        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | Any | None,
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
@@ -32,7 +32,7 @@ class ImagesInput(TypedDict, total=False):
     adapters: list[AdapterInput] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | Any | None, "jpg is jpeg."]
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
@@ -49,9 +49,7 @@ class ImagesInput(TypedDict, total=False):
     guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
     true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
     cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
-    response_format: Annotated[
-        Literal["b64_json", "url", "both"] | Any | None, "both: each image has `b64_json` and `url`."
-    ]
+    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
     stream: bool | None
     cancel_on_disconnect: Annotated[
         bool | None,
@@ -133,7 +131,7 @@ class QuoteInput(TypedDict, total=False):
     n: int | None
     size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
     quality: Annotated[
-        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | Any | None,
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
@@ -146,7 +144,7 @@ class QuoteInput(TypedDict, total=False):
     adapters: list[AdapterInput] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | Any | None, "jpg is jpeg."]
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
@@ -163,9 +161,7 @@ class QuoteInput(TypedDict, total=False):
     guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
     true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
     cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
-    response_format: Annotated[
-        Literal["b64_json", "url", "both"] | Any | None, "both: each image has `b64_json` and `url`."
-    ]
+    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
     stream: bool | None
     cancel_on_disconnect: Annotated[
         bool | None,
@@ -226,7 +222,7 @@ class Quote(TypedDict):
     available: Money
     warnings: list[FieldWarning]
     admitted: bool
-    refusal: JobError | Any
+    refusal: JobError | None
 
 
 class FilesListQuery(TypedDict, total=False):
@@ -300,7 +296,7 @@ class Batch(TypedDict):
     id: str
     object: str
     endpoint: str
-    errors: BatchFaults | Any
+    errors: BatchFaults | None
     input_file_id: str
     completion_window: str
     status: Literal[
@@ -418,17 +414,17 @@ class Job(TypedDict):
     steps: int
     seed: int
     adapters: list[UsedAdapter]
-    experiment: ArmOfJob | Any
+    experiment: ArmOfJob | None
     project: str
     metadata: dict[str, str]
     attempts: int
     progress: Progress
     images: list[JobImage]
     warnings: list[FieldWarning]
-    usage: JobUsage | Any
-    error: JobError | Any
+    usage: JobUsage | None
+    error: JobError | None
     urls: JobUrls
-    queue: NotRequired[QueuePlace | Any]
+    queue: NotRequired[QueuePlace | None]
     timeline: NotRequired[list[TimelineEvent]]
 
 
@@ -450,7 +446,7 @@ class JobInput(TypedDict, total=False):
     n: int | None
     size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
     quality: Annotated[
-        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | Any | None,
+        Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
         "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
     ]
     steps: Annotated[int | None, "Denoising steps."]
@@ -463,7 +459,7 @@ class JobInput(TypedDict, total=False):
     adapters: list[AdapterInput] | None
     priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | Any | None, "jpg is jpeg."]
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
     output_compression: int | None
     project: str | None
     user: Annotated[str | None, "Your end user."]
@@ -776,9 +772,9 @@ class Outlook(TypedDict):
     object: str
     month: str
     so_far: Money
-    expected: Money | Any
-    low: Money | Any
-    high: Money | Any
+    expected: Money | None
+    low: Money | None
+    high: Money | None
     confidence: float
     anomalies: list[Anomaly]
 

@@ -23,8 +23,8 @@ from easel_client.transport import Download, FileContent
 # Columns of lists whose things have more fields than a line holds. A dot leads to a field within a field.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "jobs list": ("id", "status", "created_at", "model", "size", "n", "usage.cost", "prompt"),
-    "adapters list": ("name", "model", "versions.version", "retired_at"),
-    "models list": ("id", "default", "sizes", "steps"),
+    "adapters list": ("name", "model", "status", "versions.version", "created_at"),
+    "models list": ("id", "alias_of", "default", "version", "size_default", "steps_default", "steps_max"),
     "statements list": ("id", "object", "title", "status", "period_start", "period_end", "total"),
     "webhooks list": ("id", "url", "events", "enabled", "disabled_reason"),
     "webhooks deliveries": ("id", "event", "status", "created_at", "next_attempt_at"),
@@ -36,6 +36,7 @@ LEFT_OUT = {
     "images generations": "`easel generate` and `easel my generate-many`",
     "usage": "a deprecated alias of costs",
     "jobs events": "`easel my jobs follow`",
+    "openapi": "a document for programs",
 }
 _NAMES = {"get": "show"}
 _CELL_CHARS_MAX = 60
@@ -214,18 +215,19 @@ def show(answer: Any, *, as_json: bool, columns: Iterable[str] | None = None) ->
         click.echo("done")
         return
     if isinstance(answer.get("data"), list):
-        print_rows([_row(one, columns) for one in answer["data"]], as_json=False)
+        print_rows(_table(answer["data"], columns), as_json=False)
         answer = {name: value for name, value in answer.items() if name not in _CURSOR}
         if answer.pop("has_more", False):
             click.echo(f"there are more: --after {answer['last_id']}", err=True)
         answer.pop("last_id", None)
-    tables = {name: value for name, value in answer.items() if _is_table(value)}
-    fields = dict(_flat({name: value for name, value in answer.items() if name not in tables}))
-    if fields:
-        print_fields({name: _cell(value, whole=True) for name, value in fields.items()}, as_json=False)
+    flat = dict(_flat(answer))
+    tables = {name: value for name, value in flat.items() if _is_table(value)}
+    fields = {name: _cell(value) for name, value in flat.items() if name not in tables and name != "object"}
+    if fields := {name: text for name, text in fields.items() if text}:
+        print_fields(fields, as_json=False)
     for name, rows in tables.items():
         click.echo(f"\n{name}")
-        print_rows([_row(row, None) for row in rows], as_json=False)
+        print_rows(_table(rows, None), as_json=False)
 
 
 _CURSOR = ("data", "object", "first_id")
@@ -235,12 +237,19 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
 
 
-def _row(one: Any, columns: Iterable[str] | None) -> dict[str, str]:
-    if not isinstance(one, dict):
-        return {"value": _cell(one)}
+def _table(things: list[Any], columns: Iterable[str] | None) -> list[dict[str, str]]:
+    """Return the rows of a table. Without `columns` it has every field that one of the things has, but no table."""
+    rows = [one if isinstance(one, dict) else {"value": one} for one in things]
     if columns is None:
-        return {name: _cell(value) for name, value in _flat(one) if name != "object" and not _is_table(value)}
-    return {column: _cell(_within(one, column)) for column in columns}
+        found = [{name: value for name, value in _flat(row) if not _is_table(value)} for row in rows]
+        names = dict.fromkeys(name for row in found for name in row if name != "object")
+        return [{name: _short(_cell(row.get(name))) for name in names} for row in found]
+    return [{name: _short(_cell(_within(row, name))) for name in columns} for row in rows]
+
+
+def _short(text: str) -> str:
+    """Cut a sentence that makes a row too long. An id, a number or an address is never cut: it is to be copied."""
+    return f"{text[: _CELL_CHARS_MAX - 1]}…" if len(text) > _CELL_CHARS_MAX and " " in text else text
 
 
 def _within(one: Any, path: str) -> Any:
@@ -253,27 +262,25 @@ def _within(one: Any, path: str) -> Any:
 
 
 def _flat(fields: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
-    """Yield fields, those of objects with a dot. An amount with its currency is one field."""
+    """Yield fields, those of objects with a dot. An amount is one field with its currency."""
     for name, value in fields.items():
-        if isinstance(value, dict) and value and not _is_money(value):
-            for inner, content in _flat(value):
-                yield f"{name}.{inner}", content
-        else:
+        if not isinstance(value, dict) or not value:
             yield name, value
+        elif {"amount", "currency"} <= value.keys():
+            yield name, {part: value[part] for part in ("amount", "currency")}
+            yield from ((f"{name}.{inner}", lines) for inner, lines in value.items() if _is_table(lines))
+        else:
+            yield from ((f"{name}.{inner}", content) for inner, content in _flat(value))
 
 
-def _is_money(value: Mapping[str, Any]) -> bool:
-    return {"amount", "currency"} <= value.keys() and len(value) <= 3
-
-
-def _cell(value: Any, *, whole: bool = False) -> str:
-    if value is None:
+def _cell(value: Any) -> str:
+    if value is None or value == {}:
         return ""
-    if isinstance(value, dict):
-        if _is_money(value):
-            return f"{value['amount']} {value['currency']}"
-        return json.dumps(value, ensure_ascii=False) if value else ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, list):
-        return ", ".join(_cell(one, whole=whole) for one in value)
-    text = " ".join(str(value).lower().split() if isinstance(value, bool) else str(value).split())
-    return text if whole or len(text) <= _CELL_CHARS_MAX else f"{text[: _CELL_CHARS_MAX - 1]}…"
+        return ", ".join(map(_cell, value))
+    if isinstance(value, dict):
+        is_money = {"amount", "currency"} <= value.keys()
+        return f"{value['amount']} {value['currency']}" if is_money else json.dumps(value, ensure_ascii=False)
+    return " ".join(str(value).split())

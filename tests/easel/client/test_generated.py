@@ -47,6 +47,7 @@ def test_a_schema_becomes_a_class_whose_optional_fields_may_be_absent():
             "id": {"type": "string"},
             "size": {"type": ["integer", "null"]},
             "state": {"enum": ["on", "off", None]},
+            "best": {"oneOf": [{"$ref": "#/components/schemas/Part"}, {"type": "null"}]},
             "parts": {"type": "array", "items": {"$ref": "#/components/schemas/Part"}},
             "labels": {"type": "object", "additionalProperties": {"type": "string"}},
         },
@@ -58,7 +59,8 @@ def test_a_schema_becomes_a_class_whose_optional_fields_may_be_absent():
     assert "class Part(TypedDict):\n    name: str | None\n" in types
     expected = (
         'class Thing(TypedDict):\n    """A thing."""\n\n    id: str\n    size: int | None\n'
-        '    state: NotRequired[Literal["on", "off"] | None]\n    parts: NotRequired[list[Part]]\n'
+        '    state: NotRequired[Literal["on", "off"] | None]\n    best: NotRequired[Part | None]\n'
+        "    parts: NotRequired[list[Part]]\n"
         "    labels: NotRequired[dict[str, str]]\n"
     )
     assert expected in types.replace('"""\n    id', '"""\n\n    id')

@@ -10,7 +10,7 @@ import structlog
 
 from easel.cli import main as program
 from easel.cli.my import my
-from easel.cli.tenant_calls import LEFT_OUT
+from easel.cli.tenant_calls import LEFT_OUT, show
 from easel.jobs.models import Job
 from easel_client import api
 from tenants.keys import key_issue
@@ -157,6 +157,26 @@ def test_balance_and_costs_are_shown_as_amounts(easel, shown, job):
     _, costs, _ = easel("my", "costs", "show", "--group-by", "model")
     cost = shown("my", "jobs", "show", job["id"])["usage"]["cost_details"]["amount"]
     assert f"{cost} USD" in costs
+
+
+def test_a_thing_is_printed_as_fields_and_the_lists_in_it_as_tables(capsys):
+    cost = {"amount": "0.5", "currency": "USD", "lines": [{"meter": "request", "labels": {}}, {"labels": {"a": "b"}}]}
+    show({"object": "job", "id": "7", "error": None, "usage": {"cached": False, "cost": cost}}, as_json=False)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["id", "7"],
+        ["usage.cached", "false"],
+        ["usage.cost", "0.5", "USD"],
+        [],
+        ["usage.cost.lines"],
+        ["meter", "labels", "labels.a"],
+        ["request"],
+        ["b"],
+    ]
+
+
+def test_an_id_in_a_table_is_never_cut_and_a_long_text_is(capsys):
+    show({"data": [{"id": "1" * 80, "text": "a word " * 20}]}, as_json=False)
+    assert capsys.readouterr().out.splitlines()[1] == "1" * 80 + "  " + ("a word " * 20)[:59] + "…"
 
 
 def test_a_statement_and_an_export_are_written_to_files(easel, shown, job, tmp_path):
