@@ -110,7 +110,7 @@ class VersionForm(ActionForm):
 def _qualities() -> Any:
     from easel.serving.tiers import Quality
 
-    return [("", "the request's"), *Quality.choices]
+    return [("", "none"), *Quality.choices]
 
 
 class AliasForm(ActionForm):
@@ -120,12 +120,14 @@ class AliasForm(ActionForm):
     model = fields.text("The model that it stands for.", max_length=100)
     tenant = fields.TenantSlug(required=False, help_text="For this tenant alone; without one: for everybody.")
     response_format = forms.ChoiceField(
-        choices=[("", "b64_json"), ("b64_json", "b64_json"), ("url", "url"), ("both", "both")],
+        choices=[("", "none"), ("b64_json", "b64_json"), ("url", "url"), ("both", "both")],
         required=False,
-        help_text="Of requests that name none.",
+        help_text="For requests that have none of their own.",
     )
-    quality = forms.ChoiceField(choices=_qualities, required=False, help_text="Of requests that name none.")
-    size = fields.optional_text("Of requests that name none, as 512x512.", max_length=11)
+    quality = forms.ChoiceField(
+        choices=_qualities, required=False, help_text="For requests that have none of their own."
+    )
+    size = fields.optional_text("For requests that have none of their own, as 512x512.", max_length=11)
     ignore = fields.optional_text(
         "Fields, separated by commas, that are ignored with a warning where they would be refused.", max_length=1000
     )

@@ -39,7 +39,7 @@ class JobPage(Page):
     fieldsets = (
         ("Request", {"fields": (
             "tenant", "project_slug", "shown_model", "pool", "quality", "tier", "shown_prompt_whole", "shown_size",
-            "shown_adapters", "shown_arm", "user", "shown_metadata",
+            "shown_adapters", "shown_arm", "user", "shown_metadata", "shown_warnings",
         )}),
         ("State", {"fields": (
             "shown_state", "request_id", "api_key", "error_code", "error_message", "deleted_at", "cost",
@@ -89,6 +89,9 @@ class JobPage(Page):
         arm = job.arm
         return cells.link(arm.experiment, f"{arm.experiment.name}, arm {arm.name}") if arm else cells.NOTHING
 
+    shown_warnings = column(
+        "ignored fields", lambda job: "; ".join(one["message"] for one in job.warnings) or cells.NOTHING
+    )
     shown_metadata = column("metadata", lambda job: cells.pairs(job.metadata))
     duration = column(
         "seconds",

@@ -51,7 +51,17 @@ class ModelPage(Page):
             },
             "No version: add one with easel model add-version.",
         )
-        yield aliases_section(row.aliases.select_related("tenant", "model").order_by("name", "tenant__slug"))
+        yield Section.of(
+            "Aliases",
+            row.aliases.select_related("tenant").order_by("name", "tenant__slug"),
+            {
+                "Alias": lambda alias: cells.link(alias),
+                "Tenant": lambda alias: cells.link(alias.tenant) if alias.tenant else "every tenant",
+                "Defaults": lambda alias: cells.pairs(alias.defaults),
+                "Ignores": ignored_text,
+            },
+            "No other name: set one on the page of aliases, or with easel model alias.",
+        )
         yield Section.of(
             "Canaries",
             row.rollouts.select_related("candidate__model").order_by("-started_at")[:10],
@@ -63,21 +73,6 @@ class ModelPage(Page):
             },
             "None yet: start one from a version's page.",
         )
-
-
-def aliases_section(aliases: Iterable[Alias]) -> Section:
-    return Section.of(
-        "Aliases",
-        aliases,
-        {
-            "Alias": lambda alias: cells.link(alias),
-            "Tenant": lambda alias: cells.link(alias.tenant) if alias.tenant else "every tenant",
-            "Model": lambda alias: cells.link(alias.model),
-            "Defaults": lambda alias: cells.pairs(alias.defaults),
-            "Ignores": lambda alias: ignored_text(alias),
-        },
-        "No other name: set one on the page of aliases, or with easel model alias.",
-    )
 
 
 def ignored_text(alias: Alias) -> str:

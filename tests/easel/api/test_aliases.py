@@ -20,6 +20,7 @@ from tests.easel.api.conftest import PNG, call, end_job
 from tests.easel.api.test_adapters import weights
 from tests.easel.api.test_images import generated
 from tests.easel.api.test_refusals import left_nothing, refused
+from tests.easel.api.test_streaming import events_of, streamed
 
 JOBS, QUOTES = "/v1/jobs", "/v1/images/quotes"
 
@@ -57,13 +58,27 @@ def test_defaults_apply_where_the_request_leaves_a_field_unset(alias, alice, bod
 @pytest.mark.parametrize("size", [{"size": "256x128"}, {"width": 256, "height": 128}])
 def test_a_request_beats_the_defaults(alias, alice, body, size):
     name = alias(response_format="url", quality="low", size="128x256")
-    answer = generated(alice, body(model=name, quality="hd", response_format="b64_json", **size)).json()
-    assert (answer["quality"], answer["size"]) == ("hd", "256x128")
+    answer = generated(alice, body(model=name, quality="high", response_format="b64_json", **size)).json()
+    assert (answer["quality"], answer["size"]) == ("high", "256x128")
     assert answer["data"][0].keys() == {"b64_json"}
 
 
 def test_a_job_takes_the_defaults_that_it_has_fields_for(alias, alice, create):
     assert create(alice, model=alias(response_format="url", quality="low"))["quality"] == "low"
+
+
+def test_a_streams_completed_event_has_the_url_and_the_warnings(alias, alice, body):
+    name = alias(response_format="url", ignored=("style",))
+    answer = streamed(
+        alice,
+        "/v1/images/generations",
+        lambda job: end_job(str(job.id)),
+        json=body(model=name, stream=True, style="vivid"),
+    )
+    ((kind, event),) = events_of(answer)
+    assert (kind, "b64_json" in event) == ("image_generation.completed", False)
+    assert call("GET", event["url"].removeprefix("http://127.0.0.1:8000")).content == PNG
+    assert [one["param"] for one in event["warnings"]] == ["style"]
 
 
 def test_an_alias_can_answer_with_base64_and_url_at_once(alias, alice, body):
