@@ -3,7 +3,8 @@
 from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import include, path
 
-from easel.api import storage_views
+from easel.api import pages, storage_views
+from easel.api.resource import serve
 from easel.observability import health
 from easel.portal.site import portal
 from easel.portal.views import static_file
@@ -14,6 +15,10 @@ async def _to_portal(request: HttpRequest) -> HttpResponseRedirect:
 
 
 urlpatterns = [
+    path("", pages.home),
+    path("docs", pages.reference),
+    path("docs/reference.js", pages.reference_script),
+    path("v1", serve(pages.api_index)),
     path("v1/", include("easel.api.urls")),
     path("storage/<path:key>", storage_views.stored_object),
     path("healthz/live", health.live),

@@ -266,6 +266,15 @@ class Images(Resource):
         return self._transport.json("POST", "/v1/images/quotes", body=body)
 
 
+class Index(Resource):
+    def get(self) -> types.ApiIndex:
+        """Say what this server is, and where its reference, its document and its portal are.
+
+        No key is needed.
+        """
+        return self._transport.json("GET", "/v1")
+
+
 class Jobs(Resource):
     def list(self, **query: Unpack[types.JobsListQuery]) -> types.JobList:
         """List your jobs, the latest first.
@@ -526,6 +535,7 @@ class Api:
         self.exports = Exports(transport)
         self.files = Files(transport)
         self.images = Images(transport)
+        self.index = Index(transport)
         self.jobs = Jobs(transport)
         self.models = Models(transport)
         self.openapi = Openapi(transport)

@@ -6,6 +6,20 @@ from typing import Annotated, Any, Literal, NotRequired, Required, TypedDict
 from easel_client.transport import FileContent
 
 
+class ApiIndex(TypedDict):
+    """Where things are on this server."""
+
+    object: str
+    name: str
+    version: str
+    base_url: str
+    reference: str
+    openapi: str
+    errors: str
+    portal: str
+    health: str
+
+
 class AdapterInput(TypedDict, total=False):
     name: Required[str]
     scale: float | None

@@ -51,7 +51,7 @@ def routes_of(patterns: Sequence[URLPattern]) -> Iterator[Route]:
         for method in METHODS if resource else ():
             if handler := getattr(resource, method, None):
                 yield Route(
-                    path="/v1/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route),
+                    path=("/v1/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route)).rstrip("/"),
                     parameters={name: kind for kind, name in re.findall(r"<(?:(\w+):)?(\w+)>", route)},
                     method=method,
                     resource=resource,
@@ -131,7 +131,7 @@ def _operation_json(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     needs = "No key is needed." if route.resource.is_public else f"The key needs the scope `{scope}`." if scope else ""
     found: dict[str, Any] = {
         "operationId": operation.name,
-        "tags": [TAGS[route.path.split("/")[2]][0]],
+        "tags": [TAGS[route.path.removeprefix("/v1").lstrip("/").partition("/")[0]][0]],
         "summary": summary_of(route.text),
         "description": "\n\n".join(text for text in (route.text, needs) if text),
         "parameters": list(_parameters(route)),

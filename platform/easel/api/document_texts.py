@@ -50,6 +50,7 @@ TAGS: dict[str, tuple[str, str]] = {
     "exports": ("Costs", "What was used and charged, by the groups that you ask for, and exports of it."),
     "statements": ("Statements", "Statements of each month, down to the jobs behind a line."),
     "webhooks": ("Webhooks", "URLs that are notified of events, and the deliveries to them."),
+    "": ("Reference", "What this API can answer."),
     "errors": ("Reference", "What this API can answer."),
     "openapi.json": ("Reference", "What this API can answer."),
 }

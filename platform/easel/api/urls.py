@@ -21,6 +21,7 @@ from easel.api import (
     files,
     images,
     jobs,
+    pages,
     quota,
     served_models,
     statements,
@@ -66,6 +67,7 @@ def openapi(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
+    path("", serve(pages.api_index)),  # of `/v1`, which `easel.urls` routes too
     path("images/generations", images.images_generations),
     path("images/edits", serve(edits.images_edits)),
     path("images/variations", serve(edits.images_variations)),

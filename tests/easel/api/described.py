@@ -32,6 +32,8 @@ def check(answer: httpx.Response) -> None:
     operation = _operation(request.method, request.url.path)
     if operation is None or answer.status_code == 405:
         return
+    if answer.status_code == 404 and answer.json()["error"]["code"] == "not_found":
+        return  # no route has this path, such as one with an id that is none
     what = f"{request.method} {request.url.path} {answer.status_code}"
     described = operation["responses"].get(str(answer.status_code))
     assert described, f"{what} is not described: {answer.text[:500]}"

@@ -12,9 +12,9 @@ import pytest
 from core.errors import DomainError, declared_errors, remedy_of, text_of
 from easel.api.error_page import page
 from easel.api.error_views import api_errors
+from easel.api.urls import urlpatterns
 from easel.cli.main import cli
 from easel.jobs.errors import JobFailed
-from easel.urls import urlpatterns
 from inference.errors import Canceled, DeadlinePassed, GenerationError
 from tests.easel.api.conftest import call, end_job
 
@@ -137,7 +137,7 @@ def test_a_refusal_of_the_key_says_where_keys_come_from():
 
 
 def test_the_commands_and_calls_that_a_remedy_names_exist():
-    routes = {"/v1/" + re.sub(r"<\w+:\w+>", "{}", str(route.pattern)) for route in urlpatterns[0].url_patterns}
+    routes = {"/v1/" + re.sub(r"<\w+:\w+>", "{}", str(route.pattern)) for route in urlpatterns}
     for error in declared_errors():
         remedy = f"{text_of(error)} {remedy_of(error)}"
         for path in re.findall(r"`[A-Z]+ (/v1/[^`?]*)`", remedy):
