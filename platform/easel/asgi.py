@@ -44,7 +44,7 @@ class Handler(ASGIHandler):
 
             def cancel(_: Any) -> None:
                 if request is not None:
-                    request.is_disconnected = True
+                    request.is_disconnected = True  # type: ignore[attr-defined]
                 task.cancel()
 
             disconnected.add_done_callback(cancel)

@@ -101,7 +101,7 @@ def submit_waiting(request: HttpRequest, spec: Spec, body: Any, endpoint: str, *
                 body,
                 endpoint,
                 numbered=numbered,
-                replaces=joined and joined.job_id,
+                replaces=None if joined is None else joined.job_id,
                 outlives_client=outlives_client,
             )
         except CallTaken:

@@ -127,7 +127,7 @@ def call_join(request: NumberedRequest) -> Found | None:
 
 def _find(request: NumberedRequest) -> PipelinedQuery[tuple[UUID, bool, bool, int] | None]:
     rows = yield Query(_FIND, request.parameters)
-    return rows[0] if rows else None  # type: ignore[return-value]
+    return rows[0] if rows else None
 
 
 def call_insert(request: NumberedRequest, job: Job, *, replaces: UUID | None = None) -> PipelinedQuery[None]:
