@@ -8,8 +8,10 @@ from jsonschema import Draft202012Validator
 
 from easel.api import budgets, experiments, jobs, webhooks
 from easel.api.adapters import AdapterUploadInput
+from easel.api.batches import BatchInput
 from easel.api.declaration import Input, UrlQuery
 from easel.api.errors import InvalidField
+from easel.api.files import FileUploadInput
 from easel.api.generation_input import AdapterInput, JobInput
 from easel.api.images import ImagesInput, QuoteInput
 from easel.jobs.models import Job
@@ -30,6 +32,8 @@ LEAST = {
     experiments.ExperimentInput: {"name": "test", "arms": []},
     webhooks.WebhookInput: {"url": "https://example.test/hook"},
     webhooks.WebhookChangeInput: {},
+    BatchInput: {"input_file_id": "file-1", "endpoint": "/v1/images/generations", "completion_window": "24h"},
+    FileUploadInput: {"purpose": "batch", "file": b"{}"},
 }
 
 
