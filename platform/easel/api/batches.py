@@ -1,5 +1,6 @@
 """OpenAI's batches: many requests for images in one file, for less, as far as pools are idle."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from django.conf import settings
@@ -156,10 +157,10 @@ def line_request(body: Any, key: ApiKey) -> Request:
 
 
 def batch_json(batch: Batch) -> BatchAnswer:
-    began, ended = int(batch.created_at.timestamp()), batch.ended_at and int(batch.ended_at.timestamp())
+    began = int(batch.created_at.timestamp())
 
     def ended_as(status: Batch.Status) -> int | None:
-        return ended if batch.status == status else None
+        return _seconds(batch.ended_at) if batch.status == status else None
 
     faults: Any = batch.faults
     return {
@@ -180,7 +181,7 @@ def batch_json(batch: Batch) -> BatchAnswer:
         "completed_at": ended_as(Batch.Status.COMPLETED),
         "failed_at": ended_as(Batch.Status.FAILED),
         "expired_at": ended_as(Batch.Status.EXPIRED),
-        "cancelling_at": batch.cancelling_at and int(batch.cancelling_at.timestamp()),
+        "cancelling_at": _seconds(batch.cancelling_at),
         "cancelled_at": ended_as(Batch.Status.CANCELLED),
         "request_counts": {
             "total": batch.lines_total,
@@ -189,3 +190,7 @@ def batch_json(batch: Batch) -> BatchAnswer:
         },
         "metadata": batch.metadata or None,
     }
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())

@@ -1,6 +1,6 @@
 """docs/errors.md, which `scripts/error-docs` writes from the errors that the API declares."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from core.errors import DomainError, remedy_of, text_of
 from easel.api.error_views import api_errors
@@ -45,7 +45,7 @@ def page() -> str:
     return "".join([*calls, *jobs, LINES, COLUMNS, *_rows(of_lines)])
 
 
-def _rows(errors: list[type[DomainError]]) -> Iterator[str]:
+def _rows(errors: Iterable[type[DomainError]]) -> Iterator[str]:
     for error in errors:
         retry = "yes" if error.retryable else "no"
         yield f"| `{error.code}` | {error.http_status} | {retry} | {text_of(error)} | {remedy_of(error)} |\n"

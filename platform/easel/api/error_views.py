@@ -13,7 +13,7 @@ from easel.batches.errors import LINE_ERRORS
 from tenants.errors import InvalidApiKey, ScopeMissing, TenantSuspended
 
 # Any call can be refused by these, whatever it is.
-COMMON = (
+COMMON: tuple[type[DomainError], ...] = (
     NotFound,
     InvalidApiKey,
     ScopeMissing,

@@ -389,8 +389,9 @@ def images_quote(request: HttpRequest) -> HttpResponse:
     """
     take(request, caller(request), now=clock.now())
     asked = QuoteInput.of(body_of(request), key=caller(request))
-    terms = {"spec": asked.spec(), "in_batch": asked.batch}
-    quote = job_quote(api_key=caller(request), config=settings.EASEL, now=clock.now(), **terms)
+    quote = job_quote(
+        api_key=caller(request), spec=asked.spec(), in_batch=asked.batch, config=settings.EASEL, now=clock.now()
+    )
     return answer_json(quote_json(quote))
 
 

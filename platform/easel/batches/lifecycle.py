@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from django.db import connection, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, Exists, OuterRef, Q
 
 from core.errors import DomainError
 from easel.batches.errors import BatchCancelled, BatchExpired, FileInvalid, WindowInvalid
@@ -167,8 +167,8 @@ def _lines_give_up(batch: Batch, error: DomainError, now: datetime) -> int:
 
 def _worked_off() -> list[UUID]:
     """Return the unfinished batches of which no line is left."""
-    left = Count("lines", filter=Q(lines__finished_at=None))
-    return list(Batch.objects.filter(ended_at=None).annotate(left=left).filter(left=0).values_list("pk", flat=True))
+    left = Line.objects.filter(batch=OuterRef("pk"), finished_at=None)
+    return list(Batch.objects.filter(~Exists(left), ended_at=None).values_list("pk", flat=True))
 
 
 @transaction.atomic

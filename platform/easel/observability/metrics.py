@@ -75,7 +75,9 @@ def _jobs(pools: list[str], now: datetime) -> Iterator[Metric]:
     lost = by_pool(lambda pool: losses.get(pool, 0))
     wasted = "GPU seconds of attempts that did not succeed, billed to no tenant."
     running = in_states("dispatched", "running")
-    yield _gauge("easel_pending_generations", "Jobs in the queue.", ["pool"], in_states("queued"))
+    yield _gauge(
+        "easel_pending_generations", "Jobs in the queue, without those of batches.", ["pool"], in_states("queued")
+    )
     yield _gauge("easel_oldest_pending_seconds", "Age of the oldest queued job; 0 if there is none.", ["pool"], ages)
     yield _gauge("easel_running_generations", "Jobs dispatched to workers or running.", ["pool"], running)
     yield _counter("easel_finished_generations", "Finished jobs, by final state.", ["pool", "state"], finished)
