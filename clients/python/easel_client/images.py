@@ -191,7 +191,9 @@ class _Run:
                 raise JobFailed(job)
             files = self._files(item, job)
         except (Refused, JobFailed) as error:
-            self._write(item, error=error.code)
+            # Only what made nothing is asked for anew by the next run: a job that succeeded was charged.
+            if entry.job is None or isinstance(error, JobFailed):
+                self._write(item, error=error.code)
             return Result(request=item.request, job_id=entry.job, error=error)
         finally:
             self._count(-1)
@@ -214,7 +216,7 @@ class _Run:
 
     def _job(self, item: _Item, entry: Entry) -> Job:
         """Return the item's job: the one of an earlier run, or a new one."""
-        if entry.job is not None and (entry.error is None or entry.files is not None):
+        if entry.job is not None and entry.error is None:
             return self._read(entry.job)
         job: Job | None = None
         if entry.error is not None or entry.sent_at is None:
@@ -301,7 +303,9 @@ class _Run:
                 if len(images) <= place:
                     raise NotFound("the images were deleted", code="images_deleted", status=410)
                 image = images[place]
-        raise self._stop(error)
+        if error.retryable:
+            raise self._stop(error)
+        raise NotFound(f"the image can't be fetched: {error}", code="image_unavailable", status=404)
 
     # --- refusals
 

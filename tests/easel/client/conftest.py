@@ -15,7 +15,7 @@ import uvicorn
 from core.threads import REQUESTS, in_thread
 from easel.asgi import application
 from easel.jobs.models import Job
-from easel_client import Easel
+from easel_client import Easel, images
 from tests.conftest import Customer
 from tests.easel.api.conftest import end_job
 
@@ -90,7 +90,8 @@ _worker = threading.Lock()  # of one job after the other
 
 
 @pytest.fixture
-def served(settings_of: Callable[..., None]) -> Iterator[Served]:
+def served(settings_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    monkeypatch.setattr(images, "_POLL_SECONDS_MIN", 0.001)
     app = Served()
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_config=None, access_log=False))
     sockets = [server.config.bind_socket()]
