@@ -82,10 +82,13 @@ def wheel(tmp_path_factory):
 LEFT_OUT = ("easel/demo/", "inference/demo_model/", "inference/tools/")
 
 
-@pytest.mark.parametrize("folder", ["core", "tenants", "billing", "platform", "inference"])
+@pytest.mark.parametrize(
+    "folder", ["core", "tenants", "billing", "platform", "inference", "clients/python/easel_client"]
+)
 def test_the_wheel_has_every_file_of_ours_that_an_image_runs(wheel, folder):
     listed = subprocess.run(["git", "ls-files", folder], cwd=ROOT, capture_output=True, text=True, check=True)
-    names = [name.removeprefix("platform/") for name in listed.stdout.splitlines() if not name.endswith(".md")]
+    files = [name for name in listed.stdout.splitlines() if not name.endswith(".md")]
+    names = [name.removeprefix("platform/").removeprefix("clients/python/") for name in files]
     assert names
     assert [name for name in names if name not in wheel and not name.startswith(LEFT_OUT)] == []
 

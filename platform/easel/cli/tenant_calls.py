@@ -29,14 +29,15 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "webhooks list": ("id", "url", "events", "enabled", "disabled_reason"),
     "webhooks deliveries": ("id", "event", "status", "created_at", "next_attempt_at"),
     "errors list": ("code", "status", "retryable", "text"),
-    "batches list": ("id", "status", "endpoint", "request_counts", "created_at"),
+    "batches list": ("id", "status", "request_counts.completed", "request_counts.failed", "request_counts.total"),
+    "files list": ("id", "filename", "purpose", "bytes", "status"),
 }
 # Calls that other commands make, or that no command should make.
 LEFT_OUT = {
     "images generations": "`easel generate` and `easel my generate-many`",
     "usage": "a deprecated alias of costs",
     "jobs events": "`easel my jobs follow`",
-    "openapi": "a document for programs",
+    "index": "says where things are to who calls without a client",
 }
 _NAMES = {"get": "show"}
 _CELL_CHARS_MAX = 60
