@@ -22,7 +22,7 @@ class ApiIndex(TypedDict):
 
 class AdapterInput(TypedDict, total=False):
     name: Required[str]
-    scale: float | None
+    scale: Annotated[float | None, "By default `1.0`."]
 
 
 class ImagesInput(TypedDict, total=False):
@@ -30,24 +30,25 @@ class ImagesInput(TypedDict, total=False):
 
     prompt: Required[Annotated[str, "The text that the image is generated from."]]
     model: str | None
-    n: int | None
-    size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
+    n: Annotated[int | None, "By default `1`."]
+    size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16. By default `"auto"`.']
     quality: Annotated[
         Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
-        "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
+        '`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides. By default `"auto"`.',
     ]
     steps: Annotated[int | None, "Denoising steps."]
     seed: Annotated[
         int | None, "The same seed, prompt, size, steps, model version and adapters give the same image. -1 is random."
     ]
     cache: Annotated[
-        bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
+        bool | None,
+        "True if a request with a seed may be answered with images that were generated for the same one. By default `true`.",
     ]
     adapters: list[AdapterInput] | None
-    priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
+    priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first. By default `0`."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
-    output_compression: int | None
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, 'jpg is jpeg. By default `"png"`.']
+    output_compression: Annotated[int | None, "By default `100`."]
     project: str | None
     user: Annotated[str | None, "Your end user."]
     safety_identifier: Annotated[str | None, "OpenAI's later name for `user`."]
@@ -56,20 +57,24 @@ class ImagesInput(TypedDict, total=False):
     step: Annotated[int | None, "Another name of `steps`."]
     width: Annotated[int | None, "With `height`, another form of `size`."]
     height: Annotated[int | None, "With `width`, another form of `size`."]
-    background: Annotated[str | None, "`auto` or `opaque`."]
-    moderation: Annotated[str | None, "`auto`."]
+    background: Annotated[str | None, '`auto` or `opaque`. By default `"auto"`.']
+    moderation: Annotated[str | None, '`auto`. By default `"auto"`.']
     style: Annotated[str | None, "Not supported: describe the style in the prompt."]
     negative_prompt: Annotated[str | None, "Not supported, unless it is blank."]
     guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
     true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
     cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
-    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
-    stream: bool | None
+    response_format: Annotated[
+        Literal["b64_json", "url", "both"] | None, 'both: each image has `b64_json` and `url`. By default `"b64_json"`.'
+    ]
+    stream: Annotated[bool | None, "By default `false`."]
     cancel_on_disconnect: Annotated[
         bool | None,
         "What happens to the job when you disconnect before it has ended. True: it is canceled. False: it goes on. Left out: a queued job is canceled; one that is dispatched or running goes on for a minute, in which a retry can join it.",
     ]
-    partial_images: Annotated[int | None, "With `stream`: previews of each image while it is generated."]
+    partial_images: Annotated[
+        int | None, "With `stream`: previews of each image while it is generated. By default `0`."
+    ]
 
 
 class Image(TypedDict):
@@ -142,24 +147,25 @@ class QuoteInput(TypedDict, total=False):
 
     prompt: Required[Annotated[str, "The text that the image is generated from."]]
     model: str | None
-    n: int | None
-    size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
+    n: Annotated[int | None, "By default `1`."]
+    size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16. By default `"auto"`.']
     quality: Annotated[
         Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
-        "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
+        '`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides. By default `"auto"`.',
     ]
     steps: Annotated[int | None, "Denoising steps."]
     seed: Annotated[
         int | None, "The same seed, prompt, size, steps, model version and adapters give the same image. -1 is random."
     ]
     cache: Annotated[
-        bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
+        bool | None,
+        "True if a request with a seed may be answered with images that were generated for the same one. By default `true`.",
     ]
     adapters: list[AdapterInput] | None
-    priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
+    priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first. By default `0`."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
-    output_compression: int | None
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, 'jpg is jpeg. By default `"png"`.']
+    output_compression: Annotated[int | None, "By default `100`."]
     project: str | None
     user: Annotated[str | None, "Your end user."]
     safety_identifier: Annotated[str | None, "OpenAI's later name for `user`."]
@@ -168,21 +174,25 @@ class QuoteInput(TypedDict, total=False):
     step: Annotated[int | None, "Another name of `steps`."]
     width: Annotated[int | None, "With `height`, another form of `size`."]
     height: Annotated[int | None, "With `width`, another form of `size`."]
-    background: Annotated[str | None, "`auto` or `opaque`."]
-    moderation: Annotated[str | None, "`auto`."]
+    background: Annotated[str | None, '`auto` or `opaque`. By default `"auto"`.']
+    moderation: Annotated[str | None, '`auto`. By default `"auto"`.']
     style: Annotated[str | None, "Not supported: describe the style in the prompt."]
     negative_prompt: Annotated[str | None, "Not supported, unless it is blank."]
     guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
     true_cfg_scale: Annotated[float | None, "0 or 1: the model generates without guidance."]
     cfg_scale: Annotated[float | None, "1: the model generates without guidance."]
-    response_format: Annotated[Literal["b64_json", "url", "both"] | None, "both: each image has `b64_json` and `url`."]
-    stream: bool | None
+    response_format: Annotated[
+        Literal["b64_json", "url", "both"] | None, 'both: each image has `b64_json` and `url`. By default `"b64_json"`.'
+    ]
+    stream: Annotated[bool | None, "By default `false`."]
     cancel_on_disconnect: Annotated[
         bool | None,
         "What happens to the job when you disconnect before it has ended. True: it is canceled. False: it goes on. Left out: a queued job is canceled; one that is dispatched or running goes on for a minute, in which a retry can join it.",
     ]
-    partial_images: Annotated[int | None, "With `stream`: previews of each image while it is generated."]
-    batch: Annotated[bool | None, "True for the price of a line of a batch."]
+    partial_images: Annotated[
+        int | None, "With `stream`: previews of each image while it is generated. By default `0`."
+    ]
+    batch: Annotated[bool | None, "True for the price of a line of a batch. By default `false`."]
 
 
 class PricePart(TypedDict):
@@ -457,24 +467,25 @@ class JobInput(TypedDict, total=False):
 
     prompt: Required[Annotated[str, "The text that the image is generated from."]]
     model: str | None
-    n: int | None
-    size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16.']
+    n: Annotated[int | None, "By default `1`."]
+    size: Annotated[str | None, '"auto" or WIDTHxHEIGHT, both multiples of 16. By default `"auto"`.']
     quality: Annotated[
         Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"] | None,
-        "`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides.",
+        '`low` takes half of the steps and the tier `fast`, `high` and above the tier `hd`; for the others the size decides. By default `"auto"`.',
     ]
     steps: Annotated[int | None, "Denoising steps."]
     seed: Annotated[
         int | None, "The same seed, prompt, size, steps, model version and adapters give the same image. -1 is random."
     ]
     cache: Annotated[
-        bool | None, "True if a request with a seed may be answered with images that were generated for the same one."
+        bool | None,
+        "True if a request with a seed may be answered with images that were generated for the same one. By default `true`.",
     ]
     adapters: list[AdapterInput] | None
-    priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first."]
+    priority: Annotated[int | None, "Order among your own waiting jobs: the highest goes first. By default `0`."]
     expires_in_seconds: Annotated[int | None, "Time to generate in. A job that expires is not charged."]
-    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, "jpg is jpeg."]
-    output_compression: int | None
+    output_format: Annotated[Literal["png", "jpeg", "jpg", "webp"] | None, 'jpg is jpeg. By default `"png"`.']
+    output_compression: Annotated[int | None, "By default `100`."]
     project: str | None
     user: Annotated[str | None, "Your end user."]
     safety_identifier: Annotated[str | None, "OpenAI's later name for `user`."]
@@ -483,8 +494,8 @@ class JobInput(TypedDict, total=False):
     step: Annotated[int | None, "Another name of `steps`."]
     width: Annotated[int | None, "With `height`, another form of `size`."]
     height: Annotated[int | None, "With `width`, another form of `size`."]
-    background: Annotated[str | None, "`auto` or `opaque`."]
-    moderation: Annotated[str | None, "`auto`."]
+    background: Annotated[str | None, '`auto` or `opaque`. By default `"auto"`.']
+    moderation: Annotated[str | None, '`auto`. By default `"auto"`.']
     style: Annotated[str | None, "Not supported: describe the style in the prompt."]
     negative_prompt: Annotated[str | None, "Not supported, unless it is blank."]
     guidance_scale: Annotated[float | None, "0: the model generates without guidance."]
@@ -869,7 +880,7 @@ class BudgetInput(TypedDict, total=False):
     api_key: Annotated[str | None, "The part of the key between `easel_sk_` and the next underscore."]
     amount_micros: Required[Annotated[int, "1000000 are 1 of your currency."]]
     currency: Annotated[str | None, "Checked against your account's if given."]
-    hard_stop: Annotated[bool | None, "True to refuse requests that would exceed the budget."]
+    hard_stop: Annotated[bool | None, "True to refuse requests that would exceed the budget. By default `false`."]
 
 
 class StatementsListQuery(TypedDict, total=False):

@@ -5,6 +5,7 @@ tests hold what the API really sends.
 """
 
 import difflib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,18 @@ Flag = Annotated[bool, Strict(False)]  # "true" and 1 are taken too
 Day = Annotated[date, BeforeValidator(_day)]
 
 
+def _default_in_words(field: Schema) -> Schema:
+    """Return the schema of an optional field without its default, which is described instead.
+
+    A client that is generated from the document would send the default itself, or demand it, and an alias of a model
+    has defaults of its own.
+    """
+    if field.get("default") in (None, "", []):
+        return {name: value for name, value in field.items() if name != "default"}
+    text = f"{field.get('description', '')} By default `{json.dumps(field['default'])}`.".strip()
+    return {**{name: value for name, value in field.items() if name != "default"}, "description": text}
+
+
 def nullable(schema: Schema) -> Schema:
     """Return a JSON Schema that takes null too."""
     kind = schema.get("type")
@@ -133,7 +146,7 @@ class Input(BaseModel):
         if not issubclass(cls, UrlQuery):  # a query string has no null
             for name, field in whole.get("properties", {}).items():
                 if name not in whole.get("required", ()):
-                    whole["properties"][name] = nullable(field)
+                    whole["properties"][name] = nullable(_default_in_words(field))
         return schema
 
     @classmethod
@@ -278,8 +291,8 @@ class Operation:
     @property
     def media_types(self) -> list[str]:
         """The media types of its answers, the preferred one first."""
-        json = ["application/json"] if self.answer is not None or not (self.files or self.events) else []
-        return [*json, *self.files, *(["text/event-stream"] if self.events else [])]
+        whole = ["application/json"] if self.answer is not None or not (self.files or self.events) else []
+        return [*whole, *self.files, *(["text/event-stream"] if self.events else [])]
 
 
 # Any file is also answered where the request's `Accept` says one of these; the second is that of OpenAI's clients.

@@ -84,6 +84,12 @@ def test_answers_may_get_new_fields(document):
     assert all(name.endswith("Input") for name in closed)
 
 
+def test_no_field_of_a_body_has_a_default_that_a_generated_client_would_send(document):
+    bodies = {name: schema for name, schema in document["components"]["schemas"].items() if name.endswith("Input")}
+    assert not [name for name, body in bodies.items() for field in body["properties"].values() if "default" in field]
+    assert bodies["JobInput"]["properties"]["cache"]["description"].endswith("By default `true`.")
+
+
 def test_every_code_of_a_call_is_listed_by_its_status(operations):
     listed = {row["code"]: row["status"] for row in call("GET", "/v1/errors").json()["data"]}
     found = {
