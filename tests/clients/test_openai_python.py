@@ -3,7 +3,9 @@
 import asyncio
 import base64
 import io
+import json
 
+import httpx
 import pytest
 from openai import (
     APITimeoutError,
@@ -124,3 +126,21 @@ def test_a_change_of_an_image_is_refused_by_one_clear_code(client, easel: LiveEa
         getattr(client.images, change)(model=MODEL, image=("circle.png", b"\x89PNG", "image/png"), **prompt)
     assert refused.value.code == "unsupported_endpoint"
     assert requests_of(easel, caller) == [404]
+
+
+def test_a_batch_is_worked_off_for_half_the_price(client, easel: LiveEasel):
+    call = {"method": "POST", "url": "/v1/images/generations"}
+    lines = [{"custom_id": f"circle-{seed}", **call, "body": {**ASKED, "seed": seed}} for seed in range(3)]
+    content = "\n".join(map(json.dumps, lines)).encode()
+    file = client.files.create(file=("circles.jsonl", content), purpose="batch")
+    batch = client.batches.create(input_file_id=file.id, endpoint=call["url"], completion_window="24h")
+    easel.wait_for(lambda: client.batches.retrieve(batch.id).status == "completed", seconds=120)
+    output = client.files.content(client.batches.retrieve(batch.id).output_file_id or "")
+    answers = [json.loads(line)["response"]["body"] for line in output.text.splitlines()]
+    for answer in answers:
+        image = httpx.get(answer["data"][0]["url"]).raise_for_status()
+        assert Image.open(io.BytesIO(image.content)).size == (128, 128)
+        # Half of what its measured seconds at 0.0001, 0.0625 units at 0.002 and a request at 0.0005 cost.
+        whole = answer["usage"]["gpu_seconds"] * 100 + 125 + 500
+        assert answer["usage"]["cost"] * 1e6 == pytest.approx(whole / 2, abs=2)
+    assert len(answers) == 3
