@@ -6,34 +6,47 @@ import httpx
 import pytest
 
 from easel.cli.client import Client
+from easel.seed import HUB_ID
+from tests.clients.tools import MODEL, Installation
 from tests.live import LiveEasel
 
 
-def new_caller(easel: LiveEasel, *, credit: str | None = "10", requests_per_minute: int | None = None) -> Client:
+def new_tenant(easel: LiveEasel, *, credit: str | None = "10") -> tuple[str, Client]:
+    """A tenant's name, and a caller with its key."""
     slug = f"client-{uuid.uuid4().hex[:12]}"
     made = easel.json("tenant", "create", slug, *(() if credit is None else ("--credit", credit)))
-    if requests_per_minute is not None:
-        limited = easel.command("tenant", "limit", slug, "--requests-per-minute", str(requests_per_minute))
-        assert limited.returncode == 0, limited.stderr
-    return Client(easel.url, made["api_key"])
+    return slug, Client(easel.url, made["api_key"])
 
 
 @pytest.fixture
 def caller(easel: LiveEasel) -> Client:
-    return new_caller(easel)
+    return new_tenant(easel)[1]
 
 
 @pytest.fixture
 def poor(easel: LiveEasel) -> Client:
     """A caller without credit."""
-    return new_caller(easel, credit=None)
+    return new_tenant(easel, credit=None)[1]
 
 
 @pytest.fixture
 def hasty(easel: LiveEasel) -> Client:
     """A caller who has used up the requests of this minute."""
-    caller = new_caller(easel, requests_per_minute=1)
+    slug, caller = new_tenant(easel)
+    limited = easel.command("tenant", "limit", slug, "--requests-per-minute", "1")
+    assert limited.returncode == 0, limited.stderr
     headers = {"Authorization": f"Bearer {caller.api_key}"}
     body = {"prompt": "a red circle", "size": "128x128"}  # a quote counts as a request, and makes nothing
     httpx.post(f"{caller.url}/v1/images/quotes", json=body, headers=headers, timeout=30).raise_for_status()
     return caller
+
+
+@pytest.fixture(scope="session")
+def installation(easel: LiveEasel) -> Installation:
+    slug, caller = new_tenant(easel)
+    poor_slug, poor = new_tenant(easel, credit=None)
+    for tenant in (slug, poor_slug):  # an installation with the weights of that name begins with this alias
+        done = easel.command("model", "alias", HUB_ID, MODEL, "--tenant", tenant)
+        assert done.returncode == 0, done.stderr
+    lenient = easel.json("key", "create", slug, "--lenient")
+    return Installation(caller, Client(easel.url, lenient["api_key"]), poor)

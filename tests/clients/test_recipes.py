@@ -11,12 +11,12 @@ from PIL import Image
 
 from easel.cli.client import Client
 from easel_local.stack import free_port
-from tests.clients.conftest import new_caller
+from tests.clients.conftest import new_tenant
 from tests.clients.programs import PAGES, Ran, blocks, installed, requests_of, run_node, run_python
 from tests.live import LiveEasel
 
 OWN_VENV = {"litellm", "langchain"}
-RECIPES = ["openai-python", "openai-node", "vercel-ai", "litellm"]
+RECIPES = ["openai-python", "openai-node", "vercel-ai", "litellm", "langchain"]
 MASTER_KEY = "sk-change-me"  # of the proxy, as in its page
 
 
@@ -66,7 +66,7 @@ def test_a_recipe_of_a_caller_without_credit_is_refused_once(easel: LiveEasel, p
 @pytest.fixture(scope="module")
 def proxied(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Client]]:
     """A caller of Easel's, and LiteLLM's proxy with that caller's key, configured as its page says."""
-    caller, folder, port = new_caller(easel), tmp_path_factory.mktemp("proxy"), free_port()
+    (_, caller), folder, port = new_tenant(easel), tmp_path_factory.mktemp("proxy"), free_port()
     program = installed("venv", "bin/litellm")
     (folder / "config.yaml").write_text("\n".join(blocks(PAGES / "litellm-proxy.md", "yaml")))
     env = {
