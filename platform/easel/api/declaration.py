@@ -98,7 +98,9 @@ def _default_in_words(field: Schema) -> Schema:
     if field.get("default") in (None, "", []):
         return {name: value for name, value in field.items() if name != "default"}
     text = f"{field.get('description', '')} By default `{json.dumps(field['default'])}`.".strip()
-    return {**{name: value for name, value in field.items() if name != "default"}, "description": text}
+    described = {**field, "description": text}
+    del described["default"]
+    return described
 
 
 def nullable(schema: Schema) -> Schema:

@@ -46,9 +46,9 @@ class Route(NamedTuple):
 def routes_of(patterns: Sequence[URLPattern]) -> Iterator[Route]:
     """Yield the operations of the routes that have a resource."""
     for pattern in patterns:
-        resource = getattr(pattern.callback, "cls", None)
+        resource: Any = getattr(pattern.callback, "cls", None)
         route = str(pattern.pattern)
-        for method in METHODS if resource else ():
+        for method in METHODS if resource is not None else ():
             if handler := getattr(resource, method, None):
                 yield Route(
                     path=("/v1/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route)).rstrip("/"),
@@ -93,7 +93,8 @@ def document(patterns: Sequence[URLPattern], *, server_url: str) -> dict[str, An
 def errors_of(route: Route) -> dict[int, list[type[DomainError]]]:
     """Return what can refuse a call, by status: its own errors, and those of its key, its body and its query."""
     operation = route.operation
-    found = {*operation.errors, errors.InternalError, errors.NotAcceptable, errors.MalformedRequest}
+    found: set[type[DomainError]] = set(operation.errors)
+    found |= {errors.InternalError, errors.NotAcceptable, errors.MalformedRequest}
     if not route.resource.is_public:
         found |= {InvalidApiKey, TenantSuspended, errors.Unavailable}
     if _scope(route):

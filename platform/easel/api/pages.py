@@ -108,7 +108,7 @@ async def reference_script(request: HttpRequest) -> HttpResponse:
         answer.content = gzip.decompress(content)
     for name, value in headers.items():
         answer[name] = value
-    return answer  # type: ignore[return-value]
+    return answer
 
 
 def _page(request: HttpRequest, template: str, context: dict[str, object]) -> HttpResponse:

@@ -49,7 +49,7 @@ class Resource:
             handler = self.handlers.get(request.method or "")
             if handler is None:
                 raise errors.MethodNotAllowed(f"{request.path} has no method {request.method}")
-            self._accepted(request, handler.operation)
+            self._accepted(request, handler.operation)  # type: ignore[attr-defined]  # by `operation`
             answer = handler(request, **path)
         except Exception as error:
             refusal = errors.handle(error)
