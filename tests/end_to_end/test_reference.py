@@ -1,0 +1,43 @@
+"""The reference at /docs in a real browser."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from easel.cli.client import Client
+from tests.end_to_end.test_portal import CHROMIUM, FLAGS
+from tests.live import LiveEasel
+
+LOADS_MS = 120_000  # the script takes seconds, and minutes of a busy machine
+MODELS = """async (key) => {
+    const answer = await fetch("/v1/models", {headers: {Authorization: `Bearer ${key}`}});
+    return (await answer.json()).object;
+}"""
+
+
+@pytest.fixture
+def page(easel: LiveEasel) -> Iterator[Page]:
+    """A page without a session; errors of its scripts and requests to elsewhere fail the test."""
+    if CHROMIUM is None:
+        assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
+        pytest.skip("Chromium is not installed")
+    wrong: list[str] = []
+    own = (easel.url, "data:", "blob:")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda sent: wrong.append(sent.url) if not sent.url.startswith(own) else None)
+        yield page
+        browser.close()
+    assert not wrong
+
+
+def test_the_reference_shows_the_operations_and_may_call_them_with_a_key(easel: LiveEasel, alice: Client, page: Page):
+    page.goto(f"{easel.url}/docs")
+    expect(page.get_by_text("Generate images and answer with them").first).to_be_visible(timeout=LOADS_MS)
+    expect(page.get_by_text("Bearer Token").first).to_be_visible(timeout=LOADS_MS)
+    assert page.evaluate(MODELS, alice.api_key) == "list"
