@@ -129,7 +129,7 @@ def test_a_large_row_that_yields_has_its_turn_before_small_ones():
     others=st.lists(st.floats(1, 50), min_size=1, max_size=6),
     yielding=st.lists(st.floats(1, 50), min_size=1, max_size=6),
 )
-def test_rows_that_yield_slow_the_others_by_a_quarter_at_most(others, yielding):
+def test_rows_that_yield_do_no_more_than_a_quarter_of_the_work_of_others(others, yielding):
     scheduler = scheduler_of(
         *(Row("o", f"t{i % 3}", work=work, steps_left=99) for i, work in enumerate(others)),
         *(Row("y", f"t{i % 3}", work=work, yields=True, steps_left=10**9) for i, work in enumerate(yielding)),

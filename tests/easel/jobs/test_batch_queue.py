@@ -154,7 +154,7 @@ def test_batches_count_towards_no_limit_of_waiting_or_concurrent_jobs(alice, sub
     submit_line(alice)
 
 
-def test_a_worker_is_told_that_the_images_of_a_line_yield(alice, pool, submit, submit_line):
+def test_the_message_to_a_worker_says_that_the_images_of_a_line_yield(alice, pool, submit, submit_line):
     submit(alice)
     submit_line(alice)
     attempts = [*release(pool), *release_batch(pool)]
