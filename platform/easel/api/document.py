@@ -136,7 +136,7 @@ def _operation_json(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
         "summary": summary_of(route.text),
         "description": "\n\n".join(text for text in (route.text, needs) if text),
         "parameters": list(_parameters(route)),
-        "responses": _responses(route, schemas, example),
+        "responses": _responses(route, schemas),
     }
     if operation.request:
         media_type = "multipart/form-data" if operation.is_form else "application/json"
@@ -196,13 +196,11 @@ def _response_headers(operation: Operation, status: int) -> dict[str, Schema]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _responses(route: Route, schemas: dict[Any, Schema], example: dict[str, Any]) -> dict[str, Any]:
+def _responses(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     operation = route.operation
     content: dict[str, Any] = {}
     if operation.answer is not None:
         content["application/json"] = {"schema": schemas[operation.answer]}
-        if "response" in example:
-            content["application/json"]["examples"] = {"example": {"value": example["response"]}}
     if operation.files:
         binary = {"schema": {"type": "string", "format": "binary"}}
         is_text = all(name.startswith("text/") for name in operation.files)
@@ -249,6 +247,6 @@ def _webhook_json(event: str, payload: Schema) -> dict[str, Any]:
 
 @cache
 def examples() -> dict[str, dict[str, Any]]:
-    """Return a request and its answer for each operation that has them; `scripts/api-examples` records them."""
+    """Return the example of a request for each operation that has one."""
     found: dict[str, dict[str, Any]] = json.loads(files("easel.api").joinpath("examples.json").read_text())
     return found

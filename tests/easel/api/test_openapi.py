@@ -1,6 +1,7 @@
 """The OpenAPI document describes what the API does. `described.check` holds every answer of these tests to it."""
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -88,6 +89,18 @@ def test_no_field_of_a_body_has_a_default_that_a_generated_client_would_send(doc
     bodies = {name: schema for name, schema in document["components"]["schemas"].items() if name.endswith("Input")}
     assert not [name for name, body in bodies.items() for field in body["properties"].values() if "default" in field]
     assert bodies["JobInput"]["properties"]["cache"]["description"].endswith("By default `true`.")
+
+
+def test_the_examples_of_requests_are_ones_that_the_api_takes(operations):
+    bodies = [
+        (content["schema"], example["value"])
+        for operation in operations.values()
+        for content in operation.get("requestBody", {}).get("content", {}).values()
+        for example in content.get("examples", {}).values()
+    ]
+    assert len(bodies) >= 6
+    for schema, value in bodies:
+        validator(json.dumps(schema)).validate(value)
 
 
 def test_every_code_of_a_call_is_listed_by_its_status(operations):
