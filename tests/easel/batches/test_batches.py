@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import openai
 import pytest
+from django.conf import settings
 from django.db import connections, transaction
 
 from billing.ledger.accounts import balances_by_kind
-from easel.batches.models import Line
+from easel.batches.models import Batch, File, Line
 from easel.jobs import queue
 from easel.jobs.models import Job, State
+from easel.privacy.erasure import JobsUnfinished, erase_advance, erase_request
 from easel.processes.scheduler import expire_jobs
 from tenants.keys import key_revoke
 from tenants.models import Tenant
@@ -264,3 +266,18 @@ def test_a_deleted_file_leaves_its_batch_and_its_images(alice, live, line, batch
         read(alice, done.output_file_id)
     assert job.outputs.filter(deleted_at=None).exists()
     assert not Line.objects.filter(batch=uuid.UUID(made.id.removeprefix("batch_"))).exists()
+
+
+def test_an_erasure_waits_for_a_batch_or_cancels_it(alice, live, line, batch):
+    batch(alice, [line("a"), line("b")])
+    asked = {"tenant": alice.tenant, "actor": "test", "now": datetime.now(UTC)}
+    with pytest.raises(JobsUnfinished, match="2 jobs"):
+        erase_request(**asked, cancel_jobs=False)
+    erase_request(**asked, cancel_jobs=True)
+    while erase_advance(**asked, default=settings.EASEL):
+        pass
+    alice.tenant.refresh_from_db()
+    assert alice.tenant.erased_at is not None
+    for table in (Batch, File):
+        assert not table.objects.filter(tenant=alice.tenant).exists()
+    assert not jobs_of(alice).exists()
