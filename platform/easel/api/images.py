@@ -90,7 +90,11 @@ class Image(TypedDict):
 
 
 # OpenAI answers with the quality that an image has, and its types know none of the names that leave the choice open.
-QUALITIES_ANSWERED = {Quality.AUTO: Quality.MEDIUM, Quality.STANDARD: Quality.MEDIUM, Quality.HD: Quality.HIGH}
+QUALITIES_ANSWERED: dict[str, str] = {
+    Quality.AUTO: Quality.MEDIUM,
+    Quality.STANDARD: Quality.MEDIUM,
+    Quality.HD: Quality.HIGH,
+}
 
 
 class ImageSettings(TypedDict):
