@@ -111,7 +111,7 @@ def nullable(schema: Schema) -> Schema:
     if isinstance(kind, str) and "enum" not in schema:
         return {**schema, "type": [kind, "null"]}
     # Client generators make one type of an alternative, and one for each of a null among the values.
-    around = {name: schema[name] for name in ("description", "default") if name in schema}
+    around: Schema = {name: schema[name] for name in ("description", "default") if name in schema}
     return {"anyOf": [{k: v for k, v in schema.items() if k not in around}, {"type": "null"}], **around}
 
 
