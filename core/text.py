@@ -32,6 +32,11 @@ def text_storable(text: str) -> str:
     return _UNSTORABLE.sub("", text)
 
 
+def text_escaped(text: str) -> str:
+    """Return the text with escapes for its unstorable characters, for a message that quotes it."""
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+
+
 def is_line(text: str, *, chars_max: int) -> bool:
     """Return True for a text of one line: at most `chars_max` characters, each of them printable."""
     return len(text) <= chars_max and text.isprintable()

@@ -63,8 +63,8 @@ class Files(Resource):
     @operation("files_create", FileAnswer, request=FileUploadInput, is_form=True, errors=(FileInvalid, FileTooLarge))
     def post(self, request: HttpRequest) -> HttpResponse:
         """Upload the requests of a batch, as a form with `purpose` and `file`."""
-        form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
-        fields = FileUploadInput.read(form.dict())
+        form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict, but a dict if there is no body
+        fields = FileUploadInput.read({name: form[name] for name in form})
         if not hasattr(fields.file, "read"):
             raise InvalidField("file: The submitted data was not a file.", param="file")
         upload = fields.file

@@ -1,6 +1,7 @@
 """Makes batches, cancels them, and ends them."""
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Exists, OuterRef, Q
 
 from core.errors import DomainError
+from core.text import text_escaped
 from easel.batches.errors import BatchCancelled, BatchExpired, FileInvalid, WindowInvalid
 from easel.batches.files import FILE_DAYS
 from easel.batches.models import Batch, File, Line
@@ -29,13 +31,13 @@ _INSERTED = 500  # lines per query
 
 def window_hours(text: str) -> int:
     """Return the hours of a completion window such as `24h`. Raises `WindowInvalid`."""
-    digits = text.removesuffix("h")
-    if digits == text or not digits.isascii() or not digits.isdigit() or not 1 <= int(digits[:5]) <= WINDOW_HOURS_MAX:
+    found = re.fullmatch(r"([1-9][0-9]{0,2})h", text)
+    if found is None or int(found[1]) > WINDOW_HOURS_MAX:
         raise WindowInvalid(
             f"completion_window: should be 24h, or another whole number of hours from 1h to {WINDOW_HOURS_MAX}h",
             param="completion_window",
         )
-    return int(digits)
+    return int(found[1])
 
 
 def batch_prepare(
@@ -223,4 +225,6 @@ def _json(error: DomainError) -> str:
 
 
 def _stored(fault: Fault) -> dict[str, Any]:
-    return {**fault._asdict(), "message": fault.message[:1000].replace("\0", "\\0")}
+    """Return a fault as its batch stores it: a line may name a field by characters that PostgreSQL can't store."""
+    param = None if fault.param is None else text_escaped(fault.param)[:200]
+    return {**fault._asdict(), "message": text_escaped(fault.message)[:1000], "param": param}

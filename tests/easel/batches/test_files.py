@@ -56,6 +56,11 @@ def test_a_file_that_no_batch_can_read_is_refused(alice, content, name, purpose,
     assert not File.objects.filter(tenant=alice.tenant).exists()
 
 
+def test_an_upload_without_a_body_is_refused(alice):
+    answer = call("POST", "/v1/files", alice)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "purpose")
+
+
 def test_the_faults_of_all_lines_are_named_by_their_numbers(alice, version, line, batch):
     made = batch(
         alice,
@@ -104,6 +109,24 @@ def test_the_faults_of_all_lines_are_named_by_their_numbers(alice, version, line
     assert made.request_counts.total == 0
 
 
+@pytest.mark.parametrize("character", ["\0", "\ud800"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        lambda name: {name: 1},
+        lambda name: {"body": {"prompt": "x", name: 1}},
+        lambda name: {"body": {"prompt": "x", "metadata": {name: 1}}},
+        lambda name: {"body": {"prompt": "x", "adapters": [{"name": "x", name: 1}]}},
+    ],
+    ids=["of the line", "of the body", "of the metadata", "of an adapter"],
+)
+def test_a_fault_can_name_a_field_that_no_column_can_store(alice, line, batch, character, fields):
+    made = batch(alice, [{**line("a"), **fields(f"a{character}b")}])
+    ((number, _, param),) = faults(made)
+    assert number == 1
+    assert param.endswith("a\\0b" if character == "\0" else "a\\ud800b")
+
+
 def test_a_file_of_blank_lines_fails(alice, batch):
     assert faults(batch(alice, [b"", b"  "])) == [(None, "empty_file", None)]
 
@@ -114,7 +137,9 @@ def test_a_file_with_too_many_lines_fails(alice, line, batch, monkeypatch):
     assert faults(batch(alice, [line("a"), line("b"), line("c")])) == [(None, "too_many_lines", None)]
 
 
-@pytest.mark.parametrize("window", ["24", "0h", "169h", "1d", "h", "-1h", "1.5h", "\u0662h", "9999999999999h"])
+@pytest.mark.parametrize(
+    "window", ["24", "0h", "169h", "1d", "h", "-1h", "1.5h", "\u0662h", "9999999999999h", "00001680h", "0000199999999h"]
+)
 def test_a_window_is_a_number_of_hours(alice, line, batch, window):
     with pytest.raises(openai.BadRequestError, match="completion_window"):
         batch(alice, [line("a")], completion_window=window)
