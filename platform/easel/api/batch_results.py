@@ -22,7 +22,7 @@ from easel.jobs.models import Job
 from easel.jobs.queries import jobs_shown
 from easel.storage import store
 
-_LINES = 25  # per block: with images in base64 some 50 MB
+_LINES = 25  # per query
 _BLOCK_BYTES = 2**20
 _UNSERVED = {BatchExpired.code, BatchCancelled.code}  # there was no answer, not even a refusal
 
@@ -41,12 +41,21 @@ def stored_blocks(file: File) -> Iterator[bytes]:
 
 
 def results_of(file: File) -> Iterator[bytes]:
-    """Yield the lines of an output or error file. No query is left open between two blocks."""
+    """Yield the lines of an output or error file, about a block at a time. No query is left open between two blocks.
+
+    A line may have ten images in base64, so that no two such lines are in memory at once.
+    """
     lines, number = ended_lines(file), 0
     while found := list(lines.filter(number__gt=number)[:_LINES]):
         jobs = jobs_shown([line.job_id for line in found if line.job_id is not None])
-        results = (_result(line, jobs.get(line.id)) for line in found)
-        yield b"".join(json.dumps(result, cls=JSONEncoder).encode() + b"\n" for result in results)
+        block = b""
+        for line in found:
+            block += json.dumps(_result(line, jobs.get(line.id)), cls=JSONEncoder).encode() + b"\n"
+            if len(block) >= _BLOCK_BYTES:
+                yield block
+                block = b""
+        if block:
+            yield block
         number = found[-1].number
 
 

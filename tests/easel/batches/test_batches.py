@@ -11,6 +11,8 @@ from django.conf import settings
 from django.db import connections, transaction
 
 from billing.ledger.accounts import balances_by_kind
+from easel.api import batch_results
+from easel.batches.files import file_id_of
 from easel.batches.models import Batch, File, Line
 from easel.jobs import queue
 from easel.jobs.models import Job, State
@@ -59,6 +61,16 @@ def test_a_line_may_ask_for_the_image_itself(alice, live, line, batch):
     turn()
     (result,) = read(alice, retrieve(alice, made.id).output_file_id)
     assert set(result["response"]["body"]["data"][0]) == {"b64_json"}
+
+
+def test_the_images_of_one_line_at_a_time_are_in_memory(alice, live, line, batch, monkeypatch):
+    made = batch(alice, [line(name, body={"response_format": "b64_json"}) for name in "ab"])
+    turn()
+    work(live)
+    turn()
+    monkeypatch.setattr(batch_results, "_BLOCK_BYTES", 1)
+    output = File.objects.get(pk=file_id_of(retrieve(alice, made.id).output_file_id))
+    assert [block.count(b"b64_json") for block in batch_results.results_of(output)] == [1, 1]
 
 
 def test_the_work_of_a_batch_costs_what_the_price_book_leaves(customer, live, half_price, line, batch):
@@ -126,6 +138,7 @@ def test_schedulers_at_once_make_one_job_of_a_line(alice, live, line, batch):
 
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(feed, range(3)))
+    turn()  # where two chose the same lines, some are left
     assert Line.objects.filter(batch__tenant=alice.tenant, state="begun").count() == jobs_of(alice).count() == 6
 
 
