@@ -171,6 +171,7 @@ class CompletedImageEvent(ImageSettings, Image):
     type: str
     created_at: int
     usage: JobUsage
+    warnings: list[FieldWarning]
     job_id: str
     seed: int
     image_index: int

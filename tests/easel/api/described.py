@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -46,12 +47,24 @@ def check(answer: httpx.Response) -> None:
         return
     media_type = answer.headers["content-type"].partition(";")[0]
     assert media_type in content, f"{what}: {media_type} is not described"
+    if media_type == "text/event-stream":
+        for event, data in _events(answer.text):
+            assert event in content[media_type]["x-events"], f"{what}: the event {event} is not described"
+            validator(json.dumps(content[media_type]["x-events"][event])).validate(data)
     if media_type == "application/json":
         found = answer.json()
         validator(json.dumps(content[media_type]["schema"])).validate(found)
         if codes := described.get("x-error-codes"):
             code = found["error"]["code"]
             assert code in codes, f"{what}: the code {code} is not described"
+
+
+def _events(text: str) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the data of each event of a stream; blocks of comments keep it alive."""
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
+        if "event" in fields:
+            yield fields["event"], json.loads(fields["data"])
 
 
 @cache
