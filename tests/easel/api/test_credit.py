@@ -90,7 +90,7 @@ def test_a_job_over_a_hard_stop_is_refused_by_a_code_that_no_client_retries(alic
         ({"amount_micros": 1.5}, (400, "invalid_value", "amount_micros")),
         ({"amount_micros": "5"}, (400, "invalid_value", "amount_micros")),
         ({"amount_micros": True}, (400, "invalid_value", "amount_micros")),
-        ({"amount_micros": None}, (400, "invalid_value", "amount_micros")),
+        ({"amount_micros": None}, (400, "missing_required_parameter", "amount_micros")),
         ({"amount_micros": 10**15 + 1}, (400, "invalid_value", "amount_micros")),
         ({"amount_micros": 1234567890123456789}, (400, "invalid_value", "amount_micros")),
         ({"amount_micros": 1, "currency": "EUR"}, (400, "budget_invalid", "currency")),

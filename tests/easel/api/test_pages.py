@@ -8,7 +8,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
 
 
 @pytest.mark.parametrize("path", ["/", "/v1", "/v1/"])
-def test_a_program_is_told_where_things_are(path):
+def test_a_program_reads_where_things_are(path):
     found = call("GET", path).json()
     assert found["base_url"] == "http://127.0.0.1:8000/v1"
     own = {name: url.removeprefix("http://127.0.0.1:8000") for name, url in found.items() if url.startswith("http")}

@@ -12,14 +12,17 @@ from billing.ledger.accounts import balances_by_kind
 from billing.models import PriceBook
 from core.models import AuditEvent
 from easel.actions.roles import OperatorExists, operator_create, operator_disable
+from easel.batches.models import Batch, File
 from easel.catalog.models import Adapter
 from easel.portal.pages import Page
 from easel.portal.sign_in import ATTEMPTS_MAX
 from easel.portal.site import portal
+from easel.serving.models import Alias
 from easel.serving.rollouts import rollout_start
 from easel.webhooks.endpoints import endpoint_create
 from easel.webhooks.outbox import webhook_test
 from tenants.block_lists import block_list_add
+from tenants.models import ApiKey
 from tests.conftest import NOW
 from tests.easel.portal.conftest import PASSWORD, Browser
 from tests.easel.portal.test_pages import LISTS
@@ -126,6 +129,14 @@ ALL_ACTIONS = sorted(
 )
 
 
+def batch_of(key: ApiKey) -> Batch:
+    """A batch in progress."""
+    owner = {"tenant": key.tenant, "created_at": NOW, "expires_at": NOW + timedelta(days=1)}
+    file = File.objects.create(purpose=File.Purpose.BATCH, filename="a.jsonl", storage_key="a/b", **owner)
+    terms = {"endpoint": "/v1/images/generations", "window_hours": 24, "status": Batch.Status.IN_PROGRESS}
+    return Batch.objects.create(api_key=key, input_file=file, **terms, **owner)
+
+
 @pytest.fixture
 def rows(alice, second, plan, submit):
     """A row of each table that has actions."""
@@ -138,7 +149,9 @@ def rows(alice, second, plan, submit):
     hook, _ = endpoint_create(tenant=alice.tenant, url=url, events=(), endpoint_id=uuid.uuid4(), now=NOW)
     delivery = webhook_test(hook, now=NOW)
     month = statement_draft(alice.tenant, now=NOW + timedelta(days=40))
-    found = (alice.tenant, alice.key, adapter, *rolled, submit(alice), newest, entry, hook, delivery, month)
+    alias = Alias.objects.create(name=f"alias-{uuid.uuid4().hex[:12]}", model=second.model, created_at=NOW)
+    more = (alias, batch_of(alice.key))
+    found = (alice.tenant, alice.key, adapter, *rolled, submit(alice), newest, entry, hook, delivery, month, *more)
     return {row._meta.label_lower: row for row in found}
 
 
