@@ -1,5 +1,6 @@
 """`generate_many`: every prompt is generated and charged once, whatever interrupts the run."""
 
+import io
 import itertools
 import json
 import os
@@ -360,6 +361,24 @@ def test_progress_counts_up_to_the_whole(run):
     run(progress=seen.append)
     assert [one.done for one in seen if not one.waiting] == [1, 2, 3]
     assert (seen[-1].total, seen[-1].running, seen[-1].failed) == (COUNT, 0, 0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_a_bar_shows_how_far_the_run_is(run, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    run(progress=True)
+    assert f"{COUNT}/{COUNT}" in sys.stderr.getvalue()
+
+
+def test_on_a_terminal_without_rich_a_line_is_printed_for_each_request(run, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    run(progress=True)
+    assert [line.partition(" ")[0] for line in sys.stderr.getvalue().splitlines()] == ["[1/3]", "[2/3]", "[3/3]"]
 
 
 def test_without_a_terminal_a_line_is_printed_for_each_request(run, capsys):
