@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from easel.cli.client import Client
+from easel_client import Easel
 from easel_local.stack import free_port
 from easel_local.status import stack_status
 from tests.commands import Commands
@@ -109,10 +109,10 @@ class LiveEasel:
         """What the processes logged, up to now."""
         return (self.home / "stack.log").read_text().splitlines()
 
-    def tenant(self) -> Client:
+    def tenant(self) -> Easel:
         """A new tenant with credit."""
         made = self.json("tenant", "create", f"t-{uuid.uuid4().hex[:12]}", "--credit", "10")
-        return Client(self.url, made["api_key"])
+        return Easel(self.url, made["api_key"])
 
     def wait_for(self, happened: Callable[[], object], *, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds

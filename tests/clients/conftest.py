@@ -5,32 +5,32 @@ import uuid
 import httpx
 import pytest
 
-from easel.cli.client import Client
 from easel.seed import HUB_ID
+from easel_client import Easel
 from tests.clients.tools import MODEL, Installation
 from tests.live import LiveEasel
 
 
-def new_tenant(easel: LiveEasel, *, credit: str | None = "10") -> tuple[str, Client]:
+def new_tenant(easel: LiveEasel, *, credit: str | None = "10") -> tuple[str, Easel]:
     """A tenant's name, and a caller with its key."""
     slug = f"client-{uuid.uuid4().hex[:12]}"
     made = easel.json("tenant", "create", slug, *(() if credit is None else ("--credit", credit)))
-    return slug, Client(easel.url, made["api_key"])
+    return slug, Easel(easel.url, made["api_key"])
 
 
 @pytest.fixture
-def caller(easel: LiveEasel) -> Client:
+def caller(easel: LiveEasel) -> Easel:
     return new_tenant(easel)[1]
 
 
 @pytest.fixture
-def poor(easel: LiveEasel) -> Client:
+def poor(easel: LiveEasel) -> Easel:
     """A caller without credit."""
     return new_tenant(easel, credit=None)[1]
 
 
 @pytest.fixture
-def hasty(easel: LiveEasel) -> Client:
+def hasty(easel: LiveEasel) -> Easel:
     """A caller who has used up the requests of this minute."""
     slug, caller = new_tenant(easel)
     limited = easel.command("tenant", "limit", slug, "--requests-per-minute", "1")
@@ -49,4 +49,4 @@ def installation(easel: LiveEasel) -> Installation:
         done = easel.command("model", "alias", HUB_ID, MODEL, "--tenant", tenant)
         assert done.returncode == 0, done.stderr
     lenient = easel.json("key", "create", slug, "--lenient")
-    return Installation(caller, Client(easel.url, lenient["api_key"]), poor)
+    return Installation(caller, Easel(easel.url, lenient["api_key"]), poor)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.live import LiveEasel
 
 ROOT = Path(__file__).parents[2]
@@ -66,12 +66,12 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def settings_of(caller: Client) -> dict[str, str]:
+def settings_of(caller: Easel) -> dict[str, str]:
     """The environment that the pages tell the reader to set."""
     return {"OPENAI_BASE_URL": f"{caller.url}/v1", "OPENAI_API_KEY": caller.api_key}
 
 
-def run_python(source: str, caller: Client, folder: Path, *, own_venv: bool = False, **env: str) -> Ran:
+def run_python(source: str, caller: Easel, folder: Path, *, own_venv: bool = False, **env: str) -> Ran:
     """Run Python with the tests' own packages, or those of the clients' environment."""
     python = str(installed("venv", "bin/python")) if own_venv else sys.executable
     (folder / "program.py").write_text(source)
@@ -80,7 +80,7 @@ def run_python(source: str, caller: Client, folder: Path, *, own_venv: bool = Fa
     return _run([python, "program.py"], folder, settings_of(caller) | env)
 
 
-def run_node(source: str, caller: Client, folder: Path, **env: str) -> Ran:
+def run_node(source: str, caller: Easel, folder: Path, **env: str) -> Ran:
     """Run a module of JavaScript that imports the installed packages."""
     packages = installed("node", "node_modules")
     # A module finds packages from where it is, and works where it is started.
@@ -95,7 +95,7 @@ def _run(argv: list[str], folder: Path, env: dict[str, str]) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr, folder)
 
 
-def requests_of(easel: LiveEasel, caller: Client) -> list[int]:
+def requests_of(easel: LiveEasel, caller: Easel) -> list[int]:
     """The status of each request that came with a caller's key, in the order in which they ended."""
     # A request of our own, whose line in the log follows those of all that ended before.
     last = f"last-of-{uuid.uuid4()}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.clients.programs import PAGES, blocks, installed, requests_of
 from tests.end_to_end.test_other_origins import site
 from tests.end_to_end.test_portal import CHROMIUM, FLAGS, slug_of
@@ -18,7 +18,7 @@ CAUGHT = "window.addEventListener('error', (event) => { window.said = [event.err
 
 
 @pytest.fixture
-def page(easel: LiveEasel, caller: Client) -> Iterator[Page]:
+def page(easel: LiveEasel, caller: Easel) -> Iterator[Page]:
     """An empty page, of an origin that the caller's tenant allows and that serves OpenAI's client."""
     if CHROMIUM is None:
         assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
@@ -45,16 +45,16 @@ def run(page: Page, source: str, url: str, key: str) -> list[object]:
     return said
 
 
-def test_the_recipe_generates_reads_its_cost_and_the_pixels(easel: LiveEasel, caller: Client, page: Page):
+def test_the_recipe_generates_reads_its_cost_and_the_pixels(easel: LiveEasel, caller: Easel, page: Page):
     cost, width, height, colours = run(page, RECIPE, easel.url, caller.api_key)
-    charged = caller.costs(group_by="model")["total"]["amount_micros"]
+    charged = caller.costs.get(group_by="model")["total"]["amount_micros"]
     assert charged > 0
     assert cost * 1e6 == pytest.approx(charged)
     assert (width, height) == (256, 256)
     assert colours > 1
 
 
-def test_the_recipe_reads_why_it_is_refused(easel: LiveEasel, caller: Client, page: Page):
+def test_the_recipe_reads_why_it_is_refused(easel: LiveEasel, caller: Easel, page: Page):
     too_wide = RECIPE.replace("256x256", "100x100")
     assert run(page, too_wide, easel.url, caller.api_key) == [400, "size_invalid"]
     assert requests_of(easel, caller) == [400]

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.clients.programs import ROOT, Ran, installed, run_python
 from tests.live import LiveEasel
 
@@ -53,7 +53,7 @@ def run(*argv: str, folder: Path, **env: str) -> Ran:
     return Ran(done.returncode, done.stdout, done.stderr, folder)
 
 
-def test_openapi_python_client_generates_without_a_warning_what_makes_jobs(document, caller: Client, tmp_path):
+def test_openapi_python_client_generates_without_a_warning_what_makes_jobs(document, caller: Easel, tmp_path):
     generator = str(installed("venv", "bin/openapi-python-client"))
     options = ("--path", str(document), "--output-path", "generated", "--meta", "none", "--fail-on-warning")
     ran = run(generator, "generate", *options, folder=tmp_path)
@@ -68,7 +68,7 @@ def test_openapi_python_client_generates_without_a_warning_what_makes_jobs(docum
     assert found.said("refused") == "job_not_found"
 
 
-def test_openapi_typescript_generates_types_by_which_a_program_is_checked_and_runs(document, caller: Client, tmp_path):
+def test_openapi_typescript_generates_types_by_which_a_program_is_checked_and_runs(document, caller: Easel, tmp_path):
     packages = installed("node", "node_modules")
     (tmp_path / "node_modules").symlink_to(packages, target_is_directory=True)
     (tmp_path / "package.json").write_text('{"type": "module"}')

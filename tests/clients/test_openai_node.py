@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.clients.programs import ROOT, requests_of, run_node
 from tests.live import LiveEasel
 
 PROGRAM = (ROOT / "tests/clients/node/openai.mjs").read_text()
 
 
-def scenes(names: str, caller: Client, folder) -> dict[str, Any]:
+def scenes(names: str, caller: Easel, folder) -> dict[str, Any]:
     """What the program's scenes printed, by name."""
     ran = run_node(PROGRAM, caller, folder, SCENES=names)
     assert ran.code == 0, ran.err
@@ -36,7 +36,7 @@ def test_it_generates_and_streams_reads_the_cost_lists_models_and_meets_errors(e
     assert generate["usage"]["cost"] == float(generate["cost"]) > 0
     assert stream["types"] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
     assert [picture(image) for image in stream["images"]] == [("PNG", (512, 512))]
-    charged = caller.costs(group_by="model")["total"]["amount_micros"]
+    charged = caller.costs.get(group_by="model")["total"]["amount_micros"]
     assert (generate["usage"]["cost"] + stream["usage"]["cost"]) * 1e6 == pytest.approx(charged)
 
     assert "z-image-demo" in found["models"]["listed"]

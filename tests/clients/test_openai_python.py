@@ -18,7 +18,7 @@ from openai import (
 )
 from PIL import Image
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.clients.programs import requests_of
 from tests.live import LiveEasel
 
@@ -26,12 +26,12 @@ MODEL = "z-image-demo"
 ASKED = {"model": MODEL, "prompt": "a red circle on a blue background", "size": "128x128"}
 
 
-def client_of(caller: Client) -> OpenAI:
+def client_of(caller: Easel) -> OpenAI:
     return OpenAI(base_url=f"{caller.url}/v1", api_key=caller.api_key)
 
 
 @pytest.fixture
-def client(caller: Client) -> OpenAI:
+def client(caller: Easel) -> OpenAI:
     return client_of(caller)
 
 
@@ -61,7 +61,7 @@ def test_a_stream_has_previews_and_then_the_image_with_its_cost(client, caller):
         *partial, last = stream
     assert [event.partial_image_index for event in partial] == [0, 1]
     assert picture(last.b64_json) == ("PNG", (512, 512))
-    assert last.usage.cost * 1e6 == pytest.approx(caller.costs(group_by="model")["total"]["amount_micros"])
+    assert last.usage.cost * 1e6 == pytest.approx(caller.costs.get(group_by="model")["total"]["amount_micros"])
 
 
 def test_a_raw_answer_has_the_request_id_and_the_cost_among_its_headers(client, caller):

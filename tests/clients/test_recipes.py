@@ -9,7 +9,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from easel.cli.client import Client
+from easel_client import Easel
 from easel_local.stack import free_port
 from tests.clients.conftest import new_tenant
 from tests.clients.programs import PAGES, Ran, blocks, installed, requests_of, run_node, run_python
@@ -26,7 +26,7 @@ def source(recipe: str) -> str:
     return "\n".join(blocks(page, "js") or blocks(page, "python"))
 
 
-def run(recipe: str, caller: Client, folder: Path, *, program: str = "") -> Ran:
+def run(recipe: str, caller: Easel, folder: Path, *, program: str = "") -> Ran:
     """A page's program, or another, with the packages that the page tells to install."""
     program = program or source(recipe)
     if blocks(PAGES / f"{recipe}.md", "js"):
@@ -34,12 +34,12 @@ def run(recipe: str, caller: Client, folder: Path, *, program: str = "") -> Ran:
     return run_python(program, caller, folder, own_venv=recipe in OWN_VENV)
 
 
-def check(ran: Ran, caller: Client, *, code: str) -> None:
+def check(ran: Ran, caller: Easel, *, code: str) -> None:
     """A picture of the size asked for, the cost that was charged, and an error's code and message."""
     assert ran.code == 0, ran.err
     image = Image.open(ran.folder / "circle.png")
     assert (image.format, image.size) == ("PNG", (256, 256))
-    charged = caller.costs(group_by="model")["total"]["amount_micros"]
+    charged = caller.costs.get(group_by="model")["total"]["amount_micros"]
     assert charged > 0
     assert float(ran.said("cost")) == pytest.approx(charged / 1e6, abs=1e-9)
     refused = ran.said("refused")
@@ -64,7 +64,7 @@ def test_a_recipe_of_a_caller_without_credit_is_refused_once(easel: LiveEasel, p
 
 
 @pytest.fixture(scope="module")
-def proxied(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Client]]:
+def proxied(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Easel, Easel]]:
     """A caller of Easel's, and LiteLLM's proxy with that caller's key, configured as its page says."""
     (_, caller), folder, port = new_tenant(easel), tmp_path_factory.mktemp("proxy"), free_port()
     program = installed("venv", "bin/litellm")
@@ -89,7 +89,7 @@ def proxied(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
     try:
         easel.wait_for(is_up, seconds=300)  # it takes 20 seconds of CPU to start
-        yield caller, Client(f"http://127.0.0.1:{port}", MASTER_KEY)
+        yield caller, Easel(f"http://127.0.0.1:{port}", MASTER_KEY)
     finally:
         process.terminate()
         process.wait(timeout=60)

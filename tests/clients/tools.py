@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from easel.cli.client import Client
+from easel_client import Easel
 
 MODEL = "z-image-demo"
 TOOLS = {file.stem: json.loads(file.read_text()) for file in sorted((Path(__file__).parent / "bodies").glob("*.json"))}
@@ -22,9 +22,9 @@ AS_IT_IS, LENIENT = "works as it is", "a key or alias that is lenient"
 class Installation:
     """Two keys of a tenant, one of them lenient, and that of a tenant without credit."""
 
-    caller: Client
-    lenient: Client
-    poor: Client
+    caller: Easel
+    lenient: Easel
+    poor: Easel
     first: dict[str, tuple[str, httpx.Response]] = field(default_factory=dict)
 
     def generated_by(self, name: str) -> tuple[str, httpx.Response]:
@@ -37,7 +37,7 @@ class Installation:
         return self.first[name]
 
 
-def ask(tool: dict[str, Any], caller: Client, **fields: Any) -> httpx.Response:
+def ask(tool: dict[str, Any], caller: Easel, **fields: Any) -> httpx.Response:
     """Send a tool's request, with other fields in place of its own."""
     own = {"$model": MODEL, "1024x1024": "256x256"}
     body = {name: own.get(value, value) if isinstance(value, str) else value for name, value in tool["body"].items()}

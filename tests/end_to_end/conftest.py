@@ -2,7 +2,7 @@
 
 import pytest
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.live import LiveEasel
 
 
@@ -12,5 +12,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def alice(easel: LiveEasel) -> Client:
+def alice(easel: LiveEasel) -> Easel:
     return easel.tenant()

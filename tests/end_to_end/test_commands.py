@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from easel.cli.client import Client
+from easel_client import Easel
 from easel_local.stack import free_port
 from tests.live import LiveEasel, new_home
 
@@ -15,7 +15,7 @@ def spendable(easel, name):
 def test_a_new_tenant_has_a_key_that_works_and_its_credit(easel):
     made = easel.json("tenant", "create", "acme", "--credit", "2.5", "--project", "design")
     assert (made["tenant"], spendable(easel, "acme")) == ("acme", "2.500000")
-    assert Client(easel.url, made["api_key"]).costs(group_by="project")["data"] == []
+    assert Easel(easel.url, made["api_key"]).costs.get(group_by="project")["data"] == []
 
 
 def test_a_name_that_is_taken_is_refused_and_changes_nothing(easel):

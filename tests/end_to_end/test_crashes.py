@@ -3,7 +3,7 @@
 import os
 import signal
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.live import LiveEasel
 
 LONG = {"prompt": "a green square on a white background", "size": "256x256", "steps": 50, "n": 4}
@@ -13,14 +13,14 @@ def kill(easel: LiveEasel, name: str) -> None:
     os.kill(easel.status()["processes"][name], signal.SIGKILL)
 
 
-def last(client: Client, job: dict) -> dict:
-    *_, ended = client.follow(job)
+def last(client: Easel, job: dict) -> dict:
+    *_, ended = client.jobs.follow(job)
     return ended
 
 
-def running(client: Client) -> dict:
+def running(client: Easel) -> dict:
     """A job in the middle of its steps."""
-    return next(job for job in client.follow(client.submit(**LONG)) if job["progress"]["steps_done"] > 0)
+    return next(job for job in client.jobs.follow(client.jobs.create(**LONG)) if job["progress"]["steps_done"] > 0)
 
 
 def test_a_job_whose_worker_and_redis_are_killed_succeeds_and_is_charged_once(easel, alice):
@@ -28,7 +28,7 @@ def test_a_job_whose_worker_and_redis_are_killed_succeeds_and_is_charged_once(ea
     kill(easel, "worker-shared")
     kill(easel, "redis")
     ended = last(alice, job)
-    costs = alice.costs(group_by="project")
+    costs = alice.costs.get(group_by="project")
     assert (ended["status"], ended["attempts"] > 1) == ("succeeded", True)
     assert costs["data"][0]["requests"] == 1
     assert costs["total"]["amount_micros"] == ended["usage"]["cost_details"]["amount_micros"]

@@ -11,7 +11,7 @@ import pytest
 import redis
 from PIL import Image
 
-from easel.cli.client import Client
+from easel_client import Easel
 from inference.contract import cancel_key, reports_key
 from inference.demo_model import ADAPTERS_DIR
 from tests.live import LiveEasel
@@ -22,7 +22,7 @@ ORDER = {"prompt": "a red circle on a white background", "size": "128x128", "see
 @dataclass
 class Customer:
     slug: str
-    client: Client
+    client: Easel
     adapters: tuple[str, ...] = ()
 
 
@@ -31,7 +31,7 @@ def customers(easel: LiveEasel) -> list[Customer]:
     """Two tenants whose adapters have one name and different weights."""
     made = [new_customer(easel), new_customer(easel)]
     for customer, file in zip(made, ("outline", "mosaic"), strict=True):
-        customer.client.upload_adapter("style", ADAPTERS_DIR / f"{file}.safetensors")
+        customer.client.adapters.upload(name="style", file=ADAPTERS_DIR / f"{file}.safetensors")
         customer.adapters = ("style",)
     return made
 
@@ -39,14 +39,14 @@ def customers(easel: LiveEasel) -> list[Customer]:
 def new_customer(easel: LiveEasel) -> Customer:
     slug = f"iso-{uuid.uuid4().hex[:10]}"
     made = easel.json("tenant", "create", slug, "--credit", "10")
-    return Customer(slug, Client(easel.url, made["api_key"]))
+    return Customer(slug, Easel(easel.url, made["api_key"]))
 
 
 def generate(customer: Customer) -> tuple[dict, bytes]:
     adapters = [{"name": adapter} for adapter in customer.adapters]
-    *_, job = customer.client.follow(customer.client.submit(**ORDER, adapters=adapters))
+    *_, job = customer.client.jobs.follow(customer.client.jobs.create(**ORDER, adapters=adapters))
     assert job["status"] == "succeeded", job
-    return job, customer.client.image(job["images"][0]["url"])
+    return job, customer.client.fetch(job["images"][0]["url"])
 
 
 def difference(one: bytes, other: bytes) -> float:

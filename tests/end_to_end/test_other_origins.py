@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.end_to_end.test_portal import CHROMIUM, FLAGS, slug_of
 from tests.live import LiveEasel
 
@@ -77,7 +77,7 @@ def site(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def pages(easel: LiveEasel, alice: Client, tmp_path: Path) -> Iterator[tuple[Page, Page]]:
+def pages(easel: LiveEasel, alice: Easel, tmp_path: Path) -> Iterator[tuple[Page, Page]]:
     """A page of an origin that Alice's tenant allows, and one of an origin that nobody allows."""
     if CHROMIUM is None:
         assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"

@@ -23,7 +23,7 @@ import yaml
 from psycopg.conninfo import make_conninfo
 from safetensors.numpy import load_file, save_file
 
-from easel.cli.client import Client
+from easel_client import Easel
 from easel_local.postgres import Postgres
 from easel_local.stack import free_port
 from inference.demo_model import ADAPTERS_DIR
@@ -123,7 +123,7 @@ def sources(easel: LiveEasel, tmp_path_factory: pytest.TempPathFactory) -> Itera
             add_webhook(client, receiver.url)
             # Twice, with a scrape between: a counter that appears has not grown yet.
             for _ in range(2):
-                client.upload_adapter("pale", new_adapter(tmp_path_factory.mktemp("adapter")))
+                client.adapters.upload(name="pale", file=new_adapter(tmp_path_factory.mktemp("adapter")))
                 receiver.arrived.clear()
                 draw_something(client)
                 assert receiver.arrived.wait(ANSWER_SECONDS)
@@ -182,19 +182,19 @@ def new_adapter(folder: Path) -> Path:
     return file
 
 
-def add_webhook(client: Client, url: str) -> None:
+def add_webhook(client: Easel, url: str) -> None:
     headers = {"Authorization": f"Bearer {client.api_key}"}
     httpx.post(f"{client.url}/v1/webhooks", json={"url": url}, headers=headers).raise_for_status()
 
 
-def draw_something(client: Client) -> None:
+def draw_something(client: Easel) -> None:
     """Two images, one with an adapter."""
     jobs = [
-        client.submit(prompt="a red circle", size="128x128", steps=4, adapters=adapters)
+        client.jobs.create(prompt="a red circle", size="128x128", steps=4, adapters=adapters)
         for adapters in ([], [{"name": "pale", "scale": 1.0}])
     ]
     for job in jobs:
-        *_, ended = client.follow(job)
+        *_, ended = client.jobs.follow(job)
         assert ended["status"] == "succeeded", ended
 
 

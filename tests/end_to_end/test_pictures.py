@@ -8,7 +8,7 @@ import pytest
 from openai import OpenAI
 from PIL import Image
 
-from easel.cli.client import Client, Refused
+from easel_client import Easel, Refused
 from inference.demo_model import ADAPTERS_DIR
 from inference.demo_model.measure import describe
 from inference.demo_model.scenes import Thing
@@ -17,7 +17,7 @@ PROMPT = "a red circle on a blue background"
 
 
 @pytest.fixture
-def openai(alice: Client) -> OpenAI:
+def openai(alice: Easel) -> OpenAI:
     return OpenAI(base_url=f"{alice.url}/v1", api_key=alice.api_key, max_retries=0)
 
 
@@ -30,8 +30,8 @@ def shows_a_red_circle_on_blue(image: Image.Image) -> bool:
     return seen.background == "blue" and [found.thing for found in seen.found] == [Thing("red", "circle")]
 
 
-def finished(client: Client, **fields: object) -> dict:
-    *_, last = client.follow(client.submit(**fields))
+def finished(client: Easel, **fields: object) -> dict:
+    *_, last = client.jobs.follow(client.jobs.create(**fields))
     return last
 
 
@@ -65,7 +65,7 @@ def test_the_openai_client_sees_the_image_come(openai):
 
 
 def test_a_jobs_events_end_with_the_job(alice):
-    job = alice.submit(prompt=PROMPT, size="128x128", seed=11)
+    job = alice.jobs.create(prompt=PROMPT, size="128x128", seed=11)
     headers = {"Authorization": f"Bearer {alice.api_key}"}
     answer = httpx.get(f"{alice.url}/v1/jobs/{job['id']}/events", headers=headers, timeout=60)
     kinds = [line.removeprefix("event: ") for line in answer.text.splitlines() if line.startswith("event: ")]
@@ -84,7 +84,7 @@ def test_the_answer_says_what_was_used_and_what_it_cost(openai):
 
 
 def test_a_seed_gives_the_same_picture_again_and_an_adapter_another(alice):
-    alice.upload_adapter("outline", ADAPTERS_DIR / "outline.safetensors")
+    alice.adapters.upload(name="outline", file=ADAPTERS_DIR / "outline.safetensors")
     request = {"prompt": PROMPT, "size": "128x128", "seed": 3, "cache": False}
     jobs = [
         finished(alice, **request),
@@ -92,7 +92,7 @@ def test_a_seed_gives_the_same_picture_again_and_an_adapter_another(alice):
         finished(alice, **request),
         finished(alice, **request, adapters=[{"name": "outline"}]),
     ]
-    plain, outlined, plain_again, outlined_again = (alice.image(job["images"][0]["url"]) for job in jobs)
+    plain, outlined, plain_again, outlined_again = (alice.fetch(job["images"][0]["url"]) for job in jobs)
     assert plain == plain_again
     assert outlined == outlined_again
     assert plain != outlined
@@ -110,25 +110,25 @@ def test_the_same_request_again_is_answered_with_the_same_picture_for_the_reques
         answered["usage"]["cost_details"]["amount_micros"] == 500 < generated["usage"]["cost_details"]["amount_micros"]
     )
     assert answered["attempts"] == 0
-    pictures = [alice.image(job["images"][0]["url"]) for job in (generated, answered)]
+    pictures = [alice.fetch(job["images"][0]["url"]) for job in (generated, answered)]
     assert pictures[0] == pictures[1]
 
 
 def test_usage_adds_up_to_the_jobs(alice):
     jobs = [finished(alice, prompt=PROMPT, size="128x128") for _ in range(2)]
-    costs = alice.costs(group_by="model")
+    costs = alice.costs.get(group_by="model")
     assert costs["data"][0]["requests"] == 2
     assert costs["total"]["amount_micros"] == sum(job["usage"]["cost_details"]["amount_micros"] for job in jobs)
 
 
 def test_a_job_in_the_workers_hands_is_canceled_and_costs_nothing(easel, alice):
-    job = alice.submit(prompt=PROMPT, size="512x512", steps=50, n=10)
-    following = alice.follow(job)
+    job = alice.jobs.create(prompt=PROMPT, size="512x512", steps=50, n=10)
+    following = alice.jobs.follow(job)
     next(state for state in following if state["status"] == "running")
     httpx.post(job["urls"]["cancel"], headers={"Authorization": f"Bearer {alice.api_key}"}).raise_for_status()
     *_, last = following
     assert last["status"] == "canceled"
-    assert alice.costs(group_by="project")["data"] == []
+    assert alice.costs.get(group_by="project")["data"] == []
 
 
 def test_the_command_line_draws_into_a_file(easel, tmp_path):
@@ -147,7 +147,7 @@ def test_a_revoked_key_stops_working(easel, alice):
     key_id = alice.api_key.split("_")[2]
     assert easel.command("key", "revoke", key_id).returncode == 0
     with pytest.raises(Refused) as refused:
-        alice.costs(group_by="project")
+        alice.costs.get(group_by="project")
     assert refused.value.code == "invalid_api_key"
 
 

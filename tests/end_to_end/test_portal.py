@@ -9,7 +9,7 @@ import httpx
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
-from easel.cli.client import Client, Refused
+from easel_client import Easel, Refused
 from tests.live import LiveEasel
 
 PASSWORD = "correct horse battery"
@@ -64,14 +64,14 @@ def page(easel: LiveEasel, signed_in: tuple[BrowserContext, list[str]]) -> Itera
     assert wrong == []
 
 
-def slug_of(client: Client, easel: LiveEasel) -> str:
+def slug_of(client: Easel, easel: LiveEasel) -> str:
     """The name of a client's tenant."""
     of_key = "SELECT slug FROM tenants_tenant JOIN tenants_apikey key ON key.tenant_id = tenants_tenant.id"
     return easel.command("psql", "-tAc", f"{of_key} WHERE key_id = '{client.api_key.split('_')[2]}'").stdout.strip()
 
 
 def test_the_overview_draws_its_charts(easel, alice, page):
-    *_, job = alice.follow(alice.submit(prompt="a red circle", size="128x128"))
+    *_, job = alice.jobs.follow(alice.jobs.create(prompt="a red circle", size="128x128"))
     assert job["status"] == "succeeded"
     page.reload()
     expect(page.get_by_role("heading", name="Requests by the day of their end")).to_be_visible()
@@ -88,11 +88,11 @@ def test_a_tenant_that_is_suspended_is_refused_until_it_is_resumed(easel, alice,
     page.get_by_role("button", name="Suspend").click()
     expect(page.get_by_text(f"{slug} is suspended")).to_be_visible()
     with pytest.raises(Refused) as refused:
-        alice.costs(group_by="project")
+        alice.costs.get(group_by="project")
     assert refused.value.code == "account_suspended"
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("may call again")).to_be_visible()
-    assert alice.costs(group_by="project")["data"] == []
+    assert alice.costs.get(group_by="project")["data"] == []
 
 
 def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
@@ -107,7 +107,7 @@ def test_credit_is_granted_once_by_a_double_click(easel, alice, page):
 
 
 def test_the_cost_of_a_job_is_one_figure_in_the_portal_the_api_and_the_reports(easel, alice, page):
-    *_, job = alice.follow(alice.submit(prompt="a blue square", size="128x128"))
+    *_, job = alice.jobs.follow(alice.jobs.create(prompt="a blue square", size="128x128"))
     cost = job["usage"]["cost_details"]
     page.goto(f"{easel.url}/admin/jobs/job/?q={job['id']}")
     page.locator("#result_list a[href*='/change/']").first.click()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.end_to_end.test_portal import CHROMIUM, FLAGS
 from tests.live import LiveEasel
 
@@ -36,7 +36,7 @@ def page(easel: LiveEasel) -> Iterator[Page]:
     assert not wrong
 
 
-def test_the_reference_shows_the_operations_and_may_call_them_with_a_key(easel: LiveEasel, alice: Client, page: Page):
+def test_the_reference_shows_the_operations_and_may_call_them_with_a_key(easel: LiveEasel, alice: Easel, page: Page):
     page.goto(f"{easel.url}/docs")
     expect(page.get_by_text("Generate images and answer with them").first).to_be_visible(timeout=LOADS_MS)
     expect(page.get_by_text("Bearer Token").first).to_be_visible(timeout=LOADS_MS)

@@ -55,21 +55,21 @@ class Easel(api.Api):
     def __init__(
         self,
         url: str | None = None,
-        key: str | None = None,
+        api_key: str | None = None,
         *,
         retries: int = 4,
         http: httpx.Client | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         url = url or os.environ.get("EASEL_URL")
-        key = key or os.environ.get("EASEL_API_KEY")
-        if not url or not key:
-            missing = "the server's URL (url, or EASEL_URL)" if not url else "an API key (key, or EASEL_API_KEY)"
+        api_key = api_key or os.environ.get("EASEL_API_KEY")
+        if not url or not api_key:
+            missing = "the server's URL (url, or EASEL_URL)" if not url else "an API key (api_key, or EASEL_API_KEY)"
             raise EaselError(f"Easel's client needs {missing}", code="not_configured")
         self._http = http or httpx.Client(timeout=TIMEOUT, follow_redirects=False)
         self._given_http = http is not None
         url = url.rstrip("/").removesuffix("/v1")
-        self._use(Transport(url=url, key=key, http=self._http, retries=retries, sleep=sleep))
+        self._use(Transport(url=url, key=api_key, http=self._http, retries=retries, sleep=sleep))
 
     def _use(self, transport: Transport) -> None:
         super().__init__(transport)
@@ -79,6 +79,10 @@ class Easel(api.Api):
     def url(self) -> str:
         """The server's URL without `/v1`."""
         return self._transport.url
+
+    @property
+    def api_key(self) -> str:
+        return self._transport.key
 
     @property
     def transport(self) -> Transport:

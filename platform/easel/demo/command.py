@@ -147,7 +147,7 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     if broken := broken_invariants():
         raise DemoFailed("; ".join(broken))
     _print_costs(console, clients)
-    _print_next_steps(console, stack.url, clients["aurora"].transport.key, sheet)
+    _print_next_steps(console, stack.url, clients["aurora"].api_key, sheet)
 
 
 def _make_history(console: Console, log_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import httpx
 import openai
 
-from easel.cli.client import Client
+from easel_client import Easel
 from tests.clients.programs import run_node
 
 NODE_PROGRAM = """
@@ -74,7 +74,7 @@ def python_generate(port: int, secret: str, content: dict[str, Any], *, seconds:
 
 
 def node_generate(port: int, secret: str, content: dict[str, Any], *, seconds: tuple[float, ...]) -> Generated:
-    caller = Client(f"http://127.0.0.1:{port}", secret)
+    caller = Easel(f"http://127.0.0.1:{port}", secret)
     called = json.dumps({"content": content, "seconds": seconds})
     with tempfile.TemporaryDirectory() as folder:
         ran = run_node(NODE_PROGRAM, caller, Path(folder), CALL=called)
