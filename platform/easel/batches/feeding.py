@@ -6,6 +6,7 @@ tried: each failure is in the batch's error file. Where a refusal says that a re
 suspended, lines wait instead, until the batch expires.
 """
 
+import contextlib
 import contextvars
 from datetime import datetime
 from uuid import UUID
@@ -18,11 +19,11 @@ from core.errors import DomainError
 from core.revision import revision_begin
 from easel.batches.lifecycle import counts_update, error_json
 from easel.batches.models import Batch, Line
-from easel.batches.reading import request_of
+from easel.batches.reading import pool_of, request_of
 from easel.catalog.models import Pool
 from easel.config import Config
 from easel.jobs import queue
-from easel.jobs.admission import job_prepared
+from easel.jobs.admission import Admit, job_prepared
 from easel.jobs.models import Job, State
 from tenants.errors import ScopeMissing, TenantSuspended
 from tenants.keys import key_confirm
@@ -32,6 +33,7 @@ log = structlog.get_logger()
 LINES_MAX = 64  # per call, so that the scheduler's other tasks wait briefly
 # Jobs of batches that are queued in a pool for each that it can run at a time: enough until the next call.
 _QUEUED_PER_PLACE = 2
+_RELATED = ("batch__api_key__tenant", "batch__api_key__project")
 
 
 def lines_feed(*, config: Config, now: datetime) -> int:
@@ -50,7 +52,12 @@ def _feed(config: Config, now: datetime) -> int:
     waiting = Line.objects.filter(pool=OuterRef("pk"), state=Line.State.WAITING)
     for pool in Pool.objects.filter(Exists(waiting)).order_by("pk"):
         tenants = list(_lines(pool, now).order_by("batch__tenant").values_list("batch__tenant", flat=True).distinct())
-        if not tenants or not (room := queue.batch_room(pool=pool, now=now)):
+        if not tenants:
+            continue
+        room = queue.batch_room(pool=pool, now=now)
+        if not room:
+            if not queue.pool_load(pool=pool, now=now).places:
+                changed += _leave(pool, config, now)
             continue
         of_tenant = Job.objects.filter(pool=pool, state=State.QUEUED, in_batch=True).order_by().values_list("tenant")
         queued = dict(of_tenant.annotate(Count("pk")))
@@ -69,9 +76,27 @@ def _lines(pool: Pool, now: datetime) -> QuerySet[Line]:
     return Line.objects.filter(pool=pool, state=Line.State.WAITING, **unfinished)
 
 
+def _leave(pool: Pool, config: Config, now: datetime) -> int:
+    """Move lines of a pool without a live worker to the pools that would serve them now, if those are others.
+
+    They are chosen at random, so that lines which have to stay don't keep others from leaving.
+    """
+    moved = 0
+    for line in _lines(pool, now).select_related(*_RELATED).order_by("?")[:LINES_MAX]:
+        with contextlib.suppress(DomainError):  # which is the line's failure in its turn
+            spec = request_of(line.request)
+            moved += _move(line, pool_of(spec, batch=line.batch, line_id=line.pk, config=config, now=now))
+    return moved
+
+
+def _move(line: Line, pool: Pool) -> bool:
+    if pool.pk == line.pool_id:
+        return False
+    return Line.objects.filter(pk=line.pk, state=Line.State.WAITING).update(pool=pool) == 1
+
+
 def _feed_tenant(pool: Pool, tenant: UUID, count: int, config: Config, now: datetime) -> int:
-    related = ("batch__api_key__tenant", "batch__api_key__project")
-    lines = _lines(pool, now).filter(batch__tenant=tenant).select_related(*related)
+    lines = _lines(pool, now).filter(batch__tenant=tenant).select_related(*_RELATED)
     changed = 0
     for line in lines.order_by("batch__created_at", "batch", "number")[:count]:
         try:
@@ -87,7 +112,8 @@ def _feed_tenant(pool: Pool, tenant: UUID, count: int, config: Config, now: date
 def line_begin(line: Line, *, config: Config, now: datetime) -> bool:
     """Make the job of a line, in one transaction with the line; return False if somebody else did, or gave it up.
 
-    Raises the refusals of an admission.
+    A line that another pool would serve by now, since its model or its tenant has moved, waits there for its turn: this
+    pool's room says nothing of that one's. Raises the refusals of an admission.
     """
     batch = line.batch
     key_confirm(batch.api_key)
@@ -102,7 +128,14 @@ def line_begin(line: Line, *, config: Config, now: datetime) -> bool:
         batch_until=batch.expires_at,
         now=now,
     )
-    with prepared as (job, admit), transaction.atomic():
+    with prepared as (job, admit):
+        if _move(line, job.pool):
+            return False
+        return _begin(line, job, admit)
+
+
+def _begin(line: Line, job: Job, admit: Admit) -> bool:
+    with transaction.atomic():
         locked = Line.objects.select_for_update(of=("self",), skip_locked=True)
         waits = locked.filter(pk=line.pk, state=Line.State.WAITING, batch__status=Batch.Status.IN_PROGRESS)
         if not waits.exists():

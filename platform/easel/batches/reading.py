@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import IO, Any, NamedTuple
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from core.errors import DomainError
 from core.text import is_line
@@ -22,6 +22,7 @@ from easel.batches.errors import (
 )
 from easel.batches.files import lines_of
 from easel.batches.models import Batch, Line
+from easel.catalog.models import Pool
 from easel.config import Config
 from easel.jobs.errors import PromptBlocked
 from easel.jobs.plan import job_plan
@@ -127,20 +128,27 @@ def _no_number(name: str) -> Any:
 
 def _line(batch: Batch, number: int, custom_id: str, request: Request, config: Config, now: datetime) -> Line:
     """Return a line whose request could be admitted as it is. Raises `DomainError`."""
-    line_id, spec = uuid4(), request.spec
-    checked = {"api_key": batch.api_key, "config": config, "job_id": line_id, "batch_until": batch.expires_at}
-    try:
-        # Nothing is looked up in the result cache now.
-        pool = job_plan(spec=replace(spec, cache=False), now=now, **checked).pool  # type: ignore[arg-type]
-    except PromptBlocked:
-        # A blocked prompt is that line's failure, as in the call itself, and no fault of the file.
-        pool = job_plan(spec=replace(spec, cache=False, prompt="-"), now=now, **checked).pool  # type: ignore[arg-type]
+    line_id = uuid4()
+    pool = pool_of(request.spec, batch=batch, line_id=line_id, config=config, now=now)
     return Line(
         id=line_id,
         batch=batch,
         number=number,
         custom_id=custom_id,
-        request=request_json(spec),
+        request=request_json(request.spec),
         response_format=request.response_format,
         pool=pool,
     )
+
+
+def pool_of(spec: Spec, *, batch: Batch, line_id: UUID, config: Config, now: datetime) -> Pool:
+    """Return the pool that would serve a line's request now. Raises `DomainError` if it could not be admitted."""
+    checked: dict[str, Any] = {"api_key": batch.api_key, "config": config, "job_id": line_id}
+    checked |= {"batch_until": batch.expires_at, "now": now}
+    # Nothing is looked up in the result cache now.
+    spec = replace(spec, cache=False)
+    try:
+        return job_plan(spec=spec, **checked).pool
+    except PromptBlocked:
+        # A blocked prompt is that line's failure, as in the call itself, and no fault of the file.
+        return job_plan(spec=replace(spec, prompt="-"), **checked).pool

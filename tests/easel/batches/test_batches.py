@@ -14,12 +14,16 @@ from billing.ledger.accounts import balances_by_kind
 from easel.api import batch_results
 from easel.batches.files import file_id_of
 from easel.batches.models import Batch, File, Line
+from easel.catalog.models import Worker
+from easel.catalog.pools import dedicated_pool_create
 from easel.jobs import queue
+from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job, State
 from easel.privacy.erasure import JobsUnfinished, erase_advance, erase_request
 from easel.processes.scheduler import expire_jobs
 from tenants.keys import key_revoke
 from tenants.models import Tenant
+from tests.conftest import NOW, worker_beat
 from tests.easel.batches.conftest import finish, read, retrieve, sdk, turn, work
 
 
@@ -294,3 +298,42 @@ def test_an_erasure_waits_for_a_batch_or_cancels_it(alice, live, line, batch):
     for table in (Batch, File):
         assert not table.objects.filter(tenant=alice.tenant).exists()
     assert not jobs_of(alice).exists()
+
+
+@pytest.fixture
+def own_pool(alice, version):
+    """A dedicated pool of alice's with a live worker: her jobs go there from its creation on."""
+
+    def make():
+        made = dedicated_pool_create(tenant=alice.tenant, version=version, gpu_class="cpu", now=NOW)
+        later = datetime.now(UTC) + timedelta(days=30)
+        beat(pool=made, report=worker_beat(worker="own", concurrency=4), now=later, lease_seconds=15)
+        return made
+
+    return make
+
+
+def test_lines_go_with_their_tenant_to_another_pool_and_are_fed_by_its_room(alice, live, line, batch, own_pool):
+    batch(alice, [line(str(i)) for i in range(12)])
+    own = own_pool()
+    for _ in range(9):
+        turn()
+    # Two for each place that a batch may have there, and none because the pool that they were expected in is idle.
+    assert jobs_of(alice).filter(pool=own).count() == jobs_of(alice).count() == 6
+
+
+def test_lines_leave_a_pool_whose_workers_are_gone(alice, live, line, batch, own_pool):
+    batch(alice, [line("a")])
+    own = own_pool()
+    Worker.objects.filter(pool=live).delete()
+    for _ in range(2):
+        turn()
+    assert jobs_of(alice).get().pool == own
+
+
+def test_lines_wait_where_no_other_pool_would_serve_them(alice, live, line, batch):
+    made = batch(alice, [line("a")])
+    Worker.objects.filter(pool=live).delete()
+    turn()
+    assert line_of(made, "a").state == Line.State.WAITING
+    assert line_of(made, "a").pool == live
