@@ -229,9 +229,9 @@ _MESSAGES = {
     "bool_type": "Must be a valid boolean.",
     "bool_parsing": "Must be a valid boolean.",
     "uuid_parsing": "Must be a valid UUID.",
-    "dict_type": "Expected a dictionary of items.",
+    "dict_type": "Expected a JSON object.",
     "list_type": "Expected a list of items.",
-    "model_type": "Invalid data. Expected a dictionary.",
+    "model_type": "Expected a JSON object.",
 }
 _KINDS = {"missing": MissingParameter, "unknown_field": UnknownField}
 

@@ -13,7 +13,7 @@ from django.db.models import Count, Exists, OuterRef, Q
 
 from core.errors import DomainError
 from core.text import text_escaped
-from easel.batches.errors import BatchCancelled, BatchExpired, FileInvalid, WindowInvalid
+from easel.batches.errors import BatchCancelled, BatchExpired, FileInvalid, FileNotFound, WindowInvalid
 from easel.batches.files import FILE_DAYS
 from easel.batches.models import Batch, File, Line
 from easel.batches.notices import batch_notify
@@ -54,7 +54,7 @@ def batch_prepare(
     """Read a file, and return its batch with its lines, not yet written: `batch_write` does that in a transaction.
 
     A file with a fault makes a batch that has failed, with the faults of all its lines and without lines. Raises
-    `FileInvalid`.
+    `FileInvalid`, `FileNotFound`.
     """
     if input_file.purpose != File.Purpose.BATCH:
         raise FileInvalid(f"{input_file} is the output of a batch", param="input_file_id")
@@ -70,7 +70,11 @@ def batch_prepare(
         created_at=now,
         expires_at=now + timedelta(hours=hours),
     )
-    with store().open(input_file.storage_key) as content:
+    try:
+        content = store().open(input_file.storage_key)
+    except FileNotFoundError as error:  # deleted since the file was looked up
+        raise FileNotFound(param="input_file_id") from error
+    with content:
         lines, faults = lines_read(batch, content, read_body=read_body, config=config, now=now)
     if faults:
         batch.status, batch.ended_at, batch.faults = Batch.Status.FAILED, now, [_stored(fault) for fault in faults]

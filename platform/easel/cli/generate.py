@@ -26,7 +26,7 @@ _LOCAL_CREDIT_MICROS = 10_000_000
 @click.option("--steps", type=int, help="Denoising steps; by default the model's.")
 @click.option("--seed", type=int, help="The same seed makes the same image.")
 @click.option("--adapter", "adapters", multiple=True, help="NAME or NAME:SCALE; may be repeated.")
-@server_options(key_help=f"By default one of the tenant `{_LOCAL_TENANT}`, made here.", former_names=True)
+@server_options(key_help=f"Without it, one of the tenant `{_LOCAL_TENANT}`, made here.", former_names=True)
 def generate(output: Path, adapters: tuple[str, ...], server: str | None, key: str | None, **asked: Any) -> None:
     """Generate an image of PROMPT, write it to a file and print its cost."""
     if not output.absolute().parent.is_dir():

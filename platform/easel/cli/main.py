@@ -31,7 +31,7 @@ _ELSEWHERE = {
     "batch": ("easel.cli.jobs:batch", "List and cancel batches."),
     "job": ("easel.cli.jobs:job", "Cancel jobs."),
     "key": ("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
-    "model": ("easel.cli.models:model", "Add versions of models, and divide callers between them."),
+    "model": ("easel.cli.models:model", "Add versions and aliases of models, and route callers."),
     "my": ("easel.cli.my:my", "What a tenant may do, with its key: jobs, costs and so on."),
     "operator": ("easel.cli.operators:operator", "Add users of the portal, and disable them."),
     "pool": ("easel.cli.models:pool", "Make pools of workers, list them, give a tenant its own."),

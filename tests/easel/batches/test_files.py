@@ -197,3 +197,17 @@ def test_the_webhook_of_a_batch_names_its_files(alice, live, line, batch):
     assert (message.message.event, data["id"], data["status"]) == ("batch.completed", made.id, "completed")
     assert data["output_file_id"] == retrieve(alice, made.id).output_file_id
     assert Batch.objects.get(tenant=alice.tenant).ended_at is not None
+
+
+def test_a_file_that_is_deleted_while_its_batch_is_made_is_not_found(alice, line):
+    async def use(client):
+        file = await client.files.create(file=("a.jsonl", jsonl([line("a")])), purpose="batch")
+        # Its content goes after the look-up found its row.
+        store().delete((await File.objects.aget(tenant=alice.tenant)).storage_key)
+        terms = {"endpoint": "/v1/images/generations", "completion_window": "24h"}
+        return await client.batches.create(input_file_id=file.id, **terms)
+
+    with pytest.raises(openai.NotFoundError) as refused:
+        sdk(alice, use)
+    assert (refused.value.code, refused.value.param) == ("file_not_found", "input_file_id")
+    assert not Batch.objects.filter(tenant=alice.tenant).exists()
