@@ -6,6 +6,7 @@ from easel_client import Easel
 from tests.live import LiveEasel
 
 
+@pytest.hookimpl(trylast=True)  # after `tests/conftest.py`, which puts the longest files first
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the test that stops the shared stack after all others, which use it."""
     items.sort(key=lambda item: item.name.startswith("test_stopping_"))
