@@ -54,10 +54,11 @@ def _feed(config: Config, now: datetime) -> int:
         tenants = list(_lines(pool, now).order_by("batch__tenant").values_list("batch__tenant", flat=True).distinct())
         if not tenants:
             continue
-        room = queue.batch_room(pool=pool, now=now)
-        if not room:
-            if not queue.pool_load(pool=pool, now=now).places:
-                changed += _leave(pool, config, now)
+        load = queue.pool_load(pool=pool, now=now)
+        if not load.places:
+            changed += _leave(pool, config, now)
+            continue
+        if not (room := queue.batch_room(pool=pool, load=load)):
             continue
         of_tenant = Job.objects.filter(pool=pool, state=State.QUEUED, in_batch=True).order_by().values_list("tenant")
         queued = dict(of_tenant.annotate(Count("pk")))

@@ -378,3 +378,8 @@ class BatchShare(Share):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["pool", "tenant"], name="batch_share_unique")]
+
+
+def shares_of(job: Job) -> type[BatchShare] | type[FairShare]:
+    """Return the table with the shares of a job's class: of batches, or of all others."""
+    return BatchShare if job.in_batch else FairShare

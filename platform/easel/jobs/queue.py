@@ -34,7 +34,7 @@ from django.db.models.functions import Greatest
 from core.pipeline import PipelinedQuery, Query, Rows, run_pipelined, run_query
 from easel.catalog.models import Pool
 from easel.catalog.workers import WORKER_SILENCE_SECONDS
-from easel.jobs.models import Attempt, BatchShare, FairShare, Job, Share, State
+from easel.jobs.models import Attempt, BatchShare, FairShare, Job, Share, State, shares_of
 from tenants.models import Tenant
 
 RELEASED_MAX = 64  # jobs per turn, so that the turn holds its locks briefly
@@ -126,9 +126,7 @@ def release_batch(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Atte
     on running jobs doesn't count: a batch takes nothing from it.
     """
     load = _turn_begin(pool, now, _BATCH)
-    # One place stays free for the next other job. A pool with one place can't leave it free: there, that job waits for
-    # one job of a batch at most.
-    room = load.room - 1 if load.places > 1 else load.room
+    room = load.room - (load.places - load.batch_places)
     if room <= 0 or _any_waits(pool):
         return []
     return _release(pool, load, _BATCH, room=room, now=now, lease_seconds=lease_seconds)
@@ -141,10 +139,9 @@ def _any_waits(pool: Pool) -> bool:
     )
 
 
-def batch_room(*, pool: Pool, now: datetime) -> int:
+def batch_room(*, pool: Pool, load: "PoolLoad") -> int:
     """Return the number of jobs of batches that a pool can run at a time; 0 while another job waits for its room."""
-    places = pool_load(pool=pool, now=now).places
-    return 0 if _any_waits(pool) else places if places == 1 else max(0, places - 1)
+    return 0 if _any_waits(pool) else load.batch_places
 
 
 def pools_with_waiting_batches() -> list[Pool]:
@@ -199,13 +196,13 @@ class Order(NamedTuple):
     """The waiting jobs of a pool in the dispatcher's order.
 
     `jobs` leaves out what other tenants' caps hold back now, `uncapped_jobs` nothing of that. `headroom` is the number
-    of jobs that each tenant with a cap may run in addition.
+    of jobs that each tenant with a cap may run in addition. `load` is the pool's.
     """
 
     jobs: list[Taken]
     uncapped_jobs: list[Taken]
     headroom: dict[uuid.UUID, int]
-    gpu_seconds_per_pixel_step: float | None
+    load: "PoolLoad"
 
 
 def order_read(*, job: Job, now: datetime, jobs_max: int) -> Order:
@@ -231,14 +228,13 @@ def order_read(*, job: Job, now: datetime, jobs_max: int) -> Order:
 
     others = {owner: room for owner, room in headroom.items() if owner != job.tenant_id}
     uncapped = order({})
-    return Order(order(others) if others else uncapped, uncapped, headroom, load.gpu_seconds_per_pixel_step)
+    return Order(order(others) if others else uncapped, uncapped, headroom, load)
 
 
 def correct(attempt: Attempt, job: Job, *, measured_seconds: float, work_done: float) -> None:
     """Charge a tenant for an attempt's measured seconds instead of the estimate, and update the pool's rate by them."""
     weight = job.tenant.fair_share_weight
-    shares = BatchShare if job.in_batch else FairShare
-    shares.objects.filter(pool=job.pool_id, tenant=job.tenant_id).update(
+    shares_of(job).objects.filter(pool=job.pool_id, tenant=job.tenant_id).update(
         virtual_time=Greatest(F("virtual_time") + (measured_seconds - attempt.estimated_seconds) / weight, Value(0.0)),
         measured_seconds=F("measured_seconds") * RATE_DECAY + measured_seconds,
         measured_work=F("measured_work") * RATE_DECAY + work_done,
@@ -258,11 +254,20 @@ def _rows(sql: str, **parameters: Any) -> PipelinedQuery[Rows]:
 class PoolLoad(NamedTuple):
     """The load of a pool, as a dispatcher sees it."""
 
-    places: int  # jobs that its live workers can run at a time
+    workers: int  # its live workers that run jobs
+    places: int  # jobs that they can run at a time
     room: int  # jobs that its live workers can take in addition to those that are dispatched or running
     quarantine_is_full: bool  # a quarantined job is dispatched or running
     virtual_time_max: float  # the highest virtual time of a tenant, in the class of jobs that the turn is of
     gpu_seconds_per_pixel_step: float | None  # measured over its latest attempts; None before the first
+
+    @property
+    def batch_places(self) -> int:
+        """The places that jobs of batches may take: all but one, which stays free for the next other job.
+
+        A pool with one place can't leave it free: there, that job waits for one job of a batch at most.
+        """
+        return self.places - 1 if self.places > 1 else self.places
 
 
 def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
@@ -270,11 +275,12 @@ def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
 
 
 _POOL_LOAD = """
-SELECT coalesce(live.concurrency, 0), coalesce(live.concurrency, 0) - unfinished.jobs, unfinished.quarantined,
+SELECT live.workers, live.places, live.places - unfinished.jobs, unfinished.quarantined,
     coalesce(share.virtual_time, 0), measured.rate
 FROM (
-    SELECT sum(concurrency) FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(silent_since)s
-) AS live (concurrency)
+    SELECT count(*) FILTER (WHERE concurrency > 0), coalesce(sum(concurrency), 0)
+    FROM catalog_worker WHERE pool_id = %(pool)s AND beat_at >= %(silent_since)s
+) AS live (workers, places)
 CROSS JOIN (
     SELECT count(*), coalesce(bool_or(quarantined), false) FROM jobs_job
     WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')

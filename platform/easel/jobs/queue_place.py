@@ -12,14 +12,13 @@ that runs when the pool is idle, which nobody knows. Its place is among the jobs
 
 import heapq
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db import connection
 from typing_extensions import TypedDict
 
-from easel.catalog.workers import WORKER_SILENCE_SECONDS
 from easel.jobs import queue
 from easel.jobs.models import Job, State
 from easel.jobs.waits import WaitReason
@@ -57,10 +56,8 @@ def queue_place(job: Job, *, now: datetime) -> QueuePlace | None:
     is_waiting = job.state == State.QUEUED
     jobs_max = POSITION_MAX if is_waiting else _FOLLOWERS_MAX
     order = queue.order_read(job=job, now=now, jobs_max=jobs_max)
-    workers = _workers_read(job, now)
-    eta_seconds = _eta_seconds(job, order, workers)
     if not is_waiting:
-        return _place(None, None, None, eta_seconds)
+        return _place(None, None, None, _eta_seconds(job, order))
     ids = [taken.job_id for taken in order.jobs]
     if job.pk not in ids:
         if len(ids) == POSITION_MAX:
@@ -68,7 +65,7 @@ def queue_place(job: Job, *, now: datetime) -> QueuePlace | None:
         return _place(None, None, WaitReason.QUARANTINE if job.quarantined else None, None)
     ahead = order.jobs[: ids.index(job.pk)]
     own_ahead = sum(taken.tenant_id == job.tenant_id for taken in ahead)
-    if not workers.live:
+    if not order.load.workers:
         reason = WaitReason.NO_LIVE_WORKER
     elif job.in_batch:
         reason = WaitReason.IDLE_POOL
@@ -78,7 +75,7 @@ def queue_place(job: Job, *, now: datetime) -> QueuePlace | None:
         reason = WaitReason.FREE_WORKER
     else:
         reason = WaitReason.OWN_JOBS if own_ahead == len(ahead) else WaitReason.OTHER_TENANTS
-    return _place(len(ahead) + 1, own_ahead, reason, eta_seconds)
+    return _place(len(ahead) + 1, own_ahead, reason, _eta_seconds(job, order))
 
 
 def _place(position: int | None, own_ahead: int | None, reason: WaitReason | None, eta: float | None) -> QueuePlace:
@@ -91,18 +88,6 @@ def _place(position: int | None, own_ahead: int | None, reason: WaitReason | Non
     }
 
 
-class _Workers(NamedTuple):
-    """The live workers of a pool, the jobs that they run at once, and the jobs in their hands with the work left."""
-
-    live: int
-    concurrency: int
-    running: list[Load]  # its seconds are still pixel-steps
-
-
-_WORKERS = """
-SELECT count(*), coalesce(sum(concurrency), 0) FROM catalog_worker
-WHERE pool_id = %(pool)s AND beat_at >= %(silent_since)s AND concurrency > 0
-"""
 _RUNNING = """
 SELECT job.id, job.tenant_id,
     job.width::float8 * job.height * greatest(job.steps * job.n - coalesce(attempt.steps_done, 0), 0)
@@ -111,28 +96,22 @@ WHERE job.pool_id = %(pool)s AND job.state IN ('dispatched', 'running')
 """
 
 
-def _workers_read(job: Job, now: datetime) -> _Workers:
-    silent_since = now - timedelta(seconds=WORKER_SILENCE_SECONDS)
-    [(live, concurrency)] = _read(_WORKERS, pool=job.pool_id, silent_since=silent_since)
-    return _Workers(live, concurrency, [Load(*row) for row in _read(_RUNNING, pool=job.pool_id)])
-
-
-def _read(sql: str, **parameters: Any) -> list[Any]:
+def _running_read(job: Job) -> list[Load]:
+    """Return the jobs that the pool's workers have begun, with their pixel-steps left for `seconds`."""
     with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        rows: list[Any] = cursor.fetchall()
-    return rows
+        cursor.execute(_RUNNING, {"pool": job.pool_id})
+        return [Load(*row) for row in cursor.fetchall()]
 
 
-def _eta_seconds(job: Job, order: queue.Order, workers: _Workers) -> float | None:
-    rate = order.gpu_seconds_per_pixel_step
-    if rate is None or not workers.live or (job.in_batch and job.state == State.QUEUED):
+def _eta_seconds(job: Job, order: queue.Order) -> float | None:
+    rate = order.load.gpu_seconds_per_pixel_step
+    if rate is None or not order.load.workers or (job.in_batch and job.state == State.QUEUED):
         return None
     return simulate(
-        running=[one._replace(seconds=one.seconds * rate) for one in workers.running],
+        running=[one._replace(seconds=one.seconds * rate) for one in _running_read(job)],
         waiting=[Load(one.job_id, one.tenant_id, one.work * rate) for one in order.uncapped_jobs],
-        workers=workers.live,
-        concurrency=workers.concurrency,
+        workers=order.load.workers,
+        concurrency=order.load.places,
         headroom=order.headroom,
         job_id=job.pk,
     )

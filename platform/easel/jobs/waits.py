@@ -1,4 +1,4 @@
-"""Why a job waited: each wait between its admission and an attempt, divided into its reasons.
+"""Explains why a job waited: each wait between its admission and an attempt, divided into its reasons.
 
 A reason that is recorded comes first: the pool had no live worker (`PoolOutage`), the tenant ran as many jobs as it may
 (`capped_since`), or another quarantined job ran. In the rest of the wait the pool was full. Then each time up to the
@@ -14,7 +14,7 @@ from django.db.models import Q
 
 from easel.catalog.models import PoolOutage
 from easel.catalog.workers import outage_began_at
-from easel.jobs.models import Attempt, BatchShare, FairShare, Job, State
+from easel.jobs.models import Attempt, Job, State, shares_of
 
 DISPATCHES_MAX = 1000  # that are read of a wait: the rest of a longer wait is divided as the part that was read
 _SECONDS_MIN = 0.01  # a shorter wait is the dispatcher's own work
@@ -93,8 +93,7 @@ def _outages(job: Job, attempt: Attempt | None, began_at: datetime, ended_at: da
 def _capped(job: Job, attempt: Attempt | None, ended_at: datetime) -> list[Span]:
     since = attempt.capped_since if attempt else None
     if attempt is None and job.state == State.QUEUED:
-        shares = BatchShare if job.in_batch else FairShare
-        own = shares.objects.filter(pool=job.pool_id, tenant=job.tenant_id)
+        own = shares_of(job).objects.filter(pool=job.pool_id, tenant=job.tenant_id)
         since = own.values_list("capped_since", flat=True).first()
     return [(since, ended_at)] if since and since < ended_at else []
 
