@@ -13,7 +13,7 @@ from psycopg_pool import ConnectionPool
 
 from easel.asgi import application
 from easel.jobs import lifecycle, queue
-from easel.jobs.models import Job
+from easel.jobs.models import Attempt, Job
 from easel.jobs.storage_keys import output_key
 from easel.storage import store
 from inference.contract import AttemptFinished, StoredOutput
@@ -66,8 +66,19 @@ def end_job(job_id: str, *, outcome: str = "succeeded", gpu_seconds: float = 1.5
     """What a worker does: takes the job, stores its images, and reports."""
     job = Job.objects.get(id=job_id)
     queue.release(pool=job.pool, now=NOW, lease_seconds=3600)
-    attempt = job.attempts.get()
-    outputs = []
+    end_attempt(job.attempts.get(), outcome=outcome, gpu_seconds=gpu_seconds, **fields)
+
+
+def end_attempt(
+    attempt: Attempt,
+    *,
+    outcome: str = "succeeded",
+    gpu_seconds: float = 1.5,
+    now: datetime | None = None,
+    **fields: Any,
+) -> None:
+    """What a worker does with an attempt: stores the images of its job, and reports."""
+    job, outputs = attempt.job, []
     for index in range(job.n if outcome == "succeeded" else 0):
         store().put(output_key(job, attempt.token, index), io.BytesIO(PNG), "image/png")
         outputs.append(StoredOutput(index=index, seed=job.seed + index, sha256="0" * 64, size_bytes=len(PNG)))
@@ -80,7 +91,7 @@ def end_job(job_id: str, *, outcome: str = "succeeded", gpu_seconds: float = 1.5
         outputs=tuple(outputs),
         **fields,
     )
-    lifecycle.finish(pool=job.pool, report=report, now=datetime.now(UTC), attempts_max=1)
+    lifecycle.finish(pool=job.pool, report=report, now=now or datetime.now(UTC), attempts_max=1)
 
 
 @pytest.fixture

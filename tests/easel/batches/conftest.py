@@ -1,7 +1,6 @@
 """Batches as their callers meet them: through OpenAI's client, over ASGI, while the tests play scheduler and worker."""
 
 import asyncio
-import io
 import json
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
@@ -16,13 +15,10 @@ from easel.asgi import application
 from easel.batches.feeding import lines_feed
 from easel.batches.lifecycle import batches_advance
 from easel.catalog.models import Worker
-from easel.jobs import lifecycle, queue
+from easel.jobs import queue
 from easel.jobs.models import Attempt, Job
-from easel.jobs.storage_keys import output_key
-from easel.storage import store
-from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import Customer
-from tests.easel.api.conftest import PNG
+from tests.easel.api.conftest import end_attempt
 
 LEASE_SECONDS = 3600
 
@@ -96,26 +92,12 @@ def work(pool, *, now: datetime | None = None, **outcome: Any) -> list[Job]:
     """The dispatcher releases what it may of the batches, and the worker ends each attempt."""
     now = now or datetime.now(UTC)
     released = queue.release_batch(pool=pool, now=now, lease_seconds=LEASE_SECONDS)
-    return [finish(attempt, pool, now=now, **outcome) for attempt in released]
+    return [finish(attempt, now=now, **outcome) for attempt in released]
 
 
-def finish(attempt: Attempt, pool, *, now: datetime | None = None, outcome: str = "succeeded", **fields: Any) -> Job:
-    job = attempt.job
-    stored = []
-    for index in range(job.n if outcome == "succeeded" else 0):
-        store().put(output_key(job, attempt.token, index), io.BytesIO(PNG), "image/png")
-        stored.append(StoredOutput(index=index, seed=job.seed + index, sha256="0" * 64, size_bytes=len(PNG)))
-    report = AttemptFinished(
-        attempt_token=str(attempt.token),
-        worker="w1",
-        gpu_class="cpu",
-        outcome=outcome,
-        gpu_seconds=1.5,
-        outputs=tuple(stored),
-        **fields,
-    )
-    lifecycle.finish(pool=pool, report=report, now=now or datetime.now(UTC), attempts_max=1)
-    return Job.objects.get(pk=job.pk)
+def finish(attempt: Attempt, *, now: datetime | None = None, **outcome: Any) -> Job:
+    end_attempt(attempt, now=now, **outcome)
+    return Job.objects.get(pk=attempt.job_id)
 
 
 def read(customer: Customer, file_id: str) -> list[dict[str, Any]]:

@@ -150,8 +150,8 @@ def test_a_line_that_fails_is_in_the_error_file_with_the_answer_of_the_call(alic
     made = batch(alice, [line("a"), line("b")])
     turn()
     first, second = queue.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
-    finish(first, live)
-    finish(second, live, outcome="failed", error_code="prompt_too_long", error_message="600 tokens")
+    finish(first)
+    finish(second, outcome="failed", error_code="prompt_too_long", error_message="600 tokens")
     turn()
     done = retrieve(alice, made.id)
     assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 1, 1)
@@ -218,7 +218,7 @@ def test_a_canceled_batch_finishes_what_a_worker_has_begun(alice, live, line, ba
     assert retrieve(alice, made.id).status == "cancelling"
     assert jobs_of(alice).filter(state=State.CANCELED).count() == 3
     for attempt in running:
-        finish(attempt, live)
+        finish(attempt)
     turn()
     done = retrieve(alice, made.id)
     assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("cancelled", 3, 5)
