@@ -7,7 +7,7 @@ import httpx
 
 
 class EaselError(Exception):
-    """What every error of this package is.
+    """The base of every error of this package.
 
     `code` is stable, the message may change. `request_id` finds the request in the server's logs.
     """

@@ -49,7 +49,7 @@ _ENDINGS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """What a request led to: image files with their seeds and the job's usage and cost, or an error."""
+    """The outcome of a request: image files with their seeds and the job's usage and cost, or an error."""
 
     request: Mapping[str, Any]
     job_id: str | None = None

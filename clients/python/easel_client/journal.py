@@ -1,4 +1,4 @@
-"""What a run of `generate_many` has done, in a file that survives a crash at any moment.
+"""Records what a run of `generate_many` has done, in a file that survives a crash at any moment.
 
 The file has a line of JSON for the run and one for each change after it. Only whole lines count: a line that a crash
 cut is written again. One process at a time writes it.

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a run is. The counts are of requests.
+    """The progress of a run. The counts are of requests.
 
     `done` includes those that an earlier run had finished (`resumed`) and those that failed (`failed`). `waiting` is
     the reason why nothing is sent at the moment, or None. `latest` says what happened last.

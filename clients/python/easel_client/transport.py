@@ -1,4 +1,4 @@
-"""How the client calls the API: authentication, retries, files and events."""
+"""Calls the API: authentication, retries, files and events."""
 
 import json
 import os

@@ -7,7 +7,7 @@ from easel_client.transport import FileContent
 
 
 class ApiIndex(TypedDict):
-    """Where things are on this server."""
+    """The addresses of this server's pages and calls."""
 
     object: str
     name: str
@@ -407,7 +407,7 @@ class QueuePlace(TypedDict):
 
 
 class TimelineEvent(TypedDict):
-    """What happened to a job. A `waited` has the `seconds` and the `reason` of the wait that began then."""
+    """An event of a job. A `waited` has the `seconds` and the `reason` of the wait that began then."""
 
     time: str
     event: str

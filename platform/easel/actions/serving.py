@@ -114,7 +114,7 @@ def _qualities() -> Any:
 
 
 class AliasForm(ActionForm):
-    """What an alias stands for. Setting it again replaces all of it."""
+    """The inputs of an alias. Setting it again replaces all of it."""
 
     name = fields.text("The further name, for example gpt-image-1 or a hub id.", max_length=100, label="Alias")
     model = fields.text("The model that it stands for.", max_length=100)

@@ -51,7 +51,7 @@ _CONFIGURATION = {
 
 
 class ApiIndex(TypedDict):
-    """Where things are on this server."""
+    """The addresses of this server's pages and calls."""
 
     object: str
     name: str

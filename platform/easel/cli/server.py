@@ -1,4 +1,4 @@
-"""How a command reaches a server as a tenant: its options, and the server of this machine as the default."""
+"""Reaches a server as a tenant: a command's options, and the server of this machine as the default."""
 
 import os
 from collections.abc import Callable

@@ -38,7 +38,7 @@ class Moment(NamedTuple):
 
 
 class TimelineEvent(TypedDict):
-    """What happened to a job. A `waited` has the `seconds` and the `reason` of the wait that began then."""
+    """An event of a job. A `waited` has the `seconds` and the `reason` of the wait that began then."""
 
     time: datetime
     event: str
