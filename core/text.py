@@ -32,9 +32,14 @@ def text_storable(text: str) -> str:
     return _UNSTORABLE.sub("", text)
 
 
+def text_encodable(text: str) -> str:
+    """Return the text with lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def text_escaped(text: str) -> str:
     """Return the text with escapes for its unstorable characters, for a message that quotes it."""
-    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")
+    return text_encodable(text).replace("\0", "\\0")
 
 
 def is_line(text: str, *, chars_max: int) -> bool:

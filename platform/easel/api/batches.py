@@ -1,6 +1,7 @@
 """OpenAI's batches: many requests for images in one file, for less, as far as pools are idle."""
 
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from django.conf import settings
@@ -9,7 +10,6 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from core import clock
-from core.idempotency import idempotent, outcome_find
 from easel.api.declaration import LEFT_OUT, Input, OneOf, Text, UrlQuery, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import UnsupportedParameter
@@ -18,7 +18,7 @@ from easel.api.images import ImagesInput
 from easel.api.rate_limit import RateLimited, take
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, listed
-from easel.api.submission import IDEMPOTENCY_ERRORS, REPLAYED
+from easel.api.submission import IDEMPOTENCY_ERRORS, REPLAYED, make_once, replay_find
 from easel.batches import lifecycle, queries
 from easel.batches.errors import BatchNotFound, FileInvalid, FileNotFound, WindowInvalid
 from easel.batches.models import Batch
@@ -100,13 +100,7 @@ class Batches(Resource):
         key, now, body = caller(request), clock.now(), body_of(request)
         take(request, key, now=now)
         fields = BatchInput.read(body)
-        call: dict[str, Any] = {
-            "tenant": key.tenant,
-            "endpoint": "batches",
-            "key": request.META.get("HTTP_IDEMPOTENCY_KEY"),
-            "body": body,
-        }
-        outcome = outcome_find(**call) if call["key"] is not None else None
+        outcome = replay_find(request, body, "batches")
         if outcome is None:
             batch, lines = lifecycle.batch_prepare(
                 api_key=key,
@@ -118,7 +112,8 @@ class Batches(Resource):
                 config=settings.EASEL,
                 now=now,
             )
-            outcome = idempotent(**call, now=now, make=lambda: lifecycle.batch_write(batch, lines, now=now))
+            write = partial(lifecycle.batch_write, batch, lines, now=now)
+            outcome = make_once(request, body, "batches", now=now, make=write)
         found = queries.batch_get(tenant=key.tenant, name=f"batch_{outcome.resource_id.hex}")
         return answer_json(batch_json(found), headers=REPLAYED if outcome.replayed else None)
 

@@ -30,7 +30,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError, core_schema
 from typing_extensions import TypedDict
 
 from core.errors import DomainError
-from core.text import text_unstorable_at
+from core.text import text_encodable, text_unstorable_at
 from easel.api.errors import InvalidField, MissingParameter, UnknownField
 from easel.api.leniency import Leniency
 
@@ -137,7 +137,7 @@ class Input(BaseModel):
         given = {name: value for name, value in data.items() if value is not None}
         if unknown := sorted(given.keys() - cls.model_fields.keys()):
             # With escapes for lone surrogates, which JSON can spell and neither pydantic's errors nor a job can hold.
-            _refuse_unknown([_escaped(name) for name in unknown], cls, info.context)
+            _refuse_unknown([text_encodable(name) for name in unknown], cls, info.context)
             given = {name: value for name, value in given.items() if name in cls.model_fields}
         return given
 
@@ -184,7 +184,7 @@ class PageQuery(UrlQuery):
 
 
 class LongPageQuery(PageQuery):
-    """Of lists that most callers read whole."""
+    """The page of a list that most callers read whole."""
 
     limit: int = Field(default=100, ge=1, le=100)
 
@@ -201,10 +201,6 @@ def _refuse_unknown(names: list[str], taken_by: type[Input], leniency: Leniency 
     if more := names[WARNINGS_MAX:]:
         why = f"is not known here, like {len(more) - 1} more fields of this request"
         leniency.warn(path + more[0], code="unknown_field", why=why)
-
-
-def _escaped(name: str) -> str:
-    return name.encode(errors="backslashreplace").decode()
 
 
 def _meant(name: str, taken_by: type[Input]) -> str:
@@ -272,7 +268,7 @@ class ErrorEvent(Error):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What a handler takes and answers.
+    """The declaration of what a handler takes and answers.
 
     `answer` is its JSON, `files` the media types of its files, `events` the data of its server-sent events by their
     names; `errors` are its refusals beside those that all calls have.

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 from rest_framework import exceptions
 
 from core.errors import DomainError, NotFound
+from core.text import text_encodable
 from easel.jobs.queue_place import QueuePlace
 
 log = structlog.get_logger()
@@ -123,11 +124,6 @@ class Unavailable(DomainError):
     code, type, http_status, retryable, retry_after_seconds = "unavailable", "server_error", 503, True, 2
 
 
-def _encodable(text: str) -> str:
-    """Return the text with lone surrogates, which JSON can spell and UTF-8 can't hold, written as escapes."""
-    return text.encode(errors="backslashreplace").decode()
-
-
 _OF_DRF: dict[int, type[DomainError]] = {
     kind.http_status: kind for kind in (NotFound, MethodNotAllowed, NotAcceptable, UnsupportedMediaType)
 }
@@ -160,8 +156,8 @@ def _json(data: dict[str, Any], **options: Any) -> JsonResponse:
 
 
 def error_body(error: DomainError) -> dict[str, Any]:
-    param = None if error.param is None else _encodable(error.param)
-    return {"error": {"message": _encodable(str(error)), "type": error.type, "param": param, "code": error.code}}
+    param = None if error.param is None else text_encodable(error.param)
+    return {"error": {"message": text_encodable(str(error)), "type": error.type, "param": param, "code": error.code}}
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from core.text import text_escaped
 from easel.jobs.spec import FieldWarning
 
 NAME_CHARS_MAX = 64  # of an unknown name in a warning, which is stored with the job
@@ -24,5 +25,5 @@ class Leniency:
 
     def warn(self, name: str, *, code: str, why: str) -> None:
         """Record that a field is ignored, and why it would be refused otherwise."""
-        name = name.replace("\0", "\\0")[:NAME_CHARS_MAX]  # PostgreSQL stores no NUL
+        name = text_escaped(name)[:NAME_CHARS_MAX]
         self.warnings.append({"param": name, "code": code, "message": f"ignored {name}: {why}"})

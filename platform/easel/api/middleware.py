@@ -25,6 +25,7 @@ OUTPUT_BYTES_MAX = 64 * 2**20
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 _host_noticed = False
 EDIT_BYTES_MAX = 64 * 2**20  # OpenAI takes images of up to 50 MB
+_FORM_BYTES = 2**16  # of the form around an uploaded file
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -139,6 +140,19 @@ def _method(given: str | None) -> str:
     return given if given in _METHODS else "other"
 
 
+def _body_bytes_max(path: str) -> int:
+    """Return the limit of a request's body: of files on the paths that take them, else of JSON."""
+    limits = {
+        "/v1/adapters": settings.EASEL.adapter_bytes_max + _FORM_BYTES,
+        "/v1/files": FILE_BYTES_MAX + _FORM_BYTES,
+        "/storage/": OUTPUT_BYTES_MAX,
+        "/v1/images/edits": EDIT_BYTES_MAX,
+        "/v1/images/variations": EDIT_BYTES_MAX,
+    }
+    found = (limit for prefix, limit in limits.items() if path.startswith(prefix))
+    return next(found, settings.EASEL.body_bytes_max)
+
+
 class BodyLimit:
     """ASGI application that refuses a body over the path's limit: by its Content-Length, or while it is read."""
 
@@ -153,15 +167,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"])
-        limit, seen, started = settings.EASEL.body_bytes_max, 0, False
-        if scope["path"].startswith("/v1/adapters"):
-            limit = settings.EASEL.adapter_bytes_max + 2**16  # the form around the file
-        elif scope["path"].startswith("/v1/files"):
-            limit = FILE_BYTES_MAX + 2**16
-        elif scope["path"].startswith("/storage/"):
-            limit = OUTPUT_BYTES_MAX
-        elif scope["path"].startswith(("/v1/images/edits", "/v1/images/variations")):
-            limit = EDIT_BYTES_MAX
+        limit, seen, started = _body_bytes_max(scope["path"]), 0, False
 
         def too_large() -> BodyTooLarge:
             return BodyTooLarge(f"the body is over the limit of {limit} bytes")

@@ -5,7 +5,8 @@ Idempotency-Key, or by the number that OpenAI's libraries give it (`easel.jobs.r
 """
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -73,7 +74,7 @@ class ClientDisconnected(Exception):
 def submit(request: HttpRequest, spec: Spec, body: Any, endpoint: str) -> tuple[Outcome, Job | None]:
     """Admit a request at most once per Idempotency-Key. Returns no job if an earlier request made it."""
     # A replay is found before the request is checked again: by now its model may be gone.
-    if replayed := _replayed(request, body, endpoint):
+    if replayed := replay_find(request, body, endpoint):
         return replayed, None
     return _admitted(request, spec, body, endpoint)
 
@@ -83,12 +84,12 @@ def submit_waiting(request: HttpRequest, spec: Spec, body: Any, endpoint: str, *
 
     Raises `ClientDisconnected` if the client is gone before the job is written, unless its job `outlives_client`.
     """
-    if replayed := _replayed(request, body, endpoint):
+    if replayed := replay_find(request, body, endpoint):
         if job_return(job_id=replayed.resource_id):
             return replayed
         # The job was canceled because its client was away, so the client's return makes another.
-        api_key, key = caller(request), request.META["HTTP_IDEMPOTENCY_KEY"]
-        outcome_forget(tenant=api_key.tenant, endpoint=endpoint, key=key, resource_id=replayed.resource_id)
+        key = request.META["HTTP_IDEMPOTENCY_KEY"]
+        outcome_forget(tenant=caller(request).tenant, endpoint=endpoint, key=key, resource_id=replayed.resource_id)
     numbered = _numbered(request, body, endpoint)
     while True:
         joined = call_join(numbered) if numbered is not None and numbered.retry_count else None
@@ -138,11 +139,18 @@ def _numbered(request: HttpRequest, body: Any, endpoint: str) -> NumberedRequest
     return NumberedRequest(caller(request), endpoint, fingerprint(body), retry_count, clock.now())
 
 
-def _replayed(request: HttpRequest, body: Any, endpoint: str) -> Outcome | None:
+def replay_find(request: HttpRequest, body: Any, endpoint: str) -> Outcome | None:
+    """Return what an earlier request with the same Idempotency-Key made. Raises as `outcome_find`."""
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
         return None
     return outcome_find(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=body)
+
+
+def make_once(request: HttpRequest, body: Any, endpoint: str, *, now: datetime, make: Callable[[], UUID]) -> Outcome:
+    """Run `make` in one transaction, once per Idempotency-Key of the caller. Raises as `idempotent`."""
+    key = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    return idempotent(tenant=caller(request).tenant, endpoint=endpoint, key=key, body=body, now=now, make=make)
 
 
 def _admitted(
@@ -172,12 +180,5 @@ def _admitted(
             beside = () if numbered is None else (call_insert(numbered, job, replaces=replaces),)
             return admit(*beside)
 
-        outcome = idempotent(
-            tenant=api_key.tenant,
-            endpoint=endpoint,
-            key=request.META.get("HTTP_IDEMPOTENCY_KEY"),
-            body=body,
-            now=now,
-            make=make,
-        )
+        outcome = make_once(request, body, endpoint, now=now, make=make)
     return outcome, None if outcome.replayed else job

@@ -10,12 +10,11 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from core import clock
-from core.idempotency import idempotent
 from easel.api.declaration import LEFT_OUT, Flag, Input, OneOf, PageQuery, Text, operation
 from easel.api.endpoint import endpoint
 from easel.api.resource import Resource, answer_json, body_of, caller
 from easel.api.rows import Listed, listed, row_json
-from easel.api.submission import IDEMPOTENCY_ERRORS, REPLAYED
+from easel.api.submission import IDEMPOTENCY_ERRORS, REPLAYED, make_once
 from easel.webhooks import endpoints, outbox, queries
 from easel.webhooks.delivery import message_id
 from easel.webhooks.errors import (
@@ -139,8 +138,7 @@ class Webhooks(Resource):
             )
             return endpoint.id
 
-        key = request.headers.get("Idempotency-Key")
-        outcome = idempotent(tenant=tenant, endpoint="webhooks", key=key, body=body, now=now, make=make)
+        outcome = make_once(request, body, "webhooks", now=now, make=make)
         shown = webhook_json(_endpoint(request, outcome.resource_id), secret)
         return answer_json(shown, status=201, headers=REPLAYED if outcome.replayed else None)
 
