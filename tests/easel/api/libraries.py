@@ -24,8 +24,13 @@ let requests = 0;
 
 function patient(url, init) {
   requests += 1;
-  const timeout = AbortSignal.timeout(1000 * seconds[new Headers(init.headers).get("x-stainless-retry-count")]);
-  return fetch(url, { ...init, signal: AbortSignal.any([init.signal, timeout]) });
+  // Not by AbortSignal.any: Node 20 may collect the signal that it makes, and then the time-out never comes.
+  const patience = new AbortController();
+  const late = new DOMException("The request took too long: timeout", "TimeoutError");
+  const milliseconds = 1000 * seconds[new Headers(init.headers).get("x-stainless-retry-count")];
+  setTimeout(() => patience.abort(late), milliseconds).unref();
+  init.signal.addEventListener("abort", () => patience.abort(init.signal.reason));
+  return fetch(url, { ...init, signal: patience.signal });
 }
 
 const client = new OpenAI({ fetch: patient, maxRetries: seconds.length - 1 });
