@@ -20,7 +20,7 @@ from easel_client.errors import (
     QuotaExhausted,
     ServerError,
 )
-from tests.easel.api.conftest import PNG
+from tests.easel.api.conftest import PNG, without_links
 from tests.easel.api.test_adapters import weights
 
 
@@ -30,11 +30,6 @@ def make(client, version):
         return client.jobs.create(**{"prompt": "a red circle", "model": version.model.name, **fields})
 
     return job
-
-
-def without_links(job):
-    """Return a job without the links to its images: each answer signs them anew, until a second of its own."""
-    return {**job, "images": [{**image, "url": None} for image in job["images"]]}
 
 
 def test_a_job_is_made_waited_for_and_its_image_fetched(client, make):
