@@ -11,6 +11,8 @@ from typing import Any
 class DomainError(Exception):
     """A refusal with a reason. `param` names the invalid field of the request, if there is one.
 
+    `location` is the URL at which to look for what isn't done yet.
+
     The first paragraph of a subclass's docstring says what happened, and is the message where none is given. The rest
     says what the caller can do (`remedy_of`).
     """
@@ -20,6 +22,7 @@ class DomainError(Exception):
     http_status = 400
     retryable = False
     retry_after_seconds: int | None = None
+    location: str | None = None
 
     def __init_subclass__(cls, **declared: Any) -> None:
         """Set the class's attributes, as in `class Busy(DomainError, code="busy", http_status=429)`."""

@@ -186,7 +186,8 @@ def _response_headers(operation: Operation, status: int) -> dict[str, Schema]:
         names += ["RateLimit", "RateLimit-Policy", "x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"]
         names += ["x-ratelimit-reset-requests"]
     if status >= 400:
-        names += ["x-should-retry", *(["Retry-After"] if status in (429, 503) else [])]
+        names += ["x-should-retry", *(["Retry-After"] if status in (429, 503, 504) else [])]
+        names += ["Location"] if status == 504 else []
         names += ["WWW-Authenticate"] if status == 401 else []
     else:
         names += operation.headers

@@ -120,6 +120,7 @@ HEADERS: dict[str, Schema] = {
     "x-ratelimit-remaining-requests": _answered("What is left of that limit."),
     "x-ratelimit-reset-requests": _answered("The time until that limit is whole again: `12s`."),
     "Retry-After": {"description": "Seconds to wait before a retry.", "schema": {"type": "integer", "minimum": 0}},
+    "Location": _answered("The URL of the job, which is not done yet.", format="uri"),
     "x-should-retry": _answered("Whether the same request can succeed later.", enum=["true", "false"]),
     "Idempotent-Replayed": _answered(
         "Present if an earlier request with this key, or of the same call, caused the answer.", enum=["true"]

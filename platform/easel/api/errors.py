@@ -5,6 +5,7 @@ from typing import Any, Self
 from uuid import UUID
 
 import structlog
+from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, JsonResponse
@@ -16,6 +17,7 @@ from core.text import text_encodable
 from easel.jobs.queue_place import QueuePlace
 
 log = structlog.get_logger()
+LOOK_AGAIN_SECONDS, LOOK_AGAIN_SECONDS_MAX = 5, 60  # where nobody can say when a job ends, and at most
 
 
 class InvalidJson(DomainError, code="invalid_json"):
@@ -101,7 +103,8 @@ class UnsupportedParameter(DomainError, code="unsupported_parameter"):
 class StillRunning(DomainError, code="timeout", type="server_error", http_status=504):
     """The image is not ready yet: read the job instead.
 
-    Read the job that the message names until it has ended; don't send the request again.
+    Read the job that the message and `Location` name, after the seconds of `Retry-After`, until it has ended; don't
+    send the request again.
     """
 
     @classmethod
@@ -112,7 +115,13 @@ class StillRunning(DomainError, code="timeout", type="server_error", http_status
         if place and place["eta_seconds"] is not None:
             found.append(f"about {math.ceil(place['eta_seconds'])} s to go")
         where = f" ({', '.join(found)})" if found else ""
-        return cls(f"the job {job_id} is not finished yet{where}: read GET /v1/jobs/{job_id}")
+        url = f"{settings.EASEL.public_url}/v1/jobs/{job_id}"
+        refusal = cls(f"the job {job_id} is not finished yet{where}: read GET {url}")
+        refusal.location = url
+        eta_seconds = place["eta_seconds"] if place else None
+        seconds = LOOK_AGAIN_SECONDS if eta_seconds is None else max(1, math.ceil(eta_seconds))
+        refusal.retry_after_seconds = min(seconds, LOOK_AGAIN_SECONDS_MAX)
+        return refusal
 
 
 class Unavailable(DomainError):
@@ -148,6 +157,8 @@ def refusal_json(error: DomainError) -> JsonResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.location is not None:
+        headers["Location"] = error.location
     return _json(error_body(error), status=error.http_status, headers=headers)
 
 

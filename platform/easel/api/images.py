@@ -45,7 +45,6 @@ from easel.jobs import queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.outputs import image_url
-from easel.jobs.queue_place import queue_place
 from easel.jobs.quote import job_quote
 from easel.jobs.quote_json import quote_json
 from easel.jobs.retries import job_abandon
@@ -227,9 +226,9 @@ class ImagesSubmit(Resource):
 def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponse:
     """Return the second half of an images call: the images of the job that it waited for, or a refusal."""
     try:
-        job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
         if not ended:
-            raise errors.StillRunning.of(job.pk, place=queue_place(job, now=clock.now()))
+            raise waiting.still_running(tenant=waits_for.tenant, job_id=waits_for.job_id)
+        job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
         answer = images_json(job, response_format=waits_for.fields.response_format)
         return answer_json(answer, headers=_cost_headers(answer["usage"]))
     except Exception as error:
@@ -271,8 +270,8 @@ async def _images_answer(accepted: HttpResponseBase) -> HttpResponseBase:
 
 
 async def _streamed_answer(waits_for: WaitsFor) -> HttpResponseBase:
-    late = streaming.failure(errors.StillRunning.of(waits_for.job_id))
     read_events, seconds = ImageStream(waits_for).read_events, settings.EASEL.request_wait_seconds
+    late = partial(waiting.still_running, tenant=waits_for.tenant, job_id=waits_for.job_id)
     events = streaming.follow(waits_for.job_id, read_events, timeout_seconds=seconds, late=late)
     return streaming.streamed(_until_disconnect(events, waits_for))
 

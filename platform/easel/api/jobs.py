@@ -21,6 +21,7 @@ from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.rows import Listed, listed, row_json
 from easel.api.submission import REPLAYED, SUBMIT_ERRORS, submit
+from easel.api.waiting import still_running
 from easel.catalog.models import PoolTier
 from easel.jobs import lifecycle, queries
 from easel.jobs.deletion import job_delete
@@ -130,7 +131,7 @@ class Jobs(Resource):
 
     scope = Scope.GENERATE
 
-    @operation("jobs_create", JobAnswer, request=JobInput, status=202, errors=SUBMIT_ERRORS)
+    @operation("jobs_create", JobAnswer, request=JobInput, status=202, headers=("Location",), errors=SUBMIT_ERRORS)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Accept a generation, without waiting for it."""
         take(request, caller(request), now=clock.now())
@@ -143,7 +144,8 @@ class Jobs(Resource):
             shown = _job_json(job, None, attempts=(), outputs=(), adapters=adapters)
         else:
             shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
-        return answer_json(shown, status=202, headers=REPLAYED if outcome.replayed else None)
+        headers = {"Location": shown["urls"]["get"], **(REPLAYED if outcome.replayed else {})}
+        return answer_json(shown, status=202, headers=headers)
 
     @operation("jobs_list", Listed[JobAnswer], query=JobsQuery, errors=(JobNotFound,))
     def get(self, request: HttpRequest) -> HttpResponse:
@@ -216,7 +218,10 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
         found = [] if seen == before else [streaming.event(f"job.{job.state}", shown, event_id=seen)]
         return found, job.finished_at is not None
 
-    return streaming.follow(job_id, read_events, timeout_seconds=timeout_seconds)
+    def late() -> DomainError:
+        return still_running(tenant=key.tenant, job_id=job_id)
+
+    return streaming.follow(job_id, read_events, timeout_seconds=timeout_seconds, late=late)
 
 
 @endpoint("post", "jobs_cancel", JobAnswer, errors=(JobNotFound,), scope=Scope.GENERATE)

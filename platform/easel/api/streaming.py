@@ -44,12 +44,16 @@ def failure(error: DomainError) -> bytes:
 
 
 async def follow(
-    job_id: UUID, read_events: Callable[[], tuple[list[bytes], bool]], *, timeout_seconds: float, late: bytes = b""
+    job_id: UUID,
+    read_events: Callable[[], tuple[list[bytes], bool]],
+    *,
+    timeout_seconds: float,
+    late: Callable[[], DomainError],
 ) -> AsyncGenerator[bytes]:
     """Yield the new events of a job at each change, with keepalives between.
 
     `read_events` returns them, and True if they are the last. It runs on a thread, and is skipped while the database is
-    unavailable. `late` is the event of a timeout.
+    unavailable. A timeout ends the stream with the `error` that `late` returns, on a thread too.
     """
     wakeups = waiting.wakeups(job_id, timeout_seconds=timeout_seconds, idle_seconds=settings.EASEL.keepalive_seconds)
     async with contextlib.aclosing(wakeups):
@@ -62,5 +66,4 @@ async def follow(
                     yield part
                 if is_over:
                     return
-    if late:
-        yield late
+    yield failure(await in_thread(late))

@@ -11,9 +11,14 @@ import structlog
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
+from core import clock
 from core.threads import in_thread
+from easel.api.errors import StillRunning
+from easel.jobs import queries
 from easel.jobs.models import Job
+from easel.jobs.queue_place import queue_place
 from easel.observability import metrics
+from tenants.models import Tenant
 
 log = structlog.get_logger()
 RECHECK_SECONDS = 10  # the longest that a client waits for a notice that was lost with its connection
@@ -90,6 +95,14 @@ def followed() -> dict[UUID, int]:
 
 
 metrics.WAITING_CLIENTS.set_function(lambda: sum(followed().values()))
+
+
+def still_running(*, tenant: Tenant, job_id: UUID) -> StillRunning:
+    """Return the refusal of a wait that took too long, with the job's place unless the database is unavailable."""
+    place = None
+    with contextlib.suppress(OperationalError, InterfaceError):
+        place = queue_place(queries.job_get(tenant=tenant, job_id=job_id), now=clock.now())
+    return StillRunning.of(job_id, place=place)
 
 
 def _is_final(job_id: UUID) -> bool:

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import json
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -9,9 +11,11 @@ from django.db import OperationalError
 from openai import AsyncOpenAI
 
 from billing.ledger.accounts import balances_by_kind
+from core import clock
 from core.threads import THREADS, in_thread
 from easel.api import waiting
 from easel.asgi import application
+from easel.catalog.models import Worker
 from easel.jobs.models import Job
 from easel.processes import scheduler
 from easel.storage import store
@@ -96,7 +100,44 @@ def test_a_job_that_takes_too_long_can_be_asked_for_later(alice, body, settings_
     settings_of(request_wait_seconds=0)
     answer = call("POST", PATH, alice, json=body())
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
-    assert str(Job.objects.get(tenant=alice.tenant).id) in answer.json()["error"]["message"]
+    url = f"http://127.0.0.1:8000/v1/jobs/{Job.objects.get(tenant=alice.tenant).id}"
+    assert answer.json()["error"]["message"].endswith(f"read GET {url}")
+    assert (answer.headers["Location"], answer.headers["Retry-After"]) == (url, "5")  # nobody knows how long it takes
+    assert call("GET", url.removeprefix("http://127.0.0.1:8000"), alice).json()["status"] == "queued"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wait_that_took_too_long_says_where_the_job_is(alice, body, create, pool, settings_of, stream):
+    end_job(create(alice)["id"], gpu_seconds=2.0)  # so long takes a job of this size, as the pool measured
+    Worker.objects.filter(pool=pool).update(concurrency=1, beat_at=clock.now() + timedelta(hours=1))
+    for _ in range(2):
+        create(alice)
+    settings_of(request_wait_seconds=0)
+    answer = call("POST", PATH, alice, json=body(stream=stream))
+    if stream:
+        error = json.loads(answer.text.rpartition("data: ")[2])
+        assert (error["type"], error["http_code"]) == ("error", 504)
+    else:
+        error = answer.json()
+        assert answer.headers["Retry-After"] == "6"
+    assert "(position 3 of its queue, about 6 s to go)" in error["error"]["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wait_that_ends_while_the_database_is_away_still_names_its_job(alice, body, monkeypatch, settings_of, stream):
+    def away(job, *, now):
+        raise OperationalError("the server closed the connection")
+
+    monkeypatch.setattr(waiting, "queue_place", away)
+    settings_of(request_wait_seconds=0)
+    answer = call("POST", PATH, alice, json=body(stream=stream))
+    job_id = Job.objects.get(tenant=alice.tenant).id
+    assert f"the job {job_id} is not finished yet: read GET http" in answer.text
+
+
+def test_an_accepted_job_says_where_it_can_be_read(alice, create, body):
+    answer = call("POST", "/v1/jobs", alice, json=body())
+    assert answer.headers["Location"] == answer.json()["urls"]["get"]
 
 
 def test_a_database_that_blinks_does_not_end_the_wait(alice, body, monkeypatch):

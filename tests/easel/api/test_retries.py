@@ -217,6 +217,7 @@ def test_an_answer_that_began_is_broken_off_when_its_time_is_over(
     head, _, content = asyncio.run(wait()).partition(b"\r\n\r\n")
     assert head.split()[1] == status
     assert b'"code":"timeout"' in content
+    assert b"(position 1 of its queue)" in content
     assert (b" \r\n" in content, content.endswith(b"0\r\n\r\n")) == (not is_whole, is_whole)  # the last chunk
     if not is_whole:
         assert {b"cache-control: no-store", b"x-accel-buffering: no"} <= set(head.lower().split(b"\r\n"))

@@ -228,6 +228,19 @@ def test_a_quiet_stream_says_that_it_is_alive(alice, create, settings_of):
     assert asyncio.run(second())[1].startswith(b":")
 
 
+def test_the_events_of_a_job_that_takes_too_long_end_with_where_it_can_be_read(alice, create):
+    job_id = create(alice)["id"]
+
+    async def all_events():
+        return [one async for one in named(jobs.job_follow(alice.key, uuid.UUID(job_id), seen="", timeout_seconds=0))]
+
+    (first, _), (last, data) = asyncio.run(all_events())
+    assert (first, last, data["error"]["code"]) == ("job.queued", "error", "timeout")
+    assert data["error"]["message"].endswith(
+        f"(position 1 of its queue): read GET http://127.0.0.1:8000/v1/jobs/{job_id}"
+    )
+
+
 def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
     job_id = uuid.UUID(create(alice)["id"])
     before = threading.active_count()
