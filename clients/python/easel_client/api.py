@@ -388,7 +388,7 @@ class Statements(Resource):
         """Yield what `list` lists, page by page."""
         return self._transport.pages("/v1/statements", query)
 
-    def current(self) -> types.Statement:
+    def current(self) -> types.CurrentStatement:
         """Draft this month's statement as if the month ended now.
 
         The key needs the scope `usage`.

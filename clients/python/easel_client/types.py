@@ -943,6 +943,27 @@ class Line(TypedDict):
     amount: Money
 
 
+class CurrentStatement(TypedDict):
+    """What is not stored has no id and no documents."""
+
+    object: Literal["statement", "credit_note"]
+    title: str
+    number: int | None
+    status: Literal["draft", "final"]
+    corrects: str | None
+    period_start: str
+    period_end: str
+    time_zone: str
+    billed_to: BilledTo
+    subtotal: Money
+    tax_name: str
+    tax_rate: str
+    tax: Money
+    total: Money
+    finalised_at: str | None
+    lines: list[Line]
+
+
 class Statement(TypedDict):
     id: str
     object: Literal["statement", "credit_note"]

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.conf import settings
@@ -45,8 +45,7 @@ class Documents(TypedDict):
     csv: str
 
 
-class StatementSummary(TypedDict):
-    id: str
+class StatementContent(TypedDict):
     object: Annotated[str, OneOf(Statement.Kind.values)]
     title: str
     number: int | None
@@ -62,6 +61,13 @@ class StatementSummary(TypedDict):
     tax: Money
     total: Money
     finalised_at: datetime | None
+
+
+class StatementId(TypedDict):
+    id: str
+
+
+class StatementSummary(StatementId, StatementContent):
     documents: Documents
 
 
@@ -79,6 +85,12 @@ class LineAnswer(TypedDict):
 
 
 class StatementAnswer(StatementSummary):
+    lines: list[LineAnswer]
+
+
+class CurrentStatementAnswer(StatementContent):
+    """What is not stored has no id and no documents."""
+
     lines: list[LineAnswer]
 
 
@@ -133,17 +145,20 @@ def statements(request: HttpRequest) -> HttpResponse:
     return answer_json(listed([statement_json(one) for one in found], has_more=more))
 
 
-@endpoint("get", "statements_current", StatementAnswer, scope=Scope.USAGE)
+@endpoint("get", "statements_current", CurrentStatementAnswer, scope=Scope.USAGE)
 def statement_current(request: HttpRequest) -> HttpResponse:
     """Draft this month's statement as if the month ended now."""
-    return answer_json(statement_whole_json(*statement_now(caller(request).tenant, now=clock.now())))
+    statement, lines = statement_now(caller(request).tenant, now=clock.now())
+    fields = row_json(CurrentStatementAnswer, statement, **_derived(statement), lines=_lines_json(lines, statement))
+    return answer_json(fields)
 
 
 @endpoint("get", "statements_get", StatementAnswer, errors=(StatementNotFound,), scope=Scope.USAGE)
 def statement_detail(request: HttpRequest, statement_id: UUID) -> HttpResponse:
     """Show a statement or credit note with its lines."""
     statement = statement_get(tenant=caller(request).tenant, statement_id=statement_id)
-    return answer_json(statement_whole_json(statement, list(statement.lines.all())))
+    lines = _lines_json(list(statement.lines.all()), statement)
+    return answer_json({**statement_json(statement), "lines": lines})
 
 
 @endpoint(
@@ -182,24 +197,27 @@ def statement_line_charges(request: HttpRequest, statement_id: UUID, position: i
 
 def statement_json(statement: Statement) -> StatementSummary:
     url = f"{settings.EASEL.public_url}/v1/statements/{statement.id}"
-    return row_json(
-        StatementSummary,
-        statement,
-        object=statement.kind,
-        title=title_of(statement),
-        status=statement.state,
-        corrects=str(statement.corrects_id) if statement.corrects_id else None,
-        subtotal=money_json(statement.subtotal_micros, statement.currency),
-        tax_rate=f"{statement.tax_rate.normalize():f}",
-        tax=money_json(statement.tax_micros, statement.currency),
-        total=money_json(statement.total_micros, statement.currency),
-        documents={form: f"{url}/{form}" for form in ("html", "pdf", "csv")},
-    )
+    documents = {form: f"{url}/{form}" for form in ("html", "pdf", "csv")}
+    return row_json(StatementSummary, statement, **_derived(statement), documents=documents)
 
 
-def statement_whole_json(statement: Statement, lines: Sequence[StatementLine]) -> StatementAnswer:
+def _derived(statement: Statement) -> dict[str, Any]:
+    """Return the fields of `StatementContent` that are not the model's own."""
+    return {
+        "object": statement.kind,
+        "title": title_of(statement),
+        "status": statement.state,
+        "corrects": str(statement.corrects_id) if statement.corrects_id else None,
+        "subtotal": money_json(statement.subtotal_micros, statement.currency),
+        "tax_rate": f"{statement.tax_rate.normalize():f}",
+        "tax": money_json(statement.tax_micros, statement.currency),
+        "total": money_json(statement.total_micros, statement.currency),
+    }
+
+
+def _lines_json(lines: Sequence[StatementLine], statement: Statement) -> list[LineAnswer]:
     projects = projects_of(lines)
-    rows = [
+    return [
         row_json(
             LineAnswer,
             line,
@@ -212,7 +230,6 @@ def statement_whole_json(statement: Statement, lines: Sequence[StatementLine]) -
         )
         for line in lines
     ]
-    return {**statement_json(statement), "lines": rows}
 
 
 def charges_json(charges: Sequence[Charge]) -> list[ChargeAnswer]:

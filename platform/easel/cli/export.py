@@ -18,8 +18,13 @@ def _options(command: Any) -> Any:
     for option in (
         click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="A file, else stdout."),
         click.option("--tenant", help="Only this tenant."),
-        click.option("--end", type=_Day, help="The last day (UTC), by default today."),
-        click.option("--start", type=_Day, help="The first day (UTC), by default the first of the last one's month."),
+        click.option("--end", type=_Day, metavar="YYYY-MM-DD", help="The last day (UTC), by default today."),
+        click.option(
+            "--start",
+            type=_Day,
+            metavar="YYYY-MM-DD",
+            help="The first day (UTC), by default the first of the last one's month.",
+        ),
     ):
         command = option(command)
     return command

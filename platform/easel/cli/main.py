@@ -29,7 +29,7 @@ _ELSEWHERE = {
     "export": ("easel.cli.export:export", "Export costs and usage as files: FOCUS, CSV, CloudEvents."),
     "generate": ("easel.cli.generate:generate", "Generate an image."),
     "batch": ("easel.cli.jobs:batch", "List and cancel batches."),
-    "job": ("easel.cli.jobs:job", "Cancel jobs."),
+    "job": ("easel.cli.jobs:job", "Show where jobs are, and cancel them."),
     "key": ("easel.cli.tenants:key", "Create, list, rotate and revoke API keys."),
     "model": ("easel.cli.models:model", "Add versions and aliases of models, and route callers."),
     "my": ("easel.cli.my:my", "What a tenant may do, with its key: jobs, costs and so on."),

@@ -59,7 +59,15 @@ def print_rows(rows: Rows, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, default=str))
         return
-    table = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)] if rows else [["none"]]
+    table = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)] if rows else [["none"]]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ", ".join(map(_cell, value)) if isinstance(value, list | tuple) else str(value)

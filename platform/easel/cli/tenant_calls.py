@@ -281,6 +281,8 @@ def _cell(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
+    if isinstance(value, float) and value.is_integer():  # a quantity that need not be whole, such as image units
+        return str(int(value))
     if isinstance(value, dict):
         is_money = {"amount", "currency"} <= value.keys()
         return f"{value['amount']} {value['currency']}" if is_money else json.dumps(value, ensure_ascii=False)

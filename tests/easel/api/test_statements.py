@@ -37,6 +37,7 @@ def test_this_month_is_shown_as_it_goes(alice, version, create):
     assert (before["total"]["amount_micros"], before["lines"]) == (0, [])
     assert after["total"]["amount_micros"] == balances_by_kind(alice.tenant)["revenue"] > 0
     assert (after["status"], after["number"]) == ("draft", None)
+    assert not {"id", "documents"} & after.keys()  # it is not stored, so nothing else finds it
 
 
 def test_a_line_leads_down_to_the_attempts_of_its_jobs(used, statement):

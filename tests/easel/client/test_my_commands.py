@@ -174,6 +174,11 @@ def test_a_thing_is_printed_as_fields_and_the_lists_in_it_as_tables(capsys):
     ]
 
 
+def test_a_quantity_that_is_whole_is_printed_as_a_whole_number(capsys):
+    show({"data": [{"image_units": 4.0, "gpu_seconds": 1.25}]}, as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].split() == ["4", "1.25"]
+
+
 def test_an_id_in_a_table_is_never_cut_and_a_long_text_is(capsys):
     show({"data": [{"id": "1" * 80, "text": "a word " * 20}]}, as_json=False)
     assert capsys.readouterr().out.splitlines()[1] == "1" * 80 + "  " + ("a word " * 20)[:59] + "…"
