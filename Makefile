@@ -1,5 +1,8 @@
 PYTHON ?= python3
 export PYTHON
+# Some images of containers set it. Then each process compiles every module it imports: 28 s more CPU for each process of
+# the tests, which are several, and as much again for all that they start.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 DEMO := .venv/.easel-demo
 DEV := .venv/.easel-dev
