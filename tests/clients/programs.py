@@ -68,7 +68,9 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def settings_of(caller: Easel) -> dict[str, str]:
     """The environment that the pages tell the reader to set."""
-    return {"OPENAI_BASE_URL": f"{caller.url}/v1", "OPENAI_API_KEY": caller.api_key}
+    azure = {"AZURE_OPENAI_ENDPOINT": caller.url, "AZURE_OPENAI_API_KEY": caller.api_key}
+    version = {"OPENAI_API_VERSION": "2025-04-01-preview"}
+    return {"OPENAI_BASE_URL": f"{caller.url}/v1", "OPENAI_API_KEY": caller.api_key, **azure, **version}
 
 
 def run_python(source: str, caller: Easel, folder: Path, *, own_venv: bool = False, **env: str) -> Ran:

@@ -15,9 +15,12 @@ from tests.live import LiveEasel
 PROGRAM = (ROOT / "tests/clients/node/openai.mjs").read_text()
 
 
-def scenes(names: str, caller: Easel, folder) -> dict[str, Any]:
+AZURE = {"AZURE": "1", "OPENAI_BASE_URL": ""}  # `AzureOpenAI`, which takes its own variable for the address
+
+
+def scenes(names: str, caller: Easel, folder, **env: str) -> dict[str, Any]:
     """What the program's scenes printed, by name."""
-    ran = run_node(PROGRAM, caller, folder, SCENES=names)
+    ran = run_node(PROGRAM, caller, folder, SCENES=names, **env)
     assert ran.code == 0, ran.err
     return {found["name"]: found for found in map(json.loads, ran.out.splitlines())}
 
@@ -27,8 +30,9 @@ def picture(b64_json: str) -> tuple[str | None, tuple[int, int]]:
     return image.format, image.size
 
 
-def test_it_generates_and_streams_reads_the_cost_lists_models_and_meets_errors(easel: LiveEasel, caller, tmp_path):
-    found = scenes("generate,stream,models,size,edit", caller, tmp_path)
+@pytest.mark.parametrize("env", [{}, AZURE], ids=["OpenAI", "AzureOpenAI"])
+def test_it_generates_and_streams_reads_the_cost_lists_models_and_meets_errors(easel: LiveEasel, caller, tmp_path, env):
+    found = scenes("generate,stream,models,size,edit", caller, tmp_path, **env)
     assert requests_of(easel, caller) == [200, 200, 200, 200, 400, 404]
 
     generate, stream = found["generate"], found["stream"]

@@ -11,6 +11,7 @@ from openai import (
     APITimeoutError,
     AsyncOpenAI,
     AuthenticationError,
+    AzureOpenAI,
     BadRequestError,
     NotFoundError,
     OpenAI,
@@ -144,3 +145,43 @@ def test_a_batch_is_worked_off_for_half_the_price(client, easel: LiveEasel):
         whole = answer["usage"]["gpu_seconds"] * 100 + 125 + 500
         assert answer["usage"]["cost"] * 1e6 == pytest.approx(whole / 2, abs=2)
     assert len(answers) == 3
+
+
+# --- Azure's client
+
+
+def azure_of(caller: Easel, **options) -> AzureOpenAI:
+    return AzureOpenAI(azure_endpoint=caller.url, api_key=caller.api_key, api_version="2025-04-01-preview", **options)
+
+
+def test_azures_client_generates_streams_lists_models_and_meets_errors(caller, easel: LiveEasel):
+    client = azure_of(caller)
+    answer = client.images.generate(**ASKED)
+    assert picture(answer.data[0].b64_json) == ("PNG", (128, 128))
+    with client.images.generate(**ASKED, stream=True) as stream:
+        (event,) = stream
+    assert picture(event.b64_json) == ("PNG", (128, 128))
+    charged = caller.costs.get(group_by="model")["total"]["amount_micros"]
+    assert (answer.usage.cost + event.usage.cost) * 1e6 == pytest.approx(charged)
+    assert MODEL in [model.id for model in client.models.list()]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(BadRequestError) as size:
+        client.images.generate(**(ASKED | {"size": "100x100"}))
+    assert (size.value.code, size.value.param) == ("size_invalid", "size")
+    with pytest.raises(NotFoundError) as model:
+        client.images.generate(**(ASKED | {"model": "midjourney"}))
+    assert model.value.code == "model_not_found"
+    with pytest.raises(AuthenticationError):
+        azure_of(Easel(caller.url, "sk-wrong")).images.generate(**ASKED)
+
+
+def test_azures_deployment_of_the_client_decides_the_model(caller):
+    client = azure_of(caller, azure_deployment=MODEL)
+    answer = client.images.generate(**(ASKED | {"model": "a-model-of-azure"}))
+    assert caller.jobs.get(answer.job_id)["model"] == MODEL
+    assert MODEL in [model.id for model in client.models.list()]
+
+
+def test_openais_client_works_at_azures_newer_address(caller):
+    client = OpenAI(base_url=f"{caller.url}/openai/v1/", api_key=caller.api_key)
+    assert picture(client.images.generate(**ASKED).data[0].b64_json) == ("PNG", (128, 128))

@@ -16,7 +16,7 @@ from tests.clients.programs import PAGES, Ran, blocks, installed, requests_of, r
 from tests.live import LiveEasel
 
 OWN_VENV = {"litellm", "langchain"}
-RECIPES = ["openai-python", "openai-node", "vercel-ai", "litellm", "langchain"]
+RECIPES = ["openai-python", "azure-openai", "openai-node", "vercel-ai", "litellm", "langchain"]
 MASTER_KEY = "sk-change-me"  # of the proxy, as in its page
 
 

@@ -11,6 +11,8 @@ from tests.written_tables import check_table
 # The programs: their pages, versions and what they need. `test_recipes.py` runs each page, which sets nothing else.
 PROGRAMS: dict[str, tuple[str, Callable[[], str], str]] = {
     "openai-python": ("OpenAI, Python", lambda: version("openai"), AS_IT_IS),
+    # `AzureOpenAI` of the Node package runs in `test_openai_node.py`.
+    "azure-openai": ("Azure OpenAI, Python and Node", lambda: version("openai"), AS_IT_IS),
     "openai-node": ("OpenAI, Node", lambda: node_version("openai"), AS_IT_IS),
     # `test_browser.py` runs this page.
     "browser": ("OpenAI, in a browser", lambda: node_version("openai"), "its page's origin allowed"),

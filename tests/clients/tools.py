@@ -43,7 +43,8 @@ def ask(tool: dict[str, Any], caller: Easel, **fields: Any) -> httpx.Response:
     body = {name: own.get(value, value) if isinstance(value, str) else value for name, value in tool["body"].items()}
     headers = {name: value.replace("$key", caller.api_key) for name, value in tool.get("headers", {}).items()}
     headers = headers or {"Authorization": f"Bearer {caller.api_key}"}
-    url = f"{caller.url}/v1/images/generations{tool.get('query', '')}"
+    path = tool.get("path", "/v1/images/generations").replace("$model", MODEL)
+    url = f"{caller.url}{path}{tool.get('query', '')}"
     return httpx.post(url, json=body | fields, headers=headers, timeout=120)
 
 

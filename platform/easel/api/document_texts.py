@@ -15,6 +15,10 @@ Send a key as `Authorization: Bearer easel_sk_…`, or in the header `api-key`. 
 operator, who makes them in the portal (`/admin/`) or with `easel key create`. A key has scopes; each call names the
 one that it needs.
 
+`AzureOpenAI` of OpenAI's libraries works with this server as its `azure_endpoint`. `/openai/v1/…` and `/openai/…` are
+other names of every path under `/v1`, and `/openai/deployments/{name}/images/generations` is `/v1/images/generations`
+with `{name}` as the `model`, whatever the body says.
+
 ## Errors
 
 An error has OpenAI's body, `{"error": {"message", "type", "param", "code"}}`. Each call lists the codes that it may

@@ -14,6 +14,7 @@ from rest_framework import exceptions
 
 from core.errors import DomainError, NotFound
 from core.text import text_encodable
+from easel.api.azure import path_asked
 from easel.jobs.queue_place import QueuePlace
 
 log = structlog.get_logger()
@@ -172,7 +173,13 @@ def error_body(error: DomainError) -> dict[str, Any]:
 
 
 def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
-    return refusal_json(NotFound(f"there is no {request.method} {request.path}: /v1/openapi.json lists all calls"))
+    asked = path_asked(request)
+    hint = "/v1/openapi.json lists all calls"
+    if asked.startswith("/openai/deployments"):
+        hint = (
+            "a deployment has images/generations alone, and /openai/models lists the models and aliases to name there"
+        )
+    return refusal_json(NotFound(f"there is no {request.method} {asked}: {hint}"))
 
 
 def bad_request(request: HttpRequest | None, exception: Exception | None) -> JsonResponse:

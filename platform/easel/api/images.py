@@ -21,6 +21,7 @@ from core import clock
 from core.errors import DomainError, declared_errors
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
+from easel.api.azure import with_deployment
 from easel.api.declaration import LEFT_OUT, ErrorEvent, Flag, OneOf, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import StillRunning
@@ -208,7 +209,7 @@ class ImagesSubmit(Resource):
     def post(self, request: HttpRequest) -> HttpResponse:
         """Generate images and answer with them, as OpenAI's Images API does. With `stream` they come as events."""
         take(request, caller(request), now=clock.now())
-        body = body_of(request)
+        body = with_deployment(request, body_of(request))
         fields = ImagesInput.of(body, key=caller(request))
         spec = fields.spec(partial_images=fields.partial_images)
         outlives_client = fields.cancel_on_disconnect is False

@@ -1,7 +1,7 @@
 // Asks for everything that tests/clients/test_openai_node.py looks at, and prints what came, one JSON a line.
-import OpenAI, { toFile } from "openai";
+import OpenAI, { AzureOpenAI, toFile } from "openai";
 
-const client = new OpenAI();
+const client = process.env.AZURE ? new AzureOpenAI() : new OpenAI();
 const asked = { model: "z-image-demo", prompt: "a red circle on a blue background", size: "128x128" };
 const print = (name, found) => console.log(JSON.stringify({ name, ...found }));
 

@@ -31,11 +31,11 @@ async def job_of(customer):
     return job
 
 
-def generated(customer, content, **end):
+def generated(customer, content, *, path=PATH, **end):
     """The answer to an images call whose job ends meanwhile."""
 
     async def both():
-        answer = asyncio.create_task(ask("POST", PATH, secret=customer.secret, json=content))
+        answer = asyncio.create_task(ask("POST", path, secret=customer.secret, json=content))
         job = await job_of(customer)
         await in_thread(end_job, str(job.id), **end)
         return await answer
