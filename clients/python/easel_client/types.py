@@ -714,14 +714,38 @@ class ModelList(TypedDict):
     has_more: bool
 
 
+class CountLimit(TypedDict):
+    """A limit of requests, jobs, pixels or steps, which are whole."""
+
+    of: Literal["account", "api_key"]
+    resets_at: str | None
+    limit: Literal["requests_per_minute", "concurrent_jobs_max", "queued_jobs_max", "pixels_max", "steps_max"]
+    value: int
+    used: int | None
+    remaining: int | None
+
+
+class UnitLimit(TypedDict):
+    """The limit of image units, of which a small image is a fraction."""
+
+    of: Literal["account", "api_key"]
+    resets_at: str | None
+    limit: Literal["image_units_per_month"]
+    value: float
+    used: float | None
+    remaining: float | None
+
+
 class Retention(TypedDict):
     output_days: int
     job_days: int
 
 
 class Quota(TypedDict):
+    """Each limit that is set, and how long your data is retained."""
+
     object: str
-    data: list[Any]
+    data: list[CountLimit | UnitLimit]
     first_id: str | None
     last_id: str | None
     has_more: bool
@@ -774,7 +798,7 @@ class CostRow(TypedDict):
     cost: Money
     group: dict[str, str]
     charges: int
-    requests: float
+    requests: int
     list_cost: Money
 
 
@@ -800,6 +824,7 @@ class Outlook(TypedDict):
     expected: Money | None
     low: Money | None
     high: Money | None
+    missing: str | None
     confidence: float
     anomalies: list[Anomaly]
 

@@ -76,7 +76,7 @@ class UsageRowAnswer(Measured):
 class CostRowAnswer(Measured):
     group: dict[str, str]
     charges: int
-    requests: float
+    requests: int
     list_cost: Money
 
 
@@ -102,6 +102,7 @@ class OutlookAnswer(TypedDict):
     expected: Money | None
     low: Money | None
     high: Money | None
+    missing: Annotated[str | None, Field(description="Why there is no forecast, or no interval around it.")]
     confidence: float
     anomalies: list[AnomalyAnswer]
 
@@ -133,7 +134,7 @@ def costs(request: HttpRequest) -> HttpResponse:
         {
             "group": row.group,
             "charges": row.charges,
-            "requests": float(row.requests),
+            "requests": int(row.requests),
             **measured_json(row, tenant.currency),
             "list_cost": money_json(row.list_micros, tenant.currency),
         }
@@ -163,6 +164,7 @@ def outlook(request: HttpRequest) -> HttpResponse:
             "expected": money(month.expected_micros),
             "low": money(month.low_micros),
             "high": money(month.high_micros),
+            "missing": month.missing,
             "confidence": CONFIDENCE,
             "anomalies": [
                 row_json(AnomalyAnswer, one, cost=money(one.amount_micros), usual=money(one.usual_micros))

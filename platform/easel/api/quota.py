@@ -3,7 +3,7 @@
 from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from django.conf import settings
@@ -16,21 +16,37 @@ from easel.api.declaration import OneOf
 from easel.api.endpoint import endpoint
 from easel.api.rate_limit import Bucket, peek
 from easel.api.resource import answer_json, caller
-from easel.api.rows import Listed, listed, row_json
+from easel.api.rows import listed, row_json
 from easel.jobs.models import State
 from easel.jobs.queue_depth import unfinished_jobs
 from tenants.models import ApiKey
 from tenants.quotas import LIMITS, next_month, quotas_of, units_used
 from tenants.retention import retention_of
 
+_UNITS = "image_units_per_month"
 
-class LimitAnswer(TypedDict):
-    limit: Annotated[str, OneOf(tuple(LIMITS))]
+
+class OwnedLimit(TypedDict):
     of: Annotated[str, OneOf(("account", "api_key"))]
+    resets_at: datetime | None
+
+
+class CountLimit(OwnedLimit):
+    """A limit of requests, jobs, pixels or steps, which are whole."""
+
+    limit: Annotated[str, OneOf(tuple(name for name in LIMITS if name != _UNITS))]
+    value: int
+    used: int | None
+    remaining: int | None
+
+
+class UnitLimit(OwnedLimit):
+    """The limit of image units, of which a small image is a fraction."""
+
+    limit: Annotated[str, OneOf((_UNITS,))]
     value: float
     used: float | None
     remaining: float | None
-    resets_at: datetime | None
 
 
 class RetentionAnswer(TypedDict):
@@ -38,7 +54,15 @@ class RetentionAnswer(TypedDict):
     job_days: int
 
 
-class QuotaAnswer(Listed[LimitAnswer]):
+class QuotaAnswer(TypedDict):
+    """Each limit that is set, and how long your data is retained."""
+
+    # The fields of a `Listed`, repeated: pydantic forgets the rows' type in a subclass of a generic class.
+    object: str
+    data: list[CountLimit | UnitLimit]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
     retention: RetentionAnswer
 
 
@@ -55,15 +79,15 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     with suppress(RedisError):  # nothing is counted while Redis is unavailable
         found = peek(limited, now=now) if limited else []
         buckets = {quota.api_key_id: bucket for quota, bucket in zip(limited, found, strict=True)}
-    rows: list[LimitAnswer] = []
+    rows: list[dict[str, Any]] = []
     for quota in quotas:
         jobs = unfinished_jobs(api_key.tenant_id, quota.api_key_id)
         used: dict[str, Decimal | int] = {
             "concurrent_jobs_max": jobs.count(),
             "queued_jobs_max": jobs.filter(state=State.QUEUED).count(),
-            "image_units_per_month": units[quota.api_key_id],
+            _UNITS: units[quota.api_key_id],
         }
-        resets_at = {"image_units_per_month": next_month(now)}
+        resets_at = {_UNITS: next_month(now)}
         if bucket := buckets.get(quota.api_key_id):
             used["requests_per_minute"] = bucket.limit - bucket.remaining
             resets_at["requests_per_minute"] = now + timedelta(seconds=bucket.reset_seconds)
@@ -71,12 +95,12 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
             {
                 "limit": name,
                 "of": "account" if quota.api_key_id is None else "api_key",
-                "value": float(limit),
-                "used": float(used[name]) if name in used else None,
-                "remaining": max(0.0, float(limit - used[name])) if name in used else None,
+                "value": number(limit),
+                "used": number(used[name]) if name in used else None,
+                "remaining": number(max(0, limit - used[name])) if name in used else None,
                 "resets_at": resets_at.get(name),
             }
-            for name in LIMITS
+            for name, number in ((name, float if name == _UNITS else int) for name in LIMITS)
             if (limit := getattr(quota, name)) is not None
         ]
     retention = retention_of(api_key.tenant, default=settings.EASEL)

@@ -9,6 +9,7 @@ import json
 import sys
 import types as python_types
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required, Union, get_args, get_origin, get_type_hints
 
@@ -22,13 +23,13 @@ from easel_client.transport import Download, FileContent
 
 # Columns of lists whose things have more fields than a line holds. A dot leads to a field within a field.
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "jobs list": ("id", "status", "created_at", "model", "size", "n", "usage.cost", "prompt"),
+    "jobs list": ("id", "status", "created_at", "model", "size", "n", "usage.cost_details", "prompt"),
     "adapters list": ("name", "model", "status", "versions.version", "created_at"),
     "models list": ("id", "alias_of", "default", "version", "size_default", "steps_default", "steps_max"),
     "statements list": ("id", "object", "title", "status", "period_start", "period_end", "total"),
     "webhooks list": ("id", "url", "events", "enabled", "disabled_reason"),
     "webhooks deliveries": ("id", "event", "status", "created_at", "next_attempt_at"),
-    "errors list": ("code", "status", "retryable", "text"),
+    "errors list": ("code", "status", "retryable", "text", "remedy"),
     "batches list": ("id", "status", "request_counts.completed", "request_counts.failed", "request_counts.total"),
     "files list": ("id", "filename", "purpose", "bytes", "status"),
 }
@@ -39,8 +40,10 @@ LEFT_OUT = {
     "jobs events": "`easel my jobs follow`",
     "index": "says where things are to who calls without a client",
 }
+AS_JSON = {"openapi"}  # answers that are for programs only
 _NAMES = {"get": "show"}
 _CELL_CHARS_MAX = 60
+_NEVER_CUT = {"remedy"}  # which is what the reader came for
 KEY_HELP = "A key of yours; by default EASEL_API_KEY."
 
 
@@ -92,7 +95,7 @@ def _command(name: str, path: str, resource: str, call: Callable[..., Any]) -> c
             if returns_file:
                 _put(answer, output)
             else:
-                show(answer, as_json=as_json, columns=COLUMNS.get(path))
+                show(answer, as_json=as_json or resource in AS_JSON, columns=COLUMNS.get(path))
 
     options = run.__click_params__[::-1]  # type: ignore[attr-defined]
     explain = inspect.getdoc(call) or ""
@@ -245,7 +248,8 @@ def _table(things: list[Any], columns: Iterable[str] | None) -> list[dict[str, s
         found = [{name: value for name, value in _flat(row) if not _is_table(value)} for row in rows]
         names = dict.fromkeys(name for row in found for name in row if name != "object")
         return [{name: _short(_cell(row.get(name))) for name in names} for row in found]
-    return [{name: _short(_cell(_within(row, name))) for name in columns} for row in rows]
+    cells = [{name: _cell(_within(row, name)) for name in columns} for row in rows]
+    return [{name: text if name in _NEVER_CUT else _short(text) for name, text in row.items()} for row in cells]
 
 
 def _short(text: str) -> str:
@@ -279,6 +283,8 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float):
+        return format(Decimal(repr(value)).normalize(), "f")  # 6 of 6.0, and 0.00001 without an exponent
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
     if isinstance(value, float) and value.is_integer():  # a quantity that need not be whole, such as image units

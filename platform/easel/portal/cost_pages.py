@@ -94,7 +94,7 @@ def _outlook(span: Span, currency: str, today: date, *, whole: bool) -> list[tup
         return []
     found = forecast(daily(Span(start=today - timedelta(weeks=WEEKS), end=today), currency=currency), today=today)
     if found.expected_micros is None:
-        return [("At the month's end", "too early to tell")]
+        return [("At the month's end", f"too early to tell: {found.missing}")]
     shown = format_micros(found.expected_micros, currency)
     if found.low_micros is None or found.high_micros is None:
         return [("At the month's end", shown)]

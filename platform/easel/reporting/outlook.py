@@ -21,12 +21,16 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """Forecast of a month's cost in micros, with its 80 % interval; None if there are too few days to estimate from."""
+    """Forecast of a month's cost in micros, with its 80 % interval.
+
+    With too few days to estimate from, parts are None, and `missing` says why.
+    """
 
     spent_micros: int
     expected_micros: int | None
     low_micros: int | None
     high_micros: int | None
+    missing: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,8 @@ def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
     spent = sum(amount for day, amount in costs.items() if first <= day <= today)
     past = {day: amount for day, amount in costs.items() if today - WEEKS * 7 * DAY <= day < today}
     if len(past) < _DAYS_MIN:
-        return Forecast(spent_micros=spent, expected_micros=None, low_micros=None, high_micros=None)
+        why = f"a forecast needs {_DAYS_MIN} whole days from the first charge on; there are {len(past)}"
+        return Forecast(spent_micros=spent, expected_micros=None, low_micros=None, high_micros=None, missing=why)
     by_weekday: dict[int, list[int]] = {}
     for day, amount in past.items():
         by_weekday.setdefault(day.weekday(), []).append(amount)
@@ -75,7 +80,9 @@ def forecast(costs: Mapping[date, int], *, today: date) -> Forecast:
     expected = before + max(means[today.weekday()], costs.get(today, 0)) + sum(means[d.weekday()] for d in ahead[1:])
     freedom = len(past) - len(means)
     if freedom < 1:
-        return Forecast(spent_micros=spent, expected_micros=round(expected), low_micros=None, high_micros=None)
+        why = f"low and high need one weekday twice, so {_DAYS_MIN + 1} whole days; there are {len(past)}"
+        rounded = round(expected)
+        return Forecast(spent_micros=spent, expected_micros=rounded, low_micros=None, high_micros=None, missing=why)
     variance = sum((amount - means[day.weekday()]) ** 2 for day, amount in past.items()) / freedom
     # Each day ahead has its own variance and that of its weekday's mean, which days of one weekday share.
     of_weekday = [sum(day.weekday() == weekday for day in ahead) for weekday in range(7)]

@@ -69,3 +69,9 @@ def test_real_answers_are_as_described(used, path):
 def test_a_new_tenant_has_no_forecast_yet(used):
     found = call("GET", "/v1/costs/outlook", used).json()
     assert (found["so_far"]["amount_micros"], found["expected"]) == (balances_by_kind(used.tenant)["revenue"], None)
+    assert found["missing"] == "a forecast needs 7 whole days from the first charge on; there are 0"
+
+
+def test_requests_are_counted_in_whole_numbers(used):
+    [row] = call("GET", "/v1/costs", used).json()["data"]
+    assert repr(row["requests"]) == "1"

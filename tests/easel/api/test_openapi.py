@@ -80,6 +80,16 @@ def test_answers_share_their_parts(document, operations):
     assert found == {"#/components/schemas/Error"}
 
 
+def test_the_rows_of_every_list_are_described(document):
+    lists = [part["properties"]["data"] for part in document["components"]["schemas"].values() if _is_list(part)]
+    assert len(lists) > 10
+    assert all(data["items"] for data in lists)
+
+
+def _is_list(part):
+    return part.get("properties", {}).get("data", {}).get("type") == "array"
+
+
 def test_answers_may_get_new_fields(document):
     closed = {name for name, schema in document["components"]["schemas"].items() if "additionalProperties" in schema}
     assert all(name.endswith("Input") for name in closed)

@@ -159,6 +159,22 @@ def test_balance_and_costs_are_shown_as_amounts(easel, shown, job):
     assert f"{cost} USD" in costs
 
 
+def test_the_command_says_why_there_is_no_forecast_and_what_to_do_about_an_error(easel):
+    assert "a forecast needs 7 whole days" in easel("my", "costs", "outlook")[1]
+    _, errors, _ = easel("my", "errors", "list")
+    assert "Wait for one of your jobs to end, then repeat the request." in errors
+
+
+def test_numbers_are_printed_without_a_needless_fraction_or_exponent(capsys):
+    show({"whole": 6.0, "round": 100.0, "part": 0.25, "small": 0.00001, "count": 7}, as_json=False)
+    printed = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert printed == {"whole": "6", "round": "100", "part": "0.25", "small": "0.00001", "count": "7"}
+
+
+def test_the_openapi_document_is_printed_as_json(easel):
+    assert json.loads(easel("my", "openapi")[1])["openapi"] == "3.1.0"
+
+
 def test_a_thing_is_printed_as_fields_and_the_lists_in_it_as_tables(capsys):
     cost = {"amount": "0.5", "currency": "USD", "lines": [{"meter": "request", "labels": {}}, {"labels": {"a": "b"}}]}
     show({"object": "job", "id": "7", "error": None, "usage": {"cached": False, "cost": cost}}, as_json=False)

@@ -35,6 +35,13 @@ def test_the_cost_of_today_counts():
 def test_a_week_is_too_short_for_a_forecast():
     found = forecast(days(weekly, back=6), today=TODAY)
     assert (found.expected_micros, found.low_micros) == (None, None)
+    assert found.missing.endswith("there are 6")
+
+
+def test_an_interval_needs_a_weekday_twice():
+    found = forecast(days(weekly, back=7), today=TODAY)
+    assert (found.expected_micros is None, found.low_micros, found.missing is None) == (False, None, False)
+    assert forecast(days(weekly, back=8), today=TODAY).missing is None
 
 
 def test_four_of_five_months_end_inside_the_interval():
