@@ -61,3 +61,9 @@ def test_every_module_that_a_page_names_is_there(page):
     named = re.findall(r"`([a-z_0-9/]+/[a-z_0-9]+\.(?:py|sql))`", page.read_text())
     missing = [name for name in named if not any((place / name).exists() for place in (*PLACES, page.parent))]
     assert not missing
+
+
+@pytest.mark.parametrize("page", [page for page in READMES if page.parent != ROOT], ids=lambda page: str(page.parent))
+def test_a_module_that_a_room_names_without_a_folder_is_its_own(page):
+    named = re.findall(r"`((?!test_)[a-z_0-9]+\.(?:py|sql))`", page.read_text())
+    assert not [name for name in named if not any(page.parent.rglob(name))]

@@ -19,7 +19,7 @@ class BatchPage(Page):
     fields = (
         "shown_name",
         "tenant",
-        "api_key",
+        "shown_key",
         "shown_state",
         "shown_done",
         "shown_metadata",
@@ -31,6 +31,7 @@ class BatchPage(Page):
     row_actions = (jobs.cancel_batch,)
 
     shown_name = column("batch", lambda batch: cells.code(batch))
+    shown_key = column("API key", lambda batch: cells.link(batch.api_key))
     shown_state = column("state", lambda batch: cells.state(batch.status))
     shown_done = column(
         "lines", lambda batch: f"{batch.lines_completed} done, {batch.lines_failed} failed, of {batch.lines_total}"

@@ -42,7 +42,7 @@ class JobPage(Page):
             "shown_adapters", "shown_arm", "user", "shown_metadata", "shown_warnings",
         )}),
         ("State", {"fields": (
-            "shown_state", "request_id", "api_key", "error_code", "error_message", "deleted_at", "cost",
+            "shown_state", "request_id", "shown_key", "error_code", "error_message", "deleted_at", "cost",
         )}),
     )  # fmt: skip
 
@@ -66,6 +66,7 @@ class JobPage(Page):
         return changelist
 
     short_id = column("job", lambda job: cells.code(str(job.id)[:13] + "…"))
+    shown_key = column("API key", lambda job: cells.link(job.api_key))
     project_slug = column("project", lambda job: job.project.slug)
     shown_model = column("model", lambda job: job.model_version.label)
     shown_prompt = column("prompt", lambda job: job.prompt if len(job.prompt) <= 60 else job.prompt[:60] + "…")

@@ -142,12 +142,15 @@ class RolloutPage(Page):
 
 @register(Pool)
 class PoolPage(Page):
-    list_display = ("slug", "tenant", "shown_tier", "gpu_class", "workers_seen", "waiting", "hour_cost", "created_at")
+    list_display = (
+        "slug", "tenant", "shown_tier", "shown_class", "workers_seen", "waiting", "hour_cost", "created_at",
+    )  # fmt: skip
     search_fields = ("slug",)
     list_select_related = ("tenant",)
     ordering = ("slug",)
     fields = (
-        "slug", "namespace", "tenant", "shown_tier", "checkpoint", "precision", "gpu_class", "hour_cost", "created_at",
+        "slug", "namespace", "tenant", "shown_tier", "checkpoint", "precision", "shown_class", "hour_cost",
+        "created_at",
     )  # fmt: skip
     list_actions = (serving.add_pool,)
     row_actions = (serving.set_cost,)
@@ -161,6 +164,7 @@ class PoolPage(Page):
         )
 
     shown_tier = column("tier", lambda pool: pool.tier or "any", ordering="tier")
+    shown_class = column("GPU class", lambda pool: pool.gpu_class, ordering="gpu_class")
     workers_seen = column("workers seen", lambda pool: cells.number(pool.workers_counted))
     waiting = column("unfinished jobs", lambda pool: cells.number(pool.jobs_unfinished))
     hour_cost = column("cost of a GPU hour", lambda pool: cells.number(f"{pool.gpu_hour_cost:.6f} USD"))

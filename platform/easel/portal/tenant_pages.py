@@ -90,12 +90,12 @@ class TenantPage(Page):
     jobs_today = column("jobs today", lambda tenant: cells.number(tenant.jobs_of_today), ordering="jobs_of_today")
 
     def sections(self, row: Tenant) -> Iterable[Section]:
-        accounts = row.accounts.order_by("kind")
+        accounts = row.accounts.order_by("kind", "meter")
         yield Section.of(
             "Balances",
             accounts,
             {
-                "Account": lambda account: cells.link(account, account.kind),
+                "Account": lambda account: cells.link(account, f"{account.kind} {account.meter}".strip()),
                 "Balance": lambda account: cells.money(account.balance_micros, account.currency),
                 "Meaning": lambda account: account.get_kind_display(),
             },

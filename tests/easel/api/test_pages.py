@@ -1,5 +1,7 @@
 """The pages of the API: what a browser and a program find at `/`, `/v1` and `/docs`."""
 
+import re
+
 import pytest
 
 from tests.easel.api.conftest import call
@@ -44,6 +46,11 @@ def test_the_reference_loads_its_script_and_its_document_from_here():
     assert '<script src="/docs/reference.js">' in page
     assert 'data-url="/v1/openapi.json"' in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_the_reference_page_styles_nothing_that_its_script_draws():
+    [style] = re.findall(r"<style>(.*?)</style>", call("GET", "/docs", headers=BROWSER).text)
+    assert set(re.findall(r"([^{}]+) {", style)) == {"body", " noscript"}
 
 
 def test_the_script_is_sent_compressed_once():
