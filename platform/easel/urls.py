@@ -6,7 +6,7 @@ from django.urls import include, path
 from easel.api import pages, storage_views
 from easel.api.resource import serve
 from easel.observability import health
-from easel.portal.site import portal
+from easel.portal.urls import portal
 from easel.portal.views import static_file
 
 

@@ -29,7 +29,7 @@ from easel.catalog.models import Adapter, Model, Pool
 from easel.catalog.versions import model_make_default
 from easel.cli.main import cli
 from easel.jobs.budgets import budget_set
-from easel.portal.site import portal
+from easel.portal.urls import portal
 from easel.seed import DEMO_LIMITS, PRICES
 from easel.serving.aliases import alias_set
 from easel.serving.rollouts import rollout_start

@@ -85,6 +85,7 @@ def api(host: str, port: int) -> None:
 
         from easel.asgi import application
 
+        import_module("easel.urls")  # which the first request would wait for
         gc.freeze()  # keep loaded modules out of garbage collection, which stopped requests for 50 ms and more
         uvicorn.run(
             application,

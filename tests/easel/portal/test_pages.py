@@ -13,7 +13,7 @@ from billing.models import LedgerAccount, PriceBook, Transaction
 from billing.money import format_micros
 from billing.usage.queries import job_costs
 from core.audit import audit_record
-from easel.portal.site import portal
+from easel.portal.urls import portal
 from easel.serving.rollouts import rollout_start
 from tenants.accounts import project_create
 from tests.conftest import NOW

@@ -16,7 +16,7 @@ from easel.batches.models import Batch, File
 from easel.catalog.models import Adapter
 from easel.portal.pages import Page
 from easel.portal.sign_in import ATTEMPTS_MAX
-from easel.portal.site import portal
+from easel.portal.urls import portal
 from easel.serving.models import Alias
 from easel.serving.rollouts import rollout_start
 from easel.webhooks.endpoints import endpoint_create
