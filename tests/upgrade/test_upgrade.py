@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import uuid
+from importlib.resources import files
 from pathlib import Path
 
 import psycopg
@@ -37,10 +38,10 @@ def counts(url):
         return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
 
 
-def easel(url, *arguments):
+def easel(url, *arguments, module="easel.cli.main"):
     return subprocess.run(
-        [sys.executable, "-m", "easel.cli.main", *arguments],
-        env={**os.environ, "DATABASE_URL": url},
+        [sys.executable, "-m", module, *arguments],
+        env={**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": "easel.settings"},
         capture_output=True,
         text=True,
         check=False,
@@ -61,3 +62,50 @@ def test_a_release_with_data_is_migrated_twice_and_its_books_are_in_order(restor
     assert counts(restored) == before
     audited = easel(restored, "audit")
     assert audited.returncode == 0, audited.stdout + audited.stderr
+
+
+def aliases(url):
+    """The model and the format of each alias of the platform's."""
+    with psycopg.connect(url) as connection:
+        rows = connection.execute(
+            "SELECT alias.name, model.name, response_format, ignored FROM serving_alias AS alias"
+            " JOIN catalog_model AS model ON model.id = model_id WHERE tenant_id IS NULL"
+        )
+        return {name: (model, response_format, ignored) for name, model, response_format, ignored in rows}
+
+
+def migrate(url, *target):
+    # Migrations alone: `easel migrate` also registers the checkpoint of this machine.
+    done = easel(url, "migrate", *target, module="django")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("restored", RELEASES[:1], ids=lambda file: file.name, indirect=True)
+def test_an_older_installation_gets_the_names_that_clients_have_hard_coded_once(restored):
+    migrate(restored)
+    model, ignored = "z-image-demo", ["background", "moderation", "style"]
+    formats = {"gpt-image-1": "", "gpt-image-1-mini": "", "dall-e-2": "url", "dall-e-3": "url"}
+    assert aliases(restored) == {name: (model, response_format, ignored) for name, response_format in formats.items()}
+    with psycopg.connect(restored) as connection:
+        connection.execute("DELETE FROM serving_alias WHERE name = 'dall-e-2'")
+        # The dump's machine had it elsewhere: another checkpoint would be a new model with aliases of its own.
+        checkpoint = str(files("inference") / "demo_model" / "checkpoint")
+        connection.execute("UPDATE catalog_modelversion SET checkpoint = %s", [checkpoint])
+    assert easel(restored, "migrate").returncode == 0
+    assert aliases(restored).keys() == formats.keys() - {"dall-e-2"}
+
+
+@pytest.mark.parametrize("restored", RELEASES[:1], ids=lambda file: file.name, indirect=True)
+def test_an_upgrade_changes_no_name_that_an_operator_has_given(restored):
+    migrate(restored, "serving", "0002")
+    with psycopg.connect(restored) as connection:
+        connection.execute("INSERT INTO catalog_model (name, is_default, created_at) VALUES ('dall-e-2', false, now())")
+        connection.execute(
+            "INSERT INTO serving_alias (id, name, model_id, response_format, quality, size, ignored, is_lenient,"
+            " created_at) SELECT gen_random_uuid(), 'dall-e-3', id, 'both', '', '', '{}', true, now()"
+            " FROM catalog_model WHERE name = 'dall-e-2'"
+        )
+    migrate(restored)
+    found = aliases(restored)
+    assert found.keys() == {"gpt-image-1", "gpt-image-1-mini", "dall-e-3"}
+    assert found["dall-e-3"] == ("dall-e-2", "both", [])
