@@ -82,8 +82,8 @@ class GenerationTask(Message):
 
     `expires_at` (Unix seconds) is the end of the attempt's first lease. A worker drops a task that it receives later,
     because the control plane has then given the job another attempt. `deadline_at` (Unix seconds) is the job's expiry:
-    a worker stops the attempt then. The images of a task that `yields` do at most a quarter of the work of
-    other images beside them.
+    a worker stops the attempt then. The images of a task that `yields` make progress only while the worker has no
+    others in flight, and take none of its places (`WorkerBeat.concurrency`).
     """
 
     attempt_token: str

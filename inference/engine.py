@@ -1,4 +1,9 @@
-"""The engine: a loop whose every turn advances one batch of the images in flight by one step."""
+"""The engine: a loop whose every turn advances one batch of the images in flight by one step.
+
+Images that yield, of batches, take only what is idle: while another image is in flight, no image that yields is
+prepared, stepped or decoded, and it gives up its adapter slots if the other needs one. So another image waits at most
+for what the device is doing at the moment it comes: one step, or the work of `Preparation` on a few images.
+"""
 
 import math
 import sys
@@ -123,15 +128,30 @@ class Engine:
     def step(self) -> Step | None:
         """Advance one batch by one step and hand on the rows that finished. None when no image is in flight."""
         self._take_inbox()
-        self._admit()
+        others_in_flight = any(not row.yields for row in self._in_flight())
+        self._hold_back(others_in_flight)
+        self._admit(others_in_flight)
         if not self._preparation.has_thread and self._preparation.work():
             self._take_prepared()
-        batch = self._scheduler.next_batch()
+        only_yielding = all(row.yields for row in self._scheduler.rows())
+        # A step of rows that yield would slow down the preparation or decoding of the others.
+        batch = [] if only_yielding and others_in_flight else self._scheduler.next_batch()
         step = self._advance(batch) if batch else Step()
         for row in batch:
             self._make_preview(row)
         self._retire(batch)
-        return step if batch or self._waiting or self._preparing else None
+        return step if batch or self._in_flight() else None
+
+    def _in_flight(self) -> list[Row]:
+        return [*self._waiting, *self._preparing, *self._scheduler.rows()]
+
+    def _hold_back(self, others_in_flight: bool) -> None:
+        """Keep the preparation, and the merged slots, from rows that yield while other rows are in flight."""
+        self._preparation.hold_back(others_in_flight)
+        if others_in_flight:
+            for row in self._scheduler.rows():
+                if row.yields:
+                    self._merged.release(row)
 
     def _take_inbox(self) -> None:
         """Take new and prepared rows; end the canceled rows and those past their deadline."""
@@ -146,16 +166,16 @@ class Engine:
         metrics.ROWS.labels("preparation").set(len(self._preparing))
         metrics.ROWS.labels("running").set(len(self._scheduler))
 
-    def _admit(self) -> None:
-        """Give adapter slots to waiting rows, the least served tenant's first and those that yield last, and have these
-        rows prepared.
+    def _admit(self, others_in_flight: bool) -> None:
+        """Give adapter slots to waiting rows, the least served tenant's first, and have these rows prepared.
 
         No row overtakes one that waits for a free slot, except to use adapters that other rows hold in place anyway.
+        Rows that yield are admitted only if no others are in flight.
         """
         self._waiting.sort(key=self._scheduler.turn)
         nobody_waits = True
-        for row in list(self._waiting):
-            if self._adapter_slots.acquire(row.adapter_hashes, in_use_only=not nobody_waits):
+        for row in [row for row in self._waiting if not (row.yields and others_in_flight)]:
+            if self._acquire_slots(row, in_use_only=not nobody_waits):
                 row.adapter_slots = tuple((self._adapter_slots[sha256], scale) for sha256, scale in row.composition)
                 self._waiting.remove(row)
                 self._preparing.add(row)
@@ -163,9 +183,28 @@ class Engine:
             else:
                 nobody_waits = False
 
+    def _acquire_slots(self, row: Row, *, in_use_only: bool) -> bool:
+        """Take adapter slots for a row, if need be from rows that yield to it; return False if none are free."""
+        if self._adapter_slots.acquire(row.adapter_hashes, in_use_only=in_use_only):
+            return True
+        holders = [other for other in self._scheduler.rows() if other.yields and other.adapter_hashes]
+        if row.yields or not holders:
+            return False
+        for holder in holders:
+            self._suspend(holder)
+        return self._adapter_slots.acquire(row.adapter_hashes, in_use_only=in_use_only)
+
+    def _suspend(self, row: Row) -> None:
+        """Take a row's adapter slots away; it keeps its latents, and is prepared anew when it has slots again."""
+        self._scheduler.remove(row)
+        self._merged.release(row)
+        self._adapter_slots.release(row.adapter_hashes)
+        row.adapter_slots = None
+        self._waiting.append(row)
+
     def _on_prepared(self, row: Row, outcome: Any) -> None:
         """Receive a row on the preparation's thread: with a picture, an error, or None if it is ready to step."""
-        if outcome is None:
+        if outcome is None and row.prepared_at is None:
             row.prepared_at = self._clock()
         self._prepared.put((row, outcome))
         self._awake.set()
@@ -182,7 +221,7 @@ class Engine:
 
     def _advance(self, batch: list[Row]) -> Step:
         started = self._clock()
-        self._merged.choose(batch, self._scheduler.rows())
+        self._merged.choose(batch, [row for row in self._scheduler.rows() if row.yields == batch[0].yields])
         # Adjacent rows on the same weights share a product, and adjacent rows of one length share their attention.
         batch.sort(key=lambda row: (-1 if row.weights.merged is None else row.weights.merged, row.tokens))
         run_in_halves(self._denoise, batch, self._end)
@@ -272,7 +311,7 @@ class Engine:
 
     def _end_all(self, error: Exception) -> None:
         self._take_prepared()
-        for row in [*self._waiting, *self._scheduler.rows(), *self._preparing]:
+        for row in self._in_flight():
             self._end(row, error)
         self._preparing.clear()
 

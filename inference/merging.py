@@ -40,11 +40,17 @@ class MergedWeights:
         """Drop the row's use of its merged weights, if it has one."""
         if row.holds_merged:
             self._slots.release([row.composition])
+            row.holds_merged = False
 
     def _use_merged(self, rows: Sequence[Row], in_flight: Sequence[Row]) -> bool:
-        """Return True if these rows of one composition should use merged weights, after merging them if that pays."""
+        """Return True if these rows of one composition should use merged weights, after merging them if that pays.
+
+        Nothing is merged for rows that yield: a row that comes meanwhile would wait for it.
+        """
         if rows[0].composition in self._slots:
             return self._costs.merged_is_faster(tokens=sum(row.tokens for row in rows))
+        if rows[0].yields:
+            return False
         token_steps = sum(row.tokens * row.steps_left for row in in_flight)
         steps = max(row.steps_left for row in in_flight)
         return self._costs.merging_pays(token_steps=token_steps, steps=steps) and self._merge(rows)

@@ -7,7 +7,7 @@ share the work: one encoding for several prompts, one decoding for several pictu
 
 import math
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,12 +33,13 @@ class Preparation:
         self._meter = meter
         self._clock = clock
         self._on_done = on_done
-        self._to_prepare: deque[Row] = deque()
-        self._to_decode: deque[Row] = deque()
+        self._to_prepare: list[Row] = []
+        self._to_decode: list[Row] = []
         self._loaded: dict[int, str] = {}  # the hash of the adapter in each adapter slot
         # A caption is shared within a tenant only: otherwise timing would reveal that another tenant used a prompt.
         self._captions: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._changed = threading.Condition()
+        self._yielding_held_back = False
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="preparation", daemon=True)
 
@@ -70,28 +71,52 @@ class Preparation:
             self._to_decode.append(row)
             self._changed.notify()
 
+    def hold_back(self, yielding: bool) -> None:
+        """Stop work on rows that yield, or go on with it."""
+        with self._changed:
+            self._yielding_held_back = yielding
+            self._changed.notify()
+
     def _run(self) -> None:
         with self._model.stream():
             while not self._closing:
                 if not self.work():
                     with self._changed:
-                        self._changed.wait_for(lambda: self._to_prepare or self._to_decode or self._closing)
+                        self._changed.wait_for(
+                            lambda: self._closing or any(self._is_due(row) for row in self._queued())
+                        )
+
+    def _queued(self) -> list[Row]:
+        return [*self._to_prepare, *self._to_decode]
+
+    def _is_due(self, row: Row) -> bool:
+        """Return True if there is something to do for a row now. A canceled one is handed back."""
+        return bool(row.cancel_reason) or not (row.yields and self._yielding_held_back)
 
     def work(self) -> bool:
-        """Prepare the next rows and decode the next rows, one batch each; return False if there were none."""
+        """Prepare the next rows and decode the next rows, one batch each; return False if there was nothing to do."""
         with self._changed:
-            preparing = [self._to_prepare.popleft() for _ in range(min(_BATCH_ROWS_MAX, len(self._to_prepare)))]
-            size = self._to_decode[0].size if self._to_decode else None
-            count = min(_BATCH_ROWS_MAX, max(1, _BATCH_PIXELS_MAX // math.prod(size))) if size else 0
-            decoding = [row for row in self._to_decode if row.size == size][:count]
-            for row in decoding:
-                self._to_decode.remove(row)
+            canceled = [row for row in self._queued() if row.cancel_reason]
+            preparing = self._next(self._to_prepare)[:_BATCH_ROWS_MAX]
+            decoding = self._next(self._to_decode)
+            if decoding:
+                count = max(1, _BATCH_PIXELS_MAX // math.prod(decoding[0].size))
+                decoding = [row for row in decoding if row.size == decoding[0].size][: min(_BATCH_ROWS_MAX, count)]
+            self._to_prepare = [row for row in self._to_prepare if row not in (*canceled, *preparing)]
+            self._to_decode = [row for row in self._to_decode if row not in (*canceled, *decoding)]
+        for row in canceled:
+            self._on_done(row, row.cancel_reason)
         self._encode(preparing)
         for row in preparing:
             run_in_halves(self._prepare, [row], self._on_done)
         if decoding:
             run_in_halves(self._decode, decoding, self._on_done)
-        return bool(preparing or decoding)
+        return bool(canceled or preparing or decoding)
+
+    def _next(self, queued: Sequence[Row]) -> list[Row]:
+        """Return the rows that may be worked on next, of which only the first yields: one that comes waits for it."""
+        due = [row for row in queued if self._is_due(row) and not row.cancel_reason]
+        return [row for row in due if not row.yields] or due[:1]
 
     def _encode(self, rows: Sequence[Row]) -> None:
         """Cache the captions of these rows. An error is cached with its prompt, for `_prepare` to raise."""
@@ -130,8 +155,9 @@ class Preparation:
                     metrics.ADAPTER_SLOT_LOAD_SECONDS.observe(self._clock() - started)
                     self._loaded[slot] = table.sha256
             row.sequence = self._model.sequence(caption, request.width, request.height, RowAdapters(scaled_slots))
-            row.latents = self._model.initial_latents(request.seed, request.width, request.height)
-            row.sigmas = self._model.sigmas(request.steps, request.width, request.height)
+            if row.latents is None:  # a row that was suspended goes on with its own
+                row.latents = self._model.initial_latents(request.seed, request.width, request.height)
+                row.sigmas = self._model.sigmas(request.steps, request.width, request.height)
         self._on_done(row, None)
 
     def _decode(self, rows: Sequence[Row]) -> None:

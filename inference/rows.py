@@ -20,7 +20,7 @@ class ImageRequest:
 
     `width` and `height` are in pixels, `adapters` are (table, scale). After `deadline_at`, on the engine's clock in
     seconds, the image is given up. `previews` are made at equal distances, as far as there are steps between them.
-    An image that `yields` gets a quarter of the work of others beside it at most.
+    An image that `yields` makes progress only while no other is in flight.
     """
 
     prompt: str

@@ -5,10 +5,8 @@ tenant, rows are ordered by finish tag as in weighted fair queueing (Demers et a
 the row's arrival plus the row's total work, where the virtual clock advances by the work done divided by the number of
 rows. So a small row overtakes large ones, equal rows finish in the order of their arrival, and no row starves.
 
-Rows that yield, of batches, are chosen after all others, by the same rules among themselves, and count against no
-tenant's others. Beside others they do at most a quarter of the others' work: so they slow the others down by a quarter
-at most and still come to an end, which gives their places back. A row that comes to rows that yield waits for the rest
-of one step.
+Rows that yield, of batches, are chosen only while there are no others, by the same rules among themselves, and count
+against no tenant's others.
 """
 
 from collections.abc import Iterator
@@ -18,7 +16,6 @@ from typing import Generic, Protocol, TypeVar
 # A row joins a step only if its work is at most this many times the first row's: beside a much larger row, each step
 # of a small one would take as long as the large one's.
 _WORK_RATIO_MAX = 4
-_YIELD_SHARE = 0.25  # work of rows that yield, per work of the others beside them
 
 
 class Schedulable(Protocol):
@@ -71,7 +68,6 @@ class Scheduler(Generic[RowT]):
         self.tokens_max = tokens_max
         self.work_max = work_max
         self._queues: dict[_Key, _Queue[RowT]] = {}
-        self._yield_credit = 0.0  # work that rows that yield may do beside others
 
     def __len__(self) -> int:
         return sum(len(queue.finish_tags) for queue in self._queues.values())
@@ -110,9 +106,6 @@ class Scheduler(Generic[RowT]):
         batch: list[RowT] = []
         tokens, work = 0, 0.0
         for row in self._by_turn():
-            is_beside_others = row.yields and bool(batch) and not batch[0].yields
-            if is_beside_others and row.work > self._yield_credit:
-                break  # this row has the next turn, so no smaller one takes what it saves up for
             if batch and (
                 tokens + row.tokens > self.tokens_max
                 or work + row.work > self.work_max
@@ -121,31 +114,22 @@ class Scheduler(Generic[RowT]):
                 continue
             batch.append(row)
             tokens, work = tokens + row.tokens, work + row.work
-            if not row.yields:
-                self._yield_credit = min(self._yield_credit + _YIELD_SHARE * row.work, self._yield_credit_max())
-            elif is_beside_others:
-                self._yield_credit -= row.work
         for row in batch:
             queue = self._queues[_key(row)]
             queue.served += row.work
             queue.virtual_clock += row.work / len(queue.finish_tags)
         return batch
 
-    def _yield_credit_max(self) -> float:
-        """Return the work of the largest row that yields: more is not saved up, and nothing while there is none."""
-        waiting = (row.work for (yields, _), queue in self._queues.items() if yields for row in queue.finish_tags)
-        return max(waiting, default=0.0)
-
     def _by_turn(self) -> Iterator[RowT]:
-        """Yield every row once, always from the least served tenant, as if each yielded row had been served; those that
-        yield to others after all others."""
-        served = {key: queue.served for key, queue in self._queues.items()}
+        """Generate every row that may step once, always from the least served tenant, as if each had been served."""
+        only_yielding = all(yields for yields, _ in self._queues)
+        queues = {key: queue for key, queue in self._queues.items() if key[0] == only_yielding}
+        served = {key: queue.served for key, queue in queues.items()}
         by_tenant = {
-            key: iter(sorted(queue.finish_tags, key=queue.finish_tags.__getitem__))
-            for key, queue in self._queues.items()
+            key: iter(sorted(queue.finish_tags, key=queue.finish_tags.__getitem__)) for key, queue in queues.items()
         }
         while served:
-            key = min(served, key=lambda key: (key[0], served[key]))
+            key = min(served, key=served.__getitem__)
             row = next(by_tenant[key], None)
             if row is None:
                 del served[key]

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import celery
@@ -59,6 +60,8 @@ class Worker:
             step_seconds_max=config.step_ms_max / 1000,
         )
         self._engine.meter.charge_pool(load_seconds)
+        # Attempts that yield run in threads of their own: in Celery's they would keep the next other task waiting.
+        self._yielding = ThreadPoolExecutor(config.concurrency, thread_name_prefix="yielding")
         client = new_client()
         self._reporter = Reporter(
             redis.Redis.from_url(config.redis_url, socket_timeout=5, socket_connect_timeout=5),
@@ -106,7 +109,8 @@ class Worker:
         threading.Thread(target=self._watch_stop, name="stop", daemon=True).start()
         self._ready.set()
         log.info("worker_ready", worker=self._config.worker_name, concurrency=self._config.concurrency)
-        consumer.start()  # returns when the last attempt has ended
+        consumer.start()  # returns when the last attempt in Celery's threads has ended
+        self._yielding.shutdown()
         self._stop()
         self._engine.close()
         unsent = self._reporter.stop(timeout_seconds=_FLUSH_SECONDS)
@@ -114,7 +118,7 @@ class Worker:
         return int(consumer.exitcode or 0)
 
     def _receive(self, fields: Mapping[str, Any]) -> None:
-        """Run one task. Any error is reported or logged, never raised."""
+        """Run one task, or begin it if it yields. Any error is reported or logged, never raised."""
         try:
             task = GenerationTask.from_dict(fields)
         except (KeyError, TypeError, AttributeError) as error:
@@ -131,6 +135,12 @@ class Worker:
                 )
                 self._reporter.queue_end(end)
             return
+        if task.yields:
+            self._yielding.submit(self._run, task)
+        else:
+            self._run(task)
+
+    def _run(self, task: GenerationTask) -> None:
         try:
             self._attempts.run(task, now=time.time())
         except Exception:

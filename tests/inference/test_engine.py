@@ -226,6 +226,70 @@ def test_a_row_canceled_while_it_is_prepared_or_decoded_is_canceled(engine):
     assert decoding.steps_done == 1
 
 
+def gpu_seconds_of(rows) -> list[float]:
+    return [row.gpu_seconds for row in rows]
+
+
+@pytest.mark.parametrize("steps_before", range(5))
+def test_rows_that_yield_get_nothing_while_another_is_in_flight(engine, model, adapter, steps_before):
+    """Whatever phase they are in: waiting, prepared, stepped or about to be decoded."""
+    fields = [{"seed": seed, "yields": True, "steps": 3, "adapters": ((adapter(seed), 1.0),)} for seed in (1, 2)]
+    yielding = [engine.submit(request(**one)) for one in fields]
+    for _ in range(steps_before):
+        engine.step()
+    other = engine.submit(request("a blue square"))
+    late = engine.submit(request(seed=9, yields=True))
+    before = gpu_seconds_of([*yielding, late])
+    engine_steps = 0
+    while not other.done:
+        engine.step()
+        engine_steps += 1
+        assert gpu_seconds_of([*yielding, late]) == before
+    assert engine_steps == 5  # preparation with the first of four steps, then the decoding: as if it were alone
+    drain(engine)
+    assert_same(other.result(0), image_alone(model, request("a blue square")))
+    for row in yielding:
+        assert_same(row.result(0), image_alone(model, row.request))
+
+
+def test_a_row_takes_the_adapter_slots_of_rows_that_yield(engine, model, adapter):
+    yielding = [
+        engine.submit(request(yields=True, seed=seed, adapters=((adapter(seed), 1.0),)))
+        for seed in range(model.adapter_slots)
+    ]
+    while not all(row.steps_done for row in yielding):
+        engine.step()
+    other = engine.submit(request(adapters=((adapter(99), 1.0),)))
+    engine.step()
+    assert other.steps_done == 1
+    drain(engine)
+    for row in (other, *yielding):
+        assert_same(row.result(0), image_alone(model, row.request))
+
+
+def test_a_row_that_yields_is_canceled_while_it_is_held_back(engine):
+    decoding, stepping = (engine.submit(request(yields=True, steps=steps)) for steps in (1, 9))
+    while not decoding.last_step_at:
+        engine.step()
+    other = engine.submit(request(steps=50))
+    engine.step()
+    decoding.cancel()
+    stepping.cancel()
+    engine.step()
+    engine.step()
+    assert (decoding.done, stepping.done, other.done) == (True, True, False)
+
+
+def test_nothing_is_merged_for_rows_that_yield(model, adapter, monkeypatch):
+    monkeypatch.setattr(model, "costs", AdapterCosts(1.0, 0.0, 0.0))
+    engine = engine_on(model)
+    fields = {"adapters": ((adapter(1), 1.0),)}
+    engine.submit(request(yields=True, **fields))
+    assert engine.step().merged == 0
+    engine.submit(request(**fields))
+    assert engine.step().merged == 1
+
+
 def test_an_impossible_size_is_refused_at_once(engine):
     with pytest.raises(SizeUnsupported):
         engine.submit(request(width=65))

@@ -306,6 +306,21 @@ def test_the_metrics_attribute_device_time_to_tenants(worker, storage, new_task,
     assert abs(float(values["easel_gpu_attribution_drift_ratio"])) < 1e-3
 
 
+def test_tasks_that_yield_keep_no_other_task_waiting(worker, new_task, end_of, eventually):
+    endless = [new_task(steps=50_000, yields=True) for _ in range(4)]  # as many as the worker has places
+    for task in endless:
+        worker.send(task.to_dict())
+    eventually(lambda: len(worker.beats()[-1].attempts) == 4, seconds=30)
+    assert end_of(new_task()).outcome == "succeeded"
+    assert not any(worker.ends_of(task) for task in endless)
+    for task in endless:
+        worker.redis.client.set(cancel_key(NAMESPACE, task.attempt_token), "now")
+    ends = eventually(
+        lambda: all(map(worker.ends_of, endless)) and [worker.ends_of(task) for task in endless], seconds=30
+    )
+    assert [[end.outcome] for [end] in ends] == [["canceled"]] * 4
+
+
 def test_a_device_that_nvml_does_not_know_has_no_gauges_and_stops_nothing():
     metrics.watch_device("00000000-0000-0000-0000-000000000000")
     assert REGISTRY.get_sample_value("easel_gpu_memory_bytes", {"state": "used"}) is None

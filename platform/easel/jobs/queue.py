@@ -14,9 +14,10 @@ A turn reads one row per waiting tenant and as many jobs as it may release, howe
 an idle system waits for one whole turn, so a turn takes only four round trips and its commit, and three more if a
 waiting tenant has a cap on running jobs.
 
-Jobs of batches are a class of their own below all others. `release` never takes them; `release_batch` does, and only
-while no other job waits for the pool's room. It leaves one of the pool's places free, so that the next other job is
-dispatched at once. Between batches the same fairness holds, by virtual times of their own.
+Jobs of batches are a class of their own below all others. `release` neither takes nor counts them: other jobs have the
+pool's room as if there were no batches. `release_batch` fills what they leave of it, and workers give the jobs of
+batches only the time in which they have nothing else to do. Between batches the same fairness holds, by virtual times
+of their own.
 """
 
 import uuid
@@ -126,10 +127,9 @@ def release_batch(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Atte
     on running jobs doesn't count: a batch takes nothing from it.
     """
     load = _turn_begin(pool, now, _BATCH)
-    room = load.room - (load.places - load.batch_places)
-    if room <= 0 or _any_waits(pool):
+    if load.room <= 0 or _any_waits(pool):
         return []
-    return _release(pool, load, _BATCH, room=room, now=now, lease_seconds=lease_seconds)
+    return _release(pool, load, _BATCH, room=load.room, now=now, lease_seconds=lease_seconds)
 
 
 def _any_waits(pool: Pool) -> bool:
@@ -141,7 +141,7 @@ def _any_waits(pool: Pool) -> bool:
 
 def batch_room(*, pool: Pool, load: "PoolLoad") -> int:
     """Return the number of jobs of batches that a pool can run at a time; 0 while another job waits for its room."""
-    return 0 if _any_waits(pool) else load.batch_places
+    return 0 if _any_waits(pool) else load.places
 
 
 def pools_with_waiting_batches() -> list[Pool]:
@@ -153,7 +153,7 @@ def pools_with_waiting_batches() -> list[Pool]:
 def _turn_begin(pool: Pool, now: datetime, jobs: _Class) -> "PoolLoad":
     lock = _rows(_TURN_LOCK, pool=pool.pk, idle_max=f"{TURN_IDLE_MS_MAX}ms")
     load: PoolLoad
-    _, load = run_pipelined(lock, _pool_load(pool, now, jobs.shares))
+    _, load = run_pipelined(lock, _pool_load(pool, now, jobs))
     return load
 
 
@@ -211,7 +211,7 @@ def order_read(*, job: Job, now: datetime, jobs_max: int) -> Order:
     They are of the class of `job`: of batches, or not. Takes no lock.
     """
     pool, jobs = job.pool, _BATCH if job.in_batch else _URGENT
-    load: PoolLoad = run_query(_pool_load(pool, now, jobs.shares))
+    load: PoolLoad = run_query(_pool_load(pool, now, jobs))
     tenants = _with_headroom(_active_tenants(pool, jobs), jobs, lock=False)
     headroom = {t.tenant_id: max(0, t.headroom) for t in tenants if t.is_waiting and t.running_max is not None}
 
@@ -252,26 +252,19 @@ def _rows(sql: str, **parameters: Any) -> PipelinedQuery[Rows]:
 
 
 class PoolLoad(NamedTuple):
-    """The load of a pool, as a dispatcher sees it."""
+    """The load of a pool, as a dispatcher sees it that releases jobs of one class."""
 
     workers: int  # its live workers that run jobs
     places: int  # jobs that they can run at a time
-    room: int  # jobs that its live workers can take in addition to those that are dispatched or running
-    quarantine_is_full: bool  # a quarantined job is dispatched or running
-    virtual_time_max: float  # the highest virtual time of a tenant, in the class of jobs that the turn is of
+    room: int  # jobs of this class that they can take in addition to those that are dispatched or running
+    quarantine_is_full: bool  # a quarantined job that this class waits for is dispatched or running
+    virtual_time_max: float  # the highest virtual time of a tenant in this class
     gpu_seconds_per_pixel_step: float | None  # measured over its latest attempts; None before the first
-
-    @property
-    def batch_places(self) -> int:
-        """The places that jobs of batches may take: all but one, which stays free for the next other job.
-
-        A pool with one place can't leave it free: there, that job waits for one job of a batch at most.
-        """
-        return self.places - 1 if self.places > 1 else self.places
 
 
 def pool_load(*, pool: Pool, now: datetime) -> PoolLoad:
-    return run_query(_pool_load(pool, now, FairShare))
+    """Return the load of a pool as it is for jobs that are of no batch."""
+    return run_query(_pool_load(pool, now, _URGENT))
 
 
 _POOL_LOAD = """
@@ -283,7 +276,7 @@ FROM (
 ) AS live (workers, places)
 CROSS JOIN (
     SELECT count(*), coalesce(bool_or(quarantined), false) FROM jobs_job
-    WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running')
+    WHERE pool_id = %(pool)s AND state IN ('dispatched', 'running') AND (%(in_batch)s OR NOT in_batch)
 ) AS unfinished (jobs, quarantined)
 CROSS JOIN (
     SELECT max(virtual_time) FROM {shares} WHERE pool_id = %(pool)s
@@ -298,9 +291,11 @@ CROSS JOIN (
 """
 
 
-def _pool_load(pool: Pool, now: datetime, shares: type[Share]) -> PipelinedQuery[PoolLoad]:
+def _pool_load(pool: Pool, now: datetime, jobs: _Class) -> PipelinedQuery[PoolLoad]:
+    """Return the load of a pool. Jobs of batches wait for all others; the others don't wait for those of batches."""
     silent_since = now - timedelta(seconds=WORKER_SILENCE_SECONDS)
-    [row] = yield from _rows(_POOL_LOAD.format(shares=shares._meta.db_table), pool=pool.pk, silent_since=silent_since)
+    sql = _POOL_LOAD.format(shares=jobs.shares._meta.db_table)
+    [row] = yield from _rows(sql, pool=pool.pk, silent_since=silent_since, in_batch=jobs.in_batch)
     return PoolLoad(*row)
 
 

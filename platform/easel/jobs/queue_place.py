@@ -6,8 +6,9 @@ quarantine holds back. Jobs that come later may go first, if their tenant was se
 
 The estimate simulates the pool: its live workers share their time evenly among the jobs that they run at once, and each
 job takes the GPU seconds that the pool measured for a pixel-step of its latest jobs. It leaves out later jobs, and the
-time for sending and storing. It is None if nothing was measured, if no worker is live, or for a waiting job of a batch:
-that runs when the pool is idle, which nobody knows. Its place is among the jobs of batches.
+time for sending and storing, and jobs of batches, which take no time of the others. It is None if nothing was
+measured, if no worker is live, or for a job of a batch: that goes on when the pool is idle, which nobody knows. Its
+place is among the jobs of batches.
 """
 
 import heapq
@@ -92,12 +93,12 @@ _RUNNING = """
 SELECT job.id, job.tenant_id,
     job.width::float8 * job.height * greatest(job.steps * job.n - coalesce(attempt.steps_done, 0), 0)
 FROM jobs_job AS job LEFT JOIN jobs_attempt AS attempt ON attempt.job_id = job.id AND attempt.state = 'live'
-WHERE job.pool_id = %(pool)s AND job.state IN ('dispatched', 'running')
+WHERE job.pool_id = %(pool)s AND job.state IN ('dispatched', 'running') AND NOT job.in_batch
 """
 
 
 def _running_read(job: Job) -> list[Load]:
-    """Return the jobs that the pool's workers have begun, with their pixel-steps left for `seconds`."""
+    """Return the jobs of no batch that the pool's workers have begun, with their pixel-steps left for `seconds`."""
     with connection.cursor() as cursor:
         cursor.execute(_RUNNING, {"pool": job.pool_id})
         return [Load(*row) for row in cursor.fetchall()]
@@ -105,7 +106,7 @@ def _running_read(job: Job) -> list[Load]:
 
 def _eta_seconds(job: Job, order: queue.Order) -> float | None:
     rate = order.load.gpu_seconds_per_pixel_step
-    if rate is None or not order.load.workers or (job.in_batch and job.state == State.QUEUED):
+    if rate is None or not order.load.workers or job.in_batch:
         return None
     return simulate(
         running=[one._replace(seconds=one.seconds * rate) for one in _running_read(job)],

@@ -99,10 +99,13 @@ def _capped(job: Job, attempt: Attempt | None, ended_at: datetime) -> list[Span]
 
 
 def _quarantines(job: Job, began_at: datetime, ended_at: datetime) -> list[Span]:
-    """Return when another quarantined job of the pool had its last attempt, if this job is quarantined."""
+    """Return when another quarantined job of the pool had its last attempt, if this job is quarantined. Only a job of a
+    batch waits for those of batches."""
     if not job.quarantined:
         return []
     others = Attempt.objects.filter(job__pool=job.pool_id, job__quarantined=True, number__gt=2).exclude(job=job.pk)
+    if not job.in_batch:
+        others = others.exclude(job__in_batch=True)
     ran = others.filter(Q(finished_at=None) | Q(finished_at__gt=began_at), dispatched_at__lt=ended_at)
     return [(one.dispatched_at, one.finished_at or ended_at) for one in ran.order_by("dispatched_at")[:DISPATCHES_MAX]]
 
