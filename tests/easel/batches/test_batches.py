@@ -96,7 +96,7 @@ def test_only_as_many_lines_become_jobs_as_soon_run(alice, live, line, batch):
     batch(alice, [line(str(i)) for i in range(12)])
     for _ in range(3):
         turn()
-    assert jobs_of(alice).count() == 6  # two for each place that a batch may have: three of the pool's four
+    assert jobs_of(alice).count() == 8  # two for each of the pool's four places
 
 
 def test_no_line_becomes_a_job_while_another_job_waits(alice, bob, live, line, batch, submit):
