@@ -128,7 +128,7 @@ def _scope(route: Route) -> str | None:
 
 def _operation_json(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
     operation, scope = route.operation, _scope(route)
-    example = examples().get(operation.name, {})
+    example = _stored("examples.json").get(operation.name, {})
     needs = "No key is needed." if route.resource.is_public else f"The key needs the scope `{scope}`." if scope else ""
     found: dict[str, Any] = {
         "operationId": operation.name,
@@ -222,6 +222,9 @@ def _responses(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
         text = f"{HTTPStatus(status).phrase}.\n\n" + "\n".join(f"- `{kind.code}`: {text_of(kind)}" for kind in kinds)
         found[str(status)] = _response(text, operation, status, {"application/json": {"schema": schemas[Error]}})
         found[str(status)]["x-error-codes"] = [kind.code for kind in kinds]
+    for status, by_type in _stored("answers.json").get(operation.name, {}).items():
+        for media_type, value in by_type.items():
+            found[status]["content"][media_type]["examples"] = {"example": {"value": value}}
     return found
 
 
@@ -247,7 +250,7 @@ def _webhook_json(event: str, payload: Schema) -> dict[str, Any]:
 
 
 @cache
-def examples() -> dict[str, dict[str, Any]]:
-    """Return the example of a request for each operation that has one."""
-    found: dict[str, dict[str, Any]] = json.loads(files("easel.api").joinpath("examples.json").read_text())
+def _stored(name: str) -> dict[str, dict[str, Any]]:
+    """Return examples by operation: of requests, or of answers by status and media type, which the tests record."""
+    found: dict[str, dict[str, Any]] = json.loads(files("easel.api").joinpath(name).read_text())
     return found

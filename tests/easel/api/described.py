@@ -32,7 +32,7 @@ def check(answer: httpx.Response) -> None:
     request = answer.request
     # Azure's paths are aliases, as the document's introduction says.
     path = re.sub("^/openai(/deployments/.+(?=/images/)|/v1)?(?=/)", "/v1", request.url.path)
-    operation = _operation(request.method, path)
+    operation = operation_of(request.method, path)
     if operation is None or answer.status_code == 405:
         return
     if answer.status_code == 404 and answer.json()["error"]["code"] == "not_found":
@@ -93,7 +93,7 @@ def _closed(node: Any) -> Any:
     return {**closed, "additionalProperties": False} if "properties" in node and "type" in node else closed
 
 
-def _operation(method: str, path: str) -> dict[str, Any] | None:
+def operation_of(method: str, path: str) -> dict[str, Any] | None:
     for pattern, operations in _paths():
         if pattern.fullmatch(path):
             found: dict[str, Any] | None = operations.get(method.lower())
