@@ -12,6 +12,9 @@ class DomainError(Exception):
     """A refusal with a reason. `param` names the invalid field of the request, if there is one.
 
     `location` is the URL at which to look for what isn't done yet.
+    `retryable` says that the same request can succeed soon, by itself: a client may repeat it. `passes_later` says that
+    it can succeed once somebody did something, such as adding credit, or once a month is over: a client should not
+    repeat it, but a line of a batch waits.
 
     The first paragraph of a subclass's docstring says what happened, and is the message where none is given. The rest
     says what the caller can do (`remedy_of`).
@@ -21,6 +24,7 @@ class DomainError(Exception):
     type = "invalid_request_error"
     http_status = 400
     retryable = False
+    passes_later = False
     retry_after_seconds: int | None = None
     location: str | None = None
 

@@ -11,7 +11,9 @@ class InvalidApiKey(DomainError, code="invalid_api_key", http_status=401):
     """
 
 
-class TenantSuspended(DomainError, code="account_suspended", type="permission_error", http_status=403):
+class TenantSuspended(
+    DomainError, code="account_suspended", type="permission_error", http_status=403, passes_later=True
+):
     """This account is suspended: contact the platform's operator.
 
     Ask the platform's operator why. Requests are served again once the account is reactivated.

@@ -18,7 +18,7 @@ from django.db import transaction
 
 from core.revision import cached_by_revision
 from tenants.errors import InvalidApiKey, TenantSuspended
-from tenants.models import ApiKey, Project, Scope
+from tenants.models import ApiKey, Project, Quota, Scope
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SHAPE = re.compile(r"easel_sk_([0-9A-Za-z]{12})_([0-9A-Za-z]{32})([0-9A-Za-z]{6})")
@@ -84,11 +84,29 @@ def key_revoke(*, key_id: str, now: datetime) -> bool:
 
 @transaction.atomic
 def key_rotate(*, key: ApiKey, pepper: str, now: datetime) -> tuple[ApiKey, str]:
-    """Issue a key with the same rights and revoke this one. Raises `InvalidApiKey` for a revoked key."""
+    """Issue a key with the same rights and limits, its successor, and revoke this one.
+
+    Its limits become its successor's, whose image units of the month begin at zero. Raises `InvalidApiKey` for a
+    revoked key.
+    """
     if not key_revoke(key_id=key.key_id, now=now):
         raise InvalidApiKey("this key is revoked already: issue a new one")
     rights: dict[str, Any] = {"scopes": key.scopes, "is_lenient": key.is_lenient}
-    return key_issue(project=key.project, pepper=pepper, now=now, name=key.name, **rights)
+    made, secret = key_issue(project=key.project, pepper=pepper, now=now, name=key.name, **rights)
+    ApiKey.objects.filter(pk=key.pk).update(successor=made)
+    Quota.objects.filter(api_key=key).update(api_key=made, updated_at=now)
+    return made, secret
+
+
+def key_in_force(key: ApiKey) -> ApiKey | None:
+    """Return the live key that a key is or was rotated to, with its tenant and project; None if that is revoked."""
+    rows = ApiKey.objects.select_related("tenant", "project")
+    found = rows.get(pk=key.pk)
+    while found.revoked_at is not None:
+        if found.successor_id is None:
+            return None
+        found = rows.get(pk=found.successor_id)
+    return found
 
 
 def key_set_leniency(*, key: ApiKey, is_lenient: bool) -> bool:

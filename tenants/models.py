@@ -149,6 +149,9 @@ class ApiKey(models.Model):
     )
     created_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
+    successor = models.OneToOneField(
+        "self", on_delete=models.SET_NULL, null=True, editable=False, related_name="predecessor"
+    )
 
     def __str__(self) -> str:
         return f"easel_sk_{self.key_id}_…"

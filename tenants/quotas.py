@@ -34,7 +34,9 @@ class QuotaInvalid(DomainError, code="quota_invalid"):
     """
 
 
-class ImageQuotaExceeded(DomainError, code="image_quota_exceeded", type="insufficient_quota", http_status=429):
+class ImageQuotaExceeded(
+    DomainError, code="image_quota_exceeded", type="insufficient_quota", http_status=429, passes_later=True
+):
     """The image units of this month are used up.
 
     Wait until the month ends, or have the operator raise the limit. `GET /v1/quota` shows both.
@@ -43,6 +45,7 @@ class ImageQuotaExceeded(DomainError, code="image_quota_exceeded", type="insuffi
     def __init__(self, message: str, *, retry_after_seconds: int | None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+        self.passes_later = retry_after_seconds is not None
 
 
 class ConcurrencyExceeded(

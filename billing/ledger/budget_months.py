@@ -16,7 +16,9 @@ from core.errors import DomainError
 from tenants.models import ApiKey, Project, Tenant
 
 
-class BudgetExceeded(DomainError, code="budget_exceeded", type="insufficient_quota", http_status=429):
+class BudgetExceeded(
+    DomainError, code="budget_exceeded", type="insufficient_quota", http_status=429, passes_later=True
+):
     """This request may cost more than a budget has left.
 
     Raise the budget (`PUT /v1/budgets`), or wait until it begins again. Repeating the request doesn't help.

@@ -17,7 +17,9 @@ from core.pipeline import PipelinedQuery, Query, run_query
 from tenants.models import ApiKey, Project, Tenant
 
 
-class InsufficientBalance(DomainError, code="insufficient_quota", type="insufficient_quota", http_status=429):
+class InsufficientBalance(
+    DomainError, code="insufficient_quota", type="insufficient_quota", http_status=429, passes_later=True
+):
     """The balance doesn't cover what this request may cost: add credit.
 
     Have credit added to the account. `GET /v1/balance` shows what can be spent; repeating the request doesn't help.

@@ -314,8 +314,15 @@ class BatchCounts(TypedDict):
     failed: int
 
 
+class BatchWaitsFor(TypedDict):
+    code: str
+    message: str
+
+
 class Batch(TypedDict):
-    """OpenAI's `Batch`, with times in Unix seconds."""
+    """OpenAI's `Batch`, with times in Unix seconds, and with `waiting_for`: what its next line waits for, beside a
+    place in a pool. The batch goes on by itself once that has passed.
+    """
 
     id: str
     object: str
@@ -338,6 +345,7 @@ class Batch(TypedDict):
     cancelling_at: int | None
     cancelled_at: int | None
     request_counts: BatchCounts
+    waiting_for: BatchWaitsFor | None
     metadata: dict[str, str] | None
 
 
@@ -1198,6 +1206,7 @@ class ErrorCode(TypedDict):
     status: int
     type: str
     retryable: bool
+    passes_later: bool
     text: str
     remedy: str
 

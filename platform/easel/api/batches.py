@@ -61,8 +61,15 @@ class BatchCounts(TypedDict):
     failed: int
 
 
+class BatchWaitsFor(TypedDict):
+    code: str
+    message: str
+
+
 class BatchAnswer(TypedDict):
-    """OpenAI's `Batch`, with times in Unix seconds."""
+    """OpenAI's `Batch`, with times in Unix seconds, and with `waiting_for`: what its next line waits for, beside a
+    place in a pool. The batch goes on by itself once that has passed.
+    """
 
     id: str
     object: str
@@ -83,6 +90,7 @@ class BatchAnswer(TypedDict):
     cancelling_at: int | None
     cancelled_at: int | None
     request_counts: BatchCounts
+    waiting_for: BatchWaitsFor | None
     metadata: dict[str, str] | None
 
 
@@ -114,7 +122,7 @@ class Batches(Resource):
             )
             write = partial(lifecycle.batch_write, batch, lines, now=now)
             outcome = make_once(request, body, "batches", now=now, make=write)
-        found = queries.batch_get(tenant=key.tenant, name=f"batch_{outcome.resource_id.hex}")
+        found = queries.batch_get(tenant=key.tenant, name=f"batch_{outcome.resource_id.hex}", now=now)
         return answer_json(batch_json(found), headers=REPLAYED if outcome.replayed else None)
 
     @operation("batches_list", Listed[BatchAnswer], query=BatchesQuery, errors=(BatchNotFound,))
@@ -122,22 +130,22 @@ class Batches(Resource):
         """List batches, the newest first."""
         query = BatchesQuery.read(request.GET.dict())
         tenant = caller(request).tenant
-        batches, more = queries.batches_page(tenant=tenant, limit=query.limit, after=query.after)
+        batches, more = queries.batches_page(tenant=tenant, limit=query.limit, after=query.after, now=clock.now())
         return answer_json(listed([batch_json(batch) for batch in batches], has_more=more))
 
 
 @endpoint("get", "batches_get", BatchAnswer, errors=(BatchNotFound,), scope=Scope.GENERATE)
 def batch_detail(request: HttpRequest, batch_id: str) -> HttpResponse:
     """Show a batch."""
-    return answer_json(batch_json(queries.batch_get(tenant=caller(request).tenant, name=batch_id)))
+    return answer_json(batch_json(queries.batch_get(tenant=caller(request).tenant, name=batch_id, now=clock.now())))
 
 
 @endpoint("post", "batches_cancel", BatchAnswer, request=None, errors=(BatchNotFound,), scope=Scope.GENERATE)
 def batch_cancel(request: HttpRequest, batch_id: str) -> HttpResponse:
     """Cancel what workers have not begun. Images that they are generating are finished, and are in the output file."""
-    batch = queries.batch_get(tenant=caller(request).tenant, name=batch_id)
-    lifecycle.batch_cancel(batch=batch, now=clock.now())
-    return answer_json(batch_json(queries.batch_get(tenant=batch.tenant, name=batch_id)))
+    tenant, now = caller(request).tenant, clock.now()
+    lifecycle.batch_cancel(batch=queries.batch_get(tenant=tenant, name=batch_id, now=now), now=now)
+    return answer_json(batch_json(queries.batch_get(tenant=tenant, name=batch_id, now=now)))
 
 
 def line_request(body: Any, key: ApiKey) -> Request:
@@ -158,6 +166,7 @@ def batch_json(batch: Batch) -> BatchAnswer:
         return _seconds(batch.ended_at) if batch.status == status else None
 
     faults: Any = batch.faults
+    waiting_for: Any = queries.waiting_for(batch)
     return {
         "id": str(batch),
         "object": "batch",
@@ -183,6 +192,7 @@ def batch_json(batch: Batch) -> BatchAnswer:
             "completed": batch.lines_completed,
             "failed": batch.lines_failed,
         },
+        "waiting_for": waiting_for,
         "metadata": batch.metadata or None,
     }
 

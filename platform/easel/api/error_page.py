@@ -16,7 +16,9 @@ change. `param` names the field at fault. `GET /v1/errors` answers with these ta
 OpenAPI document lists the codes of each call.
 
 A retry helps where the third column says yes: wait for the seconds of `Retry-After` if the answer has it, and send the
-same request again. `x-should-retry` says the same for the very answer, and OpenAI's clients obey it.
+same request again. `x-should-retry` says the same for the very answer, and OpenAI's clients obey it. Where it says
+later, the request succeeds once credit was added, a limit was raised or a month has begun; a line of a batch waits for
+that by itself.
 """
 FAILED = """
 ## Failed jobs
@@ -29,7 +31,8 @@ LINES = """
 ## Lines of batches
 
 `errors` of a batch that failed has one of these codes for each line with a fault, or a code of the call that the line
-stands for. The last lines of a batch that expired or was canceled have one of them in its error file.
+stands for. The last lines of a batch that expired or was canceled have one of them in its error file. `waiting_for`
+of a batch has the code of what its next line waits for.
 """
 COLUMNS = "\n| code | status | retry | what happened | what to do |\n| --- | --- | --- | --- | --- |\n"
 
@@ -47,5 +50,5 @@ def page() -> str:
 
 def _rows(errors: Iterable[type[DomainError]]) -> Iterator[str]:
     for error in errors:
-        retry = "yes" if error.retryable else "no"
+        retry = "yes" if error.retryable else "later" if error.passes_later else "no"
         yield f"| `{error.code}` | {error.http_status} | {retry} | {text_of(error)} | {remedy_of(error)} |\n"

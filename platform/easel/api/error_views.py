@@ -29,6 +29,7 @@ class ErrorCode(TypedDict):
     status: int
     type: str
     retryable: bool
+    passes_later: bool
     text: str
     remedy: str
 
@@ -53,6 +54,7 @@ def error_json(error: type[DomainError]) -> ErrorCode:
         "status": error.http_status,
         "type": error.type,
         "retryable": error.retryable,
+        "passes_later": error.passes_later,
         "text": text_of(error),
         "remedy": remedy_of(error),
     }

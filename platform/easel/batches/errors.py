@@ -119,5 +119,25 @@ class BatchCancelled(DomainError, code="batch_cancelled"):
     """
 
 
+class LineDelayed(DomainError, code="line_delayed", type="server_error", http_status=503, retryable=True):
+    """The batch's next line could not be begun because something of the platform failed. It is tried again.
+
+    There is nothing to do: the batch goes on by itself. Tell the operator if it lasts.
+    """
+
+
+class WorkerMissing(DomainError, code="no_live_worker", type="server_error", http_status=503, retryable=True):
+    """No worker runs that could generate lines of this batch. They begin once one does.
+
+    There is nothing to do: the batch goes on by itself. Tell the operator if it lasts.
+    """
+
+
 # What can be wrong with a line: the batch shows it, and no call is refused with it.
-LINE_ERRORS: tuple[type[DomainError], ...] = (*declared_errors(LineInvalid), BatchExpired, BatchCancelled)
+LINE_ERRORS: tuple[type[DomainError], ...] = (
+    *declared_errors(LineInvalid),
+    BatchExpired,
+    BatchCancelled,
+    LineDelayed,
+    WorkerMissing,
+)

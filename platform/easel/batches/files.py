@@ -1,5 +1,6 @@
 """Stores and deletes the files of batches."""
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import IO
@@ -75,16 +76,19 @@ def files_expire(*, now: datetime, files_max: int = 100) -> int:
 def lines_of(content: IO[bytes], *, bytes_max: int) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a file that are not blank, with their numbers from 1, without holding the file in memory.
 
-    Of a line longer than `bytes_max` only its beginning is yielded, one byte more than allowed.
+    A byte order mark at its beginning is left out. Of a line longer than `bytes_max` only its beginning is yielded, one
+    byte more than allowed.
     """
     number, line = 1, b""
-    while chunk := content.read(_CHUNK_BYTES):
+    chunk = content.read(_CHUNK_BYTES).removeprefix(BOM_UTF8)
+    while chunk:
         first, *rest = chunk.split(b"\n")
         line = (line + first)[: bytes_max + 1]
         for following in rest:
             if line.strip():
                 yield number, line
             number, line = number + 1, following
+        chunk = content.read(_CHUNK_BYTES)
     if line.strip():
         yield number, line[: bytes_max + 1]
 

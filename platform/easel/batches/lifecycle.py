@@ -22,6 +22,8 @@ from easel.config import Config
 from easel.jobs import lifecycle as jobs_lifecycle
 from easel.jobs.models import Job, State
 from easel.storage import store
+from tenants.errors import InvalidApiKey
+from tenants.keys import key_in_force
 from tenants.models import ApiKey
 
 log = structlog.get_logger()
@@ -108,7 +110,7 @@ def batches_advance(*, now: datetime) -> int:
 
     Each step is a conditional update, so that any number of processes may call this at once, and again after a crash.
     """
-    changed = _ended_record(now)
+    changed = _ended_record(now) + _keys_follow(now)
     for batch in Batch.objects.filter(ended_at=None).order_by("created_at"):
         if batch.status == Batch.Status.CANCELLING:
             changed += _lines_give_up(batch, BatchCancelled(), now)
@@ -122,6 +124,20 @@ def batches_advance(*, now: datetime) -> int:
         _ended_record(now)
     for batch_id in _worked_off():
         changed += _end(batch_id, now)
+    return changed
+
+
+def _keys_follow(now: datetime) -> int:
+    """Let the batches of a rotated key go on under its successor; fail the lines that a revoked key has left."""
+    changed = 0
+    unfinished = Batch.objects.filter(status=Batch.Status.IN_PROGRESS, api_key__revoked_at__isnull=False)
+    for batch in unfinished.select_related("api_key"):
+        key = key_in_force(batch.api_key)
+        if key is None:
+            changed += _lines_give_up(batch, InvalidApiKey("the API key that made this batch was revoked"), now)
+        else:
+            Batch.objects.filter(pk=batch.pk).update(api_key=key)
+            changed += 1
     return changed
 
 

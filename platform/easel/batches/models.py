@@ -74,6 +74,9 @@ class Batch(models.Model):
     expires_at = models.DateTimeField()
     cancelling_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
+    waiting_for = models.JSONField(null=True, help_text="What refused its next line for now: code and message.")
+    waiting_since = models.DateTimeField(null=True)
+    retry_at = models.DateTimeField(null=True, help_text="When its next line is tried again.")
 
     class Meta:
         constraints = [

@@ -22,9 +22,9 @@ BATCHES = 50
 @list_command(batch, of_tenant=True)
 def batch_list(tenant: Any) -> Rows:
     """List a tenant's latest batches."""
-    from easel.batches.queries import batches_page
+    from easel.batches.queries import batches_page, waiting_for
 
-    found, _ = batches_page(tenant=tenant, limit=BATCHES, after=None)
+    found, _ = batches_page(tenant=tenant, limit=BATCHES, after=None, now=datetime.now(UTC))
     return [
         {
             "id": str(one),
@@ -32,6 +32,7 @@ def batch_list(tenant: Any) -> Rows:
             "lines": one.lines_total,
             "completed": one.lines_completed,
             "failed": one.lines_failed,
+            "waiting_for": (waiting_for(one) or {}).get("code"),
             "created_at": one.created_at.isoformat(timespec="seconds"),
             "expires_at": one.expires_at.isoformat(timespec="seconds"),
         }

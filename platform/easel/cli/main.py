@@ -108,7 +108,9 @@ def _process(service: str, module: str, explain: str) -> None:
 
 _process("dispatcher", "easel.processes.dispatcher", "Run only the dispatcher, which hands out queued jobs.")
 _process("completion", "easel.processes.consumer", "Run only the consumer, which applies what workers report.")
-_process("scheduler", "easel.processes.scheduler", "Run only the periodic tasks and the webhook deliverer.")
+_process(
+    "scheduler", "easel.processes.scheduler", "Run only the periodic tasks, the webhook deliverer and the batch feeder."
+)
 
 
 def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:

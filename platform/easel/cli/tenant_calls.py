@@ -30,7 +30,14 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "webhooks list": ("id", "url", "events", "enabled", "disabled_reason"),
     "webhooks deliveries": ("id", "event", "status", "created_at", "next_attempt_at"),
     "errors list": ("code", "status", "retryable", "text", "remedy"),
-    "batches list": ("id", "status", "request_counts.completed", "request_counts.failed", "request_counts.total"),
+    "batches list": (
+        "id",
+        "status",
+        "request_counts.completed",
+        "request_counts.failed",
+        "request_counts.total",
+        "waiting_for.code",
+    ),
     "files list": ("id", "filename", "purpose", "bytes", "status"),
 }
 # Calls that other commands make, or that no command should make.

@@ -22,6 +22,7 @@ class BatchPage(Page):
         "shown_key",
         "shown_state",
         "shown_done",
+        "shown_waiting",
         "shown_metadata",
         "created_at",
         "expires_at",
@@ -35,6 +36,9 @@ class BatchPage(Page):
     shown_state = column("state", lambda batch: cells.state(batch.status))
     shown_done = column(
         "lines", lambda batch: f"{batch.lines_completed} done, {batch.lines_failed} failed, of {batch.lines_total}"
+    )
+    shown_waiting = column(
+        "waits for", lambda batch: batch.waiting_for["message"] if batch.waiting_for else cells.NOTHING
     )
     shown_metadata = column("metadata", lambda batch: cells.pairs(batch.metadata) or cells.NOTHING)
 

@@ -1,4 +1,5 @@
-"""The scheduler process: runs each periodic task when it is due, and delivers webhooks in a thread beside them.
+"""The scheduler process: runs each periodic task when it is due, and in threads beside them delivers webhooks and works
+off batches.
 
 It is a loop instead of Celery beat, because every task is a conditional update: several schedulers may run at once, so
 none has to be elected.
@@ -18,9 +19,7 @@ from billing.ledger.grants import grants_expire
 from billing.usage.daily_costs import cost_day_seal, cost_days_due
 from billing.usage.storage import storage_day_meter, storage_days_due
 from core.models import IdempotentRequest
-from easel.batches.feeding import lines_feed
 from easel.batches.files import files_expire
-from easel.batches.lifecycle import batches_advance
 from easel.catalog.adapters import adapter_files_delete_retired
 from easel.catalog.pool_metering import pool_day_meter, pool_days_due
 from easel.jobs import lifecycle
@@ -30,7 +29,7 @@ from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.jobs.result_cache import results_trim
 from easel.jobs.retries import abandoned_jobs_cancel, calls_delete
 from easel.privacy.erasure import erase_advance
-from easel.processes import deliverer
+from easel.processes import batch_feeder, deliverer
 from easel.processes.loop import UNAVAILABLE, run_turns
 from easel.serving.guardrail import rollouts_decide
 from easel.webhooks.budget_notices import crossings_mail, crossings_notify
@@ -54,11 +53,6 @@ def lose_silent_attempts(now: datetime, *, tenants: Collection[Tenant] | None = 
         lifecycle.lose(token=token, now=now, attempts_max=settings.EASEL.attempts_max)
         for token in list(silent.values_list("token", flat=True)[:BATCH])
     )
-
-
-def advance_batches(now: datetime) -> int:
-    """End what is over of batches, and make jobs of their next lines where pools are idle."""
-    return batches_advance(now=now) + lines_feed(config=settings.EASEL, now=now)
 
 
 def delete_expired_files(now: datetime) -> int:
@@ -145,7 +139,6 @@ PERIODIC: tuple[tuple[float, Task], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
     (1, cancel_abandoned_jobs),
-    (1, advance_batches),
     (5, rollouts_decide),
     (60, delete_client_calls),
     (600, delete_idempotency_keys),
@@ -168,15 +161,20 @@ PERIODIC: tuple[tuple[float, Task], ...] = (
 
 
 def run(stop: threading.Event) -> None:
-    """Run the periodic tasks and the webhook deliverer until `stop` is set."""
-    delivering = threading.Thread(target=deliverer.run, args=(stop,), name="webhooks")
-    delivering.start()
+    """Run the periodic tasks, the webhook deliverer and the batch feeder until `stop` is set."""
+    beside = [
+        threading.Thread(target=deliverer.run, args=(stop,), name="webhooks"),
+        threading.Thread(target=batch_feeder.run, args=(stop,), name="batches"),
+    ]
+    for thread in beside:
+        thread.start()
     try:
         pause_seconds = min(seconds for seconds, _ in PERIODIC)
         run_turns(_turn_of(PERIODIC), process="scheduler", stop=stop, pause_seconds=pause_seconds)
     finally:
         stop.set()
-        delivering.join()
+        for thread in beside:
+            thread.join()
 
 
 def _turn_of(tasks: Sequence[tuple[float, Task]]) -> Callable[[], None]:

@@ -101,9 +101,11 @@ def test_the_registry_is_public_and_lists_what_the_api_declares():
         "status": 429,
         "type": "rate_limit_error",
         "retryable": True,
+        "passes_later": False,
         "text": "The limit of waiting jobs is reached: try again later.",
         "remedy": "Wait for the seconds of `Retry-After`, then repeat the request.",
     }
+    assert (listed["insufficient_quota"]["retryable"], listed["insufficient_quota"]["passes_later"]) == (False, True)
     assert "price_book_backdated" not in listed  # an operator's
 
 

@@ -21,8 +21,6 @@ from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job, State
 from easel.privacy.erasure import JobsUnfinished, erase_advance, erase_request
 from easel.processes.scheduler import expire_jobs
-from tenants.keys import key_revoke
-from tenants.models import Tenant
 from tests.conftest import NOW, worker_beat
 from tests.easel.batches.conftest import finish, read, retrieve, sdk, turn, work
 
@@ -158,37 +156,6 @@ def test_a_line_that_fails_is_in_the_error_file_with_the_answer_of_the_call(alic
     (failed,) = read(alice, done.error_file_id)
     assert (failed["response"]["status_code"], failed["response"]["body"]["error"]["code"]) == (400, "prompt_too_long")
     assert balances_by_kind(alice.tenant)["held"] == 0
-
-
-def test_a_line_that_the_credit_does_not_cover_fails_alone(customer, live, line, batch):
-    poor = customer(name="poor", credit="0.002")  # one image may cost 0.0018
-    made = batch(poor, [line("a"), line("b"), line("c")])
-    turn()
-    work(live)
-    turn()
-    done = retrieve(poor, made.id)
-    assert (done.request_counts.completed, done.request_counts.failed) == (1, 2)
-    failed = read(poor, done.error_file_id)
-    assert {(one["response"]["status_code"], one["response"]["body"]["error"]["code"]) for one in failed} == {
-        (429, "insufficient_quota")
-    }
-
-
-def test_the_lines_of_a_suspended_tenant_wait(alice, live, line, batch):
-    made = batch(alice, [line("a")])
-    Tenant.objects.filter(pk=alice.tenant.pk).update(suspended_at=datetime.now(UTC))
-    turn()
-    assert line_of(made, "a").state == "waiting"
-    Tenant.objects.filter(pk=alice.tenant.pk).update(suspended_at=None)
-    turn()
-    assert line_of(made, "a").state == "begun"
-
-
-def test_the_lines_of_a_revoked_key_fail(alice, live, line, batch):
-    made = batch(alice, [line("a")])
-    key_revoke(key_id=alice.key.key_id, now=datetime.now(UTC))
-    turn()
-    assert line_of(made, "a").error["code"] == "invalid_api_key"
 
 
 def test_what_is_left_when_the_time_is_over_expires_uncharged(alice, live, line, batch):

@@ -127,8 +127,14 @@ def test_a_fault_can_name_a_field_that_no_column_can_store(alice, line, batch, c
     assert param.endswith("a\\0b" if character == "\0" else "a\\ud800b")
 
 
-def test_a_file_of_blank_lines_fails(alice, batch):
-    assert faults(batch(alice, [b"", b"  "])) == [(None, "empty_file", None)]
+@pytest.mark.parametrize("lines", [[b"", b"  "], [b"\xef\xbb\xbf"], [b"\xef\xbb\xbf  ", b""]])
+def test_a_file_of_blank_lines_fails(alice, batch, lines):
+    assert faults(batch(alice, lines)) == [(None, "empty_file", None)]
+
+
+def test_a_byte_order_mark_before_the_first_line_is_no_part_of_it(alice, line, batch):
+    first = b"\xef\xbb\xbf" + jsonl([line("a")]).strip()
+    assert batch(alice, [first, line("b")]).request_counts.total == 2
 
 
 def test_a_file_with_too_many_lines_fails(alice, line, batch, monkeypatch):
