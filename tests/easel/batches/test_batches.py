@@ -161,15 +161,15 @@ def test_a_line_that_fails_is_in_the_error_file_with_the_answer_of_the_call(alic
 def test_what_is_left_when_the_time_is_over_expires_uncharged(alice, live, line, batch):
     made = batch(alice, [line(str(i)) for i in range(8)], completion_window="2h")
     turn()
-    work(live)  # three of them
+    work(live)  # four of them
     late = datetime.now(UTC) + timedelta(hours=2)
     turn(late)
     expire_jobs(late, tenants=[alice.tenant])
     turn(late)
     done = retrieve(alice, made.id)
-    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("expired", 3, 5)
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("expired", 4, 4)
     assert (done.expired_at, done.completed_at) == (int(late.timestamp()), None)
-    assert len(read(alice, done.output_file_id)) == 3
+    assert len(read(alice, done.output_file_id)) == 4
     expired = read(alice, done.error_file_id)
     assert {(one["response"], one["error"]["code"]) for one in expired} == {(None, "batch_expired")}
     assert balances_by_kind(alice.tenant)["held"] == 0
@@ -183,12 +183,12 @@ def test_a_canceled_batch_finishes_what_a_worker_has_begun(alice, live, line, ba
     assert (asked.status, asked.cancelling_at is not None) == ("cancelling", True)
     turn()
     assert retrieve(alice, made.id).status == "cancelling"
-    assert jobs_of(alice).filter(state=State.CANCELED).count() == 3
+    assert jobs_of(alice).filter(state=State.CANCELED).count() == 4
     for attempt in running:
         finish(attempt)
     turn()
     done = retrieve(alice, made.id)
-    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("cancelled", 3, 5)
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("cancelled", 4, 4)
     assert {one["error"]["code"] for one in read(alice, done.error_file_id)} == {"batch_cancelled"}
     assert sdk(alice, lambda client: client.batches.cancel(made.id)).status == "cancelled"
 
@@ -285,8 +285,8 @@ def test_lines_go_with_their_tenant_to_another_pool_and_are_fed_by_its_room(alic
     own = own_pool()
     for _ in range(9):
         turn()
-    # Two for each place that a batch may have there, and none because the pool that they were expected in is idle.
-    assert jobs_of(alice).filter(pool=own).count() == jobs_of(alice).count() == 6
+    # Two for each of its four places, and none because the pool that they were expected in is idle.
+    assert jobs_of(alice).filter(pool=own).count() == jobs_of(alice).count() == 8
 
 
 def test_lines_leave_a_pool_whose_workers_are_gone(alice, live, line, batch, own_pool):
