@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.db import transaction
 
 from billing.pricing.price_books import price_book_seed
 from easel.catalog.models import ModelVersion
 from easel.jobs import lifecycle, queue
-from easel.jobs.admission import job_submit
+from easel.jobs.admission import job_prepared, job_submit
 from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job
 from easel.jobs.spec import RequestedAdapter, Spec
@@ -40,6 +41,27 @@ def submit(version) -> Callable[..., Job]:
             request_id="request-1",
             now=now,
         )
+
+    return make
+
+
+@pytest.fixture
+def submit_line(version) -> Callable[..., Job]:
+    """Admits a job as a line of a batch."""
+
+    def make(customer: Customer, *, now=NOW, **spec: Any) -> Job:
+        prepared = job_prepared(
+            api_key=customer.key,
+            spec=Spec(**{"prompt": "a red circle", "model": version.model.name, **spec}),
+            config=LIMITS,
+            job_id=uuid.uuid4(),
+            request_id="batch",
+            batch_until=NOW + timedelta(days=1),
+            now=now,
+        )
+        with prepared as (job, admit), transaction.atomic():
+            admit()
+        return job
 
     return make
 

@@ -1,11 +1,9 @@
 """Jobs of batches fill what is idle, and no other job waits for one."""
 
-import uuid
 from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,37 +11,13 @@ from billing.ledger.accounts import balances_by_kind
 from core.pipeline import run_query
 from easel.catalog.models import Pool, Worker
 from easel.jobs import lifecycle, queue, transport
-from easel.jobs.admission import job_prepared
 from easel.jobs.models import Attempt, BatchShare, FairShare, Job, State
-from easel.jobs.spec import Spec
 from easel.processes import dispatcher
 from tenants.models import Tenant
 from tenants.quotas import ConcurrencyExceeded, quota_set
 from tests.conftest import NOW
-from tests.easel.conftest import LIMITS
 
 UNTIL = NOW + timedelta(days=1)
-
-
-@pytest.fixture
-def submit_line(version):
-    """Admits a job as a line of a batch."""
-
-    def make(customer, *, now=NOW, **spec):
-        prepared = job_prepared(
-            api_key=customer.key,
-            spec=Spec(**{"prompt": "a red circle", "model": version.model.name, **spec}),
-            config=LIMITS,
-            job_id=uuid.uuid4(),
-            request_id="batch",
-            batch_until=UNTIL,
-            now=now,
-        )
-        with prepared as (job, admit), transaction.atomic():
-            admit()
-        return job
-
-    return make
 
 
 def release(pool, now=NOW):

@@ -102,6 +102,55 @@ def test_a_job_that_has_ended_has_no_place(alice, pool, submit):
     assert place(lifecycle.cancel(job=submit(alice), now=NOW)) is None
 
 
+def quarantine(jobs):
+    Job.objects.filter(pk__in=[job.pk for job in jobs]).update(quarantined=True)
+
+
+def test_of_two_quarantined_jobs_one_has_a_place_and_the_other_waits_for_it(alice, pool, submit):
+    first, second, plain = (submit(alice, now=NOW + timedelta(milliseconds=i)) for i in range(3))
+    quarantine([first, second])
+    assert (place(first)["position"], place(first)["waits_for"]) == (1, "free_worker")
+    assert place(plain)["position"] == 2  # the quarantine holds nothing else back
+    held = {"position": None, "ahead_in_your_account": None, "waits_for": "quarantine", "eta_seconds": None}
+    assert place(second) == {**held, "position_is_exact": True}
+    assert {attempt.job_id for attempt in release(pool)} == {first.pk, plain.pk}
+    assert place(second) == {**held, "position_is_exact": True}
+    assert place(first)["waits_for"] is None  # it runs
+
+
+# --- jobs of batches
+
+
+def test_jobs_of_batches_are_numbered_among_themselves_and_wait_for_an_idle_pool(
+    alice, bob, pool, submit, submit_line, end
+):
+    measured(alice, pool, submit, end, 2.0)
+    lines = [submit_line(alice, now=NOW + timedelta(milliseconds=i)) for i in range(3)]
+    urgent = [submit(bob) for _ in range(2)]
+    shown = [place(line) for line in lines]
+    assert [(one["position"], one["ahead_in_your_account"]) for one in shown] == [(1, 0), (2, 1), (3, 2)]
+    assert {(one["waits_for"], one["eta_seconds"]) for one in shown} == {("idle_pool", None)}
+    assert sorted(place(job)["position"] for job in urgent) == [1, 2]
+    assert sorted(place(job)["eta_seconds"] for job in urgent) == [2.0, 4.0]  # one after the other
+
+
+def test_a_job_of_a_batch_in_a_pool_without_a_live_worker_waits_for_one(alice, pool, submit_line):
+    assert place(submit_line(alice), NOW + timedelta(seconds=11))["waits_for"] == "no_live_worker"
+
+
+def test_the_estimate_of_a_running_job_of_a_batch_leaves_the_place_free_that_batches_leave(
+    alice, pool, submit, submit_line, end
+):
+    measured(alice, pool, submit, end, 2.0)
+    Worker.objects.filter(pool=pool).update(concurrency=4)
+    lines = [submit_line(alice, now=NOW + timedelta(milliseconds=i)) for i in range(5)]
+    running = queue.release_batch(pool=pool, now=NOW, lease_seconds=3600)
+    assert [attempt.job_id for attempt in running] == [line.pk for line in lines[:3]]
+    # Three jobs of two seconds share the one worker; the next begin after them, and not beside them.
+    assert [(place(line)["position"], place(line)["eta_seconds"]) for line in lines[:3]] == [(None, 6.0)] * 3
+    assert [(place(line)["position"], place(line)["eta_seconds"]) for line in lines[3:]] == [(1, None), (2, None)]
+
+
 # --- the estimate
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from easel.catalog.models import Pool
 from easel.jobs import lifecycle, queries, queue
+from easel.jobs.models import Attempt
 from easel.jobs.timeline import job_timeline, timeline_json
 from inference.contract import AttemptFinished, AttemptProgress, StoredOutput
 from tenants.models import Tenant
@@ -18,18 +19,20 @@ def after(seconds):
 
 
 class Shift:
-    """A pool with one worker that runs one job at a time, which the test moves through time."""
+    """A pool with one worker that runs one job at a time, or more, which the test moves through time."""
 
-    def __init__(self, pool):
-        self.pool = pool
+    def __init__(self, pool, *, concurrency=1):
+        self.pool, self.concurrency = pool, concurrency
 
     def release(self, seconds):
-        lifecycle.beat(pool=self.pool, report=worker_beat(concurrency=1), now=after(seconds), lease_seconds=15)
+        lifecycle.beat(
+            pool=self.pool, report=worker_beat(concurrency=self.concurrency), now=after(seconds), lease_seconds=15
+        )
         return queue.release(pool=self.pool, now=after(seconds), lease_seconds=15)
 
     def beat(self, attempt, seconds):
         progress = AttemptProgress(attempt_token=str(attempt.token), steps_done=1, steps_total=8)
-        report = worker_beat(concurrency=1, attempts=(progress,))
+        report = worker_beat(concurrency=self.concurrency, attempts=(progress,))
         lifecycle.beat(pool=self.pool, report=report, now=after(seconds), lease_seconds=15)
 
     def end(self, attempt, seconds, **fields):
@@ -164,6 +167,30 @@ def test_a_worker_that_is_lost_and_the_retry(alice, submit, shift):
         (17, "waited", 2, "no_live_worker", 1),
     ]
     assert rows[-1] == (20, "succeeded", None)
+
+
+def test_a_job_that_lost_two_workers_waits_while_another_such_job_runs(alice, submit, pool):
+    """Two jobs run together on a worker that falls silent twice: then each may have caused it, and they take turns."""
+    shift = Shift(pool, concurrency=2)
+    first, second = submit(alice), submit(alice, now=after(0.001))
+    for began in (0.001, 16.5):  # each time they run for a second, and a lease of 15 s runs out
+        for attempt in shift.release(began):
+            shift.beat(attempt, began + 0.5)
+        for attempt in Attempt.objects.filter(job__pool=pool, state=Attempt.State.LIVE):
+            lifecycle.lose(token=attempt.token, now=after(began + 15.5), attempts_max=3)
+    [attempt] = shift.release(32)
+    assert attempt.job_id == first.pk
+    waiting = [row for row in shown(second, now=after(35)) if row[0] >= 32]
+    assert waiting == [(32, "attempt_lost", 2, "worker_lost"), (32, "waited", None, "quarantine", 3.0)]
+    shift.beat(attempt, 33)
+    shift.end(attempt, 40)
+    [attempt] = shift.release(40)
+    shift.end(attempt, 42)
+    assert [row for row in shown(second) if row[0] > 31 and row[1] in ("waited", "dispatched")] == [
+        (32, "waited", 3, "quarantine", 8.0),
+        (40, "dispatched", 3),
+    ]
+    assert not [row for row in shown(first) if "quarantine" in row]
 
 
 def test_an_attempt_that_failed_is_shown_with_its_code_before_the_next(alice, submit, shift):
