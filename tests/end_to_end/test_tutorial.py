@@ -1,5 +1,6 @@
-"""The tutorial, and the Python pages: what they tell the reader to run, as it stands there."""
+"""The tutorial, the Python pages and the first examples of others: what they tell the reader to run is run."""
 
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,9 @@ DOCS = ROOT / "docs"
 
 
 def blocks(page: str, language: str) -> str:
-    return "\n".join(re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), flags=re.M | re.S))
+    found = re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), flags=re.M | re.S)
+    assert found, f"{page} has no {language}"
+    return "\n".join(found)
 
 
 @pytest.fixture
@@ -55,3 +58,25 @@ def test_the_python_pages_run_as_they_stand(easel, shell, tmp_path, page):
     (tmp_path / "page.py").write_text(blocks(page, "python"))
     shell(f"{sys.executable} page.py", EASEL_URL=easel.url, EASEL_API_KEY=key)
     assert list(tmp_path.glob("*/*.png"))
+
+
+def test_the_first_examples_run_as_they_stand(easel, alice, shell, tmp_path):
+    alice.adapters.upload(name="outline", file=ROOT / "inference/demo_model/adapters/outline.safetensors")
+    readme = blocks("../README.md", "python").replace("http://127.0.0.1:8000", easel.url)
+    batch = blocks("api.md", "python").replace("range(500)", "range(2)")
+    program = f"import json\n{readme}\n{batch}\nprint(batch.status)\n"
+    (tmp_path / "page.py").write_text(program.replace("easel_sk_…", alice.api_key))
+    curl = "\n".join(blocks(page, "sh") for page in ("index.md", "how-to/retries.md"))
+    said = shell(f"{sys.executable} page.py\n{curl}", EASEL_URL=easel.url, EASEL_API_KEY=alice.api_key)
+    cost, batch_status, *answers = said.splitlines()
+    assert float(cost.split()[0]) > 0
+    assert batch_status == "in_progress"
+    image, job = map(json.loads, "".join(answers).replace("}{", "}\n{").splitlines())
+    assert image["data"][0]["url"]
+    assert job["status"] == "queued"
+
+
+def test_the_queries_of_costs_run_as_they_stand(easel):
+    done = easel.command("psql", "-v", "ON_ERROR_STOP=1", "-c", blocks("costs.md", "sql"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" row") == 3

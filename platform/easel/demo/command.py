@@ -249,7 +249,7 @@ from openai import OpenAI
 client = OpenAI(base_url="{url}/v1", api_key="{key}")
 answer = client.images.generate(
     model="z-image-demo", prompt="a red circle on a blue background", size="256x256",
-    extra_body={{"seed": 7, "adapters": [{{"name": "outline"}}]}},
+    extra_body={{"seed": 11, "adapters": [{{"name": "outline"}}]}},
 )
 print(answer.usage, len(answer.data[0].b64_json))"""
     console.print(text, markup=False)
