@@ -12,7 +12,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,11 +21,26 @@ from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 from django.conf import settings
 
+from core.errors import DomainError
 from easel.config import BadSetting
 
 Method = Literal["GET", "PUT"]
 S3_DELETES = 1000  # objects per call, the maximum of S3
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*)+")
+
+
+class BucketRefused(DomainError, code="bucket_refused"):
+    """The bucket did not take its CORS rules.
+
+    Check that the bucket exists, and that the credentials are allowed s3:PutBucketCORS on it.
+    """
+
+
+class StoreIsFolder(DomainError, code="store_is_folder"):
+    """Images are in a folder, not in a bucket: Easel serves them itself, to the allowed origins.
+
+    Nothing is to be done. If images should be in a bucket, set `EASEL_STORAGE_URL`.
+    """
 
 
 class Store(Protocol):
@@ -208,12 +223,44 @@ class S3Store:
         for names in self._pages(folder):
             yield from (name.removeprefix(self._prefix) for name in names)
 
+    @property
+    def bucket(self) -> str:
+        return self._bucket
+
+    def cors_set(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        """Replace all CORS rules of the bucket; without any, pages of no origin may read it. Raises `BucketRefused`."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            if rules:
+                self._client.put_bucket_cors(Bucket=self._bucket, CORSConfiguration={"CORSRules": list(rules)})
+            else:
+                self._client.delete_bucket_cors(Bucket=self._bucket)
+        except (BotoCoreError, ClientError) as error:
+            raise BucketRefused(f"the bucket {self._bucket} did not take its CORS rules: {error}") from error
+
     def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
         params: dict[str, str] = self._name(key)
         if method == "PUT":
             params["ContentType"] = content_type
         operation = f"{method.lower()}_object"
         return str(self._client.generate_presigned_url(operation, Params=params, ExpiresIn=seconds))
+
+
+def cors_rules(origins: Collection[str]) -> list[dict[str, Any]]:
+    """Return the rules, in the form of S3, by which pages of these origins may read images; none without origins."""
+    if not origins:
+        return []
+    allowed = ["*"] if "*" in origins else sorted(origins)
+    return [
+        {
+            "AllowedOrigins": allowed,
+            "AllowedMethods": ["GET", "HEAD"],
+            "AllowedHeaders": ["*"],
+            "ExposeHeaders": ["ETag", "Content-Length", "Content-Range"],
+            "MaxAgeSeconds": 7200,
+        }
+    ]
 
 
 @cache

@@ -1,16 +1,22 @@
 """Objects in a folder behind the API's signed URLs, and in a bucket of a server that speaks S3."""
 
 import io
+import json
 import re
 import uuid
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
+from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
 
+from core.models import AuditEvent
+from easel.cli.storage import storage as command
 from easel.config import BadSetting
-from easel.storage import FolderStore, S3Store, store
+from easel.storage import FolderStore, S3Store, cors_rules, store
+from tenants.origins import origins_set
 from tests.easel.api.conftest import call
 
 BASE = "http://easel.test"
@@ -216,3 +222,61 @@ def test_another_kind_of_store_is_refused(settings_of, url):
     settings_of(storage_url=url)
     with pytest.raises(BadSetting, match="EASEL_STORAGE_URL"):
         store.__wrapped__()
+
+
+# --- the CORS rules of a bucket
+
+
+@pytest.fixture
+def cors(bucket, monkeypatch, settings_of):
+    """Runs `easel storage cors` on this test's bucket, whose rules are `cors.rules()`."""
+    endpoint = bucket._client.meta.endpoint_url
+
+    def run(*options, origins=frozenset({"https://platform.example"}), name=bucket.bucket):
+        url = f"s3://{name}/easel?endpoint={endpoint}&region=us-east-1"
+        settings_of(storage_url=url, cors_origins=frozenset(origins))
+        monkeypatch.setattr("easel.storage.store", store.__wrapped__)
+        return CliRunner().invoke(command, ["cors", *options])
+
+    run.rules = lambda: bucket._client.get_bucket_cors(Bucket=bucket.bucket)["CORSRules"]
+    return run
+
+
+def test_the_rules_of_a_bucket_are_printed_and_set_from_the_origins_of_platform_and_tenants(cors, bucket, alice):
+    origins_set(tenant=alice.tenant, origins=["https://alice.example"])
+    printed = cors()
+    (rule,) = json.loads(printed.stdout)["CORSRules"]
+    assert {"https://platform.example", "https://alice.example"} <= set(rule["AllowedOrigins"])
+    assert (rule["AllowedMethods"], "ETag" in rule["ExposeHeaders"]) == (["GET", "HEAD"], True)
+    with pytest.raises(ClientError, match="NoSuchCORSConfiguration"):  # nothing is set without --apply
+        cors.rules()
+    for _ in range(2):
+        applied = cors("--apply")
+        assert applied.exit_code == 0, applied.output
+        (found,) = cors.rules()
+        assert sorted(found["AllowedOrigins"]) == sorted(rule["AllowedOrigins"])
+    assert AuditEvent.objects.filter(action="storage.cors", subject=bucket.bucket).count() == 2
+
+
+def test_every_origin_is_one_rule(cors):
+    assert cors("--apply", origins={"*", "https://a.example"}).exit_code == 0
+    assert cors.rules()[0]["AllowedOrigins"] == ["*"]
+
+
+def test_without_an_origin_the_bucket_has_no_rules_left(cors, bucket):
+    for origins in ({"https://a.example"}, (), ()):
+        bucket.cors_set(cors_rules(origins))
+    with pytest.raises(ClientError, match="NoSuchCORSConfiguration"):
+        cors.rules()
+
+
+def test_a_bucket_that_refuses_its_rules_is_named_and_nothing_is_recorded(cors):
+    name = f"no-{uuid.uuid4().hex}"
+    refused = cors("--apply", name=name).exception
+    assert (type(refused).__name__, refused.code) == ("BucketRefused", "bucket_refused")
+    assert name in str(refused)
+    assert not AuditEvent.objects.filter(subject=name).exists()
+
+
+def test_a_folder_has_no_rules_to_set():
+    assert CliRunner().invoke(command, ["cors", "--apply"]).exception.code == "store_is_folder"

@@ -42,6 +42,7 @@ _ELSEWHERE = {
     "reporting-login": ("easel.cli.reporting:reporting_login", "Let Grafana read the reporting views."),
     "rollout": ("easel.cli.models:rollout", "Canaries: start, watch, promote, roll back."),
     "statement": ("easel.cli.statements:statement", "Statements of tenants' months: draft, show, make final."),
+    "storage": ("easel.cli.storage:storage", "Say which pages may read images in a bucket."),
     "tenant": ("easel.cli.tenants:tenant", "Create tenants, list, limit and suspend them, add credit."),
     "usage": ("easel.cli.usage:usage", "List jobs' usage records, correct them, rate charges again."),
     "webhook": ("easel.cli.jobs:webhook", "List, enable and disable webhooks, send messages again."),
@@ -108,9 +109,7 @@ def _process(service: str, module: str, explain: str) -> None:
 
 _process("dispatcher", "easel.processes.dispatcher", "Run only the dispatcher, which hands out queued jobs.")
 _process("completion", "easel.processes.consumer", "Run only the consumer, which applies what workers report.")
-_process(
-    "scheduler", "easel.processes.scheduler", "Run only the periodic tasks, the webhook deliverer and the batch feeder."
-)
+_process("scheduler", "easel.processes.scheduler", "Run only the periodic tasks, the deliverer and the feeder.")
 
 
 def _run_service(service: str, run: Callable[[threading.Event], None]) -> None:
