@@ -222,9 +222,9 @@ def _responses(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
         text = f"{HTTPStatus(status).phrase}.\n\n" + "\n".join(f"- `{kind.code}`: {text_of(kind)}" for kind in kinds)
         found[str(status)] = _response(text, operation, status, {"application/json": {"schema": schemas[Error]}})
         found[str(status)]["x-error-codes"] = [kind.code for kind in kinds]
-    for status, by_type in _stored("answers.json").get(operation.name, {}).items():
+    for code, by_type in _stored("answers.json").get(operation.name, {}).items():
         for media_type, value in by_type.items():
-            found[status]["content"][media_type]["examples"] = {"example": {"value": value}}
+            found[code]["content"][media_type]["examples"] = {"example": {"value": value}}
     return found
 
 
