@@ -50,7 +50,15 @@ def test_the_reference_loads_its_script_and_its_document_from_here():
 
 def test_the_reference_page_styles_nothing_that_its_script_draws():
     [style] = re.findall(r"<style>(.*?)</style>", call("GET", "/docs", headers=BROWSER).text)
-    assert set(re.findall(r"([^{}]+) {", style)) == {"body", " noscript"}
+    assert set(re.findall(r"([^{}]+) {", style)) == {"body", " #loading", " body:has(.scalar-app) > #loading"}
+
+
+def test_the_reference_says_something_before_its_script_has_run():
+    page = call("GET", "/docs", headers=BROWSER).text
+    before = page.partition("<script")[0]
+    assert "is loading" in before
+    assert 'href="/v1/openapi.json"' in before
+    assert "needs JavaScript" in before
 
 
 def test_the_script_is_sent_compressed_once():
