@@ -1,4 +1,4 @@
-"""OpenAI's Images API: the call that waits for its images or streams them, and its quotes."""
+"""OpenAI's Images API: the call that waits for its images or streams them."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from pydantic import Field, ValidationInfo, model_validator
 from typing_extensions import TypedDict
 
-from billing.money import Money, from_micros, plain
+from billing.money import from_micros, plain
 from billing.usage.queries import job_costs
 from core import clock
 from core.errors import DomainError, declared_errors
@@ -23,15 +23,12 @@ from core.threads import in_thread
 from easel.api import errors, streaming, waiting
 from easel.api.azure import with_deployment
 from easel.api.declaration import LEFT_OUT, ErrorEvent, Flag, OneOf, operation
-from easel.api.endpoint import endpoint
 from easel.api.errors import StillRunning
 from easel.api.generation_input import JobInput, refuse
-from easel.api.jobs import JobError
 from easel.api.leniency import Leniency
-from easel.api.rate_limit import RateLimited, take
+from easel.api.rate_limit import take
 from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
 from easel.api.submission import (
-    ADMIT_ERRORS,
     REPLAYED,
     SUBMIT_ERRORS,
     ClientDisconnected,
@@ -46,8 +43,6 @@ from easel.jobs import queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.outputs import image_url
-from easel.jobs.quote import job_quote
-from easel.jobs.quote_json import quote_json
 from easel.jobs.retries import job_abandon
 from easel.jobs.spec import FieldWarning
 from easel.jobs.storage_keys import preview_key
@@ -55,8 +50,6 @@ from easel.jobs.usage_json import JobUsage, usage_json
 from easel.serving.tiers import Quality
 from easel.storage import store
 from tenants.models import Scope, Tenant
-
-QUOTE_ERRORS = (RateLimited, *ADMIT_ERRORS)
 
 
 class ImagesInput(JobInput):
@@ -112,47 +105,6 @@ class ImagesAnswer(ImageSettings):
     warnings: list[FieldWarning]
     job_id: str
     seed: int
-
-
-class PricePart(TypedDict):
-    quantity: str
-    unit_price: str
-
-
-class QuoteLineAnswer(TypedDict):
-    meter: str
-    quantity: str
-    quantity_most: str
-    price_book: str
-    mode: str
-    used_before: str
-    parts: list[PricePart]
-    contract: str | None
-    discount: str
-    amount: Money
-    list_amount: Money
-    most: Money
-
-
-class QuoteAnswer(TypedDict):
-    """Quantities and prices are texts, so that they are exact."""
-
-    object: str
-    model: str
-    model_version: int
-    size: str
-    steps: int
-    n: int
-    tier: Annotated[str, OneOf(PoolTier.values)]
-    cached: bool
-    batch: bool
-    lines: list[QuoteLineAnswer]
-    expected: Money
-    most: Money
-    available: Money
-    warnings: list[FieldWarning]
-    admitted: bool
-    refusal: JobError | None
 
 
 class PartialImageEvent(ImageSettings):
@@ -378,26 +330,6 @@ class ImageStream:
                     partial = stream_partial_json(job, attempt, index=index, number=number)
                     self.shown.add((index, number))
                     yield streaming.event(partial["type"], partial)
-
-
-class QuoteInput(ImagesInput):
-    """The body of a generation, and whether it would be a line of a batch."""
-
-    batch: Flag = Field(default=False, description="True for the price of a line of a batch.")
-
-
-@endpoint("post", "images_quotes", QuoteAnswer, request=QuoteInput, errors=QUOTE_ERRORS, scope=Scope.GENERATE)
-def images_quote(request: HttpRequest) -> HttpResponse:
-    """Price the same body as a generation, line by line; nothing is made, held or written.
-
-    What would refuse its admission now, a full queue or a spent budget, is its `refusal`, beside the price.
-    """
-    take(request, caller(request), now=clock.now())
-    asked = QuoteInput.of(body_of(request), key=caller(request))
-    quote = job_quote(
-        api_key=caller(request), spec=asked.spec(), in_batch=asked.batch, config=settings.EASEL, now=clock.now()
-    )
-    return answer_json(quote_json(quote))
 
 
 def images_json(job: Job, *, response_format: str) -> ImagesAnswer:

@@ -13,7 +13,8 @@ from easel.api.declaration import Input, UrlQuery
 from easel.api.errors import InvalidField
 from easel.api.files import FileUploadInput
 from easel.api.generation_input import AdapterInput, JobInput
-from easel.api.images import ImagesInput, QuoteInput
+from easel.api.images import ImagesInput
+from easel.api.quotes import QuoteInput
 from easel.jobs.models import Job
 from tests.easel.api.conftest import call, end_job
 from tests.easel.api.test_images import generated
