@@ -109,6 +109,15 @@ def test_the_faults_of_all_lines_are_named_by_their_numbers(alice, version, line
     assert made.request_counts.total == 0
 
 
+def test_each_line_is_checked_though_lines_alike_are_planned_once(alice, line, batch):
+    made = batch(alice, [line("fine"), line("empty", body={"prompt": " "}), line("size", body={"size": "17x17"})])
+    assert faults(made) == [(2, "prompt_invalid", "prompt"), (3, "size_invalid", "size")]
+    seeded = [line(str(i), body={"seed": i, "metadata": {"i": str(i)}}) for i in range(3)]
+    rows = Line.objects.filter(batch=uuid.UUID(batch(alice, seeded).id.removeprefix("batch_"))).order_by("number")
+    stored = [(row.request["prompt"], row.request["seed"], row.request["metadata"]) for row in rows]
+    assert stored == [(f"a red circle {i}", i, {"i": str(i)}) for i in range(3)]
+
+
 @pytest.mark.parametrize("character", ["\0", "\ud800"])
 @pytest.mark.parametrize(
     "fields",

@@ -159,7 +159,7 @@ def test_a_batch_that_waits_leaves_the_pool_to_others(customer, bob, live, line,
     batch(bob, [line(str(i)) for i in range(9)])
     turn()
     turn()
-    assert jobs_of(bob).count() == 6  # all that the pool has room for
+    assert jobs_of(bob).count() == 8  # all that the pool has room for
 
 
 def test_a_batch_that_waits_is_tried_ever_less_often(customer, live, line, batch, monkeypatch):
@@ -190,7 +190,7 @@ def test_a_refusal_passes_soon_or_later_or_never():
 
 def test_a_batch_goes_on_under_the_key_that_its_key_is_rotated_to(alice, live, line, batch):
     quota_set(tenant=alice.tenant, api_key=alice.key, limits={"pixels_max": 512 * 512}, now=NOW)
-    made = batch(alice, [line(str(i)) for i in range(8)])
+    made = batch(alice, [line(str(i)) for i in range(12)])
     turn()
     work(live)
     key = alice.key
@@ -201,28 +201,28 @@ def test_a_batch_goes_on_under_the_key_that_its_key_is_rotated_to(alice, live, l
         work(live)
     turn()
     done = Batch.objects.get(tenant=alice.tenant)
-    assert (done.status, done.lines_completed, done.lines_failed) == ("completed", 8, 0)
-    last = Job.objects.get(pk=line_of(made, "7").pk)
+    assert (done.status, done.lines_completed, done.lines_failed) == ("completed", 12, 0)
+    last = Job.objects.get(pk=line_of(made, "11").pk)
     assert (last.api_key, last.project) == (key, alice.project)
     assert Quota.objects.get(tenant=alice.tenant, api_key__isnull=False).api_key == key
 
 
 def test_a_revoked_key_fails_what_is_left_of_its_batches_at_once(alice, live, line, batch):
-    made = batch(alice, [line(str(i)) for i in range(8)])
+    made = batch(alice, [line(str(i)) for i in range(10)])
     turn()
-    work(live)  # three of six
+    work(live)  # four of eight
     _, secret = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
     key_revoke(key_id=alice.key.key_id, now=datetime.now(UTC))
     turn()
     left = lines_of(made).filter(state="failed")
     assert [(one.custom_id, one.error["code"]) for one in left.order_by("number")] == [
-        ("6", "invalid_api_key"),
-        ("7", "invalid_api_key"),
+        ("8", "invalid_api_key"),
+        ("9", "invalid_api_key"),
     ]
     work(live)  # what was queued by then is worked off
     turn()
     done = retrieve(dataclasses.replace(alice, secret=secret), made.id)
-    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 6, 2)
+    assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 8, 2)
 
 
 def test_a_key_that_is_revoked_between_two_looks_makes_no_job(alice, live, line, batch):
