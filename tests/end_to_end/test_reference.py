@@ -11,10 +11,6 @@ from tests.end_to_end.test_portal import CHROMIUM, FLAGS
 from tests.live import LiveEasel
 
 LOADS_MS = 120_000  # the script takes seconds, and minutes of a busy machine
-MODELS = """async (key) => {
-    const answer = await fetch("/v1/models", {headers: {Authorization: `Bearer ${key}`}});
-    return (await answer.json()).object;
-}"""
 
 
 @pytest.fixture
@@ -36,8 +32,13 @@ def page(easel: LiveEasel) -> Iterator[Page]:
     assert not wrong
 
 
-def test_the_reference_shows_the_operations_and_may_call_them_with_a_key(easel: LiveEasel, alice: Easel, page: Page):
-    page.goto(f"{easel.url}/docs")
-    expect(page.get_by_text("Generate images and answer with them").first).to_be_visible(timeout=LOADS_MS)
-    expect(page.get_by_text("Bearer Token").first).to_be_visible(timeout=LOADS_MS)
-    assert page.evaluate(MODELS, alice.api_key) == "list"
+def test_the_reference_shows_the_operations_and_sends_a_request_with_a_key(easel: LiveEasel, alice: Easel, page: Page):
+    page.goto(f"{easel.url}/docs#tag/models/GET/v1/models")
+    expect(page.get_by_text("List the models and aliases").first).to_be_visible(timeout=LOADS_MS)
+    page.get_by_label("Bearer Token").first.click(timeout=LOADS_MS)
+    page.keyboard.type(alice.api_key)
+    page.get_by_role("button", name="Test Request").first.click(timeout=LOADS_MS)
+    with page.expect_response("**/v1/models", timeout=LOADS_MS) as sent:
+        page.get_by_role("button", name="Send").last.click(timeout=LOADS_MS)
+    assert sent.value.status == 200
+    assert sent.value.json()["object"] == "list"
