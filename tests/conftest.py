@@ -5,6 +5,7 @@ meet, and after the last one the ledger of the whole database must balance.
 """
 
 import atexit
+import gc
 import json
 import os
 import sys
@@ -50,6 +51,8 @@ RUNNING_STACK = ("tests/end_to_end/", "tests/clients/")
 
 # Torch takes a thread per core otherwise, and two test processes make its threads wait for each other, at full speed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Modules and collected tests are hundreds of thousands of objects that stay: a search for garbage begins after them.
+gc.disable()
 _servers = ExitStack()
 
 
@@ -129,6 +132,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for path, posix in places.items()
     }
     items.sort(key=lambda item: order[item.path])
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,7 @@ from easel_local.redis_server import RedisServer
 from easel_local.stack import free_port
 from easel_local.supervisor import Supervisor
 from tests.chaos.schedule import LEASE_SECONDS, SERVICES, WORKERS, Fault
+from tests.template import migrated_home
 
 _START_SECONDS = 180
 _POLL_SECONDS = 0.1
@@ -41,6 +42,7 @@ class Stack:
         self._paused: dict[str, list[psutil.Process]] = {}
 
     def start(self) -> None:
+        migrated_home(self.home)
         self.postgres.prepare()
         self.redis.prepare()
         self._supervise([self.postgres.spec(), self.redis.spec()], grace_seconds=15)
@@ -154,7 +156,7 @@ def _worker(name: str, workers_env: dict[str, str]) -> ProcessSpec:
 
 
 def _migrate() -> None:
-    """Makes the database as `easel migrate` does, in this process, which needs Django in any case."""
+    """Finishes the copied database as `easel migrate` does, in this process, which needs Django in any case."""
     django.setup()
     from easel.seed import seed
 
