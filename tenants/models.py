@@ -170,6 +170,10 @@ class Quota(models.Model):
     image_units_per_month = models.DecimalField(max_digits=14, decimal_places=4, null=True, blank=True)
     pixels_max = models.PositiveIntegerField(null=True, blank=True, help_text="Maximum of width x height of an image.")
     steps_max = models.PositiveSmallIntegerField(null=True, blank=True)
+    # Of an account alone, not of a key; empty: those of `tenants.quotas.FILE_LIMITS`.
+    stored_files_max = models.PositiveIntegerField(null=True, blank=True)
+    stored_bytes_max = models.PositiveBigIntegerField(null=True, blank=True)
+    uploads_per_minute = models.PositiveIntegerField(null=True, blank=True)
     updated_at = models.DateTimeField()
 
     class Meta:

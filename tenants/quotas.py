@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from math import ceil
+from typing import Any
 from uuid import UUID
 
 from django.db.models import F, Q, Value
@@ -22,9 +23,14 @@ LIMITS = (
     "image_units_per_month",
     "pixels_max",
     "steps_max",
+    "stored_files_max",
+    "stored_bytes_max",
+    "uploads_per_minute",
 )
+# Limits of an account's uploaded files where it has none of its own. A key has none: a file is the account's.
+FILE_LIMITS = {"stored_files_max": 500, "stored_bytes_max": 2**30, "uploads_per_minute": 30}
 INTEGER_MAX = 2**31 - 1
-HIGHEST: dict[str, int] = {"image_units_per_month": 10**9, "steps_max": 2**15 - 1}
+HIGHEST: dict[str, int] = {"image_units_per_month": 10**9, "steps_max": 2**15 - 1, "stored_bytes_max": 2**50}
 
 
 class QuotaInvalid(DomainError, code="quota_invalid"):
@@ -101,6 +107,8 @@ def quota_set(
         highest = HIGHEST.get(name, INTEGER_MAX)
         if name not in LIMITS:
             raise QuotaInvalid(f"unknown limit {name!r}; the limits are {', '.join(LIMITS)}")
+        if api_key is not None and name in FILE_LIMITS and value is not None:
+            raise QuotaInvalid(f"{name} is a limit of accounts; a key has none of its own", param=name)
         if value is not None and not (_is_amount(value, name) and 0 <= value <= highest):
             places = " with at most 4 decimal places" if name == "image_units_per_month" else ""
             raise QuotaInvalid(f"{name} must be between 0 and {highest}{places}, or none", param=name)
@@ -124,6 +132,18 @@ def quotas_locked(api_key: ApiKey) -> list[Quota]:
 @cached_by_revision
 def _quotas(tenant_id: UUID) -> list[Quota]:
     return list(Quota.objects.filter(tenant=tenant_id).order_by("id"))
+
+
+def file_limits(tenant: Tenant) -> dict[str, int]:
+    """Return the limits of an account's uploaded files: its own, or else those of `FILE_LIMITS`."""
+    own = next((quota for quota in _quotas(tenant.pk) if quota.api_key_id is None), None)
+    return {name: limit_of(own, name) for name in FILE_LIMITS} if own else dict(FILE_LIMITS)
+
+
+def limit_of(quota: Quota, name: str) -> Any:
+    """Return a limit of a quota, or None; an account always has those of its files."""
+    own = getattr(quota, name)
+    return FILE_LIMITS.get(name) if own is None and quota.api_key_id is None else own
 
 
 def owner_of(quota: Quota) -> str:

@@ -280,9 +280,18 @@ class FileList(TypedDict):
     has_more: bool
 
 
+class ExpiresAfterInput(TypedDict, total=False):
+    anchor: Required[Literal["created_at"]]
+    seconds: Required[Annotated[int, "Counted from the time that the file was made at."]]
+
+
 class FileUploadInput(TypedDict, total=False):
     purpose: Required[Literal["batch"]]
     file: Required[Annotated[FileContent, "JSON Lines: a request on each line."]]
+    expires_after: Annotated[
+        ExpiresAfterInput | None,
+        "When the file is deleted; without it after 30 days. As JSON, or as the two fields `expires_after[anchor]` and `expires_after[seconds]`, as OpenAI's clients send it.",
+    ]
 
 
 class FileDeleted(TypedDict):
@@ -364,6 +373,10 @@ class BatchInput(TypedDict, total=False):
     endpoint: Required[Literal["/v1/images/generations"]]
     completion_window: Required[Annotated[str, "`24h`, or another whole number of hours from `1h` to `168h`."]]
     metadata: dict[str, str] | None
+    output_expires_after: Annotated[
+        ExpiresAfterInput | None,
+        "When its output files are deleted, from their own `created_at`; without it after 30 days.",
+    ]
 
 
 class JobsListQuery(TypedDict, total=False):
@@ -723,11 +736,20 @@ class ModelList(TypedDict):
 
 
 class CountLimit(TypedDict):
-    """A limit of requests, jobs, pixels or steps, which are whole."""
+    """A limit of requests, jobs, pixels, steps or uploaded files, which are whole."""
 
     of: Literal["account", "api_key"]
     resets_at: str | None
-    limit: Literal["requests_per_minute", "concurrent_jobs_max", "queued_jobs_max", "pixels_max", "steps_max"]
+    limit: Literal[
+        "requests_per_minute",
+        "concurrent_jobs_max",
+        "queued_jobs_max",
+        "pixels_max",
+        "steps_max",
+        "stored_files_max",
+        "stored_bytes_max",
+        "uploads_per_minute",
+    ]
     value: int
     used: int | None
     remaining: int | None
@@ -750,7 +772,7 @@ class Retention(TypedDict):
 
 
 class Quota(TypedDict):
-    """Each limit that is set, and how long your data is retained."""
+    """Each limit that is set, those of uploaded files, and how long your data is retained."""
 
     object: str
     data: list[CountLimit | UnitLimit]

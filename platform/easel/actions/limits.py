@@ -22,6 +22,11 @@ class QuotaForm(ActionForm):
     image_units_per_month = fields.NumberOrNone("512x512 pixels are one.", decimal_places=4)
     pixels_max = fields.WholeOrNone("Largest width x height of an image.")
     steps_max = fields.WholeOrNone("Most denoising steps of an image.")
+    stored_files_max = fields.WholeOrNone("Most uploaded files of an account; without one 500.", label="Stored files")
+    stored_bytes_max = fields.WholeOrNone(
+        "Bytes of an account's uploaded files; without one 1 GiB.", label="Stored bytes"
+    )
+    uploads_per_minute = fields.WholeOrNone("Of files of an account; without one 30.")
 
     def prepare(self) -> None:
         tenant = tenant_of(self.row)

@@ -13,6 +13,7 @@ from core import clock
 from easel.api.declaration import LEFT_OUT, Input, OneOf, Text, UrlQuery, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import UnsupportedParameter
+from easel.api.expires_after import ExpiresAfterInput, seconds_of
 from easel.api.generation_input import Metadata
 from easel.api.images import ImagesInput
 from easel.api.rate_limit import RateLimited, take
@@ -36,6 +37,10 @@ class BatchInput(Input):
     endpoint: Annotated[str, OneOf((ENDPOINT,))]
     completion_window: Text = Field(description="`24h`, or another whole number of hours from `1h` to `168h`.")
     metadata: Metadata = LEFT_OUT
+    output_expires_after: ExpiresAfterInput = Field(
+        default=LEFT_OUT,
+        description="When its output files are deleted, from their own `created_at`; without it after 30 days.",
+    )
 
 
 class BatchesQuery(UrlQuery):
@@ -116,6 +121,7 @@ class Batches(Resource):
                 endpoint=fields.endpoint,
                 hours=lifecycle.window_hours(fields.completion_window),
                 metadata=fields.metadata or {},
+                output_seconds=seconds_of(fields.output_expires_after),
                 read_body=lambda given: line_request(given, key),
                 config=settings.EASEL,
                 now=now,

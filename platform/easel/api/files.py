@@ -13,10 +13,20 @@ from easel.api.batch_results import blocks_streamed, results_of, stored_blocks
 from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, Text, UrlQuery, operation
 from easel.api.endpoint import endpoint
 from easel.api.errors import InvalidField
+from easel.api.expires_after import ExpiresAfterInput, form_fields, seconds_of
+from easel.api.middleware import FORM_BYTES
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, listed
 from easel.batches import queries
-from easel.batches.errors import FileInvalid, FileNotFound, FileTooLarge
+from easel.batches.errors import (
+    FileBytesExceeded,
+    FileInvalid,
+    FileNotFound,
+    FilesTooMany,
+    FileTooLarge,
+    UploadsLimited,
+)
+from easel.batches.file_limits import room_check
 from easel.batches.files import file_add, file_delete
 from easel.batches.models import File
 from tenants.models import Scope
@@ -25,9 +35,17 @@ FormText = Annotated[AnyText, StringConstraints(strip_whitespace=True, min_lengt
 Upload = Annotated[Any, SkipValidation, WithJsonSchema({"type": "string", "format": "binary"})]
 
 
+UPLOAD_ERRORS = (FileInvalid, FileTooLarge, FilesTooMany, FileBytesExceeded, UploadsLimited)
+
+
 class FileUploadInput(Input):
     purpose: Annotated[str, OneOf((File.Purpose.BATCH.value,))]
     file: Upload = Field(description="JSON Lines: a request on each line.")
+    expires_after: ExpiresAfterInput = Field(
+        default=LEFT_OUT,
+        description="When the file is deleted; without it after 30 days. As JSON, or as the two fields"
+        " `expires_after[anchor]` and `expires_after[seconds]`, as OpenAI's clients send it.",
+    )
 
 
 class FilesQuery(UrlQuery):
@@ -60,19 +78,24 @@ class FileDeletedAnswer(TypedDict):
 class Files(Resource):
     scope = Scope.GENERATE
 
-    @operation("files_create", FileAnswer, request=FileUploadInput, is_form=True, errors=(FileInvalid, FileTooLarge))
+    @operation("files_create", FileAnswer, request=FileUploadInput, is_form=True, errors=UPLOAD_ERRORS)
     def post(self, request: HttpRequest) -> HttpResponse:
         """Upload the requests of a batch, as a form with `purpose` and `file`."""
+        tenant, length = caller(request).tenant, request.META.get("CONTENT_LENGTH", "")
+        # Before the form is read: the file has about as many bytes as the body.
+        expected = max(0, int(length) - FORM_BYTES) if length.isdecimal() else 0
+        room_check(tenant=tenant, size_bytes=expected, now=clock.now())
         form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict, but a dict if there is no body
-        fields = FileUploadInput.read({name: form[name] for name in form})
+        fields = FileUploadInput.read(form_fields(form))
         if not hasattr(fields.file, "read"):
             raise InvalidField("file: The submitted data was not a file.", param="file")
         upload = fields.file
         file = file_add(
-            tenant=caller(request).tenant,
+            tenant=tenant,
             content=upload.file,
             size_bytes=upload.size,
             filename=upload.name,
+            expires_after_seconds=seconds_of(fields.expires_after),
             now=clock.now(),
         )
         return answer_json(file_json(file))
@@ -101,7 +124,7 @@ class FileDetail(Resource):
 
     @operation("files_delete", FileDeletedAnswer, errors=(FileNotFound,))
     def delete(self, request: HttpRequest, file_id: str) -> HttpResponse:
-        """Delete a file. A batch that was made from it goes on; the images that an output leads to stay."""
+        """Delete a file. A batch made from it goes on: its lines were read. Images that an output leads to stay."""
         file = _file(request, file_id)
         file_delete(file=file, now=clock.now())
         return answer_json({"id": str(file), "object": "file", "deleted": True})

@@ -25,7 +25,7 @@ OUTPUT_BYTES_MAX = 64 * 2**20
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 _host_noticed = False
 EDIT_BYTES_MAX = 64 * 2**20  # OpenAI takes images of up to 50 MB
-_FORM_BYTES = 2**16  # of the form around an uploaded file
+FORM_BYTES = 2**16  # of the form around an uploaded file
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -143,8 +143,8 @@ def _method(given: str | None) -> str:
 def _body_bytes_max(path: str) -> int:
     """Return the limit of a request's body: of files on the paths that take them, else of JSON."""
     limits = {
-        "/v1/adapters": settings.EASEL.adapter_bytes_max + _FORM_BYTES,
-        "/v1/files": FILE_BYTES_MAX + _FORM_BYTES,
+        "/v1/adapters": settings.EASEL.adapter_bytes_max + FORM_BYTES,
+        "/v1/files": FILE_BYTES_MAX + FORM_BYTES,
         "/storage/": OUTPUT_BYTES_MAX,
         "/v1/images/edits": EDIT_BYTES_MAX,
         "/v1/images/variations": EDIT_BYTES_MAX,

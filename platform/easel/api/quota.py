@@ -17,10 +17,11 @@ from easel.api.endpoint import endpoint
 from easel.api.rate_limit import Bucket, peek
 from easel.api.resource import answer_json, caller
 from easel.api.rows import listed, row_json
+from easel.batches.file_limits import file_use
 from easel.jobs.models import State
 from easel.jobs.queue_depth import unfinished_jobs
 from tenants.models import ApiKey
-from tenants.quotas import LIMITS, next_month, quotas_of, units_used
+from tenants.quotas import LIMITS, limit_of, next_month, quotas_of, units_used
 from tenants.retention import retention_of
 
 _UNITS = "image_units_per_month"
@@ -32,7 +33,7 @@ class OwnedLimit(TypedDict):
 
 
 class CountLimit(OwnedLimit):
-    """A limit of requests, jobs, pixels or steps, which are whole."""
+    """A limit of requests, jobs, pixels, steps or uploaded files, which are whole."""
 
     limit: Annotated[str, OneOf(tuple(name for name in LIMITS if name != _UNITS))]
     value: int
@@ -55,7 +56,7 @@ class RetentionAnswer(TypedDict):
 
 
 class QuotaAnswer(TypedDict):
-    """Each limit that is set, and how long your data is retained."""
+    """Each limit that is set, those of uploaded files, and how long your data is retained."""
 
     # The fields of a `Listed`, repeated: pydantic forgets the rows' type in a subclass of a generic class.
     object: str
@@ -87,6 +88,8 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
             "queued_jobs_max": jobs.filter(state=State.QUEUED).count(),
             _UNITS: units[quota.api_key_id],
         }
+        if quota.api_key_id is None:
+            used |= file_use(api_key.tenant, now=now)
         resets_at = {_UNITS: next_month(now)}
         if bucket := buckets.get(quota.api_key_id):
             used["requests_per_minute"] = bucket.limit - bucket.remaining
@@ -101,7 +104,7 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
                 "resets_at": resets_at.get(name),
             }
             for name, number in ((name, float if name == _UNITS else int) for name in LIMITS)
-            if (limit := getattr(quota, name)) is not None
+            if (limit := limit_of(quota, name)) is not None
         ]
     retention = retention_of(api_key.tenant, default=settings.EASEL)
     return {**listed(rows), "retention": row_json(RetentionAnswer, retention)}

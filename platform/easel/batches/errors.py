@@ -31,6 +31,41 @@ class FileTooLarge(DomainError, code="file_too_large", http_status=413):
     """
 
 
+class FilesTooMany(
+    DomainError, code="file_count_exceeded", type="insufficient_quota", http_status=429, passes_later=True
+):
+    """The account has as many uploaded files as it may store.
+
+    Delete files that you no longer need, give the next ones a shorter `expires_after`, or have the operator raise the
+    limit. `GET /v1/quota` shows it.
+    """
+
+
+class FileBytesExceeded(
+    DomainError, code="file_bytes_exceeded", type="insufficient_quota", http_status=429, passes_later=True
+):
+    """With this file the account's uploaded files would have more bytes than it may store.
+
+    Delete files that you no longer need, give the next ones a shorter `expires_after`, or have the operator raise the
+    limit. `GET /v1/quota` shows it.
+    """
+
+
+class UploadsLimited(
+    DomainError, code="upload_rate_exceeded", type="rate_limit_error", http_status=429, retryable=True
+):
+    """The account has uploaded as many files in a minute as it may.
+
+    Wait for the seconds of `Retry-After`, and then repeat the upload. A file may have many lines: put more of them into
+    one. `GET /v1/quota` shows the limit.
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: int | None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.retryable = retry_after_seconds is not None
+
+
 class WindowInvalid(DomainError, code="completion_window_invalid"):
     """The completion window is invalid.
 

@@ -7,9 +7,12 @@ from typing import IO
 from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models import Exists, OuterRef
 
+from core.errors import DomainError
 from core.text import is_line
 from easel.batches.errors import FileInvalid, FileTooLarge
+from easel.batches.file_limits import room_check
 from easel.batches.models import Batch, File, Line
 from easel.storage import store
 from tenants.models import Tenant
@@ -19,8 +22,16 @@ FILE_DAYS = 30  # as long as images are retained by default: an output leads to 
 _CHUNK_BYTES = 2**16
 
 
-def file_add(*, tenant: Tenant, content: IO[bytes], size_bytes: int, filename: str, now: datetime) -> File:
-    """Store the input of batches. Raises `FileInvalid`, `FileTooLarge`.
+def file_add(
+    *,
+    tenant: Tenant,
+    content: IO[bytes],
+    size_bytes: int,
+    filename: str,
+    expires_after_seconds: int | None = None,
+    now: datetime,
+) -> File:
+    """Store the input of batches. Raises `FileInvalid`, `FileTooLarge` and the refusals of `room_check`.
 
     The object is written before the row: after a crash in between, nothing names it, and it goes with the tenant.
     """
@@ -30,19 +41,33 @@ def file_add(*, tenant: Tenant, content: IO[bytes], size_bytes: int, filename: s
         raise FileInvalid("the file is empty: it needs a line for each request", param="file")
     if size_bytes > FILE_BYTES_MAX:
         raise FileTooLarge(f"the file has {size_bytes} bytes; the limit is {FILE_BYTES_MAX}", param="file")
+    room_check(tenant=tenant, size_bytes=size_bytes, now=now)
     file_id = uuid4()
     key = f"{tenant.slug}/batches/{file_id}.jsonl"
     store().put(key, content, "application/jsonl")
-    return File.objects.create(
-        id=file_id,
-        tenant=tenant,
-        purpose=File.Purpose.BATCH,
-        filename=filename,
-        size_bytes=size_bytes,
-        storage_key=key,
-        created_at=now,
-        expires_at=now + timedelta(days=FILE_DAYS),
-    )
+    try:
+        with transaction.atomic():
+            # Uploads take turns here, so that two can't take the last place. The lock lets the tenant's jobs pass.
+            Tenant.objects.select_for_update(no_key=True).get(pk=tenant.pk)
+            room_check(tenant=tenant, size_bytes=size_bytes, now=now)
+            return File.objects.create(
+                id=file_id,
+                tenant=tenant,
+                purpose=File.Purpose.BATCH,
+                filename=filename,
+                size_bytes=size_bytes,
+                storage_key=key,
+                created_at=now,
+                expires_at=expiry(now, expires_after_seconds),
+            )
+    except DomainError:
+        store().delete(key)
+        raise
+
+
+def expiry(created_at: datetime, after_seconds: int | None) -> datetime:
+    """Return when a file expires: so many seconds after it was made, or by default after `FILE_DAYS`."""
+    return created_at + (timedelta(days=FILE_DAYS) if after_seconds is None else timedelta(seconds=after_seconds))
 
 
 @transaction.atomic
@@ -66,11 +91,23 @@ def file_delete(*, file: File, now: datetime) -> None:
 
 
 def files_expire(*, now: datetime, files_max: int = 100) -> int:
-    """Delete files that have expired; return their number, `files_max` at most."""
-    expired = list(File.objects.filter(deleted_at=None, expires_at__lte=now).order_by("expires_at")[:files_max])
-    for file in expired:
-        file_delete(file=file, now=now)
-    return len(expired)
+    """Delete files that have expired; return their number, `files_max` at most.
+
+    The input of an unfinished batch stays until the batch has ended.
+    """
+    unfinished = Batch.objects.filter(input_file=OuterRef("pk"), ended_at=None)
+    expired = File.objects.filter(~Exists(unfinished), deleted_at=None, expires_at__lte=now).order_by("expires_at")
+    return sum(_expire(file, now) for file in expired[:files_max])
+
+
+@transaction.atomic
+def _expire(file: File, now: datetime) -> bool:
+    # The lock waits for a batch that is being made of the file, which the query did not see.
+    File.objects.select_for_update().get(pk=file.pk)
+    if Batch.objects.filter(input_file=file, ended_at=None).exists():
+        return False
+    file_delete(file=file, now=now)
+    return True
 
 
 def lines_of(content: IO[bytes], *, bytes_max: int) -> Iterator[tuple[int, bytes]]:

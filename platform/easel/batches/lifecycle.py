@@ -14,7 +14,7 @@ from django.db.models import Count, Exists, OuterRef, Q
 from core.errors import DomainError
 from core.text import text_escaped
 from easel.batches.errors import BatchCancelled, BatchExpired, FileInvalid, FileNotFound, WindowInvalid
-from easel.batches.files import FILE_DAYS
+from easel.batches.files import expiry
 from easel.batches.models import Batch, File, Line
 from easel.batches.notices import batch_notify
 from easel.batches.reading import Fault, ReadBody, lines_read
@@ -49,6 +49,7 @@ def batch_prepare(
     endpoint: str,
     hours: int,
     metadata: dict[str, str],
+    output_seconds: int | None = None,
     read_body: ReadBody,
     config: Config,
     now: datetime,
@@ -60,6 +61,8 @@ def batch_prepare(
     """
     if input_file.purpose != File.Purpose.BATCH:
         raise FileInvalid(f"{input_file} is the output of a batch", param="input_file_id")
+    if input_file.expires_at <= now:  # it is deleted soon
+        raise FileNotFound(f"{input_file} has expired", param="input_file_id")
     batch = Batch(
         id=uuid4(),
         tenant=api_key.tenant,
@@ -68,6 +71,7 @@ def batch_prepare(
         endpoint=endpoint,
         window_hours=hours,
         metadata=metadata,
+        output_seconds=output_seconds,
         status=Batch.Status.IN_PROGRESS,
         created_at=now,
         expires_at=now + timedelta(hours=hours),
@@ -225,7 +229,7 @@ def _output(batch: Batch, kind: str, now: datetime) -> File:
         purpose=File.Purpose.BATCH_OUTPUT,
         filename=f"{batch}_{kind}.jsonl",
         created_at=now,
-        expires_at=now + timedelta(days=FILE_DAYS),
+        expires_at=expiry(now, batch.output_seconds),
     )
 
 

@@ -77,6 +77,7 @@ class Batch(models.Model):
     waiting_for = models.JSONField(null=True, help_text="What refused its next line for now: code and message.")
     waiting_since = models.DateTimeField(null=True)
     retry_at = models.DateTimeField(null=True, help_text="When its next line is tried again.")
+    output_seconds = models.PositiveIntegerField(null=True, help_text="After which its outputs expire; null: 30 days.")
 
     class Meta:
         constraints = [

@@ -19,7 +19,18 @@ def quotas_section(tenant: Tenant) -> Section:
     quotas = tenant.quotas.filter(Q(api_key=None) | Q(api_key__revoked_at=None))
     return Section(
         "Limits",
-        ("Owner", "Requests a minute", "Unfinished jobs", "Waiting jobs", "Image units a month", "Pixels", "Steps"),
+        (
+            "Owner",
+            "Requests a minute",
+            "Unfinished jobs",
+            "Waiting jobs",
+            "Image units a month",
+            "Pixels",
+            "Steps",
+            "Stored files",
+            "Stored bytes",
+            "Uploads a minute",
+        ),
         [
             (
                 "the account" if quota.api_key is None else cells.link(quota.api_key),
