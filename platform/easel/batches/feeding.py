@@ -213,7 +213,8 @@ def _begin(line: Line, job: Job, admit: Admit) -> bool:
         locked = Line.objects.select_for_update(of=("self",), skip_locked=True)
         waits = locked.filter(pk=line.pk, state=Line.State.WAITING, batch__status=Batch.Status.IN_PROGRESS)
         live = waits.filter(batch__api_key__revoked_at=None, batch__tenant__suspended_at=None)
-        if not live.exists():
+        # A query for `exists` would lock every row that it joins, among them the tenant's, which others refer to.
+        if not live.values_list("pk"):
             return False
         admit()
         Line.objects.filter(pk=line.pk).update(state=Line.State.BEGUN, job=job, request={})

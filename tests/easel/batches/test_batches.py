@@ -25,8 +25,12 @@ from tests.conftest import NOW, worker_beat
 from tests.easel.batches.conftest import finish, read, retrieve, sdk, turn, work
 
 
+def batch_id_of(batch):
+    return uuid.UUID(batch.id.removeprefix("batch_"))
+
+
 def line_of(batch, custom_id):
-    return Line.objects.get(batch=uuid.UUID(batch.id.removeprefix("batch_")), custom_id=custom_id)
+    return Line.objects.get(batch=batch_id_of(batch), custom_id=custom_id)
 
 
 def jobs_of(customer):
@@ -142,6 +146,24 @@ def test_schedulers_at_once_make_one_job_of_a_line(alice, live, line, batch):
         list(threads.map(feed, range(3)))
     turn()  # where two chose the same lines, some are left
     assert Line.objects.filter(batch__tenant=alice.tenant, state="begun").count() == jobs_of(alice).count() == 6
+
+
+def test_a_line_that_becomes_a_job_locks_no_row_that_other_work_of_its_tenant_refers_to(alice, live, line, batch):
+    made = batch(alice, [line("a")])
+
+    def feed():
+        try:
+            turn()
+        finally:
+            connections.close_all()
+
+    # As a charge does that is about to be committed: it has the credit and refers to the tenant, the key and the batch.
+    rows = {"tenants_tenant": alice.tenant.pk, "tenants_apikey": alice.key.pk, "batches_batch": batch_id_of(made)}
+    with ThreadPoolExecutor(1) as threads, transaction.atomic(), connections["default"].cursor() as cursor:
+        for table, row_id in rows.items():
+            cursor.execute(f"SELECT FROM {table} WHERE id = %s FOR KEY SHARE", [row_id])
+        threads.submit(feed).result()
+    assert jobs_of(alice).get().pk == line_of(made, "a").pk
 
 
 def test_a_line_that_fails_is_in_the_error_file_with_the_answer_of_the_call(alice, live, line, batch):
