@@ -5,24 +5,27 @@ captions) keep their precision, and so do adapters. Adapters stay unmerged: merg
 rounded away.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
-from torch.nn import functional
+if TYPE_CHECKING:  # the worker's configuration names a precision, and is read before torch is loaded
+    from torch import nn
 
-from inference.adapter_linear import AdapterLinear
-from inference.kernels import compile_dynamic
-from inference.packed import PackedTransformer
+    from inference.packed import PackedTransformer
 
 Precision = Literal["none", "int8", "fp8"]
 
 
-def quantize(transformer: PackedTransformer, precision: Precision) -> None:
+def quantize(transformer: "PackedTransformer", precision: Precision) -> None:
     """Quantise the weights in place; on CUDA, which has products of eight bits, the activations too."""
     if precision == "none":
         return
+    from torch.nn import functional
+
     # Imported here because it takes a second and most workers serve full precision.
     from torchao import quantization as ao
+
+    from inference.adapter_linear import AdapterLinear
+    from inference.kernels import compile_dynamic
 
     if transformer.device.type == "cuda":
         by_row = ao.Float8DynamicActivationFloat8WeightConfig(granularity=ao.PerRow())
@@ -38,5 +41,7 @@ def quantize(transformer: PackedTransformer, precision: Precision) -> None:
                 module.product = product
 
 
-def _is_large(module: nn.Module, path: str) -> bool:
+def _is_large(module: "nn.Module", path: str) -> bool:
+    from inference.adapter_linear import AdapterLinear
+
     return isinstance(module, AdapterLinear) and "modulation" not in path

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.errors import DomainError
+from easel.cli.loading import loading_modules
 from easel_local.environment import environment
 
 
@@ -23,14 +24,15 @@ def django_ready(*, service: str | None = None) -> Iterator[None]:
     Without a service this is a command: its stdout is its answer, and its logs go to stderr.
     """
     with environment():
-        import django
-        from django.db import ProgrammingError, connections
+        with loading_modules():
+            import django
+            from django.db import ProgrammingError, connections
 
-        from easel.observability import logs
+            from easel.observability import logs
 
-        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "easel.settings")
-        logs.configure(service=service or "easel", out=sys.stdout if service else sys.stderr)
-        django.setup()
+            os.environ.setdefault("DJANGO_SETTINGS_MODULE", "easel.settings")
+            logs.configure(service=service or "easel", out=sys.stdout if service else sys.stderr)
+            django.setup()
         try:
             yield
         except ProgrammingError as error:

@@ -1,6 +1,5 @@
 """The `easel` command. Each command imports its heavy modules itself, so that `--help` stays fast."""
 
-import gc
 import json
 import os
 import subprocess
@@ -9,11 +8,13 @@ import threading
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import click
 
 from core.errors import DomainError
 from easel.cli.lazy_group import LazyGroup
+from easel.cli.loading import loading_modules
 from easel_local.embedded import ServersUnavailable
 
 # How long open requests may go on after a SIGTERM; below the supervisor's grace.
@@ -82,12 +83,12 @@ def api(host: str, port: int) -> None:
     os.environ["EASEL_PORT"] = str(port)
 
     def serve(_stop: threading.Event) -> None:  # uvicorn handles the signals itself, then passes them on
-        import uvicorn
+        with loading_modules():
+            import uvicorn
 
-        from easel.asgi import application
+            from easel.asgi import application
 
-        import_module("easel.urls")  # which the first request would wait for
-        gc.freeze()  # keep loaded modules out of garbage collection, which stopped requests for 50 ms and more
+            import_module("easel.urls")  # which the first request would wait for
         uvicorn.run(
             application,
             host=host,
@@ -104,7 +105,12 @@ def api(host: str, port: int) -> None:
 def _process(service: str, module: str, explain: str) -> None:
     @cli.command(service, help=explain)
     def command() -> None:
-        _run_service(service, lambda stop: import_module(module).run(stop))
+        _run_service(service, lambda stop: _load(module).run(stop))
+
+
+def _load(module: str) -> ModuleType:
+    with loading_modules():
+        return import_module(module)
 
 
 _process("dispatcher", "easel.processes.dispatcher", "Run only the dispatcher, which hands out queued jobs.")
