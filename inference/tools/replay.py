@@ -21,203 +21,13 @@ exit status 2.
 """
 
 import argparse
-import json
-import logging
-import math
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import structlog
-from PIL import Image, ImageDraw
-
-from inference.adapters import AdapterTable, AdapterTargets
-from inference.calibration import warm_up
-from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
-from inference.engine import Engine, Step
-from inference.errors import GenerationError
-from inference.model import LoadedModel, load_model
-from inference.rows import ImageRequest, Row
-from inference.scheduler import Scheduler
-from inference.tools.lora_file import lora_file
+from inference.demo_model import CHECKPOINT_DIR
+from inference.tools.trace import TraceError, read_requests
 
 EXAMPLE = CHECKPOINT_DIR.parent / "traces" / "mixed.json"
-_SIDE_PX, _COLUMNS = 256, 3  # of the contact sheet
-
-_REQUIRED = {"prompt": str, "width": int, "height": int, "steps": int, "seed": int}
-_OPTIONAL = {"tenant": str, "join_step": int, "cancel_step": int, "adapters": list}
-_MIN = {"width": 1, "height": 1, "steps": 1, "seed": 0, "join_step": 0, "cancel_step": 0}
-
-
-class TraceError(ValueError):
-    """The trace cannot be run; the message gives the place, the reason and a code."""
-
-    def __init__(self, place: str, reason: str, code: str) -> None:
-        super().__init__(f"{place}: {reason} ({code})")
-
-
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """A request, its `place` in the trace, and the numbers of the steps before which it joins and is canceled."""
-
-    request: ImageRequest
-    join_step: int = 0
-    cancel_step: int | None = None
-    place: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Replay:
-    """The result of a replay: a row for each arrival, the steps by number, and the device's busy seconds."""
-
-    rows: list[Row]
-    steps: dict[int, Step]
-    busy_seconds: float
-
-
-def read_trace(path: Path, targets: AdapterTargets) -> list[Arrival]:
-    """Read the requests of a trace file. Raises `TraceError`."""
-    try:
-        trace = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise TraceError(str(path), str(error), "trace_unreadable") from error
-    requests = trace.get("requests") if isinstance(trace, dict) else None
-    if not isinstance(requests, list) or not requests:
-        raise TraceError(str(path), "`requests` must be a list of at least one request", "trace_invalid")
-    arrivals = []
-    for number, fields in enumerate(requests):
-        place = f"{path}, request {number}"
-        _check(fields, place, _REQUIRED, _OPTIONAL)
-        adapters = [
-            _adapter(adapter, f"{place}, adapter {index}", path.parent, targets)
-            for index, adapter in enumerate(fields.get("adapters", []))
-        ]
-        wanted = {name: fields[name] for name in (*_REQUIRED, "tenant") if name in fields}
-        request = ImageRequest(**wanted, adapters=tuple(adapters))
-        arrivals.append(Arrival(request, fields.get("join_step", 0), fields.get("cancel_step"), place))
-    return arrivals
-
-
-def _adapter(fields: Any, place: str, folder: Path, targets: AdapterTargets) -> tuple[AdapterTable, float]:
-    _check(fields, place, {"name": str}, {"scale": (int, float)})
-    name, scale = fields["name"], float(fields.get("scale", 1.0))
-    try:
-        bundled = {path.stem: path for path in ADAPTERS_DIR.glob("*.safetensors")}
-        return lora_file(bundled.get(name, folder / name), targets), scale
-    except OSError as error:
-        raise TraceError(place, str(error), "adapter_unreadable") from error
-    except GenerationError as error:
-        raise TraceError(place, str(error), error.code) from error
-
-
-def _check(fields: Any, place: str, required: Mapping[str, Any], optional: Mapping[str, Any]) -> None:
-    if not isinstance(fields, dict):
-        raise TraceError(place, "not an object", "trace_invalid")
-    types = {**required, **optional}
-    if missing := [name for name in required if name not in fields]:
-        raise TraceError(place, f"lacks {', '.join(missing)}", "trace_invalid")
-    for name, value in fields.items():
-        if name not in types:
-            raise TraceError(place, f"`{name}` is unknown; known are {', '.join(types)}", "trace_invalid")
-        if not isinstance(value, types[name]) or isinstance(value, bool) or value < _MIN.get(name, value):
-            raise TraceError(place, f"`{name}` cannot be {json.dumps(value)}", "trace_invalid")
-
-
-def run(model: LoadedModel, arrivals: Sequence[Arrival], *, on_step: Callable[[Step], None] = lambda _: None) -> Replay:
-    """Run all requests to their end and call `on_step` after each step.
-
-    Raises `TraceError` for a bad request; other failures stay with their row. The time of a step has no limit, so that
-    its rows do not depend on the speed of the device.
-    """
-    scheduler: Scheduler[Row] = Scheduler(tokens_max=model.tokens_max)
-    engine = Engine(model, clock=time.monotonic, scheduler=scheduler, step_seconds_max=math.inf)
-    rows: dict[int, Row] = {}
-    steps: dict[int, Step] = {}
-    number = 0
-    while True:
-        for i, arrival in enumerate(arrivals):
-            if i not in rows and arrival.join_step <= number:
-                rows[i] = _submit(engine, arrival)
-            if i in rows and arrival.cancel_step is not None and arrival.cancel_step <= number:
-                rows[i].cancel()
-        step = engine.step()
-        if step and step.rows:
-            steps[number] = step
-            number += 1
-            on_step(step)
-        elif step is None:
-            if len(rows) == len(arrivals):
-                break
-            # No image is in flight: skip to the next arrival.
-            number = min(arrival.join_step for i, arrival in enumerate(arrivals) if i not in rows)
-    return Replay([rows[i] for i in range(len(arrivals))], steps, engine.meter.busy_seconds)
-
-
-def _submit(engine: Engine, arrival: Arrival) -> Row:
-    try:
-        return engine.submit(arrival.request)
-    except GenerationError as error:
-        raise TraceError(arrival.place, str(error), error.code) from error
-
-
-def describe(replay: Replay) -> str:
-    """Format a line for each step and each image, and the attribution of the device's time."""
-    numbers = {row: number for number, row in enumerate(replay.rows)}
-    lines = [f"{'step':>4}{'rows':>5}{'tokens':>7}{'adapters':>9}{'merged':>7}{'seconds':>9}  images"]
-    for number, step in replay.steps.items():
-        members = " ".join(map(str, sorted(numbers[row] for row in step.rows)))
-        counts = f"{len(step.rows):5}{step.tokens:7}{step.adapters:9}{step.merged:7}{step.seconds:9.3f}"
-        lines.append(f"{number:4}{counts}  {members}")
-    lines.append(f"\n{'image':>5} {'tenant':10}{'size':>9}{'steps':>6}{'adapters':>9}{'GPU s':>8}{'share':>7}  outcome")
-    charged = sum(row.gpu_seconds for row in replay.rows)
-    busy = replay.busy_seconds
-    for row, number in numbers.items():
-        size, share = "x".join(map(str, row.size)), row.gpu_seconds / busy if busy else 0.0
-        figures = f"{row.steps_done:6}{len(row.adapters):9}{row.gpu_seconds:8.3f}{share:7.1%}"
-        error = row.future.exception()
-        outcome = getattr(error, "code", type(error).__name__) if error else "succeeded"
-        lines.append(f"{number:5} {row.tenant or '-':10}{size:>9}{figures}  {outcome}")
-    drift = 1 - charged / busy if busy else 0.0
-    lines.append(f"\nbusy {busy:.6f} s, charged {charged:.6f} s, drift {drift:.1e}")
-    return "\n".join(lines)
-
-
-def contact_sheet(pictures: Mapping[int, Image.Image]) -> Image.Image:
-    """Make a sheet of the pictures in their proportions, each under its number."""
-    columns, line = min(_COLUMNS, len(pictures)), _SIDE_PX + 24
-    sheet = Image.new("RGB", (columns * (_SIDE_PX + 8), -(-len(pictures) // columns) * line), "white")
-    for place, (number, picture) in enumerate(pictures.items()):
-        x, y = place % columns * (_SIDE_PX + 8), place // columns * line
-        small = picture.copy()
-        small.thumbnail((_SIDE_PX, _SIDE_PX))
-        ImageDraw.Draw(sheet).text((x + 4, y + 4), f"{number}: {picture.width}x{picture.height}", fill="black")
-        sheet.paste(small, (x + 4, y + 20))
-    return sheet
-
-
-def preview_sheet(previews: Mapping[int, Sequence[Image.Image]]) -> Image.Image:
-    """Make a sheet with a line for each picture: its preview after each of its steps."""
-    sheet = Image.new("RGB", (40 + max(map(len, previews.values())) * 68, len(previews) * 68), "white")
-    for line, (number, pictures) in enumerate(sorted(previews.items())):
-        ImageDraw.Draw(sheet).text((4, line * 68 + 28), str(number), fill="black")
-        for column, picture in enumerate(pictures):
-            sheet.paste(picture.resize((64, 64)), (40 + column * 68, line * 68 + 2))
-    return sheet
-
-
-def largest_difference(model: LoadedModel, replay: Replay) -> int:
-    """Return the largest difference, of 255, between a picture and the same request generated alone."""
-    largest = 0
-    for row in replay.rows:
-        if row.future.exception() is None:
-            (single,) = run(model, [Arrival(row.request)]).rows
-            left, right = (np.asarray(picture.result(), dtype=np.int16) for picture in (row, single))
-            largest = max(largest, int(np.abs(left - right).max()))
-    return largest
 
 
 def main() -> None:
@@ -229,34 +39,15 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="also generate each request alone, and compare")
     parser.add_argument("-o", "--output", type=Path, default=Path("replay"), help="the folder for the pictures")
     args = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
-        model = load_model(args.model, name="replay")
-        arrivals = read_trace(args.trace, model.targets)
-        warm_up(model)
-        previews: dict[Row, list[Image.Image]] = {}
-
-        def on_step(step: Step) -> None:
-            for row in step.rows:
-                if row.velocity is not None:
-                    previews.setdefault(row, []).append(model.preview(row.denoised))
-
-        replay = run(model, arrivals, on_step=on_step)
-    except (TraceError, GenerationError, OSError, TypeError) as error:
+        read_requests(args.trace)
+    except TraceError as error:
         print(f"easel replay: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
-    print(describe(replay))  # noqa: T201
-    pictures = {number: row.result() for number, row in enumerate(replay.rows) if not row.future.exception()}
-    args.output.mkdir(parents=True, exist_ok=True)
-    for number, picture in pictures.items():
-        picture.save(args.output / f"{number}.png")
-    if pictures:
-        contact_sheet(pictures).save(args.output / "all.png")
-    numbers = {row: number for number, row in enumerate(replay.rows)}
-    preview_sheet({numbers[row]: images for row, images in previews.items()}).save(args.output / "previews.png")
-    print(f"pictures: {args.output}/")  # noqa: T201
-    if args.check:
-        print(f"largest difference to each generated alone: {largest_difference(model, replay)} of 255")  # noqa: T201
+    # Loading torch and the model takes many seconds, which a bad trace is refused before.
+    from inference.tools.replaying import replay_trace
+
+    replay_trace(args)
 
 
 if __name__ == "__main__":

@@ -8,16 +8,16 @@ from PIL import Image
 
 from inference.demo_model import ADAPTERS_DIR, CHECKPOINT_DIR
 from inference.model import AdapterLimits, LoadedModel, load_model
-from inference.tools.replay import (
-    EXAMPLE,
+from inference.tools.replay import EXAMPLE
+from inference.tools.replaying import (
     Replay,
-    TraceError,
     contact_sheet,
     describe,
     largest_difference,
     read_trace,
     run,
 )
+from inference.tools.trace import TraceError
 
 
 @pytest.fixture(scope="module")
