@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, JsonResponse
+from django.urls import Resolver404, resolve
 from redis.exceptions import RedisError
 from rest_framework import exceptions
 
@@ -179,7 +180,16 @@ def not_found(request: HttpRequest, exception: Exception) -> JsonResponse:
         hint = (
             "a deployment has images/generations alone, and /openai/models lists the models and aliases to name there"
         )
+    elif _is_call(f"/v1{asked}"):  # OpenAI's clients add the path to their base URL
+        hint = f"did you mean /v1{asked}? The base URL of a client ends in /v1"
     return refusal_json(NotFound(f"there is no {request.method} {asked}: {hint}"))
+
+
+def _is_call(path: str) -> bool:
+    try:
+        return resolve(path).func is not not_found
+    except Resolver404:
+        return False
 
 
 def bad_request(request: HttpRequest | None, exception: Exception | None) -> JsonResponse:

@@ -72,7 +72,7 @@ class Resource:
     def _authorize(self, key: ApiKey, method: str) -> None:
         scope = self.scopes.get(method, self.scope)
         if scope is not None and scope not in key.scopes:
-            raise ScopeMissing(f"this API key lacks the scope {scope!r}")
+            raise ScopeMissing(f"this API key lacks the scope {str(scope)!r}")
 
     @cached_property
     def handlers(self) -> dict[str, Callable[..., HttpResponseBase]]:

@@ -17,7 +17,7 @@ from easel.catalog.workers import outage_began_at
 from easel.jobs.models import Attempt, Job, State, shares_of
 
 DISPATCHES_MAX = 1000  # that are read of a wait: the rest of a longer wait is divided as the part that was read
-_SECONDS_MIN = 0.01  # a shorter wait is the dispatcher's own work
+_SECONDS_MIN = 0.1  # a shorter wait may be the dispatcher's own work, and says nothing of the pool
 
 Span = tuple[datetime, datetime]
 

@@ -181,6 +181,8 @@ def _chart(
             "displayYAxis": True,
             "maxTicksXLimit": 10,
             **({"stack": "all"} if stacked else {}),
+            # A day between days without a value has no line to lie on.
+            **({"pointRadius": 3} if kind == "line" else {}),
             # The theme paints the bars of a day over each other: a cost below the revenue would be hidden.
             **({"type": "line", "order": -1} if label == "cost" else {}),
         }

@@ -206,11 +206,24 @@ def test_a_suspended_tenant_is_refused(alice):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "scope"),
-    [("POST", "/v1/jobs", "usage"), ("GET", "/v1/adapters", "generate"), ("GET", "/v1/usage", "generate")],
+    ("method", "path", "scope", "needed"),
+    [
+        ("POST", "/v1/jobs", "usage", "generate"),
+        ("GET", "/v1/adapters", "generate", "adapters"),
+        ("GET", "/v1/usage", "generate", "usage"),
+    ],
 )
-def test_a_key_without_the_scope_is_refused(customer, method, path, scope):
-    refused(call(method, path, customer(scopes=(scope,))), 403, "insufficient_scope")
+def test_a_key_without_the_scope_is_refused_with_its_name(customer, method, path, scope, needed):
+    answer = call(method, path, customer(scopes=(scope,)))
+    refused(answer, 403, "insufficient_scope")
+    assert answer.json()["error"]["message"] == f"this API key lacks the scope '{needed}'"
+
+
+def test_a_call_without_v1_is_refused_with_the_address_that_was_probably_meant(alice, body):
+    answer = call("POST", "/images/generations", alice, json=body())
+    refused(answer, 404, "not_found")
+    assert "did you mean /v1/images/generations?" in answer.json()["error"]["message"]
+    assert "did you mean" not in call("POST", "/images/paintings", alice).json()["error"]["message"]
 
 
 def test_a_size_over_the_tenants_maximum_is_refused(alice, body):
