@@ -38,12 +38,16 @@ class Examples:
         self._key_id = key_id
         self._uuids: dict[str, str] = {}
 
-    def add(self, answer: httpx.Response) -> None:
+    def add(self, answer: httpx.Response, *, about: str = "") -> None:
+        """Add an answer; of a list, the rows in which the text `about` occurs, since others may be of other tests."""
         operation = operation_of(answer.request.method, answer.request.url.path)
         assert operation is not None
         media_type = answer.headers.get("content-type", "").partition(";")[0]
         if media_type == "application/json":
-            value = self._value("", answer.json())
+            content = answer.json()
+            if isinstance(content.get("data"), list):
+                content["data"] = [row for row in content["data"] if about in json.dumps(row)]
+            value = self._value("", content)
         elif media_type in TEXTS:
             rows = answer.text.splitlines(keepends=True)
             value = self._text("".join(rows if media_type == "text/event-stream" else rows[:LINES_MAX]))

@@ -33,17 +33,18 @@ def examples(alice, version, pool, plan, second, body, create):
     """The answers of a tenant that makes every call of the API."""
     found = Examples(key_id=alice.key.key_id)
 
-    def did(method, path, **options):
+    def did(method, path, *, about="", **options):
         answer = call(method, path, alice, **options)
         assert answer.status_code < 300, answer.text
-        found.add(answer)
+        found.add(answer, about=about)
         return answer.json() if answer.headers.get("content-type") == "application/json" else {}
 
     Worker.objects.filter(pool=pool).update(beat_at=datetime.now(UTC) + timedelta(days=30))
     limits = {"image_units_per_month": 1000, "concurrent_jobs_max": 50, "updated_at": NOW}
     Quota.objects.update_or_create(tenant=alice.tenant, api_key=None, defaults=limits)
-    for path in ("/v1", "/v1/models", f"/v1/models/{version.model.name}", "/v1/errors"):
-        did("GET", path)
+    for path in ("/v1", "/v1/models", f"/v1/models/{version.model.name}"):
+        did("GET", path, about=version.model.name)
+    did("GET", "/v1/errors")
     did("POST", "/v1/images/quotes", json=body())
     found.add(generated(alice, body(response_format="url", seed=7)))
     wanted = body(stream=True, seed=8)
@@ -79,7 +80,7 @@ def examples(alice, version, pool, plan, second, body, create):
         did(method, f"/v1/adapters{path}")
 
     rollout_start(candidate=second, plan=plan, now=NOW)
-    did("GET", "/v1/rollouts")
+    did("GET", "/v1/rollouts", about=version.model.name)
     arms = [{"name": "eight", "weight": 50}, {"name": "two", "weight": 50, "steps": 2}]
     did("POST", "/v1/experiments", json={"name": "steps", "model": version.model.name, "arms": arms})
     for method, path in (("GET", ""), ("GET", "/steps"), ("POST", "/steps/stop")):
