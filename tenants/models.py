@@ -153,6 +153,9 @@ class ApiKey(models.Model):
         "self", on_delete=models.SET_NULL, null=True, editable=False, related_name="predecessor"
     )
 
+    class Meta:
+        verbose_name = "API key"
+
     def __str__(self) -> str:
         return f"easel_sk_{self.key_id}_…"
 
@@ -218,6 +221,7 @@ class BlockListEntry(models.Model):
     created_at = models.DateTimeField()
 
     class Meta:
+        verbose_name_plural = "block list entries"
         constraints = [
             UniqueConstraint(fields=["tenant", "kind", "pattern"], nulls_distinct=False, name="block_list_entry_unique")
         ]

@@ -80,6 +80,7 @@ class Batch(models.Model):
     output_seconds = models.PositiveIntegerField(null=True, help_text="After which its outputs expire; null: 30 days.")
 
     class Meta:
+        verbose_name_plural = "batches"
         constraints = [
             models.CheckConstraint(
                 condition=Q(status__in=["in_progress", "cancelling"], ended_at__isnull=True)

@@ -50,7 +50,7 @@ LEFT_OUT = {
 AS_JSON = {"openapi"}  # answers that are for programs only
 _NAMES = {"get": "show"}
 _CELL_CHARS_MAX = 60
-_NEVER_CUT = {"remedy"}  # which is what the reader came for
+_NEVER_CUT = {"remedy", "message"}  # which is what the reader came for
 KEY_HELP = "A key of yours; by default EASEL_API_KEY."
 
 
@@ -254,8 +254,9 @@ def _table(things: list[Any], columns: Iterable[str] | None) -> list[dict[str, s
     if columns is None:
         found = [{name: value for name, value in _flat(row) if not _is_table(value)} for row in rows]
         names = dict.fromkeys(name for row in found for name in row if name != "object")
-        return [{name: _short(_cell(row.get(name))) for name in names} for row in found]
-    cells = [{name: _cell(_within(row, name)) for name in columns} for row in rows]
+        cells = [{name: _cell(row.get(name)) for name in names} for row in found]
+    else:
+        cells = [{name: _cell(_within(row, name)) for name in columns} for row in rows]
     return [{name: text if name in _NEVER_CUT else _short(text) for name, text in row.items()} for row in cells]
 
 
