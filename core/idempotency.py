@@ -27,7 +27,9 @@ class Outcome:
 
 
 def fingerprint(body: object) -> bytes:
-    """Return the SHA-256 of the parsed body, in which spacing and the order of fields don't matter."""
+    """Return the SHA-256 of the parsed body, in which spacing, the order of fields and fields of null don't matter."""
+    if isinstance(body, dict):
+        body = {name: value for name, value in body.items() if value is not None}
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).digest()
 
 

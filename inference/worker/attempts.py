@@ -130,9 +130,9 @@ class Attempts:
         if attempt:
             attempt.give_up(Canceled("canceled"))
 
-    def stop(self) -> None:
-        """Give up all live attempts, for another worker to repeat, because the process is about to end."""
-        for attempt in self._live_attempts():
+    def stop(self, *, only_yielding: bool = False) -> None:
+        """Give up all live attempts, or those that yield, for another worker to repeat: the process is about to end."""
+        for attempt in [one for one in self._live_attempts() if one.task.yields or not only_yielding]:
             attempt.give_up(WorkerStopped("the worker was stopped"))
 
     def run(self, task: GenerationTask, *, now: float) -> None:

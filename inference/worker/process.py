@@ -139,6 +139,8 @@ class Worker:
             self._run(task)
 
     def _run(self, task: GenerationTask) -> None:
+        if task.yields and self._stopping.is_set():
+            return  # its lease ends unused, and another worker gets it
         try:
             self._attempts.run(task, now=time.time())
         except Exception:
@@ -168,6 +170,8 @@ class Worker:
         self._stopping.wait()
         self._reporter.request_beat()
         log.info("worker_stopping", attempts=len(self._attempts.progress()))
+        # Nobody waits for them, and other attempts wait for the worker that comes after this one.
+        self._attempts.stop(only_yielding=True)
         time.sleep(self._config.stop_grace_seconds)
         self._attempts.stop()
 

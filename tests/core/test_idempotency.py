@@ -39,6 +39,12 @@ def test_the_order_of_fields_does_not_matter(alice):
     assert post(alice, make, body={"b": 2, "a": 1}).replayed
 
 
+def test_a_field_of_null_is_as_one_left_out(alice):
+    make = Maker()
+    post(alice, make, body={"a": 1})
+    assert post(alice, make, body={"a": 1, "b": None}).replayed
+
+
 def test_another_body_under_the_same_key_is_refused(alice):
     make = Maker()
     post(alice, make)

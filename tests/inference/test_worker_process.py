@@ -333,12 +333,15 @@ def test_sigterm_lets_running_work_end_gives_up_the_rest_and_exits_cleanly(
     worker = WorkerProcess(checkpoint, redis_server, tmp_path, concurrency=2, namespace="easel-t-globex")
     eventually(worker.beats, seconds=90)
     short, endless, queued = new_task(steps=3), new_task(steps=50_000), new_task()
-    for task in (short, endless):
+    yielding = new_task(steps=50_000, yields=True)
+    for task in (yielding, short, endless):
         worker.send(task.to_dict())
-    eventually(lambda: [beat for beat in worker.beats() if beat.attempts], seconds=30)
+    eventually(lambda: worker.ends_of(short) and len(worker.beats()[-1].attempts) == 2, seconds=30)
     assert worker.get("/readyz") == (200, "ready\n")
     worker.process.send_signal(signal.SIGTERM)
     eventually(lambda: worker.get("/readyz") == (503, "not ready\n"), seconds=30)
+    [given_up] = eventually(lambda: worker.ends_of(yielding), seconds=30)  # at once: nobody waits for it
+    assert (given_up.error_code, given_up.retryable) == ("worker_stopped", True)
     assert worker.ends_of(endless) == []
     worker.send(queued.to_dict())
     eventually(lambda: worker.beats()[-1].concurrency == 0, seconds=30)

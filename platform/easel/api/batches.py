@@ -117,7 +117,7 @@ class Batches(Resource):
         if outcome is None:
             batch, lines = lifecycle.batch_prepare(
                 api_key=key,
-                input_file=queries.file_get(tenant=key.tenant, name=fields.input_file_id),
+                input_file=queries.file_get(tenant=key.tenant, name=fields.input_file_id, param="input_file_id"),
                 endpoint=fields.endpoint,
                 hours=lifecycle.window_hours(fields.completion_window),
                 metadata=fields.metadata or {},

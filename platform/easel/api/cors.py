@@ -48,7 +48,7 @@ class Cors:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(PATHS):
+        if scope["type"] != "http" or not f"{scope['path']}/".startswith(PATHS):
             await self._app(scope, receive, send)
             return
         given = dict(scope["headers"])

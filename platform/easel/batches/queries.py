@@ -14,12 +14,12 @@ from easel.catalog.workers import WORKER_SILENCE_SECONDS
 from tenants.models import Tenant
 
 
-def file_get(*, tenant: Tenant, name: str) -> File:
-    """Find a file that is not deleted by its name, `file-…`. Raises `FileNotFound`."""
+def file_get(*, tenant: Tenant, name: str, param: str = "file_id") -> File:
+    """Find a file that is not deleted by its name, `file-…`, which `param` held. Raises `FileNotFound`."""
     file_id = file_id_of(name)
     found = File.objects.filter(tenant=tenant, pk=file_id, deleted_at=None).first() if file_id else None
     if found is None:
-        raise FileNotFound(f"there is no file {name!r}", param="file_id")
+        raise FileNotFound(f"there is no file {name!r}", param=param)
     return found
 
 
@@ -30,7 +30,7 @@ def files_page(
 
     Raises `FileNotFound` for an unknown `after`.
     """
-    last = None if after is None else file_get(tenant=tenant, name=after)
+    last = None if after is None else file_get(tenant=tenant, name=after, param="after")
     files = File.objects.filter(tenant=tenant, deleted_at=None)
     if purpose is not None:
         files = files.filter(purpose=purpose)
@@ -48,18 +48,18 @@ def batch_named(name: str) -> Batch:
     return _named(name, Batch.objects.select_related("tenant"))
 
 
-def _named(name: str, among: QuerySet[Batch]) -> Batch:
+def _named(name: str, among: QuerySet[Batch], *, param: str = "batch_id") -> Batch:
     batch_id = batch_id_of(name)
     found = among.filter(pk=batch_id).first() if batch_id else None
     if found is None:
-        raise BatchNotFound(f"there is no batch {name!r}", param="batch_id")
+        raise BatchNotFound(f"there is no batch {name!r}", param=param)
     return found
 
 
 def batches_page(*, tenant: Tenant, limit: int, after: str | None, now: datetime) -> tuple[list[Batch], bool]:
     """Return batches, newest first, and True if more follow. Raises `BatchNotFound` for an unknown `after`."""
-    last = None if after is None else batch_get(tenant=tenant, name=after, now=now)
     batches = _batches(now).filter(tenant=tenant)
+    last = None if after is None else _named(after, batches, param="after")
     return page_after(batches, order=("-created_at", "-id"), after=last, limit=limit)
 
 

@@ -115,7 +115,7 @@ def _parsed(text: bytes, endpoint: str) -> tuple[str, Any]:
         raise LineNotJson(f"the line is not JSON: {error}"[:300]) from error
     if not isinstance(found, dict):
         raise LineNotJson
-    if unknown := sorted(found.keys() - _FIELDS):
+    if unknown := sorted(name for name in found.keys() - _FIELDS if found[name] is not None):
         raise LineFieldsInvalid(f"{unknown[0][:100]!r} is not known here", param=unknown[0][:100])
     if missing := sorted(_FIELDS - found.keys()):
         raise LineFieldsInvalid(f"{missing[0]}: This field is required.", param=missing[0])

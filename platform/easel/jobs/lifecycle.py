@@ -28,6 +28,7 @@ from easel.catalog.models import Pool
 from easel.catalog.workers import worker_seen
 from easel.jobs import queue, transport
 from easel.jobs.dimensions import dimensions_of, names_of
+from easel.jobs.errors import WorkerStopped
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.notices import job_notify
 from easel.jobs.outputs import output_of, outputs_record
@@ -218,8 +219,10 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
     if job.cancel_requested_at is not None:
         return _end(job, State.CANCELED, now)
     # An attempt that no worker began does not count: Redis lost its message, and the job did not fail.
-    begun = job.attempts.exclude(started_at=None).count()
-    if not retryable or begun >= attempts_max:
+    begun = job.attempts.exclude(started_at=None)
+    if job.in_batch:  # it is given up at every planned stop of a worker, and its batch's deadline is its limit
+        begun = begun.exclude(error_code=WorkerStopped.code)
+    if not retryable or begun.count() >= attempts_max:
         code, message = attempt.error_code or "internal_error", attempt.error_message
         if job.quarantined and attempt.state == Attempt.State.LOST:
             code, message = "job_quarantined", "every worker that ran this job stopped reporting"

@@ -42,6 +42,11 @@ def test_a_preflight_is_answered_without_a_key(app):
     assert "origin" in listed(answer, "Vary")
 
 
+@pytest.mark.parametrize("path", ["/v1", "/v1/models"])
+def test_the_index_is_readable_as_what_is_under_it(path, alice, app):
+    assert call("GET", path, alice, headers={"Origin": app}).headers[ALLOW_ORIGIN] == app
+
+
 def test_a_preflight_names_the_methods_of_its_path(app):
     answer = preflight(f"/v1/jobs/{uuid.uuid4()}", app, method="DELETE")
     assert listed(answer, "Access-Control-Allow-Methods") == {"get", "delete", "head", "options"}

@@ -13,6 +13,7 @@ from easel.catalog.models import Pool, Worker
 from easel.jobs import lifecycle, queue, transport
 from easel.jobs.models import Attempt, BatchShare, FairShare, Job, State
 from easel.processes import dispatcher
+from inference.contract import AttemptFinished
 from tenants.models import Tenant
 from tenants.quotas import ConcurrencyExceeded, quota_set
 from tests.conftest import NOW
@@ -144,6 +145,23 @@ def test_batches_count_towards_no_limit_of_waiting_or_concurrent_jobs(alice, sub
     with pytest.raises(ConcurrencyExceeded):
         submit(alice)
     submit_line(alice)
+
+
+@pytest.mark.parametrize(("error_code", "state"), [("worker_stopped", State.QUEUED), ("out_of_memory", State.FAILED)])
+def test_planned_stops_of_workers_use_up_no_attempts_of_a_line(alice, pool, submit_line, error_code, state):
+    line = submit_line(alice)
+    for _ in range(3):
+        [attempt] = release_batch(pool)
+        report = AttemptFinished(
+            attempt_token=str(attempt.token),
+            worker="w1",
+            gpu_class="cpu",
+            outcome="failed",
+            error_code=error_code,
+            retryable=True,
+        )
+        lifecycle.finish(pool=pool, report=report, now=NOW, attempts_max=3)
+    assert Job.objects.get(pk=line.pk).state == state
 
 
 def test_the_message_to_a_worker_says_that_the_images_of_a_line_yield(alice, pool, submit, submit_line):
