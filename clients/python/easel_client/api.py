@@ -232,7 +232,7 @@ class Files(Resource):
         return self._transport.json("GET", f"/v1/files/{segment(file_id)}")
 
     def delete(self, file_id: str) -> types.FileDeleted:
-        """Delete a file. A batch made from it goes on, since its lines were read. Images that an output leads to stay.
+        """Delete a file. A batch made from it goes on: its lines were read. Images that an output leads to stay.
 
         The key needs the scope `generate`.
         """

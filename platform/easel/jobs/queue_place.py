@@ -112,7 +112,7 @@ def _eta_seconds(job: Job, order: queue.Order) -> float | None:
         running=[one._replace(seconds=one.seconds * rate) for one in _running_read(job)],
         waiting=[Load(one.job_id, one.tenant_id, one.work * rate) for one in order.uncapped_jobs],
         workers=order.load.workers,
-        concurrency=order.load.batch_places if job.in_batch else order.load.places,
+        concurrency=order.load.places,
         headroom=order.headroom,
         job_id=job.pk,
     )

@@ -11,6 +11,7 @@ from easel.api.adapters import AdapterUploadInput
 from easel.api.batches import BatchInput
 from easel.api.declaration import Input, UrlQuery
 from easel.api.errors import InvalidField
+from easel.api.expires_after import ExpiresAfterInput
 from easel.api.files import FileUploadInput
 from easel.api.generation_input import AdapterInput, JobInput
 from easel.api.images import ImagesInput
@@ -35,6 +36,7 @@ LEAST = {
     webhooks.WebhookChangeInput: {},
     BatchInput: {"input_file_id": "file-1", "endpoint": "/v1/images/generations", "completion_window": "24h"},
     FileUploadInput: {"purpose": "batch", "file": b"{}"},
+    ExpiresAfterInput: {"anchor": "created_at", "seconds": 3600},
 }
 
 
@@ -65,7 +67,8 @@ class TestNullIsUnset:
             assert (refusal.value.code, refusal.value.param) == ("missing_required_parameter", name)
 
     def test_in_the_openapi_document(self, declared):
-        properties = declared.model_json_schema(mode="validation")["properties"]
+        schema = declared.model_json_schema(mode="validation")
+        properties = {name: {**field, "$defs": schema.get("$defs", {})} for name, field in schema["properties"].items()}
         required = {name for name, field in declared.model_fields.items() if field.is_required()}
         takes_null = {name for name, field in properties.items() if Draft202012Validator(field).is_valid(None)}
         assert takes_null == set(properties) - required
