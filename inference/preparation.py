@@ -74,8 +74,11 @@ class Preparation:
     def hold_back(self, yielding: bool) -> None:
         """Stop work on rows that yield, or go on with it."""
         with self._changed:
+            has_changed = yielding != self._yielding_held_back
             self._yielding_held_back = yielding
-            self._changed.notify()
+            # It is called at every step, where waking the thread for nothing would cost the step time.
+            if has_changed or any(row.cancel_reason for row in self._queued()):
+                self._changed.notify()
 
     def _run(self) -> None:
         with self._model.stream():

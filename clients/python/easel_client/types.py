@@ -999,7 +999,7 @@ class Line(TypedDict):
 
 
 class CurrentStatement(TypedDict):
-    """What is not stored has no id and no documents."""
+    """A statement that is not stored, and so has no id and no documents."""
 
     object: Literal["statement", "credit_note"]
     title: str

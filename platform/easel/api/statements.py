@@ -89,7 +89,7 @@ class StatementAnswer(StatementSummary):
 
 
 class CurrentStatementAnswer(StatementContent):
-    """What is not stored has no id and no documents."""
+    """A statement that is not stored, and so has no id and no documents."""
 
     lines: list[LineAnswer]
 

@@ -7,7 +7,7 @@ so that it holds without Redis, and in the transaction that adds the next.
 from datetime import datetime, timedelta
 from math import ceil
 
-from django.db.models import Count, Sum
+from django.db.models import Count, QuerySet, Sum
 
 from easel.batches.errors import FileBytesExceeded, FilesTooMany, UploadsLimited
 from easel.batches.models import File
@@ -29,12 +29,13 @@ def room_check(*, tenant: Tenant, size_bytes: int, now: datetime) -> None:
             f"uploaded files may have {bytes_max} bytes in all, and {used['stored_bytes_max']} are used: this one of"
             f" {size_bytes} has no room"
         )
-    _rate_check(tenant, per_minute=limits["uploads_per_minute"], now=now)
+    if used["uploads_per_minute"] >= limits["uploads_per_minute"]:
+        raise _rate_refusal(tenant, per_minute=limits["uploads_per_minute"], now=now)
 
 
 def file_use(tenant: Tenant, *, now: datetime) -> dict[str, int]:
     """Return what an account uses of each limit of its files, by the limit's name."""
-    uploads = File.objects.filter(tenant=tenant, purpose=File.Purpose.BATCH)
+    uploads = _uploads(tenant)
     stored = uploads.filter(deleted_at=None).aggregate(files=Count("pk"), size=Sum("size_bytes", default=0))
     return {
         "stored_files_max": stored["files"],
@@ -43,15 +44,16 @@ def file_use(tenant: Tenant, *, now: datetime) -> dict[str, int]:
     }
 
 
-def _rate_check(tenant: Tenant, *, per_minute: int, now: datetime) -> None:
+def _uploads(tenant: Tenant) -> QuerySet[File]:
+    return File.objects.filter(tenant=tenant, purpose=File.Purpose.BATCH)
+
+
+def _rate_refusal(tenant: Tenant, *, per_minute: int, now: datetime) -> UploadsLimited:
     if per_minute == 0:  # waiting doesn't help
-        raise UploadsLimited("no uploads are allowed (your account's limit is 0)", retry_after_seconds=None)
-    recent = File.objects.filter(tenant=tenant, purpose=File.Purpose.BATCH, created_at__gt=now - _MINUTE)
+        return UploadsLimited("no uploads are allowed (your account's limit is 0)", retry_after_seconds=None)
     # Once this one is a minute old, there is room for another.
-    hindering = recent.order_by("-created_at")[per_minute - 1 : per_minute].values_list("created_at", flat=True).first()
-    if hindering is not None:
-        wait_seconds = ceil((hindering + _MINUTE - now).total_seconds())
-        raise UploadsLimited(
-            f"{per_minute} uploads a minute are allowed: try again in {wait_seconds} s",
-            retry_after_seconds=wait_seconds,
-        )
+    hindering = _uploads(tenant).order_by("-created_at").values_list("created_at", flat=True)[per_minute - 1]
+    wait_seconds = ceil((hindering + _MINUTE - now).total_seconds())
+    return UploadsLimited(
+        f"{per_minute} uploads a minute are allowed: try again in {wait_seconds} s", retry_after_seconds=wait_seconds
+    )
