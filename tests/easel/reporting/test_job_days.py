@@ -35,6 +35,12 @@ def days_of(customer):
     return sorted((row["day"], row["state"], row["resolution"], row["jobs"], row["images"]) for row in rows)
 
 
+def disagreements(*customers):
+    """What the audit says of the customers' days; other tests move their own jobs in time."""
+    tenants = [str(customer.tenant.pk) for customer in customers]
+    return [line for line in daily_jobs_match_jobs(NOW) if any(tenant in line for tenant in tenants)]
+
+
 def sums_of(customer):
     return DailyJobs.objects.filter(tenant=customer.tenant).aggregate(jobs=Sum("jobs"))["jobs"]
 
@@ -71,7 +77,7 @@ def test_a_day_has_the_same_sums_before_and_after_it_is_sealed(alice, submit, to
     assert cost_day_seal(day=tomorrow.date(), now=tomorrow + DAY)
     assert reported() == before
     assert [(row[2], row[3], row[4]) for row in days_of(alice)] == [("256x256", 2, 3), ("512x512", 1, 1)]
-    assert not list(daily_jobs_match_jobs(NOW))
+    assert not disagreements(alice)
 
 
 def test_a_job_that_ends_on_a_sealed_day_adds_itself(alice, submit):
@@ -101,7 +107,7 @@ def test_a_job_whose_end_commits_while_its_day_is_sealed_is_in_it(customer, subm
         for one in ending:
             one.result()
     assert [sums_of(one) for one in enders] == [4] * 4
-    assert not list(daily_jobs_match_jobs(NOW))
+    assert not disagreements(*enders)
 
 
 def test_an_end_that_is_rolled_back_is_not_counted(alice, submit):
@@ -117,7 +123,7 @@ def test_a_job_whose_content_was_deleted_counts_as_before(alice, submit, tomorro
     before = days_of(alice)
     job_delete(job=job, actor="test", now=tomorrow)
     assert days_of(alice) == before
-    assert not list(daily_jobs_match_jobs(NOW))
+    assert not disagreements(alice)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +148,7 @@ def test_audit_names_a_day_whose_sums_are_not_its_jobs(alice, submit):
         with connection.cursor() as cursor:
             cursor.execute("SET LOCAL session_replication_role = replica")  # as one who would go round the triggers
             cursor.execute("UPDATE jobs_job SET state = 'canceled' WHERE id = %s", [job.id])
-        found = list(daily_jobs_match_jobs(NOW))
+        found = disagreements(alice)
         transaction.set_rollback(True)
     day = job.finished_at.date()
-    assert [line for line in found if str(alice.tenant.pk) in line and line.startswith(f"the daily jobs of {day}")]
+    assert [line for line in found if line.startswith(f"the daily jobs of {day}")]
