@@ -1,5 +1,6 @@
 """Finds and removes characters that PostgreSQL can't store, that no model can be given, or that can't be printed."""
 
+import json
 import re
 from typing import NamedTuple
 
@@ -40,6 +41,20 @@ def text_encodable(text: str) -> str:
 def text_escaped(text: str) -> str:
     """Return the text with escapes for its unstorable characters, for a message that quotes it."""
     return text_encodable(text).replace("\0", "\\0")
+
+
+def json_text(content: bytes) -> str:
+    """Return the text of JSON in UTF-8, without the byte order mark that some programs begin it with.
+
+    Raises `ValueError` for another encoding, with a sentence for its sender.
+    """
+    encoding = json.detect_encoding(content)
+    if not encoding.startswith("utf-8"):  # what begins like UTF-16 or UTF-32, with a byte order mark or without one
+        raise ValueError(f"it seems to be in {encoding[:6].upper()}: send it in UTF-8")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the byte at position {error.start} is not UTF-8: send it in UTF-8") from error
 
 
 def is_line(text: str, *, chars_max: int) -> bool:

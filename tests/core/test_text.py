@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from core.text import is_line, text_storable, text_unstorable_at, text_unusable_at
+from core.text import is_line, json_text, text_storable, text_unstorable_at, text_unusable_at
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,22 @@ def test_a_text_is_refused_at_its_first_character_that_cannot_be_used(text, unst
 
 def test_a_storable_text_lacks_only_the_unstorable_characters():
     assert text_storable("a\x00b\ud800c\n") == "abc\n"
+
+
+@pytest.mark.parametrize("content", ['{"a": "圆"}', "5", "", "not JSON"])
+def test_json_may_begin_with_a_byte_order_mark(content):
+    assert json_text(b"\xef\xbb\xbf" + content.encode()) == json_text(content.encode()) == content
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_json_in_another_encoding_is_named(encoding):
+    with pytest.raises(ValueError, match=rf"in {encoding[:6].upper()}: send it in UTF-8"):
+        json_text(json.dumps({"prompt": "a red circle"}).encode(encoding))
+
+
+def test_json_in_no_unicode_is_refused_where_it_fails():
+    with pytest.raises(ValueError, match="the byte at position 4 is not UTF-8"):
+        json_text('"café"'.encode("latin-1"))
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,10 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.utils.json import strict_constant
 
 from core.revision import optimistic, revision_begin
+from core.text import json_text
 from core.threads import REQUESTS, SHORT, in_thread
 from easel.api import errors
+from easel.api.azure import path_asked
 from easel.api.cors import TENANT
 from easel.api.declaration import BINARY, OCTETS, Operation
 from easel.observability.database_watch import database_is_unavailable
@@ -48,7 +50,8 @@ class Resource:
                 self._authorize(authenticate(request), request.method or "")
             handler = self.handlers.get(request.method or "")
             if handler is None:
-                raise errors.MethodNotAllowed(f"{request.path} has no method {request.method}")
+                asked = path_asked(request)
+                raise errors.MethodNotAllowed(f"{asked} has no method {request.method}: send {self._methods}")
             self._accepted(request, handler.operation)  # type: ignore[attr-defined]  # by `operation`
             answer = handler(request, **path)
         except Exception as error:
@@ -82,6 +85,10 @@ class Resource:
         if "GET" in found:
             found["HEAD"] = found["GET"]
         return found
+
+    @cached_property
+    def _methods(self) -> str:
+        return " or ".join(method for method in self.handlers if method != "HEAD")
 
     @cached_property
     def allow(self) -> str:
@@ -163,6 +170,8 @@ def caller(request: HttpRequest) -> ApiKey:
 def body_of(request: HttpRequest) -> Any:
     """Return the JSON of a request's body in UTF-8, whatever charset its Content-Type names; `{}` for an empty one.
 
+    It may begin with a byte order mark, which RFC 8259 lets a parser ignore.
+
     Raises `InvalidJson`, `UnsupportedMediaType`, `RequestDataTooBig`.
     """
     if not request.META.get("CONTENT_LENGTH", "").strip("0"):
@@ -171,9 +180,9 @@ def body_of(request: HttpRequest) -> Any:
         given = request.META.get("CONTENT_TYPE", "")
         raise errors.UnsupportedMediaType(f"the body has the media type {given!r}: send application/json")
     try:
-        return _decoder.decode(request.body.decode())
+        return _decoder.decode(json_text(request.body))
     except ValueError as error:
-        raise errors.InvalidJson(f"JSON parse error - {error}") from error
+        raise errors.InvalidJson(f"the body is not JSON: {error}") from error
     except RecursionError as error:  # what Python's parser raises where it gives up
         raise errors.InvalidJson("the JSON is nested too deep") from error
 

@@ -8,7 +8,7 @@ from typing import IO, Any, NamedTuple
 from uuid import UUID, uuid4
 
 from core.errors import DomainError
-from core.text import is_line
+from core.text import is_line, json_text
 from easel.batches.errors import (
     CustomIdInvalid,
     CustomIdRepeated,
@@ -110,7 +110,7 @@ def _parsed(text: bytes, endpoint: str) -> tuple[str, Any]:
     if len(text) > LINE_BYTES_MAX:
         raise LineTooLong(f"the line has more than {LINE_BYTES_MAX} bytes")
     try:
-        found = json.loads(text.decode("utf-8-sig"), parse_constant=_no_number)
+        found = json.loads(json_text(text), parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise LineNotJson(f"the line is not JSON: {error}"[:300]) from error
     if not isinstance(found, dict):

@@ -103,6 +103,22 @@ def test_what_is_not_there_is_404_by_the_path_that_was_asked_for(alice, path, hi
     assert hint in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "methods"),
+    [
+        ("GET", deployed("z"), "POST"),
+        ("DELETE", "/openai/images/generations", "POST"),
+        ("PUT", "/openai/v1/jobs", "GET or POST"),
+        ("PUT", "/v1/jobs", "GET or POST"),
+    ],
+)
+def test_a_method_is_refused_by_the_path_that_was_asked_for(alice, method, path, methods):
+    answer = call(method, path, alice)
+    asked = path.partition("?")[0]
+    assert answer.status_code == 405
+    assert answer.json()["error"]["message"] == f"{asked} has no method {method}: send {methods}"
+
+
 def test_an_edit_at_a_deployment_is_refused_as_everywhere(alice):
     answer = call("POST", deployed("gpt-image-1", "images/edits"), alice, files={"image": ("a.png", bytes(5_000_000))})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unsupported_endpoint")

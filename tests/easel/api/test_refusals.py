@@ -151,6 +151,21 @@ def test_what_is_no_json_object_is_refused(alice, content, code):
     refused(answer, 400, code)
 
 
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/images/quotes", "/v1/webhooks", "/openai/images/generations"])
+def test_json_in_utf_16_is_refused_by_that_name(alice, body, path):
+    content = json.dumps(body()).encode("utf-16")
+    answer = call("POST", path, alice, content=content, headers={"Content-Type": "application/json"})
+    refused(answer, 400, "invalid_json")
+    assert answer.json()["error"]["message"] == "the body is not JSON: it seems to be in UTF-16: send it in UTF-8"
+    left_nothing(alice)
+
+
+def test_json_may_begin_with_a_byte_order_mark(alice, body):
+    content = b"\xef\xbb\xbf" + json.dumps(body(prompt="红色的圆"), ensure_ascii=False).encode()
+    answer = call("POST", "/v1/jobs", alice, content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["prompt"]) == (202, "红色的圆")
+
+
 @pytest.mark.parametrize("charset", ["utf-16", "idna", "zlib", "nonsense"])
 def test_json_is_utf_8_whatever_its_content_type_says(alice, body, charset):
     content = json.dumps(body(prompt="红色的圆"), ensure_ascii=False).encode()

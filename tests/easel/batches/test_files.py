@@ -110,6 +110,14 @@ def test_the_faults_of_all_lines_are_named_by_their_numbers(alice, version, line
     assert made.request_counts.total == 0
 
 
+def test_a_line_in_another_encoding_is_told_so(alice, line, batch):
+    made = batch(alice, [json.dumps(line("wide")).encode("utf-16-le"), '{"custom_id": "café"}'.encode("latin-1")])
+    assert [fault.message for fault in made.errors.data] == [
+        "the line is not JSON: it seems to be in UTF-16: send it in UTF-8",
+        "the line is not JSON: the byte at position 18 is not UTF-8: send it in UTF-8",
+    ]
+
+
 def test_each_line_is_checked_though_lines_alike_are_planned_once(alice, line, batch):
     made = batch(alice, [line("fine"), line("empty", body={"prompt": " "}), line("size", body={"size": "17x17"})])
     assert faults(made) == [(2, "prompt_invalid", "prompt"), (3, "size_invalid", "size")]
