@@ -99,7 +99,7 @@ def demo(once: bool, history: bool, port: int | None) -> None:
             with django_ready():
                 if history:
                     _make_history(console, log_path)
-                _show(console, stack, home)
+                _show(console, stack, home, serves=not once)
             console.print(f"\n[dim]logs: {log_path}[/dim]")
             if not once:
                 console.print("Serving until Ctrl-C")
@@ -114,8 +114,11 @@ def demo(once: bool, history: bool, port: int | None) -> None:
         sys.exit(130)
 
 
-def _show(console: Console, stack: Stack, home: Path) -> None:
-    """Run every step of the demo. Raises `DemoFailed` or `EaselError` for a step that does not succeed."""
+def _show(console: Console, stack: Stack, home: Path, *, serves: bool) -> None:
+    """Run every step of the demo, and say what to try next where the stack goes on serving.
+
+    Raises `DemoFailed` or `EaselError` for a step that does not succeed.
+    """
     # Their modules need a Django that is set up.
     from easel.demo.tenants import broken_invariants, dedicated_worker, demo_tenants, worker_is_ready
     from easel.demo.versions import canary, experiment
@@ -147,7 +150,9 @@ def _show(console: Console, stack: Stack, home: Path) -> None:
     if broken := broken_invariants():
         raise DemoFailed("; ".join(broken))
     _print_costs(console, clients)
-    _print_next_steps(console, stack.url, clients["aurora"].api_key, sheet)
+    console.print(f"\ncontact sheet   {sheet}", markup=False)
+    if serves:
+        _print_next_steps(console, stack.url, clients["aurora"].api_key)
 
 
 def _make_history(console: Console, log_path: Path) -> None:
@@ -234,9 +239,8 @@ def _money(cost: Mapping[str, Any]) -> str:
     return f"{cost['amount']} {cost['currency']}"
 
 
-def _print_next_steps(console: Console, url: str, key: str, sheet: Path) -> None:
-    text = f"""
-contact sheet   {sheet}
+def _print_next_steps(console: Console, url: str, key: str) -> None:
+    text = f"""\
 API             {url}/v1    (described by {url}/v1/openapi.json)
 portal          {url}/admin/    (`easel operator create NAME --role operator` makes a user)
 metrics         {url}/metrics
