@@ -9,6 +9,7 @@ import json
 import sys
 import types as python_types
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Required, Union, get_args, get_origin, get_type_hints
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal, Required, Union, get_args, get_origi
 import click
 
 import easel_client.types
+from easel.cli.headings import heading, is_shown
 from easel.cli.server import local_url, server_options
 from easel.cli.tables import print_fields, print_rows
 from easel_client import Easel, EaselError, api
@@ -33,12 +35,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "batches list": (
         "id",
         "status",
+        "created_at",
         "request_counts.completed",
         "request_counts.failed",
         "request_counts.total",
         "waiting_for.code",
     ),
-    "files list": ("id", "filename", "purpose", "bytes", "status"),
+    "files list": ("id", "filename", "purpose", "bytes", "status", "created_at", "expires_at"),
 }
 # Calls that other commands make, or that no command should make.
 LEFT_OUT = {
@@ -233,11 +236,11 @@ def show(answer: Any, *, as_json: bool, columns: Iterable[str] | None = None) ->
         answer.pop("last_id", None)
     flat = dict(_flat(answer))
     tables = {name: value for name, value in flat.items() if _is_table(value)}
-    fields = {name: _cell(value) for name, value in flat.items() if name not in tables and name != "object"}
-    if fields := {name: text for name, text in fields.items() if text}:
+    fields = {name: _cell(value, of=name) for name, value in flat.items() if name not in tables and is_shown(name)}
+    if fields := {heading(name): text for name, text in fields.items() if text}:
         print_fields(fields, as_json=False)
     for name, rows in tables.items():
-        click.echo(f"\n{name}")
+        click.echo(f"\n{heading(name)}")
         print_rows(_table(rows, None), as_json=False)
 
 
@@ -253,11 +256,13 @@ def _table(things: list[Any], columns: Iterable[str] | None) -> list[dict[str, s
     rows = [one if isinstance(one, dict) else {"value": one} for one in things]
     if columns is None:
         found = [{name: value for name, value in _flat(row) if not _is_table(value)} for row in rows]
-        names = dict.fromkeys(name for row in found for name in row if name != "object")
-        cells = [{name: _cell(row.get(name)) for name in names} for row in found]
+        names = dict.fromkeys(name for row in found for name in row if is_shown(name))
+        cells = [{name: _cell(row.get(name), of=name) for name in names} for row in found]
     else:
-        cells = [{name: _cell(_within(row, name)) for name in columns} for row in rows]
-    return [{name: text if name in _NEVER_CUT else _short(text) for name, text in row.items()} for row in cells]
+        cells = [{name: _cell(_within(row, name), of=name) for name in columns} for row in rows]
+    return [
+        {heading(name): text if name in _NEVER_CUT else _short(text) for name, text in row.items()} for row in cells
+    ]
 
 
 def _short(text: str) -> str:
@@ -286,17 +291,18 @@ def _flat(fields: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
             yield from ((f"{name}.{inner}", content) for inner, content in _flat(value))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, *, of: str = "") -> str:
+    """Return a value's text; `of` is the path of its field. OpenAI's files, batches and models have Unix seconds."""
     if value is None or value == {}:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and (of.endswith("_at") or of == "created"):
+        return f"{datetime.fromtimestamp(value, UTC):%Y-%m-%dT%H:%M:%SZ}"
     if isinstance(value, float):
         return format(Decimal(repr(value)).normalize(), "f")  # 6 of 6.0, and 0.00001 without an exponent
     if isinstance(value, list):
         return ", ".join(map(_cell, value))
-    if isinstance(value, float) and value.is_integer():  # a quantity that need not be whole, such as image units
-        return str(int(value))
     if isinstance(value, dict):
         is_money = {"amount", "currency"} <= value.keys()
         return f"{value['amount']} {value['currency']}" if is_money else json.dumps(value, ensure_ascii=False)

@@ -110,7 +110,7 @@ def test_the_faults_of_all_lines_are_named_by_their_numbers(alice, version, line
     assert made.request_counts.total == 0
 
 
-def test_a_line_in_another_encoding_is_told_so(alice, line, batch):
+def test_a_line_in_another_encoding_is_named_with_what_to_do(alice, line, batch):
     made = batch(alice, [json.dumps(line("wide")).encode("utf-16-le"), '{"custom_id": "café"}'.encode("latin-1")])
     assert [fault.message for fault in made.errors.data] == [
         "the line is not JSON: it seems to be in UTF-16: send it in UTF-8",

@@ -3,12 +3,14 @@
 import inspect
 import json
 import sys
+from importlib.resources import files
 
 import click
 import pytest
 import structlog
 
 from easel.cli import main as program
+from easel.cli.headings import heading, is_shown
 from easel.cli.my import my
 from easel.cli.tenant_calls import LEFT_OUT, show
 from easel.jobs.models import Job
@@ -17,6 +19,9 @@ from tenants.keys import key_issue
 from tests.conftest import NOW, PEPPER
 from tests.easel.api.conftest import PNG
 from tests.easel.api.test_adapters import weights
+
+# Real ones of every call, as the OpenAPI document shows them.
+ANSWERS = json.loads(files("easel.api").joinpath("answers.json").read_text())
 
 
 @pytest.fixture
@@ -177,17 +182,60 @@ def test_the_openapi_document_is_printed_as_json(easel):
 
 def test_a_thing_is_printed_as_fields_and_the_lists_in_it_as_tables(capsys):
     cost = {"amount": "0.5", "currency": "USD", "lines": [{"meter": "request", "labels": {}}, {"labels": {"a": "b"}}]}
-    show({"object": "job", "id": "7", "error": None, "usage": {"cached": False, "cost": cost}}, as_json=False)
+    usage = {"cached": False, "cost": 0.5, "cost_details": cost}
+    show({"object": "job", "id": "7", "error": None, "usage": usage}, as_json=False)
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["id", "7"],
-        ["usage.cached", "false"],
-        ["usage.cost", "0.5", "USD"],
+        ["cached", "false"],
+        ["cost", "0.5", "USD"],
         [],
-        ["usage.cost.lines"],
-        ["meter", "labels", "labels.a"],
+        ["cost", "by", "meter"],
+        ["meter", "labels", "labels", "a"],
         ["request"],
         ["b"],
     ]
+
+
+def test_unix_seconds_are_shown_as_a_time(capsys):
+    show({"id": "file-7", "created_at": 1772366400, "expires_at": None, "bytes": 1772366400}, as_json=False)
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["id", "file-7"],
+        ["created", "at", "2026-03-01T12:00:00Z"],
+        ["bytes", "1772366400"],
+    ]
+
+
+def test_a_model_shows_when_it_was_made(capsys):
+    show({"data": [{"id": "z", "created": 0}]}, as_json=False)
+    assert capsys.readouterr().out.split() == ["id", "created", "z", "1970-01-01T00:00:00Z"]
+
+
+def things(answer, path=()):
+    """The paths of the fields of an answer, and of each thing in its lists."""
+    fields = []
+    for name, value in answer.items():
+        for one in value if isinstance(value, list) else ():
+            yield from things(one) if isinstance(one, dict) else ()
+        inner = list(things(value, (*path, name))) if isinstance(value, dict) else []
+        fields += inner.pop() if inner else [".".join((*path, name))]
+        yield from inner
+    yield fields
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_fields_of_every_answer_are_headed_by_words_of_their_own(name):
+    answer = next(iter(ANSWERS[name].values()))  # of the statuses of success the first; none has fields of its own
+    for fields in things(answer.get("application/json", {})):
+        headings = {path: heading(path) for path in fields if is_shown(path)}
+        assert len(headings) == len(set(headings.values()))
+        own = ("metadata.", "group.", "labels.")  # what the tenant named
+        assert not [words for path, words in headings.items() if not path.startswith(own) and set("_.") & set(words)]
+
+
+def test_what_a_tenant_named_itself_is_a_heading_as_it_is(capsys):
+    show({"metadata": {"order_id": "7"}}, as_json=False)
+    show({"data": [{"group": {"label:cost_center": "a"}}]}, as_json=False)
+    assert capsys.readouterr().out.splitlines()[:2] == ["metadata order_id 7", "label:cost_center"]
 
 
 def test_a_quantity_that_is_whole_is_printed_as_a_whole_number(capsys):
