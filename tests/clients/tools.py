@@ -41,11 +41,8 @@ def ask(tool: dict[str, Any], caller: Easel, **fields: Any) -> httpx.Response:
     """Send a tool's request, with other fields in place of its own."""
     own = {"$model": MODEL, "1024x1024": "256x256"}
     body = {name: own.get(value, value) if isinstance(value, str) else value for name, value in tool["body"].items()}
-    headers = {name: value.replace("$key", caller.api_key) for name, value in tool.get("headers", {}).items()}
-    headers = headers or {"Authorization": f"Bearer {caller.api_key}"}
-    path = tool.get("path", "/v1/images/generations").replace("$model", MODEL)
-    url = f"{caller.url}{path}{tool.get('query', '')}"
-    return httpx.post(url, json=body | fields, headers=headers, timeout=120)
+    headers = {"Authorization": f"Bearer {caller.api_key}"}
+    return httpx.post(f"{caller.url}/v1/images/generations", json=body | fields, headers=headers, timeout=120)
 
 
 def size_of(body: dict[str, Any]) -> tuple[int, int]:
