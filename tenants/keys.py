@@ -13,8 +13,10 @@ import zlib
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django.db import transaction
+from django.db.models import Q, QuerySet
 
 from core.revision import cached_by_revision
 from tenants.errors import InvalidApiKey, TenantSuspended
@@ -32,6 +34,7 @@ def key_issue(
     scopes: Collection[str] = Scope.values,
     name: str = "",
     is_lenient: bool = False,
+    rotated_from: ApiKey | None = None,
 ) -> tuple[ApiKey, str]:
     """Create a key; return it with its secret text, which is not stored and can't be shown again."""
     key_id, secret = _random_text(12), _random_text(32)
@@ -44,6 +47,7 @@ def key_issue(
         name=name,
         scopes=sorted(set(scopes)),
         is_lenient=is_lenient,
+        first_key_id=rotated_from and rotated_from.family_id,
         created_at=now,
     )
     return key, body + _check(body)
@@ -86,16 +90,21 @@ def key_revoke(*, key_id: str, now: datetime) -> bool:
 def key_rotate(*, key: ApiKey, pepper: str, now: datetime) -> tuple[ApiKey, str]:
     """Issue a key with the same rights and limits, its successor, and revoke this one.
 
-    Its limits become its successor's, whose image units of the month begin at zero. Raises `InvalidApiKey` for a
-    revoked key.
+    Its limits become its successor's, which goes on with what they have counted: jobs of this key that are being
+    admitted, run or end now count there too. Raises `InvalidApiKey` for a revoked key.
     """
     if not key_revoke(key_id=key.key_id, now=now):
         raise InvalidApiKey("this key is revoked already: issue a new one")
-    rights: dict[str, Any] = {"scopes": key.scopes, "is_lenient": key.is_lenient}
+    rights: dict[str, Any] = {"scopes": key.scopes, "is_lenient": key.is_lenient, "rotated_from": key}
     made, secret = key_issue(project=key.project, pepper=pepper, now=now, name=key.name, **rights)
     ApiKey.objects.filter(pk=key.pk).update(successor=made)
     Quota.objects.filter(api_key=key).update(api_key=made, updated_at=now)
     return made, secret
+
+
+def family_keys(family_id: UUID) -> QuerySet[ApiKey]:
+    """Return the keys of a family."""
+    return ApiKey.objects.filter(Q(pk=family_id) | Q(first_key=family_id))
 
 
 def key_in_force(key: ApiKey) -> ApiKey | None:

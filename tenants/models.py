@@ -152,12 +152,23 @@ class ApiKey(models.Model):
     successor = models.OneToOneField(
         "self", on_delete=models.SET_NULL, null=True, editable=False, related_name="predecessor"
     )
+    # The key without predecessor from which this one was rotated, once or more often. It never changes (a trigger), so
+    # a request that began before a rotation counts in the same place as one that begins after it.
+    first_key = models.ForeignKey("self", on_delete=PROTECT, null=True, editable=False, related_name="+")
 
     class Meta:
         verbose_name = "API key"
 
     def __str__(self) -> str:
         return f"easel_sk_{self.key_id}_…"
+
+    @property
+    def family_id(self) -> uuid.UUID:
+        """The id of the first key of its family: of all keys that were rotated from that one.
+
+        What limits and budgets of keys count is counted by family, so that a rotation sets nothing back to zero.
+        """
+        return self.first_key_id or self.pk
 
 
 class Quota(models.Model):
@@ -188,9 +199,17 @@ class Quota(models.Model):
             ),
         ]
 
+    @property
+    def family_id(self) -> uuid.UUID | None:
+        """The family of the key whose limits these are, or None for an account's: its use is counted under that."""
+        return None if self.api_key is None else self.api_key.family_id
+
 
 class MonthlyUse(models.Model):
-    """A month's requests (UTC) of a tenant or a key: jobs, and image units less those not delivered."""
+    """A month's requests (UTC) of a tenant or a family of keys: jobs, and image units less those not delivered.
+
+    A family is counted under its first key.
+    """
 
     tenant = models.ForeignKey(Tenant, on_delete=CASCADE, related_name="+")
     api_key = models.ForeignKey(ApiKey, on_delete=CASCADE, null=True, related_name="+")

@@ -119,19 +119,20 @@ def quota_set(
 
 
 def quotas_of(api_key: ApiKey) -> list[Quota]:
-    """Return the quotas that apply to a key: its tenant's and its own, if they exist."""
-    return [quota for quota in _quotas(api_key.tenant_id) if quota.api_key_id in (None, api_key.pk)]
+    """Return the quotas that apply to a key: its tenant's and its family's, if they exist."""
+    return [quota for quota in _quotas(api_key.tenant_id) if quota.family_id in (None, api_key.family_id)]
 
 
 def quotas_locked(api_key: ApiKey) -> list[Quota]:
     """Return the current quotas of a key, and make its tenant's admissions take turns until the commit."""
-    rows = Quota.objects.filter(tenant=api_key.tenant_id).order_by("id").select_for_update()
-    return [quota for quota in rows if quota.api_key_id in (None, api_key.pk)]
+    rows = Quota.objects.filter(tenant=api_key.tenant_id).order_by("id").select_for_update(of=("self",))
+    found = rows.select_related("api_key")
+    return [quota for quota in found if quota.family_id in (None, api_key.family_id)]
 
 
 @cached_by_revision
 def _quotas(tenant_id: UUID) -> list[Quota]:
-    return list(Quota.objects.filter(tenant=tenant_id).order_by("id"))
+    return list(Quota.objects.filter(tenant=tenant_id).select_related("api_key").order_by("id"))
 
 
 def file_limits(tenant: Tenant) -> dict[str, int]:
@@ -171,18 +172,19 @@ RETURNING api_key_id, image_units, jobs
 def units_take(
     *, api_key: ApiKey, quotas: list[Quota], image_units: Decimal, now: datetime
 ) -> PipelinedQuery[dict[UUID | None, int]]:
-    """Count a job and its image units in the month, for the tenant and for the key, in the caller's transaction.
+    """Count a job and its image units in the month, for the tenant and for the key's family, in the caller's
+    transaction.
 
-    Returns the jobs of the month, this one included: the tenant's under None, the key's under its id. Raises
+    Returns the jobs of the month, this one included: the tenant's under None, the family's under its id. Raises
     `ImageQuotaExceeded`; the caller's transaction must then not commit.
     """
-    fields = {"tenant": api_key.tenant_id, "key": api_key.pk, "month": month_utc(now), "units": image_units}
+    fields = {"tenant": api_key.tenant_id, "key": api_key.family_id, "month": month_utc(now), "units": image_units}
     rows = yield Query(_ADD, fields)
     used: dict[UUID | None, Decimal] = {owner: units for owner, units, _ in rows}
     for quota in quotas:
         limit = quota.image_units_per_month
-        if limit is not None and used[quota.api_key_id] > limit:
-            before = used[quota.api_key_id] - image_units
+        if limit is not None and used[quota.family_id] > limit:
+            before = used[quota.family_id] - image_units
             raise ImageQuotaExceeded(
                 f"this request is {image_units.normalize():f} image units, and {before.normalize():f} of"
                 f" {limit.normalize():f} are used this month ({owner_of(quota)}); the next month begins at"
@@ -197,15 +199,15 @@ def units_return(*, api_key: ApiKey, image_units: Decimal, taken_at: datetime) -
     """Return the image units that a job took but did not deliver."""
     # A missing count was never raised, so there is nothing to lower.
     rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_utc(taken_at))
-    for holder in (Q(api_key=None), Q(api_key=api_key)):
+    for holder in (Q(api_key=None), Q(api_key=api_key.family_id)):
         rows.filter(holder).update(image_units=Greatest(F("image_units") - image_units, Value(Decimal(0))))
 
 
 def units_used(api_key: ApiKey, *, now: datetime) -> dict[UUID | None, Decimal]:
-    """Return this month's image units: the tenant's under None, the key's under its id."""
+    """Return this month's image units: the tenant's under None, those of the key's family under its id."""
     rows = MonthlyUse.objects.filter(tenant=api_key.tenant_id, month=month_utc(now))
-    found = rows.filter(Q(api_key=None) | Q(api_key=api_key)).values_list("api_key_id", "image_units")
-    return {None: Decimal(0), api_key.pk: Decimal(0), **dict(found)}
+    found = rows.filter(Q(api_key=None) | Q(api_key=api_key.family_id)).values_list("api_key_id", "image_units")
+    return {None: Decimal(0), api_key.family_id: Decimal(0), **dict(found)}
 
 
 def month_utc(now: datetime) -> date:

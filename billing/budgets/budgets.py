@@ -18,6 +18,7 @@ from billing.money import AMOUNT_MICROS_MAX
 from billing.profiles import month_begin, month_end, month_of, zone_of
 from billing.usage.models import Charge
 from core.errors import DomainError
+from tenants.keys import family_keys
 from tenants.models import ApiKey, Project, Tenant
 
 
@@ -88,6 +89,11 @@ def budget_set(
     return budget
 
 
+def budgets_follow(key: ApiKey, *, successor: ApiKey) -> None:
+    """Make the budget of a rotated key its successor's. Its counts go on: they are those of the keys' family."""
+    Budget.objects.filter(api_key=key).update(api_key=successor)
+
+
 @transaction.atomic
 def budget_remove(*, tenant: Tenant, budget_id: UUID) -> Budget:
     """Delete a budget with its counts. Raises `BudgetNotFound`."""
@@ -156,8 +162,9 @@ def budget_charged_micros(budget: Budget) -> int:
     adjustments = Adjustment.objects.filter(tenant=budget.tenant_id, **counted)
     adjustments = adjustments.exclude(kind=Adjustment.Kind.WRITE_OFF)
     if budget.api_key is not None:
-        of_key = Q(transaction__kind=Movement.Kind.POST, usage_record__dimensions__api_key=budget.api_key.key_id)
-        return _sum(charges.filter(of_key))
+        keys = list(family_keys(budget.api_key.family_id).values_list("key_id", flat=True))
+        of_keys = Q(transaction__kind=Movement.Kind.POST, usage_record__dimensions__api_key__in=keys)
+        return _sum(charges.filter(of_keys))
     if budget.project_id is not None:
         charges = charges.filter(usage_record__project=budget.project_id)
         adjustments = adjustments.filter(project=budget.project_id)

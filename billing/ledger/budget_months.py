@@ -30,7 +30,8 @@ WITH month AS (
     INSERT INTO billing_budgetmonth AS month (budget_id, month, spent_micros, held_micros)
     SELECT id, %(month)s, 0, %(amount)s FROM billing_budget
      WHERE tenant_id = %(tenant)s AND (project_id IS NULL OR project_id = %(project)s)
-       AND (api_key_id IS NULL OR api_key_id = %(key)s)
+       AND (api_key_id IS NULL
+            OR api_key_id IN (SELECT id FROM tenants_apikey WHERE id = %(family)s OR first_key_id = %(family)s))
         ON CONFLICT (budget_id, month) DO UPDATE SET held_micros = month.held_micros + excluded.held_micros
     RETURNING id, budget_id, spent_micros, held_micros
 ), held AS (
@@ -98,7 +99,8 @@ def budgets_hold(
     Raises `BudgetExceeded` if a budget with a hard stop has less left; the transaction must then not commit.
     """
     zone = zone_of(tenant.pk)
-    owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk, "key": api_key and api_key.pk}
+    owner: dict[str, Any] = {"tenant": tenant.pk, "project": project and project.pk}
+    owner["family"] = api_key and api_key.family_id
     hold: dict[str, Any] = {"amount": amount_micros, "reference": reference, "month": month_of(now, zone)}
     with connection.cursor() as cursor:
         cursor.execute(_HOLD, {**owner, **hold})

@@ -9,6 +9,27 @@ END $$;
 CREATE OR REPLACE TRIGGER tenants_quota_key_checked BEFORE INSERT OR UPDATE ON tenants_quota
     FOR EACH ROW WHEN (NEW.api_key_id IS NOT NULL) EXECUTE FUNCTION tenants_check_quota_key();
 
+-- A key's family is that of the key that it was rotated from, of the same tenant, and never changes.
+CREATE OR REPLACE FUNCTION tenants_check_key_family() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        RAISE EXCEPTION 'a key stays in its family' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM tenants_apikey
+        WHERE id = NEW.first_key_id AND tenant_id = NEW.tenant_id AND first_key_id IS NULL
+    ) THEN
+        RAISE EXCEPTION 'the first key of a family belongs to its tenant, and is of no other family'
+            USING ERRCODE = 'foreign_key_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER tenants_key_family_checked BEFORE INSERT ON tenants_apikey
+    FOR EACH ROW WHEN (NEW.first_key_id IS NOT NULL) EXECUTE FUNCTION tenants_check_key_family();
+CREATE OR REPLACE TRIGGER tenants_key_family_fixed BEFORE UPDATE ON tenants_apikey
+    FOR EACH ROW WHEN (NEW.first_key_id IS DISTINCT FROM OLD.first_key_id)
+    EXECUTE FUNCTION tenants_check_key_family();
+
 -- Each block list has a revision, which every change of its entries raises. The platform's list has no tenant.
 INSERT INTO tenants_blocklistrevision (tenant_id, revision)
 SELECT NULL, 0 WHERE NOT EXISTS (SELECT FROM tenants_blocklistrevision WHERE tenant_id IS NULL);

@@ -1,7 +1,10 @@
+import uuid
+
 import pytest
+from django.db import IntegrityError, transaction
 
 from tenants.errors import InvalidApiKey, TenantSuspended
-from tenants.keys import key_authenticate, key_issue, key_revoke
+from tenants.keys import family_keys, key_authenticate, key_issue, key_revoke, key_rotate
 from tenants.models import ApiKey, Tenant
 from tests.conftest import NOW, PEPPER
 
@@ -69,3 +72,32 @@ def test_a_suspended_tenants_key_says_so(alice):
 def test_two_keys_of_a_project_differ(alice):
     _, second = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
     assert second != alice.secret
+
+
+def rotate(key):
+    return key_rotate(key=key, pepper=PEPPER, now=NOW)[0]
+
+
+def test_a_key_and_all_that_it_is_rotated_to_are_a_family(alice):
+    other, _ = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
+    second = rotate(alice.key)
+    third = rotate(second)
+    assert {second.family_id, third.family_id} == {alice.key.family_id}
+    assert set(family_keys(third.family_id)) == {alice.key, second, third}
+    assert list(family_keys(other.family_id)) == [other]
+
+
+def test_the_database_keeps_a_key_in_its_family(alice):
+    second = rotate(alice.key)
+    for first in (None, second.pk):
+        with pytest.raises(IntegrityError), transaction.atomic():
+            ApiKey.objects.filter(pk=second.pk).update(first_key=first)
+
+
+@pytest.mark.parametrize("whose", ["bob", "alice"])
+def test_the_database_refuses_a_first_key_of_another_tenant_or_family(alice, bob, whose):
+    first = bob.key if whose == "bob" else rotate(alice.key)
+    made, _ = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
+    made._state.adding, made.pk, made.key_id, made.first_key = True, uuid.uuid4(), made.key_id[::-1], first
+    with pytest.raises(IntegrityError), transaction.atomic():
+        made.save()

@@ -261,16 +261,14 @@ def set_leniency(key: Any, actor: str, now: datetime, *, leniency: str) -> Done:
 
 @action("key.rotate", subject=KEY, applies=lambda key: key.revoked_at is None)
 def rotate(key: Any, actor: str, now: datetime) -> Done:
-    """Replace a key by a new one of the same scopes, project, limits and budget; the old one ends at once. Batches that
-    it made go on with the new one.
+    """Replace a key by a new one of the same scopes, project, limits and budget; the old one ends at once. What
+    the month has used of them goes on, and so do batches that it made.
     """
-    from easel.jobs.budgets import budget_set
+    from billing.budgets.budgets import budgets_follow
     from tenants.keys import key_rotate
 
     made, secret = key_rotate(key=key, pepper=settings.EASEL.secret_key, now=now)
-    for budget in key.budgets.all():  # which goes on counting the old key's charges
-        terms = {"amount_micros": budget.amount_micros, "hard_stop": budget.hard_stop}
-        budget_set(tenant=key.tenant, api_key=made, **terms, now=now)
+    budgets_follow(key, successor=made)
     return Done(
         f"The key that replaces {key.key_id}, which ended now:",
         subject=key.key_id,

@@ -79,19 +79,19 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
     buckets: dict[UUID | None, Bucket] = {}
     with suppress(RedisError):  # nothing is counted while Redis is unavailable
         found = peek(limited, now=now) if limited else []
-        buckets = {quota.api_key_id: bucket for quota, bucket in zip(limited, found, strict=True)}
+        buckets = {quota.family_id: bucket for quota, bucket in zip(limited, found, strict=True)}
     rows: list[dict[str, Any]] = []
     for quota in quotas:
-        jobs = unfinished_jobs(api_key.tenant_id, quota.api_key_id)
+        jobs = unfinished_jobs(api_key.tenant_id, quota.family_id)
         used: dict[str, Decimal | int] = {
             "concurrent_jobs_max": jobs.count(),
             "queued_jobs_max": jobs.filter(state=State.QUEUED).count(),
-            _UNITS: units[quota.api_key_id],
+            _UNITS: units[quota.family_id],
         }
         if quota.api_key_id is None:
             used |= file_use(api_key.tenant, now=now)
         resets_at = {_UNITS: next_month(now)}
-        if bucket := buckets.get(quota.api_key_id):
+        if bucket := buckets.get(quota.family_id):
             used["requests_per_minute"] = bucket.limit - bucket.remaining
             resets_at["requests_per_minute"] = now + timedelta(seconds=bucket.reset_seconds)
         rows += [

@@ -144,7 +144,7 @@ def peek(quotas: Sequence[Quota], *, now: datetime) -> list[Bucket]:
 def _ask(quotas: Sequence[Quota], *, now: datetime, cost: int) -> tuple[bool, list[Bucket]]:
     """Take `cost` from every bucket, or from none. Return True if a bucket lacked it, and the buckets after that."""
     # A Redis cluster hashes the part in braces: both buckets are on one node, where one script changes them.
-    keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.api_key_id or 'account'}" for quota in quotas]
+    keys = [f"easel:ratelimit:{{{quota.tenant_id}}}:{quota.family_id or 'account'}" for quota in quotas]
     limits = [quota.requests_per_minute or 0 for quota in quotas]
     moment = int(now.timestamp() * 1000)
     url = settings.EASEL.redis_url

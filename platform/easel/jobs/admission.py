@@ -134,7 +134,7 @@ def job_admit(job: Job, plan: Plan, *, beside: Sequence[PipelinedQuery[Any]] = (
 def _concurrency_check(api_key: ApiKey, quotas: list[Quota]) -> None:
     for quota in quotas:
         limit = quota.concurrent_jobs_max
-        if limit is not None and unfinished_jobs(api_key.tenant_id, quota.api_key_id).count() >= limit:
+        if limit is not None and unfinished_jobs(api_key.tenant_id, quota.family_id).count() >= limit:
             raise ConcurrencyExceeded(limit=limit, owner=owner_of(quota))
 
 

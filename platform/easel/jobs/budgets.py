@@ -6,6 +6,7 @@ from uuid import UUID
 from billing.budgets import budgets
 from billing.models import Budget
 from easel.jobs.models import Job
+from tenants.keys import family_keys
 from tenants.models import ApiKey, Project, Tenant
 
 
@@ -35,10 +36,10 @@ def budget_set(
 
 
 def jobs_unfinished(*, tenant: Tenant, project: Project | None, api_key: ApiKey | None) -> list[UUID]:
-    """Return the unfinished jobs of a tenant, or of its project or key."""
+    """Return the unfinished jobs of a tenant, or of its project, or of the family of its key."""
     jobs = Job.objects.filter(tenant=tenant, finished_at=None)
     if project is not None:
         jobs = jobs.filter(project=project)
     if api_key is not None:
-        jobs = jobs.filter(api_key=api_key)
+        jobs = jobs.filter(api_key__in=family_keys(api_key.family_id))
     return list(jobs.values_list("id", flat=True))

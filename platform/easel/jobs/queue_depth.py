@@ -18,6 +18,7 @@ from uuid import UUID
 from django.db.models import Count, Q, QuerySet
 
 from easel.jobs.models import Job, State
+from tenants.keys import family_keys
 from tenants.models import ApiKey, Quota
 from tenants.quotas import QueueFull, month_utc, owner_of
 
@@ -34,7 +35,7 @@ class _Count(NamedTuple):
     counted_at: datetime
 
 
-# The last count of a tenant, a key (None: all of the tenant's) and a month.
+# The last count of a tenant, a family of keys (None: all of the tenant's) and a month.
 _counts: dict[tuple[UUID, UUID | None, date], _Count] = {}
 
 
@@ -50,7 +51,7 @@ def queue_check(
     limits: dict[UUID | None, tuple[int, str]] = {None: (queued_jobs_max, "the platform's limit")}
     for quota in quotas:
         if quota.queued_jobs_max is not None:
-            limits[quota.api_key_id] = (quota.queued_jobs_max, owner_of(quota))
+            limits[quota.family_id] = (quota.queued_jobs_max, owner_of(quota))
     tenant, month = api_key.tenant_id, month_utc(now)
     if len(_counts) > _COUNTS_MAX:
         _counts.clear()
@@ -66,13 +67,13 @@ def queue_check(
             raise QueueFull(limit=limit, owner=words, retry_after_seconds=wait_seconds(api_key, now=now))
 
 
-def unfinished_jobs(tenant_id: UUID, owner: UUID | None) -> QuerySet[Job]:
-    """Return the unfinished jobs that a quota counts: the tenant's, or its key's if `owner` is a key's id.
+def unfinished_jobs(tenant_id: UUID, family_id: UUID | None) -> QuerySet[Job]:
+    """Return the unfinished jobs that a quota counts: the tenant's, or those of a family of its keys.
 
     The jobs of batches are not counted: a batch keeps its tenant from nothing.
     """
     jobs = Job.objects.filter(tenant=tenant_id, finished_at=None, in_batch=False)
-    return jobs if owner is None else jobs.filter(api_key=owner)
+    return jobs if family_id is None else jobs.filter(api_key__in=family_keys(family_id))
 
 
 def wait_seconds(api_key: ApiKey, *, now: datetime) -> int:

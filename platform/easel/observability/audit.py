@@ -208,8 +208,9 @@ def months_match_jobs(now: datetime) -> Iterator[str]:
     of_jobs: dict[tuple[UUID, UUID | None, date], Decimal] = {}
     for tenant_id, month, total in months.values_list("tenant", "month").annotate(total=pixels):
         of_jobs[tenant_id, None, month] = Decimal(total) / PIXELS_PER_UNIT
-    for tenant_id, key_id, month, total in months.values_list("tenant", "api_key", "month").annotate(total=pixels):
-        of_jobs[tenant_id, key_id, month] = Decimal(total) / PIXELS_PER_UNIT
+    families = months.annotate(family=Coalesce("api_key__first_key", "api_key"))
+    for tenant_id, family_id, month, total in families.values_list("tenant", "family", "month").annotate(total=pixels):
+        of_jobs[tenant_id, family_id, month] = Decimal(total) / PIXELS_PER_UNIT
     for row in MonthlyUse.objects.select_related("tenant"):
         units = of_jobs.pop((row.tenant_id, row.api_key_id, row.month), Decimal(0))
         if row.image_units != units:

@@ -1,5 +1,6 @@
 """The image units of a month, from a job's admission to its end."""
 
+import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -14,31 +15,38 @@ from billing.pricing.price_books import RateTerms, price_book_seed
 from easel.jobs import lifecycle
 from easel.jobs.models import Job
 from easel.observability import audit
+from tenants.keys import key_rotate
 from tenants.models import MonthlyUse, Tenant
-from tenants.quotas import ConcurrencyExceeded, ImageQuotaExceeded, quota_set, units_used
-from tests.conftest import NOW
+from tenants.quotas import ConcurrencyExceeded, ImageQuotaExceeded, QueueFull, quota_set, units_used
+from tests.conftest import NOW, PEPPER
 
 THREADS = 8
 
 
 def counts(customer):
-    """The month's units of the account and of the key."""
+    """The month's units of the account and of the key's family."""
     used = units_used(customer.key, now=NOW)
-    return used[None], used[customer.key.pk]
+    return used[None], used[customer.key.family_id]
 
 
 def lines_about(customer):
     return [line for line in audit.months_match_jobs(NOW) if customer.tenant.slug in line]
 
 
-def at_once(function):
-    """What a function returned or was refused with, called from threads that start together."""
+def rotated(customer):
+    """The customer with the key that its key is rotated to."""
+    key, secret = key_rotate(key=customer.key, pepper=PEPPER, now=NOW)
+    return dataclasses.replace(customer, key=key, secret=secret)
+
+
+def at_once(*functions):
+    """What functions returned or were refused with, called in turn from threads that start together."""
     start = threading.Barrier(THREADS)
 
-    def call(_):
+    def call(number):
         start.wait()
         try:
-            return function()
+            return functions[number % len(functions)]()
         except (ConcurrencyExceeded, ImageQuotaExceeded) as error:
             return error
         finally:
@@ -75,6 +83,46 @@ def test_units_that_come_and_go_at_once_add_up(alice, submit):
     done = at_once(lambda: lifecycle.cancel(job=submit(alice), now=NOW))
     assert any(isinstance(job, Job) for job in done)
     assert counts(alice) == (0, 0)
+
+
+def test_a_rotated_key_has_what_its_predecessors_have_left_of_the_month(alice, submit, end):
+    quota_set(tenant=alice.tenant, api_key=alice.key, limits={"image_units_per_month": 1}, now=NOW)
+    end(submit(alice, n=2))
+    running = submit(alice)
+    successor = rotated(rotated(alice))
+    assert counts(successor) == (Decimal("0.75"), Decimal("0.75"))
+    with pytest.raises(ImageQuotaExceeded):
+        submit(successor, n=2)
+    end(running, outcome="failed")  # it gives back what it took by the first key
+    assert isinstance(submit(successor, n=2), Job)
+    assert not lines_about(alice)
+
+
+@pytest.mark.parametrize("limits", [{"image_units_per_month": 1}, {"concurrent_jobs_max": 4}, {"queued_jobs_max": 4}])
+def test_a_key_and_its_successor_never_have_more_than_the_limit_together(alice, submit, limits):
+    """A request of the old key may be admitted in the moment of the rotation, and after it."""
+    quota_set(tenant=alice.tenant, api_key=alice.key, limits=limits, now=NOW)
+    successor = []
+
+    def rotate_and_submit():
+        if not successor:
+            successor.append(rotated(alice))
+        return [submitted(successor[0]) for _ in range(3)]
+
+    def submitted(customer):
+        try:
+            return submit(customer)
+        except (ConcurrencyExceeded, ImageQuotaExceeded, QueueFull) as error:
+            return error
+
+    rotations = iter([rotate_and_submit])
+    answers = at_once(lambda: next(rotations, lambda: [submitted(alice) for _ in range(3)])())
+    jobs = [answer for answers in answers for answer in answers if isinstance(answer, Job)]
+    assert len(jobs) == Job.objects.filter(tenant=alice.tenant).count() == 4
+    assert not isinstance(submitted(successor[0]), Job)
+    lifecycle.cancel(job=jobs[0], now=NOW)
+    assert submit(successor[0]).api_key == successor[0].key
+    assert not lines_about(alice)
 
 
 def test_jobs_at_once_are_limited_for_free_requests_too_whose_hold_locks_nothing(customer, submit):

@@ -8,18 +8,23 @@ from decimal import Decimal
 
 import pytest
 
+from billing.budgets.budgets import budgets_of
 from billing.ledger.accounts import balances_by_kind
 from billing.models import Entry, PriceBook, Transaction
 from billing.pricing.price_books import price_book_seed
+from core import clock
 from core.errors import DomainError
 from core.models import AuditEvent
+from easel.api.quota import quota_json
 from easel.catalog.models import Adapter
+from easel.jobs.budgets import budget_set
 from easel.jobs.models import State
 from easel.seed import PRICES
 from easel.serving.models import Rollout, Route
 from easel.serving.rollouts import rollout_start
 from tenants.keys import key_authenticate
 from tenants.models import ApiKey, Tenant
+from tenants.quotas import quota_set
 from tests.conftest import NOW, PEPPER
 from tests.easel.portal.conftest import hidden_fields
 
@@ -152,6 +157,21 @@ def test_a_rotated_key_ends_and_its_successor_works(operator, alice):
     assert refused_with(alice.secret) == "invalid_api_key"
     assert key_authenticate(secret, pepper=PEPPER).project == alice.project
     assert len(events(alice.tenant, "key.rotate")) == 1
+
+
+def test_a_rotated_keys_budget_and_units_of_the_month_are_its_successors(operator, alice, submit):
+    now = clock.now()
+    limits = {"image_units_per_month": 1, "requests_per_minute": 60}
+    quota_set(tenant=alice.tenant, api_key=alice.key, limits=limits, now=now)
+    made = budget_set(tenant=alice.tenant, api_key=alice.key, amount_micros=10**6, hard_stop=True, now=now)
+    submit(alice, now=now)
+    operator.post(action(alice.key, "key.rotate"))
+    successor = ApiKey.objects.get(predecessor=alice.key)
+    [budget] = budgets_of(alice.tenant, now=now)
+    assert (budget.budget, budget.budget.api_key) == (made, successor)
+    assert budget.held_micros == balances_by_kind(alice.tenant)["held"] > 0
+    used = {(row["limit"], row["of"]): row["used"] for row in quota_json(successor, now=now)["data"]}
+    assert used["image_units_per_month", "api_key"] == 0.25
 
 
 def test_a_revoked_key_is_refused(operator, alice):
