@@ -15,14 +15,14 @@ from easel.api.rate_limit import peek, spend
 from easel.jobs import queue
 from easel.jobs.queue_depth import wait_seconds
 from tenants.keys import key_issue
-from tenants.models import Quota
+from tenants.models import ApiKey, Quota
 from tenants.quotas import quota_set
 from tests.conftest import NOW, PEPPER, Customer
 from tests.easel.api.conftest import call, end_job
 
 
 def bucket(limit, *, tenant=None, key=None):
-    return Quota(tenant_id=tenant or uuid.uuid4(), api_key_id=key, requests_per_minute=limit)
+    return Quota(tenant_id=tenant or uuid.uuid4(), api_key=key, requests_per_minute=limit)
 
 
 def admitted(quotas, *, after=0.0):
@@ -51,7 +51,7 @@ def test_a_refusal_says_when_the_next_token_comes():
 
 def test_no_bucket_pays_for_a_request_that_another_refuses():
     tenant = uuid.uuid4()
-    account, key = bucket(5, tenant=tenant), bucket(1, tenant=tenant, key=uuid.uuid4())
+    account, key = bucket(5, tenant=tenant), bucket(1, tenant=tenant, key=ApiKey())
     assert [admitted([account, key]) for _ in range(4)] == [True, False, False, False]
     _, [left] = spend([account], now=NOW)
     assert left.remaining == 3  # 5, less the one of both and the one just now
@@ -59,7 +59,7 @@ def test_no_bucket_pays_for_a_request_that_another_refuses():
 
 def test_when_both_buckets_are_empty_the_wait_is_the_longer_one():
     tenant = uuid.uuid4()
-    account, key = bucket(60, tenant=tenant), bucket(1, tenant=tenant, key=uuid.uuid4())
+    account, key = bucket(60, tenant=tenant), bucket(1, tenant=tenant, key=ApiKey())
     admitted([account, key])
     assert all(admitted([account]) for _ in range(59))
     (quota, wait), _ = spend([account, key], now=NOW)

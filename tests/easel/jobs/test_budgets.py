@@ -81,7 +81,7 @@ def test_a_budget_made_while_jobs_come_and_go_counts_every_one_of_them(alice, su
     assert held > 0
 
 
-def test_a_key_and_its_successor_never_spend_more_than_its_budget_together(alice, submit, end):
+def test_the_budget_of_a_key_bounds_it_and_its_successor_in_sum(alice, submit, end):
     """Half of the threads go on with the old key while it is rotated, and its budget follows it."""
     submit(alice, now=NOW - timedelta(days=1))
     cost = balances_by_kind(alice.tenant)["held"]

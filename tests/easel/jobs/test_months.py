@@ -99,7 +99,7 @@ def test_a_rotated_key_has_what_its_predecessors_have_left_of_the_month(alice, s
 
 
 @pytest.mark.parametrize("limits", [{"image_units_per_month": 1}, {"concurrent_jobs_max": 4}, {"queued_jobs_max": 4}])
-def test_a_key_and_its_successor_never_have_more_than_the_limit_together(alice, submit, limits):
+def test_the_limit_of_a_key_bounds_it_and_its_successor_in_sum(alice, submit, limits):
     """A request of the old key may be admitted in the moment of the rotation, and after it."""
     quota_set(tenant=alice.tenant, api_key=alice.key, limits=limits, now=NOW)
     successor = []
