@@ -55,6 +55,8 @@ def queue_place(job: Job, *, now: datetime) -> QueuePlace | None:
     if job.finished_at is not None:
         return None
     is_waiting = job.state == State.QUEUED
+    if job.in_batch and not is_waiting:
+        return _place(None, None, None, None)
     jobs_max = POSITION_MAX if is_waiting else _FOLLOWERS_MAX
     order = queue.order_read(job=job, now=now, jobs_max=jobs_max)
     if not is_waiting:

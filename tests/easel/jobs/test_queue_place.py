@@ -4,6 +4,8 @@ import uuid
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -147,6 +149,16 @@ def test_jobs_of_batches_have_no_estimate_and_are_in_nobodys(alice, bob, pool, s
     # They go on when the pool is idle, which nobody knows; and a job of two seconds takes these two beside them.
     assert [(place(line)["position"], place(line)["eta_seconds"]) for line in lines] == [(None, None)] * 2 + [(1, None)]
     assert place(submit(bob))["eta_seconds"] == 2.0
+
+
+def test_nothing_is_read_for_a_running_job_of_a_batch(alice, pool, submit_line):
+    submit_line(alice)
+    [attempt] = queue.release_batch(pool=pool, now=NOW, lease_seconds=3600)
+    line = Job.objects.get(pk=attempt.job_id)
+    with CaptureQueriesContext(connection) as queries:
+        found = queue_place.queue_place(line, now=NOW)
+    assert list(queries) == []
+    assert (found["position"], found["waits_for"], found["eta_seconds"]) == (None, None, None)
 
 
 # --- the estimate
