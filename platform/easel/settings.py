@@ -1,6 +1,7 @@
 """Django's settings, derived from `easel.config`."""
 
 import os
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from easel.config import BadSetting, Config
@@ -48,6 +49,8 @@ MIDDLEWARE = [
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        # Before those of the apps, of which the theme's come first: the portal replaces some of them.
+        "DIRS": [Path(__file__).parent / "portal" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [

@@ -42,3 +42,10 @@ def test_the_reference_shows_the_operations_and_sends_a_request_with_a_key(easel
         page.get_by_role("button", name="Send").last.click(timeout=LOADS_MS)
     assert sent.value.status == 200
     assert sent.value.json()["object"] == "list"
+
+
+def test_the_reference_lists_each_group_of_calls_once(easel: LiveEasel, page: Page):
+    page.goto(f"{easel.url}/docs")
+    groups = page.get_by_role("navigation").first
+    expect(groups.get_by_text("Models", exact=True).first).to_be_visible(timeout=LOADS_MS)
+    expect(groups.get_by_text("Models", exact=True)).to_have_count(1)

@@ -44,7 +44,7 @@ _CONFIGURATION = {
     "persistAuth": False,
     "authentication": {"preferredSecurityScheme": "apiKey"},
     "defaultOpenAllTags": False,
-    "hideModels": False,
+    "hideModels": True,  # of the document's schemas, which each call shows anyway: the tag Models is another thing
     "layout": "modern",
     "metaData": {"title": "Easel API"},
 }

@@ -16,6 +16,9 @@ from easel.portal.pages import Page, Section, column, register
 
 @register(Adapter)
 class AdapterPage(Page):
+    empty = (
+        "A tenant's LoRA adapters appear here once it has uploaded one: POST /v1/adapters, or easel my adapters upload."
+    )
     list_display = ("name", "tenant", "model", "newest", "version_count", "shown_state", "created_at")
     list_filter = (("retired_at", admin.EmptyFieldListFilter), "model")
     search_fields = ("name", "tenant__slug")

@@ -9,6 +9,7 @@ from easel.portal.pages import ActionFilter, ActorFilter, Page, TenantFilter, co
 
 @register(AuditEvent)
 class AuditEventPage(Page):
+    empty = "What operators, commands and the platform change is recorded here, from the first change on."
     list_display = ("recorded_at", "actor", "action", "tenant", "subject", "shown_details")
     list_filter = (TenantFilter, ActorFilter, ActionFilter, ("recorded_at", RangeDateFilter))
     list_select_related = ("tenant",)

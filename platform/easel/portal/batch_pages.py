@@ -12,6 +12,10 @@ FAULTS = 50
 
 @register(Batch)
 class BatchPage(Page):
+    empty = (
+        "A tenant's batches appear here: it uploads a file of requests and makes a batch of it, by /v1/files "
+        "and /v1/batches."
+    )
     list_display = ("shown_name", "tenant", "shown_state", "shown_done", "created_at", "expires_at", "ended_at")
     list_filter = (TenantFilter, "status")
     list_select_related = ("tenant",)

@@ -11,6 +11,10 @@ from easel.serving.models import Arm, Experiment
 
 @register(Experiment)
 class ExperimentPage(Page):
+    empty = (
+        "A tenant's experiments appear here once it has started one: POST /v1/experiments, or easel my "
+        "experiments start."
+    )
     list_display = ("name", "tenant", "model", "shown_state", "started_at", "stopped_at")
     list_filter = (TenantFilter, "state", "model")
     search_fields = ("name", "tenant__slug")

@@ -27,6 +27,7 @@ from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 @register(Job)
 class JobPage(Page):
+    empty = "A job appears here for each request that a tenant sends: make a tenant and a key, then run easel generate."
     list_display = (
         "short_id", "tenant", "shown_model", "pool", "shown_state", "shown_prompt", "images", "duration", "cost",
         "created_at",

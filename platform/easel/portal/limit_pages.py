@@ -56,6 +56,10 @@ def retention_section(tenant: Tenant) -> Section:
 
 @register(BlockListEntry)
 class BlockListPage(Page):
+    empty = (
+        "Phrases and patterns that no prompt may contain appear here. An operator adds one here, or by "
+        "easel block-list add."
+    )
     list_display = ("pattern", "kind", "applies_to", "reason", "created_at")
     list_filter = ("kind", ("tenant", admin.EmptyFieldListFilter))
     search_fields = ("pattern", "tenant__slug")

@@ -19,6 +19,7 @@ DAYS = 14
 
 @register(Model)
 class ModelPage(Page):
+    empty = "Models appear here. The command easel migrate registers the one that EASEL_MODEL names."
     list_display = ("name", "is_default", "served_by", "created_at")
     search_fields = ("name",)
     ordering = ("name",)
@@ -81,6 +82,7 @@ def ignored_text(alias: Alias) -> str:
 
 @register(Alias)
 class AliasPage(Page):
+    empty = "Further names of models appear here. An operator adds one here, or by easel model alias."
     list_display = ("name", "shown_tenant", "model", "shown_defaults", "shown_ignored", "created_at")
     list_filter = (TenantFilter, "model")
     search_fields = ("name",)
@@ -97,6 +99,9 @@ class AliasPage(Page):
 
 @register(ModelVersion)
 class ModelVersionPage(Page):
+    empty = (
+        "Versions of models appear here. An operator adds one on the page of its model, or by easel model add-version."
+    )
     list_display = ("shown_label", "share", "pool", "precision", "shown_state", "created_at")
     list_filter = ("model", "pool", ("retired_at", admin.EmptyFieldListFilter))
     list_select_related = ("model", "pool", "route")
@@ -118,6 +123,7 @@ class ModelVersionPage(Page):
 
 @register(Rollout)
 class RolloutPage(Page):
+    empty = "Canaries appear here. An operator starts one on the page of a version, or by easel rollout start."
     list_display = ("shown_candidate", "shown_stable", "shown_state", "percent", "verdict", "started_at", "ended_at")
     list_filter = ("state", "model")
     list_select_related = ("model", "candidate__model", "stable__model")
@@ -142,6 +148,7 @@ class RolloutPage(Page):
 
 @register(Pool)
 class PoolPage(Page):
+    empty = "Pools of workers appear here. An operator adds one here, or by easel pool create."
     list_display = (
         "slug", "tenant", "shown_tier", "shown_class", "workers_seen", "waiting", "hour_cost", "created_at",
     )  # fmt: skip

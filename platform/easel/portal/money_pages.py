@@ -16,6 +16,7 @@ MOVEMENTS = 50
 
 @register(LedgerAccount)
 class AccountPage(Page):
+    empty = "The accounts of the ledger appear here once a tenant has been made: easel tenant create."
     list_display = ("shown_name", "tenant", "kind", "balance")
     list_filter = (TenantFilter, "kind", "currency")
     search_fields = ("tenant__slug",)
@@ -46,6 +47,7 @@ class AccountPage(Page):
 
 @register(Transaction)
 class TransactionPage(Page):
+    empty = "Each movement of money appears here, beginning with the first credit: easel tenant grant."
     list_display = ("created_at", "tenant", "kind", "moved", "shown_reference", "description")
     list_filter = (TenantFilter, "kind", ("created_at", RangeDateFilter))
     list_select_related = ("tenant",)

@@ -14,6 +14,7 @@ from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import path, reverse
+from django.utils.text import capfirst
 from unfold import widgets
 from unfold.admin import ModelAdmin
 from unfold.paginator import InfinitePaginator
@@ -105,6 +106,7 @@ class ActionFilter(TextFilter):
 class Page(ModelAdmin):
     """A table that nobody edits row by row, not even superusers: its actions are what may be done to it."""
 
+    empty: str  # what stands in the place of a list without rows: what appears there, and how to make one
     row_actions: tuple[Action, ...] = ()
     list_actions: tuple[Action, ...] = ()
     ordering: tuple[str, ...] = ("-created_at", "-id")
@@ -143,7 +145,7 @@ class Page(ModelAdmin):
         ]
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
-        title = str(self.opts.verbose_name_plural).capitalize()
+        title = capfirst(self.opts.verbose_name_plural)
         context = {"title": title, "offered_actions": self._offered(request, self.list_actions)}
         answer: HttpResponseBase = super().changelist_view(request, {**context, **(extra_context or {})})
         return answer

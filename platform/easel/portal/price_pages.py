@@ -11,6 +11,7 @@ from easel.portal.pages import Page, Section, TenantFilter, column, register
 
 @register(PriceBook)
 class PriceBookPage(Page):
+    empty = "Price books appear here. Publish the first by easel price publish."
     list_display = ("shown_name", "tenant", "currency", "version", "effective_at", "created_at")
     list_filter = (TenantFilter, "currency")
     list_select_related = ("tenant",)

@@ -24,6 +24,10 @@ CHARGES = 200
 
 @register(Statement)
 class StatementPage(Page):
+    empty = (
+        "Statements appear here once a tenant's month is over. An operator drafts one on the page of the tenant, or by "
+        "easel statement draft."
+    )
     list_display = ("shown_title", "tenant", "shown_state", "shown_period", "shown_total", "finalised_at")
     list_filter = (TenantFilter, "state", "kind")
     list_select_related = ("tenant",)
@@ -97,6 +101,7 @@ class StatementPage(Page):
 class StatementLinePage(Page):
     """Reached from its statement: the charges that a line sums, each with its job."""
 
+    empty = "The lines of statements appear here once one was drafted: easel statement draft."
     list_display = ("description", "statement", "shown_amount")
     list_select_related = ("statement",)
     ordering = ("-pk",)

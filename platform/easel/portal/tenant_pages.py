@@ -41,6 +41,7 @@ class StateFilter(admin.SimpleListFilter):
 
 @register(Tenant)
 class TenantPage(Page):
+    empty = "Tenants appear here. An operator creates one here, or by easel tenant create."
     list_display = ("slug", "name", "shown_state", "credit", "held", "owed", "jobs_today", "created_at")
     list_filter = (StateFilter,)
     search_fields = ("slug", "name")
@@ -153,6 +154,7 @@ class TenantPage(Page):
 
 @register(ApiKey)
 class ApiKeyPage(Page):
+    empty = "API keys appear here. An operator makes one on the page of its tenant, or by easel key create."
     list_display = ("key_id", "tenant", "project_slug", "name", "shown_scopes", "shown_state", "created_at")
     list_filter = (("revoked_at", admin.EmptyFieldListFilter),)
     search_fields = ("key_id", "tenant__slug")

@@ -16,6 +16,7 @@ DELIVERIES = 50
 
 @register(WebhookEndpoint)
 class WebhookEndpointPage(Page):
+    empty = "A tenant's webhooks appear here once it has made one: POST /v1/webhooks, or easel my webhooks create."
     list_display = ("url", "tenant", "shown_state", "shown_events", "delivered_at")
     list_filter = (TenantFilter, ("disabled_at", admin.EmptyFieldListFilter))
     list_select_related = ("tenant",)
@@ -50,6 +51,7 @@ class WebhookEndpointPage(Page):
 class WebhookDeliveryPage(Page):
     """Reached from its webhook."""
 
+    empty = "The messages of webhooks appear here once an event of a tenant with a webhook has happened."
     list_display = ("created_at", "endpoint", "shown_event", "shown_state")
     list_filter = ("state",)
     list_select_related = ("endpoint", "message")

@@ -2,17 +2,21 @@
 
 import re
 import uuid
+from copy import copy
 
+import click
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
+from django.utils.html import escape
 
 from billing.models import LedgerAccount, PriceBook, Transaction
 from billing.money import format_micros
 from billing.usage.queries import job_costs
 from core.audit import audit_record
+from easel.cli.main import cli as program
 from easel.portal.urls import portal
 from easel.serving.rollouts import rollout_start
 from tenants.accounts import project_create
@@ -25,6 +29,47 @@ LISTS = [f"/admin/{model._meta.app_label}/{model._meta.model_name}/" for model i
 def test_a_viewer_reads_every_list(viewer, path):
     answer = viewer.get(path)
     assert answer.status_code == 200, answer.text[:2000]
+
+
+@pytest.mark.parametrize("page", portal._registry.values(), ids=lambda page: page.opts.model_name)
+def test_a_list_without_rows_says_what_appears_there_and_how(page):
+    """With a query that finds nothing: the tests' database has rows of most kinds."""
+    request = RequestFactory().get("/")
+    request.user = User(username="sees-nothing", is_superuser=True)
+    page = copy(page)
+    page.get_queryset = lambda request: page.model.objects.none()
+    shown = page.changelist_view(request).render().content.decode()
+    assert escape(page.empty) in shown
+    assert "yielded" not in shown
+
+
+@pytest.mark.parametrize("page", portal._registry.values(), ids=lambda page: page.opts.model_name)
+def test_a_command_that_makes_a_row_is_there(page):
+    for words in re.findall(r"easel ([a-z -]+)", page.empty):
+        command = program
+        for word in words.split():
+            if not isinstance(command, click.Group):
+                break
+            command = command.get_command(click.Context(command), word)
+            assert command is not None, words
+
+
+def test_a_search_that_finds_nothing_says_so_and_offers_all_rows(viewer, alice):
+    shown = viewer.get(f"/admin/jobs/job/?q={uuid.uuid4()}").text
+    assert "None of the jobs matches the search and the filters." in shown
+    assert 'href="?"' in shown
+
+
+def heads(page):
+    """The links at the top of a page: its list, and the row."""
+    return re.findall(r'tracking-tight">([^<]+)</', page)
+
+
+def test_a_page_is_headed_by_its_list_and_its_row(viewer, alice, submit):
+    job = submit(alice)
+    assert heads(viewer.get(f"/admin/jobs/job/{job.pk}/change/").text) == ["Jobs", str(job.pk)]
+    assert heads(viewer.get(f"/admin/tenants/apikey/{alice.key.pk}/change/").text) == ["API keys", str(alice.key)]
+    assert heads(viewer.get("/admin/jobs/job/").text) == ["Jobs"]
 
 
 def test_a_job_shows_its_story_and_its_cost(viewer, alice, submit, end):
