@@ -130,7 +130,7 @@ def test_the_folder_is_what_the_training_would_write(pipeline):
 @pytest.fixture(scope="module")
 def held_out(pipeline):
     """Held-out prompts of one thing and of two: their rows by language, and their scores."""
-    scenes = [*held_out_scenes(24, pair=False), *held_out_scenes(24, pair=True)]
+    scenes = [*held_out_scenes(16, pair=False), *held_out_scenes(16, pair=True)]
     prompts = prompts_for(scenes)
     report, _ = evaluate(pipeline, scenes, prompts, width=256, height=256)
     return groups(scenes, prompts), report
@@ -146,7 +146,7 @@ def test_nine_in_ten_shapes_and_colours_are_those_that_held_out_prompts_ask_for(
 @pytest.mark.parametrize("language", ["English", "Chinese"])
 def test_both_languages_are_understood(held_out, language):
     rows, report = held_out
-    assert len(rows[language]) >= 15
+    assert len(rows[language]) >= 10
     assert report.of(rows[language]).shares()["shape"] >= 0.85
 
 

@@ -26,10 +26,12 @@ from tests.easel.api.conftest import PNG
 
 COUNT = 3
 PROGRAM = """
-import json, sys
+import json, signal, sys
 from easel_client import Easel
 from easel_client.images import generate_many
 
+# A shell ignores Ctrl-C for what it runs in the background, these tests for example, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 url, key, folder, requests = sys.argv[1:]
 generate_many(json.loads(requests), folder=folder, client=Easel(url, key), concurrency=2, progress=False)
 """
