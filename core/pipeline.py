@@ -51,6 +51,11 @@ def run_query(function: PipelinedQuery[T]) -> T:
     return answer  # type: ignore[no-any-return]
 
 
+def query_rows(sql: str, **parameters: Any) -> PipelinedQuery[Rows]:
+    """Return the rows of a query that needs no check."""
+    return (yield Query(sql, parameters))
+
+
 def _finish(function: PipelinedQuery[T], rows: Rows) -> T:
     try:
         function.send(rows)

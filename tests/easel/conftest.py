@@ -13,7 +13,7 @@ from django.db import transaction
 
 from billing.pricing.price_books import price_book_seed
 from easel.catalog.models import ModelVersion
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.admission import job_prepared, job_submit
 from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job
@@ -76,7 +76,7 @@ def end(pool) -> Callable[..., Job]:
         taken_at = job.created_at
         if not job.attempts.exists():
             beat(pool=job.pool, report=worker_beat(concurrency=1000), now=taken_at, lease_seconds=15)
-            queue.release(pool=job.pool, now=taken_at, lease_seconds=15)
+            dispatch.release(pool=job.pool, now=taken_at, lease_seconds=15)
         attempt = job.attempts.get()
         images = range(job.n if outcome == "succeeded" else 0)
         report = AttemptFinished(

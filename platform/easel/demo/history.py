@@ -27,7 +27,7 @@ from core.image_units import image_units
 from core.pipeline import run_query
 from easel.catalog.models import ModelVersion, Pool
 from easel.catalog.workers import worker_seen
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, fair_queueing, lifecycle
 from easel.jobs.admission import job_submit
 from easel.jobs.models import Attempt, Job
 from easel.jobs.spec import Spec
@@ -179,7 +179,7 @@ def _job(key: ApiKey, customer: Customer, pool: Pool, now: datetime, dice: rando
         now=now,
     )
     begun_at = now + timedelta(seconds=dice.expovariate(1))
-    [attempt] = run_query(queue.attempts_insert([queue.Chosen(job.id, 0.0)], begun_at, lease_seconds=15))
+    [attempt] = run_query(dispatch.attempts_insert([fair_queueing.Chosen(job.id, 0.0)], begun_at, lease_seconds=15))
     units = image_units(width=job.width, height=job.height, n=job.n)
     gpu_seconds = round(float(units) * job.steps * 0.12 * dice.lognormvariate(0, 0.2), 6)
     failed = dice.random() < _FAILURES

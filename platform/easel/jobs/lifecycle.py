@@ -26,7 +26,7 @@ from billing.usage.settlement import settle
 from core.image_units import image_units
 from easel.catalog.models import Pool
 from easel.catalog.workers import worker_seen
-from easel.jobs import queue, transport
+from easel.jobs import dispatch, transport
 from easel.jobs.dimensions import dimensions_of, names_of
 from easel.jobs.errors import WorkerStopped
 from easel.jobs.models import Attempt, Job, State
@@ -136,7 +136,7 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     else:
         applied = _stop(job, State(report.outcome), report, now)
     work = job.width * job.height * attempt.steps_done
-    queue.correct(attempt, job, measured_seconds=report.gpu_seconds, work_done=work)
+    dispatch.correct(attempt, job, measured_seconds=report.gpu_seconds, work_done=work)
     return applied
 
 
@@ -151,7 +151,7 @@ def lose(*, token: UUID, now: datetime, attempts_max: int) -> bool:
     attempt.error_code, attempt.error_message = "worker_lost", "the worker stopped reporting"
     attempt.save()
     if attempt.started_at is None:  # no worker began it, so its tenant gets back the virtual time of this turn
-        queue.correct(attempt, job, measured_seconds=0, work_done=0)
+        dispatch.correct(attempt, job, measured_seconds=0, work_done=0)
     _fail(job, attempt, True, now, attempts_max)
     return True
 

@@ -15,7 +15,7 @@ from core.redis_client import redis_client
 from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool
 from easel.catalog.redis_users import redis_user_set
-from easel.jobs import queue, transport
+from easel.jobs import dispatch, queue, transport
 from easel.jobs.models import Attempt
 from easel.processes.loop import run_turns
 
@@ -47,10 +47,10 @@ def turn() -> list[Attempt]:
             except NamespaceUnsafe as error:  # only this pool's workers cannot log in
                 log.error("pool_without_redis_user", pool=pool.slug, reason=str(error))
             _users_set.add((server, pool.pk))
-        sent += _sent(pool, queue.release)
+        sent += _sent(pool, dispatch.release)
     # What no other job wants goes to batches, after every pool has had its turn.
     for pool in queue.pools_with_waiting_batches():
-        sent += _sent(pool, queue.release_batch)
+        sent += _sent(pool, dispatch.release_batch)
     return sent
 
 

@@ -11,7 +11,7 @@ from random import Random
 from uuid import UUID
 
 from easel.catalog.models import Pool
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Attempt, Job
 from inference.contract import AttemptFinished
 from tests.bench.gateway import fixtures
@@ -37,7 +37,7 @@ def release_ms(lengths: Sequence[int], *, tenants: int, rounds: int, room: int =
             concurrency = room * (turn + 1)  # the jobs of earlier turns are still running
             lifecycle.beat(pool=pool, report=worker_beat(concurrency=concurrency), now=NOW, lease_seconds=LEASE_SECONDS)
             begun = time.perf_counter()
-            released = queue.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
+            released = dispatch.release(pool=pool, now=NOW, lease_seconds=LEASE_SECONDS)
             took = time.perf_counter() - begun
             if len(released) != room:
                 raise RuntimeError(f"{len(released)} jobs were released, not {room}")
@@ -66,7 +66,7 @@ class Shift:
         lifecycle.beat(
             pool=self.pool, report=worker_beat(concurrency=self.concurrency), now=now, lease_seconds=LEASE_SECONDS
         )
-        released = queue.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
+        released = dispatch.release(pool=self.pool, now=now, lease_seconds=LEASE_SECONDS)
         jobs = Job.objects.in_bulk([attempt.job_id for attempt in released])
         for attempt in released:
             job = jobs[attempt.job_id]

@@ -12,7 +12,7 @@ from django.db import connection
 from psycopg_pool import ConnectionPool
 
 from easel.asgi import application
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Attempt, Job
 from easel.jobs.storage_keys import output_key
 from easel.storage import store
@@ -70,7 +70,7 @@ def without_links(job: dict[str, Any]) -> dict[str, Any]:
 def end_job(job_id: str, *, outcome: str = "succeeded", gpu_seconds: float = 1.5, **fields: Any) -> None:
     """What a worker does: takes the job, stores its images, and reports."""
     job = Job.objects.get(id=job_id)
-    queue.release(pool=job.pool, now=NOW, lease_seconds=3600)
+    dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600)
     end_attempt(job.attempts.get(), outcome=outcome, gpu_seconds=gpu_seconds, **fields)
 
 

@@ -11,7 +11,7 @@ import pytest
 from billing.ledger.accounts import balances_by_kind
 from core.threads import in_thread
 from easel.api import images, submission, waiting
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Job
 from easel.jobs.retries import job_abandon
 from easel.processes import scheduler
@@ -41,7 +41,7 @@ async def asking(server, customer, content, headers=None):
 
 
 def take(job):
-    queue.release(pool=job.pool, now=NOW, lease_seconds=3600)
+    dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600)
 
 
 def begin(job):

@@ -3,7 +3,7 @@
 import json
 
 from easel.catalog.models import Worker
-from easel.jobs import queue
+from easel.jobs import dispatch
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 
@@ -45,7 +45,7 @@ def test_a_tenants_answer_names_no_worker_and_no_other_tenant(alice, bob, pool, 
     Worker.objects.filter(pool=pool).update(concurrency=1)
     create(bob)
     job_id = create(alice)["id"]
-    queue.release(pool=pool, now=NOW, lease_seconds=3600)
+    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
     received = call("GET", f"/v1/jobs/{job_id}", alice).text
     assert bob.tenant.slug not in received
     assert '"worker":"w1"' not in received

@@ -9,7 +9,7 @@ from billing.ledger.accounts import balances_by_kind
 from billing.models import StoredObject
 from core.models import AuditEvent
 from easel.api import jobs as api_jobs
-from easel.jobs import lifecycle, queries, queue
+from easel.jobs import dispatch, lifecycle, queries
 from easel.jobs.models import Job
 from tests.conftest import NOW
 from tests.easel.api.conftest import ask, call, end_job
@@ -128,7 +128,7 @@ def test_canceling_again_changes_nothing(alice, create):
 
 def test_a_job_in_a_workers_hands_is_canceled_when_the_worker_stops(alice, pool, create):
     job_id = create(alice)["id"]
-    queue.release(pool=pool, now=NOW, lease_seconds=3600)
+    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
     assert call("POST", f"/v1/jobs/{job_id}/cancel", alice).json()["status"] == "dispatched"
     end_job(job_id, outcome="canceled")
     assert call("GET", f"/v1/jobs/{job_id}", alice).json()["status"] == "canceled"

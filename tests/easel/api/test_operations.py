@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from easel.asgi import application
 from easel.catalog.models import Worker
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.observability import health, logs
 from easel.serving import routing
 from tests.conftest import NOW
@@ -101,7 +101,7 @@ def test_the_age_of_the_oldest_waiting_job_is_shown_by_pool(alice, pool, submit)
 
 def test_lost_attempts_are_counted_by_pool(alice, pool, submit):
     submit(alice)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     assert value("easel_lost_attempts_total", pool=pool.slug) == 0
     lifecycle.lose(token=attempt.token, now=NOW + timedelta(seconds=16), attempts_max=3)
     assert value("easel_lost_attempts_total", pool=pool.slug) == 1

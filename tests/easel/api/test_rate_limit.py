@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from easel.api.rate_limit import peek, spend
-from easel.jobs import queue
+from easel.jobs import dispatch
 from easel.jobs.queue_depth import wait_seconds
 from tenants.keys import key_issue
 from tenants.models import ApiKey, Quota
@@ -218,7 +218,7 @@ def test_no_more_jobs_wait_than_may_until_one_is_taken_up(limited, body, pool):
     refused = call("POST", "/v1/jobs", alice, json=body())
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
     assert (refused.headers["x-should-retry"], refused.headers["Retry-After"]) == ("true", "60")
-    queue.release(pool=pool, now=NOW, lease_seconds=3600)
+    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
     assert call("POST", "/v1/jobs", alice, json=body()).status_code == 202
 
 

@@ -16,7 +16,7 @@ from core import clock
 from core.threads import in_thread
 from easel.api import submission
 from easel.api.submission import retry_count_of
-from easel.jobs import admission, lifecycle, queue
+from easel.jobs import admission, dispatch, lifecycle
 from easel.jobs.models import ClientCall, Job, State
 from easel.jobs.retries import ABANDONED_SECONDS, ANSWERED_SECONDS, job_abandon
 from easel.processes import scheduler
@@ -55,7 +55,7 @@ async def worker_of(pool):
 
     def take_all():
         lifecycle.beat(pool=pool, report=worker_beat(concurrency=1000), now=NOW, lease_seconds=3600)
-        queue.release(pool=pool, now=NOW, lease_seconds=3600)
+        dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
 
     async def work():
         while True:
@@ -273,7 +273,7 @@ def first(body, settings_of):
         call("POST", PATH, customer, json=content, headers=given)
         settings_of(request_wait_seconds=300)
         job = jobs_of(customer).latest("created_at")
-        queue.release(pool=job.pool, now=NOW, lease_seconds=3600)
+        dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600)
         job_abandon(job_id=job.id, retry_count=0, returns=False, cancels=False, now=clock.now())
         if end is not None:
             end_job(str(job.id), **end)
@@ -413,7 +413,7 @@ def test_a_request_that_its_own_retry_overtook_joins_the_retry(alice, version):
 def test_retries_at_once_join_one_to_one(alice, version):
     jobs = {submitted(alice, version, 0) for _ in range(4)}
     for job_id in jobs:
-        queue.release(pool=version.pool, now=NOW, lease_seconds=3600)
+        dispatch.release(pool=version.pool, now=NOW, lease_seconds=3600)
         job_abandon(job_id=job_id, retry_count=0, returns=False, cancels=False, now=clock.now())
     start = threading.Barrier(5)
 

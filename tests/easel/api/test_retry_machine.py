@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from core import clock
 from easel.api.submission import submit_waiting
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import FINAL, Attempt, Job, State
 from easel.jobs.retries import job_abandon
 from easel.jobs.spec import Spec
@@ -128,7 +128,7 @@ def machine(customer, pool, version, *, is_orderly) -> type[RuleBasedStateMachin
         @rule()
         def a_worker_takes_jobs(self):
             lifecycle.beat(pool=pool, report=worker_beat(concurrency=99), now=clock.now(), lease_seconds=3600)
-            queue.release(pool=pool, now=clock.now(), lease_seconds=3600)
+            dispatch.release(pool=pool, now=clock.now(), lease_seconds=3600)
 
         @rule(which=WHICH, outcome=st.sampled_from(["succeeded", "succeeded", "failed"]))
         def a_job_ends(self, which, outcome):

@@ -13,7 +13,7 @@ from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
 from core.threads import THREADS, in_thread
 from easel.api import jobs, waiting
 from easel.asgi import application
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Job
 from easel.jobs.storage_keys import preview_key
 from easel.storage import store
@@ -59,7 +59,7 @@ async def followed_job(customer, answer: asyncio.Task) -> Job:
 def beat(job: Job, *, steps_done: int, previews: tuple[tuple[int, int], ...] = ()) -> None:
     """The worker's beat of a job that it has taken, its previews stored."""
     if not job.attempts.exists():
-        queue.release(pool=job.pool, now=NOW, lease_seconds=3600)
+        dispatch.release(pool=job.pool, now=NOW, lease_seconds=3600)
     token = job.attempts.get().token
     for index, number in previews:
         store().put(preview_key(job, token, index, number), io.BytesIO(PNG), "image/png")

@@ -15,7 +15,7 @@ from easel.asgi import application
 from easel.batches.feeding import lines_feed
 from easel.batches.lifecycle import batches_advance
 from easel.catalog.models import Worker
-from easel.jobs import queue
+from easel.jobs import dispatch
 from easel.jobs.models import Attempt, Job
 from tests.conftest import Customer
 from tests.easel.api.conftest import end_attempt
@@ -91,7 +91,7 @@ def turn(now: datetime | None = None) -> None:
 def work(pool, *, now: datetime | None = None, **outcome: Any) -> list[Job]:
     """The dispatcher releases what it may of the batches, and the worker ends each attempt."""
     now = now or datetime.now(UTC)
-    released = queue.release_batch(pool=pool, now=now, lease_seconds=LEASE_SECONDS)
+    released = dispatch.release_batch(pool=pool, now=now, lease_seconds=LEASE_SECONDS)
     return [finish(attempt, now=now, **outcome) for attempt in released]
 
 

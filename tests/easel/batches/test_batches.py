@@ -16,7 +16,7 @@ from easel.batches.files import file_id_of
 from easel.batches.models import Batch, File, Line
 from easel.catalog.models import Worker
 from easel.catalog.pools import dedicated_pool_create
-from easel.jobs import queue
+from easel.jobs import dispatch
 from easel.jobs.lifecycle import beat
 from easel.jobs.models import Job, State
 from easel.privacy.erasure import JobsUnfinished, erase_advance, erase_request
@@ -105,7 +105,7 @@ def test_no_line_becomes_a_job_while_another_job_waits(alice, bob, live, line, b
     for _ in range(6):
         submit(bob, now=datetime.now(UTC))
     batch(alice, [line("a")])
-    queue.release(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    dispatch.release(pool=live, now=datetime.now(UTC), lease_seconds=3600)
     turn()
     assert not jobs_of(alice).exists()
 
@@ -114,7 +114,7 @@ def test_tenants_share_what_is_idle(alice, bob, live, line, batch):
     batch(alice, [line(str(i)) for i in range(9)])
     batch(bob, [line(str(i)) for i in range(9)])
     turn()
-    released = queue.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    released = dispatch.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
     assert {Job.objects.get(pk=one.job_id).tenant for one in released} == {alice.tenant, bob.tenant}
 
 
@@ -169,7 +169,7 @@ def test_a_line_that_becomes_a_job_locks_no_row_that_other_work_of_its_tenant_re
 def test_a_line_that_fails_is_in_the_error_file_with_the_answer_of_the_call(alice, live, line, batch):
     made = batch(alice, [line("a"), line("b")])
     turn()
-    first, second = queue.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    first, second = dispatch.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
     finish(first)
     finish(second, outcome="failed", error_code="prompt_too_long", error_message="600 tokens")
     turn()
@@ -200,7 +200,7 @@ def test_what_is_left_when_the_time_is_over_expires_uncharged(alice, live, line,
 def test_a_canceled_batch_finishes_what_a_worker_has_begun(alice, live, line, batch):
     made = batch(alice, [line(str(i)) for i in range(8)])
     turn()
-    running = queue.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
+    running = dispatch.release_batch(pool=live, now=datetime.now(UTC), lease_seconds=3600)
     asked = sdk(alice, lambda client: client.batches.cancel(made.id))
     assert (asked.status, asked.cancelling_at is not None) == ("cancelling", True)
     turn()

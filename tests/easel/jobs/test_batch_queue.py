@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from billing.ledger.accounts import balances_by_kind
 from core.pipeline import run_query
 from easel.catalog.models import Pool, Worker
-from easel.jobs import lifecycle, queue, transport
+from easel.jobs import dispatch, lifecycle, queue, transport
 from easel.jobs.models import Attempt, BatchShare, FairShare, Job, State
 from easel.processes import dispatcher
 from inference.contract import AttemptFinished
@@ -22,11 +22,11 @@ UNTIL = NOW + timedelta(days=1)
 
 
 def release(pool, now=NOW):
-    return queue.release(pool=pool, now=now, lease_seconds=15)
+    return dispatch.release(pool=pool, now=now, lease_seconds=15)
 
 
 def release_batch(pool, now=NOW):
-    return queue.release_batch(pool=pool, now=now, lease_seconds=15)
+    return dispatch.release_batch(pool=pool, now=now, lease_seconds=15)
 
 
 def owners(attempts):

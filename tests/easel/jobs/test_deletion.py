@@ -8,7 +8,7 @@ from django.db import IntegrityError, connection, transaction
 
 from billing.models import Charge, StoredObject
 from core.models import AuditEvent
-from easel.jobs import queue
+from easel.jobs import dispatch
 from easel.jobs.deletion import age_out, job_delete
 from easel.jobs.errors import JobDeleted, JobUnfinished
 from easel.jobs.feedback import feedback_give
@@ -181,7 +181,7 @@ def test_an_experiments_report_does_not_change_when_some_of_a_callers_jobs_are_d
 
 def test_an_unfinished_job_is_not_deleted(alice, submit, pool):
     job = submit(alice)
-    queue.release(pool=pool, now=NOW, lease_seconds=15)
+    dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     with pytest.raises(JobUnfinished, match="cancel it first"):
         job_delete(job=job, actor="test", now=NOW)
     assert Job.objects.get(pk=job.pk).prompt == "a red circle"

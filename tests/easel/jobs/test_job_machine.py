@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from billing.ledger.accounts import balances_by_kind
 from billing.models import Transaction
-from easel.jobs import lifecycle, queue, retries
+from easel.jobs import dispatch, lifecycle, retries
 from easel.jobs.lifecycle import Applied
 from easel.jobs.models import FINAL, Attempt, Job, State
 from easel.processes import scheduler
@@ -135,7 +135,7 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
             in_hand = sum(one.live for one in self.tries)
             waiting = [t for t in self.jobs.values() if t.state == State.QUEUED and t.expires_at > clock[0]]
             suspects = Job.objects.filter(id__in=self.jobs, quarantined=True, finished_at=None).count()
-            attempts = queue.release(pool=pool, now=clock[0], lease_seconds=LEASE_SECONDS)
+            attempts = dispatch.release(pool=pool, now=clock[0], lease_seconds=LEASE_SECONDS)
             # No capacity idles while a job waits that may run; suspects run one at a time.
             possible = min(CONCURRENCY - in_hand, len(waiting))
             assert possible - suspects <= len(attempts) <= possible

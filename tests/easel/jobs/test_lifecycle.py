@@ -7,7 +7,7 @@ import pytest
 from billing.ledger.accounts import balances_by_kind
 from billing.models import Charge, UsageRecord
 from billing.pricing.price_books import price_book_seed
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.lifecycle import Applied
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.queries import wasted_gpu_seconds
@@ -23,7 +23,7 @@ LEASE_OVER = NOW + timedelta(seconds=16)
 def attempt(alice, pool, submit):
     """Alice's job in a worker's hands."""
     submit(alice)
-    (released,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (released,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     return released
 
 
@@ -115,7 +115,7 @@ def test_a_failure_that_may_pass_goes_back_to_the_queue_with_its_hold(alice, att
 def test_after_three_attempts_it_fails_with_the_last_cause(alice, pool, submit):
     submit(alice)
     for _ in range(3):
-        (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+        (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
         finish(attempt, pool, outcome="failed", error_code="out_of_memory", retryable=True)
     assert (job_of(attempt).state, job_of(attempt).error_code) == (State.FAILED, "out_of_memory")
     assert balances_by_kind(alice.tenant)["held"] == 0
@@ -136,14 +136,14 @@ def test_a_lease_that_was_extended_is_not_lost(attempt, pool):
 def test_a_lost_lease_returns_the_job_with_the_next_attempt_number(attempt, pool):
     beat(attempt, pool, now=NOW)
     assert lose(attempt)
-    (second,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (second,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     assert (second.job_id, second.number) == (attempt.job_id, 2)
 
 
 def test_messages_lost_on_the_way_do_not_count_as_attempts(alice, pool, submit):
     submit(alice)
     for _ in range(5):
-        (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+        (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
         lose(attempt)
     assert job_of(attempt).state == State.QUEUED
 
@@ -206,7 +206,7 @@ def test_a_worker_is_notified_of_a_cancellation_until_it_stops(attempt, pool):
 
 def test_only_one_of_two_attempts_is_charged(alice, attempt, pool):
     lose(attempt)
-    (second,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (second,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     assert finish(second, pool) == Applied.SETTLED
     assert finish(attempt, pool) == Applied.LATE
     assert UsageRecord.objects.filter(job_id=attempt.job_id, meter="request").count() == 1
@@ -279,7 +279,7 @@ def carol(customer):
 @pytest.mark.parametrize("outcome", ["canceled", "expired"])
 def test_a_stopped_job_pays_for_its_steps_where_the_price_book_says_so(carol, pool, submit, outcome):
     job = submit(carol)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     finish(attempt, pool, outcome=outcome, steps_done=job.steps // 4, gpu_seconds=0.5)
     # Half a GPU second at 0.0001 and a quarter of a quarter of a unit at 0.002; no request.
     assert balances_by_kind(carol.tenant)["revenue"] == 50 + 125
@@ -290,7 +290,7 @@ def test_a_stopped_job_pays_for_its_steps_where_the_price_book_says_so(carol, po
 
 def test_a_job_stopped_before_its_first_step_is_free(carol, pool, submit):
     submit(carol)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     finish(attempt, pool, outcome="canceled", gpu_seconds=0.5)
     assert balances_by_kind(carol.tenant)["credit"] == 10_000_000
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Attempt
 from easel.jobs.phases import phase_instants, phases_read
 from inference.contract import AttemptFinished, AttemptProgress, StoredOutput, report_from_json, report_to_json
@@ -20,7 +20,7 @@ def after(seconds):
 @pytest.fixture
 def attempt(alice, pool, submit):
     submit(alice)
-    (released,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (released,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     return released
 
 

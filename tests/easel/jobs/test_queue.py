@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.catalog.models import Worker
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
+from easel.jobs.fair_queueing import Contender, Waiting, choose
 from easel.jobs.models import Attempt, FairShare, Job, State
-from easel.jobs.queue import Contender, Waiting, choose
 from tenants.models import Tenant
 from tests.conftest import NOW
 
@@ -59,7 +59,7 @@ def test_backlogged_tenants_are_served_alike_to_within_one_job(works, room):
 
 
 def release(pool, now=NOW):
-    return queue.release(pool=pool, now=now, lease_seconds=15)
+    return dispatch.release(pool=pool, now=now, lease_seconds=15)
 
 
 def tenants_of(attempts):
@@ -170,12 +170,12 @@ import django; django.setup()
 import sys
 from datetime import datetime
 from django.db import transaction
-from easel.jobs import queue
+from easel.jobs import dispatch
 from easel.catalog.models import Pool
-queue.TURN_IDLE_MS_MAX = 300
+dispatch.TURN_IDLE_MS_MAX = 300
 with transaction.atomic():
     now = datetime.fromisoformat({NOW.isoformat()!r})
-    print(len(queue.release(pool=Pool.objects.get(pk={pool.pk}), now=now, lease_seconds=15)), flush=True)
+    print(len(dispatch.release(pool=Pool.objects.get(pk={pool.pk}), now=now, lease_seconds=15)), flush=True)
     sys.stdin.read()
 """
     process = subprocess.Popen(

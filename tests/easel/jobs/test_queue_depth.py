@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.jobs import queue_depth
+from easel.jobs.dispatch import release
 from easel.jobs.lifecycle import beat, cancel, lose
 from easel.jobs.models import Attempt, Job
-from easel.jobs.queue import release
 from tenants.quotas import QueueFull, quota_set
 from tests.conftest import NOW, worker_beat
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.catalog.models import Worker
-from easel.jobs import lifecycle, queue, queue_place
+from easel.jobs import dispatch, lifecycle, queue_place
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.queue_place import Load, simulate
 from inference.contract import AttemptProgress
@@ -19,7 +19,7 @@ from tests.conftest import NOW, worker_beat
 
 
 def release(pool, now=NOW):
-    return queue.release(pool=pool, now=now, lease_seconds=3600)
+    return dispatch.release(pool=pool, now=now, lease_seconds=3600)
 
 
 def place(job, now=NOW):
@@ -144,7 +144,7 @@ def test_jobs_of_batches_have_no_estimate_and_are_in_nobodys(alice, bob, pool, s
     measured(alice, pool, submit, end, 2.0)
     Worker.objects.filter(pool=pool).update(concurrency=2)
     lines = [submit_line(alice, now=NOW + timedelta(milliseconds=i)) for i in range(3)]
-    running = queue.release_batch(pool=pool, now=NOW, lease_seconds=3600)
+    running = dispatch.release_batch(pool=pool, now=NOW, lease_seconds=3600)
     assert [attempt.job_id for attempt in running] == [line.pk for line in lines[:2]]
     # They go on when the pool is idle, which nobody knows; and a job of two seconds takes these two beside them.
     assert [(place(line)["position"], place(line)["eta_seconds"]) for line in lines] == [(None, None)] * 2 + [(1, None)]
@@ -153,7 +153,7 @@ def test_jobs_of_batches_have_no_estimate_and_are_in_nobodys(alice, bob, pool, s
 
 def test_nothing_is_read_for_a_running_job_of_a_batch(alice, pool, submit_line):
     submit_line(alice)
-    [attempt] = queue.release_batch(pool=pool, now=NOW, lease_seconds=3600)
+    [attempt] = dispatch.release_batch(pool=pool, now=NOW, lease_seconds=3600)
     line = Job.objects.get(pk=attempt.job_id)
     with CaptureQueriesContext(connection) as queries:
         found = queue_place.queue_place(line, now=NOW)

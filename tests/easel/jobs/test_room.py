@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from easel.catalog.models import PoolTier, Worker
 from easel.catalog.pools import tier_pool_create
-from easel.jobs import queue
+from easel.jobs import dispatch
+from easel.jobs.fair_queueing import Contender, Waiting, choose
 from easel.jobs.lifecycle import beat
 from easel.jobs.models import Attempt, Job, State
-from easel.jobs.queue import Contender, Waiting, choose
 from tenants.models import Tenant
 from tests.conftest import NOW, worker_beat
 
@@ -22,7 +22,7 @@ IN_HAND = (State.DISPATCHED, State.RUNNING)
 
 
 def release(pool):
-    return queue.release(pool=pool, now=NOW, lease_seconds=15)
+    return dispatch.release(pool=pool, now=NOW, lease_seconds=15)
 
 
 @given(

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.jobs.storage_keys import output_key
 from easel.storage import store
@@ -26,7 +26,7 @@ def is_stored(key):
 
 def test_the_outputs_of_a_lost_attempt_go_once_nobody_can_write_them_any_more(alice, pool, submit):
     job = submit(alice)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     key = output_key(job, attempt.token, 0)
     put(key)
     lifecycle.lose(token=attempt.token, now=attempt.lease_expires_at, attempts_max=3)

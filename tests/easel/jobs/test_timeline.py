@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from easel.catalog.models import Pool
-from easel.jobs import lifecycle, queries, queue
+from easel.jobs import dispatch, lifecycle, queries
 from easel.jobs.models import Attempt
 from easel.jobs.timeline import job_timeline, timeline_json
 from inference.contract import AttemptFinished, AttemptProgress, StoredOutput
@@ -28,7 +28,7 @@ class Shift:
         lifecycle.beat(
             pool=self.pool, report=worker_beat(concurrency=self.concurrency), now=after(seconds), lease_seconds=15
         )
-        return queue.release(pool=self.pool, now=after(seconds), lease_seconds=15)
+        return dispatch.release(pool=self.pool, now=after(seconds), lease_seconds=15)
 
     def beat(self, attempt, seconds):
         progress = AttemptProgress(attempt_token=str(attempt.token), steps_done=1, steps_total=8)

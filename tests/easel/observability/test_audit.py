@@ -10,7 +10,7 @@ from django.db import connection, transaction
 
 from billing.models import Charge, Entry, LedgerAccount
 from easel.catalog.models import Worker
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Attempt, Job, Output
 from easel.observability import audit
 from inference.contract import AttemptFinished, StoredOutput
@@ -32,7 +32,7 @@ def past_the_triggers() -> Iterator[None]:
 def done(alice, pool, submit):
     """Alice's job, which succeeded and was charged."""
     job = submit(alice)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     report = AttemptFinished(
         attempt_token=str(attempt.token),
         worker="w1",
@@ -79,7 +79,7 @@ def test_a_job_that_waits_past_its_expiry_is_found(alice, submit):
 
 def test_an_attempt_that_outlives_its_lease_is_found(alice, pool, submit):
     submit(alice)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     assert lines_about(audit.jobs_end, attempt.token, now=LATER)
     Attempt.objects.filter(token=attempt.token).update(lease_expires_at=LATER)
 

@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 from billing.models import StoredObject
 from core.errors import DomainError
 from core.models import AuditEvent
-from easel.jobs import queue
+from easel.jobs import dispatch
 from easel.jobs.models import Job, State
 from easel.privacy import erasure
 from easel.privacy.erasure import JobsUnfinished, erase_advance, erase_request
@@ -115,7 +115,7 @@ def test_unfinished_jobs_refuse_it_and_nothing_is_changed(alice, furnish, submit
 
 def test_waiting_jobs_are_canceled_and_one_in_a_workers_hands_is_waited_for(alice, pool, submit, end):
     waiting = submit(alice)
-    queue.release(pool=pool, now=NOW, lease_seconds=3600)
+    dispatch.release(pool=pool, now=NOW, lease_seconds=3600)
     also = submit(alice)
     erase(alice, cancel_jobs=True)
     assert Job.objects.get(pk=also.pk).state == State.CANCELED

@@ -6,7 +6,7 @@ import pytest
 from django.db import OperationalError
 
 from core.redis_client import redis_client
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Job, State
 from easel.processes import consumer
 from easel.processes.consumer import GROUP, _ensure_group, turn
@@ -31,7 +31,7 @@ def stream(pool):
 @pytest.fixture
 def attempt(alice, pool, submit):
     submit(alice)
-    (released,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (released,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     return released
 
 

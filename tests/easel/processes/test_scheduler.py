@@ -7,7 +7,7 @@ from django.db import OperationalError
 
 from core.idempotency import idempotent
 from core.models import IdempotentRequest
-from easel.jobs import queue
+from easel.jobs import dispatch
 from easel.jobs.models import Attempt, Job, Output
 from easel.processes import scheduler
 from tests.conftest import NOW
@@ -15,7 +15,7 @@ from tests.conftest import NOW
 
 def test_a_lease_that_ran_out_gives_the_job_back(alice, pool, submit):
     job = submit(alice)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     scheduler.lose_silent_attempts(NOW + timedelta(seconds=15), tenants=[alice.tenant])
     assert Attempt.objects.get(token=attempt.token).state == "lost"
     assert Job.objects.get(id=job.id).state == "queued"
@@ -23,7 +23,7 @@ def test_a_lease_that_ran_out_gives_the_job_back(alice, pool, submit):
 
 def test_a_lease_that_runs_is_left_alone(alice, pool, submit):
     submit(alice)
-    (attempt,) = queue.release(pool=pool, now=NOW, lease_seconds=15)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
     scheduler.lose_silent_attempts(NOW + timedelta(seconds=14), tenants=[alice.tenant])
     assert Attempt.objects.get(token=attempt.token).state == "live"
 

@@ -12,7 +12,7 @@ from billing.pricing.rating import Quantity
 from billing.usage.metering import usage_meter
 from billing.usage.storage import gb_seconds, objects_deleted, objects_stored, storage_day_meter
 from easel.catalog.models import WorkerDay
-from easel.jobs import lifecycle, queue
+from easel.jobs import dispatch, lifecycle
 from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW
 from tests.easel.reporting.conftest import VIEWS
@@ -35,7 +35,7 @@ def generate(pool, submit):
 
     def make(customer, *, gpu_seconds=1.5, outcome="succeeded", **spec):
         job = submit(customer, **spec)
-        (attempt,) = queue.release(pool=pool, now=NOW + timedelta(seconds=2), lease_seconds=15)
+        (attempt,) = dispatch.release(pool=pool, now=NOW + timedelta(seconds=2), lease_seconds=15)
         outputs = (StoredOutput(index=0, seed=1, sha256="0" * 64, size_bytes=10),) if outcome == "succeeded" else ()
         report = AttemptFinished(
             attempt_token=str(attempt.token),
