@@ -78,7 +78,7 @@ class Adapters(Resource):
         form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
         fields = AdapterUploadInput.read(form.dict())
         if not hasattr(fields.file, "read"):
-            raise InvalidField("file: The submitted data was not a file.", param="file")
+            raise InvalidField("file must be a part of the form that has a filename", param="file")
         version = adapters.adapter_add_version(
             project=caller(request).project,
             name=fields.name,

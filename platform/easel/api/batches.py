@@ -159,7 +159,7 @@ def line_request(body: Any, key: ApiKey) -> Request:
     fields = ImagesInput.of(body, key=key)
     for name in _WITHOUT:
         if getattr(fields, name):
-            raise UnsupportedParameter(f"{name}: a line of a batch has none; leave it out", param=name)
+            raise UnsupportedParameter(f"{name} can't be in a line of a batch: leave it out", param=name)
     # The body itself: the default of an alias is for a client that waits for its images.
     is_asked = body.get("response_format") is not None
     return Request(fields.spec(), fields.response_format if is_asked else "url")

@@ -28,7 +28,7 @@ class SpanQuery(UrlQuery):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.start and self.end and self.end < self.start:
-            raise InvalidField(f"end: is before start, {self.start}", param="end")
+            raise InvalidField(f"end must not be before start, {self.start}", param="end")
         return self
 
     def days(self, today: date) -> dict[str, date]:
@@ -51,7 +51,7 @@ class CostsQuery(SpanQuery):
     def groups(self) -> list[str]:
         groups = list(dict.fromkeys(self.group_by.split(",")))
         if len(groups) > GROUPS_MAX:
-            raise InvalidField(f"group_by: names more than {GROUPS_MAX}", param="group_by")
+            raise InvalidField(f"group_by must name at most {GROUPS_MAX} groups", param="group_by")
         return groups
 
 
@@ -114,7 +114,7 @@ def usage(request: HttpRequest) -> HttpResponse:
     groups = list(dict.fromkeys(query.group_by.split(",")))
     if unknown := [name for name in groups if name not in UNPRICED_GROUPS]:
         known = ", ".join(UNPRICED_GROUPS)
-        raise InvalidField(f"group_by: doesn't know {unknown[0]!r}; known are {known}", param="group_by")
+        raise InvalidField(f"group_by must name some of {known}, and not {unknown[0]!r}", param="group_by")
     days, tenant = query.days(clock.now().date()), caller(request).tenant
     span = Span(tenant=tenant.slug, **days)
     rows = cost_rows(span, group_by=groups, currency=tenant.currency, with_unpriced=True)

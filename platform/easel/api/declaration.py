@@ -53,13 +53,14 @@ class OneOf:
         return core_schema.custom_error_schema(
             core_schema.literal_schema(list(self.values)),
             custom_error_type="one_of",
-            custom_error_message=f"is one of {', '.join(self.values)}",
+            custom_error_message=f"must be {'one of ' if self.values[1:] else ''}{', '.join(self.values)}",
         )
 
 
 def _storable(text: str) -> str:
     if found := text_unstorable_at(text):
-        raise PydanticCustomError("unstorable", f"contains {found.code_point} at position {found.position}")
+        text = f"has {found.code_point} at position {found.position}, which can't be stored: leave it out"
+        raise PydanticCustomError("unstorable", text)
     return text
 
 
@@ -78,7 +79,7 @@ def _day(text: Any) -> date:
     except ValueError:
         day = None
     if day is None:
-        raise PydanticCustomError("date", "Date has wrong format. Use one of these formats instead: YYYY-MM-DD.")
+        raise PydanticCustomError("date", "must be a day, as 2027-01-31")
     return day
 
 
@@ -197,9 +198,9 @@ def _refuse_unknown(names: list[str], taken_by: type[Input], leniency: Leniency 
     assert leniency is not None
     path = f"{taken_by.part_of}." if taken_by.part_of else ""
     for name in names[:WARNINGS_MAX]:
-        leniency.warn(path + name, code="unknown_field", why=_meant(name, taken_by))
+        leniency.warn(path + name, code="unknown_field", why=f"it {_meant(name, taken_by)}")
     if more := names[WARNINGS_MAX:]:
-        why = f"is not known here, like {len(more) - 1} more fields of this request"
+        why = f"it is not known here, like {len(more) - 1} more fields of this request"
         leniency.warn(path + more[0], code="unknown_field", why=why)
 
 
@@ -207,27 +208,32 @@ def _meant(name: str, taken_by: type[Input]) -> str:
     """Say that a field is unknown, and which one may have been meant."""
     if near := difflib.get_close_matches(name, taken_by.model_fields, n=1):
         return f"is not known here; did you mean {taken_by.other_names.get(near[0], near[0])}?"
-    return "is not known here; /docs lists the fields of every call"
+    return "is not known here: leave it out; /docs lists the fields of every call"
 
 
+# What pydantic finds, in our words: each follows the name of its field.
 _MESSAGES = {
-    "missing": "This field is required.",
-    "string_type": "should be a string",
-    "string_unicode": "contains characters that UTF-8 can't encode",
-    "too_short": "This field may not be blank.",
-    "too_long": "Ensure this field has no more than {max_length} characters or elements.",
-    "int_type": "should be a whole number",
-    "int_parsing": "A valid integer is required.",
-    "float_type": "should be a number",
-    "finite_number": "should be a finite number",
-    "greater_than_equal": "Ensure this value is greater than or equal to {ge}.",
-    "less_than_equal": "Ensure this value is less than or equal to {le}.",
-    "bool_type": "Must be a valid boolean.",
-    "bool_parsing": "Must be a valid boolean.",
-    "uuid_parsing": "Must be a valid UUID.",
-    "dict_type": "Expected a JSON object.",
-    "list_type": "Expected a list of items.",
-    "model_type": "Expected a JSON object.",
+    "missing": "is required: send it",
+    "string_type": "must be a string",
+    "string_unicode": "has characters that UTF-8 can't encode: leave them out",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must not be empty",
+    "too_long": "must have at most {max_length} elements",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a whole number of fewer digits",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "uuid_type": "must be an id, a UUID as the answers have it",
+    "uuid_parsing": "must be an id, a UUID as the answers have it",
+    "dict_type": "must be a JSON object",
+    "list_type": "must be a list",
+    "model_type": "must be a JSON object",
 }
 _KINDS = {"missing": MissingParameter, "unknown_field": UnknownField}
 
@@ -236,11 +242,10 @@ def _refusal(first: ErrorDetails) -> InvalidField:
     """Return the refusal of the first wrong field, by its path."""
     message = _MESSAGES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
     if first["input"] is None and first["type"] != "missing":
-        message = "This field may not be null."
+        message = "must not be null: leave it out"
     path = first["loc"] + ((first["ctx"]["field"],) if first["type"] == "unknown_field" else ())
     param = ".".join(str(part) for part in path) or None
-    text = f"{param}: {message}" if param else message
-    return _KINDS.get(first["type"], InvalidField)(text, param=param)
+    return _KINDS.get(first["type"], InvalidField)(f"{param or 'the body'} {message}", param=param)
 
 
 # --- what calls are

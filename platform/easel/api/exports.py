@@ -34,7 +34,7 @@ class FocusExportQuery(SpanQuery):
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
         if self.invoice and (self.start or self.end):
-            raise InvalidField("invoice: has its own period: leave start and end out", param="invoice")
+            raise InvalidField("invoice has its own period: leave start and end out", param="invoice")
         return self
 
 

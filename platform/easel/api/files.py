@@ -88,7 +88,7 @@ class Files(Resource):
         form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict, but a dict if there is no body
         fields = FileUploadInput.read(form_fields(form))
         if not hasattr(fields.file, "read"):
-            raise InvalidField("file: The submitted data was not a file.", param="file")
+            raise InvalidField("file must be a part of the form that has a filename", param="file")
         upload = fields.file
         file = file_add(
             tenant=tenant,

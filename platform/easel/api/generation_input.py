@@ -33,7 +33,7 @@ class AdapterInput(Input):
 def _distinct(adapters: list[AdapterInput]) -> list[AdapterInput]:
     names = [adapter.name for adapter in adapters]
     if len(set(names)) < len(names):
-        raise PydanticCustomError("repeated", "names an adapter twice")
+        raise PydanticCustomError("repeated", "must name each adapter once")
     return adapters
 
 
@@ -43,10 +43,10 @@ def _pairs(metadata: Any) -> Any:
     metadata = {key: value for key, value in metadata.items() if value is not None}
     for key, value in metadata.items():
         if not isinstance(value, str) or len(value) > 512 or text_unstorable_at(value):
-            message = f"metadata.{key}: should be a string of at most 512 characters"
+            message = f"metadata.{key} must be a string of at most 512 characters, none of them NUL"
             raise InvalidField(message, param=f"metadata.{key}")
     if len(metadata) > 16 or any(not key or not is_line(key, chars_max=64) for key in metadata):
-        raise PydanticCustomError("pairs", "holds at most 16 pairs, with keys of 1 to 64 printable characters")
+        raise PydanticCustomError("pairs", "must have at most 16 pairs, with keys of 1 to 64 printable characters")
     return metadata
 
 
@@ -186,7 +186,7 @@ class JobInput(Input):
 def refuse(name: str, why: str, *, leniency: Leniency) -> None:
     """Raise `UnsupportedParameter` for a field, or add a warning where the field is ignored."""
     if not leniency.ignores(name):
-        raise UnsupportedParameter(f"{name}: {why}", param=name)
+        raise UnsupportedParameter(f"{name} can't be obeyed, since {why}", param=name)
     leniency.warn(name, code=UnsupportedParameter.code, why=why)
 
 
@@ -196,7 +196,8 @@ def _same_value(given: JobInput, names: Sequence[str]) -> Any:
     for name, value in found.items():
         first, expected = next(iter(found.items()))
         if value != expected:
-            raise InvalidField(f"{name}: is {value}, but {first}, another name of it, is {expected}", param=name)
+            message = f"{name} is {value}, but {first}, another name of it, is {expected}: send one of them"
+            raise InvalidField(message, param=name)
     return next(iter(found.values()), None)
 
 
@@ -206,8 +207,8 @@ def _size(given: JobInput) -> str:
         return given.size
     for name, other in (("width", "height"), ("height", "width")):
         if getattr(given, name) is None:
-            raise MissingParameter(f"{name}: is required beside {other}", param=name)
+            raise MissingParameter(f"{name} is required beside {other}: send both, or size", param=name)
     if given.size != "auto" and sides_of(given.size) != (given.width, given.height):
-        message = f"width: {given.width} and height {given.height} are not the size {given.size}"
+        message = f"width {given.width} and height {given.height} are not the size {given.size}: send one of the two"
         raise InvalidField(message, param="width")
     return f"{given.width}x{given.height}"

@@ -36,7 +36,7 @@ def window_hours(text: str) -> int:
     found = re.fullmatch(r"([1-9][0-9]{0,2})h", text)
     if found is None or int(found[1]) > WINDOW_HOURS_MAX:
         raise WindowInvalid(
-            f"completion_window: should be 24h, or another whole number of hours from 1h to {WINDOW_HOURS_MAX}h",
+            f"completion_window must be 24h, or another whole number of hours from 1h to {WINDOW_HOURS_MAX}h",
             param="completion_window",
         )
     return int(found[1])

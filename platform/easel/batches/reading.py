@@ -116,16 +116,17 @@ def _parsed(text: bytes, endpoint: str) -> tuple[str, Any]:
     if not isinstance(found, dict):
         raise LineNotJson
     if unknown := sorted(name for name in found.keys() - _FIELDS if found[name] is not None):
-        raise LineFieldsInvalid(f"{unknown[0][:100]!r} is not known here", param=unknown[0][:100])
+        name = unknown[0][:100]
+        raise LineFieldsInvalid(f"{name!r} is not known in a line: put the fields of the call into body", param=name)
     if missing := sorted(_FIELDS - found.keys()):
-        raise LineFieldsInvalid(f"{missing[0]}: This field is required.", param=missing[0])
+        raise LineFieldsInvalid(f"{missing[0]} is required: send it", param=missing[0])
     custom_id = found["custom_id"]
     if not isinstance(custom_id, str) or not custom_id or not is_line(custom_id, chars_max=512):
         raise CustomIdInvalid(param="custom_id")
     if found["method"] != "POST":
         raise MethodInvalid(param="method")
     if found["url"] != endpoint:
-        raise UrlMismatched(f"the url should be the batch's endpoint, {endpoint!r}", param="url")
+        raise UrlMismatched(f"the url must be the batch's endpoint, {endpoint!r}", param="url")
     return custom_id, found["body"]
 
 

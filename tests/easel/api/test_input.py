@@ -1,11 +1,14 @@
 """What every input of the API has in common: null means unset, and an unknown field is refused with a hint."""
 
 import json
+import math
+import re
 from collections.abc import Iterator
 
 import pytest
 from jsonschema import Draft202012Validator
 
+from core.errors import DomainError
 from easel.api import budgets, experiments, jobs, webhooks
 from easel.api.adapters import AdapterUploadInput
 from easel.api.batches import BatchInput
@@ -125,6 +128,114 @@ def test_a_patch_leaves_what_is_null_unchanged(customer):
     change = {"url": None, "events": None, "enabled": False}
     after = call("PATCH", f"/v1/webhooks/{before['id']}", alice, json=change).json()
     assert (after["url"], after["events"], after["enabled"]) == (webhook["url"], webhook["events"], False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"prompt": ...}, "prompt is required: send it"),
+        ({"prompt": 5}, "prompt must be a string"),
+        ({"prompt": "a\x00b"}, "prompt has U+0000 at position 1, which can't be stored: leave it out"),
+        ({"model": ""}, "model must not be empty"),
+        ({"model": "x" * 101}, "model must have at most 100 characters"),
+        ({"n": 0}, "n must be at least 1"),
+        ({"n": 11}, "n must be at most 10"),
+        ({"n": "2"}, "n must be a whole number"),
+        ({"cache": "perhaps"}, "cache must be true or false"),
+        ({"cache": [1]}, "cache must be true or false"),
+        ({"guidance_scale": "high"}, "guidance_scale must be a number"),
+        (
+            {"style": "vivid"},
+            "style can't be obeyed, since the model has no styles: leave it out, and describe the style in the prompt",
+        ),
+        ({"output_format": "gif"}, "output_format must be one of png, jpeg, jpg, webp"),
+        ({"adapters": "outline"}, "adapters must be a list"),
+        ({"adapters": [None]}, "adapters.0 must not be null: leave it out"),
+        ({"adapters": ["outline"]}, "adapters.0 must be a JSON object"),
+        ({"adapters": [{"name": "a", "scale": 9}]}, "adapters.0.scale must be at most 4.0"),
+        ({"adapters": [{"name": "a"}, {"name": "a"}]}, "adapters must name each adapter once"),
+        ({"adapters": [{"name": str(i)} for i in range(5)]}, "adapters must have at most 4 elements"),
+        ({"metadata": "a"}, "metadata must be a JSON object"),
+        ({"metadata": {"a": 1}}, "metadata.a must be a string of at most 512 characters, none of them NUL"),
+        ({"promt": "x"}, "promt is not known here; did you mean prompt?"),
+        ({"steps": 4, "step": 5}, "step is 5, but steps, another name of it, is 4: send one of them"),
+        ({"width": 256}, "height is required beside width: send both, or size"),
+    ],
+)
+def test_a_refused_field_is_the_subject_of_a_sentence_that_says_what_to_send(alice, body, fields, message):
+    answer = call("POST", "/v1/jobs", alice, json=body(**fields))
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/v1/jobs?limit=many", "limit must be a whole number"),
+        ("/v1/jobs?limit=0", "limit must be at least 1"),
+        ("/v1/jobs?after=last", "after must be an id, a UUID as the answers have it"),
+        ("/v1/costs?start=january", "start must be a day, as 2027-01-31"),
+        ("/v1/costs?start=2027-01-31&end=2027-01-01", "end must not be before start, 2027-01-31"),
+        ("/v1/costs?group_by=day,model,tier,key,project", "group_by must name at most 4 groups"),
+    ],
+)
+def test_so_is_a_field_of_a_query_string(alice, path, message):
+    answer = call("GET", path, alice)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, message)
+
+
+def test_a_body_that_is_no_object_is_named_itself(alice):
+    answer = call("POST", "/v1/jobs", alice, json=[])
+    assert answer.json()["error"] == {
+        "message": "the body must be a JSON object",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "invalid_value",
+    }
+
+
+def queries(declared: type[UrlQuery] = UrlQuery) -> Iterator[type[UrlQuery]]:
+    """Every query string that a call of the API takes."""
+    for one in declared.__subclasses__():
+        yield one
+        yield from queries(one)
+
+
+WRONG = [
+    None,
+    True,
+    -1,
+    10**30,
+    10**400,
+    1.5,
+    math.nan,
+    "",
+    "x" * 5000,
+    "\ud800",
+    "\0",
+    "9" * 5000,
+    "2027-02-30",
+    [],
+    {},
+]
+WRONG += [*([value] for value in WRONG), ["x"] * 200, {"a": 1}, {str(i): "x" for i in range(40)}]
+
+
+def refusals(kind: type[Input]) -> Iterator[str]:
+    """The messages of all that an input refuses of each of its fields."""
+    for name in kind.model_fields:
+        for value in WRONG:
+            if isinstance(value, str) or not issubclass(kind, UrlQuery):
+                try:
+                    kind.read({**LEAST.get(kind, {}), name: value})
+                except DomainError as error:
+                    yield str(error)
+
+
+@pytest.mark.parametrize("kind", [*LEAST, *queries()], ids=lambda kind: kind.__name__)
+def test_no_field_is_refused_in_the_words_of_the_library(kind):
+    found = set(refusals(kind))
+    assert found or not kind.model_fields
+    assert not [message for message in found if re.search("Input|should|valid", message)]
 
 
 @pytest.mark.parametrize(
