@@ -26,6 +26,23 @@ from billing.pricing.models import Meter, Rate
 from billing.pricing.price_books import PricesInvalid, RateTerms, rates_check
 
 _LENGTH_MAX = 1_000_000
+_TIME = "must be a time such as 2027-01-01T00:00:00Z"
+# What pydantic finds, in our words: each follows the place of its field.
+_MESSAGES = {
+    "missing": "is required",
+    "extra_forbidden": "is not known here",
+    "model_type": "must be a mapping of names to values",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "too_short": "must not be empty",
+    "enum": "must be one of {expected}",
+    "decimal_type": "must be a number",
+    "decimal_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be a text",
+    "string_pattern_mismatch": "must be the three capital letters of a currency, such as USD",
+    "value_error": "{error}",
+}
 T = TypeVar("T")
 
 
@@ -62,14 +79,17 @@ def _rates(given: Any) -> tuple[RateTerms, ...]:
 def _instant(given: Any) -> datetime:
     # pydantic would take a number for a Unix time, and 20270101000000 for one of the year 2612.
     if not isinstance(given, str):
-        raise ValueError("should be a time such as 2027-01-01T00:00:00Z")
-    instant = datetime.fromisoformat(given)
+        raise ValueError(_TIME)
+    try:
+        instant = datetime.fromisoformat(given)
+    except ValueError as error:
+        raise ValueError(_TIME) from error
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
 
 
 def _flag(given: Any) -> bool:
     if given not in ("true", "false"):
-        raise ValueError("should be true or false")
+        raise ValueError("must be true or false")
     return bool(given == "true")
 
 
@@ -110,5 +130,6 @@ def _checked(kind: TypeAdapter[T], given: Any, *, place: str = "") -> T:
         first = error.errors()[0]
         names = [str(part + 1) if isinstance(part, int) else part for part in first["loc"]]
         where = " ".join(filter(None, (place, *names))) or "the file"
+        message = _MESSAGES.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
         unlike = f", unlike {first['input'][:100]!r}" if isinstance(first["input"], str) else ""
-        raise PricesInvalid(f"{where}: {first['msg']}{unlike}") from error
+        raise PricesInvalid(f"{where} {message}{unlike}") from error

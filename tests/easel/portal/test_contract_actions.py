@@ -38,7 +38,7 @@ def test_terms_that_can_not_be_leave_no_prices_behind(finance, alice):
     answer = finance.fill_in(
         action(alice.tenant, "contract.make"), discount="0", minimum="0", prices="- {meter: smile}"
     )
-    assert "rates 1 meter: Input should be" in answer.text
+    assert "rates 1 meter must be one of" in answer.text
 
 
 def test_a_form_sent_twice_corrects_once(finance, alice, submit, end):
