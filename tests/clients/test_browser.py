@@ -10,7 +10,7 @@ from easel_client import Easel
 from tests.clients.programs import PAGES, blocks, installed, requests_of
 from tests.end_to_end.test_other_origins import site
 from tests.end_to_end.test_portal import CHROMIUM, FLAGS, slug_of
-from tests.live import LiveEasel
+from tests.live import LiveEasel, all_costs
 
 RECIPE = "\n".join(blocks(PAGES / "browser.md", "js"))
 SAYS = "window.said = [answer.usage.cost, image.width, image.height, new Set(pixels).size];"
@@ -47,7 +47,7 @@ def run(page: Page, source: str, url: str, key: str) -> list[object]:
 
 def test_the_recipe_generates_reads_its_cost_and_the_pixels(easel: LiveEasel, caller: Easel, page: Page):
     cost, width, height, colours = run(page, RECIPE, easel.url, caller.api_key)
-    charged = caller.costs.get(group_by="model")["total"]["amount_micros"]
+    charged = all_costs(caller, group_by="model")["total"]["amount_micros"]
     assert charged > 0
     assert cost * 1e6 == pytest.approx(charged)
     assert (width, height) == (256, 256)

@@ -3,7 +3,7 @@
 import dataclasses
 import uuid
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from billing.pricing.price_books import price_book_seed
+from core import clock
 from easel.catalog.models import ModelVersion
 from easel.jobs import dispatch, lifecycle
 from easel.jobs.admission import job_prepared, job_submit
@@ -25,6 +26,14 @@ from inference.contract import AttemptFinished, StoredOutput
 from tests.conftest import NOW, Customer, worker_beat
 
 LIMITS = dataclasses.replace(settings.EASEL, prompt_chars_max=100, job_ttl_seconds=3600, queued_jobs_max=10_000)
+
+
+@pytest.fixture
+def one_day(monkeypatch: pytest.MonkeyPatch) -> date:
+    """Returns the day of the whole test: the clock of the API and of `end_job` stands still, so it isn't midnight."""
+    now = datetime.now(UTC)
+    monkeypatch.setattr(clock, "now", lambda: now)
+    return now.date()
 
 
 @pytest.fixture

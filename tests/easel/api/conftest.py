@@ -3,7 +3,7 @@
 import asyncio
 import io
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ import pytest
 from django.db import connection
 from psycopg_pool import ConnectionPool
 
+from core import clock
 from easel.asgi import application
 from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Attempt, Job
@@ -96,7 +97,7 @@ def end_attempt(
         outputs=tuple(outputs),
         **fields,
     )
-    lifecycle.finish(pool=job.pool, report=report, now=now or datetime.now(UTC), attempts_max=1)
+    lifecycle.finish(pool=job.pool, report=report, now=now or clock.now(), attempts_max=1)
 
 
 @pytest.fixture

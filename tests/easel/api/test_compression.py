@@ -65,6 +65,7 @@ def test_a_small_answer_is_left_as_it_is(alice):
     assert not packed(call("GET", "/v1/jobs", headers=GZIP))
 
 
+@pytest.mark.usefixtures("one_day")
 @pytest.mark.parametrize("path", ["/v1/exports/costs", "/v1/exports/focus", "/v1/exports/events"])
 def test_an_export_is_compressed_while_it_is_read(alice, create, path):
     end_job(create(alice)["id"])

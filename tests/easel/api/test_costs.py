@@ -3,6 +3,8 @@ import pytest
 from billing.ledger.accounts import balances_by_kind
 from tests.easel.api.conftest import call, end_job
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 
 @pytest.fixture
 def used(alice, create):

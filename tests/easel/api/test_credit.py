@@ -69,6 +69,7 @@ def test_a_tenant_sets_changes_and_removes_its_budgets_on_record(alice):
     assert {event.actor for event in events} == {f"key:{alice.key.key_id}"}
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_job_over_a_hard_stop_is_refused_by_a_code_that_no_client_retries(alice, body):
     put(alice, amount_micros=1, hard_stop=True, project="default")
     answer = call("POST", "/v1/jobs", alice, json=body())

@@ -14,6 +14,8 @@ from billing.ledger.accounts import balances_by_kind
 from easel.cli.main import cli
 from tests.easel.api.conftest import call, end_job
 
+pytestmark = pytest.mark.usefixtures("one_day")
+
 
 @pytest.fixture
 def used(alice, create):

@@ -253,6 +253,7 @@ def test_a_full_queue_says_when_to_come_back_by_the_pace_at_which_jobs_end(alice
     assert wait_seconds(alice.key, now=NOW + timedelta(seconds=100)) == 60
 
 
+@pytest.mark.usefixtures("one_day")
 @pytest.mark.parametrize("outcome", ["failed", "canceled"])
 def test_units_of_a_job_without_images_are_given_back(limited, body, outcome):
     alice = limited(image_units_per_month=1)
@@ -278,6 +279,7 @@ def test_size_and_steps_are_limited_and_the_error_says_by_whom(limited, body, li
     assert owner in refused.json()["error"]["message"]
 
 
+@pytest.mark.usefixtures("one_day")
 def test_the_quota_shows_what_is_used_and_left(limited, body):
     alice = limited(image_units_per_month=10, concurrent_jobs_max=5)
     limited(key=True, requests_per_minute=60)

@@ -7,6 +7,7 @@ from billing.invoices.statements import statement_draft, statement_final
 from billing.ledger.accounts import balances_by_kind
 from tests.easel.api.conftest import call, end_job
 
+pytestmark = pytest.mark.usefixtures("one_day")
 # Jobs are made by the clock: their month is over by then.
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 

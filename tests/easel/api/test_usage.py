@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -7,11 +7,12 @@ from billing.ledger.accounts import balances_by_kind
 from billing.models import Meter
 from billing.pricing.rating import Quantity
 from billing.usage.metering import usage_meter
+from core import clock
 from tenants.accounts import project_create
 from tests.conftest import NOW
 from tests.easel.api.conftest import call, end_job
 
-TODAY = datetime.now(UTC).date()
+pytestmark = pytest.mark.usefixtures("one_day")
 
 
 @pytest.fixture
@@ -46,9 +47,9 @@ def test_every_grouping_adds_up_to_what_the_ledger_earned(used, group_by):
     assert found["total"]["amount_micros"] == balances_by_kind(used.tenant)["revenue"]
 
 
-def test_days_are_included_at_both_ends(used):
-    yesterday = TODAY - timedelta(days=1)
-    assert usage(used, f"start={TODAY}&end={TODAY}")["total"]["amount_micros"] > 0
+def test_days_are_included_at_both_ends(used, one_day):
+    yesterday = one_day - timedelta(days=1)
+    assert usage(used, f"start={one_day}&end={one_day}")["total"]["amount_micros"] > 0
     assert usage(used, f"start={yesterday}&end={yesterday}")["data"] == []
 
 
@@ -79,9 +80,9 @@ def test_what_nobody_prices_is_shown_as_used(used):
         dimensions={"model": "unpriced"},
         source="test",
         key=f"unpriced/{used.project.pk}",
-        occurred_at=datetime.now(UTC),
+        occurred_at=clock.now(),
         description="",
-        now=datetime.now(UTC),
+        now=clock.now(),
     )
     rows = {row["model"]: row for row in usage(used, "group_by=model")["data"]}
     assert rows["unpriced"]["cost"]["amount_micros"] == 0

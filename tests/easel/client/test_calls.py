@@ -2,7 +2,7 @@
 
 import io
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import httpx
 import pytest
@@ -79,13 +79,12 @@ def test_an_adapter_is_uploaded_from_bytes_a_path_or_a_file(client, version, tmp
     client.adapters.retire("outline")
 
 
-def test_an_export_is_saved_whole_under_its_name(client, make, tmp_path, alice):
+def test_an_export_is_saved_whole_under_its_name(client, make, tmp_path, alice, one_day):
     client.jobs.wait(make())
-    today = datetime.now(UTC).date()
     folder = tmp_path / "exports"
     folder.mkdir()
-    saved = client.exports.costs(start=today - timedelta(days=1), end=today).save(folder)
-    assert saved.name == f"costs-{alice.tenant.slug}-{today - timedelta(days=1)}-to-{today}.csv"
+    saved = client.exports.costs(start=one_day - timedelta(days=1), end=one_day).save(folder)
+    assert saved.name == f"costs-{alice.tenant.slug}-{one_day - timedelta(days=1)}-to-{one_day}.csv"
     assert list(folder.iterdir()) == [saved]
     assert b"image_unit" in saved.read_bytes()
 

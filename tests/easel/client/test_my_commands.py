@@ -155,6 +155,7 @@ def test_a_list_of_texts_is_an_option_that_is_repeated(shown):
     assert sorted(made["events"]) == ["job.expired", "job.failed"]
 
 
+@pytest.mark.usefixtures("one_day")
 def test_balance_and_costs_are_shown_as_amounts(easel, shown, job):
     shown("my", "jobs", "show", job["id"])
     _, balance, _ = easel("my", "balance")
@@ -248,6 +249,7 @@ def test_an_id_in_a_table_is_never_cut_and_a_long_text_is(capsys):
     assert capsys.readouterr().out.splitlines()[1] == "1" * 80 + "  " + ("a word " * 20)[:59] + "…"
 
 
+@pytest.mark.usefixtures("one_day")
 def test_a_statement_and_an_export_are_written_to_files(easel, shown, job, tmp_path):
     shown("my", "jobs", "show", job["id"])
     code, out, _ = easel("my", "exports", "costs", "-o", tmp_path)
