@@ -47,7 +47,7 @@ def key_issue(
         name=name,
         scopes=sorted(set(scopes)),
         is_lenient=is_lenient,
-        first_key_id=rotated_from and rotated_from.family_id,
+        first_key_id=rotated_from.family_id if rotated_from else None,
         created_at=now,
     )
     return key, body + _check(body)

@@ -324,21 +324,20 @@ def _job_json(
         "project": job.project.slug,
         "metadata": job.metadata,
         "attempts": len(attempts),
-        "progress": {
-            "steps_done": attempts[-1].steps_done if attempts else job.steps * job.n if job.cached_from_id else 0,
-            "steps_total": job.steps * job.n,
-        },
-        "images": [
-            {
-                "url": image_url(output.storage_key, base=base),
-                "seed": output.seed,
-                "size_bytes": output.size_bytes,
-            }
-            for output in outputs
-            if output.deleted_at is None
-        ],
+        "progress": _progress_json(job, attempts),
+        "images": [_image_json(output, base=base) for output in outputs if output.deleted_at is None],
         "warnings": job.warnings,
         "usage": usage_json(job, cost) if cost else None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
         "urls": {"get": path, "events": f"{path}/events", "cancel": f"{path}/cancel", "feedback": f"{path}/feedback"},
     }
+
+
+def _progress_json(job: Job, attempts: Sequence[Attempt]) -> Progress:
+    steps_total = job.steps * job.n
+    without_attempt = steps_total if job.cached_from_id else 0
+    return {"steps_done": attempts[-1].steps_done if attempts else without_attempt, "steps_total": steps_total}
+
+
+def _image_json(output: Output, *, base: str) -> JobImage:
+    return {"url": image_url(output.storage_key, base=base), "seed": output.seed, "size_bytes": output.size_bytes}

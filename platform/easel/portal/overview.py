@@ -89,7 +89,6 @@ def overview(*, days: int, now: datetime) -> Overview:
     jobs = {day: found for day, *found in _rows(_JOBS, since=span[0])}
     gpu = {day: dict(zip(_GPU_FIGURES, sums, strict=True)) for day, *sums in _rows(_GPU, since=span[0])}
     revenue: dict[date, int] = dict(_rows(_REVENUE, since=span[0], currency=CURRENCY))
-    costs = {day: found["cost"] for day, found in gpu.items()}
     requests, errors = sum(row[0] for row in jobs.values()), sum(row[1] for row in jobs.values())
     busy, up = (sum(found[name] for found in gpu.values()) for name in ("busy", "up"))
     queue = _queue()
@@ -100,47 +99,60 @@ def overview(*, days: int, now: datetime) -> Overview:
             ("Requests that ended", f"{requests:,}"),
             ("Failed or expired", f"{errors:,}" + (f" ({errors / requests:.1%})" if requests else "")),
             ("Revenue", format_micros(sum(revenue.values()), CURRENCY)),
-            ("Cost of GPUs", format_micros(round(sum(costs.values()) * 1e6), CURRENCY)),
+            ("Cost of GPUs", format_micros(round(sum(found["cost"] for found in gpu.values()) * 1e6), CURRENCY)),
             ("GPU busy", f"{busy / up:.1%}" if up else "–"),
             ("Unfinished jobs", f"{sum(sum(row[1:]) for row in queue):,}"),
         ),
-        charts=(
-            _chart(
-                "Requests by the day of their end",
-                span,
-                {
-                    "succeeded or canceled": {d: r[0] - r[1] for d, r in jobs.items()},
-                    "failed or expired": {d: r[1] for d, r in jobs.items()},
-                },
-                "No request has ended in these days: make a tenant, give it credit and a key, and call the API.",
-                stacked=True,
-            ),
-            _chart(
-                "Seconds from request to image, p95",
-                span,
-                {"p95": {day: row[2] for day, row in jobs.items() if row[2] is not None}},
-                "No job has succeeded in these days.",
-                kind="line",
-            ),
-            _chart(
-                "GPU hours by day",
-                span,
-                {name: {d: found[name] / 3600 for d, found in gpu.items()} for name in ("busy", "loading", "idle")},
-                "No worker has reported in these days: start one with easel worker.",
-                stacked=True,
-            ),
-            _chart(
-                f"Revenue and cost of GPUs by day, {CURRENCY}",
-                span,
-                {"revenue": {d: micros / 1e6 for d, micros in revenue.items()}, "cost": costs},
-                "Nothing was charged in these days. A pool's cost needs its price of a GPU hour.",
-            ),
-        ),
+        charts=_charts(span, jobs, gpu, revenue),
         top=[
             (tenant, requests, format_micros(micros, currency))
             for tenant, requests, micros, currency in _rows(_TOP, since=span[0], limit=TOP)
         ],
         queue=queue,
+    )
+
+
+def _charts(
+    span: Sequence[date],
+    jobs: Mapping[date, Sequence[Any]],
+    gpu: Mapping[date, Mapping[str, Any]],
+    revenue: Mapping[date, int],
+) -> tuple[Chart, ...]:
+    """Return the charts of the days of `span`; `jobs`, `gpu` and `revenue` have what was found for a day."""
+    return (
+        _chart(
+            "Requests by the day of their end",
+            span,
+            {
+                "succeeded or canceled": {d: r[0] - r[1] for d, r in jobs.items()},
+                "failed or expired": {d: r[1] for d, r in jobs.items()},
+            },
+            "No request has ended in these days: make a tenant, give it credit and a key, and call the API.",
+            stacked=True,
+        ),
+        _chart(
+            "Seconds from request to image, p95",
+            span,
+            {"p95": {day: row[2] for day, row in jobs.items() if row[2] is not None}},
+            "No job has succeeded in these days.",
+            kind="line",
+        ),
+        _chart(
+            "GPU hours by day",
+            span,
+            {name: {d: found[name] / 3600 for d, found in gpu.items()} for name in ("busy", "loading", "idle")},
+            "No worker has reported in these days: start one with easel worker.",
+            stacked=True,
+        ),
+        _chart(
+            f"Revenue and cost of GPUs by day, {CURRENCY}",
+            span,
+            {
+                "revenue": {d: micros / 1e6 for d, micros in revenue.items()},
+                "cost": {d: found["cost"] for d, found in gpu.items()},
+            },
+            "Nothing was charged in these days. A pool's cost needs its price of a GPU hour.",
+        ),
     )
 
 

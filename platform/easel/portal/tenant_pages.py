@@ -115,41 +115,53 @@ class TenantPage(Page):
         yield from credit_sections(row)
         yield quotas_section(row)
         yield retention_section(row)
-        yield Section.of(
-            "API keys",
-            row.api_keys.select_related("project").order_by("-created_at")[:MOVEMENTS],
-            {
-                "Key": lambda key: cells.link(key),
-                "Name": lambda key: key.name or cells.NOTHING,
-                "Project": lambda key: key.project.slug,
-                "Scopes": lambda key: ", ".join(key.scopes),
-                "State": lambda key: cells.state("revoked" if key.revoked_at else "active"),
-                "Since": lambda key: cells.when(key.created_at),
-            },
-            "No key: make one, for the tenant to call with.",
-        )
-        entries = Entry.objects.filter(account__tenant=row, account__kind=LedgerAccount.Kind.CREDIT)
-        yield Section.of(
-            f"Latest movements of credit (up to {MOVEMENTS})",
-            entries.select_related("transaction").order_by("-transaction__created_at", "-id")[:MOVEMENTS],
-            {
-                "At": lambda entry: cells.when(entry.transaction.created_at),
-                "Kind": lambda entry: entry.transaction.kind,
-                "Credit": lambda entry: cells.money(entry.amount_micros, entry.transaction.currency),
-                "Description": lambda entry: entry.transaction.description or cells.NOTHING,
-                "Transaction": lambda entry: cells.link(entry.transaction),
-            },
-            "Credit has not moved yet.",
-        )
-        yield Section(
-            "Latest jobs",
-            ("Job", "State", "Prompt", "Created"),
-            [
-                (cells.link(job), cells.state(job.state), job.prompt[:80], cells.when(job.created_at))
-                for job in row.jobs.order_by("-created_at", "-id")[:10]
-            ],
-            "No job yet.",
-        )
+        yield _keys_section(row)
+        yield _movements_section(row)
+        yield _jobs_section(row)
+
+
+def _keys_section(tenant: Tenant) -> Section:
+    return Section.of(
+        "API keys",
+        tenant.api_keys.select_related("project").order_by("-created_at")[:MOVEMENTS],
+        {
+            "Key": lambda key: cells.link(key),
+            "Name": lambda key: key.name or cells.NOTHING,
+            "Project": lambda key: key.project.slug,
+            "Scopes": lambda key: ", ".join(key.scopes),
+            "State": lambda key: cells.state("revoked" if key.revoked_at else "active"),
+            "Since": lambda key: cells.when(key.created_at),
+        },
+        "No key: make one, for the tenant to call with.",
+    )
+
+
+def _movements_section(tenant: Tenant) -> Section:
+    entries = Entry.objects.filter(account__tenant=tenant, account__kind=LedgerAccount.Kind.CREDIT)
+    return Section.of(
+        f"Latest movements of credit (up to {MOVEMENTS})",
+        entries.select_related("transaction").order_by("-transaction__created_at", "-id")[:MOVEMENTS],
+        {
+            "At": lambda entry: cells.when(entry.transaction.created_at),
+            "Kind": lambda entry: entry.transaction.kind,
+            "Credit": lambda entry: cells.money(entry.amount_micros, entry.transaction.currency),
+            "Description": lambda entry: entry.transaction.description or cells.NOTHING,
+            "Transaction": lambda entry: cells.link(entry.transaction),
+        },
+        "Credit has not moved yet.",
+    )
+
+
+def _jobs_section(tenant: Tenant) -> Section:
+    return Section(
+        "Latest jobs",
+        ("Job", "State", "Prompt", "Created"),
+        [
+            (cells.link(job), cells.state(job.state), job.prompt[:80], cells.when(job.created_at))
+            for job in tenant.jobs.order_by("-created_at", "-id")[:10]
+        ],
+        "No job yet.",
+    )
 
 
 @register(ApiKey)
