@@ -95,7 +95,9 @@ class WatchedConnection(psycopg.Connection[Any]):
         """
         if self._pipeline is None:
             yield from super()._start_query()
-        elif not self._autocommit and self.pgconn.transaction_status == TransactionStatus.IDLE:
+        elif self._autocommit or self._pipeline.command_queue:  # what is queued begins with a BEGIN already
+            return
+        elif self.pgconn.transaction_status == TransactionStatus.IDLE:
             yield from self._exec_command(self._get_tx_start_command())
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
