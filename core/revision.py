@@ -29,6 +29,7 @@ _is_validated: ContextVar[bool] = ContextVar("is_validated", default=False)
 _lock = threading.Lock()
 _revision = -1
 _answers: dict[Any, Any] = {}
+_UNREAD = object()
 
 
 class RevisionChanged(Exception):
@@ -92,10 +93,10 @@ def cached_by_revision(read: Callable[P, R]) -> Callable[P, R]:
             if revision > _revision or len(_answers) > _ANSWERS_MAX:
                 _revision, _answers = revision, {}
             answers = _answers if revision == _revision else {}  # a request that began before the last change
-        if key not in answers:
+        answer: R = answers.get(key, _UNREAD)  # one look-up: a key with a model's row takes long to hash
+        if answer is _UNREAD:
             # The read comes after the revision was read, so it is at worst newer than the revision, never older.
-            answers[key] = read(*args, **kwargs)
-        answer: R = answers[key]
+            answer = answers[key] = read(*args, **kwargs)
         return answer
 
     return wrapper

@@ -15,11 +15,11 @@ async def _to_portal(request: HttpRequest) -> HttpResponseRedirect:
 
 
 urlpatterns = [
+    path("v1/", include("easel.api.urls")),  # first, since a request is tried with each in turn
     path("", pages.home),
     path("docs", pages.reference),
     path("docs/reference.js", pages.reference_script),
     path("v1", serve(pages.api_index)),
-    path("v1/", include("easel.api.urls")),
     path("storage/<path:key>", storage_views.stored_object),
     path("healthz/live", health.live),
     path("healthz/ready", health.ready),

@@ -172,7 +172,7 @@ class JobInput(Input):
 
     def spec(self, *, partial_images: int = 0) -> Spec:
         """Return the request as admission takes it."""
-        same: dict[str, Any] = {name: value for name, value in self if name in _SPEC_FIELDS}
+        same: dict[str, Any] = {name: getattr(self, name) for name in _SPEC_FIELDS}
         return Spec(
             **same,
             adapters=tuple(RequestedAdapter(name=one.name, scale=one.scale) for one in self.adapters or ()),

@@ -111,7 +111,7 @@ class WithoutTrailingSlash:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+        if scope["type"] == "http" and scope["path"].startswith("/v1/") and scope["path"].endswith("/"):
             scope = {**scope, "path": scope["path"].removesuffix("/")}
         await self._app(scope, receive, send)
 

@@ -4,9 +4,10 @@ Planning reads and never writes. Nearly all of its reads are cached by the revis
 (`core/revision.py`), so a plan usually takes no round trip; `job_admit` validates the revision.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from billing.models import Meter
@@ -35,8 +36,7 @@ from easel.serving.tiers import Quality, tier_of
 from tenants.models import ApiKey, Project, Quota, Tenant
 from tenants.quotas import quotas_of
 
-_REQUEST = Quantity(meter=Meter.REQUEST, amount=Decimal(1))
-CACHE_HIT: tuple[Quantity, ...] = (_REQUEST, Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
+CACHE_HIT = (Quantity(meter=Meter.REQUEST, amount=Decimal(1)), Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,19 +67,20 @@ class Plan:
 
         The image units are exact; the GPU seconds are the bound that the model version sets per image unit and step.
         """
-        quantities = CACHE_HIT
-        if self.cached_from is None:
-            gpu_seconds = self.image_units * self.image_spec.steps * self.version.gpu_seconds_bound
-            quantities = (
-                Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=self.pool.gpu_class),
-                Quantity(meter=Meter.IMAGE_UNIT, amount=self.image_units),
-                _REQUEST,
-            )
         # `settle` takes the model and tier, which select a rate, from the job's dimensions.
-        return [replace(quantity, model=self.version.model.name, tier=self.tier) for quantity in quantities]
+        rate: dict[str, Any] = {"model": self.version.model.name, "tier": self.tier}
+        if self.cached_from is not None:
+            return [replace(quantity, **rate) for quantity in CACHE_HIT]
+        gpu_seconds = self.image_units * self.image_spec.steps * self.version.gpu_seconds_bound
+        return [
+            Quantity(meter=Meter.GPU_SECOND, amount=gpu_seconds, gpu_class=self.pool.gpu_class, **rate),
+            Quantity(meter=Meter.IMAGE_UNIT, amount=self.image_units, **rate),
+            Quantity(meter=Meter.REQUEST, amount=Decimal(1), **rate),
+        ]
 
     def job(self, *, job_id: UUID, request_id: str, now: datetime) -> Job:
         """Return the job that the plan describes, not yet written."""
+        images = self.image_spec
         return Job(
             id=job_id,
             tenant=self.api_key.tenant,
@@ -90,7 +91,14 @@ class Plan:
             arm=self.arm,
             quality=self.spec.quality,
             tier=self.tier,
-            **asdict(self.image_spec),
+            prompt=images.prompt,
+            width=images.width,
+            height=images.height,
+            steps=images.steps,
+            seed=images.seed,
+            n=images.n,
+            output_format=images.output_format,
+            output_compression=images.output_compression,
             result_key=self.result_key,
             cached_from=self.cached_from,
             partial_images=self.spec.partial_images,

@@ -94,9 +94,10 @@ def folded(prompt: str) -> str:
 
 def words(text: str) -> str:
     """Return the words of a folded text without look-alikes and accents, each between two blanks."""
-    # Accents are removed before look-alikes are mapped: ё is е with an accent, and е looks like e.
-    text = unicodedata.normalize("NFD", text)
-    text = "".join(char for char in text if not unicodedata.combining(char)).translate(_LOOK_ALIKE)
+    if not text.isascii():
+        # Accents are removed before look-alikes are mapped: ё is е with an accent, and е looks like e.
+        text = unicodedata.normalize("NFD", text)
+        text = "".join(char for char in text if not unicodedata.combining(char)).translate(_LOOK_ALIKE)
     text = _SIGN_IN_WORD.sub(lambda sign: sign[0].translate(_LEET), text)
     return f" {_BETWEEN_WORDS.sub(' ', text).strip()} "
 
