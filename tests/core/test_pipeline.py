@@ -88,7 +88,7 @@ def test_a_transaction_begins_once_however_many_queries_it_begins_with() -> None
     assert warnings == []
 
 
-def test_what_a_rolled_back_transaction_pipelined_is_not_kept(table: None) -> None:
+def test_what_a_rolled_back_transaction_pipelined_is_not_committed(table: None) -> None:
     with pytest.raises(RuntimeError), transaction.atomic():
         run_pipelined(rows_of("INSERT INTO number VALUES (1)"), rows_of("INSERT INTO number VALUES (2)"))
         raise RuntimeError
