@@ -21,7 +21,8 @@ class _Pipeline(psycopg.Pipeline):
     """Sends its queries in one packet when it ends. Rows can be read after that.
 
     psycopg sends each query as it comes and looks for answers after it. That takes three times the system calls that
-    send and wait, at each of which an admission's thread gives up the interpreter and has to get it back.
+    send and wait, at each of which an admission's thread gives up the interpreter and has to get it back. To remove it,
+    delete this class and the line of `run_pipelined` that names it: psycopg's own gives the same rows.
     """
 
     _is_synchronized = False
