@@ -17,6 +17,7 @@ import redis
 from easel_local.embedded import Endpoints, ServersUnavailable, servers
 from easel_local.home import secret_key
 from easel_local.orphans import stop_orphan
+from tests.processes import is_alive
 from tests.template import migrated_home
 
 
@@ -36,15 +37,6 @@ def query(endpoints: Endpoints, sql: str) -> list[tuple[object, ...]]:
 def pids_of(home: Path) -> list[int]:
     pidfiles = [home / "postgres" / "postmaster.pid", home / "run" / "redis.pid"]
     return [int(pidfile.read_text().split()[0]) for pidfile in pidfiles if pidfile.exists()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 OWNER = """

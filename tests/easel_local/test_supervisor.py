@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from easel_local.process import Backoff, ProcessSpec
 from easel_local.supervisor import Supervisor
+from tests.processes import is_alive
 
 FAST = Backoff(first_seconds=0.01, max_seconds=0.05, reset_after_seconds=60)
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
@@ -28,15 +28,6 @@ def until(condition: Callable[[], object], what: str, timeout_seconds: float = 2
     while not condition():
         assert time.monotonic() < deadline, f"never happened: {what}"
         time.sleep(0.01)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import signal
 
 from easel_client import Easel
 from tests.live import LiveEasel, all_costs
+from tests.processes import is_alive
 
 LONG = {"prompt": "a green square on a white background", "size": "256x256", "steps": 50, "n": 4}
 
@@ -48,11 +49,3 @@ def test_stopping_ends_every_process_and_leaves_no_lock(easel):
     assert not any(is_alive(pid) for pid in processes.values())
     easel.start("--no-worker")
     assert easel.stop() == 0
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
