@@ -1,19 +1,17 @@
 """A tenant's LoRA adapters: upload, list, retire."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
-from pydantic import Field, SkipValidation, StringConstraints, WithJsonSchema
-from rest_framework.parsers import MultiPartParser
-from rest_framework.request import Request
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from core import clock
 from core.errors import declared_errors
-from easel.api.declaration import LEFT_OUT, AnyText, Input, LongPageQuery, OneOf, operation
-from easel.api.errors import InvalidField
+from easel.api.declaration import LEFT_OUT, Input, LongPageQuery, OneOf, operation
+from easel.api.forms import FormFile, FormText, form_of
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, listed, row_json
 from easel.catalog import adapters
@@ -30,15 +28,12 @@ from easel.serving.experiments import adapter_retire
 from easel.serving.routing import main_version
 from tenants.models import Scope
 
-FormText = Annotated[AnyText, StringConstraints(strip_whitespace=True, min_length=1)]
-File = Annotated[Any, SkipValidation, WithJsonSchema({"type": "string", "format": "binary"})]
-
 UPLOAD_ERRORS = (AdapterNameInvalid, AdapterTooLarge, ModelNotFound, *declared_errors(AdapterRefused))
 
 
 class AdapterUploadInput(Input):
     name: FormText = Field(max_length=40, description="Lower-case letters, digits and inner hyphens.")
-    file: File = Field(description="LoRA weights as safetensors.")
+    file: FormFile = Field(description="LoRA weights as safetensors.")
     model: FormText = Field(default=LEFT_OUT, description="The base model that it was trained on.")
 
 
@@ -63,7 +58,6 @@ class AdapterAnswer(TypedDict):
 
 class Adapters(Resource):
     scope = Scope.ADAPTERS
-    parser_classes = [MultiPartParser]
 
     @operation(
         "adapters_upload",
@@ -75,10 +69,7 @@ class Adapters(Resource):
     )
     def post(self, request: HttpRequest) -> HttpResponse:
         """Upload a LoRA adapter as safetensors. Under a name that you have it is the next version."""
-        form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict
-        fields = AdapterUploadInput.read(form.dict())
-        if not hasattr(fields.file, "read"):
-            raise InvalidField("file must be a part of the form that has a filename", param="file")
+        fields = AdapterUploadInput.read(form_of(request))
         version = adapters.adapter_add_version(
             project=caller(request).project,
             name=fields.name,

@@ -27,7 +27,7 @@ def form_fields(form: Mapping[str, Any]) -> dict[str, Any]:
     OpenAI's clients send `expires_after[anchor]` and `expires_after[seconds]`; others may send the object as JSON. An
     empty text is null. What can't be read stays as it is, and is refused with the name of its field.
     """
-    fields = {name: form[name] for name in form}
+    fields = dict(form)
     whole = fields.get(_NAME)
     if isinstance(whole, str):
         fields[_NAME] = _json(whole)

@@ -1,19 +1,17 @@
 """OpenAI's files, as far as batches use them."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from pydantic import Field, SkipValidation, StringConstraints, WithJsonSchema
-from rest_framework.parsers import MultiPartParser
-from rest_framework.request import Request
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from core import clock
 from easel.api.batch_results import blocks_streamed, results_of, stored_blocks
-from easel.api.declaration import LEFT_OUT, AnyText, Input, OneOf, Text, UrlQuery, operation
+from easel.api.declaration import LEFT_OUT, Input, OneOf, Text, UrlQuery, operation
 from easel.api.endpoint import endpoint
-from easel.api.errors import InvalidField
 from easel.api.expires_after import ExpiresAfterInput, form_fields, seconds_of
+from easel.api.forms import FormFile, form_of
 from easel.api.middleware import FORM_BYTES
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, listed
@@ -31,16 +29,12 @@ from easel.batches.files import file_add, file_delete
 from easel.batches.models import File
 from tenants.models import Scope
 
-FormText = Annotated[AnyText, StringConstraints(strip_whitespace=True, min_length=1)]
-Upload = Annotated[Any, SkipValidation, WithJsonSchema({"type": "string", "format": "binary"})]
-
-
 UPLOAD_ERRORS = (FileInvalid, FileTooLarge, FilesTooMany, FileBytesExceeded, UploadsLimited)
 
 
 class FileUploadInput(Input):
     purpose: Annotated[str, OneOf((File.Purpose.BATCH.value,))]
-    file: Upload = Field(description="JSON Lines: a request on each line.")
+    file: FormFile = Field(description="JSON Lines: a request on each line.")
     expires_after: ExpiresAfterInput = Field(
         default=LEFT_OUT,
         description="When the file is deleted; without it after 30 days. As JSON, or as the two fields"
@@ -85,10 +79,7 @@ class Files(Resource):
         # Before the form is read: the file has about as many bytes as the body.
         expected = max(0, int(length) - FORM_BYTES) if length.isdecimal() else 0
         room_check(tenant=tenant, size_bytes=expected, now=clock.now())
-        form: Any = Request(request, parsers=[MultiPartParser()]).data  # a QueryDict, but a dict if there is no body
-        fields = FileUploadInput.read(form_fields(form))
-        if not hasattr(fields.file, "read"):
-            raise InvalidField("file must be a part of the form that has a filename", param="file")
+        fields = FileUploadInput.read(form_fields(form_of(request)))
         upload = fields.file
         file = file_add(
             tenant=tenant,

@@ -1,5 +1,6 @@
 """What every input of the API has in common: null means unset, and an unknown field is refused with a hint."""
 
+import io
 import json
 import math
 import re
@@ -31,14 +32,14 @@ LEAST = {
     QuoteInput: {"prompt": "a red circle"},
     AdapterInput: {"name": "outline"},
     jobs.FeedbackInput: {"score": 0.5},
-    AdapterUploadInput: {"name": "outline", "file": b"weights"},
+    AdapterUploadInput: {"name": "outline", "file": io.BytesIO(b"weights")},
     budgets.BudgetInput: {"amount_micros": 5},
     experiments.ArmInput: {"name": "a", "weight": 100},
     experiments.ExperimentInput: {"name": "test", "arms": []},
     webhooks.WebhookInput: {"url": "https://example.test/hook"},
     webhooks.WebhookChangeInput: {},
     BatchInput: {"input_file_id": "file-1", "endpoint": "/v1/images/generations", "completion_window": "24h"},
-    FileUploadInput: {"purpose": "batch", "file": b"{}"},
+    FileUploadInput: {"purpose": "batch", "file": io.BytesIO(b"{}")},
     ExpiresAfterInput: {"anchor": "created_at", "seconds": 3600},
 }
 

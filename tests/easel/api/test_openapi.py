@@ -113,6 +113,15 @@ def test_the_examples_of_requests_are_ones_that_the_api_takes(operations):
         validator(json.dumps(schema)).validate(value)
 
 
+def test_every_call_that_needs_a_body_refuses_one_that_is_absent(alice, operations):
+    taking = [name for name, operation in operations.items() if operation.get("requestBody", {}).get("required")]
+    assert {"POST /v1/adapters", "POST /v1/files", "POST /v1/jobs", "POST /v1/webhooks"} <= set(taking)
+    for name in taking:
+        method, path = name.split(" ", 1)
+        answer = call(method, path.replace("{", "").replace("}", ""), alice)
+        assert answer.status_code in (400, 404), f"{name}: {answer.text}"
+
+
 def test_every_code_of_a_call_is_listed_by_its_status(operations):
     listed = {row["code"]: row["status"] for row in call("GET", "/v1/errors").json()["data"]}
     found = {
