@@ -33,6 +33,7 @@ PEPPER = "only for tests"
 LONGEST = (
     "/end_to_end/",
     "/tests/clients/",
+    "/attacks/",
     "/test_bench_engine.py",
     "/test_demo_model.py",
     "/test_packed.py",
@@ -46,8 +47,10 @@ LONGEST = (
     "/test_bench_gateway.py",
 )
 
-# Folders whose tests share one running stack: a process of its own takes half a minute to start another.
+# Folders whose tests share one running stack: a process of its own takes half a minute to start another. Attacks have a
+# stack of their own.
 RUNNING_STACK = ("tests/end_to_end/", "tests/clients/")
+ATTACKED_STACK = "tests/attacks/"
 
 # Torch takes a thread per core otherwise, and two test processes make its threads wait for each other, at full speed.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -118,7 +121,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "a running stack" if file.startswith(RUNNING_STACK) else file
+            if file.startswith(RUNNING_STACK):
+                return "a running stack"
+            return "an attacked stack" if file.startswith(ATTACKED_STACK) else file
 
     config.option.loadscopereorder = False  # by the number of tests, which says little
     return ByFile(config, log)

@@ -1,0 +1,45 @@
+"""Attackers of a running Easel: another tenant, a tenant's own worker, a login that only reads, a client that is in."""
+
+import uuid
+from dataclasses import dataclass
+
+import pytest
+import redis
+
+from easel_client import Easel
+from tests.live import LiveEasel
+
+ORDER = {"prompt": "a red circle on a white background", "size": "128x128", "seed": 7, "cache": False}
+
+
+@dataclass(slots=True)
+class PoolOwner:
+    """A tenant with a pool of its own, whose workers it runs itself."""
+
+    slug: str
+    client: Easel
+    environment: dict[str, str]  # of its workers, as `easel pool environment` prints it
+
+    @property
+    def namespace(self) -> str:
+        return self.environment["EASEL_POOL_NAMESPACE"]
+
+    def redis(self) -> "redis.Redis":
+        """A connection with the login of the pool's workers."""
+        return redis.Redis.from_url(self.environment["REDIS_URL"])
+
+
+@pytest.fixture
+def tenant(easel: LiveEasel) -> Easel:
+    """A tenant of the shared pool, with credit: nobody's attack may stop its jobs."""
+    return easel.tenant()
+
+
+@pytest.fixture
+def pool_owner(easel: LiveEasel) -> PoolOwner:
+    """A tenant whose dedicated pool has no worker yet but the attacker."""
+    slug = f"own-{uuid.uuid4().hex[:10]}"
+    made = easel.json("tenant", "create", slug, "--credit", "10")
+    assert easel.command("pool", "dedicate", slug).returncode == 0
+    lines = easel.command("pool", "environment", slug).stdout.splitlines()
+    return PoolOwner(slug, Easel(easel.url, made["api_key"]), dict(line.split("=", 1) for line in lines))
