@@ -18,15 +18,10 @@ from urllib.parse import urlsplit
 import httpcore
 
 from easel.webhooks.errors import WebhookUrlInvalid
+from easel.webhooks.special_ranges import is_public
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# The allocated unicast part of IPv6 (RFC 4291), which includes a range for documentation (RFC 9637).
-_IPV6_ALLOCATED, _IPV6_DOCUMENTATION = ipaddress.IPv6Network("2000::/3"), ipaddress.IPv6Network("3fff::/20")
-# Addresses with this prefix contain an IPv4 address in their last 32 bits (RFC 6052).
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# A public address at which Azure serves its virtual machines internally.
-_AZURE_HOST = ipaddress.IPv4Address("168.63.129.16")
 # A host name that DNS can resolve.
 _HOST = re.compile(r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9_-]{1,63}\.?")
 # Name lookups wait for foreign name servers, so they have threads of their own and delay nothing else.
@@ -35,18 +30,6 @@ _lookups = ThreadPoolExecutor(32, thread_name_prefix="webhook-dns")
 
 class AddressRefused(httpcore.ConnectError):
     """The host name resolves, among others, to an address that webhooks may not reach."""
-
-
-def is_public(address: Address) -> bool:
-    """Return True for a public address, also one that is embedded in another (NAT64, IPv4-mapped, 6to4)."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address.is_global and not address.is_multicast and address != _AZURE_HOST
-    if address in _NAT64:
-        return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    if embedded := address.ipv4_mapped or address.sixtofour:
-        return is_public(embedded)
-    allocated = address in _IPV6_ALLOCATED and address not in _IPV6_DOCUMENTATION
-    return allocated and address.is_global and address.teredo is None
 
 
 def is_allowed(address: Address, allowed: Iterable[Network]) -> bool:

@@ -2,6 +2,8 @@
 
 import asyncio
 import ipaddress
+import re
+from pathlib import Path
 
 import httpcore
 import pytest
@@ -9,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easel.webhooks import addresses
-from easel.webhooks.addresses import AddressRefused, CheckedBackend, is_public, url_check
+from easel.webhooks.addresses import AddressRefused, CheckedBackend, url_check
 from easel.webhooks.errors import WebhookUrlInvalid
+from easel.webhooks.special_ranges import SPECIAL_IPV4, SPECIAL_IPV6, is_public
 from tests.easel.webhooks.conftest import LOOPBACK
 
 INSIDE = [
@@ -45,6 +48,24 @@ INSIDE = [
     "3fff::1",
     "2001:db8::1",
     "168.63.129.16",
+    "192.0.0.192",  # Oracle's metadata
+    "192.0.0.9",  # global by IANA, and so by some versions of Python
+    "100.100.100.200",  # Alibaba's metadata
+    "192.88.99.1",
+    "198.19.255.255",
+    "240.0.0.1",
+    "::ffff:192.0.0.192",
+    "::ffff:0:7f00:1",  # IPv4-translated
+    "64:ff9b::c000:c0",  # 192.0.0.192
+    "2002:c0a8:101::1",  # 192.168.1.1
+    "2001:4860::5efe:10.0.0.1",  # ISATAP
+    "2001:4860::200:5efe:169.254.169.254",
+    "2001:1::1",
+    "2001:20::1",
+    "2620:4f:8000::1",
+    "3ffe::1",
+    "4000::1",
+    "fe80::1%eth0",
 ]
 
 
@@ -54,16 +75,29 @@ def test_an_internal_address_is_not_public(address):
 
 
 @pytest.mark.parametrize(
-    "address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
+    "address",
+    [
+        *["8.8.8.8", "1.1.1.1", "192.0.1.1", "100.63.255.255", "100.128.0.0", "172.32.0.1", "223.255.255.255"],
+        *["2606:4700:4700::1111", "2a00:1450::1", "2001:4860::5efe:8.8.8.8"],
+        *["64:ff9b::808:808", "::ffff:8.8.8.8", "2002:808:808::1"],
+    ],
 )
 def test_an_address_of_the_internet_is_public(address):
     assert is_public(ipaddress.ip_address(address))
 
 
+def test_the_first_and_the_last_address_of_each_special_range_are_not_public():
+    """Ranges of the same table as the wall's: the test above has its addresses from the registries."""
+    assert len(SPECIAL_IPV4) == 19
+    assert len(SPECIAL_IPV6) == 15
+    assert not [net for net in (*SPECIAL_IPV4, *SPECIAL_IPV6) if is_public(net[0]) or is_public(net[-1])]
+
+
 @given(st.ip_addresses(v=4))
 def test_an_embedded_ipv4_address_is_checked(address):
     wrapped = [ipaddress.IPv6Address(prefix + int(address)) for prefix in (0xFFFF << 32, 0x64FF9B << 96)]
-    assert [is_public(one) for one in wrapped] == [is_public(address)] * 2
+    wrapped.append(ipaddress.IPv6Address((0x2002 << 112) + (int(address) << 80) + 1))
+    assert [is_public(one) for one in wrapped] == [is_public(address)] * 3
 
 
 def connect(host, allowed=()):
@@ -175,3 +209,16 @@ def test_an_installation_may_allow_networks_of_its_own():
     assert url_check("http://127.0.0.1:9/x", allowed=LOOPBACK)
     with pytest.raises(WebhookUrlInvalid):
         url_check("http://10.0.0.1/x", allowed=LOOPBACK)
+
+
+def test_no_other_module_of_the_control_plane_calls_addresses_that_a_tenant_chose():
+    """A module that begins to call out belongs behind `CheckedBackend`, or on this list with its reason."""
+    calls_out = re.compile(
+        r"^\s*(?:import|from) (?:httpx|httpcore|urllib\.request|http\.client|requests|aiohttp)\b", re.M
+    )
+    root = Path(addresses.__file__).parents[3]
+    files = [file for room in ("platform/easel", "core", "tenants", "billing") for file in (root / room).rglob("*.py")]
+    assert {str(file.relative_to(root)) for file in files if calls_out.search(file.read_text())} == {
+        "platform/easel/webhooks/addresses.py",
+        "platform/easel/webhooks/delivery.py",
+    }
