@@ -1,4 +1,4 @@
-"""Tables that every room uses: the configuration's revision, idempotent requests and the audit log."""
+"""Tables that every room uses: the configuration's revision, locks, idempotent requests and the audit log."""
 
 import uuid
 
@@ -9,6 +9,12 @@ class Configuration(models.Model):
     """One row: a counter that triggers raise at every change of a configured table."""
 
     revision = models.BigIntegerField()
+
+
+class Lock(models.Model):
+    """A name that one transaction at a time holds (`core.locks`)."""
+
+    name = models.CharField(primary_key=True, max_length=500)
 
 
 class AuditEvent(models.Model):

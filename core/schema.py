@@ -5,16 +5,20 @@ them are applied again, idempotently, after every migration. Views are dropped b
 PostgreSQL changes no column that a view reads.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psycopg
 from django.apps import apps
+from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, transaction
+from django.db.migrations.exceptions import MigrationSchemaMissing
+from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql
 
 from core.errors import DomainError
-
-_LOCK = "hashtext('easel schema')"
 
 
 class SchemaTooOld(DomainError, code="schema_too_old"):
@@ -26,16 +30,30 @@ class SchemaTooOld(DomainError, code="schema_too_old"):
 
 def schema_migrate(*, provider_name: str) -> None:
     """Run missing migrations and apply the SQL files; concurrent processes take turns. Raises `SchemaTooOld`."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pg_advisory_lock({_LOCK})")
-        try:
-            _refuse_old_schema()
-            with transaction.atomic():
-                _drop_views()
-            call_command("migrate", interactive=False, verbosity=0)
-            schema_apply(provider_name=provider_name)
-        finally:
-            cursor.execute(f"SELECT pg_advisory_unlock({_LOCK})")
+    with _turn():
+        _refuse_old_schema()
+        with transaction.atomic():
+            _drop_views()
+        call_command("migrate", interactive=False, verbosity=0)
+        schema_apply(provider_name=provider_name)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    """Wait until no other process migrates, and keep others out.
+
+    The lock is that of Django's table of migrations, held on a connection of its own because each migration is a
+    transaction. Its mode lets migrations be recorded. A role without rights on the table can't take it, as it could an
+    advisory lock.
+    """
+    table = MigrationRecorder.Migration._meta.db_table
+    with psycopg.connect(settings.EASEL.database_url) as holder:
+        holder.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        # Of two processes that create the table at once, one is refused, and the table is there.
+        with suppress(MigrationSchemaMissing):
+            MigrationRecorder(connection).ensure_schema()
+        holder.execute(sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(sql.Identifier(table)))
+        yield
 
 
 @transaction.atomic

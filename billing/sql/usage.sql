@@ -1,6 +1,19 @@
 -- Usage and charges are append-only. Daily sums count every charge exactly once. A charge takes a shared lock on its day
 -- until it commits. Sealing a day takes the lock exclusively. A charge of a sealed day adds itself.
 
+-- The lock of a day is that of an empty table, of which there is one for each day of the week. Unlike an advisory lock, a
+-- role without rights on the table can't take it; unlike the lock of a row, a shared one writes nothing.
+DO $$ BEGIN
+    FOR weekday IN 0..6 LOOP
+        EXECUTE format('CREATE TABLE IF NOT EXISTS billing_daylock_%s ()', weekday);
+    END LOOP;
+END $$;
+
+CREATE OR REPLACE FUNCTION billing_day_lock(day date, mode text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    EXECUTE format('LOCK TABLE billing_daylock_%s IN %s MODE', extract(isodow FROM day)::int - 1, mode);
+END $$;
+
 CALL core_append_only('billing_usagerecord', 'billing_charge', 'billing_costday', 'billing_dailycost');
 
 -- The day before the first charge counts as sealed, so that days are sealed in order from the first one on.
@@ -45,7 +58,7 @@ DECLARE written date;
 BEGIN
     FOR written IN SELECT DISTINCT (created_at AT TIME ZONE 'UTC')::date FROM added ORDER BY 1 LOOP
         IF written > (SELECT max(day) FROM billing_costday) THEN
-            PERFORM pg_advisory_xact_lock_shared(1163088716, written - date '2000-01-01');
+            PERFORM billing_day_lock(written, 'ROW EXCLUSIVE');
         END IF;
         -- Read again with a snapshot taken after the lock: the day may have been sealed meanwhile.
         IF written <= (SELECT max(day) FROM billing_costday) THEN
@@ -62,7 +75,7 @@ CREATE OR REPLACE TRIGGER billing_charge_added_up AFTER INSERT ON billing_charge
 CREATE OR REPLACE FUNCTION billing_seal_day(sealed date, sealed_at timestamptz) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE newest date;
 BEGIN
-    PERFORM pg_advisory_xact_lock(1163088716, sealed - date '2000-01-01');
+    PERFORM billing_day_lock(sealed, 'SHARE ROW EXCLUSIVE');
     newest := (SELECT max(day) FROM billing_costday);
     IF sealed <= newest THEN
         RETURN false;

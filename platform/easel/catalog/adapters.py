@@ -12,6 +12,7 @@ from django.db.models import Q
 
 from billing.models import StoredObject
 from billing.usage.storage import objects_deleted, objects_stored
+from core.locks import lock_take_passing
 from core.pages import page_after
 from easel.catalog.errors import (
     AdapterBaseWrong,
@@ -118,7 +119,7 @@ def _lock(storage_key: str) -> None:
     with connection.cursor() as cursor:
         # The transaction is idle while the file is uploaded: that may take longer than the default timeout of 15 s.
         cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '10min'")
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('easel adapter file'), hashtext(%s))", [storage_key])
+    lock_take_passing(f"adapter file {storage_key}")
 
 
 def adapter_get(*, tenant: Tenant, name: str) -> Adapter:

@@ -17,6 +17,7 @@ from django.db import connection, transaction
 from django.db.models import F, Value
 from django.db.models.functions import Greatest
 
+from core.locks import lock_query
 from core.pipeline import PipelinedQuery, Rows, query_rows, run_pipelined
 from easel.catalog.models import Pool
 from easel.jobs.fair_queueing import RATE_UNMEASURED, RELEASED_MAX, ActiveTenant, Chosen, choose, contenders_of
@@ -60,16 +61,13 @@ def release_batch(*, pool: Pool, now: datetime, lease_seconds: int) -> list[Atte
     return _release(pool, load, BATCH, room=load.room, now=now, lease_seconds=lease_seconds)
 
 
-_TURN_LOCK = """
-SELECT set_config('idle_in_transaction_session_timeout', %(idle_max)s, true),
-    pg_advisory_xact_lock(hashtext('easel dispatch'), %(pool)s)
-"""
+_TURN_IDLE = "SELECT set_config('idle_in_transaction_session_timeout', %(idle_max)s, true)"
 
 
 def _turn_begin(pool: Pool, now: datetime, jobs: JobClass) -> PoolLoad:
-    lock = query_rows(_TURN_LOCK, pool=pool.pk, idle_max=f"{TURN_IDLE_MS_MAX}ms")
+    idle = query_rows(_TURN_IDLE, idle_max=f"{TURN_IDLE_MS_MAX}ms")
     load: PoolLoad
-    _, load = run_pipelined(lock, pool_load_query(pool, now, jobs))
+    _, _, load = run_pipelined(idle, lock_query(f"dispatch {pool.pk}"), pool_load_query(pool, now, jobs))
     return load
 
 

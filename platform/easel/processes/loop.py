@@ -14,8 +14,13 @@ from kombu.exceptions import OperationalError as BrokerError
 from psycopg import sql
 from redis.exceptions import RedisError
 
+from core.notifications import Flooded, NoticeMeter
+
 log = structlog.get_logger()
 RETRY_SECONDS = 1.0
+# After so many wake-ups in a row for which there was no work, each further one comes after a rest.
+IDLE_WAKEUPS_MAX, REST_SECONDS = 5, 0.02
+READS_MAX = 200  # at one wake-up, so that a loop that is sent notifications without end has its turns
 # What a turn raises while PostgreSQL or Redis is unavailable.
 UNAVAILABLE = (psycopg.OperationalError, OperationalError, InterfaceError, RedisError, BrokerError)
 
@@ -42,17 +47,27 @@ def run_turns(
 
     A turn returns a true value if more work may be ready, and then the next turn follows at once. Otherwise the loop
     waits for a notification in one of the PostgreSQL `channels`, at most `pause_seconds`: a notification can be lost.
+    Notifications for which there is no work, as anybody can send them, wake it 50 times a second at most, and a flood
+    of them does not wake it at all.
 
     A turn that raises is tried again after RETRY_SECONDS, with new connections. A turn must therefore be repeatable at
     any point.
     """
+    idle_wakeups = 0
     try:
         while not stop.is_set():
             try:
                 with _notifications(channels, stop) as wait:
                     while not stop.is_set():
-                        if not turn():
-                            wait(pause_seconds)
+                        if turn():
+                            idle_wakeups = 0
+                            continue
+                        if idle_wakeups > IDLE_WAKEUPS_MAX:
+                            stop.wait(REST_SECONDS)
+                        idle_wakeups = idle_wakeups + 1 if wait(pause_seconds) else 0
+            except Flooded:
+                log.warning("notifications_flooded", process=process)
+                stop.wait(min(pause_seconds, RETRY_SECONDS))
             except UNAVAILABLE as error:
                 log.warning("server_unavailable", process=process, error=repr(error))
                 _pause_after_failure(stop)
@@ -65,14 +80,32 @@ def run_turns(
 
 @contextmanager
 def _notifications(channels: Sequence[str], stop: threading.Event) -> Iterator[Callable[[float], object]]:
-    """Yield a function that waits for a notification, or for a time; without channels, for `stop` or a time."""
+    """Yield a function that waits for a notification, or for a time; without channels, for `stop` or a time.
+
+    It returns true if it was woken. It takes what else has come, so that this wakes it no more. It raises `Flooded`.
+    """
     if not channels:
         yield stop.wait
         return
     with psycopg.connect(settings.EASEL.database_url, autocommit=True) as listener:
         for channel in channels:
             listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        yield lambda seconds: list(listener.notifies(timeout=seconds, stop_after=1))
+        meter = NoticeMeter()
+
+        def heard(seconds: float) -> int:
+            notices = [notice.payload for notice in listener.notifies(timeout=seconds, stop_after=1)]
+            for payload in notices:
+                meter.count(payload)
+            return len(notices)
+
+        def wait(seconds: float) -> bool:
+            is_woken = heard(seconds) > 0
+            for _ in range(READS_MAX if is_woken else 0):
+                if not heard(0):
+                    break
+            return is_woken
+
+        yield wait
 
 
 def _pause_after_failure(stop: threading.Event) -> None:

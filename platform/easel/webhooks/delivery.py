@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from core.audit import audit_record
+from core.locks import lock_take
 from easel.webhooks.addresses import CheckedBackend, Network
 from easel.webhooks.models import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookMessage, WebhookTotal
 from easel.webhooks.signing import secret_open, signed_headers
@@ -73,7 +74,6 @@ _COUNT = """
 INSERT INTO webhooks_webhooktotal AS total (outcome, attempts) VALUES (%s, 1)
 ON CONFLICT (outcome) DO UPDATE SET attempts = total.attempts + 1
 """
-_CLAIM_LOCK = "SELECT pg_advisory_xact_lock(hashtext('easel webhooks'))"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +105,8 @@ class DeliveryResult:
 def deliveries_claim(*, room: int, now: datetime) -> list[Claim]:
     """Leases up to `room` due deliveries."""
     limits = {"room": room, "endpoint_leases_max": ENDPOINT_LEASES_MAX, "tenant_leases_max": TENANT_LEASES_MAX}
+    lock_take("webhook deliveries")
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM_LOCK)
         cursor.execute(_CLAIM, {"now": now, "leased_until": now + LEASE, **limits})
         ids = [found for (found,) in cursor.fetchall()]
     rows = WebhookDelivery.objects.filter(pk__in=ids).select_related("endpoint", "message")

@@ -8,7 +8,9 @@ import uuid
 from collections.abc import AsyncIterator
 
 import pytest
+from django.db import connection
 from openai.types import ImageGenCompletedEvent, ImageGenPartialImageEvent
+from structlog.testing import capture_logs
 
 from core.threads import THREADS, in_thread
 from easel.api import jobs, waiting
@@ -259,3 +261,62 @@ def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
     held, all_ended = asyncio.run(crowd())
     assert all(all_ended)
     assert held - before <= THREADS + 1  # those of the pool, and the one that listens
+
+
+@pytest.mark.parametrize("junk", ["", "no id", "x" * 7999, "\u2028 \U0001f4a3", "{job}"])
+def test_a_client_waits_through_notifications_that_anybody_sends(alice, create, junk):
+    """Junk, and the id of the job while it goes on: it is looked at, and the notification is not believed."""
+    job_id = uuid.UUID(create(alice)["id"])
+
+    async def waits():
+        return [one async for one in waiting.ends(job_id, timeout_seconds=60, idle_seconds=60)] == [True]
+
+    async def through_junk():
+        call = asyncio.create_task(waits())
+        while not waiting.followed():
+            await asyncio.sleep(0.01)
+        await in_thread(notify_many, junk.format(job=job_id))
+        assert not call.done()
+        listener = waiting._listener
+        await in_thread(end_job, str(job_id))
+        return await call and not listener.done()
+
+    assert asyncio.run(through_junk())
+
+
+def notify_many(payload):
+    with connection.cursor() as cursor:
+        for channel in waiting.CHANNELS * 20:
+            cursor.execute("SELECT pg_notify(%s, %s)", [channel, payload])
+
+
+def test_a_flood_of_notifications_closes_the_connection_and_the_client_still_gets_its_answer(
+    alice, create, monkeypatch
+):
+    monkeypatch.setattr(waiting, "LISTEN_AGAIN_SECONDS", 0.1)
+    job_id, looks = uuid.UUID(create(alice)["id"]), []
+    look = waiting._look
+
+    async def counted(*given):
+        looks.append(given)
+        await look(*given)
+
+    monkeypatch.setattr(waiting, "_look", counted)
+
+    async def waits():
+        return [one async for one in waiting.ends(job_id, timeout_seconds=60, idle_seconds=60)] == [True]
+
+    def flood():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify('easel_progress', %s || n) FROM generate_series(1, 1000) n", ["x" * 7000])
+
+    async def flooded():
+        call = asyncio.create_task(waits())
+        with capture_logs() as logs:
+            while not any(line["event"] == "notifications_flooded" for line in logs):
+                await in_thread(flood)
+        await in_thread(end_job, str(job_id))
+        return await call
+
+    assert asyncio.run(flooded())
+    assert len(looks) < 20

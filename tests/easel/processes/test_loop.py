@@ -6,7 +6,9 @@ import time
 import pytest
 from django.db import InterfaceError, OperationalError, connection
 from redis.exceptions import RedisError
+from structlog.testing import capture_logs
 
+import core.notifications
 from easel.processes import loop
 from easel.processes.loop import Pulse, run_turns
 
@@ -65,6 +67,33 @@ def notify():
         connection.cursor().execute("NOTIFY easel_test")
     finally:
         connection.close()
+
+
+def test_notifications_without_work_rarely_wake_a_loop_and_a_flood_does_not(monkeypatch):
+    """Anybody who can log in may send them."""
+    monkeypatch.setattr(loop, "REST_SECONDS", 0.05)
+    monkeypatch.setattr(core.notifications, "BYTES_PER_SECOND_MAX", 100_000)
+    notices, over = 0, threading.Event()
+
+    def attack():
+        nonlocal notices
+        with connection.cursor() as cursor:
+            while not over.is_set():
+                cursor.execute("SELECT pg_notify('easel_test', n::text) FROM generate_series(1, 100) n")
+                notices += 1
+        connection.close()
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    try:
+        with capture_logs() as logs:
+            seconds = run_until(20, lambda _: False, pause_seconds=0.1, channels=("easel_test",))
+    finally:
+        over.set()
+        attacker.join()
+    assert seconds >= (20 - loop.IDLE_WAKEUPS_MAX - 2) * 0.05
+    assert "notifications_flooded" in {line["event"] for line in logs}
+    assert notices > 20
 
 
 def test_a_lost_notification_is_made_up_for_by_the_pause():

@@ -147,7 +147,7 @@ def test_of_a_model_and_an_alias_at_the_same_moment_one_is_made(alias, name):
         with connection.cursor() as cursor:
             is_waiting = False
             while not is_waiting and other.is_alive():  # for this transaction, whose model it can't see
-                cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+                cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'transactionid' AND NOT granted)")
                 ((is_waiting,),) = cursor.fetchall()
         assert is_waiting
     other.join()

@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION jobs_add_up_job() RETURNS trigger LANGUAGE plpgsql AS
 DECLARE ended date := (NEW.finished_at AT TIME ZONE 'UTC')::date;
 BEGIN
     IF ended > (SELECT max(day) FROM billing_costday) THEN
-        PERFORM pg_advisory_xact_lock_shared(1163088716, ended - date '2000-01-01');
+        PERFORM billing_day_lock(ended, 'ROW EXCLUSIVE');
     END IF;
     -- Read the sealed days again, in a snapshot taken after the lock: this day may have been sealed meanwhile.
     IF ended <= (SELECT max(day) FROM billing_costday) THEN

@@ -2,7 +2,8 @@
 
 CREATE OR REPLACE FUNCTION serving_name_is_free() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('model name ' || NEW.name, 0));
+    -- As `core.locks` does: an advisory lock could be taken by any role that can log in.
+    INSERT INTO core_lock (name) VALUES ('model names') ON CONFLICT (name) DO UPDATE SET name = excluded.name WHERE false;
     IF (TG_TABLE_NAME = 'serving_alias' AND EXISTS (SELECT FROM catalog_model WHERE name = NEW.name))
         OR (TG_TABLE_NAME = 'catalog_model' AND EXISTS (SELECT FROM serving_alias WHERE name = NEW.name))
     THEN
