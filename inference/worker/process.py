@@ -195,7 +195,9 @@ def celery_app(config: WorkerConfig, receive: Any) -> celery.Celery:
     """Make the application with its one task, which calls `receive` with its argument."""
     app = celery.Celery("easel-worker", broker=config.redis_url, set_as_current=False)
     app.conf.update(
-        broker_transport_options={"global_keyprefix": f"{config.namespace}:"},
+        # Tasks are acknowledged as they are received, so that Celery needs no notes of those that are not. Redis would
+        # run a script for these, and the user of a pool may run none (`easel.catalog.redis_users`).
+        broker_transport_options={"global_keyprefix": f"{config.namespace}:", "ack_emulation": False},
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,  # reconnect however long Redis is unavailable
         task_default_queue=QUEUE,

@@ -84,6 +84,7 @@ def send(attempts: Sequence[Attempt]) -> None:
             TASK_NAME,
             args=[_task(job, attempt).to_dict()],
             queue=QUEUE,
+            declare=(),  # reads nothing that a pool's workers may have written
             task_id=str(attempt.token),
             expires=attempt.lease_expires_at,
             ignore_result=True,
