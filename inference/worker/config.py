@@ -1,6 +1,7 @@
 """The worker's configuration: the only module here that reads the environment."""
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ class WorkerConfig:
             redis_url=_redis_url(env, "REDIS_URL"),
             namespace=_slug(env, "EASEL_POOL_NAMESPACE", "easel-shared"),
             gpu_class=_slug(env, "EASEL_GPU_CLASS", ""),
-            worker_name=env.get("EASEL_WORKER_NAME") or f"{socket.gethostname()}-{os.getpid()}",
+            worker_name=_name(env, "EASEL_WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
             concurrency=_count(env, "EASEL_WORKER_CONCURRENCY", 8),
             precision=_one_of(get_args(Precision), env, "EASEL_PRECISION", "none"),
             # A new image waits for the step that runs; with steps longer than this, batches gain little.
@@ -99,6 +100,13 @@ def _slug(env: Mapping[str, str], name: str, default: str) -> str:
     text = env.get(name) or default
     if not all(char.isascii() and (char.isalnum() or char in "-_.") for char in text):
         raise ConfigError(f"{name}={text!r} may contain only letters, digits and '-', '_', '.'")
+    return text
+
+
+def _name(env: Mapping[str, str], name: str, default: str) -> str:
+    text = env.get(name) or default
+    if not re.fullmatch(r"[ !#-\[\]-~]{1,100}", text):  # the control plane refuses the reports of any other
+        raise ConfigError(f"{name}={text!r} must have 1 to 100 characters of ASCII, without quotes and backslashes")
     return text
 
 

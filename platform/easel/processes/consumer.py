@@ -21,12 +21,15 @@ from redis.exceptions import RedisError, ResponseError
 
 from core.redis_client import redis_client
 from easel.catalog.models import Pool
+from easel.catalog.workers import TooManyWorkers
 from easel.jobs import lifecycle
+from easel.jobs.reports import ReportRefused, report_read
 from easel.jobs.transport import ask_to_cancel
 from easel.processes.loop import run_turns
-from inference.contract import WorkerBeat, report_from_json, reports_key
+from inference.contract import WorkerBeat, reports_key
 
 log = structlog.get_logger()
+_refusals: set[tuple[int, str]] = set()  # that were logged
 GROUP = "completion"
 BLOCK_MS = 1000  # a read waits this long for the first report
 PAUSE_SECONDS = 1.0  # before an installation without pools is looked at again
@@ -82,7 +85,7 @@ def turn(pools: Mapping[str, Pool], consumer: str, *, again: bool = False) -> in
 def _apply(pool: Pool, fields: dict[bytes, bytes]) -> None:
     now = datetime.now(UTC)
     try:
-        report = report_from_json(fields.get(b"report", b""))
+        report = report_read(fields.get(b"report", b""))
         if isinstance(report, WorkerBeat):
             unwanted = lifecycle.beat(pool=pool, report=report, now=now, lease_seconds=settings.EASEL.lease_seconds)
             ask_to_cancel(pool, map(str, unwanted), now=now)
@@ -92,9 +95,18 @@ def _apply(pool: Pool, fields: dict[bytes, bytes]) -> None:
                 log.warning("report_dropped", why=applied.value, attempt=report.attempt_token, pool=pool.slug)
     except (OperationalError, InterfaceError, RedisError):
         raise  # a server is unavailable: the report stays in the stream
+    except (ReportRefused, TooManyWorkers) as error:
+        _refuse(pool, str(error))
     except Exception:
         # A report that can never be applied must not block the others. The lease of its attempt expires.
         log.exception("report_refused", pool=pool.slug)
+
+
+def _refuse(pool: Pool, why: str) -> None:
+    """Log why a report was refused, once per pool and reason: a hostile worker may send a thousand a second."""
+    if (pool.pk, why) not in _refusals:
+        _refusals.add((pool.pk, why))
+        log.warning("report_refused", pool=pool.slug, why=why)
 
 
 def _ensure_group(key: str) -> None:
