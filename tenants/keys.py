@@ -19,7 +19,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 
 from core.revision import cached_by_revision
-from tenants.errors import InvalidApiKey, TenantSuspended
+from tenants.errors import InvalidApiKey, ScopeMissing, TenantSuspended
 from tenants.models import ApiKey, Project, Quota, Scope
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -65,20 +65,29 @@ def key_authenticate(text: str, *, pepper: str) -> ApiKey:
     key = _key(shape[1])
     # Also hashed for an unknown key, so that the response time doesn't reveal if the key exists.
     matches = hmac.compare_digest(_hash(shape[2], pepper), bytes(key.secret_hash) if key else b"")
-    if key is None or not matches or key.revoked_at is not None:
+    if key is None or not matches:
         raise InvalidApiKey
-    if key.tenant.suspended_at is not None:
-        raise TenantSuspended
+    key_check(key)
     return key
 
 
-def key_confirm(key: ApiKey) -> None:
-    """Check that a key is still live, long after its request began. Raises `InvalidApiKey`, `TenantSuspended`."""
-    row = ApiKey.objects.select_related("tenant").filter(pk=key.pk, revoked_at=None).first()
-    if row is None:
+def key_check(key: ApiKey | None, *, scopes: Collection[str] = ()) -> None:
+    """Check that a key is live, and has one of the scopes if any are named.
+
+    Raises `InvalidApiKey`, `TenantSuspended`, `ScopeMissing`.
+    """
+    if key is None or key.revoked_at is not None:
         raise InvalidApiKey
-    if row.tenant.suspended_at is not None:
+    if key.tenant.suspended_at is not None:
         raise TenantSuspended
+    if scopes and not set(scopes) & set(key.scopes):
+        needed = " or ".join(repr(str(scope)) for scope in scopes)
+        raise ScopeMissing(f"this API key lacks the scope {needed}")
+
+
+def keys_read(pks: Collection[UUID]) -> dict[UUID, ApiKey]:
+    """Return the rows of keys as they are now, each with its tenant: for a check long after their requests began."""
+    return ApiKey.objects.select_related("tenant").in_bulk(list(pks))
 
 
 def key_revoke(*, key_id: str, now: datetime) -> bool:

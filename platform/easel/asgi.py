@@ -15,11 +15,11 @@ from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 from django.urls import set_script_prefix
 
+from easel.api.access import BrokenOff, GuardedAnswers
 from easel.api.azure import AzurePaths
 from easel.api.cors import Cors
 from easel.api.errors import bad_request
 from easel.api.middleware import BodyLimit, WithoutTrailingSlash, request_id_of
-from easel.api.streaming import BrokenOff
 
 log = structlog.get_logger()
 
@@ -71,7 +71,7 @@ class Handler(ASGIHandler):
                     response.close()
 
 
-application = AzurePaths(WithoutTrailingSlash(Cors(BodyLimit(Handler()))))
+application = AzurePaths(WithoutTrailingSlash(Cors(BodyLimit(GuardedAnswers(Handler())))))
 
 # An error in the server's eyes, and here the purpose: only answers that are broken off end so.
 _UNFINISHED = "ASGI callable returned without completing response."

@@ -53,4 +53,15 @@ END $$;
 CREATE OR REPLACE TRIGGER tenants_blocklistentry_revision AFTER INSERT OR DELETE OR UPDATE ON tenants_blocklistentry
     FOR EACH ROW EXECUTE FUNCTION tenants_count_block_list_change();
 
+-- Wakes who is still answering, to look at the keys: one of them, or its tenant, has changed. The payload says nothing.
+CREATE OR REPLACE FUNCTION tenants_notify_access() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_notify('easel_access', '');
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER tenants_apikey_access AFTER UPDATE OR DELETE ON tenants_apikey
+    FOR EACH STATEMENT EXECUTE FUNCTION tenants_notify_access();
+CREATE OR REPLACE TRIGGER tenants_tenant_access AFTER UPDATE ON tenants_tenant
+    FOR EACH STATEMENT EXECUTE FUNCTION tenants_notify_access();
+
 CALL core_configured('tenants_tenant', 'tenants_project', 'tenants_apikey', 'tenants_quota', 'tenants_blocklistrevision');

@@ -17,12 +17,17 @@ class PoolOwner:
     """A tenant with a pool of its own, whose workers it runs itself."""
 
     slug: str
+    secret: str  # of its API key
     client: Easel
     environment: dict[str, str]  # of its workers, as `easel pool environment` prints it
 
     @property
     def namespace(self) -> str:
         return self.environment["EASEL_POOL_NAMESPACE"]
+
+    @property
+    def key_id(self) -> str:
+        return self.secret.split("_")[2]
 
     def redis(self) -> "redis.Redis":
         """A connection with the login of the pool's workers."""
@@ -42,4 +47,5 @@ def pool_owner(easel: LiveEasel) -> PoolOwner:
     made = easel.json("tenant", "create", slug, "--credit", "10")
     assert easel.command("pool", "dedicate", slug).returncode == 0
     lines = easel.command("pool", "environment", slug).stdout.splitlines()
-    return PoolOwner(slug, Easel(easel.url, made["api_key"]), dict(line.split("=", 1) for line in lines))
+    environment = dict(line.split("=", 1) for line in lines)
+    return PoolOwner(slug, made["api_key"], Easel(easel.url, made["api_key"]), environment)

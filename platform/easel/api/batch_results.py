@@ -13,6 +13,7 @@ from rest_framework.utils.encoders import JSONEncoder
 
 from core.errors import DomainError
 from core.threads import in_thread
+from easel.api.access import Access, BrokenOff
 from easel.api.errors import error_body
 from easel.api.images import images_json
 from easel.batches.errors import BatchCancelled, BatchExpired
@@ -27,9 +28,21 @@ _BLOCK_BYTES = 2**20
 _UNSERVED = {BatchExpired.code, BatchCancelled.code}  # there was no answer, not even a refusal
 
 
-async def blocks_streamed(blocks: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield blocks, each read on a thread, which is free again while the client takes the block."""
-    while block := await in_thread(next, blocks, b""):
+async def blocks_streamed(blocks: Iterator[bytes], *, access: Access) -> AsyncIterator[bytes]:
+    """Yield blocks, each read on a thread, which is free again while the client takes the block.
+
+    Raises `BrokenOff` once the caller has lost its `access`: what was sent has no place for an error.
+    """
+
+    def read_confirmed() -> bytes:
+        block = next(blocks, b"")
+        try:
+            access.confirm()
+        except DomainError as error:
+            raise BrokenOff(error.code) from error
+        return block
+
+    while block := await in_thread(read_confirmed):
         yield block
 
 

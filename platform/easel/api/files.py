@@ -7,6 +7,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from core import clock
+from easel.api.access import access_of
 from easel.api.batch_results import blocks_streamed, results_of, stored_blocks
 from easel.api.declaration import LEFT_OUT, Input, OneOf, Text, UrlQuery, operation
 from easel.api.endpoint import endpoint
@@ -133,7 +134,8 @@ def file_content(request: HttpRequest, file_id: str) -> StreamingHttpResponse:
     file = _file(request, file_id)
     blocks = stored_blocks(file) if file.storage_key else results_of(file)
     headers = {"Content-Disposition": 'attachment; filename="file.jsonl"', "X-Accel-Buffering": "no"}
-    return StreamingHttpResponse(blocks_streamed(blocks), content_type="application/jsonl", headers=headers)
+    sent = blocks_streamed(blocks, access=access_of(request))
+    return StreamingHttpResponse(sent, content_type="application/jsonl", headers=headers)
 
 
 def file_json(file: File) -> FileAnswer:

@@ -21,6 +21,7 @@ from core import clock
 from core.errors import DomainError, declared_errors
 from core.threads import in_thread
 from easel.api import errors, streaming, waiting
+from easel.api.access import Access, BrokenOff, access_of
 from easel.api.azure import with_deployment
 from easel.api.declaration import LEFT_OUT, ErrorEvent, Flag, OneOf, operation
 from easel.api.errors import StillRunning
@@ -140,6 +141,7 @@ class WaitsFor(NamedTuple):
     """The job that an admitted images call waits for; the call's fields say how it wants the answer."""
 
     tenant: Tenant
+    access: Access
     job_id: UUID
     fields: ImagesInput
     request: HttpRequest
@@ -171,7 +173,7 @@ class ImagesSubmit(Resource):
             return HttpResponse(status=499)  # for the log: nobody reads it
         accepted = HttpResponse(status=202, headers=REPLAYED if outcome.replayed else None)
         accepted.waits_for = WaitsFor(  # type: ignore[attr-defined]
-            caller(request).tenant, outcome.resource_id, fields, request
+            caller(request).tenant, access_of(request), outcome.resource_id, fields, request
         )
         return accepted
 
@@ -179,11 +181,14 @@ class ImagesSubmit(Resource):
 def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponse:
     """Return the second half of an images call: the images of the job that it waited for, or a refusal."""
     try:
+        waits_for.access.check()
         if not ended:
             raise waiting.still_running(tenant=waits_for.tenant, job_id=waits_for.job_id)
         job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
         answer = images_json(job, response_format=waits_for.fields.response_format)
-        return answer_json(answer, headers=_cost_headers(answer["usage"]))
+        found = answer_json(answer, headers=_cost_headers(answer["usage"]))
+        waits_for.access.confirm()  # after the images were read, which takes longer than to ask
+        return found
     except Exception as error:
         refusal = errors.handle(error)
         if refusal is None:
@@ -225,7 +230,9 @@ async def _images_answer(accepted: HttpResponseBase) -> HttpResponseBase:
 async def _streamed_answer(waits_for: WaitsFor) -> HttpResponseBase:
     read_events, seconds = ImageStream(waits_for).read_events, settings.EASEL.request_wait_seconds
     late = partial(waiting.still_running, tenant=waits_for.tenant, job_id=waits_for.job_id)
-    events = streaming.follow(waits_for.job_id, read_events, timeout_seconds=seconds, late=late)
+    events = streaming.follow(
+        waits_for.job_id, read_events, access=waits_for.access, timeout_seconds=seconds, late=late
+    )
     return streaming.streamed(_until_disconnect(events, waits_for))
 
 
@@ -235,13 +242,17 @@ async def _whole_answer(waits_for: WaitsFor) -> HttpResponseBase:
         waits_for.job_id,
         timeout_seconds=settings.EASEL.request_wait_seconds,
         idle_seconds=settings.EASEL.keepalive_seconds,
+        access=waits_for.access,
     )
     async with contextlib.AsyncExitStack() as waits:
         await waits.enter_async_context(contextlib.aclosing(ends))
-        ended: bool | None = await anext(ends, None)
-        # HTTP/1.0 ends a body by closing the connection, so that a client could not see that it was broken off.
-        while ended is False and waits_for.request.scope["http_version"] == "1.0":  # type: ignore[attr-defined]
-            ended = await anext(ends, None)
+        try:
+            ended: bool | None = await anext(ends, None)
+            # HTTP/1.0 ends a body by closing the connection, so that a client could not see that it was broken off.
+            while ended is False and waits_for.request.scope["http_version"] == "1.0":  # type: ignore[attr-defined]
+                ended = await anext(ends, None)
+        except DomainError as lost:
+            return errors.refusal_json(lost)
         if ended is False:
             waits.pop_all()  # the answer closes it
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -260,15 +271,17 @@ async def _long_answer(waits_for: WaitsFor, ends: AsyncGenerator[bool]) -> Async
     success, and a client's retry gets the status at once. Raises `BrokenOff`.
     """
     ended = False
-    async with contextlib.aclosing(ends):
-        yield b" "
-        async for ended in ends:
-            if not ended:
-                yield b" "
+    # A lost access ends the wait; the answer is then its refusal.
+    with contextlib.suppress(DomainError):
+        async with contextlib.aclosing(ends):
+            yield b" "
+            async for ended in ends:
+                if not ended:
+                    yield b" "
     answer = await in_thread(_answer_images, waits_for, ended)
     yield answer.content
     if answer.status_code != 200:
-        raise streaming.BrokenOff(f"job {waits_for.job_id}: {answer.status_code}")
+        raise BrokenOff(f"job {waits_for.job_id}: {answer.status_code}")
 
 
 async def _until_disconnect(parts: AsyncGenerator[bytes], waits_for: WaitsFor) -> AsyncGenerator[bytes]:

@@ -14,6 +14,7 @@ from billing.usage.queries import JobCost, job_costs
 from core import clock
 from core.errors import DomainError
 from easel.api import streaming
+from easel.api.access import Access, access_of
 from easel.api.declaration import LEFT_OUT, AnyText, ErrorEvent, Input, Number, OneOf, PageQuery, operation
 from easel.api.endpoint import endpoint
 from easel.api.generation_input import JobInput
@@ -34,7 +35,6 @@ from easel.jobs.spec import FieldWarning
 from easel.jobs.timeline import TimelineEvent, job_timeline, timeline_json
 from easel.jobs.usage_json import JobUsage, usage_json
 from easel.serving.tiers import Quality
-from tenants.keys import key_confirm
 from tenants.models import ApiKey, Scope
 
 
@@ -180,7 +180,7 @@ class JobEvents(Resource):
         """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen."""
         _job(request, job_id)
         found = HttpResponse()
-        found.key = caller(request)  # type: ignore[attr-defined]
+        found.key = caller(request)  # type: ignore[attr-defined]  # there once the request was let in
         return found
 
 
@@ -194,22 +194,21 @@ async def job_events(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     if key is None:
         return found
     seen, seconds = request.headers.get("Last-Event-ID", ""), settings.EASEL.job_ttl_seconds
-    return streaming.streamed(job_follow(key, job_id, seen=seen, timeout_seconds=seconds))
+    events = job_follow(key, job_id, access=access_of(request), seen=seen, timeout_seconds=seconds)
+    return streaming.streamed(events)
 
 
 described_by(JobEvents, job_events)
 
 
-def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) -> AsyncGenerator[bytes]:
-    """Yield `job.<status>` at every change, until the job has ended. `seen` is the id of the client's last event.
-
-    Once the key is revoked, an `error` ends the stream.
-    """
+def job_follow(
+    key: ApiKey, job_id: UUID, *, access: Access, seen: str, timeout_seconds: float
+) -> AsyncGenerator[bytes]:
+    """Yield `job.<status>` at every change, until the job has ended. `seen` is the id of the client's last event."""
 
     def read_events() -> tuple[list[bytes], bool]:
         nonlocal seen
         try:
-            key_confirm(key)
             job = queries.job_get(tenant=key.tenant, job_id=job_id)
             shown = job_json(job)
         except DomainError as error:
@@ -221,7 +220,7 @@ def job_follow(key: ApiKey, job_id: UUID, *, seen: str, timeout_seconds: float) 
     def late() -> DomainError:
         return still_running(tenant=key.tenant, job_id=job_id)
 
-    return streaming.follow(job_id, read_events, timeout_seconds=timeout_seconds, late=late)
+    return streaming.follow(job_id, read_events, access=access, timeout_seconds=timeout_seconds, late=late)
 
 
 @endpoint("post", "jobs_cancel", JobAnswer, errors=(JobNotFound,), scope=Scope.GENERATE)

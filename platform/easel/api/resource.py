@@ -22,12 +22,13 @@ from core.revision import optimistic, revision_begin
 from core.text import json_text
 from core.threads import REQUESTS, SHORT, in_thread
 from easel.api import errors
+from easel.api.access import ACCESS, Access, access_of
 from easel.api.azure import path_asked
 from easel.api.cors import TENANT
 from easel.api.declaration import BINARY, OCTETS, Operation
 from easel.observability.database_watch import database_is_unavailable
-from tenants.errors import InvalidApiKey, ScopeMissing
-from tenants.keys import key_authenticate
+from tenants.errors import InvalidApiKey
+from tenants.keys import key_authenticate, key_check
 from tenants.models import ApiKey
 
 log = structlog.get_logger()
@@ -47,7 +48,7 @@ class Resource:
         """Authenticate the caller, check its scope, call the handler, and answer refusals in OpenAI's error body."""
         try:
             if not self.is_public:
-                self._authorize(authenticate(request), request.method or "")
+                self._authorize(request, authenticate(request))
             handler = self.handlers.get(request.method or "")
             if handler is None:
                 asked = path_asked(request)
@@ -72,10 +73,11 @@ class Resource:
         if not any(request.accepts(name) for name in offered):
             raise errors.NotAcceptable(f"the answers of this call are {', '.join(offered)}")
 
-    def _authorize(self, key: ApiKey, method: str) -> None:
-        scope = self.scopes.get(method, self.scope)
-        if scope is not None and scope not in key.scopes:
-            raise ScopeMissing(f"this API key lacks the scope {str(scope)!r}")
+    def _authorize(self, request: HttpRequest, key: ApiKey) -> None:
+        scope = self.scopes.get(request.method or "", self.scope)
+        if scope is not None:
+            access_of(request).scopes = (scope,)
+            key_check(key, scopes=(scope,))
 
     @cached_property
     def handlers(self) -> dict[str, Callable[..., HttpResponseBase]]:
@@ -140,6 +142,7 @@ def authenticate(request: HttpRequest) -> ApiKey:
     key = key_authenticate(text, pepper=settings.EASEL.secret_key)
     request.user, request.auth = key.tenant, key  # type: ignore[assignment, attr-defined]
     request.scope[TENANT] = key.tenant  # type: ignore[attr-defined]  # of ASGI
+    request.scope[ACCESS] = Access(key)  # type: ignore[attr-defined]
     # For the log lines of this thread, and with the request for its own line, which the event loop writes.
     request.log_fields = {"tenant": key.tenant.slug, "api_key": key.key_id}  # type: ignore[attr-defined]
     structlog.contextvars.bind_contextvars(**request.log_fields)  # type: ignore[attr-defined]

@@ -18,13 +18,10 @@ from rest_framework.utils.encoders import JSONEncoder
 from core.errors import DomainError
 from core.threads import in_thread
 from easel.api import waiting
+from easel.api.access import Access
 from easel.api.errors import error_body
 
 KEEPALIVE = b": keepalive\n\n"
-
-
-class BrokenOff(Exception):
-    """An answer ends here, unfinished, so that its client sees that it failed: its status was sent as a success."""
 
 
 def streamed(events: AsyncIterator[bytes]) -> StreamingHttpResponse:
@@ -47,23 +44,44 @@ async def follow(
     job_id: UUID,
     read_events: Callable[[], tuple[list[bytes], bool]],
     *,
+    access: Access,
     timeout_seconds: float,
     late: Callable[[], DomainError],
 ) -> AsyncGenerator[bytes]:
     """Yield the new events of a job at each change, with keepalives between.
 
     `read_events` returns them, and True if they are the last. It runs on a thread, and is skipped while the database is
-    unavailable. A timeout ends the stream with the `error` that `late` returns, on a thread too.
+    unavailable. A timeout ends the stream with the `error` that `late` returns, on a thread too. So does the loss of
+    the caller's `access`, which is confirmed after the events were read, and looked at before each is sent.
     """
-    wakeups = waiting.wakeups(job_id, timeout_seconds=timeout_seconds, idle_seconds=settings.EASEL.keepalive_seconds)
-    async with contextlib.aclosing(wakeups):
-        async for noticed in wakeups:
-            if not noticed:
-                yield KEEPALIVE
-            with contextlib.suppress(OperationalError, InterfaceError):
-                found, is_over = await in_thread(read_events)
-                for part in found:
-                    yield part
-                if is_over:
-                    return
+
+    unsent, is_over = list[bytes](), False
+
+    def read_confirmed() -> list[bytes]:
+        nonlocal unsent, is_over
+        if not is_over:
+            found, is_over = read_events()
+            unsent += found
+        access.confirm()  # where the database goes away in between, the events stay unsent until it is back
+        confirmed, unsent = unsent, []
+        return confirmed
+
+    wakeups = waiting.wakeups(
+        job_id, timeout_seconds=timeout_seconds, idle_seconds=settings.EASEL.keepalive_seconds, access=access
+    )
+    try:
+        async with contextlib.aclosing(wakeups):
+            async for noticed in wakeups:
+                access.check()
+                if not noticed:
+                    yield KEEPALIVE
+                with contextlib.suppress(OperationalError, InterfaceError):
+                    for part in await in_thread(read_confirmed):
+                        access.check()
+                        yield part
+                    if is_over:
+                        return
+    except DomainError as error:
+        yield failure(error)
+        return
     yield failure(await in_thread(late))

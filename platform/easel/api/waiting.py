@@ -20,6 +20,9 @@ from psycopg import sql
 from core import clock
 from core.notifications import Flooded, NoticeMeter
 from core.threads import in_thread
+from easel.api.access import CHANNEL as ACCESS_CHANGED
+from easel.api.access import Access
+from easel.api.access import changed as access_changed
 from easel.api.errors import StillRunning
 from easel.jobs import queries
 from easel.jobs.models import Job
@@ -55,12 +58,21 @@ _versions: dict[UUID, str] = {}  # of followed jobs, as their followers were wok
 _listener: asyncio.Task[None] | None = None
 
 
-async def ends(job_id: UUID, *, timeout_seconds: float, idle_seconds: float) -> AsyncGenerator[bool]:
-    """Yield True once, when the job has ended, and False at each `idle_seconds` before. End at the timeout without."""
+async def ends(
+    job_id: UUID, *, timeout_seconds: float, idle_seconds: float, access: Access | None = None
+) -> AsyncGenerator[bool]:
+    """Yield True once, when the job has ended, and False at each `idle_seconds` before. End at the timeout without.
+
+    Raises the refusal as soon as the caller loses its `access`.
+    """
     # `_listen` checks all waiting jobs every RECHECK_SECONDS, in case a notification was lost.
-    woken = wakeups(job_id, channels=(FINISHED,), timeout_seconds=timeout_seconds, idle_seconds=idle_seconds)
+    woken = wakeups(
+        job_id, channels=(FINISHED,), timeout_seconds=timeout_seconds, idle_seconds=idle_seconds, access=access
+    )
     async with contextlib.aclosing(woken):
         async for noticed in woken:
+            if access is not None:
+                access.check()
             if noticed and await _has_ended(job_id):
                 yield True
                 return
@@ -78,9 +90,17 @@ async def _has_ended(job_id: UUID) -> bool:
 
 
 async def wakeups(
-    job_id: UUID, *, channels: tuple[str, ...] = CHANNELS, timeout_seconds: float, idle_seconds: float = RECHECK_SECONDS
+    job_id: UUID,
+    *,
+    channels: tuple[str, ...] = CHANNELS,
+    timeout_seconds: float,
+    idle_seconds: float = RECHECK_SECONDS,
+    access: Access | None = None,
 ) -> AsyncGenerator[bool]:
-    """Yield when it is time to read a job: at once, at each notification of it, and (False) after `idle_seconds`."""
+    """Yield when it is time to read a job: at once, at each notification of it, and (False) after `idle_seconds`.
+
+    Yield also when the caller loses its `access`.
+    """
     _ensure_listener()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
@@ -88,6 +108,9 @@ async def wakeups(
     wake.set()
     for channel in channels:
         _waiters[channel][job_id].add(wake)
+    if access is not None:
+        access.wakes.add(wake)
+        access.open()
     try:
         while True:
             noticed = wake.is_set()
@@ -100,6 +123,8 @@ async def wakeups(
                 async with asyncio.timeout(min(left, idle_seconds)):
                     await wake.wait()
     finally:
+        if access is not None:
+            access.wakes.discard(wake)
         for channel in channels:
             _waiters[channel][job_id].discard(wake)
             if not _waiters[channel][job_id]:
@@ -149,7 +174,7 @@ async def _listen() -> None:
 
 async def _look_when_notified(connection: psycopg.AsyncConnection[Any]) -> None:
     """Look at the jobs that notifications name, and every RECHECK_SECONDS at all. Raises `Flooded`."""
-    for channel in CHANNELS:
+    for channel in (*CHANNELS, ACCESS_CHANGED):
         await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
     loop, meter = asyncio.get_running_loop(), NoticeMeter()
     rechecked_at = -float("inf")
@@ -167,6 +192,8 @@ async def _look_when_notified(connection: psycopg.AsyncConnection[Any]) -> None:
         async with contextlib.aclosing(connection.notifies(timeout=wait_seconds, stop_after=1)) as notices:
             async for notice in notices:
                 meter.count(notice.payload)
+                if notice.channel == ACCESS_CHANGED:
+                    access_changed()
                 with contextlib.suppress(ValueError):  # anybody can notify a channel of anything
                     job_id = UUID(notice.payload)
                     if any(job_id in waiters for waiters in _waiters.values()):

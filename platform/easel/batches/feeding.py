@@ -30,8 +30,8 @@ from easel.config import Config
 from easel.jobs import queue
 from easel.jobs.admission import Admit, job_prepared
 from easel.jobs.models import Job, State
-from tenants.errors import InvalidApiKey, ScopeMissing
-from tenants.keys import key_confirm
+from tenants.errors import InvalidApiKey
+from tenants.keys import key_check, keys_read
 from tenants.models import Scope
 
 log = structlog.get_logger()
@@ -181,9 +181,7 @@ def _try(line: Line, this: _Feeding) -> bool:
 
 def _key_check(batch: Batch) -> None:
     """Raise `InvalidApiKey`, `TenantSuspended` or `ScopeMissing` if the batch's key can't make jobs."""
-    key_confirm(batch.api_key)
-    if Scope.GENERATE not in batch.api_key.scopes:
-        raise ScopeMissing(f"this API key lacks the scope {Scope.GENERATE.value!r}")
+    key_check(keys_read([batch.api_key_id]).get(batch.api_key_id), scopes=[Scope.GENERATE])
 
 
 def line_begin(line: Line, *, config: Config, now: datetime) -> bool:

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from core.threads import THREADS, in_thread
 from easel.api import jobs, waiting
+from easel.api.access import Access
 from easel.asgi import application
 from easel.jobs import dispatch, lifecycle
 from easel.jobs.models import Job
@@ -129,7 +130,7 @@ def test_a_jobs_events_follow_it_to_its_end(alice, create):
 
     async def followed():
         seen = []
-        events = jobs.job_follow(alice.key, uuid.UUID(job_id), seen="", timeout_seconds=600)
+        events = jobs.job_follow(alice.key, uuid.UUID(job_id), access=Access(alice.key), seen="", timeout_seconds=600)
         # What happens next waits for the event before: a stream that is read late leaves out what is over by then.
         happens = iter((lambda job: beat(job, steps_done=3), lambda job: end_job(job_id)))
         async for name, data in named(events):
@@ -222,7 +223,7 @@ def test_a_quiet_stream_says_that_it_is_alive(alice, create, settings_of):
     job_id = create(alice)["id"]
 
     async def second():
-        events = jobs.job_follow(alice.key, uuid.UUID(job_id), seen="", timeout_seconds=10)
+        events = jobs.job_follow(alice.key, uuid.UUID(job_id), access=Access(alice.key), seen="", timeout_seconds=10)
         found = [await anext(events), await anext(events)]
         await events.aclose()
         return found
@@ -234,7 +235,12 @@ def test_the_events_of_a_job_that_takes_too_long_end_with_where_it_can_be_read(a
     job_id = create(alice)["id"]
 
     async def all_events():
-        return [one async for one in named(jobs.job_follow(alice.key, uuid.UUID(job_id), seen="", timeout_seconds=0))]
+        return [
+            one
+            async for one in named(
+                jobs.job_follow(alice.key, uuid.UUID(job_id), access=Access(alice.key), seen="", timeout_seconds=0)
+            )
+        ]
 
     (first, _), (last, data) = asyncio.run(all_events())
     assert (first, last, data["error"]["code"]) == ("job.queued", "error", "timeout")
