@@ -48,6 +48,7 @@ class Config:
     webhook_allow: tuple[IPv4Network | IPv6Network, ...]
     email_url: str
     cors_origins: frozenset[str]
+    reporting_database_url: str
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
@@ -88,6 +89,8 @@ class Config:
             email_url=env.get("EASEL_EMAIL_URL", ""),
             # Origins whose pages may call the API with any tenant's key, from a browser.
             cors_origins=_origins(env, "EASEL_CORS_ORIGINS"),
+            # The replica that logins for reports read; empty: there is none, and they read the platform's database.
+            reporting_database_url=env.get("EASEL_REPORTING_DATABASE_URL", ""),
         )
 
 

@@ -31,6 +31,7 @@ from easel.jobs.retries import abandoned_jobs_cancel, calls_delete
 from easel.privacy.erasure import erase_advance
 from easel.processes import batch_feeder, deliverer
 from easel.processes.loop import UNAVAILABLE, run_turns
+from easel.reporting.sessions import sessions_end
 from easel.serving.guardrail import rollouts_decide
 from easel.webhooks.budget_notices import crossings_mail, crossings_notify
 from easel.webhooks.delivery import messages_delete
@@ -71,6 +72,11 @@ def expire_jobs(now: datetime, *, tenants: Collection[Tenant] | None = None) -> 
 def cancel_abandoned_jobs(now: datetime, *, tenants: Collection[Tenant] | None = None) -> int:
     """Cancel jobs whose client disconnected and did not come back within EASEL_DISCONNECT_GRACE_SECONDS."""
     return abandoned_jobs_cancel(now=now, grace_seconds=settings.EASEL.disconnect_grace_seconds, tenants=tenants)
+
+
+def end_reporting_sessions(now: datetime) -> int:
+    """End what logins for reports may not do, and shut the logins that do it on purpose."""
+    return sessions_end(have_replica=bool(settings.EASEL.reporting_database_url), now=now)
 
 
 def delete_client_calls(now: datetime) -> int:
@@ -139,6 +145,7 @@ PERIODIC: tuple[tuple[float, Task], ...] = (
     (1, lose_silent_attempts),
     (1, expire_jobs),
     (1, cancel_abandoned_jobs),
+    (1, end_reporting_sessions),
     (5, rollouts_decide),
     (60, delete_client_calls),
     (600, delete_idempotency_keys),

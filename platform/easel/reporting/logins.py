@@ -55,5 +55,4 @@ def _set(name: str, password: str) -> None:
             cursor.execute(sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}").format(role, group))
         cursor.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(role, sql.Literal(password)))
         # A query that reads too much is ended, and a query by mistake can write nothing.
-        cursor.execute(sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(role))
-        cursor.execute(sql.SQL("ALTER ROLE {} SET statement_timeout = '60s'").format(role))
+        cursor.execute("CALL reporting_login_bound(%s)", [name])

@@ -1,13 +1,18 @@
 """Logins that may read the views and nothing else."""
 
 import uuid
+from contextlib import ExitStack
 
 import psycopg
 import pytest
 from django.db import connection
 from psycopg import sql
 
+from core.models import AuditEvent
+from easel.reporting import sessions
 from easel.reporting.logins import LoginRefused, login_set
+from easel.reporting.sessions import sessions_end
+from tests.conftest import NOW
 from tests.easel.reporting.conftest import VIEWS
 
 
@@ -108,3 +113,108 @@ def test_a_user_that_may_not_create_roles_gets_the_reason(name):
 def test_other_names_are_refused(bad):
     with pytest.raises(LoginRefused):
         login_set(name=bad, password="x")
+
+
+def may_log_in(name):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", [name])
+        return cursor.fetchone()[0]
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ["SELECT pg_advisory_lock(hashtext('easel dispatch'), 1)"],
+        ["SELECT lo_create(0)"],
+        ["SELECT lo_from_bytea(0, 'x')"],
+        ["SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000))"],
+        ["CREATE TEMPORARY TABLE mine (id int)"],
+        ["CREATE TABLE public.mine (id int)"],
+        ["SET temp_file_limit = -1"],
+        ["LOCK TABLE reporting.balances IN ROW EXCLUSIVE MODE"],
+        ["LOCK TABLE core_lock IN ACCESS SHARE MODE"],
+        ["SELECT name FROM core_lock FOR UPDATE"],
+        ["ALTER ROLE CURRENT_USER CONNECTION LIMIT 1000"],
+    ],
+)
+def test_a_login_can_neither_lock_nor_fill_the_disk(reader, statements):
+    reader.execute("SET default_transaction_read_only = off")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        for statement in statements:
+            with reader.transaction():
+                reader.execute(statement)
+
+
+def test_a_login_that_writes_is_shut_until_it_is_given_a_new_password(reader, name):
+    """As one can where the platform is no superuser: there, nobody can forbid it."""
+    reader.execute("SET default_transaction_read_only = off")
+    reader.execute("BEGIN")
+    reader.execute("SELECT pg_current_xact_id()")
+    assert sessions_end(have_replica=False, now=NOW) == 1
+    with pytest.raises(psycopg.OperationalError):
+        reader.execute("SELECT 1")
+    assert not may_log_in(name)
+    assert AuditEvent.objects.get(subject=name).details == {"fault": "writes"}
+    login_set(name=name, password="second")
+    assert may_log_in(name)
+
+
+def test_what_a_login_locked_and_wrote_is_gone_with_its_session(reader, name):
+    with connection.cursor() as cursor:
+        allowed = sql.SQL("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint), lo_from_bytea(oid, bytea) TO {}")
+        cursor.execute(allowed.format(sql.Identifier(name)))
+        try:
+            reader.execute("SET default_transaction_read_only = off")
+            reader.execute("SELECT lo_from_bytea(0, 'x')")
+            reader.execute("SELECT pg_advisory_lock(n) FROM generate_series(1, 100) n")
+            sessions_end(have_replica=False, now=NOW)
+            cursor.execute("SELECT count(*) FROM pg_largeobject_metadata")
+            assert cursor.fetchone()[0] == 0
+            assert not may_log_in(name)
+        finally:
+            cursor.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+
+
+def test_a_session_that_lifts_its_time_limits_is_ended_all_the_same(reader, name, monkeypatch):
+    reader.execute("SET idle_in_transaction_session_timeout = 0")
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM reporting.jobs")
+    assert sessions_end(have_replica=False, now=NOW) == 0
+    monkeypatch.setattr(sessions, "IDLE_SECONDS_MAX", 0)
+    assert sessions_end(have_replica=False, now=NOW) == 1
+    with pytest.raises(psycopg.OperationalError):
+        reader.execute("SELECT 1")
+    assert may_log_in(name), "a slow report is no attack"
+
+
+def test_a_platform_without_a_superuser_ends_sessions_too(reader, name):
+    """Its user is a member of the login's role."""
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE easel_test_owner CREATEROLE")
+        try:
+            cursor.execute("ALTER SCHEMA reporting OWNER TO easel_test_owner")
+            cursor.execute("CALL reporting_login_bound(%s)", [name])
+            reader.execute("BEGIN")
+            reader.execute("SELECT pg_current_xact_id()")
+            cursor.execute("GRANT SELECT, INSERT ON core_auditevent TO easel_test_owner; SET ROLE easel_test_owner")
+            assert sessions_end(have_replica=False, now=NOW) == 1
+            with pytest.raises(psycopg.OperationalError):
+                reader.execute("SELECT 1")
+        finally:
+            cursor.execute("RESET ROLE; ALTER SCHEMA reporting OWNER TO CURRENT_USER")
+            cursor.execute("DROP OWNED BY easel_test_owner; DROP ROLE easel_test_owner")
+
+
+def test_a_login_opens_ten_connections_and_no_more(reader, name):
+    with ExitStack() as opened:
+        for _ in range(9):
+            opened.enter_context(psycopg.connect(reader.info.dsn, password="first"))
+        with pytest.raises(psycopg.OperationalError, match="too many connections"):
+            psycopg.connect(reader.info.dsn, password="first")
+
+
+def test_where_reports_have_a_replica_a_login_stays_on_no_other_server(reader, name):
+    assert sessions_end(have_replica=True, now=NOW) == 1
+    with pytest.raises(psycopg.OperationalError):
+        reader.execute("SELECT 1")
+    assert may_log_in(name)
