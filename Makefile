@@ -16,10 +16,10 @@ help: ## Show this list.
 setup: $(DEV) ## Install everything into .venv (the others do it when needed).
 
 # A marker that is newer than what it was made from: there is nothing to install.
-$(DEMO): pyproject.toml requirements.lock scripts/setup
+$(DEMO): pyproject.toml $(wildcard requirements/*.lock) scripts/setup
 	@scripts/setup $(if $(wildcard $(DEV)),dev,demo)
 
-$(DEV): pyproject.toml requirements.lock scripts/setup
+$(DEV): pyproject.toml $(wildcard requirements/*.lock) scripts/setup
 	@scripts/setup dev
 
 demo: $(DEMO) ## Start the whole stack, generate, show the cost (ONCE=1: exit after; HISTORY=1: with a month of use).
@@ -68,8 +68,8 @@ format: $(DEV) ## Apply the style.
 dashboards: $(DEV) ## Write Grafana's dashboards from deploy/grafana.
 	@$(BIN)/python -m deploy.grafana
 
-lock: $(DEV) ## Write the versions installed now to requirements.lock.
-	@scripts/lock $(BIN)/python > requirements.lock.new && mv requirements.lock.new requirements.lock
+lock: $(DEV) ## Write the lock files from pyproject.toml, with hashes (UPGRADE="django click": newer versions of these).
+	@$(BIN)/python scripts/lock
 
 clean: ## Remove .venv, caches and the data of the local stack.
 	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info

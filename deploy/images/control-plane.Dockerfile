@@ -4,9 +4,13 @@ FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 WORKDIR /src
+# Every file is one whose hash is locked. Sources are built with the locked setuptools.
+COPY requirements ./requirements
+RUN /opt/venv/bin/pip install --require-hashes -r requirements/build.lock && \
+    /opt/venv/bin/pip install --require-hashes --no-deps --no-build-isolation \
+        -r requirements/base.lock -r requirements/parquet.lock
 COPY . .
-# The lock lists all extras; as a constraint it pins the packages that are installed and adds none.
-RUN /opt/venv/bin/pip install --constraint requirements.lock '.[parquet]'
+RUN /opt/venv/bin/pip install --no-deps --no-build-isolation . && /opt/venv/bin/pip check
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin easel

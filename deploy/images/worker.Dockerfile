@@ -6,10 +6,13 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/venv
 WORKDIR /src
 # Large layers that seldom change come first, so a change of our code rebuilds only the last layer.
-COPY requirements.lock ./
-RUN /opt/venv/bin/pip install --constraint requirements.lock torch diffusers transformers accelerate torchao huggingface_hub nvidia-ml-py
+# Every file is one whose hash is locked. Sources are built with the locked setuptools.
+COPY requirements ./requirements
+RUN /opt/venv/bin/pip install --require-hashes -r requirements/build.lock && \
+    /opt/venv/bin/pip install --require-hashes --no-deps --no-build-isolation \
+        -r requirements/base.lock -r requirements/worker.lock -r requirements/torch.lock
 COPY . .
-RUN /opt/venv/bin/pip install --constraint requirements.lock '.[worker]'
+RUN /opt/venv/bin/pip install --no-deps --no-build-isolation . && /opt/venv/bin/pip check
 
 FROM python:3.11-slim-bookworm
 # The compiler of the model's kernels needs a C compiler for their launchers. Debian offers only its newest version.

@@ -56,7 +56,7 @@ def node_version(package: str) -> str:
 def venv_version(package: str) -> str:
     """The version of a Python package that the tests run in the clients' own environment."""
     pinned = (ROOT / "tests/clients/requirements.txt").read_text()
-    found = re.search(rf"^{package}==(.*)$", pinned, re.MULTILINE)
+    found = re.search(rf"^{package}==(\S+)", pinned, re.MULTILINE)
     assert found, package
     return found[1]
 
