@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 
 from core.origins import origin_of
@@ -38,6 +38,9 @@ class Config:
     request_wait_seconds: int
     keepalive_seconds: int
     disconnect_grace_seconds: int
+    connections_max: int
+    connections_per_address_max: int
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     body_bytes_max: int
     adapter_bytes_max: int
     adapter_rank_max: int
@@ -76,6 +79,11 @@ class Config:
             request_wait_seconds=_count(env, "EASEL_REQUEST_WAIT_SECONDS", 300),
             keepalive_seconds=_count(env, "EASEL_KEEPALIVE_SECONDS", 15),
             disconnect_grace_seconds=_count(env, "EASEL_DISCONNECT_GRACE_SECONDS", 60),
+            # Of one process of the API; the second for addresses that are no trusted proxy's.
+            connections_max=_count(env, "EASEL_CONNECTIONS_MAX", 4096),
+            connections_per_address_max=_count(env, "EASEL_CONNECTIONS_PER_ADDRESS_MAX", 1024),
+            # Who may say by X-Forwarded-For and X-Forwarded-Proto whom a request came from, and how.
+            trusted_proxies=_networks(env, "EASEL_TRUSTED_PROXIES"),
             body_bytes_max=_count(env, "EASEL_BODY_BYTES_MAX", 1_000_000),
             adapter_bytes_max=_count(env, "EASEL_ADAPTER_BYTES_MAX", 512 * 2**20),
             adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
@@ -92,6 +100,10 @@ class Config:
             # The replica that logins for reports read; empty: there is none, and they read the platform's database.
             reporting_database_url=env.get("EASEL_REPORTING_DATABASE_URL", ""),
         )
+
+    def trusts(self, address: str) -> bool:
+        """Return true if an address is a trusted proxy's."""
+        return bool(self.trusted_proxies) and any(ip_address(address) in network for network in self.trusted_proxies)
 
 
 def _demo_checkpoint() -> str:

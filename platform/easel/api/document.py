@@ -103,6 +103,7 @@ def errors_of(route: Route) -> dict[int, list[type[DomainError]]]:
         found |= {errors.InvalidField, errors.MissingParameter, errors.UnknownField}
         found |= {
             errors.BodyTooLarge,
+            errors.RequestTimeout,
             errors.UnsupportedMediaType,
             *([] if operation.is_form else [errors.InvalidJson]),
         }

@@ -1,6 +1,6 @@
 """The calls of OpenAI's Images API that change an existing image: no model here can, so each is refused, and says so.
 
-The form with the images is read and thrown away (`EDIT_BYTES_MAX` in `middleware.py`), because a client that is cut off
+The form with the images is read and thrown away (`EDIT_BYTES_MAX` in `intake.py`), because a client that is cut off
 while it sends reports a broken connection, and sends it all again.
 """
 

@@ -95,6 +95,29 @@ class BodyTooLarge(DomainError, code="body_too_large", http_status=413):
     """
 
 
+class HeadTooLarge(DomainError, code="head_too_large", http_status=431):
+    """The request's line and headers are over the limit.
+
+    Send a shorter URL, and fewer or shorter headers; the message states the limits.
+    """
+
+
+class RequestTimeout(DomainError, code="request_timeout", http_status=408, retryable=True):
+    """The request did not come whole within its time.
+
+    Send the same request again, over a faster connection if the body is large; the message states the time.
+    """
+
+
+class TooManyConnections(DomainError, type="server_error"):
+    """There are too many connections, of all clients together or from your address.
+
+    Use fewer connections, each for many requests, and repeat the request after the seconds of `Retry-After`.
+    """
+
+    code, http_status, retryable, retry_after_seconds = "too_many_connections", 503, True, 2
+
+
 class UnsupportedParameter(DomainError, code="unsupported_parameter"):
     """This parameter has a value that is not supported.
 

@@ -13,7 +13,7 @@ from easel.api.declaration import LEFT_OUT, Input, OneOf, Text, UrlQuery, operat
 from easel.api.endpoint import endpoint
 from easel.api.expires_after import ExpiresAfterInput, form_fields, seconds_of
 from easel.api.forms import FormFile, form_of
-from easel.api.middleware import FORM_BYTES
+from easel.api.intake import FORM_BYTES
 from easel.api.resource import Resource, answer_json, caller
 from easel.api.rows import Listed, listed
 from easel.batches import queries

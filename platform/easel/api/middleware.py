@@ -1,4 +1,4 @@
-"""Gives every request an id, a log line, metrics, and a bound on its body."""
+"""Gives every request an id, a log line and metrics."""
 
 import random
 import re
@@ -10,22 +10,17 @@ from urllib.parse import urlsplit
 import structlog
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
-from django.urls import Resolver404, resolve
+from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.decorators import async_only_middleware
 
-from easel.api.errors import BodyTooLarge, refusal_json
 from easel.api.resource import Resource
-from easel.batches.files import FILE_BYTES_MAX
 from easel.observability import metrics
 
 log = structlog.get_logger()
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-OUTPUT_BYTES_MAX = 64 * 2**20
+METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 _host_noticed = False
-EDIT_BYTES_MAX = 64 * 2**20  # OpenAI takes images of up to 50 MB
-FORM_BYTES = 2**16  # of the form around an uploaded file
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -54,7 +49,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
             response[name] = value
         # The route and not the path: a metric's labels must not grow with what clients send.
         route = request.resolver_match.route if request.resolver_match else "unmatched"
-        method = _method(request.method)
+        method = method_label(request.method)
         metrics.REQUESTS.labels(method, route, str(response.status_code)).inc()
         metrics.REQUEST_SECONDS.labels(method, route).observe(seconds)
         if not route.startswith(("healthz", "metrics")):
@@ -92,16 +87,27 @@ def Options(  # noqa: N802 - named in settings like a class, as middleware is
             request.resolver_match = resolve(request.path)
         except Resolver404:
             return await get_response(request)
-        view = request.resolver_match.func
-        resource: Any = getattr(view, "cls", None)
-        allow = getattr(view, "allow", "GET, HEAD, OPTIONS")  # of a view that is no resource
-        if resource is not None and issubclass(resource, Resource):
-            allow = resource().allow
+        allow = _allowed(request.resolver_match)
         answer = HttpResponse(status=204, headers={"Allow": allow})
         del answer["Content-Type"]
         return answer
 
     return middleware
+
+
+def methods_of(path: str) -> str:
+    """Return the methods of a path, as the header `Allow` lists them; all that any path has for one that is none."""
+    try:
+        return _allowed(resolve(path))
+    except Resolver404:
+        return ", ".join(sorted(METHODS))
+
+
+def _allowed(found: ResolverMatch) -> str:
+    resource: Any = getattr(found.func, "cls", None)
+    if resource is not None and issubclass(resource, Resource):
+        return resource().allow
+    return getattr(found.func, "allow", "GET, HEAD, OPTIONS")  # of a view that is no resource
 
 
 class WithoutTrailingSlash:
@@ -136,74 +142,6 @@ def request_id_of(given: str) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
-def _method(given: str | None) -> str:
-    return given if given in _METHODS else "other"
-
-
-def _body_bytes_max(path: str) -> int:
-    """Return the limit of a request's body: of files on the paths that take them, else of JSON."""
-    limits = {
-        "/v1/adapters": settings.EASEL.adapter_bytes_max + FORM_BYTES,
-        "/v1/files": FILE_BYTES_MAX + FORM_BYTES,
-        "/storage/": OUTPUT_BYTES_MAX,
-        "/v1/images/edits": EDIT_BYTES_MAX,
-        "/v1/images/variations": EDIT_BYTES_MAX,
-    }
-    found = (limit for prefix, limit in limits.items() if path.startswith(prefix))
-    return next(found, settings.EASEL.body_bytes_max)
-
-
-class BodyLimit:
-    """ASGI application that refuses a body over the path's limit: by its Content-Length, or while it is read."""
-
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":  # there are none here, and Django would log an error
-            await send({"type": "websocket.close"})
-            return
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = dict(scope["headers"])
-        limit, seen, started = _body_bytes_max(scope["path"]), 0, False
-
-        def too_large() -> BodyTooLarge:
-            return BodyTooLarge(f"the body is over the limit of {limit} bytes")
-
-        async def counted() -> dict[str, Any]:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > limit:
-                raise too_large()
-            return message
-
-        async def remembered(message: dict[str, Any]) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            length = given.get(b"content-length", b"0")
-            if length.isdigit() and int(length) > limit:
-                raise too_large()
-            if b"transfer-encoding" not in given:  # the server reads no more than Content-Length
-                await self._app(scope, receive, send)
-            else:
-                await self._app(scope, counted, remembered)
-        except BodyTooLarge as error:
-            if started:
-                raise
-            await _refuse(error, given.get(b"x-request-id", b"").decode("latin-1"), scope["method"], send)
-
-
-async def _refuse(error: BodyTooLarge, request_id: str, method: str, send: Send) -> None:
-    response = refusal_json(error)
-    request_id = response["X-Request-Id"] = request_id_of(request_id)
-    metrics.REQUESTS.labels(_method(method), "unmatched", "413").inc()
-    log.info("request", request_id=request_id, method=method, route="unmatched", status=413)
-    headers = [(name.lower().encode(), value.encode()) for name, value in response.items()]
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": response.content})
+def method_label(given: str | None) -> str:
+    """Return a method as a metric names it: its labels must not grow with what clients send."""
+    return given if given in METHODS else "other"

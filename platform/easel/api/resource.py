@@ -47,21 +47,40 @@ class Resource:
     def dispatch(self, request: HttpRequest, **path: Any) -> HttpResponseBase:
         """Authenticate the caller, check its scope, call the handler, and answer refusals in OpenAI's error body."""
         try:
-            if not self.is_public:
-                self._authorize(request, authenticate(request))
-            handler = self.handlers.get(request.method or "")
-            if handler is None:
-                asked = path_asked(request)
-                raise errors.MethodNotAllowed(f"{asked} has no method {request.method}: send {self._methods}")
-            self._accepted(request, handler.operation)  # type: ignore[attr-defined]  # by `operation`
-            answer = handler(request, **path)
+            answer = self._admit(request)(request, **path)
         except Exception as error:
-            refusal = errors.handle(error)
-            if refusal is None:
-                raise
-            answer = refusal
+            answer = self._refusal(error)
         answer["Allow"] = self.allow
         return answer
+
+    def refusal(self, request: HttpRequest) -> HttpResponse | None:
+        """Return the answer to a request that its head alone refuses, before its body is read; None if it doesn't."""
+        try:
+            self._admit(request)
+        except Exception as error:
+            answer = self._refusal(error)
+            answer["Allow"] = self.allow
+            return answer
+        return None
+
+    def _admit(self, request: HttpRequest) -> Callable[..., HttpResponseBase]:
+        """Return the handler of a request whose caller may call it."""
+        if not self.is_public:
+            self._authorize(request, authenticate(request))
+        handler = self.handlers.get(request.method or "")
+        if handler is None:
+            asked = path_asked(request)
+            raise errors.MethodNotAllowed(f"{asked} has no method {request.method}: send {self._methods}")
+        self._accepted(request, handler.operation)  # type: ignore[attr-defined]  # by `operation`
+        return handler
+
+    @staticmethod
+    def _refusal(error: Exception) -> HttpResponse:
+        """Return the answer to a refusal; any other error is raised again."""
+        refusal = errors.handle(error)
+        if refusal is None:
+            raise error
+        return refusal
 
     @staticmethod
     def _accepted(request: HttpRequest, operation: Operation) -> None:

@@ -23,17 +23,11 @@ _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 
 async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
     """GET and PUT of one key: 403 without a valid signature, 404 for a missing object, 412 for a PUT onto another."""
+    if (refusal := stored_object_refusal(request, key)) is not None:
+        return refusal
     folder = store()
-    if not isinstance(folder, FolderStore):
-        return HttpResponse(status=404)
-    if request.method not in ("GET", "HEAD", "PUT"):
-        return HttpResponse(status=405, headers={"Allow": ALLOW})
-    method, now = "PUT" if request.method == "PUT" else "GET", time.time()
-    if not folder.allows(method, key, request.GET.dict(), now=now):
-        return HttpResponse("this link is wrong or has expired", status=403, content_type="text/plain")
-    if method == "PUT":
-        if request.headers.get("Content-Type", "") != request.GET["type"]:
-            return HttpResponse("another Content-Type was signed", status=403, content_type="text/plain")
+    assert isinstance(folder, FolderStore)
+    if request.method == "PUT":
         try:
             await in_thread(folder.put_new, key, request)
         except FileExistsError:
@@ -43,11 +37,27 @@ async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
         file = await asyncio.to_thread(folder.path(key).open, "rb")
     except (FileNotFoundError, IsADirectoryError, ValueError):
         return HttpResponse(status=404)
-    left_seconds = max(0, int(request.GET["expires"]) - int(now))
+    left_seconds = max(0, int(request.GET["expires"]) - int(time.time()))
     return _answer(request, file, key, cached_seconds=min(CACHED_SECONDS, left_seconds))
 
 
+def stored_object_refusal(request: HttpRequest, key: str) -> HttpResponse | None:
+    """Return the answer to a request that its head alone refuses; None if it doesn't."""
+    folder = store()
+    if not isinstance(folder, FolderStore):
+        return HttpResponse(status=404)
+    if request.method not in ("GET", "HEAD", "PUT"):
+        return HttpResponse(status=405, headers={"Allow": ALLOW})
+    method = "PUT" if request.method == "PUT" else "GET"
+    if not folder.allows(method, key, request.GET.dict(), now=time.time()):
+        return HttpResponse("this link is wrong or has expired", status=403, content_type="text/plain")
+    if method == "PUT" and request.headers.get("Content-Type", "") != request.GET["type"]:
+        return HttpResponse("another Content-Type was signed", status=403, content_type="text/plain")
+    return None
+
+
 stored_object.csrf_exempt = True  # type: ignore[attr-defined]
+stored_object.refusal = stored_object_refusal  # type: ignore[attr-defined]
 stored_object.allow = ALLOW  # type: ignore[attr-defined]
 
 

@@ -17,9 +17,6 @@ from easel.cli.lazy_group import LazyGroup
 from easel.cli.loading import loading_modules
 from easel_local.embedded import ServersUnavailable
 
-# How long open requests may go on after a SIGTERM; below the supervisor's grace.
-_GRACEFUL_SECONDS = 10
-
 # Commands of other modules, each with its line in the list of commands. A group has no other text.
 _ELSEWHERE = {
     "adapter": ("easel.cli.models:adapter", "Retire tenants' adapters, and list them."),
@@ -84,20 +81,11 @@ def api(host: str, port: int) -> None:
 
     def serve(_stop: threading.Event) -> None:  # uvicorn handles the signals itself, then passes them on
         with loading_modules():
-            import uvicorn
-
+            from easel.api.server import serve as serve_api
             from easel.asgi import application
 
             import_module("easel.urls")  # which the first request would wait for
-        uvicorn.run(
-            application,
-            host=host,
-            port=port,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-        )
+        serve_api(application, host=host, port=port)
 
     _run_service("api", serve)
 

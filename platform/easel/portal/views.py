@@ -13,13 +13,17 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.auth.views import redirect_to_login
 from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.contrib.staticfiles import finders
 from django.core.exceptions import PermissionDenied, SuspiciousFileOperation
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import render, resolve_url
 from django.urls import URLPattern, URLResolver
 from django.utils.cache import get_conditional_response
 from django.utils.decorators import decorator_from_middleware
@@ -30,6 +34,7 @@ View = Callable[..., HttpResponseBase]
 # The context that every page of a site has.
 ContextOf = Callable[[HttpRequest], dict[str, Any]]
 THREADS = 4
+METHODS = ("GET", "HEAD", "POST")
 STATIC_SECONDS = 86_400
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
 _HEADERS = {
@@ -66,6 +71,8 @@ def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
     @decorator_from_middleware(MessageMiddleware)
     def complete(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
+            if request.method not in METHODS:
+                return HttpResponse(status=405, headers={"Allow": ", ".join(METHODS)})
             response = view(request, *args, **kwargs)
             if hasattr(response, "render"):
                 response = response.render()
@@ -83,7 +90,19 @@ def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         return await in_thread(complete, request, *args, threads=_threads, **kwargs)
 
+    wrapper.refusal = _refused_by_head  # type: ignore[attr-defined]
     return wrapper
+
+
+def _refused_by_head(request: HttpRequest, **_path: Any) -> HttpResponseBase | None:
+    """Return the answer to a request whose body shall not be read; None for one that is signed in or signs in."""
+    if request.method not in METHODS:
+        return HttpResponse(status=405, headers={"Allow": ", ".join(METHODS)})
+    sign_in = resolve_url(settings.LOGIN_URL)
+    session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    if request.method == "POST" and request.path != sign_in and SESSION_KEY not in session:
+        return redirect_to_login(request.get_full_path(), sign_in)
+    return None
 
 
 def _refusal(request: HttpRequest, context_of: ContextOf, status: int, title: str, message: str) -> HttpResponse:

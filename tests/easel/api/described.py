@@ -22,6 +22,7 @@ STANDARD = {
     "date",
     "etag",
     "last-modified",
+    "connection",
     "vary",
     "x-accel-buffering",
 }

@@ -6,13 +6,14 @@ import contextlib
 import uvicorn
 
 from core.threads import in_thread
+from easel.api.server import server_config
 from easel.asgi import application
 
 
 @contextlib.asynccontextmanager
 async def served(**options):
     """The application behind a server of its own."""
-    server = uvicorn.Server(uvicorn.Config(application, port=0, lifespan="off", log_config=None, **options))
+    server = uvicorn.Server(server_config(application, port=0, **{"timeout_graceful_shutdown": None, **options}))
     serving = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
