@@ -12,7 +12,7 @@ import structlog
 from inference.contract import AttemptFinished, Report, WorkerBeat, cancel_key, report_to_json, reports_key
 
 _BEAT_SECONDS = 1.0
-_REPORTS_MAX = 100_000
+_REPORTS_MAX = 10_000  # as the consumer's; each beat of an hour of three workers
 _DELAY_SECONDS_FIRST, _DELAY_SECONDS_MAX = 0.1, 5.0
 
 log = structlog.get_logger()

@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from easel.processes.consumer import GROUP
+from easel.processes.pool_streams import GROUP
 from easel.seed import SHARED_NAMESPACE
 from inference.contract import QUEUE, reports_key
 from tests.chaos.schedule import LEASE_SECONDS

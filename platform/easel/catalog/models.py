@@ -98,6 +98,28 @@ class PoolOutage(models.Model):
         indexes = [models.Index(fields=["pool", "ended_at"], name="outage_by_pool")]
 
 
+class PoolFault(models.Model):
+    """What the workers of a pool did to its part of Redis, by kind: counted, with the latest."""
+
+    class Kind(models.TextChoices):
+        KEY = "key", "a key that could not be used"
+        REPORT = "report", "reports that could not be applied"
+        SEND = "send", "tasks that could not be sent"
+        MEMORY = "memory", "too much memory of Redis"
+        CONNECTIONS = "connections", "too many connections to Redis"
+
+    pool = models.ForeignKey(Pool, on_delete=models.CASCADE, related_name="faults")
+    kind = models.CharField(max_length=20, choices=Kind)
+    count = models.BigIntegerField(default=0)
+    detail = models.CharField(max_length=200, default="")
+    last_at = models.DateTimeField()
+    shut_until = models.DateTimeField(null=True, help_text="Until then the pool's login of Redis is off.")
+    shut_seconds = models.PositiveIntegerField(default=0, help_text="Length of the latest time that it was off.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["pool", "kind"], name="pool_fault_one_per_kind")]
+
+
 class WorkerDay(models.Model):
     """Totals of a pool's workers of one name on one day (UTC). Idle time is `up_seconds` less busy and load seconds."""
 

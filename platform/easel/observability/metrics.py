@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import REGISTRY, Collector
 
 from billing.usage.queries import credit_by_tenant, gpu_seconds_by_tenant, ledger_imbalance, revenue_by_tenant
-from easel.catalog.models import Pool, Worker
+from easel.catalog.models import Pool, PoolFault, Worker
 from easel.catalog.workers import WORKER_SILENCE_SECONDS
 from easel.jobs.models import FINAL
 from easel.jobs.queries import jobs_by_pool, lost_attempts_by_pool, oldest_queued_by_pool, wasted_gpu_seconds
@@ -40,6 +40,7 @@ class DatabaseState(Collector):
         labels = ["pool", "tier", "tenant", "gpu_class"]
         yield _gauge("easel_pool_info", "1 for each pool, by its attributes.", labels, info)
         yield from _jobs(pools, now)
+        yield from _faults(pools, now)
         yield from _money()
         yield from _workers(pools, now)
         yield from _webhooks(now)
@@ -83,6 +84,15 @@ def _jobs(pools: list[str], now: datetime) -> Iterator[Metric]:
     yield _counter("easel_finished_generations", "Finished jobs, by final state.", ["pool", "state"], finished)
     yield _counter("easel_lost_attempts", "Attempts whose lease expired.", ["pool"], lost)
     yield _counter("easel_wasted_gpu_seconds", wasted, [], [(wasted_gpu_seconds(),)])
+
+
+def _faults(pools: list[str], now: datetime) -> Iterator[Metric]:
+    found = {(fault.pool.slug, fault.kind): fault for fault in PoolFault.objects.select_related("pool")}
+    counts = [(*key, fault.count) for key, fault in found.items()]
+    shut = {pool for (pool, _), fault in found.items() if fault.shut_until and fault.shut_until > now}
+    yield _counter("easel_pool_faults", "What a pool's workers did wrong in Redis.", ["pool", "kind"], counts)
+    off = "1 while a pool's login of Redis is off, since its workers took too much."
+    yield _gauge("easel_pool_shut_out", off, ["pool"], [(pool, pool in shut) for pool in pools])
 
 
 def _money() -> Iterator[Metric]:

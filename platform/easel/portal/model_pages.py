@@ -190,6 +190,18 @@ class PoolPage(Page):
             },
             "No worker has reported: start one with easel worker.",
         )
+        yield Section.of(
+            "Faults in Redis",
+            row.faults.order_by("-last_at"),
+            {
+                "What": lambda fault: fault.get_kind_display(),
+                "Times": lambda fault: cells.number(fault.count),
+                "Latest": lambda fault: cells.when(fault.last_at),
+                "Latest in detail": lambda fault: fault.detail,
+                "Login off until": lambda fault: cells.when(fault.shut_until) if fault.shut_until else "",
+            },
+            "The pool's workers have used Redis as they should.",
+        )
         days = row.worker_days.order_by("-day").values("day")
         sums = days.annotate(
             up=Sum("up_seconds"),

@@ -5,118 +5,149 @@ consumer claims the reports that a crashed one had read. Any number of consumers
 
 Reports come by a Redis stream and not by a Celery task: a consumer group already redelivers what was read and not
 acknowledged, for which Celery would need `acks_late` and a visibility timeout.
+
+A pool's workers may write anything into its stream. What can't be applied is refused and noted as the pool's fault, and
+the other pools' reports are applied in the same turn (`pool_streams.py`).
 """
 
 import os
 import socket
 import threading
-from collections.abc import Mapping
+import time
+from collections import Counter
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Any, cast
 
 import structlog
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
-from redis.exceptions import RedisError, ResponseError
+from django.db import InterfaceError, OperationalError, connection
+from redis.exceptions import RedisError
 
 from core.redis_client import redis_client
-from easel.catalog.models import Pool
-from easel.catalog.workers import TooManyWorkers
+from easel.catalog.models import Pool, PoolFault
+from easel.catalog.pool_faults import PoolFaults
 from easel.jobs import lifecycle
-from easel.jobs.reports import ReportRefused, report_read
+from easel.jobs.reports import report_read
 from easel.jobs.transport import ask_to_cancel
+from easel.processes import pool_streams
 from easel.processes.loop import run_turns
-from inference.contract import WorkerBeat, reports_key
+from easel.processes.pool_streams import Entry
+from inference.contract import WorkerBeat
 
 log = structlog.get_logger()
-_refusals: set[tuple[int, str]] = set()  # that were logged
-GROUP = "completion"
 BLOCK_MS = 1000  # a read waits this long for the first report
 PAUSE_SECONDS = 1.0  # before an installation without pools is looked at again
+MEND_SECONDS = 5.0
+TRIES_MAX = 3  # of a report for which PostgreSQL fails and then answers
 
 
 def run(stop: threading.Event) -> None:
     """Apply reports as they come, until `stop` is set."""
-    consumer = f"{socket.gethostname()}-{os.getpid()}"
-    was_interrupted = False
+    consumer = Consumer(f"{socket.gethostname()}-{os.getpid()}")
 
     def next_turn() -> bool:
-        nonlocal was_interrupted
-        pools = {reports_key(pool.namespace): pool for pool in Pool.objects.all()}
-        for key in pools:
-            _ensure_group(key)
-        if was_interrupted:
-            turn(pools, consumer, again=True)
-        was_interrupted = True  # unless this turn comes to its end
-        turn(pools, consumer)
-        was_interrupted = False
+        pools = Pool.objects.all()
+        consumer.turn(pools)
         return bool(pools)  # the read itself has waited
 
     run_turns(next_turn, process="completion", stop=stop, pause_seconds=PAUSE_SECONDS)
 
 
-def turn(pools: Mapping[str, Pool], consumer: str, *, again: bool = False) -> int:
-    """Read and apply reports; return their number. Waits up to BLOCK_MS for the first.
-
-    With `again` it reads those that this consumer had read before and not acknowledged, and nothing new.
-    """
-    client = redis_client()
-    entries: list[tuple[str, bytes, dict[bytes, bytes]]] = []
-    # A third of a lease: the end of an attempt that a dead consumer had read must be applied before the lease expires.
-    claim_idle_ms = 1000 * settings.EASEL.lease_seconds // 3
-    for key in pools:
-        claimed = cast(Any, client.xautoclaim(key, GROUP, consumer, claim_idle_ms, count=100))
-        entries += [(key, entry_id, fields) for entry_id, fields in claimed[1]]
-    if pools:
-        since: Any = dict.fromkeys(pools, "0" if again else ">")
-        read = cast(Any, client.xreadgroup(GROUP, consumer, since, count=100, block=BLOCK_MS))
-        for key, found in read.items() if isinstance(read, dict) else read or ():
-            name = key.decode() if isinstance(key, bytes) else key
-            entries += [(name, entry_id, fields) for entry_id, fields in _stream_entries(found)]
-    for key, entry_id, fields in entries:
-        _apply(pools[key], fields)
-        with client.pipeline() as acknowledgement:
-            acknowledgement.xack(key, GROUP, entry_id)
-            acknowledgement.xdel(key, entry_id)
-            acknowledgement.execute()
-    return len(entries)
+class ReportDropped(Exception):
+    """The report is of an attempt that has ended, or that the pool never had. Its seconds are recorded if it had."""
 
 
-def _apply(pool: Pool, fields: dict[bytes, bytes]) -> None:
+class Consumer:
+    """One consumer of all pools' streams; `name` is its own among all consumers."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._mended_at: dict[str, float] = {}  # namespaces, by the process's clock
+        self._faults = PoolFaults()
+        self._left_entries = False  # entries that were read and are not acknowledged
+        self._tries: Counter[tuple[str, bytes]] = Counter()
+
+    def turn(self, pools: Collection[Pool]) -> int:
+        """Read and apply reports; return their number. Waits up to BLOCK_MS for the first."""
+        client = redis_client()
+        by_namespace = {pool.namespace: pool for pool in pools}
+        monotonic = time.monotonic()
+        due = [name for name in by_namespace if monotonic - self._mended_at.get(name, -MEND_SECONDS) >= MEND_SECONDS]
+        self._mend(by_namespace, due)
+        again = pool_streams.entries_left(client, by_namespace, self._name) if self._left_entries else None
+        self._left_entries = True  # unless this turn comes to its end
+        # A third of a lease: the end of an attempt that a dead consumer had read is applied before the lease expires.
+        idle_ms = 1000 * settings.EASEL.lease_seconds // 3
+        taken = pool_streams.entries_taken(client, by_namespace, self._name, idle_ms=idle_ms)
+        entries = [*(again.entries if again else ()), *taken.entries]
+        wait_ms = 0 if entries else BLOCK_MS
+        healthy = by_namespace.keys() - taken.broken
+        new = pool_streams.entries_new(client, healthy, self._name, wait_ms=wait_ms)
+        handled: dict[tuple[str, bytes], bool] = {}
+        for entry in (*entries, *new.entries):
+            if (entry.namespace, entry.id) not in handled:
+                handled[entry.namespace, entry.id] = self._handle(by_namespace[entry.namespace], entry)
+        self._left_entries = not all(handled.values())
+        self._mend(by_namespace, taken.broken | new.broken)
+        self._faults.write(now=datetime.now(UTC))
+        return len(handled)
+
+    def _mend(self, pools: dict[str, Pool], namespaces: Collection[str]) -> None:
+        if not namespaces:
+            return
+        now = datetime.now(UTC)
+        wrong = pool_streams.mend(redis_client(), namespaces, now_ms=int(now.timestamp() * 1000))
+        self._mended_at.update(dict.fromkeys(namespaces, time.monotonic()))
+        for namespace, texts in wrong.items():
+            self._faults.note(pools[namespace], PoolFault.Kind.KEY, "; ".join(texts), now=now)
+
+    def _handle(self, pool: Pool, entry: Entry) -> bool:
+        """Apply or refuse one entry, and acknowledge it; return False if it must be read again.
+
+        Raises if PostgreSQL or Redis is unavailable.
+        """
+        key = (entry.namespace, entry.id)
+        try:
+            _apply(pool, entry.report or b"")
+        except (OperationalError, InterfaceError) as error:
+            # If PostgreSQL is the reason, this raises, and the report stays in the stream.
+            _check_postgresql(error)
+            # Else this report is too much for it, or a lock was taken: then it succeeds when it is read again.
+            self._tries[key] += 1
+            if self._tries[key] < TRIES_MAX:
+                return False
+            self._refuse(pool, error)
+        except Exception as error:
+            # A report that can never be applied must not block the others. The lease of its attempt expires.
+            self._refuse(pool, error)
+        self._tries.pop(key, None)
+        pool_streams.acknowledge(redis_client(), entry)
+        return True
+
+    def _refuse(self, pool: Pool, error: Exception) -> None:
+        # In ASCII, since the message may quote what PostgreSQL can't store.
+        self._faults.note(pool, PoolFault.Kind.REPORT, ascii(error), now=datetime.now(UTC))
+
+
+def _apply(pool: Pool, text: bytes) -> None:
     now = datetime.now(UTC)
-    try:
-        report = report_read(fields.get(b"report", b""))
-        if isinstance(report, WorkerBeat):
-            unwanted = lifecycle.beat(pool=pool, report=report, now=now, lease_seconds=settings.EASEL.lease_seconds)
+    report = report_read(text)
+    if isinstance(report, WorkerBeat):
+        unwanted = lifecycle.beat(pool=pool, report=report, now=now, lease_seconds=settings.EASEL.lease_seconds)
+        try:
             ask_to_cancel(pool, map(str, unwanted), now=now)
-        else:
-            applied = lifecycle.finish(pool=pool, report=report, now=now, attempts_max=settings.EASEL.attempts_max)
-            if applied in (lifecycle.Applied.LATE, lifecycle.Applied.UNKNOWN):
-                log.warning("report_dropped", why=applied.value, attempt=report.attempt_token, pool=pool.slug)
-    except (OperationalError, InterfaceError, RedisError):
-        raise  # a server is unavailable: the report stays in the stream
-    except (ReportRefused, TooManyWorkers) as error:
-        _refuse(pool, str(error))
-    except Exception:
-        # A report that can never be applied must not block the others. The lease of its attempt expires.
-        log.exception("report_refused", pool=pool.slug)
+        except RedisError as error:
+            log.warning("cancel_not_sent", pool=pool.slug, error=repr(error))  # the next beat asks again
+    else:
+        applied = lifecycle.finish(pool=pool, report=report, now=now, attempts_max=settings.EASEL.attempts_max)
+        if applied in (lifecycle.Applied.LATE, lifecycle.Applied.UNKNOWN):
+            raise ReportDropped(f"{applied.value}: attempt {report.attempt_token}")
 
 
-def _refuse(pool: Pool, why: str) -> None:
-    """Log why a report was refused, once per pool and reason: a hostile worker may send a thousand a second."""
-    if (pool.pk, why) not in _refusals:
-        _refusals.add((pool.pk, why))
-        log.warning("report_refused", pool=pool.slug, why=why)
-
-
-def _ensure_group(key: str) -> None:
-    try:
-        redis_client().xgroup_create(key, GROUP, id="0", mkstream=True)
-    except ResponseError as error:
-        if "BUSYGROUP" not in str(error):
-            raise
-
-
-def _stream_entries(found: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
-    """Return the entries of one stream. A reply in RESP3 wraps them in one more list than a reply in RESP2."""
-    return found[0] if found and isinstance(found[0], list) else found
+def _check_postgresql(error: Exception) -> None:
+    """Raise if PostgreSQL was the reason of `error`: it has no resources left, is ending, or doesn't answer now."""
+    if str(getattr(error.__cause__, "sqlstate", None)).startswith(("08", "53", "57P")):
+        raise error
+    connection.close_if_unusable_or_obsolete()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")

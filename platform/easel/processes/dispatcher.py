@@ -1,6 +1,9 @@
 """The dispatcher process: releases queued jobs to pools that have room, and sends them to their workers.
 
 It wakes when PostgreSQL notifies that a job was queued or finished. Any number of dispatchers may run at once.
+
+A pool whose keys of Redis can't be used, because its workers wrote there, keeps no other pool waiting: its attempts are
+sent again in later turns, while their leases last.
 """
 
 import threading
@@ -10,20 +13,26 @@ from typing import Any, cast
 
 import structlog
 from django.conf import settings
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError, ResponseError
 
 from core.redis_client import redis_client
 from easel.catalog.errors import NamespaceUnsafe
-from easel.catalog.models import Pool
+from easel.catalog.models import Pool, PoolFault
+from easel.catalog.pool_faults import PoolFaults
 from easel.catalog.redis_users import redis_user_set
 from easel.jobs import dispatch, queue, transport
 from easel.jobs.models import Attempt
-from easel.processes.loop import run_turns
+from easel.processes import pool_streams
+from easel.processes.loop import UNAVAILABLE, run_turns
 
 log = structlog.get_logger()
 POLL_SECONDS = 0.5
 # (run id of the Redis server, pool) of the Redis users that this process has set. A server that was restarted may have
 # lost its users, and has another run id.
 _users_set: set[tuple[str, int]] = set()
+_unsent: dict[int, list[Attempt]] = {}  # released, by pool
+_faults = PoolFaults()
 
 
 def run(stop: threading.Event) -> None:
@@ -42,22 +51,51 @@ def turn() -> list[Attempt]:
     sent = []
     for pool in Pool.objects.all():
         if (server, pool.pk) not in _users_set:
-            try:
-                redis_user_set(client, pool, secret=settings.EASEL.secret_key)
-            except NamespaceUnsafe as error:  # only this pool's workers cannot log in
-                log.error("pool_without_redis_user", pool=pool.slug, reason=str(error))
+            _set_user(pool)
             _users_set.add((server, pool.pk))
         sent += _sent(pool, dispatch.release)
     # What no other job wants goes to batches, after every pool has had its turn.
     for pool in queue.pools_with_waiting_batches():
         sent += _sent(pool, dispatch.release_batch)
+    _faults.write(now=datetime.now(UTC))
     return sent
+
+
+def _set_user(pool: Pool) -> None:
+    try:
+        redis_user_set(redis_client(), pool, secret=settings.EASEL.secret_key)
+    except NamespaceUnsafe as error:  # only this pool's workers cannot log in
+        log.error("pool_without_redis_user", pool=pool.slug, reason=str(error))
 
 
 def _sent(pool: Pool, release: Callable[..., list[Attempt]]) -> list[Attempt]:
     """Release jobs of a pool, and send their attempts."""
-    attempts = release(pool=pool, now=datetime.now(UTC), lease_seconds=settings.EASEL.lease_seconds)
-    transport.send(attempts)
+    now = datetime.now(UTC)
+    try:
+        released = release(pool=pool, now=now, lease_seconds=settings.EASEL.lease_seconds)
+    except UNAVAILABLE:
+        raise
+    except Exception:
+        log.exception("pool_turn_failed", pool=pool.slug)
+        released = []
+    again = [attempt for attempt in _unsent.pop(pool.pk, ()) if attempt.lease_expires_at > now]
+    attempts = [*again, *released]
+    try:
+        transport.send(attempts)
+    except (RedisError, BrokerError) as error:
+        _unsent[pool.pk] = attempts
+        if not _is_of_a_key(error):
+            raise
+        wrong = pool_streams.mend(redis_client(), [pool.namespace], now_ms=int(now.timestamp() * 1000))
+        detail = "; ".join(wrong.get(pool.namespace, [ascii(error)]))
+        _faults.note(pool, PoolFault.Kind.SEND, detail, now=now)
+        return []
     for attempt in attempts:
         log.info("attempt_dispatched", job=str(attempt.job_id), attempt=attempt.number, pool=pool.slug)
     return attempts
+
+
+def _is_of_a_key(error: Exception) -> bool:
+    """Whether Redis refused one key, of the wrong type, and is well itself. Celery wraps its errors."""
+    causes = (error, error.__cause__, error.__context__)
+    return any(type(cause) is ResponseError and "WRONGTYPE" in str(cause) for cause in causes)
