@@ -49,7 +49,16 @@ class RedisServer:
             f'dir "{self.data_dir}"\n'
             f'pidfile "{self.pidfile}"\n'
             "appendonly yes\n"
-            'save ""\n',
+            'save ""\n'
+            # Nothing is evicted, since a message must not be lost silently: a full server refuses writes, until the
+            # guard (`easel.processes.redis_guard`) has found the pool that filled it. What one client may send or
+            # leave unread is bounded, so that no single command fills it.
+            "maxmemory 512mb\n"
+            "maxmemory-policy noeviction\n"
+            "maxclients 4000\n"
+            "proto-max-bulk-len 4mb\n"
+            "client-query-buffer-limit 8mb\n"
+            "client-output-buffer-limit normal 64mb 32mb 10\n",
         )
 
     def spec(self) -> ProcessSpec:

@@ -37,10 +37,10 @@ def redis_user_rules(namespace: str) -> list[str]:
     return ["resetkeys", "resetchannels", f"~{namespace}:*", "nocommands", *(f"+{name}" for name in WORKER_COMMANDS)]
 
 
-def redis_user_set(client: "redis.Redis", pool: Pool, *, secret: str) -> None:
-    """Create the pool's user, or reset it to these rules; idempotent."""
+def redis_user_set(client: "redis.Redis", pool: Pool, *, secret: str, is_on: bool = True) -> None:
+    """Create the pool's user, or reset it to these rules; idempotent. One that is off can't log in."""
     password = redis_password(pool.namespace, secret=secret)
-    rules = ["on", "resetpass", f">{password}", *redis_user_rules(pool.namespace)]
+    rules = ["on" if is_on else "off", "resetpass", f">{password}", *redis_user_rules(pool.namespace)]
     client.execute_command("ACL", "SETUSER", pool.namespace, *rules)  # type: ignore[no-untyped-call]
 
 

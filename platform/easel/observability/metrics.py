@@ -1,15 +1,19 @@
 """Defines the control plane's Prometheus metrics. Of their labels, tenants can add only to the tenant slugs."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import REGISTRY, Collector
+from redis.exceptions import RedisError
 
 from billing.usage.queries import credit_by_tenant, gpu_seconds_by_tenant, ledger_imbalance, revenue_by_tenant
+from core.redis_client import redis_fail_fast
+from core.redis_version import redis_unpatched
 from easel.catalog.models import Pool, PoolFault, Worker
 from easel.catalog.workers import WORKER_SILENCE_SECONDS
 from easel.jobs.models import FINAL
@@ -41,6 +45,7 @@ class DatabaseState(Collector):
         yield _gauge("easel_pool_info", "1 for each pool, by its attributes.", labels, info)
         yield from _jobs(pools, now)
         yield from _faults(pools, now)
+        yield from _redis()
         yield from _money()
         yield from _workers(pools, now)
         yield from _webhooks(now)
@@ -93,6 +98,15 @@ def _faults(pools: list[str], now: datetime) -> Iterator[Metric]:
     yield _counter("easel_pool_faults", "What a pool's workers did wrong in Redis.", ["pool", "kind"], counts)
     off = "1 while a pool's login of Redis is off, since its workers took too much."
     yield _gauge("easel_pool_shut_out", off, ["pool"], [(pool, pool in shut) for pool in pools])
+
+
+def _redis() -> Iterator[Metric]:
+    with suppress(RedisError):
+        server = cast(Any, redis_fail_fast().info("server"))
+        unpatched = "1 if the Redis server has known faults that let a client run code on it."
+        yield _gauge(
+            "easel_redis_unpatched", unpatched, ["version"], [(server["redis_version"], bool(redis_unpatched(server)))]
+        )
 
 
 def _money() -> Iterator[Metric]:

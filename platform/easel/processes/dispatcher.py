@@ -17,9 +17,10 @@ from kombu.exceptions import OperationalError as BrokerError
 from redis.exceptions import RedisError, ResponseError
 
 from core.redis_client import redis_client
+from core.redis_version import redis_unpatched
 from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool, PoolFault
-from easel.catalog.pool_faults import PoolFaults
+from easel.catalog.pool_faults import PoolFaults, is_shut_out
 from easel.catalog.redis_users import redis_user_set
 from easel.jobs import dispatch, queue, transport
 from easel.jobs.models import Attempt
@@ -31,6 +32,7 @@ POLL_SECONDS = 0.5
 # (run id of the Redis server, pool) of the Redis users that this process has set. A server that was restarted may have
 # lost its users, and has another run id.
 _users_set: set[tuple[str, int]] = set()
+_servers_checked: set[str] = set()  # run ids
 _unsent: dict[int, list[Attempt]] = {}  # released, by pool
 _faults = PoolFaults()
 
@@ -47,7 +49,11 @@ def run(stop: threading.Event) -> None:
 def turn() -> list[Attempt]:
     """Release and send what fits into each pool; return the attempts. Raise `RedisError` before releasing anything."""
     client = redis_client()
-    server = cast(Any, client.info("server"))["run_id"]
+    info = cast(Any, client.info("server"))
+    server = info["run_id"]
+    if server not in _servers_checked:
+        _servers_checked.add(server)
+        _warn(info, cast(Any, client.info("memory")))
     sent = []
     for pool in Pool.objects.all():
         if (server, pool.pk) not in _users_set:
@@ -61,9 +67,18 @@ def turn() -> list[Attempt]:
     return sent
 
 
+def _warn(server: dict[str, Any], memory: dict[str, Any]) -> None:
+    """Warn of a server that has known faults, or that a pool could fill until its machine has no memory."""
+    if unpatched := redis_unpatched(server):
+        log.warning("redis_unpatched", reason=unpatched)
+    if not memory.get("maxmemory") or memory.get("maxmemory_policy") != "noeviction":
+        log.warning("redis_unbounded", reason="set maxmemory, and maxmemory-policy to noeviction")
+
+
 def _set_user(pool: Pool) -> None:
     try:
-        redis_user_set(redis_client(), pool, secret=settings.EASEL.secret_key)
+        is_on = not is_shut_out(pool, now=datetime.now(UTC))
+        redis_user_set(redis_client(), pool, secret=settings.EASEL.secret_key, is_on=is_on)
     except NamespaceUnsafe as error:  # only this pool's workers cannot log in
         log.error("pool_without_redis_user", pool=pool.slug, reason=str(error))
 

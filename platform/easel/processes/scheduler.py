@@ -29,7 +29,7 @@ from easel.jobs.outputs import attempts_sweep, orphans_sweep
 from easel.jobs.result_cache import results_trim
 from easel.jobs.retries import abandoned_jobs_cancel, calls_delete
 from easel.privacy.erasure import erase_advance
-from easel.processes import batch_feeder, deliverer
+from easel.processes import batch_feeder, deliverer, redis_guard
 from easel.processes.loop import UNAVAILABLE, run_turns
 from easel.reporting.sessions import sessions_end
 from easel.serving.guardrail import rollouts_decide
@@ -168,10 +168,11 @@ PERIODIC: tuple[tuple[float, Task], ...] = (
 
 
 def run(stop: threading.Event) -> None:
-    """Run the periodic tasks, the webhook deliverer and the batch feeder until `stop` is set."""
+    """Run the periodic tasks, the webhook deliverer, the batch feeder and the guard of Redis until `stop` is set."""
     beside = [
         threading.Thread(target=deliverer.run, args=(stop,), name="webhooks"),
         threading.Thread(target=batch_feeder.run, args=(stop,), name="batches"),
+        threading.Thread(target=redis_guard.run, args=(stop,), name="redis_guard"),
     ]
     for thread in beside:
         thread.start()

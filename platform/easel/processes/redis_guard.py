@@ -1,0 +1,160 @@
+"""Guards the memory and connections of Redis, which all pools share, against the workers of one; a scheduler's thread.
+
+A dedicated pool's login can write within its namespace and open connections until Redis has no more of either. Within
+about a second the guard switches that login off, closes its connections and deletes its keys, which are messages only:
+leases bring its jobs back. It lets the login in again after a minute, and after twice as long if it goes on like that.
+
+Why not a Redis for each dedicated pool: it would give each its own processor time too. But then a pool needs a server
+that somebody sizes, patches and watches, on one machine and in Kubernetes, and the control plane needs a connection
+and a waiting read for each. What the guard can't do is in `docs/security.md`.
+
+The guard keeps one connection open, since a flood of connections leaves no room for another.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, cast
+
+import redis
+import structlog
+from django.conf import settings
+
+from easel.catalog.models import Pool, PoolFault
+from easel.catalog.pool_faults import pool_let_in, pool_shut_out, pools_to_let_in
+from easel.catalog.redis_users import redis_user_set
+from easel.processes.loop import run_turns
+
+log = structlog.get_logger()
+PAUSE_SECONDS = 1.0
+POOL_BYTES_MAX = 64 << 20  # of keys and of connections' buffers: a stream of 10,000 beats of busy workers has 30 MB
+POOL_CONNECTIONS_MAX = 500  # a worker has three
+STRANGERS_MAX = 100  # connections that have not logged in
+STRANGERS_SECONDS = 5  # older ones are closed if there are more
+SCAN_SECONDS = 60.0  # keys are counted at least this often while Redis has more than POOL_BYTES_MAX
+SCAN_COUNT = 1000
+FULL = 0.8  # of maxmemory: then they are counted in every turn
+
+
+def run(stop: threading.Event) -> None:
+    """Watch Redis until `stop` is set."""
+    guard = Guard()
+    run_turns(lambda: guard.turn(now=datetime.now(UTC)), process="redis_guard", stop=stop, pause_seconds=PAUSE_SECONDS)
+
+
+class Guard:
+    """A guard, with what it saw in its earlier turns."""
+
+    def __init__(self) -> None:
+        self._scanned_at = -SCAN_SECONDS
+        self._scanned_bytes = 0
+
+    def turn(self, *, now: datetime) -> None:
+        """Shut out the dedicated pools that take too much, and let in those whose time is over."""
+        client = _client()
+        pools = {pool.namespace: pool for pool in Pool.objects.exclude(tenant=None)}
+        for fault in pools_to_let_in(now=now):
+            redis_user_set(client, fault.pool, secret=settings.EASEL.secret_key)
+            pool_let_in(fault, now=now)
+        clients = cast(list[dict[str, str]], client.client_list())
+        _close_strangers(client, clients)
+        for namespace, (kind, detail) in self._excesses(client, pools, clients).items():
+            _shut_out(client, pools[namespace], kind, detail, now)
+
+    def _excesses(
+        self, client: "redis.Redis", pools: Mapping[str, Pool], clients: list[dict[str, str]]
+    ) -> dict[str, tuple[PoolFault.Kind, str]]:
+        found: dict[str, tuple[PoolFault.Kind, str]] = {}
+        connections, buffers, queued = Counter[str](), Counter[str](), Counter[str]()
+        for each in clients:
+            if (user := each.get("user", "")) in pools:
+                connections[user] += 1
+                buffers[user] += int(each.get("tot-mem", 0))
+                queued[user] += max(0, int(each.get("multi", 0)))
+        for namespace, count in connections.items():
+            if count > POOL_CONNECTIONS_MAX:
+                found[namespace] = PoolFault.Kind.CONNECTIONS, f"{count} connections"
+        memory = cast(dict[str, Any], client.info("memory"))
+        used, bound = int(memory["used_memory"]), int(memory.get("maxmemory") or 0)
+        self._scanned_bytes = min(self._scanned_bytes, used)
+        is_full = bool(bound) and used > FULL * bound
+        has_grown = used - self._scanned_bytes > POOL_BYTES_MAX // 4
+        is_due = time.monotonic() - self._scanned_at > SCAN_SECONDS
+        if used < POOL_BYTES_MAX or not (is_full or has_grown or is_due):
+            return found
+        self._scanned_at, self._scanned_bytes = time.monotonic(), used
+        for namespace, size in _sizes_above(client, buffers):
+            if namespace in pools:
+                found.setdefault(namespace, (PoolFault.Kind.MEMORY, f"over {size >> 20} MiB"))
+        if is_full and not found and queued.total() > 0:
+            # Redis 6.2 says nowhere what the commands that wait between MULTI and EXEC take.
+            (namespace, count), *_ = queued.most_common(1)
+            found[namespace] = PoolFault.Kind.MEMORY, f"{count} commands in transactions, while Redis is full"
+        return found
+
+
+def _sizes_above(client: "redis.Redis", buffers: Counter[str]) -> Iterator[tuple[str, int]]:
+    """Yield each namespace, with its bytes, as soon as it has more than POOL_BYTES_MAX, to `buffers` of its clients."""
+    sizes = Counter(buffers)
+    reported: set[str] = set()
+
+    def above(namespaces: set[str]) -> Iterator[tuple[str, int]]:
+        for namespace in sorted(namespaces - reported):
+            if sizes[namespace] > POOL_BYTES_MAX:
+                reported.add(namespace)
+                yield namespace, sizes[namespace]
+
+    yield from above(set(sizes))
+    for keys in _keys(client, "*"):
+        with client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.memory_usage(key, samples=5)
+            usages = pipe.execute()
+        names = [key.partition(b":")[0].decode(errors="replace") for key in keys]
+        for name, usage in zip(names, usages, strict=True):
+            sizes[name] += usage or 0
+        yield from above(set(names))
+
+
+def _shut_out(client: "redis.Redis", pool: Pool, kind: PoolFault.Kind, detail: str, now: datetime) -> None:
+    redis_user_set(client, pool, secret=settings.EASEL.secret_key, is_on=False)
+    client.execute_command("CLIENT", "KILL", "USER", pool.namespace)  # type: ignore[no-untyped-call]
+    for keys in _keys(client, f"{pool.namespace}:*"):
+        client.unlink(*keys)
+    pool_shut_out(pool, kind, detail, now=now)
+
+
+def _keys(client: "redis.Redis", pattern: str) -> Iterator[list[bytes]]:
+    cursor: Any = 0
+    while True:
+        cursor, keys = cast(Any, client.scan(cursor, match=pattern, count=SCAN_COUNT))
+        if keys:
+            yield keys
+        if not int(cursor):
+            return
+
+
+def _close_strangers(client: "redis.Redis", clients: list[dict[str, str]]) -> None:
+    """Close connections that have not logged in, if there are many: everybody who reaches the port can open them."""
+    strangers = [each["id"] for each in clients if _is_stranger(each)]
+    if len(strangers) > STRANGERS_MAX:
+        log.error("redis_strangers_closed", count=len(strangers))
+        with client.pipeline(transaction=False) as pipe:
+            for client_id in strangers:
+                pipe.execute_command("CLIENT", "KILL", "ID", client_id)
+            pipe.execute()
+
+
+def _is_stranger(each: dict[str, str]) -> bool:
+    is_new = each.get("user") == "default" and each.get("cmd", "NULL").lower() in ("null", "auth", "hello")
+    return is_new and int(each["age"]) >= STRANGERS_SECONDS
+
+
+@cache
+def _client() -> "redis.Redis":
+    return redis.Redis.from_url(
+        settings.EASEL.redis_url, single_connection_client=True, socket_connect_timeout=2, socket_timeout=10
+    )
