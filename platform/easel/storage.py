@@ -7,6 +7,7 @@ credentials of the store.
 import filecmp
 import hashlib
 import hmac
+import io
 import os
 import re
 import shutil
@@ -54,6 +55,9 @@ class Store(Protocol):
     def open(self, key: str) -> IO[bytes]:
         """Return an object's content as a file, which the caller closes. Raises `FileNotFoundError`."""
 
+    def size_bytes(self, key: str) -> int:
+        """Return an object's size. Raises `FileNotFoundError`."""
+
     def delete(self, key: str) -> None:
         """Delete an object, if it exists."""
 
@@ -66,11 +70,32 @@ class Store(Protocol):
     def keys(self, folder: str) -> Iterator[str]:
         """Yield the keys of all objects below `folder`, in any order."""
 
-    def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
-        """Return a URL that is valid for `seconds`. A PUT must send `content_type`.
+    def signed_url(
+        self, method: Method, key: str, *, seconds: int, content_type: str = "", attempt: str = "", base: str
+    ) -> str:
+        """Return a URL that is valid for `seconds`. A PUT must send `content_type` and `If-None-Match: *`.
 
-        `base` is the URL at which the caller reaches the API.
+        `base` is the URL at which the caller reaches the API. The API takes a URL that names an `attempt` until the
+        attempt ends; a bucket doesn't know of attempts.
         """
+
+
+class ObjectTooLarge(ValueError):
+    """An object has more bytes than it may have."""
+
+
+class _Bounded(io.RawIOBase):
+    """A file that has too many bytes if more than `bytes_max` are read of it."""
+
+    def __init__(self, file: IO[bytes], bytes_max: int) -> None:
+        self._file, self._left = file, bytes_max
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._file.read(size)
+        self._left -= len(chunk)
+        if self._left < 0:
+            raise ObjectTooLarge
+        return chunk
 
 
 class FolderStore:
@@ -91,10 +116,10 @@ class FolderStore:
         with _written_beside(path, file) as written:
             os.replace(written, path)
 
-    def put_new(self, key: str, file: IO[bytes]) -> None:
-        """Store an object, idempotently. Raises `FileExistsError` if this key has other content."""
+    def put_new(self, key: str, file: IO[bytes], *, bytes_max: int) -> None:
+        """Store an object, idempotently. Raises `FileExistsError` if this key has other content, `ObjectTooLarge`."""
         path = self.path(key)
-        with _written_beside(path, file) as written:
+        with _written_beside(path, _Bounded(file, bytes_max)) as written:
             try:
                 os.link(written, path)
             except FileExistsError:
@@ -106,6 +131,9 @@ class FolderStore:
 
     def open(self, key: str) -> IO[bytes]:
         return self.path(key).open("rb")
+
+    def size_bytes(self, key: str) -> int:
+        return self.path(key).stat().st_size
 
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
@@ -126,10 +154,12 @@ class FolderStore:
             if path.is_file():
                 yield path.relative_to(self.root).as_posix()
 
-    def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
+    def signed_url(
+        self, method: Method, key: str, *, seconds: int, content_type: str = "", attempt: str = "", base: str
+    ) -> str:
         expires = int(time.time()) + seconds
-        signature = self._signature(method, key, expires, content_type)
-        query = urlencode({"expires": expires, "type": content_type, "signature": signature})
+        signed = {"expires": str(expires), "type": content_type, **({"attempt": attempt} if attempt else {})}
+        query = urlencode({**signed, "signature": self._signature(method, key, signed)})
         return f"{base}/storage/{key}?{query}"
 
     def allows(self, method: str, key: str, query: dict[str, str], *, now: float) -> bool:
@@ -137,11 +167,13 @@ class FolderStore:
         expires = query.get("expires", "")
         if not re.fullmatch("[0-9]{1,12}", expires) or int(expires) < now:
             return False
-        wanted = self._signature(method, key, int(expires), query.get("type", ""))
+        wanted = self._signature(method, key, query)
         return hmac.compare_digest(wanted.encode(), query.get("signature", "").encode())
 
-    def _signature(self, method: str, key: str, expires: int, content_type: str) -> str:
-        text = "\n".join((method, key, str(expires), content_type))
+    def _signature(self, method: str, key: str, query: Mapping[str, str]) -> str:
+        text = "\n".join((method, key, str(int(query["expires"])), query.get("type", "")))
+        if "attempt" in query:
+            text += f"\nattempt {query['attempt']}"
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -195,6 +227,16 @@ class S3Store:
             raise FileNotFoundError(key) from error
         return body
 
+    def size_bytes(self, key: str) -> int:
+        from botocore.exceptions import ClientError
+
+        try:
+            return int(self._client.head_object(**self._name(key))["ContentLength"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey", "NotFound"):
+                raise FileNotFoundError(key) from error
+            raise
+
     def delete(self, key: str) -> None:
         self._client.delete_object(**self._name(key))
 
@@ -239,10 +281,12 @@ class S3Store:
         except (BotoCoreError, ClientError) as error:
             raise BucketRefused(f"the bucket {self._bucket} did not take its CORS rules: {error}") from error
 
-    def signed_url(self, method: Method, key: str, *, seconds: int, content_type: str = "", base: str) -> str:
+    def signed_url(
+        self, method: Method, key: str, *, seconds: int, content_type: str = "", attempt: str = "", base: str
+    ) -> str:
         params: dict[str, str] = self._name(key)
         if method == "PUT":
-            params["ContentType"] = content_type
+            params["ContentType"], params["IfNoneMatch"] = content_type, "*"
         operation = f"{method.lower()}_object"
         return str(self._client.generate_presigned_url(operation, Params=params, ExpiresIn=seconds))
 

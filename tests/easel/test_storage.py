@@ -4,7 +4,7 @@ import io
 import json
 import re
 import uuid
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -15,8 +15,11 @@ from moto.server import ThreadedMotoServer
 from core.models import AuditEvent
 from easel.cli.storage import storage as command
 from easel.config import BadSetting
+from easel.jobs import dispatch
+from easel.jobs.storage_keys import output_key
 from easel.storage import FolderStore, S3Store, cors_rules, store
 from tenants.origins import origins_set
+from tests.conftest import NOW
 from tests.easel.api.conftest import call
 
 BASE = "http://easel.test"
@@ -59,6 +62,13 @@ def test_what_was_put_is_got(any_store):
 def test_what_is_not_there_can_not_be_got(any_store):
     with pytest.raises(FileNotFoundError):
         any_store.get(KEY)
+    with pytest.raises(FileNotFoundError):
+        any_store.size_bytes(KEY)
+
+
+def test_a_signed_upload_to_a_bucket_replaces_nothing(bucket):
+    url = bucket.signed_url("PUT", KEY, seconds=60, content_type="image/png", base=BASE)
+    assert "if-none-match" in parse_qs(urlsplit(url).query)["X-Amz-SignedHeaders"][0].split(";")
 
 
 def test_a_deleted_object_is_gone_and_deleting_again_is_no_error(any_store):
@@ -105,7 +115,9 @@ def test_a_folder_is_read_down_to_its_last_key_and_no_other_folder(any_store):
 
 def test_a_bucket_takes_and_gives_objects_by_signed_urls(bucket):
     put = bucket.signed_url("PUT", KEY, seconds=60, content_type="image/png", base=BASE)
-    assert httpx.put(put, content=b"picture", headers={"Content-Type": "image/png"}).status_code == 200
+    headers = {"Content-Type": "image/png", "If-None-Match": "*"}
+    assert httpx.put(put, content=b"picture", headers=headers).status_code == 200
+    assert bucket.size_bytes(KEY) == 7
     assert httpx.get(bucket.signed_url("GET", KEY, seconds=60, base=BASE)).content == b"picture"
 
 
@@ -137,22 +149,30 @@ def put(path, content=b"picture", content_type="image/png"):
     return call("PUT", path, content=content, headers={"Content-Type": content_type})
 
 
-def test_an_upload_keeps_what_lies_there_and_may_be_repeated():
-    path = signed("PUT", key=f"t/outputs/{uuid.uuid4()}.png")
+@pytest.fixture
+def key(alice, pool, submit):
+    """Where a live attempt has to store its image."""
+    job = submit(alice)
+    (attempt,) = dispatch.release(pool=pool, now=NOW, lease_seconds=15)
+    return output_key(job, attempt.token, 0)
+
+
+def test_an_upload_keeps_what_lies_there_and_may_be_repeated(key):
+    path = signed("PUT", key=key)
     assert put(path).status_code == 204
     assert put(path).status_code == 204
     assert put(path, content=b"another picture").status_code == 412
     assert put(path).status_code == 204
 
 
-def test_a_signed_url_of_the_folder_puts_and_gets():
-    assert put(signed("PUT")).status_code == 204
-    got = call("GET", signed("GET"))
+def test_a_signed_url_of_the_folder_puts_and_gets(key):
+    assert put(signed("PUT", key=key)).status_code == 204
+    got = call("GET", signed("GET", key=key))
     assert (got.content, got.headers["Content-Type"], got.headers["Content-Length"]) == (b"picture", "image/png", "7")
 
 
 def test_a_signed_url_answers_a_head_without_a_body():
-    put(signed("PUT"))
+    store().put(KEY, io.BytesIO(b"picture"), "image/png")
     got = call("HEAD", signed("GET"))
     assert (got.status_code, got.content, got.headers["Content-Length"]) == (200, b"", "7")
 
@@ -185,7 +205,7 @@ def test_a_signed_url_answers_a_head_without_a_body():
     ],
 )
 def test_a_url_that_was_not_signed_like_this_is_refused(spoil):
-    put(signed("PUT"))
+    store().put(KEY, io.BytesIO(b"picture"), "image/png")
     assert call("GET", spoil(signed("GET"))).status_code == 403
 
 
@@ -199,14 +219,14 @@ def test_a_signed_url_of_what_is_gone_is_404():
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH"])
 def test_no_other_method_touches_the_folder(method):
-    put(signed("PUT"))
+    store().put(KEY, io.BytesIO(b"picture"), "image/png")
     assert call(method, signed("PUT")).status_code == 405
     assert call("GET", signed("GET")).status_code == 200
 
 
-def test_an_upload_over_the_limit_is_refused():
-    assert put(signed("PUT", key="acme/outputs/huge.png"), content=b"x" * (64 * 2**20 + 1)).status_code == 413
-    assert call("GET", signed("GET", key="acme/outputs/huge.png")).status_code == 404
+def test_an_upload_over_the_limit_is_refused(key):
+    assert put(signed("PUT", key=key), content=b"x" * (64 * 2**20 + 1)).status_code == 413
+    assert call("GET", signed("GET", key=key)).status_code == 404
 
 
 def test_the_store_is_chosen_by_its_url(settings_of, monkeypatch):

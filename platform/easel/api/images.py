@@ -47,6 +47,7 @@ from easel.jobs.outputs import image_url
 from easel.jobs.retries import job_abandon
 from easel.jobs.spec import FieldWarning
 from easel.jobs.storage_keys import preview_key
+from easel.jobs.stored_images import image_bytes_max
 from easel.jobs.usage_json import JobUsage, usage_json
 from easel.serving.tiers import Quality
 from easel.storage import store
@@ -363,7 +364,7 @@ def stream_partial_json(job: Job, attempt: Attempt, *, index: int, number: int) 
     """OpenAI's `ImageGenPartialImageEvent`. Raises `FileNotFoundError`."""
     return {
         "type": "image_generation.partial_image",
-        "b64_json": _base64(preview_key(job, attempt.token, index, number)),
+        "b64_json": _preview_base64(job, preview_key(job, attempt.token, index, number)),
         "partial_image_index": number,
         "created_at": int(job.created_at.timestamp()),
         **_settings_json(job),
@@ -418,6 +419,16 @@ def _image(storage_key: str, response_format: str) -> Image:
     if response_format != "b64_json":
         image["url"] = image_url(storage_key, base=settings.EASEL.public_url)
     return image
+
+
+def _preview_base64(job: Job, storage_key: str) -> str:
+    """Read a preview, at which nobody has looked. Raises `FileNotFoundError`, also if it is too large."""
+    bytes_max = image_bytes_max(width=job.width, height=job.height)
+    with store().open(storage_key) as file:
+        content = file.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise FileNotFoundError(storage_key)
+    return base64.b64encode(content).decode()
 
 
 def _base64(storage_key: str) -> str:

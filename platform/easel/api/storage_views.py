@@ -8,12 +8,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import IO
 
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.utils.cache import get_conditional_response
 from django.utils.http import http_date, parse_http_date_safe
 
 from core.threads import in_thread
-from easel.storage import FolderStore, store
+from easel.jobs.stored_images import attempt_is_live, upload_bytes_max
+from easel.storage import FolderStore, ObjectTooLarge, store
 
 CHUNK_BYTES = 2**20
 CACHED_SECONDS = 3600
@@ -22,17 +24,22 @@ _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 
 
 async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
-    """GET and PUT of one key: 403 without a valid signature, 404 for a missing object, 412 for a PUT onto another."""
+    """GET and PUT of one key: 404 for a missing object, 412 for a PUT onto another.
+
+    The answer is 403 without a valid signature, and for a worker's link whose attempt has ended; 413 for a PUT of more
+    than the attempt's image may have.
+    """
     if (refusal := stored_object_refusal(request, key)) is not None:
         return refusal
     folder = store()
     assert isinstance(folder, FolderStore)
-    if request.method == "PUT":
-        try:
-            await in_thread(folder.put_new, key, request)
-        except FileExistsError:
-            return HttpResponse("another object lies here", status=412, content_type="text/plain")
-        return HttpResponse(status=204)
+    is_upload = request.method == "PUT"
+    try:
+        refusal = await in_thread(_upload, folder, key, request) if is_upload else await _ended(request)
+    except (OperationalError, InterfaceError):
+        return HttpResponse(status=503, headers={"Retry-After": "1"})
+    if is_upload or refusal is not None:
+        return refusal or HttpResponse(status=204)
     try:
         file = await asyncio.to_thread(folder.path(key).open, "rb")
     except (FileNotFoundError, IsADirectoryError, ValueError):
@@ -59,6 +66,31 @@ def stored_object_refusal(request: HttpRequest, key: str) -> HttpResponse | None
 stored_object.csrf_exempt = True  # type: ignore[attr-defined]
 stored_object.refusal = stored_object_refusal  # type: ignore[attr-defined]
 stored_object.allow = ALLOW  # type: ignore[attr-defined]
+
+
+_ENDED = "the attempt of this link has ended"
+
+
+async def _ended(request: HttpRequest) -> HttpResponse | None:
+    """Return the refusal of a worker's link to an adapter after its attempt's end."""
+    attempt = request.GET.get("attempt")
+    if attempt is None or await in_thread(attempt_is_live, attempt):
+        return None
+    return HttpResponse(_ENDED, status=403, content_type="text/plain")
+
+
+def _upload(folder: FolderStore, key: str, request: HttpRequest) -> HttpResponse | None:
+    """Store what a live attempt's worker sends; return the refusal, if it is one."""
+    bytes_max = upload_bytes_max(key)
+    if bytes_max is None:
+        return HttpResponse(_ENDED, status=403, content_type="text/plain")
+    try:
+        folder.put_new(key, request, bytes_max=bytes_max)
+    except FileExistsError:
+        return HttpResponse("another object lies here", status=412, content_type="text/plain")
+    except ObjectTooLarge:
+        return HttpResponse(f"at most {bytes_max} bytes", status=413, content_type="text/plain")
+    return None
 
 
 def _answer(request: HttpRequest, file: IO[bytes], key: str, *, cached_seconds: int) -> HttpResponseBase:

@@ -266,6 +266,20 @@ class AdapterScaleBad(JobFailed, code="adapter_scale_bad"):
     """
 
 
+class ImageRefused(JobFailed, code="image_refused"):
+    """The dedicated pool's worker reported an image that it had not stored, or one of another format or size.
+
+    Look at the pool's workers: they must be Easel's, and reach its storage.
+    """
+
+
+class ReportFalse(JobFailed, code="worker_report_false"):
+    """The dedicated pool's worker reported an end that can't be: a cancellation or a deadline that there was not.
+
+    Look at the pool's workers: they must be Easel's.
+    """
+
+
 class JobExpired(JobFailed, code="job_expired", http_status=503):
     """The job expired before its images were generated.
 
@@ -278,3 +292,8 @@ class JobCanceled(JobFailed, code="job_canceled", http_status=409):
 
     Send the request again with a new Idempotency-Key if you want its images.
     """
+
+
+# What a worker may say of a failure; the other codes are given by the control plane.
+_GIVEN = {JobQuarantined, WorkerLost, ReportFalse, JobExpired, JobCanceled}
+ERROR_CODES_OF_WORKERS = {kind.code for kind in JobFailed.__subclasses__() if kind not in _GIVEN}

@@ -4,18 +4,20 @@ Each function is one transaction. It locks the job first and its attempt second,
 
 Reports of workers arrive at least once, late, and in any order. A report names its attempt by token, and only a live
 attempt can change its job. A second copy of a report, or a report of an attempt whose lease has expired, is recognised
-by that and dropped; the GPU seconds of such an attempt are recorded as wasted.
+by that and dropped; the GPU seconds of such an attempt are recorded as wasted. What the worker of a dedicated pool says
+is put right first (`evidence.py`).
 """
 
 import contextlib
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Case, F, JSONField, PositiveIntegerField, Q, Value, When
+from django.db.models import Case, F, JSONField, PositiveIntegerField, Q, QuerySet, Value, When
 from django.db.models.functions import Coalesce, Greatest
 from redis.exceptions import RedisError
 
@@ -29,6 +31,7 @@ from easel.catalog.workers import worker_seen
 from easel.jobs import dispatch, transport
 from easel.jobs.dimensions import dimensions_of, names_of
 from easel.jobs.errors import WorkerStopped
+from easel.jobs.evidence import end_confirmed, is_believed, progress_confirmed
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.notices import job_notify
 from easel.jobs.outputs import output_of, outputs_record
@@ -43,6 +46,7 @@ NANO = Decimal("1e-9")
 # A job that was running when this many workers died is quarantined: it may have caused the crashes. So may any job that
 # ran beside it, so it does not fail yet: it gets its last attempt while no other quarantined job runs.
 QUARANTINE_LOSSES = 2
+STOPS_MAX = 20  # planned stops of workers that a batch's job survives
 
 
 class Applied(Enum):
@@ -67,6 +71,13 @@ def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -
     # Only attempts of this pool: the worker of a dedicated pool must not change those of another pool.
     named = Attempt.objects.filter(token__in=progress, job__pool=pool)
     live = named.filter(state=Attempt.State.LIVE)
+    lease: Any = Value(now + timedelta(seconds=lease_seconds))
+    if not is_believed(pool):
+        progress, leases = progress_confirmed(pool, progress, now, lease_seconds=lease_seconds)
+        if not progress:
+            return _unwanted(named)
+        live = live.filter(token__in=progress)
+        lease = Case(*(When(token=token, then=Value(until)) for token, until in leases.items()), default=lease)
     with transaction.atomic():
         # Every function that locks several jobs locks them in order of id, so that no two deadlock.
         started = Job.objects.filter(attempts__in=live, state=State.DISPATCHED).order_by("id")
@@ -78,7 +89,7 @@ def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -
         )
         live.update(
             # A consumer that was paused may apply an old beat after newer ones: no value may decrease.
-            lease_expires_at=Greatest("lease_expires_at", Value(now + timedelta(seconds=lease_seconds))),
+            lease_expires_at=Greatest("lease_expires_at", lease),
             worker=report.worker,
             started_at=Coalesce("started_at", Value(now)),
             steps_done=Greatest("steps_done", steps),
@@ -96,6 +107,10 @@ def beat(*, pool: Pool, report: WorkerBeat, now: datetime, lease_seconds: int) -
                 output_field=JSONField(),
             ),
         )
+    return _unwanted(named)
+
+
+def _unwanted(named: QuerySet[Attempt]) -> list[UUID]:
     unwanted = Q(state=Attempt.State.LOST) | Q(state=Attempt.State.LIVE, job__cancel_requested_at__isnull=False)
     return list(named.filter(unwanted).values_list("token", flat=True))
 
@@ -111,8 +126,11 @@ def finish(*, pool: Pool, report: AttemptFinished, now: datetime, attempts_max: 
     if job is None:
         return Applied.UNKNOWN
     attempt = Attempt.objects.select_for_update().get(token=token)
+    is_wasted = attempt.state == Attempt.State.LOST and not attempt.gpu_seconds
+    if not is_believed(pool) and (is_wasted or attempt.state == Attempt.State.LIVE):
+        report = end_confirmed(pool, job, attempt, report, now)
     if attempt.state != Attempt.State.LIVE:
-        if attempt.state == Attempt.State.LOST and not attempt.gpu_seconds:
+        if is_wasted:
             attempt.gpu_seconds = _gpu_seconds(report)  # wasted: the tenant is not charged for it
             attempt.worker, attempt.gpu_class = report.worker, report.gpu_class
             attempt.save(update_fields=["gpu_seconds", "worker", "gpu_class"])
@@ -221,7 +239,8 @@ def _fail(job: Job, attempt: Attempt, retryable: bool, now: datetime, attempts_m
     # An attempt that no worker began does not count: Redis lost its message, and the job did not fail.
     begun = job.attempts.exclude(started_at=None)
     if job.in_batch:  # it is given up at every planned stop of a worker, and its batch's deadline is its limit
-        begun = begun.exclude(error_code=WorkerStopped.code)
+        stops = begun.filter(error_code=WorkerStopped.code).count()
+        attempts_max += min(stops, STOPS_MAX)
     if not retryable or begun.count() >= attempts_max:
         code, message = attempt.error_code or "internal_error", attempt.error_message
         if job.quarantined and attempt.state == Attempt.State.LOST:

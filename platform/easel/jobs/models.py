@@ -315,6 +315,7 @@ class Attempt(models.Model):
             models.Index(fields=["lease_expires_at"], condition=Q(state="live"), name="attempt_leases"),
             models.Index(fields=["dispatched_at"], condition=Q(swept_at=None), name="attempt_to_sweep"),
             models.Index(fields=["dispatched_at"], name="attempt_by_time"),  # for the timeline of a job that waited
+            models.Index(fields=["finished_at"], name="attempt_by_end"),  # for those that ran beside another
         ]
 
 

@@ -51,5 +51,14 @@ def job_of_key(key: str) -> UUID:
     return UUID(key.split("/")[3])
 
 
+def attempt_of_key(key: str) -> UUID | None:
+    """Return the token of the attempt that an object belongs to; None for a key of another form."""
+    parts = key.split("/")
+    try:
+        return UUID(parts[4]) if len(parts) == 6 and parts[1] == "outputs" else None
+    except ValueError:
+        return None
+
+
 def _folder(job: StoredJob, attempt_token: UUID) -> str:
     return f"{day_folder(job.tenant_slug, job.created_at)}/{job.id}/{attempt_token}"

@@ -22,7 +22,8 @@ from easel.jobs.storage_keys import output_key, preview_key
 from easel.storage import store
 from inference.contract import QUEUE, TASK_NAME, AdapterRef, GenerationTask, UploadTarget, cancel_key
 
-SIGNED_URL_SECONDS = 3600
+SIGNED_URL_SECONDS = 3600  # of a PUT, at most
+URL_GRACE_SECONDS = 120  # after the instant by which a URL should have been used, for a worker's retries
 CANCEL_SECONDS = 3600  # longer than any attempt runs
 _COPIED = ("request_id", "prompt", "width", "height", "steps", "output_format", "output_compression")
 
@@ -97,11 +98,16 @@ def _released(attempts: Sequence[Attempt]) -> PipelinedQuery[list[Released]]:
 
 
 def _task(job: Released, attempt: Attempt) -> GenerationTask:
-    base = settings.EASEL.internal_url
+    # Of a folder the URLs end with the attempt. A bucket knows of none, so there each ends when it can't be needed.
+    given = {"attempt": str(attempt.token), "base": settings.EASEL.internal_url}
+    until_expiry = int((job.expires_at - attempt.dispatched_at).total_seconds()) + URL_GRACE_SECONDS
+    put_seconds = min(SIGNED_URL_SECONDS, max(URL_GRACE_SECONDS, until_expiry))
+    # A worker fetches adapters when it takes the task, which it does within the first lease.
+    get_seconds = int((attempt.lease_expires_at - attempt.dispatched_at).total_seconds()) + URL_GRACE_SECONDS
 
     def put_url(key: str) -> str:
         content_type = f"image/{job.output_format}"
-        return store().signed_url("PUT", key, seconds=SIGNED_URL_SECONDS, content_type=content_type, base=base)
+        return store().signed_url("PUT", key, seconds=put_seconds, content_type=content_type, **given)
 
     return GenerationTask(
         attempt_token=str(attempt.token),
@@ -115,7 +121,7 @@ def _task(job: Released, attempt: Attempt) -> GenerationTask:
                 sha256=sha256,
                 size_bytes=size_bytes,
                 scale=scale,
-                url=store().signed_url("GET", key, seconds=SIGNED_URL_SECONDS, base=base),
+                url=store().signed_url("GET", key, seconds=get_seconds, **given),
             )
             for name, sha256, size_bytes, scale, key in job.adapters
         ),

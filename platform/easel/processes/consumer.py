@@ -30,12 +30,14 @@ from easel.jobs import lifecycle
 from easel.jobs.reports import report_read
 from easel.jobs.transport import ask_to_cancel
 from easel.processes import pool_streams
+from easel.processes.image_checks import ImageChecks
 from easel.processes.loop import run_turns
 from easel.processes.pool_streams import Entry
 from inference.contract import WorkerBeat
 
 log = structlog.get_logger()
 BLOCK_MS = 1000  # a read waits this long for the first report
+PENDING_MS = 20  # the same, while reports wait for a look at their images
 PAUSE_SECONDS = 1.0  # before an installation without pools is looked at again
 MEND_SECONDS = 5.0
 TRIES_MAX = 3  # of a report for which PostgreSQL fails and then answers
@@ -66,6 +68,7 @@ class Consumer:
         self._faults = PoolFaults()
         self._left_entries = False  # entries that were read and are not acknowledged
         self._tries: Counter[tuple[str, bytes]] = Counter()
+        self._checks = ImageChecks()
 
     def turn(self, pools: Collection[Pool]) -> int:
         """Read and apply reports; return their number. Waits up to BLOCK_MS for the first."""
@@ -80,7 +83,7 @@ class Consumer:
         idle_ms = 1000 * settings.EASEL.lease_seconds // 3
         taken = pool_streams.entries_taken(client, by_namespace, self._name, idle_ms=idle_ms)
         entries = [*(again.entries if again else ()), *taken.entries]
-        wait_ms = 0 if entries else BLOCK_MS
+        wait_ms = 0 if taken.entries else PENDING_MS if entries else BLOCK_MS
         healthy = by_namespace.keys() - taken.broken
         new = pool_streams.entries_new(client, healthy, self._name, wait_ms=wait_ms)
         handled: dict[tuple[str, bytes], bool] = {}
@@ -108,7 +111,8 @@ class Consumer:
         """
         key = (entry.namespace, entry.id)
         try:
-            _apply(pool, entry.report or b"")
+            if not self._apply(pool, entry.report or b""):
+                return False
         except (OperationalError, InterfaceError) as error:
             # If PostgreSQL is the reason, this raises, and the report stays in the stream.
             _check_postgresql(error)
@@ -124,24 +128,28 @@ class Consumer:
         pool_streams.acknowledge(redis_client(), entry)
         return True
 
+    def _apply(self, pool: Pool, text: bytes) -> bool:
+        """Apply a report; return False if nobody has looked at its images yet."""
+        report, now = report_read(text), datetime.now(UTC)
+        if isinstance(report, WorkerBeat):
+            unwanted = lifecycle.beat(pool=pool, report=report, now=now, lease_seconds=settings.EASEL.lease_seconds)
+            try:
+                ask_to_cancel(pool, map(str, unwanted), now=now)
+            except RedisError as error:
+                log.warning("cancel_not_sent", pool=pool.slug, error=repr(error))  # the next beat asks again
+            return True
+        confirmed = self._checks.confirmed(pool, report)
+        if confirmed is None:
+            return False
+        now = datetime.now(UTC)
+        applied = lifecycle.finish(pool=pool, report=confirmed, now=now, attempts_max=settings.EASEL.attempts_max)
+        if applied in (lifecycle.Applied.LATE, lifecycle.Applied.UNKNOWN):
+            raise ReportDropped(f"{applied.value}: attempt {report.attempt_token}")
+        return True
+
     def _refuse(self, pool: Pool, error: Exception) -> None:
         # In ASCII, since the message may quote what PostgreSQL can't store.
         self._faults.note(pool, PoolFault.Kind.REPORT, ascii(error), now=datetime.now(UTC))
-
-
-def _apply(pool: Pool, text: bytes) -> None:
-    now = datetime.now(UTC)
-    report = report_read(text)
-    if isinstance(report, WorkerBeat):
-        unwanted = lifecycle.beat(pool=pool, report=report, now=now, lease_seconds=settings.EASEL.lease_seconds)
-        try:
-            ask_to_cancel(pool, map(str, unwanted), now=now)
-        except RedisError as error:
-            log.warning("cancel_not_sent", pool=pool.slug, error=repr(error))  # the next beat asks again
-    else:
-        applied = lifecycle.finish(pool=pool, report=report, now=now, attempts_max=settings.EASEL.attempts_max)
-        if applied in (lifecycle.Applied.LATE, lifecycle.Applied.UNKNOWN):
-            raise ReportDropped(f"{applied.value}: attempt {report.attempt_token}")
 
 
 def _check_postgresql(error: Exception) -> None:
