@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,7 @@ from inference.contract import WorkerBeat  # noqa: E402
 from tenants.accounts import tenant_create  # noqa: E402
 from tenants.keys import key_issue  # noqa: E402
 from tenants.models import ApiKey, Project, Tenant  # noqa: E402
+from tests.copies import tenant_copy  # noqa: E402
 from tests.live import LiveEasel, live_easel  # noqa: E402
 
 
@@ -182,14 +184,29 @@ def customer() -> Callable[..., Customer]:
     def make(
         *, name: str = "t", credit: str = "10", scopes: tuple[str, ...] | None = None, currency: str = "USD"
     ) -> Customer:
-        tenant, project = tenant_create(slug=f"{name}-{uuid.uuid4().hex[:12]}", currency=currency, now=NOW)
+        slug = f"{name}-{uuid.uuid4().hex[:12]}"
+        if currency == "USD":
+            tenant, project = tenant_copy(*original(credit), slug=slug)
+        else:  # what is summed by currency finds no tenant beside those of the test
+            tenant, project = new_tenant(slug, credit, currency)
         given = {} if scopes is None else {"scopes": scopes}
         key, secret = key_issue(project=project, pepper=PEPPER, now=NOW, **given)
-        if Decimal(credit):
-            credit_grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
         return Customer(tenant, project, key, secret)
 
     return make
+
+
+@cache
+def original(credit: str) -> tuple[Tenant, Project]:
+    """A tenant that no test changes, to be copied."""
+    return new_tenant(f"original-{uuid.uuid4().hex[:12]}", credit, "USD")
+
+
+def new_tenant(slug: str, credit: str, currency: str) -> tuple[Tenant, Project]:
+    tenant, project = tenant_create(slug=slug, currency=currency, now=NOW)
+    if Decimal(credit):
+        credit_grant(tenant=tenant, amount_micros=to_micros(Decimal(credit)), reference=uuid.uuid4(), now=NOW)
+    return tenant, project
 
 
 @pytest.fixture
