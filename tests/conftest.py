@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import django
@@ -108,7 +109,7 @@ from inference.contract import WorkerBeat  # noqa: E402
 from tenants.accounts import tenant_create  # noqa: E402
 from tenants.keys import key_issue  # noqa: E402
 from tenants.models import ApiKey, Project, Tenant  # noqa: E402
-from tests.copies import tenant_copy  # noqa: E402
+from tests.copies import pool_copy, tenant_copy, version_copy  # noqa: E402
 from tests.live import LiveEasel, live_easel  # noqa: E402
 
 
@@ -258,7 +259,13 @@ def pool() -> Pool:
     """A pool of this test alone, with a live worker that runs 4 jobs at a time."""
 
     slug = f"pool-{uuid.uuid4().hex[:12]}"
-    made = Pool.objects.create(slug=slug, namespace=f"easel-{slug}", gpu_class="cpu", created_at=NOW)
+    return pool_copy(original_pool(), slug=slug, namespace=f"easel-{slug}")
+
+
+@cache
+def original_pool() -> Pool:
+    """A pool that no test changes, to be copied."""
+    made = Pool.objects.create(slug="original", namespace="easel-original", gpu_class="cpu", created_at=NOW)
     beat(pool=made, report=worker_beat(concurrency=4), now=NOW, lease_seconds=15)
     return made
 
@@ -267,8 +274,21 @@ def pool() -> Pool:
 def version(pool: Pool, prices: None, tmp_path: Path) -> ModelVersion:
     """A model of this test alone, served by `pool`, and priced."""
 
-    (tmp_path / "transformer").mkdir()
-    (tmp_path / "transformer" / "config.json").write_text(json.dumps(TRANSFORMER))
-    return version_register(
-        model_name=f"model-{uuid.uuid4().hex[:12]}", checkpoint=str(tmp_path), pool=pool, limits=DEMO_LIMITS, now=NOW
-    )
+    name = f"model-{uuid.uuid4().hex[:12]}"
+    return version_copy(original_version(), name=name, pool=pool, checkpoint=written_checkpoint(tmp_path))
+
+
+@cache
+def original_version() -> ModelVersion:
+    """A model that no test changes, to be copied."""
+    with TemporaryDirectory() as folder:
+        checkpoint = written_checkpoint(Path(folder))
+        terms = {"checkpoint": checkpoint, "pool": original_pool(), "limits": DEMO_LIMITS, "now": NOW}
+        return version_register(model_name="original", **terms)
+
+
+def written_checkpoint(folder: Path) -> str:
+    """Write what the platform reads of a checkpoint."""
+    (folder / "transformer").mkdir()
+    (folder / "transformer" / "config.json").write_text(json.dumps(TRANSFORMER))
+    return str(folder)
