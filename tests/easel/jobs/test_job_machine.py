@@ -20,6 +20,7 @@ from easel.jobs.models import FINAL, Attempt, Job, State
 from easel.processes import scheduler
 from inference.contract import AttemptFinished, AttemptProgress, StoredOutput
 from tests.conftest import NOW, worker_beat
+from tests.profiles import examples
 
 ATTEMPTS_MAX = 3
 LEASE_SECONDS = 15
@@ -289,4 +290,6 @@ def machine(customer, pool, submit) -> type[RuleBasedStateMachine]:
 
 
 def test_jobs_live_as_the_model_says_whatever_happens_in_whatever_order(customer, pool, submit):
-    run_state_machine_as_test(machine(customer, pool, submit), settings=settings(stateful_step_count=30))
+    run_state_machine_as_test(
+        machine(customer, pool, submit), settings=settings(stateful_step_count=30, max_examples=examples(0.4))
+    )
