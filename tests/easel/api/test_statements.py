@@ -1,5 +1,5 @@
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,6 +10,14 @@ from tests.easel.api.conftest import call, end_job
 pytestmark = pytest.mark.usefixtures("one_day")
 # Jobs are made by the clock: their month is over by then.
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def alice(alice):
+    """A customer since the month before, so that few statements without use come before that of her job."""
+    alice.tenant.created_at = datetime.now(UTC) - timedelta(days=31)
+    alice.tenant.save(update_fields=["created_at"])
+    return alice
 
 
 @pytest.fixture
