@@ -156,7 +156,7 @@ def set_origins(tenant: Any, actor: str, now: datetime, *, origins: list[str]) -
     options={"kind": ("--regex", "regex")},
 )
 def block(row: None, actor: str, now: datetime, *, pattern: str, kind: str, tenant: Any, reason: str) -> Done:
-    """Add a phrase, which matches however it is written, or a pattern."""
+    """Add a phrase, which is found in other spellings and forms of its words too, or a pattern."""
     from tenants.block_lists import block_list_add
     from tenants.models import BlockListEntry
 

@@ -26,7 +26,7 @@ from easel.catalog.models import Pool
 from easel.config import Config
 from easel.jobs.errors import PromptBlocked
 from easel.jobs.plan import job_plan
-from easel.jobs.policy import prompt_clean
+from easel.jobs.readings import prompt_clean
 from easel.jobs.spec import RequestedAdapter, Spec, prompt_validate
 
 LINES_MAX = 10_000

@@ -18,7 +18,8 @@ from easel.catalog.models import AdapterVersion, ModelVersion, Pool, PoolTier
 from easel.config import Config
 from easel.jobs.errors import ProjectNotFound
 from easel.jobs.models import Job
-from easel.jobs.policy import prompt_check, prompt_clean
+from easel.jobs.policy import prompt_check
+from easel.jobs.readings import prompt_clean
 from easel.jobs.result_cache import result_find, result_key
 from easel.jobs.sizes import size_parse
 from easel.jobs.spec import (

@@ -1,14 +1,11 @@
-"""Cleans prompts, and refuses those that match a block list or contain an injection.
+"""Refuses prompts that match a block list or contain an injection.
 
-`prompt_clean` gives the prompt that is stored and generated: in NFC, without invisible characters. `prompt_check`
-matches it in forms that undo how words are disguised: compatibility forms and case are folded, look-alike letters are
-mapped to Latin ones, and one blank stands for everything between two words. Patterns are RE2's, whose time is linear in
-the text, so that no pattern has to be trusted.
+A prompt is matched in each of its readings (`jobs/readings.py`), which undo how words are disguised, and phrases in
+the forms of their words (`jobs/word_forms.py`). Patterns are RE2's, whose time is linear in the text: none
+has to be trusted.
 """
 
-import re
 import threading
-import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 from itertools import accumulate
@@ -21,26 +18,13 @@ from prometheus_client import Counter
 
 from core.revision import cached_by_revision
 from easel.jobs.errors import PromptBlocked
+from easel.jobs.readings import Reading, phrase_tokens, readings
+from easel.jobs.word_forms import canonical_forms
 from tenants.block_lists import compiled
 from tenants.models import BlockListEntry, BlockListRevision, Tenant
 
 log = structlog.get_logger()
 BLOCKED = Counter("easel_prompts_blocked_total", "Prompts refused by policy.", ["reason"])
-
-# Joiners, direction marks, soft hyphens and tag characters show nothing, but can disguise a word. They are removed from
-# the prompt. `_IGNORED` is removed only from what is matched, because emoji need the zero-width joiner and U+FE0F.
-_INVISIBLE = re.compile(r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]")
-_IGNORED = re.compile(
-    r"[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
-)
-# Letters of other scripts that look like Latin ones; and the letters that digits and signs stand for within a word.
-_LOOK_ALIKE = str.maketrans("аеорсухіјѕԁһкмтвнгӏαοριντυχκβεηζμߋ", "aeopcyxijsdhkmtbhrlaopivtuxkbehzmo")
-_LEET = str.maketrans("0134578@$!|", "oieastbasii")
-_SIGN_IN_WORD = re.compile(r"[0134578@$!|]+(?=[a-z])")
-_BETWEEN_WORDS = re.compile(r"[\W_]+")
-# Scripts without blanks between words: each character is a token, so that a phrase is found anywhere.
-_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(f"[{_UNSPACED}]|[^ {_UNSPACED}]+")
 
 # A text-to-image model has no instructions to override. A prompt can still contain control tokens of the text encoder,
 # directives that common front ends act on (loading a LoRA, a file or an address), or instructions for a model that
@@ -62,20 +46,16 @@ INJECTIONS = {
 SAID_IN_WORDS = ("override", "jailbreak")
 
 
-def prompt_clean(prompt: str) -> str:
-    """Return the prompt as it is stored and generated: in NFC, without invisible characters."""
-    return unicodedata.normalize("NFC", _INVISIBLE.sub("", prompt))
-
-
 def prompt_check(prompt: str, *, tenant: Tenant) -> None:
     """Raise `PromptBlocked` if an injection pattern, the platform's list or the tenant's list refuses the prompt."""
-    text = folded(prompt)
-    said = words(text)
+    ways = readings(prompt)
+    texts, said = {way.text for way in ways}, {way.said for way in ways}
     for name, regex in _injections().items():
-        if regex.search(text) or (name in SAID_IN_WORDS and regex.search(said)):
+        if any(map(regex.search, texts | said if name in SAID_IN_WORDS else texts)):
             raise _blocked(tenant, "injection", name)
     for owner, revision in _revisions(tenant):
-        entry = _compiled(owner, revision).find(text, said)
+        block_list = _compiled(owner, revision)
+        entry = next(filter(None, map(block_list.find, ways)), None)
         if entry is not None:
             raise _blocked(tenant, "block_list" if owner is None else "tenant_block_list", str(entry))
 
@@ -87,44 +67,45 @@ def _blocked(tenant: Tenant, reason: str, rule: str) -> PromptBlocked:
     return PromptBlocked(param="prompt")
 
 
-def folded(prompt: str) -> str:
-    """Return the prompt with compatibility forms and case folded and without ignorable characters."""
-    return _IGNORED.sub("", unicodedata.normalize("NFKC", prompt_clean(prompt)).casefold())
-
-
-def words(text: str) -> str:
-    """Return the words of a folded text without look-alikes and accents, each between two blanks."""
-    if not text.isascii():
-        # Accents are removed before look-alikes are mapped: ё is е with an accent, and е looks like e.
-        text = unicodedata.normalize("NFD", text)
-        text = "".join(char for char in text if not unicodedata.combining(char)).translate(_LOOK_ALIKE)
-    text = _SIGN_IN_WORD.sub(lambda sign: sign[0].translate(_LEET), text)
-    return f" {_BETWEEN_WORDS.sub(' ', text).strip()} "
-
-
 class BlockList:
     """A compiled block list. Phrases are matched against the tokens of a prompt, regexes against its folded text.
 
     Phrases are looked up instead of searched for: at each token with which a phrase begins, as many tokens as that
-    phrase has. The memory is proportional to the list's text. Ten thousand phrases take 0.1 s to compile, and then
-    0.05 ms for a prompt of 100 characters, 0.4 ms for 1,000, and 1 ms for the longest, of 4,000.
+    phrase has. The memory is proportional to the list's text, with the forms of its words. Ten thousand
+    phrases take 0.4 s to compile, and then 0.1 ms for a prompt of 100 characters, 1 ms for 1,000, and 4 ms for 4,000.
     """
 
     def __init__(self, entries: Iterable[BlockListEntry]) -> None:
         self._phrases: dict[str, UUID] = {}
         self._lengths: dict[str, set[int]] = {}
+        self._joined: dict[str, UUID] = {}
         self._regexes: list[tuple[UUID, Any]] = []
+        phrases: list[tuple[UUID, list[str]]] = []
         for entry in entries:
             if entry.kind == BlockListEntry.Kind.REGEX:
                 self._regexes.append((entry.pk, compiled(entry.pattern)))
-            elif found := _TOKEN.findall(words(folded(entry.pattern))):
-                self._phrases[" ".join(found)] = entry.pk
-                self._lengths.setdefault(found[0], set()).add(len(found))
+            elif found := phrase_tokens(entry.pattern):
+                phrases.append((entry.pk, found))
+        self._canonical = canonical_forms(token for _, found in phrases for token in found)
+        for pk, found in phrases:
+            words = [self._canonical[token] for token in found]
+            self._phrases[" ".join(words)] = pk
+            self._joined["".join(found)] = pk
+            self._lengths.setdefault(words[0], set()).add(len(words))
 
-    def find(self, text: str, said: str) -> UUID | None:
-        """Return the id of an entry that a prompt matches, if there is one: `folded(prompt)` is its text, `words(text)`
-        what is said in it."""
-        found = _TOKEN.findall(said) if self._phrases else []
+    def find(self, reading: Reading) -> UUID | None:
+        """Return the id of an entry that a prompt matches in this reading, if there is one."""
+        if self._phrases:
+            for tokens in (reading.tokens, *reading.tokens_joined):
+                if entry := self._find_phrase(tokens):
+                    return entry
+            for word in reading.joined:
+                if entry := self._joined.get(word) or self._phrases.get(self._canonical.get(word, word)):
+                    return entry
+        return next((entry for entry, regex in self._regexes if regex.search(reading.text)), None)
+
+    def _find_phrase(self, tokens: list[str]) -> UUID | None:
+        found = [self._canonical.get(token, token) for token in tokens]
         spaced = " ".join(found)
         ends = list(accumulate(len(token) + 1 for token in found))
         for start, token in enumerate(found):
@@ -134,7 +115,7 @@ class BlockList:
                 phrase = spaced[ends[start] - len(token) - 1 : ends[start + length - 1] - 1]
                 if entry := self._phrases.get(phrase):
                     return entry
-        return next((entry for entry, regex in self._regexes if regex.search(text)), None)
+        return None
 
 
 @lru_cache(maxsize=1)

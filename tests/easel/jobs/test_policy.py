@@ -1,3 +1,6 @@
+import re
+import uuid
+
 import pytest
 import structlog
 from hypothesis import given
@@ -7,7 +10,8 @@ from prometheus_client import REGISTRY
 from billing.ledger.accounts import balances_by_kind
 from easel.jobs.errors import PromptBlocked
 from easel.jobs.models import Job
-from easel.jobs.policy import BlockList, folded, prompt_check, prompt_clean, words
+from easel.jobs.policy import BlockList, prompt_check
+from easel.jobs.readings import prompt_clean, readings
 from tenants.block_lists import block_list_add, block_list_remove
 from tenants.models import BlockListEntry
 from tests.conftest import NOW
@@ -28,8 +32,7 @@ def blocks(customer, prompt):
 
 
 def find(block_list, prompt):
-    text = folded(prompt)
-    return block_list.find(text, words(text))
+    return next(filter(None, map(block_list.find, readings(prompt))), None)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,33 @@ def find(block_list, prompt):
         "a förbidden wörd",
         "a forb\U000e0061idden word",  # a tag character
         "a forbidden_word",
+        "a f o r b i d d e n  w o r d",
+        "a f o r b i d d e n w o r d",
+        "f.o.r.b.i.d.d.e.n w.o.r.d, in red",
+        "f-o-r_b i/d,d e n w o r d",
+        "a for-bid-den wo_rd",
+        "a for‐bid·den w.o.r.d",
+        "a for-bidden-word-poster",
+        "a forbidden-wo-rd",
+        "a ꜰᴏʀʙɪᴅᴅᴇɴ ᴡᴏʀᴅ",  # small capitals
+        "a 🅵🅾🆁🅱🅸🅳🅳🅴🅽 🆆🅾🆁🅳",
+        "a ⓕⓞⓡⓑⓘⓓⓓⓔⓝ ⓦⓞⓡⓓ",
+        "a 🇫🇴🇷🇧🇮🇩🇩🇪🇳 word",
+        "a forbidden🇺🇸 word",
+        "a Ꭰᴏ fᴑʀᑲıᑯᑯ℮ո ԝօгⅾ",  # Cherokee, Canadian syllabics, Armenian, a Roman numeral
+        "a føɍƀɨđđɇn wørđ",  # strokes
+        "a ɟorbidden ʍord ƒorbidden wørd",
+        "a f0rb!dd3n w0rd",
+        "two forbidden words",
+        "a forbidden word's meaning",
+        "a forbidden worded poster",
+        "a %66orbidden%20word",
+        "a %2566orbidden word",
+        "a &#102;orbidden&nbsp;w&ouml;rd",
+        "a \\u0066orbidden \\x77ord",
+        "Zm9yYmlkZGVuIHdvcmQ=, in red",
+        "666f7262696464656e20776f7264",
+        "a forbiddenᅟ word￰",
     ],
 )
 def test_a_phrase_is_found_however_it_is_written(alice, prompt):
@@ -59,11 +89,60 @@ def test_a_phrase_is_found_however_it_is_written(alice, prompt):
 
 
 @pytest.mark.parametrize(
-    "prompt", ["forbidden", "word forbidden", "unforbidden wording", "forbidden words", "forbid den word"]
+    "prompt",
+    ["forbidden", "word forbidden", "unforbidden wording", "forbidden swords", "forbid den word", "forbidden wordless"],
 )
 def test_other_words_are_not_the_phrase(alice, prompt):
     block(alice, "forbidden word")
     assert not blocks(alice, prompt)
+
+
+FORMS = {
+    "rape": ["rapes", "raped", "raping"],
+    "kill": ["kills", "killed", "killing", "k1ll", "ki11"],
+    "stab": ["stabbed", "stabbing"],
+    "body": ["bodies"],
+    "knife": ["knives"],
+    "bomb": ["bombs", "bombing", "b-o-m-b-s", "b o m b s"],
+    "die": ["died", "dying"],
+    "corpse": ["c0rp$e", "c.o.r.p.s.e", "C O R P S E", "corp-se", "🅒orpse", "corpsés"],
+    "ass": ["asses", "as5", "a-s-s", "a s s"],
+}
+
+
+@pytest.mark.parametrize("word", FORMS)
+def test_a_word_is_found_in_each_of_its_forms(word):
+    listed = BlockList([BlockListEntry(kind=PHRASE, pattern=word)])
+    assert [form for form in FORMS[word] if find(listed, f"this {form}, here") is None] == []
+
+
+def test_no_word_is_found_in_another_one():
+    innocent = """
+    grape juice and drapes, a scraped knee, therapist, g-r-a-p-e and g r a p e, skyscraper, t r a p e z e; rap e-mail
+    Scunthorpe, Penistone, classic cards, classical music; a mass assembly of glasses
+    as sassy as in Assisi; embassy, compass
+    class ics, as s, a skilful painter; skill, k i l n; killer whale, painkiller
+    a pen is red; the pen is on the table; pen-island; an ice-cream; well-known, state-of-the-art, x-ray
+    buttered toast, a butterfly, buttress; cocktail, peacock, cockpit, cocker spaniel; a titmouse
+    who're you, she'll and he'll; seashells, hello, shellfish; a bombardier beetle; bombastic
+    caring for a cat; a stable with horses; a stabilised horizon; bodyguard, somebody; corps de ballet
+    diet food, dice, studied, soldier; a road sign: A55 to a 5 km race, 4x4, 3d render, 8k, f/1.8, 50%, #1
+    a b c d e f g, an alphabet; A. A. Milne; U.S.A., e.g. i.e. etc.; R.E.M.; a.s.a.p.
+    base64, deadbeef, cafebabe12, AAAA, sunshine, Portrait, %d items, &c, C:\\users\\x, \\u12
+    sexagesimal numbers, Essex, Sussex, Middlesex, unisex; analog, analysis, canal; cumulus, document, cucumber
+    Dickens, dickcissel; shoe, whoever; night, knight; swords and words
+    """
+    words = "rape kill stab body bomb die ass butt cock tit penis whore shell hell car sex anal cum dick"
+    listed = BlockList([BlockListEntry(kind=PHRASE, pattern=word) for word in words.split()])
+    assert [line for line in re.split("[;\n]", innocent) if find(listed, line)] == []
+
+
+def test_entries_that_were_stored_before_hold_in_new_readings(alice):
+    """An entry is stored as it was written, and folded when a process compiles the list."""
+    BlockListEntry.objects.create(
+        id=uuid.uuid4(), tenant=alice.tenant, kind=PHRASE, pattern="Forbidden‐Wørds", reason="", created_at=NOW
+    )
+    assert blocks(alice, "ꜰᴏʀʙɪᴅᴅᴇɴ ᴡᴏʀᴅꜱ")
 
 
 def test_digits_in_a_row_stand_for_letters(alice):
@@ -79,7 +158,7 @@ def test_a_pattern_may_be_written_in_any_case(alice):
 def test_a_word_beside_a_script_without_blanks_is_a_word(alice):
     block(alice, "forbidden")
     assert blocks(alice, "海报forbidden海报")
-    assert not blocks(alice, "海报forbiddens海报")
+    assert not blocks(alice, "海报unforbidden海报")
 
 
 def test_a_phrase_of_a_script_without_blanks_is_found_inside_of_a_sentence(alice):
@@ -245,6 +324,13 @@ def test_of_ten_thousand_phrases_the_one_that_is_held_is_found():
     assert find(found, "here is phrase number10000 of many") is None
 
 
+@pytest.mark.parametrize("piece", ["x", "a-", "a b ", "%41", "&#102;", "\U0001f1e6", "Zm9y "])
+def test_no_prompt_takes_more_than_linear_time(piece):
+    """Sixteen times the longest prompt would take 256 times as long in quadratic time, which is minutes."""
+    listed = BlockList([BlockListEntry(kind=PHRASE, pattern="forbidden word")])
+    assert find(listed, piece * (64_000 // len(piece))) is None
+
+
 def test_a_catastrophic_pattern_takes_linear_time():
     """A back-tracking engine would take 2^4000 steps; the test ends or it doesn't."""
     listed = BlockList([BlockListEntry(kind=REGEX, pattern="(a+)+$")])
@@ -266,5 +352,5 @@ def test_a_phrase_is_found_exactly_where_its_words_stand_in_a_row(phrases, promp
 def test_every_text_can_be_matched_and_cleaning_twice_changes_nothing(text):
     text = text.encode(errors="ignore").decode()
     assert prompt_clean(prompt_clean(text)) == prompt_clean(text)
-    assert words(folded(text)) == words(folded(prompt_clean(text)))
-    assert isinstance(folded(text), str)
+    assert readings(text)[0].said == readings(prompt_clean(text))[0].said
+    assert all(isinstance(word, str) for reading in readings(text) for word in reading.joined)
