@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from django.db import transaction
+from django.db.models import Q
 
 from core.errors import DomainError
 from core.models import IdempotentRequest
@@ -70,6 +71,14 @@ def tenant_resume(*, tenant: Tenant) -> bool:
     if Tenant.objects.filter(pk=tenant.pk).exclude(erase_requested_at=None).exists():
         raise TenantClosed
     return Tenant.objects.filter(pk=tenant.pk).exclude(suspended_at=None).update(suspended_at=None) == 1
+
+
+def tenant_image_urls(*, tenant: Tenant, minutes: int | None) -> bool:
+    """Set the minutes that URLs of a tenant's images are valid; None: the platform's. True if that is a change."""
+    rows = Tenant.objects.filter(pk=tenant.pk).exclude(image_url_minutes=minutes)
+    if minutes is not None:
+        rows = Tenant.objects.filter(Q(image_url_minutes=None) | ~Q(image_url_minutes=minutes), pk=tenant.pk)
+    return rows.update(image_url_minutes=minutes) == 1
 
 
 def tenant_close(*, tenant: Tenant, now: datetime) -> None:

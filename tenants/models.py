@@ -1,6 +1,7 @@
 """Tenants, their projects and API keys, quotas and block lists."""
 
 import uuid
+from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.functions import RandomUUID
@@ -10,12 +11,16 @@ from django.db.models.functions import Cast
 from django.db.models.lookups import Regex
 
 from core.origins import ORIGIN
+from tenants.addresses import NETWORKS_MAX
 
 # A DNS label of at most 40 characters: the slug becomes a Kubernetes namespace (`easel-t-<slug>`), a Redis key
 # prefix, an object-store prefix and a metric label.
 SLUG = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
 RETENTION_DAYS_MAX = 3650  # maximum of a tenant's retention
 ORIGINS_MAX = 20  # origins of a tenant
+# Long enough to load a page and to try again, short enough for a bucket, whose URLs nothing but time ends.
+IMAGE_URL_MINUTES = 15
+IMAGE_URL_MINUTES_MAX = 24 * 60
 
 
 class ListedModels(models.TextChoices):
@@ -44,6 +49,9 @@ class Tenant(models.Model):
     )
     job_days = models.PositiveSmallIntegerField(
         null=True, blank=True, help_text="Days to retain a job's texts; empty: the platform's."
+    )
+    image_url_minutes = models.PositiveSmallIntegerField(
+        null=True, blank=True, help_text="Minutes that the URL of an image is valid; empty: the platform's 15."
     )
     # As browsers write them. The default of the database serves a running version that does not know the column.
     origins = ArrayField(
@@ -77,6 +85,10 @@ class Tenant(models.Model):
             ),
             CheckConstraint(condition=Q(output_days__lte=F("job_days")), name="tenant_images_go_before_their_jobs"),
             CheckConstraint(
+                condition=Q(image_url_minutes__gte=1, image_url_minutes__lte=IMAGE_URL_MINUTES_MAX),
+                name="tenant_image_url_minutes_in_range",
+            ),
+            CheckConstraint(
                 condition=Q(erase_requested_at=None) | Q(suspended_at__isnull=False),
                 name="tenant_suspended_before_erased",
             ),
@@ -103,6 +115,11 @@ class Tenant(models.Model):
         return self.slug
 
 
+def image_url_minutes(tenant: Tenant) -> int:
+    """Return how long URLs of a tenant's images are valid: by its own policy, or the platform's."""
+    return tenant.image_url_minutes or IMAGE_URL_MINUTES
+
+
 class Project(models.Model):
     """The unit of cost allocation inside a tenant; `labels` (`{"department": "design"}`) group reports."""
 
@@ -125,11 +142,19 @@ class Project(models.Model):
 class Scope(models.TextChoices):
     """A permission of a key."""
 
+    READ = "read", "read everything of the account, and change nothing"
     GENERATE = "generate", "create, read and cancel jobs"
     ADAPTERS = "adapters", "upload, read and retire adapters"
     USAGE = "usage", "read usage and cost"
     BILLING = "billing", "set and remove budgets"
     WEBHOOKS = "webhooks", "make, change and read webhooks"
+
+
+class Network(models.CharField):  # type: ignore[type-arg]  # it takes none at run time
+    """A network of IPv4 or IPv6, which PostgreSQL checks."""
+
+    def db_type(self, connection: Any) -> str:
+        return "cidr"
 
 
 class ApiKey(models.Model):
@@ -147,6 +172,15 @@ class ApiKey(models.Model):
         db_default=False,
         help_text="Fields of a request that Easel doesn't know or can't obey are ignored with a warning, not refused.",
     )
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Refused from then on; empty: it never expires.")
+    # The default of the database serves a running version that does not know the column.
+    addresses = ArrayField(
+        Network(max_length=49),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Networks from which the key may be used; empty: from everywhere.",
+    )
     created_at = models.DateTimeField()
     revoked_at = models.DateTimeField(null=True, blank=True)
     successor = models.OneToOneField(
@@ -158,6 +192,10 @@ class ApiKey(models.Model):
 
     class Meta:
         verbose_name = "API key"
+        constraints = [
+            CheckConstraint(condition=Q(expires_at__gt=F("created_at")), name="api_key_expires_after_it_was_made"),
+            CheckConstraint(condition=Q(addresses__len__lte=NETWORKS_MAX), name="api_key_has_few_addresses"),
+        ]
 
     def __str__(self) -> str:
         return f"easel_sk_{self.key_id}_…"

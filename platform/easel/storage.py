@@ -71,12 +71,20 @@ class Store(Protocol):
         """Yield the keys of all objects below `folder`, in any order."""
 
     def signed_url(
-        self, method: Method, key: str, *, seconds: int, content_type: str = "", attempt: str = "", base: str
+        self,
+        method: Method,
+        key: str,
+        *,
+        seconds: int,
+        content_type: str = "",
+        attempt: str = "",
+        key_id: str = "",
+        base: str,
     ) -> str:
         """Return a URL that is valid for `seconds`. A PUT must send `content_type` and `If-None-Match: *`.
 
         `base` is the URL at which the caller reaches the API. The API takes a URL that names an `attempt` until the
-        attempt ends; a bucket doesn't know of attempts.
+        attempt ends, and one that names an API key until that loses its access; a bucket knows of neither.
         """
 
 
@@ -155,10 +163,19 @@ class FolderStore:
                 yield path.relative_to(self.root).as_posix()
 
     def signed_url(
-        self, method: Method, key: str, *, seconds: int, content_type: str = "", attempt: str = "", base: str
+        self,
+        method: Method,
+        key: str,
+        *,
+        seconds: int,
+        content_type: str = "",
+        attempt: str = "",
+        key_id: str = "",
+        base: str,
     ) -> str:
         expires = int(time.time()) + seconds
-        signed = {"expires": str(expires), "type": content_type, **({"attempt": attempt} if attempt else {})}
+        signed = {"expires": str(expires), "type": content_type}
+        signed |= {name: value for name, value in (("attempt", attempt), ("key", key_id)) if value}
         query = urlencode({**signed, "signature": self._signature(method, key, signed)})
         return f"{base}/storage/{key}?{query}"
 
@@ -167,13 +184,17 @@ class FolderStore:
         expires = query.get("expires", "")
         if not re.fullmatch("[0-9]{1,12}", expires) or int(expires) < now:
             return False
+        # A line break in one field could stand for the next field, so that a URL could lose its attempt or its key.
+        if any("\n" in query.get(name, "") for name in ("type", "attempt", "key")):
+            return False
         wanted = self._signature(method, key, query)
         return hmac.compare_digest(wanted.encode(), query.get("signature", "").encode())
 
     def _signature(self, method: str, key: str, query: Mapping[str, str]) -> str:
         text = "\n".join((method, key, str(int(query["expires"])), query.get("type", "")))
-        if "attempt" in query:
-            text += f"\nattempt {query['attempt']}"
+        for name in ("attempt", "key"):
+            if name in query:
+                text += f"\n{name} {query[name]}"
         return hmac.new(self._secret, text.encode(), hashlib.sha256).hexdigest()
 
 
@@ -282,7 +303,15 @@ class S3Store:
             raise BucketRefused(f"the bucket {self._bucket} did not take its CORS rules: {error}") from error
 
     def signed_url(
-        self, method: Method, key: str, *, seconds: int, content_type: str = "", attempt: str = "", base: str
+        self,
+        method: Method,
+        key: str,
+        *,
+        seconds: int,
+        content_type: str = "",
+        attempt: str = "",
+        key_id: str = "",
+        base: str,
     ) -> str:
         params: dict[str, str] = self._name(key)
         if method == "PUT":

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
+from easel_client import Easel
 from tests.attacks.conftest import ORDER, PoolOwner
 from tests.live import LiveEasel
 
@@ -42,3 +43,21 @@ def test_a_waiting_call_and_a_stream_of_a_revoked_key_end_at_once(easel: LiveEas
         assert last.startswith("event: error\n"), told
         assert '"code": "invalid_api_key"' in last
     assert stolen.get(f"/v1/jobs/{job_id}").status_code == 401
+
+
+def test_the_urls_that_a_revoked_key_has_collected_lead_to_no_image(easel: LiveEasel, tenant: Easel):
+    job = tenant.jobs.wait(tenant.jobs.create(**ORDER))
+    (image,) = job["images"]
+    assert httpx.get(image["url"]).content.startswith(b"\x89PNG")
+    assert easel.command("key", "revoke", httpx.URL(image["url"]).params["key"]).returncode == 0
+    refused = httpx.get(image["url"])
+    assert (refused.status_code, b"PNG" in refused.content) == (403, False)
+
+
+def test_a_key_is_no_use_from_another_network_whatever_the_caller_says(easel: LiveEasel, pool_owner: PoolOwner):
+    """No proxy is trusted by default, so that a header says nothing of where a call comes from."""
+    assert easel.command("key", "access", pool_owner.key_id, "--address", "192.0.2.7").returncode == 0
+    for lie in ({}, {"X-Forwarded-For": "192.0.2.7"}, {"Forwarded": "for=192.0.2.7"}, {"X-Real-IP": "192.0.2.7"}):
+        headers = {"Authorization": f"Bearer {pool_owner.secret}", **lie}
+        answer = httpx.get(f"{easel.url}/v1/models", headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "address_not_allowed")

@@ -186,6 +186,14 @@ CASES = {
     ),
     "project.create": of_tenant("spring", "--label", "department=design", slug="spring", labels="department=design"),
     "key.create": of_tenant("--scope", "webhooks", "--name", "site", scopes=["webhooks"], name="site"),
+    "key.access": Case(
+        lambda world: world.key,
+        lambda world, key: [
+            *(key.key_id, "--scope", "read", "--expires", "2099-01-01"),
+            *("--address", "10.1.0.0/16", "--address", "2001:db8::1"),
+        ],
+        lambda world, _: {"scopes": ["read"], "expires": "2099-01-01", "addresses": "10.1.0.0/16\n2001:db8::1"},
+    ),
     "key.lenient": Case(
         lambda world: world.key, lambda world, key: [key.key_id, "on"], lambda world, _: {"leniency": "on"}
     ),
@@ -223,6 +231,7 @@ CASES = {
     "quota.set": of_tenant(
         "--requests-per-minute", "60", "--pixels-max", "none", requests_per_minute="60", pixels_max=""
     ),
+    "tenant.image_urls": of_tenant("--minutes", "5", minutes="5"),
     "tenant.models": of_tenant("--listed", "aliases", listed="aliases"),
     "tenant.share": of_tenant("--weight", "3", "--running-jobs-max", "2", weight="3", running_jobs_max="2"),
     "retention.set": of_tenant("--output-days", "3", output_days="3"),

@@ -20,7 +20,7 @@ class Adapters(Resource):
     def list(self, **query: Unpack[types.AdaptersListQuery]) -> types.AdapterList:
         """List your adapters by name, each with its versions.
 
-        The key needs the scope `adapters`.
+        The key needs the scope `adapters` or `read`.
         """
         return self._transport.json("GET", "/v1/adapters", query=query)
 
@@ -38,7 +38,7 @@ class Adapters(Resource):
     def get(self, name: str) -> types.Adapter:
         """Show an adapter with its versions.
 
-        The key needs the scope `adapters`.
+        The key needs the scope `adapters` or `read`.
         """
         return self._transport.json("GET", f"/v1/adapters/{segment(name)}")
 
@@ -54,7 +54,7 @@ class Balance(Resource):
     def get(self) -> types.Balance:
         """Show what you can spend, what is held for unfinished jobs, what you owe, and your credit grants.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", "/v1/balance")
 
@@ -63,7 +63,7 @@ class Batches(Resource):
     def list(self, **query: Unpack[types.BatchesListQuery]) -> types.BatchList:
         """List batches, the newest first.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", "/v1/batches", query=query)
 
@@ -83,7 +83,7 @@ class Batches(Resource):
     def get(self, batch_id: str) -> types.Batch:
         """Show a batch.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", f"/v1/batches/{segment(batch_id)}")
 
@@ -100,7 +100,7 @@ class Budgets(Resource):
     def list(self, **query: Unpack[types.BudgetsListQuery]) -> types.BudgetList:
         """List your budgets and what this month has spent of them.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", "/v1/budgets", query=query)
 
@@ -127,14 +127,14 @@ class Costs(Resource):
     def get(self, **query: Unpack[types.CostsGetQuery]) -> types.CostRowList:
         """Sum what was charged by day, project, label, model and so on, beside the same at list prices.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", "/v1/costs", query=query)
 
     def outlook(self) -> types.Outlook:
         """Forecast this month from the weekdays of the last eight weeks, and list its days that stand out.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", "/v1/costs/outlook")
 
@@ -152,7 +152,7 @@ class Experiments(Resource):
     def list(self, **query: Unpack[types.ExperimentsListQuery]) -> types.ExperimentList:
         """List your experiments, the latest first.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", "/v1/experiments", query=query)
 
@@ -170,7 +170,7 @@ class Experiments(Resource):
     def get(self, name: str) -> types.ExperimentReport:
         """Report what each arm did, and which differences are more than chance.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", f"/v1/experiments/{segment(name)}")
 
@@ -186,21 +186,21 @@ class Exports(Resource):
     def focus(self, **query: Unpack[types.ExportsFocusQuery]) -> Download:
         """Export what was charged in the columns of FOCUS 1.2, by days of use or for one invoice.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.download("GET", "/v1/exports/focus", query=query)
 
     def costs(self, **query: Unpack[types.ExportsCostsQuery]) -> Download:
         """Export what was charged by day, project, labels, model and so on, as CSV for a spreadsheet.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.download("GET", "/v1/exports/costs", query=query)
 
     def events(self, **query: Unpack[types.ExportsEventsQuery]) -> Download:
         """Export what was measured, one CloudEvent per line; `source` and `id` of an event never change.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.download("GET", "/v1/exports/events", query=query)
 
@@ -209,7 +209,7 @@ class Files(Resource):
     def list(self, **query: Unpack[types.FilesListQuery]) -> types.FileList:
         """List the files that are neither deleted nor expired, the newest first.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", "/v1/files", query=query)
 
@@ -227,7 +227,7 @@ class Files(Resource):
     def get(self, file_id: str) -> types.File:
         """Show a file.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", f"/v1/files/{segment(file_id)}")
 
@@ -239,9 +239,9 @@ class Files(Resource):
         return self._transport.json("DELETE", f"/v1/files/{segment(file_id)}")
 
     def content(self, file_id: str) -> Download:
-        """Give the content of a file. The URLs in an output are signed now, and valid for an hour.
+        """Give the content of a file. The URLs in an output are signed now, for your key, and valid for minutes.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.download("GET", f"/v1/files/{segment(file_id)}/content")
 
@@ -279,7 +279,7 @@ class Jobs(Resource):
     def list(self, **query: Unpack[types.JobsListQuery]) -> types.JobList:
         """List your jobs, the latest first.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", "/v1/jobs", query=query)
 
@@ -299,7 +299,7 @@ class Jobs(Resource):
     def get(self, job_id: str) -> types.Job:
         """Show a job with its progress, its images and its cost.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.json("GET", f"/v1/jobs/{segment(job_id)}")
 
@@ -313,7 +313,7 @@ class Jobs(Resource):
     def events(self, job_id: str, *, last_event_id: str | None = None) -> Iterator[Event]:
         """Send the job at each change until it has ended; `Last-Event-ID` leaves out what the client has seen.
 
-        The key needs the scope `generate`.
+        The key needs the scope `generate` or `read`.
         """
         return self._transport.events(
             "GET", f"/v1/jobs/{segment(job_id)}/events", headers={"Last-Event-ID": last_event_id}
@@ -380,7 +380,7 @@ class Statements(Resource):
     def list(self, **query: Unpack[types.StatementsListQuery]) -> types.StatementSummaryList:
         """List statements and credit notes, the latest first.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", "/v1/statements", query=query)
 
@@ -391,14 +391,14 @@ class Statements(Resource):
     def current(self) -> types.CurrentStatement:
         """Draft this month's statement as if the month ended now.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", "/v1/statements/current")
 
     def get(self, statement_id: str) -> types.Statement:
         """Show a statement or credit note with its lines.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", f"/v1/statements/{segment(statement_id)}")
 
@@ -407,7 +407,7 @@ class Statements(Resource):
     ) -> Download:
         """Download the statement as `html` (a page that prints well), `pdf` or `csv`.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.download("GET", f"/v1/statements/{segment(statement_id)}/{segment(form)}", query=query)
 
@@ -416,7 +416,7 @@ class Statements(Resource):
     ) -> types.ChargeList:
         """List the charges of a line, each with its price, its job and the attempts at that.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json(
             "GET", f"/v1/statements/{segment(statement_id)}/lines/{segment(position)}/charges", query=query
@@ -434,7 +434,7 @@ class Usage(Resource):
         """Deprecated. Sum usage by project, day and so on. Use `/v1/costs` instead, unless you need what was not
         charged.
 
-        The key needs the scope `usage`.
+        The key needs the scope `usage` or `read`.
         """
         return self._transport.json("GET", "/v1/usage", query=query)
 
@@ -443,7 +443,7 @@ class Webhooks(Resource):
     def list(self, **query: Unpack[types.WebhooksListQuery]) -> types.WebhookList:
         """List your webhooks, the latest first.
 
-        The key needs the scope `webhooks`.
+        The key needs the scope `webhooks` or `read`.
         """
         return self._transport.json("GET", "/v1/webhooks", query=query)
 
@@ -465,7 +465,7 @@ class Webhooks(Resource):
     def get(self, webhook_id: str) -> types.Webhook:
         """Show a webhook, and if it is enabled.
 
-        The key needs the scope `webhooks`.
+        The key needs the scope `webhooks` or `read`.
         """
         return self._transport.json("GET", f"/v1/webhooks/{segment(webhook_id)}")
 
@@ -500,7 +500,7 @@ class Webhooks(Resource):
     def deliveries(self, webhook_id: str, **query: Unpack[types.WebhooksDeliveriesQuery]) -> types.DeliveryList:
         """List deliveries, the latest first, with every attempt.
 
-        The key needs the scope `webhooks`.
+        The key needs the scope `webhooks` or `read`.
         """
         return self._transport.json("GET", f"/v1/webhooks/{segment(webhook_id)}/deliveries", query=query)
 

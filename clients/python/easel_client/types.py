@@ -771,8 +771,19 @@ class Retention(TypedDict):
     job_days: int
 
 
+class Key(TypedDict):
+    """The key that the request came with: what it may do, until when, and from which networks (none: from all)."""
+
+    key_id: str
+    name: str
+    project: str
+    scopes: list[str]
+    expires_at: str | None
+    addresses: list[str]
+
+
 class Quota(TypedDict):
-    """Each limit that is set, those of uploaded files, and how long your data is retained."""
+    """Each limit that is set, those of uploaded files, how long your data is retained, and your key."""
 
     object: str
     data: list[CountLimit | UnitLimit]
@@ -780,6 +791,8 @@ class Quota(TypedDict):
     last_id: str | None
     has_more: bool
     retention: Retention
+    image_url_minutes: int
+    api_key: Key
 
 
 class UsageGetQuery(TypedDict, total=False):

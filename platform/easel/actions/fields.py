@@ -66,6 +66,15 @@ class Instant(forms.DateTimeField):
             return super().to_python(value)
 
 
+class InstantOrNone(Instant):
+    """A moment, or none: the word on the command line, an empty field in the portal."""
+
+    def from_command(self, text: str) -> str:
+        if not text:
+            raise ValidationError("Give a time, or none.")
+        return "" if text == "none" else text
+
+
 class _OrNone:
     """Adds the word `none` to a number's field; the portal leaves the field empty instead."""
 

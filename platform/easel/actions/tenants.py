@@ -41,12 +41,26 @@ def _scopes() -> Any:
     return Scope.choices
 
 
+def _expires() -> fields.InstantOrNone:
+    widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
+    help_text = "The key is refused from then on; without it, it never expires."
+    return fields.InstantOrNone(widget=widget, help_text=help_text, label="Expires (UTC)", required=False)
+
+
+def _addresses() -> fields.LinesOrNone:
+    return fields.LinesOrNone(
+        "Networks from which the key may be used, as 10.1.0.0/16, 2001:db8::/32 or an address; without one, all."
+    )
+
+
 class KeyForm(ActionForm):
     project = fields.OfTenant(help_text="The project that the key's requests are charged to.")
     name = fields.optional_text("What the key is for.", max_length=100)
     scopes = forms.MultipleChoiceField(
         choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
     )
+    expires = _expires()
+    addresses = _addresses()
     lenient = fields.flag("Ignore fields of requests that Easel doesn't know or can't obey, with a warning.")
     token = fields.token()
 
@@ -55,6 +69,34 @@ class KeyForm(ActionForm):
         project.offer(self.row)
         project.initial = project.queryset.filter(slug="default").first() or project.queryset.first()
         self.fields["scopes"].initial = [scope for scope, _ in _scopes()]
+
+
+class AccessForm(ActionForm):
+    """Begins with what the key may do now."""
+
+    scopes = forms.MultipleChoiceField(
+        choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
+    )
+    expires = _expires()
+    addresses = _addresses()
+
+    def prepare(self) -> None:
+        if self.row is not None:
+            row = self.row
+            self.initial = {
+                "scopes": row.scopes,
+                "expires": row.expires_at,
+                "addresses": "\n".join(row.addresses),
+            }
+
+
+class ImageUrlsForm(ActionForm):
+    minutes = fields.WholeOrNone(
+        "Minutes that a URL is valid, up to a day; without a number the platform's 15.", min_value=1, max_value=1440
+    )
+
+    def prepare(self) -> None:
+        self.initial = {"minutes": self.row.image_url_minutes}
 
 
 class ListedModelsForm(ActionForm):
@@ -161,6 +203,20 @@ def resume(tenant: Any, actor: str, now: datetime) -> Done:
     return Done(f"{tenant.slug} may call again.", needs_record=changed)
 
 
+@action("tenant.image_urls", label="Set image URLs", subject=TENANT, form=ImageUrlsForm)
+def set_image_urls(tenant: Any, actor: str, now: datetime, *, minutes: int | None) -> Done:
+    """Set how long the URLs of a tenant's images are valid; it holds from the next URL."""
+    from tenants.accounts import tenant_image_urls
+    from tenants.models import IMAGE_URL_MINUTES
+
+    changed = tenant_image_urls(tenant=tenant, minutes=minutes)
+    return Done(
+        f"URLs of images of {tenant.slug} are valid for {minutes or IMAGE_URL_MINUTES} minutes.",
+        details={"minutes": minutes},
+        needs_record=changed,
+    )
+
+
 @action("tenant.models", label="Set listed models", subject=TENANT, form=ListedModelsForm)
 def set_listed_models(tenant: Any, actor: str, now: datetime, *, listed: str) -> Done:
     """Set whether a tenant's list of models shows models, aliases or both."""
@@ -195,7 +251,7 @@ def add_project(tenant: Any, actor: str, now: datetime, *, slug: str, labels: di
     permission="tenants.add_apikey",
     subject=TENANT,
     form=KeyForm,
-    options={"scopes": "--scope"},
+    options={"scopes": "--scope", "addresses": "--address"},
 )
 def add_key(
     tenant: Any,
@@ -205,6 +261,8 @@ def add_key(
     project: Any,
     name: str,
     scopes: list[str],
+    expires: datetime | None,
+    addresses: list[str],
     lenient: bool,
     token: uuid.UUID,
 ) -> Done:
@@ -217,12 +275,23 @@ def add_key(
     Tenant.objects.select_for_update().get(pk=tenant.pk)
     if AuditEvent.objects.filter(tenant=tenant, action="key.create", details__token=str(token)).exists():
         raise SentBefore
-    rights: dict[str, Any] = {"scopes": scopes, "is_lenient": lenient}
+    rights: dict[str, Any] = {
+        "scopes": scopes,
+        "expires_at": expires,
+        "addresses": addresses,
+        "is_lenient": lenient,
+    }
     key, secret = key_issue(project=project, pepper=settings.EASEL.secret_key, name=name, now=now, **rights)
     return Done(
         f"A key of {tenant.slug} for the project {project.slug}:",
         subject=key.key_id,
-        details={"name": name, "scopes": key.scopes, "project": project.slug, "lenient": lenient, "token": str(token)},
+        details={
+            "name": name,
+            "project": project.slug,
+            "lenient": lenient,
+            "token": str(token),
+            **_access_of(key),
+        },
         secret=secret,
         answer={"key_id": key.key_id, "api_key": secret},
     )
@@ -235,6 +304,39 @@ def revoke(key: Any, actor: str, now: datetime) -> Done:
 
     changed = key_revoke(key_id=key.key_id, now=now)
     return Done(f"{key.key_id} is revoked", subject=key.key_id, needs_record=changed)
+
+
+def _access_of(key: Any) -> dict[str, Any]:
+    expires_at = None if key.expires_at is None else key.expires_at.isoformat()
+    return {"scopes": key.scopes, "expires_at": expires_at, "addresses": key.addresses}
+
+
+@action(
+    "key.access",
+    label="Set access",
+    subject=KEY,
+    form=AccessForm,
+    applies=lambda key: key.revoked_at is None,
+    options={"scopes": "--scope", "addresses": "--address"},
+)
+def set_access(
+    key: Any, actor: str, now: datetime, *, scopes: list[str], expires: datetime | None, addresses: list[str]
+) -> Done:
+    """Set what a key may do, until when, and from which networks. What it is being answered ends if that is no longer
+    allowed.
+    """
+    from tenants.keys import key_set_access
+
+    changed = key_set_access(key=key, scopes=scopes, expires_at=expires, addresses=addresses, now=now)
+    key.refresh_from_db(fields=["scopes", "expires_at", "addresses"])
+    until = "" if key.expires_at is None else f" until {key.expires_at.isoformat()}"
+    where = f" from {', '.join(key.addresses)}" if key.addresses else ""
+    return Done(
+        f"{key.key_id} may {', '.join(key.scopes)}{until}{where}.",
+        subject=key.key_id,
+        details=_access_of(key),
+        needs_record=changed,
+    )
 
 
 @action(
@@ -261,8 +363,8 @@ def set_leniency(key: Any, actor: str, now: datetime, *, leniency: str) -> Done:
 
 @action("key.rotate", subject=KEY, applies=lambda key: key.revoked_at is None)
 def rotate(key: Any, actor: str, now: datetime) -> Done:
-    """Replace a key by a new one of the same scopes, project, limits and budget; the old one ends at once. What
-    the month has used of them goes on, and so do batches that it made.
+    """Replace a key by a new one of the same scopes, expiry, networks, project, limits and budget; the old one ends at
+    once. What the month has used of them goes on, and so do batches that it made.
     """
     from billing.budgets.budgets import budgets_follow
     from tenants.keys import key_rotate

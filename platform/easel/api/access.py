@@ -1,14 +1,16 @@
 """Ends what is still being answered when its caller loses access: a wait, a stream, a long download.
 
-A key may be revoked, its tenant suspended or its scope taken away while its request is open. What is sent in pieces is
-watched from the first piece on, and so is a call that waits for its images. One task of this process reads the keys of
-all open answers, with one query: at each notification of a change, and each RECHECK_SECONDS in case one was lost.
+A key may be revoked, expire, or lose its scope or its caller's network, and its tenant be suspended, while its request
+is open. What is sent in pieces is watched from the first piece on, and so is a call that waits for its images. One task
+of this process reads the keys of all open answers, with one query: at each notification of a change, and each
+RECHECK_SECONDS, in case one was lost and for what time alone ends.
 Whoever reads images on a thread also asks there (`confirm`), after the read, so that no image leaves on old knowledge.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,13 +18,15 @@ import structlog
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 
+from core import clock
 from core.errors import DomainError
+from core.revision import revision_begin
 from core.threads import in_thread
-from tenants.keys import key_check, keys_read
-from tenants.models import ApiKey
+from tenants.keys import key_check, key_find, keys_read
+from tenants.models import ApiKey, Scope
 
 log = structlog.get_logger()
-Scope = dict[str, Any]
+AsgiScope = dict[str, Any]
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -39,12 +43,12 @@ class BrokenOff(Exception):
 
 
 class Access:
-    """The right of one request to its answer: its key, and the scopes of which the key must have one."""
+    """The right of one request to its answer: its key, its address, and the scopes of which the key must have one."""
 
-    __slots__ = ("error", "is_told", "key_pk", "scopes", "wakes")
+    __slots__ = ("address", "error", "is_told", "key_pk", "scopes", "wakes")
 
-    def __init__(self, key: ApiKey) -> None:
-        self.key_pk = key.pk
+    def __init__(self, key: ApiKey, *, address: str | None = None) -> None:
+        self.key_pk, self.address = key.pk, address
         self.scopes: Collection[str] = ()
         self.error: DomainError | None = None  # set once access is lost
         self.is_told = False  # true once the application was given the error: what it sends then is the refusal
@@ -57,15 +61,15 @@ class Access:
             raise self.error
 
     def confirm(self) -> None:
-        """Ask the database, on a thread. Raises `InvalidApiKey`, `TenantSuspended`, `ScopeMissing`."""
+        """Ask the database, on a thread. Raises what `key_check` raises."""
         if self.error is None:
-            self.error = self.loss(keys_read([self.key_pk]))
+            self.error = self.loss(keys_read([self.key_pk]), now=clock.now())
         self.check()
 
-    def loss(self, keys: dict[UUID, ApiKey]) -> DomainError | None:
+    def loss(self, keys: dict[UUID, ApiKey], *, now: datetime) -> DomainError | None:
         """Return the refusal that the keys' rows make of this request, if any."""
         try:
-            key_check(keys.get(self.key_pk), scopes=self.scopes)
+            key_check(keys.get(self.key_pk), now=now, address=self.address, scopes=self.scopes)
         except DomainError as error:
             return error
         return None
@@ -101,6 +105,17 @@ def access_of(request: HttpRequest) -> Access:
     return access
 
 
+def link_access(key_id: str, *, address: str) -> Access:
+    """Return the access of who has the URL of an image that was signed for a key. Raises what `key_check` raises."""
+    revision_begin()
+    key, scopes = key_find(key_id), (Scope.GENERATE, Scope.READ)
+    key_check(key, now=clock.now(), address=address, scopes=scopes)
+    assert key is not None  # checked
+    access = Access(key, address=address)
+    access.scopes = scopes
+    return access
+
+
 def changed() -> None:
     """Look again soon: a key or a tenant may have changed."""
     _changed.set()
@@ -112,7 +127,7 @@ async def _watch() -> None:
     _changed = asyncio.Event()
     while _open:
         try:
-            for access, error in await in_thread(_losses, [*_open]):
+            for access, error in await in_thread(_losses, [*_open], clock.now()):
                 access.end(error)
         except (OperationalError, InterfaceError) as error:
             log.warning("database_unavailable", error=repr(error))
@@ -125,9 +140,9 @@ async def _watch() -> None:
         _changed.clear()
 
 
-def _losses(watched: list[Access]) -> list[tuple[Access, DomainError]]:
+def _losses(watched: list[Access], now: datetime) -> list[tuple[Access, DomainError]]:
     keys = keys_read({access.key_pk for access in watched})
-    return [(access, error) for access in watched if (error := access.loss(keys)) is not None]
+    return [(access, error) for access in watched if (error := access.loss(keys, now=now)) is not None]
 
 
 class GuardedAnswers:
@@ -137,10 +152,10 @@ class GuardedAnswers:
     client sees that its answer is unfinished.
     """
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: Callable[[AsgiScope, Receive, Send], Awaitable[None]]) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         async def guarded(message: Message) -> None:
             access: Access | None = scope.get(ACCESS)
             if access is None or message["type"] != "http.response.body":

@@ -1,6 +1,6 @@
 """The output and error files of batches, written while they are read.
 
-A file that was written when its batch ended would lead to nothing soon: the URL of an image is valid for an hour. So
+A file that was written when its batch ended would lead to nothing soon: the URL of an image is valid for minutes. So
 the lines refer to images by URLs that are signed as the file is read, and show the images themselves only where the
 request said `b64_json`: a thousand of those are gigabytes.
 """
@@ -20,6 +20,7 @@ from easel.batches.errors import BatchCancelled, BatchExpired
 from easel.batches.models import File, Line
 from easel.batches.queries import ended_lines
 from easel.jobs.models import Job
+from easel.jobs.outputs import ImageLinks
 from easel.jobs.queries import jobs_shown
 from easel.storage import store
 
@@ -53,7 +54,7 @@ def stored_blocks(file: File) -> Iterator[bytes]:
             yield block
 
 
-def results_of(file: File) -> Iterator[bytes]:
+def results_of(file: File, links: ImageLinks) -> Iterator[bytes]:
     """Yield the lines of an output or error file, about a block at a time. No query is left open between two blocks.
 
     A line may have ten images in base64, so that no two such lines are in memory at once.
@@ -63,7 +64,7 @@ def results_of(file: File) -> Iterator[bytes]:
         jobs = jobs_shown([line.job_id for line in found if line.job_id is not None])
         block = b""
         for line in found:
-            block += json.dumps(_result(line, jobs.get(line.id)), cls=JSONEncoder).encode() + b"\n"
+            block += json.dumps(_result(line, jobs.get(line.id), links), cls=JSONEncoder).encode() + b"\n"
             if len(block) >= _BLOCK_BYTES:
                 yield block
                 block = b""
@@ -72,7 +73,7 @@ def results_of(file: File) -> Iterator[bytes]:
         number = found[-1].number
 
 
-def _result(line: Line, job: Job | None) -> dict[str, Any]:
+def _result(line: Line, job: Job | None, links: ImageLinks) -> dict[str, Any]:
     """Return OpenAI's output object of a line: an answer of the endpoint, or the reason why there is none."""
     named = {"id": f"batch_req_{line.id.hex}", "custom_id": line.custom_id}
     if line.error is not None and line.error["code"] in _UNSERVED:
@@ -82,12 +83,12 @@ def _result(line: Line, job: Job | None) -> dict[str, Any]:
         status, body = line.error["status"], {"error": {n: line.error[n] for n in ("message", "type", "param", "code")}}
     else:
         assert job is not None  # by a constraint: a line without a job has an error
-        status, body = _answer(job, line.response_format)
+        status, body = _answer(job, links, line.response_format)
     return {**named, "response": {"status_code": status, "request_id": line.id.hex, "body": body}, "error": None}
 
 
-def _answer(job: Job, response_format: str) -> tuple[int, Any]:
+def _answer(job: Job, links: ImageLinks, response_format: str) -> tuple[int, Any]:
     try:
-        return 200, images_json(job, response_format=response_format)
+        return 200, images_json(job, links, response_format=response_format)
     except DomainError as error:  # the job failed, or its images were deleted meanwhile
         return error.http_status, error_body(error)

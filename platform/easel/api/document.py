@@ -21,7 +21,7 @@ from easel.api.rate_limit import RateLimited
 from easel.api.resource import Resource
 from easel.api.schemas import query_fields, schemas_of
 from easel.api.webhook_payloads import PAYLOADS
-from tenants.errors import InvalidApiKey, ScopeMissing, TenantSuspended
+from tenants.errors import AddressNotAllowed, InvalidApiKey, KeyExpired, ScopeMissing, TenantSuspended
 
 METHODS = ("get", "put", "post", "patch", "delete")
 _STREAM = "text/event-stream"
@@ -96,8 +96,8 @@ def errors_of(route: Route) -> dict[int, list[type[DomainError]]]:
     found: set[type[DomainError]] = set(operation.errors)
     found |= {errors.InternalError, errors.NotAcceptable, errors.MalformedRequest}
     if not route.resource.is_public:
-        found |= {InvalidApiKey, TenantSuspended, errors.Unavailable}
-    if _scope(route):
+        found |= {InvalidApiKey, KeyExpired, TenantSuspended, AddressNotAllowed, errors.Unavailable}
+    if _scopes(route):
         found.add(ScopeMissing)
     if operation.request:
         found |= {errors.InvalidField, errors.MissingParameter, errors.UnknownField}
@@ -123,14 +123,16 @@ def _declared(routes: Iterable[Route]) -> Iterator[Any]:
         yield from operation.events.values()
 
 
-def _scope(route: Route) -> str | None:
-    return route.resource.scopes.get(route.method.upper(), route.resource.scope)
+def _scopes(route: Route) -> tuple[str, ...]:
+    return route.resource().scopes_of(route.method.upper())
 
 
 def _operation_json(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
-    operation, scope = route.operation, _scope(route)
+    operation, scopes = route.operation, _scopes(route)
     example = _stored("examples.json").get(operation.name, {})
-    needs = "No key is needed." if route.resource.is_public else f"The key needs the scope `{scope}`." if scope else ""
+    needs = "No key is needed." if route.resource.is_public else ""
+    if scopes:
+        needs = f"The key needs the scope {' or '.join(f'`{scope}`' for scope in scopes)}."
     found: dict[str, Any] = {
         "operationId": operation.name,
         "tags": [TAGS[route.path.removeprefix("/v1").lstrip("/").partition("/")[0]][0]],
@@ -147,8 +149,8 @@ def _operation_json(route: Route, schemas: dict[Any, Schema]) -> dict[str, Any]:
         found["requestBody"] = {"required": True, "content": {media_type: content}}
     if route.resource.is_public:
         found["security"] = []
-    if scope:
-        found["x-scope"] = scope
+    if scopes:
+        found["x-scopes"] = list(scopes)
     if operation.is_deprecated:
         found["deprecated"] = True
     return found

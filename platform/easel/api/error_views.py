@@ -10,12 +10,14 @@ from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json
 from easel.api.rows import Listed, listed
 from easel.batches.errors import LINE_ERRORS
-from tenants.errors import InvalidApiKey, ScopeMissing, TenantSuspended
+from tenants.errors import AddressNotAllowed, InvalidApiKey, KeyExpired, ScopeMissing, TenantSuspended
 
 # Any call can be refused by these, whatever it is.
 COMMON: tuple[type[DomainError], ...] = (
     NotFound,
     InvalidApiKey,
+    KeyExpired,
+    AddressNotAllowed,
     ScopeMissing,
     TenantSuspended,
     *(kind for kind in declared_errors() if kind.__module__ == errors.__name__),

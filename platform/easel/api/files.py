@@ -14,7 +14,7 @@ from easel.api.endpoint import endpoint
 from easel.api.expires_after import ExpiresAfterInput, form_fields, seconds_of
 from easel.api.forms import FormFile, form_of
 from easel.api.intake import FORM_BYTES
-from easel.api.resource import Resource, answer_json, caller
+from easel.api.resource import Resource, answer_json, caller, links_of
 from easel.api.rows import Listed, listed
 from easel.batches import queries
 from easel.batches.errors import (
@@ -130,9 +130,9 @@ class FileDetail(Resource):
     scope=Scope.GENERATE,
 )
 def file_content(request: HttpRequest, file_id: str) -> StreamingHttpResponse:
-    """Give the content of a file. The URLs in an output are signed now, and valid for an hour."""
+    """Give the content of a file. The URLs in an output are signed now, for your key, and valid for minutes."""
     file = _file(request, file_id)
-    blocks = stored_blocks(file) if file.storage_key else results_of(file)
+    blocks = stored_blocks(file) if file.storage_key else results_of(file, links_of(request))
     headers = {"Content-Disposition": 'attachment; filename="file.jsonl"', "X-Accel-Buffering": "no"}
     sent = blocks_streamed(blocks, access=access_of(request))
     return StreamingHttpResponse(sent, content_type="application/jsonl", headers=headers)

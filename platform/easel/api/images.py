@@ -28,7 +28,7 @@ from easel.api.errors import StillRunning
 from easel.api.generation_input import JobInput, refuse
 from easel.api.leniency import Leniency
 from easel.api.rate_limit import take
-from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
+from easel.api.resource import Resource, answer_json, body_of, caller, described_by, links_of, serve
 from easel.api.submission import (
     REPLAYED,
     SUBMIT_ERRORS,
@@ -43,7 +43,7 @@ from easel.catalog.models import PoolTier
 from easel.jobs import queries
 from easel.jobs.errors import ImagesDeleted, JobFailed
 from easel.jobs.models import Attempt, Job, State
-from easel.jobs.outputs import image_url
+from easel.jobs.outputs import ImageLinks
 from easel.jobs.retries import job_abandon
 from easel.jobs.spec import FieldWarning
 from easel.jobs.storage_keys import preview_key
@@ -186,7 +186,7 @@ def _answer_images(waits_for: WaitsFor, ended: bool) -> HttpResponse:
         if not ended:
             raise waiting.still_running(tenant=waits_for.tenant, job_id=waits_for.job_id)
         job = queries.job_get(tenant=waits_for.tenant, job_id=waits_for.job_id)
-        answer = images_json(job, response_format=waits_for.fields.response_format)
+        answer = images_json(job, links_of(waits_for.request), response_format=waits_for.fields.response_format)
         found = answer_json(answer, headers=_cost_headers(answer["usage"]))
         waits_for.access.confirm()  # after the images were read, which takes longer than to ask
         return found
@@ -329,7 +329,8 @@ class ImageStream:
         try:
             if job.finished_at is None:
                 return list(self._partial(job)), False
-            images = stream_completed_json(job, response_format=self.waits_for.fields.response_format)
+            links = links_of(self.waits_for.request)
+            images = stream_completed_json(job, links, response_format=self.waits_for.fields.response_format)
         except DomainError as error:
             return [streaming.failure(error)], True
         return [streaming.event(image["type"], image) for image in images], True
@@ -346,11 +347,11 @@ class ImageStream:
                     yield streaming.event(partial["type"], partial)
 
 
-def images_json(job: Job, *, response_format: str) -> ImagesAnswer:
+def images_json(job: Job, links: ImageLinks, *, response_format: str) -> ImagesAnswer:
     """OpenAI's `ImagesResponse`. Raises `JobFailed` when the job has no images, `ImagesDeleted`."""
     return {
         "created": int(job.created_at.timestamp()),
-        "data": _images(job, response_format),
+        "data": _images(job, links, response_format),
         **_settings_json(job),
         "tier": job.tier,
         "usage": usage_json(job, job_costs([job.id])[job.id]),
@@ -372,9 +373,9 @@ def stream_partial_json(job: Job, attempt: Attempt, *, index: int, number: int) 
     }
 
 
-def stream_completed_json(job: Job, *, response_format: str) -> list[dict[str, Any]]:
+def stream_completed_json(job: Job, links: ImageLinks, *, response_format: str) -> list[dict[str, Any]]:
     """OpenAI's `ImageGenCompletedEvent` of each image; `usage` is the job's. Raises as `images_json`."""
-    answer = images_json(job, response_format=response_format)
+    answer = images_json(job, links, response_format=response_format)
     return [
         {
             "type": "image_generation.completed",
@@ -400,7 +401,7 @@ def _settings_json(job: Job) -> ImageSettings:
     }
 
 
-def _images(job: Job, response_format: str) -> list[Image]:
+def _images(job: Job, links: ImageLinks, response_format: str) -> list[Image]:
     if job.state == State.FAILED:
         raise JobFailed.of(job.error_code, job.error_message)
     if job.state != State.SUCCEEDED:
@@ -409,15 +410,15 @@ def _images(job: Job, response_format: str) -> list[Image]:
     outputs = list(job.outputs.filter(deleted_at=None))
     if not outputs:
         raise ImagesDeleted(f"the images of the job {job.id} were deleted")
-    return [_image(output.storage_key, response_format) for output in outputs]
+    return [_image(output.storage_key, links, response_format) for output in outputs]
 
 
-def _image(storage_key: str, response_format: str) -> Image:
+def _image(storage_key: str, links: ImageLinks, response_format: str) -> Image:
     image: Image = {}
     if response_format != "url":
         image["b64_json"] = _base64(storage_key)
     if response_format != "b64_json":
-        image["url"] = image_url(storage_key, base=settings.EASEL.public_url)
+        image["url"] = links.url(storage_key)
     return image
 
 

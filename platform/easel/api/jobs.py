@@ -19,7 +19,7 @@ from easel.api.declaration import LEFT_OUT, AnyText, ErrorEvent, Input, Number, 
 from easel.api.endpoint import endpoint
 from easel.api.generation_input import JobInput
 from easel.api.rate_limit import take
-from easel.api.resource import Resource, answer_json, body_of, caller, described_by, serve
+from easel.api.resource import Resource, answer_json, body_of, caller, described_by, links_of, serve
 from easel.api.rows import Listed, listed, row_json
 from easel.api.submission import REPLAYED, SUBMIT_ERRORS, submit
 from easel.api.waiting import still_running
@@ -29,7 +29,7 @@ from easel.jobs.deletion import job_delete
 from easel.jobs.errors import FeedbackExists, JobDeleted, JobNotFound, JobNotSucceeded, JobUnfinished
 from easel.jobs.feedback import feedback_give
 from easel.jobs.models import Attempt, Job, JobAdapter, Output, State
-from easel.jobs.outputs import image_url, outputs_delete
+from easel.jobs.outputs import ImageLinks, links_for, outputs_delete
 from easel.jobs.queue_place import QueuePlace, queue_place
 from easel.jobs.spec import FieldWarning
 from easel.jobs.timeline import TimelineEvent, job_timeline, timeline_json
@@ -141,9 +141,9 @@ class Jobs(Resource):
         if job is not None and job.state == State.QUEUED:
             # Just admitted: no attempts, no images, and adapters only where the request or its arm names some.
             adapters = list(job.adapters.all()) if spec.adapters or job.arm_id is not None else ()
-            shown = _job_json(job, None, attempts=(), outputs=(), adapters=adapters)
+            shown = _job_json(job, None, links_of(request), attempts=(), outputs=(), adapters=adapters)
         else:
-            shown = job_json(queries.job_get(tenant=caller(request).tenant, job_id=outcome.resource_id))
+            shown = job_json(_job(request, outcome.resource_id), links_of(request))
         headers = {"Location": shown["urls"]["get"], **(REPLAYED if outcome.replayed else {})}
         return answer_json(shown, status=202, headers=headers)
 
@@ -152,7 +152,7 @@ class Jobs(Resource):
         """List your jobs, the latest first."""
         query = JobsQuery.read(request.GET.dict())
         jobs, more = queries.jobs_page(tenant=caller(request).tenant, state=query.status, **query.page())
-        return answer_json(listed(jobs_json(jobs), has_more=more))
+        return answer_json(listed(jobs_json(jobs, links_of(request)), has_more=more))
 
 
 class JobDetail(Resource):
@@ -161,13 +161,13 @@ class JobDetail(Resource):
     @operation("jobs_get", JobAnswer, errors=(JobNotFound,))
     def get(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Show a job with its progress, its images and its cost."""
-        return answer_json(job_json(_job(request, job_id)))
+        return answer_json(job_json(_job(request, job_id), links_of(request)))
 
     @operation("jobs_delete", JobAnswer, errors=(JobNotFound, JobUnfinished))
     def delete(self, request: HttpRequest, job_id: UUID) -> HttpResponse:
         """Delete the images, prompt, metadata and user of a finished job. Its usage and its cost stay."""
         job_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
-        return answer_json(job_json(_job(request, job_id)))
+        return answer_json(job_json(_job(request, job_id), links_of(request)))
 
 
 class JobEvents(Resource):
@@ -210,7 +210,8 @@ def job_follow(
         nonlocal seen
         try:
             job = queries.job_get(tenant=key.tenant, job_id=job_id)
-            shown = job_json(job)
+            links = links_for(key, base=settings.EASEL.public_url, now=clock.now())
+            shown = job_json(job, links)
         except DomainError as error:
             return [streaming.failure(error)], True
         before, seen = seen, f"{shown['attempts']}-{shown['progress']['steps_done']}-{job.state}"
@@ -227,14 +228,14 @@ def job_follow(
 def job_cancel(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Cancel a job. One that waits ends at once; of one that runs the worker is asked to stop."""
     lifecycle.cancel(job=_job(request, job_id), now=clock.now())
-    return answer_json(job_json(_job(request, job_id)))
+    return answer_json(job_json(_job(request, job_id), links_of(request)))
 
 
 @endpoint("delete", "jobs_images_delete", JobAnswer, errors=(JobNotFound,), scope=Scope.GENERATE)
 def job_images(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Delete the images, and end the charge for storing them."""
     outputs_delete(job=_job(request, job_id), actor=_actor(request), now=clock.now())
-    return answer_json(job_json(_job(request, job_id)))
+    return answer_json(job_json(_job(request, job_id), links_of(request)))
 
 
 @endpoint(
@@ -264,12 +265,13 @@ def _actor(request: HttpRequest) -> str:
     return f"key:{caller(request).key_id}"
 
 
-def jobs_json(jobs: Sequence[Job]) -> list[JobAnswer]:
+def jobs_json(jobs: Sequence[Job], links: ImageLinks) -> list[JobAnswer]:
     costs = job_costs([job.id for job in jobs])
     return [
         _job_json(
             job,
             costs.get(job.id),
+            links,
             attempts=list(job.attempts.all()),
             outputs=list(job.outputs.all()),
             adapters=list(job.adapters.all()),
@@ -278,24 +280,24 @@ def jobs_json(jobs: Sequence[Job]) -> list[JobAnswer]:
     ]
 
 
-def job_json(job: Job) -> JobAnswer:
+def job_json(job: Job, links: ImageLinks) -> JobAnswer:
     """Return a job with its place in the queue and its timeline, which lists and the answer of a submission leave out:
     each takes some queries."""
     now = clock.now()
     moments = job_timeline(job, list(job.attempts.all()), lease_seconds=settings.EASEL.lease_seconds, now=now)
-    return {**jobs_json([job])[0], "queue": queue_place(job, now=now), "timeline": timeline_json(job, moments)}
+    return {**jobs_json([job], links)[0], "queue": queue_place(job, now=now), "timeline": timeline_json(job, moments)}
 
 
 def _job_json(
     job: Job,
     cost: JobCost | None,
+    links: ImageLinks,
     *,
     attempts: Sequence[Attempt],
     outputs: Sequence[Output],
     adapters: Sequence[JobAdapter],
 ) -> JobAnswer:
-    base = settings.EASEL.public_url
-    path = f"{base}/v1/jobs/{job.id}"
+    path = f"{settings.EASEL.public_url}/v1/jobs/{job.id}"
     return {
         "id": str(job.id),
         "object": "job",
@@ -324,7 +326,7 @@ def _job_json(
         "metadata": job.metadata,
         "attempts": len(attempts),
         "progress": _progress_json(job, attempts),
-        "images": [_image_json(output, base=base) for output in outputs if output.deleted_at is None],
+        "images": [_image_json(output, links) for output in outputs if output.deleted_at is None],
         "warnings": job.warnings,
         "usage": usage_json(job, cost) if cost else None,
         "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
@@ -338,5 +340,5 @@ def _progress_json(job: Job, attempts: Sequence[Attempt]) -> Progress:
     return {"steps_done": attempts[-1].steps_done if attempts else without_attempt, "steps_total": steps_total}
 
 
-def _image_json(output: Output, *, base: str) -> JobImage:
-    return {"url": image_url(output.storage_key, base=base), "seed": output.seed, "size_bytes": output.size_bytes}
+def _image_json(output: Output, links: ImageLinks) -> JobImage:
+    return {"url": links.url(output.storage_key), "seed": output.seed, "size_bytes": output.size_bytes}

@@ -20,7 +20,7 @@ from easel.api.rows import listed, row_json
 from easel.batches.file_limits import file_use
 from easel.jobs.models import State
 from easel.jobs.queue_depth import unfinished_jobs
-from tenants.models import ApiKey
+from tenants.models import ApiKey, image_url_minutes
 from tenants.quotas import LIMITS, limit_of, next_month, quotas_of, units_used
 from tenants.retention import retention_of
 
@@ -55,8 +55,19 @@ class RetentionAnswer(TypedDict):
     job_days: int
 
 
+class KeyAnswer(TypedDict):
+    """The key that the request came with: what it may do, until when, and from which networks (none: from all)."""
+
+    key_id: str
+    name: str
+    project: str
+    scopes: list[str]
+    expires_at: datetime | None
+    addresses: list[str]
+
+
 class QuotaAnswer(TypedDict):
-    """Each limit that is set, those of uploaded files, and how long your data is retained."""
+    """Each limit that is set, those of uploaded files, how long your data is retained, and your key."""
 
     # The fields of a `Listed`, repeated: pydantic forgets the rows' type in a subclass of a generic class.
     object: str
@@ -65,6 +76,8 @@ class QuotaAnswer(TypedDict):
     last_id: str | None
     has_more: bool
     retention: RetentionAnswer
+    image_url_minutes: int
+    api_key: KeyAnswer
 
 
 @endpoint("get", "quota_get", QuotaAnswer)
@@ -107,4 +120,9 @@ def quota_json(api_key: ApiKey, *, now: datetime) -> QuotaAnswer:
             if (limit := limit_of(quota, name)) is not None
         ]
     retention = retention_of(api_key.tenant, default=settings.EASEL)
-    return {**listed(rows), "retention": row_json(RetentionAnswer, retention)}
+    return {
+        **listed(rows),
+        "retention": row_json(RetentionAnswer, retention),
+        "image_url_minutes": image_url_minutes(api_key.tenant),
+        "api_key": row_json(KeyAnswer, api_key, project=api_key.project.slug),
+    }

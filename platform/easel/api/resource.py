@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from rest_framework.renderers import JSONRenderer
 from rest_framework.utils.json import strict_constant
 
+from core import clock
 from core.revision import optimistic, revision_begin
 from core.text import json_text
 from core.threads import REQUESTS, SHORT, in_thread
@@ -26,10 +27,11 @@ from easel.api.access import ACCESS, Access, access_of
 from easel.api.azure import path_asked
 from easel.api.cors import TENANT
 from easel.api.declaration import BINARY, OCTETS, Operation
+from easel.jobs.outputs import ImageLinks, links_for
 from easel.observability.database_watch import database_is_unavailable
 from tenants.errors import InvalidApiKey
-from tenants.keys import key_authenticate, key_check
-from tenants.models import ApiKey
+from tenants.keys import key_authenticate, scope_check
+from tenants.models import ApiKey, Scope
 
 log = structlog.get_logger()
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
@@ -93,10 +95,17 @@ class Resource:
             raise errors.NotAcceptable(f"the answers of this call are {', '.join(offered)}")
 
     def _authorize(self, request: HttpRequest, key: ApiKey) -> None:
-        scope = self.scopes.get(request.method or "", self.scope)
-        if scope is not None:
-            access_of(request).scopes = (scope,)
-            key_check(key, scopes=(scope,))
+        access = access_of(request)
+        if scopes := self.scopes_of(request.method or ""):
+            access.scopes = scopes
+            scope_check(key, scopes)
+
+    def scopes_of(self, method: str) -> tuple[str, ...]:
+        """Return the scopes of which a key needs one for an HTTP method; none where any key is let in."""
+        scope = self.scopes.get(method, self.scope)
+        if scope is None:
+            return ()
+        return (scope, Scope.READ) if method in ("GET", "HEAD") else (scope,)
 
     @cached_property
     def handlers(self) -> dict[str, Callable[..., HttpResponseBase]]:
@@ -152,16 +161,17 @@ def described_by(resource: type[Resource], view: View) -> View:
 def authenticate(request: HttpRequest) -> ApiKey:
     """Put the tenant of the request's API key in `request.user` and the key in `request.auth`.
 
-    Raises `InvalidApiKey`, `TenantSuspended`, `Unavailable`.
+    Raises `Unavailable`, and what `key_check` raises.
     """
     text = _key_text(request)
     if database_is_unavailable():  # asked before the request waits for a pooled connection
         raise errors.Unavailable
     revision_begin()
-    key = key_authenticate(text, pepper=settings.EASEL.secret_key)
+    address = request.META.get("REMOTE_ADDR", "")  # behind a trusted proxy the server has put its client's there
+    key = key_authenticate(text, pepper=settings.EASEL.secret_key, now=clock.now(), address=address)
     request.user, request.auth = key.tenant, key  # type: ignore[assignment, attr-defined]
     request.scope[TENANT] = key.tenant  # type: ignore[attr-defined]  # of ASGI
-    request.scope[ACCESS] = Access(key)  # type: ignore[attr-defined]
+    request.scope[ACCESS] = Access(key, address=address)  # type: ignore[attr-defined]
     # For the log lines of this thread, and with the request for its own line, which the event loop writes.
     request.log_fields = {"tenant": key.tenant.slug, "api_key": key.key_id}  # type: ignore[attr-defined]
     structlog.contextvars.bind_contextvars(**request.log_fields)  # type: ignore[attr-defined]
@@ -187,6 +197,11 @@ def caller(request: HttpRequest) -> ApiKey:
     """Return the key that a request came with; its tenant is `caller(request).tenant`."""
     key: ApiKey = request.auth  # type: ignore[attr-defined]
     return key
+
+
+def links_of(request: HttpRequest) -> ImageLinks:
+    """Return what signs URLs of images for the caller."""
+    return links_for(caller(request), base=settings.EASEL.public_url, now=clock.now())
 
 
 def body_of(request: HttpRequest) -> Any:

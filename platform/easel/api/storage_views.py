@@ -13,7 +13,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.utils.cache import get_conditional_response
 from django.utils.http import http_date, parse_http_date_safe
 
+from core.errors import DomainError
 from core.threads import in_thread
+from easel.api.access import ACCESS, link_access
 from easel.jobs.stored_images import attempt_is_live, upload_bytes_max
 from easel.storage import FolderStore, ObjectTooLarge, store
 
@@ -26,8 +28,8 @@ _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
 async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
     """GET and PUT of one key: 404 for a missing object, 412 for a PUT onto another.
 
-    The answer is 403 without a valid signature, and for a worker's link whose attempt has ended; 413 for a PUT of more
-    than the attempt's image may have.
+    The answer is 403 without a valid signature, for a worker's link whose attempt has ended, and for an image's whose
+    API key has lost its access; 413 for a PUT of more than the attempt's image may have.
     """
     if (refusal := stored_object_refusal(request, key)) is not None:
         return refusal
@@ -72,11 +74,20 @@ _ENDED = "the attempt of this link has ended"
 
 
 async def _ended(request: HttpRequest) -> HttpResponse | None:
-    """Return the refusal of a worker's link to an adapter after its attempt's end."""
-    attempt = request.GET.get("attempt")
-    if attempt is None or await in_thread(attempt_is_live, attempt):
-        return None
-    return HttpResponse(_ENDED, status=403, content_type="text/plain")
+    """Return the refusal of a worker's link to an adapter after its attempt's end, or of an image's without its key.
+
+    An image that is allowed is watched while it is sent.
+    """
+    attempt, key_id = request.GET.get("attempt"), request.GET.get("key")
+    if attempt is not None and not await in_thread(attempt_is_live, attempt):
+        return HttpResponse(_ENDED, status=403, content_type="text/plain")
+    if key_id is not None:
+        try:
+            access = await in_thread(link_access, key_id, address=request.META.get("REMOTE_ADDR", ""))
+        except DomainError:
+            return HttpResponse("the key of this link has lost its access", status=403, content_type="text/plain")
+        request.scope[ACCESS] = access  # type: ignore[attr-defined]  # of ASGI
+    return None
 
 
 def _upload(folder: FolderStore, key: str, request: HttpRequest) -> HttpResponse | None:

@@ -157,7 +157,7 @@ def _try(line: Line, this: _Feeding) -> bool:
     batch = line.batch
     try:
         if batch.pk not in this.confirmed:
-            _key_check(batch)
+            _key_check(batch, now=this.now)
             this.confirmed.add(batch.pk)
         changed = line_begin(line, config=this.config, now=this.now)
     except InvalidApiKey:  # revoked or rotated a moment ago: the next `batches_advance` decides what follows
@@ -179,9 +179,9 @@ def _try(line: Line, this: _Feeding) -> bool:
     return changed
 
 
-def _key_check(batch: Batch) -> None:
-    """Raise `InvalidApiKey`, `TenantSuspended` or `ScopeMissing` if the batch's key can't make jobs."""
-    key_check(keys_read([batch.api_key_id]).get(batch.api_key_id), scopes=[Scope.GENERATE])
+def _key_check(batch: Batch, *, now: datetime) -> None:
+    """Raise `InvalidApiKey`, `KeyExpired`, `TenantSuspended` or `ScopeMissing` if the batch's key can't make jobs."""
+    key_check(keys_read([batch.api_key_id]).get(batch.api_key_id), now=now, scopes=[Scope.GENERATE])
 
 
 def line_begin(line: Line, *, config: Config, now: datetime) -> bool:

@@ -73,12 +73,20 @@ def _listed(row: Any, now: datetime) -> list[dict[str, Any]]:
     return [{"tenant": row.slug, "listed": row.listed_models}]
 
 
+def _image_urls(row: Any, now: datetime) -> list[dict[str, Any]]:
+    from tenants.models import image_url_minutes
+
+    row.refresh_from_db(fields=["image_url_minutes"])
+    return [{"tenant": row.slug, "minutes": image_url_minutes(row)}]
+
+
 for command in (
     command_of(limits.set_limits, show=_limits),
     command_of(limits.set_share, show=_share),
     command_of(limits.set_retention, show=_retention),
     command_of(limits.set_origins, show=_origins),
     command_of(tenants.set_listed_models, show=_listed),
+    command_of(tenants.set_image_urls, show=_image_urls),
     tenant_budget,
     tenant_billing,
     tenant_export,
@@ -128,6 +136,8 @@ def key_list(tenant: Any) -> Rows:
             "project": found.project.slug,
             "scopes": ",".join(found.scopes),
             "lenient": found.is_lenient,
+            "expires_at": found.expires_at.isoformat(timespec="seconds") if found.expires_at else "",
+            "addresses": ",".join(found.addresses),
             "created_at": found.created_at.isoformat(timespec="seconds"),
             "revoked": found.revoked_at is not None,
         }

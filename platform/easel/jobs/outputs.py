@@ -1,6 +1,7 @@
 """Records the stored images of jobs, deletes them, and sweeps files that are no job's image."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import islice
 from uuid import UUID
@@ -15,9 +16,35 @@ from easel.jobs.storage_keys import attempt_keys, day_folder, job_of_key
 from easel.jobs.transport import SIGNED_URL_SECONDS
 from easel.storage import store
 from inference.contract import StoredOutput
-from tenants.models import Tenant
+from tenants.models import IMAGE_URL_MINUTES, ApiKey, Tenant, image_url_minutes
 
-IMAGE_URL_SECONDS = 3600
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLinks:
+    """Signs URLs of images, valid for `seconds`; they begin with `base` if images are in a folder.
+
+    Those of the folder end with the access of the API key `key_id`, for which they are made. Those of a bucket lead to
+    the bucket, which knows of no key: time alone ends them.
+    """
+
+    seconds: int
+    base: str
+    key_id: str = ""
+
+    def url(self, storage_key: str) -> str:
+        return store().signed_url("GET", storage_key, seconds=self.seconds, base=self.base, key_id=self.key_id)
+
+
+def links_for(key: ApiKey, *, base: str, now: datetime) -> ImageLinks:
+    """Return the links that a caller is given: for as long as its tenant's policy says, and no longer than its key."""
+    seconds = 60 * image_url_minutes(key.tenant)
+    if key.expires_at is not None:
+        seconds = min(seconds, max(1, int((key.expires_at - now).total_seconds())))
+    return ImageLinks(seconds=seconds, base=base, key_id=key.key_id)
+
+
+# For an operator's page: nobody's key, so that the images of a suspended tenant can be looked at.
+PORTAL_LINKS = ImageLinks(seconds=60 * IMAGE_URL_MINUTES, base="")
 
 
 def output_of(job: Job, image: Output | StoredOutput, storage_key: str) -> Output:
@@ -104,8 +131,3 @@ def orphans_sweep(*, day: date) -> int:
             store().delete_all(orphans)
             swept += len(orphans)
     return swept
-
-
-def image_url(storage_key: str, *, base: str) -> str:
-    """Return a signed URL of an image, valid for an hour; it begins with `base` if images are in a folder."""
-    return store().signed_url("GET", storage_key, seconds=IMAGE_URL_SECONDS, base=base)

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from easel.actions import serving
 from easel.catalog.models import Adapter
 from easel.jobs.models import Output, State
-from easel.jobs.outputs import image_url
+from easel.jobs.outputs import PORTAL_LINKS
 from easel.portal import cells
 from easel.portal.pages import Page, Section, column, register
 
@@ -50,7 +50,7 @@ class AdapterPage(Page):
             (),
             [],
             f"Nothing was generated with it yet: a request with adapters: [{{name: {row.name}}}] shows it.",
-            images=[image_url(newest.storage_key, base="")] if newest else [],
+            images=[PORTAL_LINKS.url(newest.storage_key)] if newest else [],
         )
         yield Section.of(
             "Versions, as validation found them",

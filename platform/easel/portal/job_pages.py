@@ -17,7 +17,7 @@ from billing.usage.queries import job_costs
 from core.text import text_storable
 from easel.actions import jobs, statements
 from easel.jobs.models import Attempt, Job, State
-from easel.jobs.outputs import image_url
+from easel.jobs.outputs import PORTAL_LINKS
 from easel.jobs.queue_place import queue_place
 from easel.jobs.timeline import Moment, job_timeline
 from easel.jobs.waits import WaitReason
@@ -110,7 +110,7 @@ class JobPage(Page):
         outputs = [output for output in row.outputs.all() if output.deleted_at is None]
         yield Section(
             "Images", (), [], "No images: there are none before a job succeeds, or they were deleted.",
-            images=[image_url(output.storage_key, base="") for output in outputs],
+            images=[PORTAL_LINKS.url(output.storage_key) for output in outputs],
         )  # fmt: skip
         yield from _place(row)
         yield Section("Timeline", ("At", "After", "Took", "Event"), _timeline(row, attempts), "")

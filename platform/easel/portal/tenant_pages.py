@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from billing.models import Entry, LedgerAccount
+from core import clock
 from easel.actions import credit, limits, prices, serving, statements, tenants
 from easel.jobs.models import Job
 from easel.portal import cells
@@ -48,13 +49,14 @@ class TenantPage(Page):
     ordering = ("slug",)
     fields = (
         "slug", "name", "shown_state", "currency", "fair_share_weight", "listed_models", "created_at",
-        "suspended_at", "erase_requested_at", "erased_at", "shown_origins",
+        "suspended_at", "erase_requested_at", "erased_at", "shown_origins", "image_url_minutes",
     )  # fmt: skip
     list_actions = (tenants.create,)
     row_actions = (
         *credit.ACTIONS, limits.set_limits, limits.set_share, prices.make_contract, prices.end_contract,
         statements.draft, limits.set_retention, limits.set_origins, tenants.add_key, tenants.add_project,
-        serving.dedicate_pool, tenants.set_listed_models, tenants.suspend, tenants.resume, tenants.erase,
+        serving.dedicate_pool, tenants.set_listed_models, tenants.set_image_urls, tenants.suspend, tenants.resume,
+        tenants.erase,
     )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Tenant]:
@@ -129,11 +131,17 @@ def _keys_section(tenant: Tenant) -> Section:
             "Name": lambda key: key.name or cells.NOTHING,
             "Project": lambda key: key.project.slug,
             "Scopes": lambda key: ", ".join(key.scopes),
-            "State": lambda key: cells.state("revoked" if key.revoked_at else "active"),
+            "State": lambda key: cells.state(_key_state(key)),
             "Since": lambda key: cells.when(key.created_at),
         },
         "No key: make one, for the tenant to call with.",
     )
+
+
+def _key_state(key: ApiKey) -> str:
+    if key.revoked_at:
+        return "revoked"
+    return "expired" if key.expires_at is not None and key.expires_at <= clock.now() else "active"
 
 
 def _movements_section(tenant: Tenant) -> Section:
@@ -178,12 +186,18 @@ class ApiKeyPage(Page):
         "name",
         "shown_scopes",
         "is_lenient",
+        "expires_at",
+        "shown_addresses",
         "shown_state",
         "created_at",
         "revoked_at",
     )
-    row_actions = (limits.set_limits, credit.set_budget, tenants.set_leniency, tenants.rotate, tenants.revoke)
+    row_actions = (
+        *(limits.set_limits, credit.set_budget),
+        *(tenants.set_access, tenants.set_leniency, tenants.rotate, tenants.revoke),
+    )
 
     project_slug = column("project", lambda key: key.project.slug)
     shown_scopes = column("scopes", lambda key: ", ".join(key.scopes))
-    shown_state = column("state", lambda key: cells.state("revoked" if key.revoked_at else "active"))
+    shown_addresses = column("addresses", lambda key: ", ".join(key.addresses) or "everywhere")
+    shown_state = column("state", lambda key: cells.state(_key_state(key)))

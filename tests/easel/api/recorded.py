@@ -16,7 +16,10 @@ UNIX_SECONDS = 1772366400  # the same time as in texts
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 # In this order: a later pattern doesn't match what an earlier one wrote.
 _FAKES = (
-    (re.compile(r"(expires=)\d+(&(?:amp;)?type=[^&]*|)(&signature=)\w+"), r"\g<1>1772370000\g<2>\g<3>example"),
+    (
+        re.compile(r"(expires=)\d+((?:&(?:amp;)?(?:type|key)=[^&]*)*)(&signature=)\w+"),
+        r"\g<1>1772370000\g<2>\g<3>example",
+    ),
     (re.compile(r"whsec_[\w+/=-]+"), "whsec_example"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)"), "2026-03-01T12:00:00Z"),
     (re.compile(r"\d{4}-\d\d(?:-\d\d)?(?=/|$|\"|,| )"), "2026-03-01"),

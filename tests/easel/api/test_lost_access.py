@@ -3,23 +3,27 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Callable
+from datetime import timedelta
+from ipaddress import ip_network
 
 import httpx
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from core import clock
 from core.threads import in_thread
 from easel.api import access
 from easel.api.access import Access, BrokenOff, GuardedAnswers
 from easel.api.batch_results import blocks_streamed
 from easel.jobs.models import Job
-from tenants.accounts import tenant_suspend
-from tenants.keys import key_revoke
+from tenants.accounts import tenant_image_urls, tenant_suspend
+from tenants.keys import key_issue, key_revoke
 from tenants.models import ApiKey
-from tests.conftest import NOW, Customer
-from tests.easel.api.conftest import ask, end_job
+from tests.conftest import NOW, PEPPER, Customer
+from tests.easel.api.conftest import PNG, ask, call, end_job
 from tests.easel.api.serving import port_of, served
 from tests.easel.api.test_streaming import IMAGES, events_of, followed_job
 
@@ -36,11 +40,30 @@ def without_scope(customer: Customer) -> None:
     ApiKey.objects.filter(pk=customer.key.pk).update(scopes=["usage"])
 
 
+def expired(customer: Customer) -> None:
+    ApiKey.objects.filter(pk=customer.key.pk).update(expires_at=clock.now())
+
+
+def elsewhere(customer: Customer) -> None:
+    ApiKey.objects.filter(pk=customer.key.pk).update(addresses=["192.0.2.0/24"])
+
+
 WAYS = [
     (revoked, 401, "invalid_api_key"),
     (suspended, 403, "account_suspended"),
     (without_scope, 403, "insufficient_scope"),
+    (expired, 401, "key_expired"),
+    (elsewhere, 403, "address_not_allowed"),
 ]
+
+
+def given_back(customer: Customer) -> None:
+    ApiKey.objects.filter(pk=customer.key.pk).update(
+        revoked_at=None, scopes=customer.key.scopes, expires_at=None, addresses=[]
+    )
+    type(customer.tenant).objects.filter(pk=customer.tenant.pk).update(suspended_at=None)
+
+
 Lose = Callable[[Customer], None]
 
 
@@ -81,8 +104,7 @@ def test_every_stream_ends_with_the_refusal(alice, body, create, lose, status, c
         *before, (kind, data) = events_of(answer)
         assert (kind, data["error"]["code"], data["http_code"]) == ("error", code, status)
         assert not any("completed" in kind or "succeeded" in kind for kind, _ in before)
-        ApiKey.objects.filter(pk=alice.key.pk).update(revoked_at=None, scopes=alice.key.scopes)
-        type(alice.tenant).objects.filter(pk=alice.tenant.pk).update(suspended_at=None)
+        given_back(alice)
 
 
 def test_a_wait_whose_answer_has_begun_is_broken_off_with_the_refusal(alice, body, settings_of):
@@ -159,7 +181,79 @@ def test_an_answer_ends_at_the_next_piece_however_it_is_made(alice, pieces):
 def test_thousands_of_open_answers_cost_one_query_at_a_look(alice):
     watched = [Access(alice.key) for _ in range(5000)]
     with CaptureQueriesContext(connection) as queries:
-        assert access._losses(watched) == []
+        assert access._losses(watched, clock.now()) == []
     assert len(queries) == 1
     revoked(alice)
-    assert len(access._losses(watched)) == 5000
+    assert len(access._losses(watched, clock.now())) == 5000
+
+
+def url_of(customer: Customer, job_id: str) -> str:
+    (image,) = call("GET", f"/v1/jobs/{job_id}", customer).json()["images"]
+    return image["url"].removeprefix("http://127.0.0.1:8000")
+
+
+def test_the_url_of_an_image_ends_with_the_access_of_its_key(alice, create):
+    job_id = create(alice)["id"]
+    end_job(job_id)
+    url = url_of(alice, job_id)
+    for lose, _, _ in WAYS:
+        assert call("GET", url).content == PNG
+        lose(alice)
+        answer = call("GET", url)
+        assert (answer.status_code, PNG in answer.content) == (403, False), lose
+        given_back(alice)
+
+
+def test_the_url_of_an_image_is_its_keys_alone(alice, bob, create):
+    """A URL of a revoked key is not made one of a live key, or of none."""
+    job_id = create(alice)["id"]
+    end_job(job_id)
+    url = url_of(alice, job_id)
+    other, _ = key_issue(project=alice.project, pepper=PEPPER, now=NOW)
+    revoked(alice)
+    mine = f"key={alice.key.key_id}"
+    # Without a key, but with a type that has the bytes of the key in what is signed.
+    disguised = url.replace("type=", f"type=%0Akey+{alice.key.key_id}").replace(f"&{mine}", "")
+    assert call("GET", disguised).status_code == 403
+    for theirs in ("", "key=", f"key={other.key_id}", f"key={bob.key.key_id}", f"{mine}&key={other.key_id}"):
+        assert call("GET", url.replace(mine, theirs)).status_code == 403, theirs
+
+
+def test_urls_of_images_are_valid_for_minutes_as_the_tenants_policy_says(alice, create):
+    job_id = create(alice)["id"]
+    end_job(job_id)
+
+    def seconds() -> int:
+        now = int(time.time())
+        expires = int(httpx.URL(url_of(alice, job_id)).params["expires"])
+        return expires - now
+
+    assert 15 * 60 <= seconds() < 16 * 60
+    assert tenant_image_urls(tenant=alice.tenant, minutes=2)
+    assert 2 * 60 <= seconds() < 3 * 60
+    # No longer than the key itself, also where a bucket answers.
+    ApiKey.objects.filter(pk=alice.key.pk).update(expires_at=clock.now() + timedelta(seconds=30))
+    assert seconds() <= 30
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "is_allowed"),
+    [
+        ([], "192.0.2.7", False),  # nobody is trusted by default
+        (["127.0.0.0/8"], "192.0.2.7", True),
+        (["127.0.0.0/8"], "192.0.2.7, 198.51.100.1", False),  # the caller's own claim stands before what the proxy adds
+        (["127.0.0.0/8", "198.51.100.0/24"], "192.0.2.7, 198.51.100.1", True),  # through two proxies
+        (["127.0.0.0/8"], "unknown", False),
+        (["127.0.0.0/8"], None, False),
+    ],
+)
+def test_only_a_trusted_proxy_says_where_a_call_comes_from(alice, settings_of, trusted, forwarded, is_allowed):
+    settings_of(trusted_proxies=tuple(map(ip_network, trusted)))
+    ApiKey.objects.filter(pk=alice.key.pk).update(addresses=["192.0.2.7"])
+
+    async def asked():
+        headers = {"Authorization": f"Bearer {alice.secret}"} | ({"X-Forwarded-For": forwarded} if forwarded else {})
+        async with served() as server, httpx.AsyncClient(headers=headers) as client:
+            return await client.get(f"http://127.0.0.1:{port_of(server)}/v1/models")
+
+    assert asyncio.run(asked()).status_code == (200 if is_allowed else 403)

@@ -63,7 +63,7 @@ def test_a_call_says_what_it_takes_and_how_to_authenticate(document, operations)
     fields = document["components"]["schemas"][schema]["properties"]
     assert {"prompt", "n", "size", "seed", "adapters", "response_format"} <= set(fields)
     assert document["security"] == [{"apiKey": []}, {"apiKeyHeader": []}]
-    assert images["x-scope"] == "generate"
+    assert images["x-scopes"] == ["generate"]
     assert {"$ref": "#/components/parameters/Idempotency-Key"} in images["parameters"]
     assert operations["GET /v1/errors"]["security"] == []
 

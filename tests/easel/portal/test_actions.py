@@ -43,7 +43,7 @@ def shown_secret(page: str) -> str:
 
 def refused_with(secret: str) -> str:
     with pytest.raises(DomainError) as error:
-        key_authenticate(secret, pepper=PEPPER)
+        key_authenticate(secret, pepper=PEPPER, now=NOW)
     return error.value.code
 
 
@@ -51,7 +51,7 @@ def test_a_suspended_tenants_key_is_refused_until_it_is_resumed(operator, alice)
     assert operator.post(action(alice.tenant, "tenant.suspend")).status_code == 302
     assert refused_with(alice.secret) == "account_suspended"
     operator.post(action(alice.tenant, "tenant.resume"))
-    assert key_authenticate(alice.secret, pepper=PEPPER)
+    assert key_authenticate(alice.secret, pepper=PEPPER, now=NOW)
     assert [event.actor for event in events(alice.tenant, "tenant.suspend")] == [f"operator:{operator.name}"]
     assert len(events(alice.tenant, "tenant.resume")) == 1
 
@@ -136,7 +136,7 @@ def test_a_key_is_made_and_shown_once(operator, alice):
     shown = operator.post(action(alice.tenant, "key.create"), **fields)
     key = ApiKey.objects.get(tenant=alice.tenant, name="site")
     secret = shown_secret(shown.text)
-    assert key_authenticate(secret, pepper=PEPPER).scopes == ["generate"]
+    assert key_authenticate(secret, pepper=PEPPER, now=NOW).scopes == ["generate"]
     assert "no-store" in shown.headers["cache-control"]
     assert secret not in operator.get(f"/admin/tenants/apikey/{key.pk}/change/").text
     again = operator.post(action(alice.tenant, "key.create"), **fields)
@@ -155,7 +155,7 @@ def test_a_rotated_key_ends_and_its_successor_works(operator, alice):
     shown = operator.post(action(alice.key, "key.rotate")).text
     secret = shown_secret(shown)
     assert refused_with(alice.secret) == "invalid_api_key"
-    assert key_authenticate(secret, pepper=PEPPER).project == alice.project
+    assert key_authenticate(secret, pepper=PEPPER, now=NOW).project == alice.project
     assert len(events(alice.tenant, "key.rotate")) == 1
 
 

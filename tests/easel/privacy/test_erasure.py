@@ -99,7 +99,7 @@ def test_its_keys_are_refused_and_it_can_not_be_resumed(alice, furnish):
     furnish(alice)
     erase(alice)
     with pytest.raises(DomainError) as refused:
-        key_authenticate(alice.secret, pepper=PEPPER)
+        key_authenticate(alice.secret, pepper=PEPPER, now=NOW)
     assert refused.value.code == "invalid_api_key"
     with pytest.raises(TenantClosed):
         tenant_resume(tenant=alice.tenant)

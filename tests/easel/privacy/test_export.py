@@ -73,7 +73,7 @@ def test_nothing_of_another_tenant_and_no_secret_is_in_there(bob, exported):
         assert theirs.encode() not in everything
     (key,) = lines(exported, "api_key")
     columns = {"id", "key_id", "tenant_id", "project_id", "name", "scopes", "is_lenient", "created_at", "revoked_at"}
-    columns |= {"successor_id", "first_key_id"}
+    columns |= {"successor_id", "first_key_id", "expires_at", "addresses"}
     assert set(key) == columns
     assert b"salt" not in exported.read("tenant.jsonl")
 
