@@ -67,6 +67,7 @@ SILENCED_SYSTEM_CHECKS = ["admin.E408", "admin.E409", "admin.E410"]
 # The portal's sign-in. All its pages are under one path, to which its cookies are limited.
 PORTAL_PATH = "/admin/"
 STATIC_URL = f"{PORTAL_PATH}static/"
+STATICFILES_DIRS = [Path(__file__).parent / "portal" / "replaced"]  # in place of the theme's own files
 LOGIN_URL = "admin:login"
 LOGIN_REDIRECT_URL = "admin:index"
 FORMAT_MODULE_PATH = "easel.portal.formats"

@@ -1,6 +1,7 @@
 """What an operator does in a browser, and what comes of it for a tenant."""
 
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -127,3 +128,13 @@ def test_a_canary_is_rolled_back_by_one_click(easel, page):
     page.get_by_role("button", name="Roll back").click()
     expect(page.get_by_text("z-image-demo@1 serves all of z-image-demo again")).to_be_visible()
     assert easel.json("rollout", "list")[0]["state"] == "rolled_back"
+
+
+def test_the_policy_stops_nothing_of_a_page(easel, page):
+    """Of each kind of page; what the policy stops is an error in the console, which the fixture collects."""
+    for path in ("/admin/jobs/job/", "/admin/tenants/tenant/action/tenant.create", "/admin/costs/", "/docs"):
+        page.goto(f"{easel.url}{path}")
+    page.goto(f"{easel.url}/admin/tenants/tenant/")
+    expect(page.locator("html")).to_have_class(re.compile("light|dark|^$"))  # which a script of the theme sets
+    page.get_by_text("Filters").first.click()
+    expect(page.get_by_text("Apply Filters")).to_be_visible()

@@ -21,6 +21,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 _host_noticed = False
+HTTPS_SECONDS = 365 * 86_400  # for which a browser that came by HTTPS won't come by HTTP
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -45,6 +46,9 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
             response = _without_stream(response)
         seconds = time.perf_counter() - began
         response["X-Request-Id"] = request_id
+        response["X-Content-Type-Options"] = "nosniff"
+        if settings.EASEL.public_url.startswith("https://") or request.scope["scheme"] == "https":  # type: ignore[attr-defined]
+            response["Strict-Transport-Security"] = f"max-age={HTTPS_SECONDS}"
         for name, value in getattr(request, "rate_limit_headers", {}).items():
             response[name] = value
         # The route and not the path: a metric's labels must not grow with what clients send.

@@ -17,6 +17,7 @@ from django.shortcuts import render
 from django.utils.cache import get_conditional_response
 from typing_extensions import TypedDict
 
+from core.web_headers import HEADERS
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json
 
@@ -27,10 +28,8 @@ _POLICY = (
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _HEADERS = {
+    **HEADERS,
     "Content-Security-Policy": _POLICY,
-    "Referrer-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
 }
 # What Scalar would fetch from its own hosts, or send there, is off.
 _CONFIGURATION = {

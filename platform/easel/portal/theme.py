@@ -48,7 +48,8 @@ UNFOLD: dict[str, Any] = {
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/admin/static/portal/icon.svg"}],
-    "STYLES": ["/admin/static/portal/portal.css"],
+    "STYLES": ["/admin/static/portal/colors.css", "/admin/static/portal/portal.css"],
+    "SCRIPTS": ["/admin/static/portal/portal.js"],
     "SIDEBAR": {
         "navigation": [
             {"title": group, "items": [_item(*item) for item in items]} for group, items in _NAVIGATION.items()

@@ -13,6 +13,7 @@ from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
+import structlog
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.middleware import AuthenticationMiddleware
@@ -21,15 +22,19 @@ from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.contrib.staticfiles import finders
-from django.core.exceptions import PermissionDenied, SuspiciousFileOperation
+from django.core.exceptions import PermissionDenied, SuspiciousFileOperation, ValidationError
+from django.db import DataError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import render, resolve_url
 from django.urls import URLPattern, URLResolver
 from django.utils.cache import get_conditional_response
 from django.utils.decorators import decorator_from_middleware
 
+from core.text import text_unstorable_at
 from core.threads import in_thread
+from core.web_headers import HEADERS
 
+log = structlog.get_logger()
 View = Callable[..., HttpResponseBase]
 # The context that every page of a site has.
 ContextOf = Callable[[HttpRequest], dict[str, Any]]
@@ -38,14 +43,13 @@ METHODS = ("GET", "HEAD", "POST")
 STATIC_SECONDS = 86_400
 _threads = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
 _HEADERS = {
-    "X-Frame-Options": "DENY",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    # Nothing is fetched from elsewhere; images may come from the bucket. The widgets of the pages are written in
-    # attributes, which their library evaluates.
+    **HEADERS,
+    # Nothing is fetched from elsewhere; images may come from the bucket. No script is inline and none is evaluated: the
+    # widgets of the pages are written in attributes, which the build of their library in `replaced` parses by itself
+    # (`unfold/js/alpine/LICENSE` there). Styles of single elements are set by attributes, those of pages by files.
     "Content-Security-Policy": (
-        "default-src 'self'; img-src * data:; style-src 'self' 'unsafe-inline'; "
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+        "default-src 'self'; img-src * data:; style-src 'self'; style-src-attr 'unsafe-inline'; script-src 'self'; "
+        "object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ),
 }
 
@@ -73,11 +77,13 @@ def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
         try:
             if request.method not in METHODS:
                 return HttpResponse(status=405, headers={"Allow": ", ".join(METHODS)})
-            response = view(request, *args, **kwargs)
-            if hasattr(response, "render"):
-                response = response.render()
+            response = _answered(view, request, *args, **kwargs)
         except Http404:
             response = _refusal(request, context_of, 404, "Not found", "There is no such page or record.")
+        except _Unreadable:
+            response = _refusal(
+                request, context_of, 400, "Not readable", "This address or form has values that are none."
+            )
         except PermissionDenied:
             response = _refusal(
                 request, context_of, 403, "Not allowed", "Your role does not allow this. Ask an operator to do it."
@@ -92,6 +98,29 @@ def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
 
     wrapper.refusal = _refused_by_head  # type: ignore[attr-defined]
     return wrapper
+
+
+class _Unreadable(Exception):
+    """The request has values that nothing can be read or stored by."""
+
+
+def _answered(view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    """Return a view's rendered answer. Raises `_Unreadable` for values that no field of the page could have sent.
+
+    Filters hand what an address says to the database: NUL, numbers beyond its integers, days that no calendar has.
+    """
+    fields = [*request.GET.lists(), *(request.POST.lists() if request.method == "POST" else ())]
+    texts = [request.path, *(text for name, values in fields for text in (name, *values))]
+    if any(text_unstorable_at(text) for text in texts):
+        raise _Unreadable
+    try:
+        response: Any = view(request, *args, **kwargs)
+        return response.render() if hasattr(response, "render") else response  # type: ignore[no-any-return]
+    except (DataError, ValidationError, OverflowError, ValueError) as error:
+        if request.method == "POST" and not isinstance(error, DataError):
+            raise
+        log.warning("portal_request_unreadable", exc_info=error)
+        raise _Unreadable from error
 
 
 def _refused_by_head(request: HttpRequest, **_path: Any) -> HttpResponseBase | None:

@@ -24,7 +24,9 @@ STANDARD = {
     "last-modified",
     "connection",
     "vary",
+    "strict-transport-security",
     "x-accel-buffering",
+    "x-content-type-options",
 }
 
 

@@ -53,3 +53,10 @@ def test_with_a_public_url_no_host_is_noticed(alice, noticed, settings_of):
     settings_of(public_url="https://easel.example")
     call("GET", "/v1/models", alice, headers=FORGED)
     assert noticed() == []
+
+
+def test_browsers_are_asked_to_come_by_https(settings_of):
+    assert "Strict-Transport-Security" not in call("GET", "/").headers
+    settings_of(public_url="https://easel.example")
+    assert call("GET", "/").headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert call("GET", "/admin/").headers["Strict-Transport-Security"] == "max-age=31536000"
