@@ -9,6 +9,7 @@ Whoever reads images on a thread also asks there (`confirm`), after the read, so
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 from typing import Any
@@ -81,7 +82,8 @@ class Access:
             return
         _open.add(self)
         if _watching is None or _watching.done() or _watching.get_loop() is not asyncio.get_running_loop():
-            _watching = asyncio.get_running_loop().create_task(_watch())
+            # In a context of its own: it looks at the keys of all tenants, and outlives the request that began it.
+            _watching = asyncio.get_running_loop().create_task(_watch(), context=contextvars.Context())
         changed()  # between the request's own look and now
 
     def close(self) -> None:

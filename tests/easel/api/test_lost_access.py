@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from easel.api.access import Access, BrokenOff, GuardedAnswers
 from easel.api.batch_results import blocks_streamed
 from easel.jobs.models import Job
 from tenants.accounts import tenant_image_urls, tenant_suspend
-from tenants.keys import key_issue, key_revoke
+from tenants.keys import key_issue, key_revoke, keys_read
 from tenants.models import ApiKey
 from tests.conftest import NOW, PEPPER, Customer
 from tests.easel.api.conftest import PNG, ask, call, end_job
@@ -134,6 +135,39 @@ def test_a_wait_ends_though_the_notification_was_lost(alice, body, monkeypatch):
     monkeypatch.setattr(access, "RECHECK_SECONDS", 0.1)
     answer = asyncio.run(answer_after(revoked, alice, ends=False, method="POST", path=IMAGES, json=body()))
     assert answer.status_code == 401
+
+
+def test_what_ends_for_one_tenant_goes_on_for_the_others(alice, bob, body):
+    """The first to wait begins the watch, which looks at everybody's keys."""
+
+    async def both():
+        first = asyncio.create_task(ask("POST", IMAGES, secret=alice.secret, json=body()))
+        await followed_job(alice, first)
+        other = asyncio.create_task(ask("POST", IMAGES, secret=bob.secret, json=body()))
+        job = await followed_job(bob, other)
+        await in_thread(revoked, alice)
+        refused = await first
+        await in_thread(end_job, str(job.id))
+        return refused.status_code, (await other).status_code
+
+    assert asyncio.run(both()) == (401, 200)
+
+
+def test_the_watch_is_no_part_of_the_request_that_began_it(alice, monkeypatch):
+    request, seen = contextvars.ContextVar[str]("request", default="none"), []
+    monkeypatch.setattr(access, "keys_read", lambda pks: seen.append(request.get()) or keys_read(pks))
+
+    async def watched():
+        request.set("alice's")
+        mine = Access(alice.key)
+        mine.open()
+        async with asyncio.timeout(10):
+            while not seen:
+                await asyncio.sleep(0.01)
+        mine.close()
+
+    asyncio.run(watched())
+    assert set(seen) == {"none"}
 
 
 def test_a_file_ends_at_the_block_before_which_the_key_was_revoked(alice):
