@@ -7,7 +7,6 @@ credentials of the store.
 import filecmp
 import hashlib
 import hmac
-import io
 import os
 import re
 import shutil
@@ -92,10 +91,16 @@ class ObjectTooLarge(ValueError):
     """An object has more bytes than it may have."""
 
 
-class _Bounded(io.RawIOBase):
+class Readable(Protocol):
+    """What an object is made of: a file, or the body of a request."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class _Bounded:
     """A file that has too many bytes if more than `bytes_max` are read of it."""
 
-    def __init__(self, file: IO[bytes], bytes_max: int) -> None:
+    def __init__(self, file: Readable, bytes_max: int) -> None:
         self._file, self._left = file, bytes_max
 
     def read(self, size: int = -1) -> bytes:
@@ -124,7 +129,7 @@ class FolderStore:
         with _written_beside(path, file) as written:
             os.replace(written, path)
 
-    def put_new(self, key: str, file: IO[bytes], *, bytes_max: int) -> None:
+    def put_new(self, key: str, file: Readable, *, bytes_max: int) -> None:
         """Store an object, idempotently. Raises `FileExistsError` if this key has other content, `ObjectTooLarge`."""
         path = self.path(key)
         with _written_beside(path, _Bounded(file, bytes_max)) as written:
@@ -199,7 +204,7 @@ class FolderStore:
 
 
 @contextmanager
-def _written_beside(path: Path, file: IO[bytes]) -> Iterator[str]:
+def _written_beside(path: Path, file: Readable) -> Iterator[str]:
     """Write the content to a file beside `path`, for the caller to move there, so that no reader sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # The name is a valid key, so that the orphan of a crash is found among the keys.

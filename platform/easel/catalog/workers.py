@@ -125,7 +125,8 @@ def _totals_confirmed(day: WorkerDay, before: Mapping[str, float], totals: Mappi
     """Return the totals that fit into the day's up time. What doesn't may fit at a later beat."""
 
     def confirmed(name: str, seconds_max: float) -> float:
-        return max(before[name], min(totals[name], before[name] + seconds_max - getattr(day, name)))
+        recorded: float = getattr(day, name)
+        return max(before[name], min(totals[name], before[name] + seconds_max - recorded))
 
     load = confirmed("load_seconds", day.up_seconds - max(day.busy_seconds, day.attributed_seconds))
     busy_max = day.up_seconds - (day.load_seconds + load - before["load_seconds"])

@@ -16,7 +16,7 @@ from easel.jobs.phases import phases_read
 from inference.contract import AttemptFinished, AttemptProgress, Outcome, Report, StoredOutput, WorkerBeat
 
 REPORT_BYTES_MAX = 2**18  # of an honest worker: 300 bytes for each attempt that it runs
-ATTEMPTS_MAX = 512  # of one beat
+ATTEMPTS_MAX = 256  # of one beat
 CONCURRENCY_MAX = 10_000
 _COUNT_MAX = 10**6
 _SECONDS_MAX = 10**7  # as the phases of `phases_read`: 115 days
@@ -78,7 +78,7 @@ def _whole(low: int, high: int) -> Check:
 def _number(high: float) -> Check:
     def check(value: Any) -> float:
         is_number = type(value) in (int, float) and math.isfinite(value)
-        return float(value) if is_number and 0 <= value <= high else _bad(value)  # type: ignore[no-any-return]
+        return float(value) if is_number and 0 <= value <= high else _bad(value)
 
     return check
 
@@ -98,12 +98,12 @@ def _line(length: int) -> Check:
 
 
 def _token(value: Any) -> str:
-    return str(UUID(value)) if isinstance(value, str) and len(value) == 36 else _bad(value)  # type: ignore[no-any-return]
+    return str(UUID(value)) if isinstance(value, str) and len(value) == 36 else _bad(value)
 
 
 def _each(check: Check, count_max: int) -> Check:
     def checked(value: Any) -> tuple[Any, ...]:
-        return tuple(map(check, value)) if isinstance(value, list) and len(value) <= count_max else _bad(value)  # type: ignore[no-any-return]
+        return tuple(map(check, value)) if isinstance(value, list) and len(value) <= count_max else _bad(value)
 
     return checked
 
@@ -122,7 +122,7 @@ def _outcome(value: Any) -> Any:
 
 
 def _flag(value: Any) -> bool:
-    return value if isinstance(value, bool) else _bad(value)  # type: ignore[no-any-return]
+    return value if isinstance(value, bool) else _bad(value)
 
 
 _worker, _gpu_class = _matching(_NAME), _matching(_NAME, length=40)

@@ -73,9 +73,15 @@ def images_promised(pool: Pool, report: AttemptFinished) -> list[PromisedImage]:
     if attempt is None:
         return []
     job = attempt.job
-    image = {"output_format": job.output_format, "width": job.width, "height": job.height}
     return [
-        PromisedImage(index=index, seed=job.seed + index, key=output_key(job, token, index), **image)
+        PromisedImage(
+            index=index,
+            seed=job.seed + index,
+            key=output_key(job, token, index),
+            output_format=job.output_format,
+            width=job.width,
+            height=job.height,
+        )
         for index in range(job.n)
     ]
 
@@ -88,8 +94,9 @@ def images_confirmed(store: Store, images: list[PromisedImage], report: AttemptF
         return replace(report, outputs=tuple(_stored(store, image) for image in images))
     except (NotAnImage, FileNotFoundError) as error:
         why = "it isn't stored" if isinstance(error, FileNotFoundError) else str(error)
-        failure = {"error_code": ImageRefused.code, "error_message": f"an image was refused: {why}", "retryable": True}
-        return replace(report, outcome="failed", outputs=(), **failure)
+        message = f"an image was refused: {why}"
+        failed = replace(report, outcome="failed", outputs=(), retryable=True)
+        return replace(failed, error_code=ImageRefused.code, error_message=message)
 
 
 def _stored(store: Store, image: PromisedImage) -> StoredOutput:

@@ -65,7 +65,7 @@ REFUSED = {
         "busy_seconds": NO_NUMBERS,
         "attributed_seconds": NO_NUMBERS,
         "load_seconds": [*NO_NUMBERS, 10**7 + 1],
-        "attempts": [*NO_LISTS, [PROGRESS] * 513],
+        "attempts": [*NO_LISTS, [PROGRESS] * 257],
     },
     "progress": {
         "attempt_token": NO_TOKENS,
