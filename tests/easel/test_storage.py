@@ -4,6 +4,7 @@ import io
 import json
 import re
 import uuid
+from hashlib import sha256
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -11,13 +12,16 @@ import pytest
 from botocore.exceptions import ClientError
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
+from PIL import Image
 
 from core.models import AuditEvent
 from easel.cli.storage import storage as command
 from easel.config import BadSetting
 from easel.jobs import dispatch
 from easel.jobs.storage_keys import output_key
+from easel.jobs.stored_images import PromisedImage, images_confirmed
 from easel.storage import FolderStore, S3Store, cors_rules, store
+from inference.contract import AttemptFinished, StoredOutput
 from tenants.origins import origins_set
 from tests.conftest import NOW
 from tests.easel.api.conftest import call
@@ -119,6 +123,23 @@ def test_a_bucket_takes_and_gives_objects_by_signed_urls(bucket):
     assert httpx.put(put, content=b"picture", headers=headers).status_code == 200
     assert bucket.size_bytes(KEY) == 7
     assert httpx.get(bucket.signed_url("GET", KEY, seconds=60, base=BASE)).content == b"picture"
+
+
+def test_a_workers_image_is_looked_at_in_every_store(any_store):
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 32)).save(buffer, "png")
+    content = buffer.getvalue()
+    image = PromisedImage(index=0, seed=7, key=KEY, output_format="png", width=64, height=32)
+    output = StoredOutput(index=0, seed=1, sha256="", size_bytes=1)
+    report = AttemptFinished(attempt_token="", worker="", gpu_class="", outcome="succeeded", outputs=(output,))
+    assert images_confirmed(any_store, [image], report).error_code == "image_refused"  # nothing is there
+    any_store.put(KEY, io.BytesIO(content + b"x" * 10**5), "image/png")
+    assert images_confirmed(any_store, [image], report).error_code == "image_refused"
+    with pytest.raises(FileNotFoundError):  # what is too large is deleted
+        any_store.get(KEY)
+    any_store.put(KEY, io.BytesIO(content), "image/png")
+    (found,) = images_confirmed(any_store, [image], report).outputs
+    assert found == StoredOutput(index=0, seed=7, sha256=sha256(content).hexdigest(), size_bytes=len(content))
 
 
 @pytest.mark.parametrize("key", ["a", "../a/b", "a/../b", "/a/b", "a//b", "a/.b", "A/b", "a/b\n", "a/\x00"])

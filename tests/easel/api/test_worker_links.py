@@ -76,6 +76,8 @@ def test_an_adapters_url_names_its_attempt_and_no_other_is_signed(sent):
     base, _, rest = adapter.partition("attempt=")
     assert call("GET", f"{base}attempt=00000000-0000-4000-8000-000000000000{rest[36:]}").status_code == 403
     assert call("GET", base + rest[37:]).status_code == 403
+    hidden = base.replace("type=", f"type=%0Aattempt+{rest[:36]}") + rest[37:]  # the same lines, but no attempt
+    assert call("GET", hidden).status_code == 403
 
 
 def test_an_upload_is_no_larger_than_its_image_may_be(sent):
