@@ -43,7 +43,7 @@ def test_latency_is_counted_from_the_arrival_on_with_and_without_a_flood():
         assert len(run.latencies) == 2
         assert run.seconds >= 0.2 + run.latencies[1] * 0.99
     report = Report()
-    arrivals.flooded(report, model, tables, count=2, flood=6)
+    arrivals.flooded(report, model, tables, count=1, flood=2)
     figures = {name: value for name, value, _ in report.figures}
     assert {"flood_slows_others_p95_ours", "flood_slows_others_p95_fifo"} <= figures.keys()
     assert min(figures.values()) > 0
@@ -59,5 +59,6 @@ def test_the_measures_of_a_cuda_device_run_at_a_small_size_on_a_cpu():
         dtype=torch.float32,
         sizes=(64, 32),
         count=2,
+        repeats_max=1,
     )
     assert {"cuda_64_alone_s", "cuda_32_images_per_s", "cuda_adapter_tax_8", "cuda_join_delay_steps"} <= found.keys()

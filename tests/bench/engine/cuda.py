@@ -71,10 +71,10 @@ def random_pipeline(
     )
 
 
-def pipeline_seconds(pipe: ZImagePipeline, px: int) -> float:
-    """Return the seconds of one image by diffusers, the median of three after one that is not counted."""
+def pipeline_seconds(pipe: ZImagePipeline, px: int, *, repeats: int) -> float:
+    """Return the seconds of one image by diffusers, the median of all after one that is not counted."""
     times = []
-    for seed in range(4):
+    for seed in range(1 + repeats):
         begun = time.perf_counter()
         generator = torch.Generator("cpu").manual_seed(seed)
         pipe(
@@ -120,12 +120,13 @@ def measure(
     dtype: torch.dtype = torch.bfloat16,
     sizes: tuple[int, int] = (1024, 512),
     count: int = 32,
+    repeats_max: int = 9,
 ) -> None:
-    """Report the figures of the larger and the smaller size."""
+    """Report the figures of the larger and the smaller size, each the median of at most `repeats_max` measurements."""
     large, small = sizes
     pipe = random_pipeline(shape, device, dtype, vae_channels)
     pipe.set_progress_bar_config(disable=True)
-    diffusers = {px: pipeline_seconds(pipe, px) for px in sizes}
+    diffusers = {px: pipeline_seconds(pipe, px, repeats=min(3, repeats_max)) for px in sizes}
     # Copies of the weights in half of the card, which leaves the other half to the model and its steps.
     merged_bytes = torch.cuda.mem_get_info()[1] // 2 if device == "cuda" else 1024**3
     model = LoadedModel(pipe, limits=AdapterLimits(adapter_slots=8, rank_max=32, merged_bytes=merged_bytes))
@@ -142,7 +143,7 @@ def measure(
 
     for px, target in ((large, 0.8), (small, None)):
         run(px, 1)
-        single_seconds = statistics.median(run(px, 1) for _ in range(5))
+        single_seconds = statistics.median(run(px, 1) for _ in range(min(5, repeats_max)))
         add(f"cuda_{px}_alone_s", single_seconds, target_max=target)
         add(f"cuda_{px}_alone_vs_diffusers", diffusers[px] / single_seconds)
     for px, target in ((large, 1.25), (small, 4.5)):
@@ -150,13 +151,13 @@ def measure(
         add(f"cuda_{px}_images_per_s", count / seconds, target_min=target)
         add(f"cuda_{px}_images_per_s_vs_diffusers", count / seconds * diffusers[px])
         add(f"cuda_{px}_flop_utilisation", count * STEPS * model.step_work(px, px, 20) / seconds / rate)
-    unmerged, chosen = adapter_tax(model, tables, rows=8, px=small, rounds=9)
+    unmerged, chosen = adapter_tax(model, tables, rows=8, px=small, rounds=repeats_max)
     add("cuda_adapter_tax_8", chosen, target_max=15)
     add("cuda_adapter_tax_8_unmerged", unmerged, target_max=15)
     adapter_slot_load(model, tables)
     add("cuda_adapter_to_slot_ms", adapter_slot_load(model, tables), target_max=10)
-    add("cuda_join_delay_steps", join_delay(model, tables, trials=7), target_max=1.2)
-    fifo, ours = small_behind_large(model, tables, trials=3, large_px=large, small_px=small)
+    add("cuda_join_delay_steps", join_delay(model, tables, trials=min(7, repeats_max)), target_max=1.2)
+    fifo, ours = small_behind_large(model, tables, trials=min(3, repeats_max), large_px=large, small_px=small)
     add("cuda_small_behind_large_p95_speedup", fifo / ours, target_min=5)
     if device == "cuda":
         compare_kernels(add, model, px=small)
