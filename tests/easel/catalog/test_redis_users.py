@@ -1,9 +1,5 @@
 """Held against the real Redis: what a pool's worker may touch there, and what it is refused."""
 
-import os
-import subprocess
-import sys
-import time
 import uuid
 
 import celery
@@ -16,7 +12,7 @@ from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool
 from easel.catalog.redis_users import WORKER_COMMANDS, redis_user_set, worker_redis_url
 from easel.processes import dispatcher
-from inference.contract import QUEUE, TASK_NAME, AttemptFinished, cancel_key, report_from_json, reports_key
+from inference.contract import QUEUE, cancel_key, reports_key
 from tests.conftest import NOW
 
 SECRET = "only for tests"
@@ -67,37 +63,6 @@ def test_a_worker_of_an_older_easel_takes_its_pools_tasks(acme):
         message = connection.SimpleQueue(QUEUE).get(timeout=5)
         message.ack()
     assert message.headers["task"] == "generate"
-
-
-def test_a_worker_process_does_its_work_as_its_pools_user(acme, tmp_path):
-    env = {
-        "PATH": os.environ["PATH"],
-        "REDIS_URL": url_of(acme),
-        "EASEL_POOL_NAMESPACE": acme.namespace,
-        "EASEL_HOME": str(tmp_path),
-        "EASEL_TORCH_THREADS": "1",
-        "EASEL_STOP_GRACE_SECONDS": "0",
-        "HF_HUB_OFFLINE": "1",
-    }
-    app_of(acme, settings.EASEL.redis_url).send_task(TASK_NAME, args=[{"attempt_token": "t"}], queue=QUEUE)
-    log = tmp_path / "worker.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([sys.executable, "-m", "inference.worker"], env=env, stdout=out, stderr=out)
-    try:
-        deadline = time.monotonic() + 120
-        while not (ends := ends_of(acme)):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-    finally:
-        process.kill()
-        process.wait()
-    assert [(end.attempt_token, end.error_code) for end in ends] == [("t", "task_malformed")]
-
-
-def ends_of(pool):
-    reports = [report_from_json(fields[b"report"]) for _, fields in redis_client().xrange(reports_key(pool.namespace))]
-    return [report for report in reports if isinstance(report, AttemptFinished)]
 
 
 def test_a_worker_reports_and_looks_for_cancellations_in_its_namespace(acme, worker):
