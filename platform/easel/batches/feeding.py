@@ -30,7 +30,7 @@ from easel.config import Config
 from easel.jobs import queue
 from easel.jobs.admission import Admit, job_prepared
 from easel.jobs.models import Job, State
-from tenants.errors import InvalidApiKey
+from tenants.errors import InvalidApiKey, KeyExpired
 from tenants.keys import key_check, keys_read
 from tenants.models import Scope
 
@@ -160,7 +160,7 @@ def _try(line: Line, this: _Feeding) -> bool:
             _key_check(batch, now=this.now)
             this.confirmed.add(batch.pk)
         changed = line_begin(line, config=this.config, now=this.now)
-    except InvalidApiKey:  # revoked or rotated a moment ago: the next `batches_advance` decides what follows
+    except (InvalidApiKey, KeyExpired):  # a moment ago: the next `batches_advance` decides what follows
         this.stopped.add(batch.pk)
         return False
     except DomainError as error:

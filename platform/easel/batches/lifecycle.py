@@ -22,7 +22,7 @@ from easel.config import Config
 from easel.jobs import lifecycle as jobs_lifecycle
 from easel.jobs.models import Job, State
 from easel.storage import store
-from tenants.errors import InvalidApiKey
+from tenants.errors import InvalidApiKey, KeyExpired
 from tenants.keys import key_in_force
 from tenants.models import ApiKey
 
@@ -132,13 +132,15 @@ def batches_advance(*, now: datetime) -> int:
 
 
 def _keys_follow(now: datetime) -> int:
-    """Let the batches of a rotated key go on under its successor; fail the lines that a revoked key has left."""
+    """Let the batches of a rotated key go on under its successor; fail the lines that a revoked or expired key left."""
     changed = 0
-    unfinished = Batch.objects.filter(status=Batch.Status.IN_PROGRESS, api_key__revoked_at__isnull=False)
-    for batch in unfinished.select_related("api_key"):
+    over = Q(api_key__revoked_at__isnull=False) | Q(api_key__expires_at__lte=now)
+    for batch in Batch.objects.filter(over, status=Batch.Status.IN_PROGRESS).select_related("api_key"):
         key = key_in_force(batch.api_key)
         if key is None:
             changed += _lines_give_up(batch, InvalidApiKey("the API key that made this batch was revoked"), now)
+        elif key.expires_at is not None and key.expires_at <= now:
+            changed += _lines_give_up(batch, KeyExpired("the API key that made this batch has expired"), now)
         else:
             Batch.objects.filter(pk=batch.pk).update(api_key=key)
             changed += 1

@@ -19,7 +19,7 @@ from easel.jobs.budgets import budget_set
 from easel.jobs.models import Job
 from easel.serving.models import Route
 from tenants.keys import key_issue, key_revoke, key_rotate
-from tenants.models import Quota, Tenant
+from tenants.models import ApiKey, Quota, Tenant
 from tenants.quotas import quota_set
 from tests.conftest import NOW, PEPPER
 from tests.easel.batches.conftest import read, retrieve, sdk, turn, work
@@ -223,6 +223,15 @@ def test_a_revoked_key_fails_what_is_left_of_its_batches_at_once(alice, live, li
     turn()
     done = retrieve(dataclasses.replace(alice, secret=secret), made.id)
     assert (done.status, done.request_counts.completed, done.request_counts.failed) == ("completed", 8, 2)
+
+
+def test_an_expired_key_fails_what_is_left_of_its_batches_at_once(alice, live, line, batch):
+    made = batch(alice, [line("a")])
+    ApiKey.objects.filter(pk=alice.key.pk).update(expires_at=datetime.now(UTC))
+    assert feeding.lines_feed(config=settings.EASEL, now=datetime.now(UTC)) == 0
+    turn()
+    assert [(one.state, one.error["code"]) for one in lines_of(made)] == [("failed", "key_expired")]
+    assert not jobs_of(alice).exists()
 
 
 def test_a_key_that_is_revoked_between_two_looks_makes_no_job(alice, live, line, batch):
