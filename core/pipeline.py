@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from django.db import connection
 
+from core.tenant_scope import ScopedConnection
+
 T = TypeVar("T")
 Rows = list[tuple[Any, ...]]
 
@@ -57,11 +59,13 @@ def run_pipelined(*functions: PipelinedQuery[Any]) -> list[Any]:
     queries = [next(function) for function in functions]
     connection.ensure_connection()
     with connection.wrap_database_errors:
-        raw: psycopg.Connection[Any] = connection.connection
+        raw: ScopedConnection = connection.connection
         # The server binds the parameters, unlike with Django's cursors: the text stays the same, so it is planned once.
         cursors = [psycopg.Cursor(raw) for _ in queries]
         raw._pipeline = _Pipeline(raw)  # `raw.pipeline()` uses it, and would make psycopg's own otherwise
         with raw.pipeline():
+            if scope := raw.scope_query():
+                psycopg.Cursor(raw).execute(*scope, prepare=True)
             for cursor, query in zip(cursors, queries, strict=True):
                 cursor.execute(query.sql, query.parameters, prepare=True)
         # `description` would tell rows from none, too, but makes an object of each column.

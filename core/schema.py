@@ -19,6 +19,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from psycopg import sql
 
 from core.errors import DomainError
+from core.row_security import policies_set, rights_grant
 
 
 class SchemaTooOld(DomainError, code="schema_too_old"):
@@ -35,6 +36,7 @@ def schema_migrate(*, provider_name: str) -> None:
         with transaction.atomic():
             _drop_views()
         call_command("migrate", interactive=False, verbosity=0)
+        policies_set()
         schema_apply(provider_name=provider_name)
 
 
@@ -64,6 +66,7 @@ def schema_apply(*, provider_name: str) -> None:
         provider = sql.Literal(provider_name).as_string(cursor.connection)
         for file in schema_files():
             cursor.execute(file.read_text().replace("{provider}", provider))
+    rights_grant()
 
 
 def schema_files() -> list[Path]:

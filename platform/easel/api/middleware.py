@@ -13,6 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import Resolver404, ResolverMatch, resolve
 from django.utils.decorators import async_only_middleware
 
+from core.tenant_scope import scope_begin
 from easel.api.resource import Resource
 from easel.observability import metrics
 
@@ -37,6 +38,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
     async def middleware(request: HttpRequest) -> HttpResponseBase:
         request_id = request_id_of(request.META.get("HTTP_X_REQUEST_ID", ""))
         request.request_id = request_id  # type: ignore[attr-defined]
+        scope_begin()
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         _notice_host(request)

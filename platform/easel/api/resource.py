@@ -20,6 +20,7 @@ from rest_framework.utils.json import strict_constant
 
 from core import clock
 from core.revision import optimistic, revision_begin
+from core.tenant_scope import platform_scope, scope_enter
 from core.text import json_text
 from core.threads import REQUESTS, SHORT, in_thread
 from easel.api import errors
@@ -168,7 +169,9 @@ def authenticate(request: HttpRequest) -> ApiKey:
         raise errors.Unavailable
     revision_begin()
     address = request.META.get("REMOTE_ADDR", "")  # behind a trusted proxy the server has put its client's there
-    key = key_authenticate(text, pepper=settings.EASEL.secret_key, now=clock.now(), address=address)
+    with platform_scope():  # nobody knows yet whose key it is
+        key = key_authenticate(text, pepper=settings.EASEL.secret_key, now=clock.now(), address=address)
+    scope_enter(key.tenant_id)
     request.user, request.auth = key.tenant, key  # type: ignore[assignment, attr-defined]
     request.scope[TENANT] = key.tenant  # type: ignore[attr-defined]  # of ASGI
     request.scope[ACCESS] = Access(key, address=address)  # type: ignore[attr-defined]

@@ -20,6 +20,7 @@ from uuid import UUID
 from django.db import connection
 from typing_extensions import TypedDict
 
+from core.tenant_scope import platform_scope
 from easel.jobs import queue
 from easel.jobs.models import Job, State
 from easel.jobs.waits import WaitReason
@@ -50,6 +51,7 @@ class Load(NamedTuple):
     seconds: float
 
 
+@platform_scope()  # the place depends on other tenants' jobs, of which it says nothing else
 def queue_place(job: Job, *, now: datetime) -> QueuePlace | None:
     """Return the place of a job, or None if it has ended. Takes no lock."""
     if job.finished_at is not None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from typing_extensions import TypedDict
 
+from core.tenant_scope import platform_scope
 from easel.jobs.models import Attempt, Job, State
 from easel.jobs.phases import phase_instants
 from easel.jobs.waits import Wait, waits
@@ -54,7 +55,8 @@ def job_timeline(job: Job, attempts: Sequence[Attempt], *, lease_seconds: int, n
     moments = [Moment(job.created_at, "queued")]
     for attempt in attempts:
         moments += _attempted(attempt, has_adapters=bool(job.adapters.all()))
-    moments += [_waited(wait) for wait in waits(job, attempts, lease_seconds=lease_seconds, now=now)]
+    with platform_scope():  # what a job waited for may be jobs of other tenants, of which it says nothing else
+        moments += [_waited(wait) for wait in waits(job, attempts, lease_seconds=lease_seconds, now=now)]
     if job.abandoned_at is not None:
         moments.append(Moment(job.abandoned_at, "client_disconnected"))
     if job.cancel_requested_at is not None:

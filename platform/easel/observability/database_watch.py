@@ -15,8 +15,9 @@ import psycopg
 import structlog
 from django.conf import settings
 from django.db import connection as django_connection
-from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool
+
+from core.tenant_scope import ScopedConnection
 
 log = structlog.get_logger()
 ANSWER_SECONDS_MAX = 1.0
@@ -82,23 +83,11 @@ def database_is_unavailable() -> bool:
     return _watch.is_unavailable
 
 
-class WatchedConnection(psycopg.Connection[Any]):
+class WatchedConnection(ScopedConnection):
     """A connection that gives up a query when the watch finds the server unavailable.
 
     The server then rolls back its transaction.
     """
-
-    def _start_query(self) -> Generator[Any, Any, None]:
-        """Send BEGIN together with the first query of a pipeline, where psycopg would wait a round trip for its answer.
-
-        An error in that pipeline leaves a failed transaction, as it does after a BEGIN that was answered.
-        """
-        if self._pipeline is None:
-            yield from super()._start_query()
-        elif self._autocommit or self._pipeline.command_queue:  # what is queued begins with a BEGIN already
-            return
-        elif self.pgconn.transaction_status == TransactionStatus.IDLE:
-            yield from self._exec_command(self._get_tx_start_command())
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         return super().wait(self._watched(gen) if _watch is not None else gen, *args, **kwargs)

@@ -51,6 +51,22 @@ def admission(report: Report, *, rounds: int, seconds: float) -> None:
             admitted(report, connections, found)
 
 
+def row_security(report: Report, *, rounds: int, seconds: float) -> None:
+    """CPU time of an admitted job with row-level security over that without it."""
+    version = fixtures.served_model()
+    ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in fixtures.customers(50)]
+    with serving("easel") as easel, serving("unscoped") as unscoped:
+        pairs = []
+        for turn in range(rounds + 1):
+            pair = [load(server, ours, connections=16, seconds=seconds) for server in (easel, unscoped)]
+            if turn:  # the first turn warms up
+                pairs.append(pair)
+                say(f"  row-level security: {pair[0]}; without: {pair[1]}")
+    for name in ("cpu_ms", "database_cpu_ms", "total_cpu_ms"):
+        ratios = [getattr(scoped, name) / getattr(bare, name) for scoped, bare in pairs]
+        report.add(f"row_security_{name}_ratio", statistics.median(ratios), of=ratios)
+
+
 def peer(report: Report, *, rounds: int) -> None:
     version = fixtures.served_model()
     ours = [request("/v1/jobs", model=version.model.name, secret=owner.secret) for owner in fixtures.customers(20)]
@@ -126,6 +142,7 @@ def main() -> None:
     admission(report, rounds=1 if quick else 3, seconds=3 if quick else 4)
     if os.environ.get("PEER"):
         peer(report, rounds=1 if quick else 3)
+    row_security(report, rounds=3 if quick else 9, seconds=3 if quick else 4)
     idle_clients(report, clients=500 if quick else 2_000, seconds=20)
     fairness(report, quick=quick)
     dispatch(report, quick=quick)

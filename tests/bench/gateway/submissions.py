@@ -23,6 +23,7 @@ from tests.round_trips import counted
 
 SERVERS = {
     "easel": [sys.executable, "-m", "easel.cli.main", "api", "--port"],
+    "unscoped": [sys.executable, "-m", "tests.bench.gateway.unscoped", "api", "--port"],
     "framework": [
         *(sys.executable, "-m", "uvicorn", "tests.bench.gateway.ceiling:application"),
         *("--lifespan", "off", "--no-access-log", "--log-level", "error", "--port"),
