@@ -130,18 +130,18 @@ def repeated(attack: Callable[["redis.Redis"], object], owner: PoolOwner, *, att
 
 
 def test_every_value_that_a_pools_login_can_write_stops_nobody_else(tenant, pool_owner):
+    def overwrite(client: "redis.Redis") -> None:
+        for key in ("reports", QUEUE):
+            client.execute_command("SET", f"{pool_owner.namespace}:{key}", "x")
+
     client = pool_owner.redis()
-    for words in (
-        "SADD {} x",
-        "ZADD {} 1 x",
-        "HSET {} x y",
-        "XADD {} * report x",
-        f"XADD {{}} MAXLEN 0 {2**64 - 1}-0 x y",
-    ):
+    last = f"XADD {{}} MAXLEN 0 {2**64 - 1}-0 x y"  # no id can follow
+    for words in ("SADD {} x", "ZADD {} 1 x", "HSET {} x y", "XADD {} * report x", last, "SET {} x"):
         for key in (f"{pool_owner.namespace}:{key}" for key in KEYS):
             with contextlib.suppress(redis.ResponseError):  # another type is there already
                 client.execute_command(*[word.format(key) for word in words.split(" ")])
-    generate(tenant)
+    with repeated(overwrite, pool_owner, attackers=1):
+        generate(tenant)
 
 
 def test_a_flood_of_reports_keeps_no_other_report_waiting(easel, tenant, pool_owner):

@@ -4,9 +4,11 @@ import base64
 import hashlib
 import hmac
 import re
+from contextlib import suppress
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool
@@ -21,10 +23,13 @@ WORKER_COMMANDS = (
     "brpop",  # takes a task
     "xadd",  # reports
     "exists",  # looks for a request to stop an attempt
-    # Workers of Easel 0.2 note each task that they have received until it is acknowledged. They also look for notes of
-    # dead workers, which would need a script: they are refused that, log it, and work on.
-    *("zadd", "zrem", "hset", "hdel"),
+    # Workers of Easel 0.2 note each task that they have received until it is acknowledged. They also look for the notes
+    # of dead workers, under a lock that they would release by a script: `set` asks for it (see `HELD_LOCK`).
+    *("zadd", "zrem", "hset", "hdel", "set"),
 )
+# The lock of workers of Easel 0.2. The platform holds it, so that they never look for notes and never run the script.
+# The dispatcher sends the tasks of dead workers again anyway.
+HELD_LOCK = "unacked_mutex"
 
 
 def redis_user_rules(namespace: str) -> list[str]:
@@ -40,6 +45,9 @@ def redis_user_rules(namespace: str) -> list[str]:
 def redis_user_set(client: "redis.Redis", pool: Pool, *, secret: str, is_on: bool = True) -> None:
     """Create the pool's user, or reset it to these rules; idempotent. One that is off can't log in."""
     password = redis_password(pool.namespace, secret=secret)
+    if is_on:
+        with suppress(OutOfMemoryError):  # then `easel.processes.pool_streams` sets it as soon as there is room
+            client.set(f"{pool.namespace}:{HELD_LOCK}", "platform")
     rules = ["on" if is_on else "off", "resetpass", f">{password}", *redis_user_rules(pool.namespace)]
     client.execute_command("ACL", "SETUSER", pool.namespace, *rules)  # type: ignore[no-untyped-call]
 

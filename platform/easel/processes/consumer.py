@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 
 import structlog
@@ -40,6 +40,7 @@ BLOCK_MS = 1000  # a read waits this long for the first report
 PENDING_MS = 20  # the same, while reports wait for a look at their images
 PAUSE_SECONDS = 1.0  # before an installation without pools is looked at again
 MEND_SECONDS = 5.0
+AVOID_SECONDS = 1.0  # for a pool whose stream could not be read: no wait for the others' reports includes its own
 TRIES_MAX = 3  # of a report for which PostgreSQL fails and then answers
 
 
@@ -48,7 +49,7 @@ def run(stop: threading.Event) -> None:
     consumer = Consumer(f"{socket.gethostname()}-{os.getpid()}")
 
     def next_turn() -> bool:
-        pools = Pool.objects.all()
+        pools = consumer.readable(Pool.objects.all())
         consumer.turn(pools)
         return bool(pools)  # the read itself has waited
 
@@ -65,10 +66,16 @@ class Consumer:
     def __init__(self, name: str) -> None:
         self._name = name
         self._mended_at: dict[str, float] = {}  # namespaces, by the process's clock
+        self._avoided_until: dict[str, float] = {}
         self._faults = PoolFaults()
         self._left_entries = False  # entries that were read and are not acknowledged
         self._tries: Counter[tuple[str, bytes]] = Counter()
         self._checks = ImageChecks()
+
+    def readable(self, pools: Iterable[Pool]) -> list[Pool]:
+        """Return the pools without those whose streams could not be read a moment ago."""
+        now = time.monotonic()
+        return [pool for pool in pools if now >= self._avoided_until.get(pool.namespace, 0.0)]
 
     def turn(self, pools: Collection[Pool]) -> int:
         """Read and apply reports; return their number. Waits up to BLOCK_MS for the first."""
@@ -91,18 +98,21 @@ class Consumer:
             if (entry.namespace, entry.id) not in handled:
                 handled[entry.namespace, entry.id] = self._handle(by_namespace[entry.namespace], entry)
         self._left_entries = not all(handled.values())
-        self._mend(by_namespace, taken.broken | new.broken)
+        poisoned = self._mend(by_namespace, taken.broken | new.broken)
+        self._avoided_until.update(dict.fromkeys(poisoned, time.monotonic() + AVOID_SECONDS))
         self._faults.write(now=datetime.now(UTC))
         return len(handled)
 
-    def _mend(self, pools: dict[str, Pool], namespaces: Collection[str]) -> None:
+    def _mend(self, pools: dict[str, Pool], namespaces: Collection[str]) -> Collection[str]:
+        """Make streams that are not there, and others anew; return the namespaces that had something wrong."""
         if not namespaces:
-            return
+            return ()
         now = datetime.now(UTC)
         wrong = pool_streams.mend(redis_client(), namespaces, now_ms=int(now.timestamp() * 1000))
         self._mended_at.update(dict.fromkeys(namespaces, time.monotonic()))
         for namespace, texts in wrong.items():
             self._faults.note(pools[namespace], PoolFault.Kind.KEY, "; ".join(texts), now=now)
+        return wrong.keys()
 
     def _handle(self, pool: Pool, entry: Entry) -> bool:
         """Apply or refuse one entry, and acknowledge it; return False if it must be read again.

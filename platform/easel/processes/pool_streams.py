@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
+from easel.catalog.redis_users import HELD_LOCK
 from inference.contract import QUEUE, reports_key
 
 GROUP = "completion"
@@ -32,12 +33,12 @@ _TYPES = {
     # Workers of Easel 0.2:
     "unacked": "hash",
     "unacked_index": "zset",
-    "unacked_mutex": "string",
+    HELD_LOCK: "string",
 }
 
 # Makes the stream KEYS[1] and its group ARGV[1], anew if it can't be used, and deletes those of the other keys whose
 # types are not ARGV[4] and so on. Returns what was wrong. The last id of a stream can lie in the future (after ARGV[3],
-# in ms): then no worker could add an entry.
+# in ms): then no worker could add an entry. The last of the keys is HELD_LOCK.
 _MEND = """
 local wrong = {}
 for i = 2, #KEYS do
@@ -65,6 +66,7 @@ elseif kind == 'stream' then
         wrong[#wrong + 1] = key .. ' was too long'
     end
 end
+redis.pcall('SET', KEYS[#KEYS], 'platform', 'NX')
 local made = redis.pcall('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM')
 if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then
     return made
@@ -97,18 +99,24 @@ class Found(NamedTuple):
 
 
 def mend(client: "redis.Redis", namespaces: Iterable[str], *, now_ms: int) -> dict[str, list[str]]:
-    """Make each pool's stream and group if needed, and delete keys that can't be used; return what was wrong."""
+    """Make each pool's stream and group if needed, and delete keys that can't be used; return what was wrong.
+
+    A Redis that has no room for a new stream is no error: what can be read is read, and the next look makes it.
+    """
     names = list(namespaces)
     arguments = (GROUP, STREAM_ENTRIES_MAX, now_ms + CLOCK_SLACK_MS, *_TYPES.values())
     with client.pipeline(transaction=False) as pipe:
         for name in names:
             keys = (reports_key(name), *(f"{name}:{key}" for key in _TYPES))
             pipe.eval(_MEND, len(keys), *keys, *arguments)
-        replies = pipe.execute()
+        replies = pipe.execute(raise_on_error=False)
+    for reply in replies:
+        if isinstance(reply, Exception) and not isinstance(reply, OutOfMemoryError):
+            raise reply
     return {
-        name: [text.decode(errors="replace") for text in reply]
+        name: [ascii(text.decode(errors="replace")).strip("'") for text in reply]
         for name, reply in zip(names, replies, strict=True)
-        if reply
+        if isinstance(reply, list) and reply
     }
 
 

@@ -32,6 +32,8 @@ log = structlog.get_logger()
 PAUSE_SECONDS = 1.0
 POOL_BYTES_MAX = 64 << 20  # of keys and of connections' buffers: a stream of 10,000 beats of busy workers has 30 MB
 POOL_CONNECTIONS_MAX = 500  # a worker has three
+HIDDEN_BYTES_MIN = 4 << 20  # of connections of the pool that is shut out if Redis is full for no other reason
+COMMAND_BYTES = 1000  # a guess at a command that waits for EXEC
 STRANGERS_MAX = 100  # connections that have not logged in
 STRANGERS_SECONDS = 5  # older ones are closed if there are more
 SCAN_SECONDS = 60.0  # keys are counted at least this often while Redis has more than POOL_BYTES_MAX
@@ -89,10 +91,12 @@ class Guard:
         for namespace, size in _sizes_above(client, buffers):
             if namespace in pools:
                 found.setdefault(namespace, (PoolFault.Kind.MEMORY, f"over {size >> 20} MiB"))
-        if is_full and not found and queued.total() > 0:
-            # Redis 6.2 says nowhere what the commands that wait between MULTI and EXEC take.
-            (namespace, count), *_ = queued.most_common(1)
-            found[namespace] = PoolFault.Kind.MEMORY, f"{count} commands in transactions, while Redis is full"
+        if is_full and not found:
+            # Redis says nowhere what commands between MULTI and EXEC take, or the keys that a BRPOP waits for.
+            hidden = Counter({name: size + COMMAND_BYTES * queued[name] for name, size in buffers.items()})
+            for namespace, size in hidden.most_common(1):
+                if size > HIDDEN_BYTES_MIN:
+                    found[namespace] = PoolFault.Kind.MEMORY, f"{connections[namespace]} busy connections"
         return found
 
 

@@ -57,12 +57,18 @@ def app_of(pool, url):
     return app
 
 
-def test_a_worker_of_an_older_easel_takes_its_pools_tasks(acme):
-    app_of(acme, settings.EASEL.redis_url).send_task("generate", args=[1], queue=QUEUE)
-    with app_of(acme, url_of(acme)).connection() as connection:
-        message = connection.SimpleQueue(QUEUE).get(timeout=5)
-        message.ack()
-    assert message.headers["task"] == "generate"
+def test_a_worker_of_easel_0_2_takes_its_pools_tasks_and_looks_for_none_of_dead_workers(acme):
+    """Its transport notes what is not acknowledged, and looks for such notes whenever it has waited in vain."""
+    received = []
+    app = app_of(acme, url_of(acme))
+    with app.connection() as connection, app.amqp.TaskConsumer(connection, queues=[app.amqp.queues[QUEUE]]) as consumer:
+        consumer.register_callback(lambda body, message: (received.append(message), message.ack()))
+        with pytest.raises(TimeoutError):
+            connection.drain_events(timeout=0.1)
+        app_of(acme, settings.EASEL.redis_url).send_task("generate", args=[1], queue=QUEUE)
+        connection.drain_events(timeout=5)
+    assert [message.headers["task"] for message in received] == ["generate"]
+    assert redis_client().exists(f"{acme.namespace}:unacked", f"{acme.namespace}:unacked_index") == 0
 
 
 def test_a_worker_reports_and_looks_for_cancellations_in_its_namespace(acme, worker):
@@ -80,6 +86,7 @@ ON_A_KEY = {
     "hset": "{} field value",
     "llen": "{}",
     "sadd": "{} member",
+    "set": "{} value",
     "xadd": "{} * report forged",
     "zadd": "{} 1 member",
     "zrem": "{} member",

@@ -154,6 +154,7 @@ def test_a_poisoned_stream_stops_no_other_pool_and_is_mended(stream, attempt, po
     tell(stream, success(attempt))
     consumer.turn()
     assert state_of(attempt) == State.SUCCEEDED
+    assert pool in consumer.consumer.readable([neighbour, pool])
     consumer.consumer._mended_at.clear()  # its regular look is due
     consumer.turn()
     tell(reports_key(neighbour.namespace), beat_with())
@@ -161,6 +162,14 @@ def test_a_poisoned_stream_stops_no_other_pool_and_is_mended(stream, attempt, po
     assert neighbour.workers.exists()
     innocent = ("nothing", "stream without a group")  # as after a restart of Redis
     assert [fault.kind for fault in neighbour.faults.all()] == ([] if poison in innocent else [PoolFault.Kind.KEY])
+
+
+def test_the_consumer_waits_for_no_stream_that_it_could_not_read_a_moment_ago(stream, pool, neighbour):
+    """Otherwise a worker that poisons its stream again and again would keep the consumer busy."""
+    consumer = PoolConsumer("c1", [neighbour, pool])
+    redis_client().set(reports_key(neighbour.namespace), "x")
+    consumer.turn()
+    assert consumer.consumer.readable([neighbour, pool]) == [pool]
 
 
 @pytest.fixture

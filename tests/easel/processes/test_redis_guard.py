@@ -124,15 +124,23 @@ def test_a_pool_that_opens_too_many_connections_loses_them_all(hostile, honest, 
     assert hostile.faults.get().kind == PoolFault.Kind.CONNECTIONS
 
 
-def test_a_pool_that_queues_commands_until_redis_is_full_is_shut_out(hostile, login, monkeypatch):
-    client = login(hostile)
-    client.execute_command("MULTI")
-    for _ in range(4):
-        client.execute_command("XADD", reports_key(hostile.namespace), "*", "report", MEBIBYTE)
+@pytest.mark.parametrize("hidden", ["commands before EXEC", "keys of a BRPOP"])
+def test_a_pool_that_fills_redis_where_it_does_not_tell_is_shut_out(hostile, honest, login, monkeypatch, hidden):
+    client, patient = login(hostile), login(honest)
+    patient.ping()
+    if hidden == "keys of a BRPOP":
+        keys = [f"{hostile.namespace}:{number}" for number in range(100_000)]
+        client.connection.send_command("BRPOP", *keys, 60)
+    else:
+        client.execute_command("MULTI")
+        for _ in range(3):
+            client.execute_command("XADD", reports_key(hostile.namespace), "*", "report", MEBIBYTE)
     monkeypatch.setattr(redis_guard, "FULL", 0.0)
-    monkeypatch.setattr(redis_guard, "POOL_BYTES_MAX", 1 << 18)
+    monkeypatch.setattr(redis_guard, "POOL_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(redis_guard, "HIDDEN_BYTES_MIN", 1 << 18)
     Guard().turn(now=datetime.now(UTC))
     assert is_shut(login, hostile)
+    assert patient.ping()
 
 
 def test_many_connections_that_never_log_in_are_closed(monkeypatch):
