@@ -49,7 +49,7 @@ def RequestContext(  # noqa: N802 - named in settings like a class, as middlewar
         seconds = time.perf_counter() - began
         response["X-Request-Id"] = request_id
         response["X-Content-Type-Options"] = "nosniff"
-        if settings.EASEL.public_url.startswith("https://") or request.scope["scheme"] == "https":  # type: ignore[attr-defined]
+        if settings.EASEL.public_url.startswith("https://") or request.scope.get("scheme") == "https":  # type: ignore[attr-defined]
             response["Strict-Transport-Security"] = f"max-age={HTTPS_SECONDS}"
         for name, value in getattr(request, "rate_limit_headers", {}).items():
             response[name] = value
