@@ -6,7 +6,7 @@ A tenant may run the workers of its dedicated pool, so what they say is not beli
   have taken: at each moment the attempts that the pool holds share its live workers by their work. Reported seconds
   stand if they are plausible: no more than this share and no less than a quarter of it, as those of an honest worker
   that waits for its uploads. Else the share itself is taken. So the seconds of all attempts sum to no more than the
-  clock's, and no finished image is free.
+  clock's, and to a quarter of it at least.
 - The GPU class is the pool's. A job was canceled or expired only if we know of it. An error's code is one that we know.
 - Progress is no more than was asked for, and phases are in their order, within the time since the dispatch.
 
@@ -16,6 +16,8 @@ An attempt whose job is over, canceled or expired gets no longer lease, whatever
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from math import prod
+from typing import NamedTuple
 from uuid import UUID
 
 from django.db.models import Q
@@ -87,40 +89,46 @@ def progress_confirmed(
     return confirmed, leases
 
 
+class _Change(NamedTuple):
+    """A change of what a pool holds beside an attempt: work of its class, and attempts of the class before it."""
+
+    now: datetime
+    work: float
+    ahead: int
+
+
 def gpu_seconds_share(pool: Pool, job: Job, attempt: Attempt, ended_at: datetime) -> float:
-    """Return an attempt's share of its pool's device time, in seconds, from its dispatch to its end."""
+    """Return an attempt's share of its pool's device time, in seconds, from its dispatch to its end.
+
+    The jobs of batches share what others leave them: each of the others has a device for itself, as long as there are.
+    """
     began_at = attempt.dispatched_at
     held = Attempt.objects.filter(job__pool=pool, dispatched_at__lt=ended_at).exclude(pk=attempt.pk)
     held = held.filter(Q(state=Attempt.State.LIVE) | Q(finished_at__gt=began_at))
-    columns = ("dispatched_at", "finished_at", "job__width", "job__height", "job__steps", "job__n")
-    work, always = float(job.work), 0.0
-    changes: list[tuple[datetime, float]] = []
-    for count, (since, until, *factors) in enumerate(held.values_list(*columns).iterator()):
-        other = float(factors[0] * factors[1] * factors[2] * factors[3])
-        if count >= _OVERLAPS_MAX:
-            always += other  # as if it was held all the time: the sum of all shares is still within the clock's
-            continue
-        changes.append((max(since, began_at), other))
-        if until is not None and until < ended_at:
-            changes.append((until, -other))
-    return _share_seconds(work, always, changes, began_at, ended_at, devices=_devices(pool, ended_at))
+    if not job.in_batch:
+        held = held.filter(job__in_batch=False)
+    columns = ("dispatched_at", "finished_at", "job__in_batch", "job__width", "job__height", "job__steps", "job__n")
+    changes = []
+    for count, (since, until, in_batch, *factors) in enumerate(held.values_list(*columns).iterator()):
+        is_ahead = job.in_batch and not in_batch
+        work, ahead = (0.0, 1) if is_ahead else (float(prod(factors)), 0)
+        changes.append(_Change(max(since, began_at) if count < _OVERLAPS_MAX else began_at, work, ahead))
+        # The rest count as if they were held all the time: the sum of all shares stays within the clock's.
+        if until is not None and until < ended_at and count < _OVERLAPS_MAX:
+            changes.append(_Change(until, -work, -ahead))
+    return _share_seconds(float(job.work), changes, began_at, ended_at, devices=_devices(pool, ended_at))
 
 
 def _share_seconds(
-    work: float,
-    always: float,
-    changes: Iterable[tuple[datetime, float]],
-    began_at: datetime,
-    ended_at: datetime,
-    *,
-    devices: int,
+    work: float, changes: Iterable[_Change], began_at: datetime, ended_at: datetime, *, devices: int
 ) -> float:
-    """Sum the time from begin to end, at each moment times `work` over all work that is held then."""
-    seconds, others, last = 0.0, always, began_at
-    for changed_at, other in sorted([*changes, (ended_at, 0.0)]):
-        passed = max(0.0, (changed_at - last).total_seconds())
-        seconds += passed * min(1.0, devices * work / (work + max(0.0, others)))
-        last, others = max(last, changed_at), others + other
+    """Sum the time from begin to end, at each moment times the share that `work` has of the devices then."""
+    seconds, others, ahead, last = 0.0, 0.0, 0, began_at
+    for change in sorted([*changes, _Change(ended_at, 0.0, 0)]):
+        passed = max(0.0, (change.now - last).total_seconds())
+        seconds += passed * min(1.0, max(0, devices - ahead) * work / (work + max(0.0, others)))
+        last = max(last, change.now)
+        others, ahead = others + change.work, ahead + change.ahead
     return seconds
 
 
