@@ -6,7 +6,7 @@ A tenant may run the workers of its dedicated pool, so what they say is not beli
   have taken: at each moment the attempts that the pool holds share its live workers by their work. Reported seconds
   stand if they are plausible: no more than this share and no less than a quarter of it, as those of an honest worker
   that waits for its uploads. Else the share itself is taken. So the seconds of all attempts sum to no more than the
-  clock's, and to a quarter of it at least.
+  clock's. Attempts that fail are free and have had their shares: what can't be known is on the page of security.
 - The GPU class is the pool's. A job was canceled or expired only if we know of it. An error's code is one that we know.
 - Progress is no more than was asked for, and phases are in their order, within the time since the dispatch.
 
