@@ -41,6 +41,7 @@ class Config:
     connections_max: int
     connections_per_address_max: int
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    second_factor_required: bool
     body_bytes_max: int
     adapter_bytes_max: int
     adapter_rank_max: int
@@ -59,6 +60,7 @@ class Config:
         home = Path(env.get("EASEL_HOME", "var")).resolve()
         output_days = _count(env, "EASEL_OUTPUT_DAYS", 30)
         internal_url = env.get("EASEL_INTERNAL_URL", f"http://127.0.0.1:{env.get('EASEL_PORT', '8000')}")
+        public_url = env.get("EASEL_PUBLIC_URL", internal_url).rstrip("/")
         return cls(
             home=home,
             secret_key=_required(env, "EASEL_SECRET_KEY", "a long random string, the same for every process"),
@@ -66,7 +68,7 @@ class Config:
             redis_url=_required(env, "REDIS_URL", "redis://:password@host:6379/0"),
             storage_url=env.get("EASEL_STORAGE_URL", (home / "storage").as_uri()),
             # URLs of the API for tenants and for workers, which differ behind an Ingress.
-            public_url=env.get("EASEL_PUBLIC_URL", internal_url).rstrip("/"),
+            public_url=public_url,
             internal_url=internal_url.rstrip("/"),
             provider_name=env.get("EASEL_PROVIDER_NAME") or "Easel",
             model=env.get("EASEL_MODEL") or _demo_checkpoint(),
@@ -84,6 +86,12 @@ class Config:
             connections_per_address_max=_count(env, "EASEL_CONNECTIONS_PER_ADDRESS_MAX", 1024),
             # Who may say by X-Forwarded-For and X-Forwarded-Proto whom a request came from, and how.
             trusted_proxies=_networks(env, "EASEL_TRUSTED_PROXIES"),
+            second_factor_required=_choice(
+                env,
+                "EASEL_SECOND_FACTOR",
+                {"required": True, "optional": False},
+                default=public_url.startswith("https://"),
+            ),
             body_bytes_max=_count(env, "EASEL_BODY_BYTES_MAX", 1_000_000),
             adapter_bytes_max=_count(env, "EASEL_ADAPTER_BYTES_MAX", 512 * 2**20),
             adapter_rank_max=_count(env, "EASEL_ADAPTER_RANK_MAX", 128),
@@ -141,6 +149,13 @@ def _origins(env: Mapping[str, str], name: str) -> frozenset[str]:
         raise BadSetting(
             name, f"should be * or origins, as in https://app.example,http://localhost:5173: {error}"
         ) from error
+
+
+def _choice(env: Mapping[str, str], name: str, choices: Mapping[str, bool], *, default: bool) -> bool:
+    text = env.get(name, "")
+    if text and text not in choices:
+        raise BadSetting(name, f"should be {' or '.join(choices)}, not {text!r}")
+    return choices.get(text, default)
 
 
 def _count(env: Mapping[str, str], name: str, default: int) -> int:

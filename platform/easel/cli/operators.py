@@ -62,3 +62,21 @@ def operator_disable(name: str) -> None:
             roles.operator_disable(name=name)
             command_record("operator.disable", name, now=datetime.now(UTC))
     click.echo(f"{name} can no longer sign in")
+
+
+@operator.command("reset")
+@click.argument("name")
+def operator_reset(name: str) -> None:
+    """Remove a user's second factor, and end the sessions.
+
+    The next sign-in needs the password alone, and asks for a new factor. Be sure who asks.
+    """
+    with django_ready():
+        from django.db import transaction
+
+        from easel.portal.second_factor import second_factor_remove
+
+        with transaction.atomic():
+            second_factor_remove(name=name)
+            command_record("operator.reset", name, now=datetime.now(UTC))
+    click.echo(f"{name} signs in with the password alone, once, and is asked for a new second factor then")

@@ -1,75 +1,73 @@
-"""Sign-in: a bounded number of guesses at a password, and an audit record of each sign-in."""
+"""Sign-in: a name, a password and a code, a bounded number of guesses, and an audit record of each sign-in."""
 
 from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from django.contrib.auth.models import AbstractBaseUser
+from django import forms
+from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_login_failed
 from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 from django.dispatch import receiver
 from django.http import HttpRequest
-from redis.exceptions import RedisError
 from unfold.forms import AuthenticationForm
+from unfold.widgets import UnfoldAdminTextInputWidget
 
 from core.audit import audit_record
-from core.redis_client import redis_fail_fast
+from easel.portal.guesses import WINDOW_SECONDS, Guesser
+from easel.portal.second_factor import second_factor_holds, second_factor_of, second_factor_use
 
 log = structlog.get_logger()
-ATTEMPTS_MAX = 10
-WINDOW_SECONDS = 900
+WITH_FACTOR = "second_factor"  # in the session of a user who has one
 
 
 class SignInForm(AuthenticationForm):
-    """Refuses a name after too many wrong passwords, even with the correct one.
+    """Refuses a browser after too many wrong guesses, and a password without the code of the user's second factor."""
 
-    Wrong passwords are counted by name, because each name belongs to one user.
-    """
+    code = forms.CharField(
+        required=False,
+        max_length=40,
+        label="Code",
+        help_text="Of your authenticator, or a recovery code. Leave it empty if you have none yet.",
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "one-time-code", "inputmode": "text"}),
+    )
 
     def clean(self) -> dict[str, Any]:
-        if failures(self.cleaned_data.get("username", "")) >= ATTEMPTS_MAX:
-            raise ValidationError(
-                f"Too many wrong passwords for this name: wait {WINDOW_SECONDS // 60} minutes.", code="too_many"
-            )
+        now, code = datetime.now(UTC), self.cleaned_data.get("code", "")
+        name = self.cleaned_data.get("username", "")
+        guesser = Guesser(self.request, name)
+        if guesser.is_refused() or (guesser.needs_code() and not _has_code(name, code, now=now)):
+            minutes = WINDOW_SECONDS // 60
+            raise ValidationError(f"Too many wrong passwords: wait {minutes} minutes.", code="too_many")
         cleaned: dict[str, Any] = super().clean()
+        user = self.get_user()
+        # The same words as for a wrong password, which a guesser must not learn to be right.
+        if user is not None and second_factor_of(user) and not second_factor_use(user, code, now=now):
+            guesser.failed()
+            log.warning("sign_in_failed", username=name[:150], reason="code")
+            raise self.get_invalid_login_error()
         return cleaned
 
 
-def failures(username: str) -> int:
-    """Return the wrong passwords for a name in this window. Without Redis that is 0: nobody is locked out."""
-    try:
-        found: Any = redis_fail_fast().get(_key(username))
-    except RedisError:
-        log.warning("sign_in_unlimited", reason="redis is unavailable")
-        return 0
-    return int(found or 0)
+def _has_code(name: str, code: str, *, now: datetime) -> bool:
+    user = User.objects.filter(username=name).first()
+    return user is not None and second_factor_holds(user, code, now=now)
 
 
 @receiver(user_login_failed)
-def _failed(credentials: dict[str, Any], **_signal: Any) -> None:
+def _failed(credentials: dict[str, Any], request: HttpRequest | None = None, **_signal: Any) -> None:
     username = str(credentials.get("username", ""))
     log.warning("sign_in_failed", username=username[:150])
-    try:
-        with redis_fail_fast().pipeline() as pipe:
-            pipe.set(_key(username), 0, ex=WINDOW_SECONDS, nx=True)
-            pipe.incr(_key(username))
-            pipe.execute()
-    except RedisError:
-        log.warning("sign_in_unlimited", reason="redis is unavailable")
+    if request is not None:
+        Guesser(request, username).failed()
 
 
 @receiver(user_logged_in)
-def _signed_in(request: HttpRequest, user: AbstractBaseUser, **_signal: Any) -> None:
+def _signed_in(request: HttpRequest, user: User, **_signal: Any) -> None:
     now = datetime.now(UTC)
     name = user.get_username()
     audit_record(actor=f"operator:{name}", action="operator.sign_in", subject=name, now=now)
     Session.objects.filter(expire_date__lt=now).delete()
-    try:
-        redis_fail_fast().delete(_key(name))
-    except RedisError:
-        log.warning("sign_in_count_not_deleted", reason="redis is unavailable")
-
-
-def _key(username: str) -> str:
-    return f"easel-portal:sign-in:{username[:150].lower()}"
+    request.session[WITH_FACTOR] = second_factor_of(user) is not None
+    Guesser(request, name).succeeded()

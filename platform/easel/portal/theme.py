@@ -32,6 +32,7 @@ _NAVIGATION = {
         ("Transactions", "receipt_long", "billing_transaction_changelist"),
     ],
     "Records": [("Audit log", "policy", "core_auditevent_changelist")],
+    "You": [("Second factor", "passkey", "second_factor")],
 }
 
 

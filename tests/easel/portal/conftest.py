@@ -27,15 +27,16 @@ def passwords_are_hashed_in_no_time() -> Iterator[None]:
 class Browser:
     """Keeps cookies, and sends a form's own hidden fields with it, as a browser does."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
         self.cookies = httpx.Cookies()
+        self.address = address or f"2001:db8:{uuid.uuid4().hex[:4]}:{uuid.uuid4().hex[:4]}::1"
         self.name = ""
 
     def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         return asyncio.run(self._ask(method, path, **options))
 
     async def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(app=application, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app=application, raise_app_exceptions=False, client=(self.address, 1))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://easel.test", timeout=60, cookies=self.cookies
         ) as client:
@@ -55,10 +56,10 @@ class Browser:
         """Opens a form, and sends it with what it holds and what is given."""
         return self.post(path, **{**hidden_fields(self.get(path).text), **fields})
 
-    def sign_in(self, name: str, password: str = PASSWORD) -> httpx.Response:
+    def sign_in(self, name: str, password: str = PASSWORD, code: str = "") -> httpx.Response:
         self.name = name
         self.get("/admin/login/")
-        return self.post("/admin/login/", username=name, password=password)
+        return self.post("/admin/login/", username=name, password=password, code=code)
 
 
 def hidden_fields(page: str) -> dict[str, str]:

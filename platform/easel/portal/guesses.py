@@ -1,0 +1,119 @@
+"""Counts wrong passwords and codes, so that guessing is slow and nobody is kept out by another's guesses.
+
+A name has ten guesses in 15 minutes from one address, an address fifty of all names. A browser in which this user
+signed in before has ten of its own, whatever others do. A name that is guessed from very many addresses takes no
+browser that is new to it, unless that brings a code of its second factor. The counts are in Redis, for all processes of
+the API.
+"""
+
+import secrets
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core import signing
+from django.http import HttpRequest, HttpResponse
+from redis.exceptions import RedisError
+
+from core.redis_client import redis_fail_fast
+
+log = structlog.get_logger()
+WINDOW_SECONDS = 900
+PAIR_MAX, ADDRESS_MAX, DEVICE_MAX = 10, 50, 10
+NAME_MAX = 100  # from all addresses; beyond it a browser must be known, or have a code
+DEVICE_COOKIE = "easel_device"
+DEVICE_SECONDS = 180 * 86_400
+_SALT = "easel.portal.device"
+
+
+class Guesser:
+    """Who tries to sign in: a name, from an address, in a browser that may be known to it."""
+
+    def __init__(self, request: HttpRequest, name: str) -> None:
+        self._name = name[:150].lower()
+        self._address = _network_of(request.META.get("REMOTE_ADDR", ""))
+        self._device = _device_of(request, name)
+
+    def is_refused(self) -> bool:
+        """Return true if this browser has guessed too much, whatever it sends now."""
+        return self._is_over(self._own())
+
+    def needs_code(self) -> bool:
+        """Return true if the name is guessed from so many addresses that an unknown browser must bring a code."""
+        return self._device is None and self._is_over([(f"name:{self._name}", NAME_MAX)])
+
+    def failed(self) -> None:
+        """Count a wrong password or code."""
+        shared = [] if self._device else [(f"name:{self._name}", NAME_MAX)]
+        try:
+            with redis_fail_fast().pipeline() as pipe:
+                for key, _ in [*self._own(), *shared]:
+                    pipe.set(_key(key), 0, ex=WINDOW_SECONDS, nx=True)
+                    pipe.incr(_key(key))
+                pipe.execute()
+        except RedisError:
+            log.warning("sign_in_unlimited", reason="redis is unavailable")
+
+    def succeeded(self) -> None:
+        """Forget the guesses of this browser; not those of its address, which may be others'."""
+        try:
+            redis_fail_fast().delete(_key(self._own()[0][0]))
+        except RedisError:
+            log.warning("sign_in_count_not_deleted", reason="redis is unavailable")
+
+    def _own(self) -> list[tuple[str, int]]:
+        if self._device:
+            return [(f"device:{self._device}", DEVICE_MAX)]
+        return [(f"pair:{self._name}:{self._address}", PAIR_MAX), (f"address:{self._address}", ADDRESS_MAX)]
+
+    @staticmethod
+    def _is_over(limits: Iterable[tuple[str, int]]) -> bool:
+        """Without Redis nobody is over a limit: nobody is locked out."""
+        limits = list(limits)
+        try:
+            found: Any = redis_fail_fast().mget([_key(key) for key, _ in limits])
+        except RedisError:
+            log.warning("sign_in_unlimited", reason="redis is unavailable")
+            return False
+        return any(int(count or 0) >= limit for count, (_, limit) in zip(found, limits, strict=True))
+
+
+def device_remember(answer: HttpResponse, user: User) -> None:
+    """Let this browser's next sign-ins be counted by themselves, until the password changes."""
+    value = signing.dumps([user.pk, secrets.token_hex(8), user.get_session_auth_hash()[:16]], salt=_SALT)
+    answer.set_cookie(
+        DEVICE_COOKIE,
+        value,
+        max_age=DEVICE_SECONDS,
+        path=settings.PORTAL_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite="Strict",
+    )
+
+
+def _device_of(request: HttpRequest, name: str) -> str | None:
+    """Return the id of a browser in which this user signed in before, since the last change of the password."""
+    try:
+        pk, device, fragment = signing.loads(request.COOKIES.get(DEVICE_COOKIE, ""), salt=_SALT, max_age=DEVICE_SECONDS)
+    except (signing.BadSignature, ValueError, TypeError):
+        return None
+    user = User.objects.filter(pk=pk, username=name).first()
+    return str(device) if user is not None and user.get_session_auth_hash()[:16] == fragment else None
+
+
+def _network_of(address: str) -> str:
+    """Return what one client has of addresses: one of IPv4, a network of 64 bits of IPv6."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return "unknown"
+    mapped = getattr(found, "ipv4_mapped", None)
+    return str(mapped or (found if found.version == 4 else ip_network(f"{found}/64", strict=False)))
+
+
+def _key(key: str) -> str:
+    return f"easel-portal:sign-in:{key}"
