@@ -104,7 +104,7 @@ def mend(client: "redis.Redis", namespaces: Iterable[str], *, now_ms: int) -> di
     A Redis that has no room for a new stream is no error: what can be read is read, and the next look makes it.
     """
     names = list(namespaces)
-    arguments = (GROUP, STREAM_ENTRIES_MAX, now_ms + CLOCK_SLACK_MS, *_TYPES.values())
+    arguments: tuple[str | int, ...] = (GROUP, STREAM_ENTRIES_MAX, now_ms + CLOCK_SLACK_MS, *_TYPES.values())
     with client.pipeline(transaction=False) as pipe:
         for name in names:
             keys = (reports_key(name), *(f"{name}:{key}" for key in _TYPES))

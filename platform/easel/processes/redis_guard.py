@@ -61,7 +61,7 @@ class Guard:
         for fault in pools_to_let_in(now=now):
             redis_user_set(client, fault.pool, secret=settings.EASEL.secret_key)
             pool_let_in(fault, now=now)
-        clients = cast(list[dict[str, str]], client.client_list())
+        clients = client.client_list()
         _close_strangers(client, clients)
         for namespace, (kind, detail) in self._excesses(client, pools, clients).items():
             _shut_out(client, pools[namespace], kind, detail, now)
@@ -79,7 +79,7 @@ class Guard:
         for namespace, count in connections.items():
             if count > POOL_CONNECTIONS_MAX:
                 found[namespace] = PoolFault.Kind.CONNECTIONS, f"{count} connections"
-        memory = cast(dict[str, Any], client.info("memory"))
+        memory = client.info("memory")
         used, bound = int(memory["used_memory"]), int(memory.get("maxmemory") or 0)
         self._scanned_bytes = min(self._scanned_bytes, used)
         is_full = bool(bound) and used > FULL * bound
@@ -148,7 +148,7 @@ def _close_strangers(client: "redis.Redis", clients: list[dict[str, str]]) -> No
         log.error("redis_strangers_closed", count=len(strangers))
         with client.pipeline(transaction=False) as pipe:
             for client_id in strangers:
-                pipe.execute_command("CLIENT", "KILL", "ID", client_id)
+                pipe.client_kill_filter(_id=client_id)
             pipe.execute()
 
 
