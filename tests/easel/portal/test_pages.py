@@ -16,6 +16,8 @@ from billing.models import LedgerAccount, PriceBook, Transaction
 from billing.money import format_micros
 from billing.usage.queries import job_costs
 from core.audit import audit_record
+from easel.catalog.models import PoolFault
+from easel.catalog.pool_faults import pool_shut_out
 from easel.cli.main import cli as program
 from easel.portal.urls import portal
 from easel.serving.rollouts import rollout_start
@@ -87,6 +89,13 @@ def test_a_waiting_job_shows_its_place_and_why_it_waits(viewer, alice, submit):
     page = viewer.get(f"/admin/jobs/job/{submit(alice).id}/change/").text
     assert "Position in the pool" in page
     assert "its pool had no live worker" in page  # the test's pool had one long ago
+
+
+def test_a_pool_shows_what_its_workers_did_wrong_in_redis(viewer, pool):
+    pool_shut_out(pool, PoolFault.Kind.MEMORY, "over <b>80</b> MiB", now=NOW)
+    page = viewer.get(f"/admin/catalog/pool/{pool.pk}/change/").text
+    assert "too much memory of Redis" in page
+    assert "over &lt;b&gt;80&lt;/b&gt; MiB" in page
 
 
 def test_a_failed_job_shows_why(viewer, alice, submit, end):
