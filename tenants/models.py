@@ -31,6 +31,14 @@ class ListedModels(models.TextChoices):
     ALL = "all", "models and aliases"
 
 
+class Moderation(models.TextChoices):
+    """What of a tenant's requests the platform's classifier judges."""
+
+    OFF = "off", "nothing"
+    PROMPTS = "prompts", "prompts"
+    ALL = "all", "prompts and images"
+
+
 class Tenant(models.Model):
     """A customer: the owner of everything that is not the platform's."""
 
@@ -67,6 +75,20 @@ class Tenant(models.Model):
         default=ListedModels.ALL,
         db_default=ListedModels.ALL,
         help_text="The names that GET /v1/models lists; requests may give the others too.",
+    )
+    moderation = models.CharField(
+        max_length=7,
+        choices=Moderation,
+        default=Moderation.OFF,
+        db_default=Moderation.OFF,
+        help_text="What the classifier judges (EASEL_MODERATION_URL).",
+    )
+    moderation_categories = ArrayField(
+        models.CharField(max_length=100),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Categories that are refused, as violence or violence=0.4; without one: whatever is flagged.",
     )
     # Distinguishes callers of an experiment after their names are deleted; deleted when the tenant is erased.
     caller_salt = models.UUIDField(null=True, editable=False, db_default=RandomUUID())
@@ -108,6 +130,7 @@ class Tenant(models.Model):
             CheckConstraint(condition=Q(currency__regex=r"^[A-Z]{3}$"), name="tenant_currency_is_iso_4217"),
             CheckConstraint(condition=Q(fair_share_weight__gte=1), name="tenant_weight_is_positive"),
             CheckConstraint(condition=Q(listed_models__in=ListedModels.values), name="tenant_listed_models_known"),
+            CheckConstraint(condition=Q(moderation__in=Moderation.values), name="tenant_moderation_known"),
             CheckConstraint(condition=Q(running_jobs_max__gte=1), name="tenant_running_jobs_positive"),
         ]
 

@@ -53,6 +53,10 @@ class Config:
     email_url: str
     cors_origins: frozenset[str]
     reporting_database_url: str
+    moderation_url: str
+    moderation_key: str
+    moderation_model: str
+    moderation_fails_open: bool
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Config":
@@ -107,6 +111,11 @@ class Config:
             cors_origins=_origins(env, "EASEL_CORS_ORIGINS"),
             # The replica that logins for reports read; empty: there is none, and they read the platform's database.
             reporting_database_url=env.get("EASEL_REPORTING_DATABASE_URL", ""),
+            # A classifier with OpenAI's moderation API, as https://api.openai.com/v1; empty: there is none.
+            moderation_url=_web_address(env, "EASEL_MODERATION_URL"),
+            moderation_key=env.get("EASEL_MODERATION_KEY", ""),
+            moderation_model=env.get("EASEL_MODERATION_MODEL") or "omni-moderation-latest",
+            moderation_fails_open=_fails_open(env),
         )
 
     def trusts(self, address: str) -> bool:
@@ -131,6 +140,20 @@ def _job_days(env: Mapping[str, str], output_days: int) -> int:
     if days < output_days:
         raise BadSetting("EASEL_JOB_DAYS", f"should be at least EASEL_OUTPUT_DAYS ({output_days}): jobs outlive images")
     return days
+
+
+def _web_address(env: Mapping[str, str], name: str) -> str:
+    url = env.get(name, "").rstrip("/")
+    if url and not url.startswith(("https://", "http://")):
+        raise BadSetting(name, f"should begin with https:// or http://, not {url!r}")
+    return url
+
+
+def _fails_open(env: Mapping[str, str]) -> bool:
+    how = env.get("EASEL_MODERATION_FAILS") or "closed"
+    if how not in ("closed", "open"):
+        raise BadSetting("EASEL_MODERATION_FAILS", f"should be closed or open, not {how!r}")
+    return how == "open"
 
 
 def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:

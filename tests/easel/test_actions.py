@@ -238,6 +238,7 @@ CASES = {
     "tenant.origins": of_tenant(
         "https://app.example", "http://localhost:5173", origins="https://app.example\nhttp://localhost:5173"
     ),
+    "tenant.moderation": of_tenant("all", "--categories", "violence=0.4", moderation="all", categories="violence=0.4"),
     "block_list.add": Case(
         lambda world: None,
         lambda world, _: ["w.rd", "--regex", "--tenant", world.slug, "--reason", "rude"],

@@ -67,6 +67,25 @@ class OriginsForm(ActionForm):
         self.initial = {"origins": "\n".join(self.row.origins)}
 
 
+def _moderations() -> Any:
+    from tenants.models import Moderation
+
+    return Moderation.choices
+
+
+class ModerationForm(ActionForm):
+    """Begins with the policy as it is."""
+
+    moderation = forms.ChoiceField(choices=_moderations, label="Judged", help_text="What the classifier judges.")
+    categories = fields.LinesOrNone(
+        "Categories that are refused, as violence or violence=0.4; without one whatever the classifier flags."
+    )
+
+    def prepare(self) -> None:
+        categories = "\n".join(self.row.moderation_categories)
+        self.initial = {"moderation": self.row.moderation, "categories": categories}
+
+
 def _kinds() -> Any:
     from tenants.models import BlockListEntry
 
@@ -145,6 +164,21 @@ def set_origins(tenant: Any, actor: str, now: datetime, *, origins: list[str]) -
     found = origins_set(tenant=tenant, origins=origins)
     message = f"Pages of {', '.join(found) or 'no origin'} may call with the keys of {tenant.slug}."
     return Done(message, details={"origins": found})
+
+
+@action("tenant.moderation", label="Set moderation", subject=TENANT, form=ModerationForm, arguments=("moderation",))
+def set_moderation(tenant: Any, actor: str, now: datetime, *, moderation: str, categories: list[str]) -> Done:
+    """Set what of a tenant's requests the classifier (EASEL_MODERATION_URL) judges: off, prompts, or all with images.
+    It holds from the next request.
+    """
+    from tenants.models import Moderation
+    from tenants.moderation import moderation_set
+
+    found = moderation_set(tenant=tenant, moderation=Moderation(moderation), categories=categories)
+    judged = Moderation(moderation).label
+    return Done(
+        f"The classifier judges {judged} of {tenant.slug}.", details={"moderation": moderation, "categories": found}
+    )
 
 
 @action(

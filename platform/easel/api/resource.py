@@ -5,8 +5,10 @@ A resource is a class with a method per HTTP method, declared beside what it tak
 admitted job.
 """
 
+import asyncio
 import json
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +30,7 @@ from easel.api.access import ACCESS, Access, access_of
 from easel.api.azure import path_asked
 from easel.api.cors import TENANT
 from easel.api.declaration import BINARY, OCTETS, Operation
+from easel.jobs.moderation import ModerationUnavailable, PromptUnjudged, verdict_fetch
 from easel.jobs.outputs import ImageLinks, links_for
 from easel.observability.database_watch import database_is_unavailable
 from tenants.errors import InvalidApiKey
@@ -35,6 +38,8 @@ from tenants.keys import key_authenticate, scope_check
 from tenants.models import ApiKey, Scope
 
 log = structlog.get_logger()
+# Calls of the classifier; more of them wait.
+_judging = ThreadPoolExecutor(32, thread_name_prefix="moderation")
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 _decoder = json.JSONDecoder(parse_constant=strict_constant)  # NaN and Infinity are no JSON
 _renderer = JSONRenderer()
@@ -53,6 +58,8 @@ class Resource:
             answer = self._admit(request)(request, **path)
         except Exception as error:
             answer = self._refusal(error)
+            if isinstance(error, PromptUnjudged):
+                answer.unjudged = error  # type: ignore[attr-defined]  # for `serve`
         answer["Allow"] = self.allow
         return answer
 
@@ -142,9 +149,17 @@ def serve(resource: type[Resource], *, submits: bool = False) -> View:
 
     async def view(request: HttpRequest, **path: Any) -> HttpResponseBase:
         try:
-            if submits and request.method == "POST":
-                return await in_thread(submit, request, threads=SHORT, **path)
-            return await in_thread(run, request, threads=REQUESTS, **path)
+            is_short = submits and request.method == "POST"
+            handle, threads = (submit, SHORT) if is_short else (run, REQUESTS)
+            answer = await in_thread(handle, request, threads=threads, **path)
+            if (unjudged := getattr(answer, "unjudged", None)) is not None:
+                # A foreign service is waited for on no thread that others need, and then the request runs again.
+                try:
+                    await asyncio.get_running_loop().run_in_executor(_judging, verdict_fetch, unjudged)
+                except ModerationUnavailable as error:
+                    return errors.refusal_json(error)
+                answer = await in_thread(handle, request, threads=threads, **path)
+            return answer
         except (OperationalError, InterfaceError) as error:
             log.warning("dependency_unavailable", error=repr(error))
             return errors.refusal_json(errors.Unavailable())

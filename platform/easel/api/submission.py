@@ -33,6 +33,7 @@ from easel.jobs.errors import (
     StepsInvalid,
 )
 from easel.jobs.models import Job
+from easel.jobs.moderation import ModerationUnavailable
 from easel.jobs.retries import CallTaken, NumberedRequest, call_insert, call_join, job_return
 from easel.jobs.spec import Spec
 from tenants.quotas import ConcurrencyExceeded, ImageQuotaExceeded, QueueFull
@@ -42,6 +43,7 @@ ADMIT_ERRORS = (
     UnsupportedParameter,
     PromptInvalid,
     PromptBlocked,
+    ModerationUnavailable,
     SizeInvalid,
     StepsInvalid,
     DeadlineInvalid,

@@ -30,6 +30,7 @@ from easel.config import Config
 from easel.jobs import queue
 from easel.jobs.admission import Admit, job_prepared
 from easel.jobs.models import Job, State
+from easel.jobs.moderation import PromptUnjudged, verdict_fetch
 from tenants.errors import InvalidApiKey, KeyExpired
 from tenants.keys import key_check, keys_read
 from tenants.models import Scope
@@ -159,7 +160,11 @@ def _try(line: Line, this: _Feeding) -> bool:
         if batch.pk not in this.confirmed:
             _key_check(batch, now=this.now)
             this.confirmed.add(batch.pk)
-        changed = line_begin(line, config=this.config, now=this.now)
+        try:
+            changed = line_begin(line, config=this.config, now=this.now)
+        except PromptUnjudged as unjudged:
+            verdict_fetch(unjudged)
+            changed = line_begin(line, config=this.config, now=this.now)
     except (InvalidApiKey, KeyExpired):  # a moment ago: the next `batches_advance` decides what follows
         this.stopped.add(batch.pk)
         return False

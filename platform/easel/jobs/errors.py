@@ -294,6 +294,20 @@ class JobCanceled(JobFailed, code="job_canceled", http_status=409):
     """
 
 
+class ImageBlocked(JobFailed, code="image_moderation_blocked", type="image_generation_user_error", http_status=400):
+    """An image violates the content policy, so the job has no images. Nothing was charged.
+
+    Change the prompt, or the seed. Nothing was charged.
+    """
+
+
+class ImageUnjudged(JobFailed, code="image_moderation_unavailable", http_status=503):
+    """The content policy could not judge the images, so they are not delivered. Nothing was charged.
+
+    Send the request again in a moment. If it goes on, tell the operator.
+    """
+
+
 # What a worker may say of a failure; the other codes are given by the control plane.
 _GIVEN = {JobQuarantined, WorkerLost, ReportFalse, JobExpired, JobCanceled}
 ERROR_CODES_OF_WORKERS = {kind.code for kind in JobFailed.__subclasses__() if kind not in _GIVEN}

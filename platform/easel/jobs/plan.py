@@ -18,6 +18,7 @@ from easel.catalog.models import AdapterVersion, ModelVersion, Pool, PoolTier
 from easel.config import Config
 from easel.jobs.errors import ProjectNotFound
 from easel.jobs.models import Job
+from easel.jobs.moderation import prompt_moderate
 from easel.jobs.policy import prompt_check
 from easel.jobs.readings import prompt_clean
 from easel.jobs.result_cache import result_find, result_key
@@ -34,7 +35,7 @@ from easel.serving import routing
 from easel.serving.experiments import arm_for
 from easel.serving.models import Arm
 from easel.serving.tiers import Quality, tier_of
-from tenants.models import ApiKey, Project, Quota, Tenant
+from tenants.models import ApiKey, Moderation, Project, Quota, Tenant
 from tenants.quotas import quotas_of
 
 CACHE_HIT = (Quantity(meter=Meter.REQUEST, amount=Decimal(1)), Quantity(meter=Meter.CACHE_HIT, amount=Decimal(1)))
@@ -125,6 +126,9 @@ def job_plan(
     spec = replace(spec, prompt=prompt_clean(spec.prompt))
     prompt_validate(spec.prompt, chars_max=config.prompt_chars_max)
     prompt_check(spec.prompt, tenant=tenant)
+    prompt_moderate(spec.prompt, tenant=tenant)
+    if tenant.moderation == Moderation.ALL:
+        spec = replace(spec, partial_images=0)  # nobody has judged them
     quotas = quotas_of(api_key)
     ttl_seconds = ttl_seconds_choose(spec, seconds_max=config.job_ttl_seconds)
     version, arm, spec = _assign(tenant, spec, job_id)
@@ -150,7 +154,7 @@ def job_plan(
     # A request of an experiment is always generated: the experiment compares what its arms generate.
     is_cacheable = spec.seed is not None and spec.cache and arm is None
     scales = [(adapter, asked.scale) for adapter, asked in zip(adapters, spec.adapters, strict=True)]
-    key = result_key(image_spec, version=version, adapters=scales) if is_cacheable else ""
+    key = result_key(image_spec, version=version, adapters=scales, tenant=tenant) if is_cacheable else ""
     return Plan(
         spec=spec,
         api_key=api_key,

@@ -24,7 +24,7 @@ from easel.jobs.outputs import output_of
 from easel.jobs.spec import ImageSpec
 from easel.jobs.storage_keys import output_key
 from easel.storage import store
-from tenants.models import Tenant
+from tenants.models import Moderation, Tenant
 
 log = structlog.get_logger()
 LOOKUPS = Counter("easel_result_cache_requests_total", "Requests that fix their seed, by outcome.", ["outcome"])
@@ -32,7 +32,9 @@ for outcome in ("hit", "miss"):
     LOOKUPS.labels(outcome)  # so that both series exist, at 0, from the start
 
 
-def result_key(images: ImageSpec, *, version: ModelVersion, adapters: Sequence[tuple[AdapterVersion, float]]) -> str:
+def result_key(
+    images: ImageSpec, *, version: ModelVersion, adapters: Sequence[tuple[AdapterVersion, float]], tenant: Tenant
+) -> str:
     """Return the SHA-256, in hex, of everything that determines the images.
 
     Adapters count by their content and in any order, because their effects are added up.
@@ -45,6 +47,8 @@ def result_key(images: ImageSpec, *, version: ModelVersion, adapters: Sequence[t
         "adapters_merged": "maybe" if version.precision == Precision.NONE else "never",
         "adapters": sorted((adapter.sha256, scale) for adapter, scale in adapters),
     }
+    if tenant.moderation == Moderation.ALL:  # only images that this policy has passed
+        content["moderation"] = sorted(tenant.moderation_categories)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -48,14 +48,15 @@ class TenantPage(Page):
     search_fields = ("slug", "name")
     ordering = ("slug",)
     fields = (
-        "slug", "name", "shown_state", "currency", "fair_share_weight", "listed_models", "created_at",
+        "slug", "name", "shown_state", "currency", "fair_share_weight", "listed_models", "moderation", "created_at",
         "suspended_at", "erase_requested_at", "erased_at", "shown_origins", "image_url_minutes",
     )  # fmt: skip
     list_actions = (tenants.create,)
     row_actions = (
         *credit.ACTIONS, limits.set_limits, limits.set_share, prices.make_contract, prices.end_contract,
         statements.draft, limits.set_retention, limits.set_origins, tenants.add_key, tenants.add_project,
-        serving.dedicate_pool, tenants.set_listed_models, tenants.set_image_urls, tenants.suspend, tenants.resume,
+        serving.dedicate_pool, tenants.set_listed_models, tenants.set_image_urls,
+        limits.set_moderation, tenants.suspend, tenants.resume,
         tenants.erase,
     )  # fmt: skip
 

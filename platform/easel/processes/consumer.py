@@ -31,6 +31,7 @@ from easel.jobs.reports import report_read
 from easel.jobs.transport import ask_to_cancel
 from easel.processes import pool_streams
 from easel.processes.image_checks import ImageChecks
+from easel.processes.image_judging import ImageJudging
 from easel.processes.loop import run_turns
 from easel.processes.pool_streams import Entry
 from inference.contract import WorkerBeat
@@ -71,6 +72,7 @@ class Consumer:
         self._left_entries = False  # entries that were read and are not acknowledged
         self._tries: Counter[tuple[str, bytes]] = Counter()
         self._checks = ImageChecks()
+        self._judging = ImageJudging()
 
     def readable(self, pools: Iterable[Pool]) -> list[Pool]:
         """Return the pools without those whose streams could not be read a moment ago."""
@@ -151,8 +153,11 @@ class Consumer:
         confirmed = self._checks.confirmed(pool, report)
         if confirmed is None:
             return False
+        judged = self._judging.judged(pool, confirmed)
+        if judged is None:
+            return False
         now = datetime.now(UTC)
-        applied = lifecycle.finish(pool=pool, report=confirmed, now=now, attempts_max=settings.EASEL.attempts_max)
+        applied = lifecycle.finish(pool=pool, report=judged, now=now, attempts_max=settings.EASEL.attempts_max)
         if applied in (lifecycle.Applied.LATE, lifecycle.Applied.UNKNOWN):
             raise ReportDropped(f"{applied.value}: attempt {report.attempt_token}")
         return True
