@@ -60,7 +60,7 @@ def end_confirmed(pool: Pool, job: Job, attempt: Attempt, report: AttemptFinishe
         retryable=retryable,
         error_code=code,
         error_message=message,
-        steps_done=min(report.steps_done, job.steps * job.n),
+        steps_done=min(max(report.steps_done, attempt.steps_done), job.steps * job.n),  # none is taken back
         # A token is a byte of the prompt or more; the template of a chat around it has a few.
         prompt_tokens=min(report.prompt_tokens, len(job.prompt.encode()) + 64),
         phases=_phases_confirmed(report.phases, attempt, ended_at),

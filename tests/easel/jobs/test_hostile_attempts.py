@@ -209,6 +209,14 @@ def test_progress_is_no_more_than_was_asked_for(alice, own, submit):
     assert attempt.prompt_tokens == len(b"a red circle") + 64
 
 
+def test_steps_that_were_reported_are_not_taken_back_at_the_end(attempt, own):
+    beat(own, progress_of(attempt, steps_done=5))
+    lifecycle.cancel(job=job_of(attempt), now=after(3))
+    finish(attempt, own, outcome="canceled", steps_done=0)
+    attempt.refresh_from_db()
+    assert attempt.steps_done == 5
+
+
 def test_no_beat_holds_a_job_beyond_its_deadline_or_its_cancellation(alice, attempt, own, submit):
     expires_at = job_of(attempt).expires_at
     beat(own, progress_of(attempt), now=expires_at + timedelta(hours=5))
