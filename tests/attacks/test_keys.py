@@ -38,9 +38,9 @@ def test_a_waiting_call_and_a_stream_of_a_revoked_key_end_at_once(easel: LiveEas
         whole, images = (call.result() for call in calls)
         events = stream.result()
     assert (whole.status_code, whole.json()["error"]["code"]) == (401, "invalid_api_key")
-    for told in (images.text, events):
-        last = told.strip().split("\n\n")[-1]
-        assert last.startswith("event: error\n"), told
+    for text in (images.text, events):
+        last = text.strip().split("\n\n")[-1]
+        assert last.startswith("event: error\n"), text
         assert '"code": "invalid_api_key"' in last
     assert stolen.get(f"/v1/jobs/{job_id}").status_code == 401
 

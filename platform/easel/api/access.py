@@ -46,19 +46,19 @@ class BrokenOff(Exception):
 class Access:
     """The right of one request to its answer: its key, its address, and the scopes of which the key must have one."""
 
-    __slots__ = ("address", "error", "is_told", "key_pk", "scopes", "wakes")
+    __slots__ = ("address", "error", "is_notified", "key_pk", "scopes", "wakes")
 
     def __init__(self, key: ApiKey, *, address: str | None = None) -> None:
         self.key_pk, self.address = key.pk, address
         self.scopes: Collection[str] = ()
         self.error: DomainError | None = None  # set once access is lost
-        self.is_told = False  # true once the application was given the error: what it sends then is the refusal
+        self.is_notified = False  # true once the application was given the error: what it sends then is the refusal
         self.wakes: set[asyncio.Event] = set()  # of those who wait for something else meanwhile
 
     def check(self) -> None:
         """Raise the refusal, as far as this process knows of one."""
         if self.error is not None:
-            self.is_told = True
+            self.is_notified = True
             raise self.error
 
     def confirm(self) -> None:
@@ -167,7 +167,7 @@ class GuardedAnswers:
             if more or len(body) > CHUNK_BYTES:
                 access.open()
             for start in range(0, len(body) or 1, CHUNK_BYTES):
-                if access.error is not None and not access.is_told:
+                if access.error is not None and not access.is_notified:
                     raise BrokenOff(access.error.code)
                 part = body[start : start + CHUNK_BYTES]
                 await send({**message, "body": part, "more_body": more or start + CHUNK_BYTES < len(body)})
