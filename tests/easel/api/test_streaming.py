@@ -249,7 +249,7 @@ def test_the_events_of_a_job_that_takes_too_long_end_with_where_it_can_be_read(a
     )
 
 
-def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
+def test_hundreds_of_waiting_clients_hold_no_threads(alice, create):
     job_id = uuid.UUID(create(alice)["id"])
     before = threading.active_count()
 
@@ -257,8 +257,8 @@ def test_two_thousand_waiting_clients_hold_no_threads(alice, create):
         return [one async for one in waiting.ends(job_id, timeout_seconds=60, idle_seconds=60)] == [True]
 
     async def crowd():
-        waiters = [asyncio.create_task(ended()) for _ in range(2000)]
-        while waiting.followed().get(job_id, 0) < 2000:
+        waiters = [asyncio.create_task(ended()) for _ in range(300)]
+        while waiting.followed().get(job_id, 0) < 300:
             await asyncio.sleep(0.01)
         held = threading.active_count()
         await in_thread(end_job, str(job_id))
