@@ -1,15 +1,15 @@
 """OpenAI's client in a real browser, on a page of another origin: docs/clients/browser.md as it stands there."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from easel_client import Easel
+from tests.browser import chromium
 from tests.clients.programs import PAGES, blocks, installed, requests_of
 from tests.end_to_end.test_other_origins import site
-from tests.end_to_end.test_portal import CHROMIUM, FLAGS, slug_of
+from tests.end_to_end.test_portal import slug_of
 from tests.live import LiveEasel, all_costs
 
 RECIPE = "\n".join(blocks(PAGES / "browser.md", "js"))
@@ -17,20 +17,20 @@ SAYS = "window.said = [answer.usage.cost, image.width, image.height, new Set(pix
 CAUGHT = "window.addEventListener('error', (event) => { window.said = [event.error?.status, event.error?.code]; });"
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(easel: LiveEasel, caller: Easel) -> Iterator[Page]:
+def page(easel: LiveEasel, caller: Easel, browser: Browser) -> Iterator[Page]:
     """An empty page, of an origin that the caller's tenant allows and that serves OpenAI's client."""
-    if CHROMIUM is None:
-        assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
-        pytest.skip("Chromium is not installed")
-    with site(installed("node", "node_modules/openai")) as origin, sync_playwright() as playwright:
+    with site(installed("node", "node_modules/openai")) as origin, browser.new_page() as page:
         allowed = easel.command("tenant", "origins", slug_of(caller, easel), origin)
         assert allowed.returncode == 0, allowed.stderr
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
         page.goto(origin)
         yield page
-        browser.close()
 
 
 def run(page: Page, source: str, url: str, key: str) -> list[object]:

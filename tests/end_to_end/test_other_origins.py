@@ -1,6 +1,5 @@
 """Pages of other origins in a real browser: what they may read of the API and of its images."""
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from easel_client import Easel
-from tests.end_to_end.test_portal import CHROMIUM, FLAGS, slug_of
+from tests.browser import chromium
+from tests.end_to_end.test_portal import slug_of
 from tests.live import LiveEasel
 
 # What the pages run. They get `[url of the API, key]`, and say what they could read.
@@ -76,23 +76,22 @@ def site(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
-def pages(easel: LiveEasel, alice: Easel, tmp_path: Path) -> Iterator[tuple[Page, Page]]:
+def pages(easel: LiveEasel, alice: Easel, browser: Browser, tmp_path: Path) -> Iterator[tuple[Page, Page]]:
     """A page of an origin that Alice's tenant allows, and one of an origin that nobody allows."""
-    if CHROMIUM is None:
-        assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
-        pytest.skip("Chromium is not installed")
-    with site(tmp_path) as app, site(tmp_path) as foreign, sync_playwright() as playwright:
+    with site(tmp_path) as app, site(tmp_path) as foreign:
         allowed = easel.command("tenant", "origins", slug_of(alice, easel), app)
         assert allowed.returncode == 0, allowed.stderr
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        found = []
-        for origin in (app, foreign):
-            page = browser.new_page()
-            page.goto(origin)
-            found.append(page)
-        yield found[0], found[1]
-        browser.close()
+        with browser.new_page() as page, browser.new_page() as foreign_page:
+            page.goto(app)
+            foreign_page.goto(foreign)
+            yield page, foreign_page
 
 
 def failure(page: Page, script: str, given: object) -> str:

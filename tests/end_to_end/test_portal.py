@@ -1,22 +1,18 @@
 """What an operator does in a browser, and what comes of it for a tenant."""
 
-import os
 import re
-import shutil
 import uuid
 from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect
 
 from easel_client import Easel, Refused
+from tests.browser import chromium
 from tests.live import LiveEasel
 
 PASSWORD = "correct horse battery"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +27,8 @@ def operator(easel: LiveEasel) -> str:
 @pytest.fixture(scope="module")
 def signed_in(easel: LiveEasel, operator: str) -> Iterator[tuple[BrowserContext, list[str]]]:
     """One browser for all tests here, signed in; and what went wrong in it: scripts' errors, requests to elsewhere."""
-    if CHROMIUM is None:
-        assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
-        pytest.skip("Chromium is not installed")
     wrong: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as browser:
         context = browser.new_context()
         context.on("weberror", lambda error: wrong.append(str(error.error)))
         context.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
@@ -51,7 +43,6 @@ def signed_in(easel: LiveEasel, operator: str) -> Iterator[tuple[BrowserContext,
         expect(page).to_have_url(f"{easel.url}/admin/")
         page.close()
         yield context, wrong
-        browser.close()
 
 
 @pytest.fixture

@@ -1,34 +1,33 @@
 """The reference at /docs in a real browser."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from easel_client import Easel
-from tests.end_to_end.test_portal import CHROMIUM, FLAGS
+from tests.browser import chromium
 from tests.live import LiveEasel
 
 LOADS_MS = 120_000  # the script takes seconds, and minutes of a busy machine
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
-def page(easel: LiveEasel) -> Iterator[Page]:
+def page(easel: LiveEasel, browser: Browser) -> Iterator[Page]:
     """A page without a session; errors of its scripts and requests to elsewhere fail the test."""
-    if CHROMIUM is None:
-        assert os.environ.get("EASEL_TESTS_COMPLETE") != "1", "Chromium is not installed"
-        pytest.skip("Chromium is not installed")
     wrong: list[str] = []
     own = (easel.url, "data:", "blob:")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page()
+    with browser.new_page() as page:
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
         page.on("request", lambda sent: wrong.append(sent.url) if not sent.url.startswith(own) else None)
         yield page
-        browser.close()
     assert not wrong
 
 
