@@ -41,7 +41,7 @@ class Connection(HttpToolsProtocol):
     LINGER_BYTES_MAX = 2**20
     _by_address: Counter[str] = Counter()
 
-    def connection_made(self, transport: Any) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Any) -> None:
         self._raw, self._address = transport, ""
         self._timer: asyncio.TimerHandle | None = None  # of the head, or of the end
         self._stalled: asyncio.TimerHandle | None = None
@@ -50,7 +50,8 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._is_broken, self._is_upgrading = True, False, False
         self._body_left = 0  # of a request that offers another protocol
         self._head_bytes = self._dropped_bytes = self._seen = 0
-        super().connection_made(_Closing(transport, self))
+        closing: Any = _Closing(transport, self)
+        super().connection_made(closing)
         self._count()
         if not self.transport.is_closing():
             self._expect_head()

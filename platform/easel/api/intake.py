@@ -102,7 +102,7 @@ class _Body:
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._limit, self._size = receive, limit, 0
         self.is_whole = False
-        self.file: Any = tempfile.SpooledTemporaryFile(max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE, mode="w+b")  # noqa: SIM115
+        self.file: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=settings.FILE_UPLOAD_MAX_MEMORY_SIZE, mode="w+b")  # noqa: SIM115
 
     async def read(self) -> None:
         while not self.is_whole:
@@ -137,7 +137,8 @@ def refusal_of(request: HttpRequest | None) -> HttpResponseBase | None:
         refusal: HttpResponse | None = resource().refusal(request)
         return refusal
     check = getattr(match.func, "refusal", None)
-    return None if check is None else check(request, **match.kwargs)  # type: ignore[no-any-return]
+    found: HttpResponseBase | None = None if check is None else check(request, **match.kwargs)
+    return found
 
 
 def refused(error: Exception) -> HttpResponseBase:

@@ -112,8 +112,10 @@ def methods_of(path: str) -> str:
 def _allowed(found: ResolverMatch) -> str:
     resource: Any = getattr(found.func, "cls", None)
     if resource is not None and issubclass(resource, Resource):
-        return resource().allow
-    return getattr(found.func, "allow", "GET, HEAD, OPTIONS")  # of a view that is no resource
+        handled: Resource = resource()
+        return handled.allow
+    allow: str = getattr(found.func, "allow", "GET, HEAD, OPTIONS")  # of a view that is no resource
+    return allow
 
 
 class WithoutTrailingSlash:

@@ -1,6 +1,6 @@
 """Views of pages that are only read."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any
 
@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponseBase
 from easel.api.errors import MethodNotAllowed, refusal_json
 
 _METHODS = "GET, HEAD, OPTIONS"  # which `easel.api.middleware.Options` answers
-View = Callable[..., Awaitable[HttpResponseBase]]
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
 
 
 def read_only(view: View) -> View:

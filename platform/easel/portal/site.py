@@ -50,7 +50,7 @@ class PortalSite(UnfoldAdminSite):
         return checked
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        answer = super().login(request, extra_context)
+        answer: HttpResponse = super().login(request, extra_context)
         if request.method == "POST" and isinstance(request.user, User) and answer.status_code == 302:
             device_remember(answer, request.user)
         return answer
