@@ -37,8 +37,32 @@ COMMAND_BYTES = 1000  # a guess at a command that waits for EXEC
 STRANGERS_MAX = 100  # connections that have not logged in
 STRANGERS_SECONDS = 5  # older ones are closed if there are more
 SCAN_SECONDS = 60.0  # keys are counted at least this often while Redis has more than POOL_BYTES_MAX
-SCAN_COUNT = 1000
+SCAN_COUNT = 2000  # keys that one script looks at, in about 5 ms
 FULL = 0.8  # of maxmemory: then they are counted in every turn
+
+# A step through all keys: the cursor, then the name and the bytes of each namespace. It is a script, since a pool can
+# make hundreds of thousands of keys, which would take the client half a minute.
+_SIZES = """
+local found = redis.call('SCAN', ARGV[1], 'COUNT', ARGV[2])
+local sizes, reply = {}, {found[1]}
+for _, key in ipairs(found[2]) do
+    local name = string.match(key, '^[^:]*')
+    sizes[name] = (sizes[name] or 0) + (redis.call('MEMORY', 'USAGE', key) or 0)
+end
+for name, size in pairs(sizes) do
+    reply[#reply + 1] = name
+    reply[#reply + 1] = size
+end
+return reply
+"""
+# A step through all keys: deletes those that begin with ARGV[3], and returns the cursor.
+_DELETE = """
+local found = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[3] .. '*', 'COUNT', ARGV[2])
+for _, key in ipairs(found[2]) do
+    redis.call('UNLINK', key)
+end
+return {found[1]}
+"""
 
 
 def run(stop: threading.Event) -> None:
@@ -112,32 +136,28 @@ def _sizes_above(client: "redis.Redis", buffers: Counter[str]) -> Iterator[tuple
                 yield namespace, sizes[namespace]
 
     yield from above(set(sizes))
-    for keys in _keys(client, "*"):
-        with client.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.memory_usage(key, samples=5)
-            usages = pipe.execute()
-        names = [key.partition(b":")[0].decode(errors="replace") for key in keys]
-        for name, usage in zip(names, usages, strict=True):
-            sizes[name] += usage or 0
+    for reply in _steps(client, _SIZES):
+        names = [name.decode(errors="replace") for name in reply[::2]]
+        for name, size in zip(names, reply[1::2], strict=True):
+            sizes[name] += size
         yield from above(set(names))
 
 
 def _shut_out(client: "redis.Redis", pool: Pool, kind: PoolFault.Kind, detail: str, now: datetime) -> None:
     redis_user_set(client, pool, secret=settings.EASEL.secret_key, is_on=False)
     client.execute_command("CLIENT", "KILL", "USER", pool.namespace)  # type: ignore[no-untyped-call]
-    for keys in _keys(client, f"{pool.namespace}:*"):
-        client.unlink(*keys)
+    for _ in _steps(client, _DELETE, f"{pool.namespace}:"):
+        pass
     pool_shut_out(pool, kind, detail, now=now)
 
 
-def _keys(client: "redis.Redis", pattern: str) -> Iterator[list[bytes]]:
-    cursor: Any = 0
+def _steps(client: "redis.Redis", script: str, *arguments: str) -> Iterator[list[Any]]:
+    """Run a script until its cursor is at the end; yield what it returns beside the cursor."""
+    cursor = b"0"
     while True:
-        cursor, keys = cast(Any, client.scan(cursor, match=pattern, count=SCAN_COUNT))
-        if keys:
-            yield keys
-        if not int(cursor):
+        cursor, *reply = cast(list[Any], client.eval(script, 0, cursor, SCAN_COUNT, *arguments))
+        yield reply
+        if cursor == b"0":
             return
 
 
