@@ -8,7 +8,7 @@ DEMO := .venv/.easel-demo
 DEV := .venv/.easel-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev clients test test-all bench-engine bench-gateway bench-billing chaos docs lint format dashboards lock clean
+.PHONY: help setup demo dev clients test test-all bench-engine bench-gateway bench-billing chaos fuzz docs lint format dashboards lock clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-billing: $(DEV) ## Measure statements, dashboards and exports at up to a m
 
 chaos: $(DEV) ## Kill, pause and confuse everything under load, and check the books (SEEDS=50, or SEED=17; RECORD=1).
 	@$(BIN)/python -m tests.chaos
+
+fuzz: $(DEV) ## Send 20,000 requests made of the OpenAPI document, by two tenants (CASES=1000; SEED=2).
+	@FUZZ_CASES=$(or $(CASES),20000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest tests/easel/api/test_fuzz.py
 
 docs: $(DEV) ## Build the documentation site into var/site; a warning is an error.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet && echo "open var/site/index.html"
