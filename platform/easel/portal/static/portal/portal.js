@@ -6,6 +6,16 @@ document.addEventListener("alpine:init", () => {
   Alpine.data("page", (firstTab) => ({
     activeTab: firstTab,
     openModal: false,
+    // What the theme's attributes ask of the window: the library lets them reach no global.
+    window: {
+      location: {
+        get pathname() { return location.pathname; },
+        get search() { return location.search; },
+        get hash() { return location.hash; },
+        get href() { return location.href; },
+        set href(address) { location.href = address; },
+      },
+    },
     sidebarMobileOpen: false,
     sidebarDesktopOpen: localStorage.getItem("sidebarDesktopOpen") !== "0",
     init() {
