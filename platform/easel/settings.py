@@ -76,6 +76,7 @@ CSRF_COOKIE_NAME = "easel_csrf"
 SESSION_COOKIE_PATH = CSRF_COOKIE_PATH = PORTAL_PATH
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = EASEL.public_url.startswith("https://")
 SESSION_COOKIE_AGE = 12 * 3600
+CSRF_FAILURE_VIEW = "easel.portal.views.form_forged"
 # Behind an Ingress requests arrive over plain HTTP, so the public origin must be listed.
 CSRF_TRUSTED_ORIGINS = ["://".join(urlsplit(EASEL.public_url)[:2])]
 AUTH_PASSWORD_VALIDATORS = [

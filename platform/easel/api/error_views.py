@@ -9,6 +9,7 @@ from easel.api.declaration import OPERATIONS
 from easel.api.endpoint import endpoint
 from easel.api.resource import answer_json
 from easel.api.rows import Listed, listed
+from easel.api.storage_views import LINK_ERRORS
 from easel.batches.errors import LINE_ERRORS
 from tenants.errors import AddressNotAllowed, InvalidApiKey, KeyExpired, ScopeMissing, TenantSuspended
 
@@ -44,10 +45,8 @@ def error_codes(request: HttpRequest) -> HttpResponse:
 
 def api_errors() -> list[type[DomainError]]:
     """Return the errors that a caller of the API can meet, in the order of their codes."""
-    return sorted(
-        {*COMMON, *LINE_ERRORS, *(error for declared in OPERATIONS.values() for error in declared.errors)},
-        key=lambda kind: kind.code,
-    )
+    of_calls = {error for declared in OPERATIONS.values() for error in declared.errors}
+    return sorted({*COMMON, *LINE_ERRORS, *LINK_ERRORS, *of_calls}, key=lambda kind: kind.code)
 
 
 def error_json(error: type[DomainError]) -> ErrorCode:

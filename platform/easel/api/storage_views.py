@@ -13,9 +13,10 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.utils.cache import get_conditional_response
 from django.utils.http import http_date, parse_http_date_safe
 
-from core.errors import DomainError
+from core.errors import DomainError, NotFound
 from core.threads import in_thread
 from easel.api.access import ACCESS, link_access
+from easel.api.errors import BodyTooLarge, MethodNotAllowed, handle
 from easel.jobs.stored_images import attempt_is_live, upload_bytes_max
 from easel.storage import FolderStore, ObjectTooLarge, store
 
@@ -23,6 +24,23 @@ CHUNK_BYTES = 2**20
 CACHED_SECONDS = 3600
 ALLOW = "GET, HEAD, PUT, OPTIONS"
 _RANGE = re.compile(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", re.IGNORECASE)
+
+
+class LinkRefused(DomainError, code="link_refused", http_status=403):
+    """This URL of a stored object is wrong, or it is valid no longer.
+
+    Read the job again: its answer has new URLs. A worker lets go of an attempt whose link is refused.
+    """
+
+
+class ObjectExists(DomainError, code="object_exists", http_status=412):
+    """Another object lies here, and no object is replaced.
+
+    Take the object that is there for the one that was to be stored.
+    """
+
+
+LINK_ERRORS: tuple[type[DomainError], ...] = (LinkRefused, ObjectExists)
 
 
 async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
@@ -37,15 +55,15 @@ async def stored_object(request: HttpRequest, key: str) -> HttpResponseBase:
     assert isinstance(folder, FolderStore)
     is_upload = request.method == "PUT"
     try:
-        refusal = await in_thread(_upload, folder, key, request) if is_upload else await _ended(request)
-    except (OperationalError, InterfaceError):
-        return HttpResponse(status=503, headers={"Retry-After": "1"})
-    if is_upload or refusal is not None:
-        return refusal or HttpResponse(status=204)
+        await (in_thread(_upload, folder, key, request) if is_upload else _confirm(request))
+    except (OperationalError, InterfaceError, DomainError) as error:
+        return _refused(error)
+    if is_upload:
+        return HttpResponse(status=204)
     try:
         file = await asyncio.to_thread(folder.path(key).open, "rb")
     except (FileNotFoundError, IsADirectoryError, ValueError):
-        return HttpResponse(status=404)
+        return _refused(NotFound("there is no such object"))
     left_seconds = max(0, int(request.GET["expires"]) - int(time.time()))
     return _answer(request, file, key, cached_seconds=min(CACHED_SECONDS, left_seconds))
 
@@ -54,14 +72,16 @@ def stored_object_refusal(request: HttpRequest, key: str) -> HttpResponse | None
     """Return the answer to a request that its head alone refuses; None if it doesn't."""
     folder = store()
     if not isinstance(folder, FolderStore):
-        return HttpResponse(status=404)
+        return _refused(NotFound("objects of this platform are not stored here"))
     if request.method not in ("GET", "HEAD", "PUT"):
-        return HttpResponse(status=405, headers={"Allow": ALLOW})
+        refusal = _refused(MethodNotAllowed(f"an object has no method {request.method}"))
+        refusal["Allow"] = ALLOW
+        return refusal
     method = "PUT" if request.method == "PUT" else "GET"
     if not folder.allows(method, key, request.GET.dict(), now=time.time()):
-        return HttpResponse("this link is wrong or has expired", status=403, content_type="text/plain")
+        return _refused(LinkRefused("this link is wrong or has expired"))
     if method == "PUT" and request.headers.get("Content-Type", "") != request.GET["type"]:
-        return HttpResponse("another Content-Type was signed", status=403, content_type="text/plain")
+        return _refused(LinkRefused("another Content-Type was signed"))
     return None
 
 
@@ -70,38 +90,42 @@ stored_object.refusal = stored_object_refusal  # type: ignore[attr-defined]
 stored_object.allow = ALLOW  # type: ignore[attr-defined]
 
 
+def _refused(error: Exception) -> HttpResponse:
+    answer = handle(error)
+    assert answer is not None
+    return answer
+
+
 _ENDED = "the attempt of this link has ended"
 
 
-async def _ended(request: HttpRequest) -> HttpResponse | None:
-    """Return the refusal of a worker's link to an adapter after its attempt's end, or of an image's without its key.
+async def _confirm(request: HttpRequest) -> None:
+    """Raise `LinkRefused` for a worker's link to an adapter after its attempt's end, or an image's without its key.
 
     An image that is allowed is watched while it is sent.
     """
     attempt, key_id = request.GET.get("attempt"), request.GET.get("key")
     if attempt is not None and not await in_thread(attempt_is_live, attempt):
-        return HttpResponse(_ENDED, status=403, content_type="text/plain")
+        raise LinkRefused(_ENDED)
     if key_id is not None:
         try:
             access = await in_thread(link_access, key_id, address=request.META.get("REMOTE_ADDR", ""))
-        except DomainError:
-            return HttpResponse("the key of this link has lost its access", status=403, content_type="text/plain")
+        except DomainError as error:
+            raise LinkRefused("the key of this link has lost its access") from error
         request.scope[ACCESS] = access  # type: ignore[attr-defined]  # of ASGI
-    return None
 
 
-def _upload(folder: FolderStore, key: str, request: HttpRequest) -> HttpResponse | None:
-    """Store what a live attempt's worker sends; return the refusal, if it is one."""
+def _upload(folder: FolderStore, key: str, request: HttpRequest) -> None:
+    """Store what a live attempt's worker sends. Raises `LinkRefused`, `ObjectExists` and `BodyTooLarge`."""
     bytes_max = upload_bytes_max(key)
     if bytes_max is None:
-        return HttpResponse(_ENDED, status=403, content_type="text/plain")
+        raise LinkRefused(_ENDED)
     try:
         folder.put_new(key, request, bytes_max=bytes_max)
-    except FileExistsError:
-        return HttpResponse("another object lies here", status=412, content_type="text/plain")
-    except ObjectTooLarge:
-        return HttpResponse(f"at most {bytes_max} bytes", status=413, content_type="text/plain")
-    return None
+    except FileExistsError as error:
+        raise ObjectExists from error
+    except ObjectTooLarge as error:
+        raise BodyTooLarge(f"at most {bytes_max} bytes") from error
 
 
 def _answer(request: HttpRequest, file: IO[bytes], key: str, *, cached_seconds: int) -> HttpResponseBase:

@@ -75,9 +75,15 @@ def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
     @decorator_from_middleware(MessageMiddleware)
     def complete(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            if request.method not in METHODS:
-                return HttpResponse(status=405, headers={"Allow": ", ".join(METHODS)})
-            response = _answered(view, request, *args, **kwargs)
+            if request.method in METHODS:
+                response = _answered(view, request, *args, **kwargs)
+            else:
+                message = f"A page has no method {str(request.method)[:40]}: it is opened, or its form is sent."
+                response = _refusal(request, context_of, 405, "Not possible", message)
+                response["Allow"] = ", ".join(METHODS)
+        except _Forged:
+            message = "This form is too old, or another site sent it. Open its page again and send it from there."
+            response = _refusal(request, context_of, 403, "Not sent", message)
         except Http404:
             response = _refusal(request, context_of, 404, "Not found", "There is no such page or record.")
         except _Unreadable:
@@ -94,10 +100,38 @@ def served(view: View, context_of: ContextOf) -> Callable[..., Any]:
 
     @wraps(view)
     async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        _drop_unstorable_cookies(request)
         return await in_thread(complete, request, *args, threads=_threads, **kwargs)
 
-    wrapper.refusal = _refused_by_head  # type: ignore[attr-defined]
+    def refusal(request: HttpRequest, **path: Any) -> HttpResponseBase | None:
+        """Return the answer to a request whose body shall not be read; None for one that is signed in or signs in."""
+        _drop_unstorable_cookies(request)
+        if request.method not in METHODS:
+            return complete(request, **path)
+        sign_in = resolve_url(settings.LOGIN_URL)
+        session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+        if request.method == "POST" and request.path != sign_in and SESSION_KEY not in session:
+            return redirect_to_login(request.get_full_path(), sign_in)
+        return None
+
+    wrapper.refusal = refusal  # type: ignore[attr-defined]
     return wrapper
+
+
+def _drop_unstorable_cookies(request: HttpRequest) -> None:
+    """Take cookies that no session can have for none: a quoted one spells NUL, by which nothing can be looked up."""
+    for name in [name for name, value in request.COOKIES.items() if text_unstorable_at(value)]:
+        del request.COOKIES[name]
+
+
+class _Forged(Exception):
+    """A form came without the token that its page has, or from another site."""
+
+
+def form_forged(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Raise what `served` answers with a page. Django calls this (`CSRF_FAILURE_VIEW`)."""
+    log.warning("portal_form_refused", reason=reason)
+    raise _Forged
 
 
 class _Unreadable(Exception):
@@ -123,17 +157,6 @@ def _answered(view: View, request: HttpRequest, *args: Any, **kwargs: Any) -> Ht
         raise _Unreadable from error
 
 
-def _refused_by_head(request: HttpRequest, **_path: Any) -> HttpResponseBase | None:
-    """Return the answer to a request whose body shall not be read; None for one that is signed in or signs in."""
-    if request.method not in METHODS:
-        return HttpResponse(status=405, headers={"Allow": ", ".join(METHODS)})
-    sign_in = resolve_url(settings.LOGIN_URL)
-    session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
-    if request.method == "POST" and request.path != sign_in and SESSION_KEY not in session:
-        return redirect_to_login(request.get_full_path(), sign_in)
-    return None
-
-
 def _refusal(request: HttpRequest, context_of: ContextOf, status: int, title: str, message: str) -> HttpResponse:
     context = {**context_of(request), "title": title, "message": message}
     return render(request, "portal/refusal.html", context, status=status)
@@ -150,7 +173,7 @@ def _static_file(request: HttpRequest, path: str) -> HttpResponseBase:
     except SuspiciousFileOperation:  # it leads out of the folders of static files
         found = None
     if not isinstance(found, str) or not Path(found).is_file():
-        return HttpResponse("there is no such file", status=404, content_type="text/plain")
+        raise Http404
     content, etag = _content(found)
     answer = get_conditional_response(request, etag=etag) or HttpResponse(
         content, content_type=mimetypes.guess_type(path)[0] or "application/octet-stream"

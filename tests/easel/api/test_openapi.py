@@ -131,9 +131,16 @@ def test_every_code_of_a_call_is_listed_by_its_status(operations):
         for code in response.get("x-error-codes", ())
     }
     assert found.items() <= listed.items()
-    # The only errors without an operation are those of a path that has none, or not this method, of a connection, and
-    # those of lines.
-    of_others = {"not_found", "method_not_allowed", "head_too_large", "too_many_connections"}
+    # The only errors without an operation are those of a path that has none, or not this method, of a connection, of
+    # stored objects, and those of lines.
+    of_others = {
+        "link_refused",
+        "object_exists",
+        "not_found",
+        "method_not_allowed",
+        "head_too_large",
+        "too_many_connections",
+    }
     of_lines = {error.code for error in LINE_ERRORS}
     assert set(listed) - set(found) == (of_others | of_lines) - set(found)
 

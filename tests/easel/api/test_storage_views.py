@@ -138,3 +138,19 @@ def test_no_condition_opens_what_has_no_signature():
     bare = path.partition("?")[0]
     assert call("GET", bare, headers={"If-None-Match": etag, "Range": "bytes=0-1"}).status_code == 403
     assert call("HEAD", bare).status_code == 403
+
+
+def test_a_refused_link_has_the_one_error_body():
+    path = stored()
+    bare = path.partition("?")[0]
+    gone = store().signed_url("GET", f"t/outputs/{uuid.uuid4()}/0.png", seconds=60, base="")
+    unknown_key = store().signed_url("GET", bare.removeprefix("/storage/"), seconds=60, base="", key_id="0" * 12)
+    for method, asked, refusal in (
+        ("GET", bare, (403, "link_refused")),
+        ("PUT", path, (403, "link_refused")),
+        ("GET", unknown_key, (403, "link_refused")),
+        ("DELETE", path, (405, "method_not_allowed")),
+        ("GET", gone, (404, "not_found")),
+    ):
+        answer = call(method, asked)
+        assert (answer.status_code, answer.json()["error"]["code"]) == refusal, asked

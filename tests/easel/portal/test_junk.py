@@ -49,6 +49,36 @@ def test_nul_in_a_form_changes_nothing(operator):
     assert answer.status_code == 400
 
 
+@pytest.mark.parametrize("name", ["easel_session", "easel_csrf", "easel_device", "messages"])
+def test_nul_in_a_cookie_is_no_cookie(operator, name):
+    """A quoted cookie spells it in octal, where no character of the head is one."""
+    kept = f"; easel_session={operator.cookies['easel_session']}" if name != "easel_session" else ""
+    cookie = {"Cookie": f'{name}="abcdefgh\\000"{kept}'}
+    operator.cookies.clear()
+    assert operator.ask("GET", "/admin/", headers=cookie).status_code == (200 if kept else 302)
+    large = operator.ask("POST", "/admin/jobs/job/", headers=cookie, content=b"x" * 100_000)
+    assert large.status_code == (403 if kept else 302)
+
+
+def test_a_form_without_its_token_is_answered_with_a_page(operator):
+    for path in ("/admin/login/", "/admin/tenants/tenant/action/tenant.create"):
+        answer = operator.ask("POST", path, data={"slug": "forged"})
+        assert (answer.status_code, "Open its page again" in answer.text) == (403, True)
+
+
+def test_a_method_that_no_page_has_is_answered_with_a_page(operator):
+    for content in (b"", b"x" * 100_000):
+        answer = operator.ask("DELETE", "/admin/jobs/job/", content=content)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD, POST")
+        assert "A page has no method DELETE" in answer.text
+
+
+def test_a_static_file_that_is_not_there_has_the_one_error_body(operator):
+    for path in ("nowhere.js", "..%2f..%2fsettings.py"):
+        answer = operator.get(f"/admin/static/{path}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
 @pytest.mark.parametrize("path", ["/admin/", "/admin/login/", "/admin/nowhere/", "/docs", "/"])
 def test_no_page_lets_a_script_be_inline_or_evaluated(operator, path):
     answer = operator.ask("GET", path, headers={"Accept": "text/html"})
