@@ -11,6 +11,7 @@ from billing.ledger.accounts import balance_lock, balances_by_kind
 from billing.ledger.holds import HoldUnknown, InsufficientBalance, hold_post, hold_void
 from billing.ledger.postings import credit_grant
 from billing.models import Charge, Entry, LedgerAccount, PriceBook, Rate, Transaction, UsageRecord
+from core.models import AuditEvent
 from tests.billing.conftest import wait_until_somebody_waits_for
 from tests.conftest import NOW, take_hold
 
@@ -187,7 +188,7 @@ def test_the_database_refuses_a_balance_set_by_hand(alice):
         LedgerAccount.objects.filter(tenant=alice.tenant, kind="credit").update(balance_micros=10**12)
 
 
-@pytest.mark.parametrize("model", [Transaction, Entry, UsageRecord, Charge, PriceBook, Rate])
+@pytest.mark.parametrize("model", [Transaction, Entry, UsageRecord, Charge, PriceBook, Rate, AuditEvent])
 @pytest.mark.parametrize("change", ["update", "delete", "truncate"])
 def test_the_database_refuses_to_change_what_is_append_only(model, change):
     table = model._meta.db_table

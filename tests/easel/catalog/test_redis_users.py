@@ -10,7 +10,7 @@ from django.conf import settings
 from core.redis_client import redis_client
 from easel.catalog.errors import NamespaceUnsafe
 from easel.catalog.models import Pool
-from easel.catalog.redis_users import WORKER_COMMANDS, redis_user_set, worker_redis_url
+from easel.catalog.redis_users import WORKER_COMMANDS, redis_password, redis_user_set, worker_redis_url
 from easel.processes import dispatcher
 from inference.contract import QUEUE, cancel_key, reports_key
 from tests.conftest import NOW
@@ -155,11 +155,14 @@ def test_a_users_password_does_not_log_in_another_user(acme, neighbour):
 
 def test_setting_a_user_again_removes_permissions_added_by_hand(acme, neighbour, worker):
     redis_client().execute_command("ACL", "SETUSER", acme.namespace, "allkeys", ">second")
+    second = redis.Redis.from_url(url_of(acme).replace(redis_password(acme.namespace, secret=SECRET), "second"))
+    assert second.ping()
+    second.close()
     redis_user_set(redis_client(), acme, secret=SECRET)
     with pytest.raises(redis.exceptions.NoPermissionError):
         worker.llen(f"{neighbour.namespace}:generate")
     with pytest.raises(redis.exceptions.AuthenticationError):
-        redis.Redis.from_url(settings.EASEL.redis_url, username=acme.namespace, password="second").ping()
+        second.ping()
 
 
 def test_a_user_set_again_keeps_a_worker_logged_in(acme):
