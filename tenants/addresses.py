@@ -14,6 +14,8 @@ def network_of(text: str) -> str:
     A network of IPv4 that is written as IPv6 (`::ffff:10.0.0.0/104`) is IPv4's.
     """
     network = ip_network(text.strip())
+    if "%" in str(network):  # its zone is one of this machine, and is not stored
+        raise ValueError(f"{network} has a zone")
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         network = IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - _MAPPED.prefixlen))
     return str(network)

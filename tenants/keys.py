@@ -18,6 +18,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
+from core.clock import is_keepable
 from core.revision import cached_by_revision
 from tenants.addresses import NETWORKS_MAX, is_within, network_of
 from tenants.errors import AddressNotAllowed, InvalidApiKey, KeyExpired, KeyLimitsInvalid, ScopeMissing, TenantSuspended
@@ -175,6 +176,8 @@ def key_set_access(
 def _expiry_check(expires_at: datetime | None, *, now: datetime) -> None:
     if expires_at is not None and expires_at <= now:
         raise KeyLimitsInvalid(f"the key would expire at {expires_at.isoformat()}, which is past", param="expires_at")
+    if expires_at is not None and not is_keepable(expires_at):
+        raise KeyLimitsInvalid("a key expires before the year 9999, or never", param="expires_at")
 
 
 def _networks(texts: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, 
 
 from billing.pricing.models import Meter, Rate
 from billing.pricing.price_books import PricesInvalid, RateTerms, rates_check
+from core.clock import is_keepable
 
 _LENGTH_MAX = 1_000_000
 _TIME = "must be a time such as 2027-01-01T00:00:00Z"
@@ -84,7 +85,10 @@ def _instant(given: Any) -> datetime:
         instant = datetime.fromisoformat(given)
     except ValueError as error:
         raise ValueError(_TIME) from error
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+    if not is_keepable(instant):
+        raise ValueError("must be a time before the year 9999")
+    return instant
 
 
 def _flag(given: Any) -> bool:

@@ -54,6 +54,8 @@ MALFORMED = {
     "a negative length": POST + b"Content-Length: -1\r\n\r\nhello",
     "a length beyond 64 bits": POST + b"Content-Length: 99999999999999999999\r\n\r\nhello",
     "an unknown transfer encoding": POST + b"Transfer-Encoding: gzip\r\n\r\nhello",
+    "chunks of something compressed": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunks in HTTP/1.0": POST.replace(b"1.1", b"1.0") + CHUNKED + b"\r\n0\r\n\r\n",
     "a bad chunk": POST + CHUNKED + b"\r\nzz\r\n{}\r\n0\r\n\r\n",
 }
 

@@ -1,5 +1,5 @@
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from django.db import DataError, IntegrityError, transaction
@@ -151,6 +151,8 @@ def test_a_key_is_used_from_its_networks_alone(alice, networks, address, is_allo
     [
         {"expires_at": NOW},
         {"expires_at": NOW - timedelta(days=1)},
+        {"expires_at": datetime(9999, 12, 31, 23, 59, tzinfo=timezone(timedelta(hours=-14)))},  # of the year 10000
+        {"addresses": ["fe80::1%eth0"]},
         {"addresses": ["10.1.0.1/16"]},  # host bits: which network is meant?
         {"addresses": ["example.com"]},
         {"addresses": ["10"]},

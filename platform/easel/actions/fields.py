@@ -14,6 +14,7 @@ from django.core.exceptions import ValidationError
 from django.utils import timezone
 
 from billing.money import AMOUNT_MICROS_MAX, from_micros
+from core.clock import is_keepable
 from easel.actions.subjects import tenant_named
 from easel.jobs.errors import ProjectNotFound
 
@@ -63,7 +64,10 @@ class Instant(forms.DateTimeField):
 
     def to_python(self, value: Any) -> Any:
         with timezone.override(ZoneInfo(self.zone)):
-            return super().to_python(value)
+            moment = super().to_python(value)
+        if moment is not None and not is_keepable(moment):
+            raise ValidationError("Give a time before the year 9999.")
+        return moment
 
 
 class InstantOrNone(Instant):

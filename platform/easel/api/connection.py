@@ -162,6 +162,7 @@ class Connection(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         hosts = [value for name, value in self.headers if name == b"host"]
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         version = self.parser.get_http_version()
         path = self.url.partition(b"?")[0]
         message = ""
@@ -171,7 +172,9 @@ class Connection(HttpToolsProtocol):
             message = "send one Host header"
         elif hosts and not _HOST.fullmatch(hosts[0]):
             message = "the Host header is no host"
-        elif self.parser.should_upgrade() and any(name == b"transfer-encoding" for name, _ in self.headers):
+        elif codings and (codings != [b"chunked"] or version == "1.0"):
+            message = "the only Transfer-Encoding is chunked, of HTTP/1.1"
+        elif self.parser.should_upgrade() and codings:
             message = "a request that offers another protocol needs a Content-Length"
         elif b"%" in path and not _is_text(path):
             message = "the path is not percent-encoded UTF-8"

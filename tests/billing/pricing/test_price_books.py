@@ -126,6 +126,10 @@ def test_a_file_of_prices_is_read_without_a_float_on_the_way():
         ("", "the file must be a mapping"),
         ("[", "neither YAML nor JSON"),
         ("rates: 1", "rates must be a list"),
+        (
+            "rates: [{meter: request, price: 1}]\neffective_at: 9999-12-31T23:59:59-14:00",
+            "effective_at must be a time before the year 9999",
+        ),
         ("rates: []", "rates must not be empty"),
         ("rates: [{meter: request}]", "rates 1 price is required"),
         ("rates: [{meter: smile, price: 1}]", "rates 1 meter must be one of .*'gpu_second'.*unlike 'smile'"),

@@ -60,6 +60,19 @@ def test_nul_in_a_cookie_is_no_cookie(operator, name):
     assert large.status_code == (403 if kept else 302)
 
 
+def test_a_visitor_who_is_not_signed_in_is_refused_with_a_page_too(browser):
+    sent = (
+        ("GET", "/admin/login/?next=%00", 400),
+        ("GET", "/admin/core/auditevent/?actor=a%00b", 400),
+        ("GET", "/admin/x%00/", 400),
+        ("DELETE", "/admin/", 405),
+        ("POST", "/admin/login/", 403),
+    )
+    for method, path, status in sent:
+        answer = browser.ask(method, path)
+        assert (answer.status_code, "Sign in</a>" in answer.text) == (status, True), path
+
+
 def test_a_form_without_its_token_is_answered_with_a_page(operator):
     for path in ("/admin/login/", "/admin/tenants/tenant/action/tenant.create"):
         answer = operator.ask("POST", path, data={"slug": "forged"})
