@@ -37,7 +37,11 @@ class SignInForm(AuthenticationForm):
         now, code = datetime.now(UTC), self.cleaned_data.get("code", "")
         name = self.cleaned_data.get("username", "")
         guesser = Guesser(self.request, name)
-        if guesser.is_refused() or (guesser.needs_code() and not _has_code(name, code, now=now)):
+        is_refused = guesser.is_refused()
+        if not is_refused and guesser.needs_code() and not _has_code(name, code, now=now):
+            is_refused = True
+            guesser.failed()  # a code may be guessed at, too
+        if is_refused:
             minutes = WINDOW_SECONDS // 60
             raise ValidationError(f"Too many wrong passwords: wait {minutes} minutes.", code="too_many")
         cleaned: dict[str, Any] = super().clean()

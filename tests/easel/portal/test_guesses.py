@@ -3,9 +3,11 @@
 import re
 import uuid
 from datetime import UTC, datetime, timedelta
+from unittest import mock
 
 import pytest
 from django.contrib.auth.models import User
+from redis.exceptions import RedisError
 
 from easel.actions.roles import operator_create
 from easel.portal import guesses
@@ -70,6 +72,51 @@ def test_a_name_that_all_addresses_guess_needs_a_code_in_a_new_browser(user, add
     browser = Browser(address())
     assert TOO_MANY in browser.sign_in(user.username).text
     assert browser.sign_in(user.username, code=code_at(factor, now=datetime.now(UTC))).status_code == 302
+
+
+def test_codes_are_not_guessed_without_end_at_a_name_that_needs_one(user, address, monkeypatch):
+    monkeypatch.setattr(guesses, "NAME_MAX", 1)
+    factor, _ = confirmed(user, now=datetime.now(UTC) - timedelta(seconds=4 * STEP_SECONDS))
+    Browser(address()).sign_in(user.username, "wrong password")
+    browser = Browser(address())
+    for _ in range(guesses.PAIR_MAX):
+        assert TOO_MANY in browser.sign_in(user.username, code="000000").text
+    assert TOO_MANY in browser.sign_in(user.username, code=code_at(factor, now=datetime.now(UTC))).text
+
+
+@pytest.mark.parametrize("what", ["unavailable", "full"])
+def test_guesses_are_bounded_without_redis_too(user, address, monkeypatch, what):
+    """A process counts by itself what it can't write; Redis that is full answers what it has, which is nothing."""
+    broken = mock.MagicMock()
+    broken.pipeline.side_effect = RedisError("OOM command not allowed")
+    broken.mget.side_effect = RedisError if what == "unavailable" else lambda keys: [None] * len(keys)
+    monkeypatch.setattr(guesses, "redis_fail_fast", lambda: broken)
+    browser = Browser(address())
+    for _ in range(guesses.PAIR_MAX):
+        assert TOO_MANY not in browser.sign_in(user.username, "wrong password").text
+    assert TOO_MANY in browser.sign_in(user.username).text
+    assert Browser(address()).sign_in(user.username).status_code == 302
+
+
+def test_a_process_keeps_no_more_counts_than_it_has_room_for(monkeypatch):
+    monkeypatch.setattr(guesses, "OWN_COUNTS_MAX", 3)
+    monkeypatch.setattr(guesses, "_own_counts", {})
+    for key in ("a", "b", "a", "c", "d"):
+        guesses._count_here([key])
+    assert {key: count for key, (count, _) in guesses._own_counts.items()} == {"a": 2, "c": 1, "d": 1}
+
+
+@pytest.mark.parametrize(
+    ("written", "counted"),
+    [
+        ("192.0.2.7:50123", "192.0.2.7"),  # as some proxies write it
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("[2001:db8:1:2:3::4]:443", "2001:db8:1:2::/64"),
+        ("", "unknown"),
+    ],
+)
+def test_a_client_is_counted_by_its_address_however_that_is_written(written, counted):
+    assert guesses._network_of(written) == counted
 
 
 def test_a_known_browser_signs_in_whatever_others_guess(user, address, monkeypatch):
