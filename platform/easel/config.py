@@ -115,7 +115,9 @@ class Config:
             moderation_url=_web_address(env, "EASEL_MODERATION_URL"),
             moderation_key=env.get("EASEL_MODERATION_KEY", ""),
             moderation_model=env.get("EASEL_MODERATION_MODEL") or "omni-moderation-latest",
-            moderation_fails_open=_fails_open(env),
+            moderation_fails_open=_choice(
+                env, "EASEL_MODERATION_FAILS", {"closed": False, "open": True}, default=False
+            ),
         )
 
     def trusts(self, address: str) -> bool:
@@ -147,13 +149,6 @@ def _web_address(env: Mapping[str, str], name: str) -> str:
     if url and not url.startswith(("https://", "http://")):
         raise BadSetting(name, f"should begin with https:// or http://, not {url!r}")
     return url
-
-
-def _fails_open(env: Mapping[str, str]) -> bool:
-    how = env.get("EASEL_MODERATION_FAILS") or "closed"
-    if how not in ("closed", "open"):
-        raise BadSetting("EASEL_MODERATION_FAILS", f"should be closed or open, not {how!r}")
-    return how == "open"
 
 
 def _networks(env: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:

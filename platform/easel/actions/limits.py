@@ -78,7 +78,7 @@ class ModerationForm(ActionForm):
 
     moderation = forms.ChoiceField(choices=_moderations, label="Judged", help_text="What the classifier judges.")
     categories = fields.LinesOrNone(
-        "Categories that are refused, as violence or violence=0.4; without one whatever the classifier flags."
+        "Categories that are refused, as violence or violence=0.4; may be repeated. none: what the classifier flags."
     )
 
     def prepare(self) -> None:
@@ -171,13 +171,18 @@ def set_moderation(tenant: Any, actor: str, now: datetime, *, moderation: str, c
     """Set what of a tenant's requests the classifier (EASEL_MODERATION_URL) judges: off, prompts, or all with images.
     It holds from the next request.
     """
+    from django.conf import settings
+
     from tenants.models import Moderation
     from tenants.moderation import moderation_set
 
     found = moderation_set(tenant=tenant, moderation=Moderation(moderation), categories=categories)
     judged = Moderation(moderation).label
+    missing = moderation != Moderation.OFF and not settings.EASEL.moderation_url
+    warning = " EASEL_MODERATION_URL is not set here: where it is missing, there is no verdict." if missing else ""
     return Done(
-        f"The classifier judges {judged} of {tenant.slug}.", details={"moderation": moderation, "categories": found}
+        f"The classifier judges {judged} of {tenant.slug}.{warning}",
+        details={"moderation": moderation, "categories": found},
     )
 
 

@@ -35,32 +35,36 @@ class ProjectForm(ActionForm):
     labels = fields.Labels(required=False, help_text="Labels that reports group by, as department=design.")
 
 
+SCOPES_HELP = "What the key may do: read, generate, adapters, usage, billing, webhooks; may be repeated."
+
+
 def _scopes() -> Any:
     from tenants.models import Scope
 
     return Scope.choices
 
 
-def _expires() -> fields.InstantOrNone:
+_UNCHANGED = "none: {}. A command without this option leaves it as it is."
+
+
+def _expires(without: str) -> fields.InstantOrNone:
     widget = forms.DateTimeInput(attrs={"type": "datetime-local"}, format="%Y-%m-%dT%H:%M")
-    help_text = "The key is refused from then on; without it, it never expires."
+    help_text = f"The key is refused from then on; {without}"
     return fields.InstantOrNone(widget=widget, help_text=help_text, label="Expires (UTC)", required=False)
 
 
-def _addresses() -> fields.LinesOrNone:
+def _addresses(without: str) -> fields.LinesOrNone:
     return fields.LinesOrNone(
-        "Networks from which the key may be used, as 10.1.0.0/16, 2001:db8::/32 or an address; without one, all."
+        f"Networks from which the key may be used, as 10.1.0.0/16, 2001:db8::/32 or an address; {without}"
     )
 
 
 class KeyForm(ActionForm):
     project = fields.OfTenant(help_text="The project that the key's requests are charged to.")
     name = fields.optional_text("What the key is for.", max_length=100)
-    scopes = forms.MultipleChoiceField(
-        choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
-    )
-    expires = _expires()
-    addresses = _addresses()
+    scopes = forms.MultipleChoiceField(choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text=SCOPES_HELP)
+    expires = _expires("without it, it never expires.")
+    addresses = _addresses("may be repeated; without one, all.")
     lenient = fields.flag("Ignore fields of requests that Easel doesn't know or can't obey, with a warning.")
     token = fields.token()
 
@@ -74,11 +78,9 @@ class KeyForm(ActionForm):
 class AccessForm(ActionForm):
     """Begins with what the key may do now."""
 
-    scopes = forms.MultipleChoiceField(
-        choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text="What the key may do; may be repeated."
-    )
-    expires = _expires()
-    addresses = _addresses()
+    scopes = forms.MultipleChoiceField(choices=_scopes, widget=forms.CheckboxSelectMultiple, help_text=SCOPES_HELP)
+    expires = _expires(_UNCHANGED.format("never"))
+    addresses = _addresses(f"may be repeated; {_UNCHANGED.format('all')}")
 
     def prepare(self) -> None:
         if self.row is not None:

@@ -3,6 +3,7 @@ import pytest
 from click.testing import CliRunner
 
 from easel.cli.main import cli
+from tenants.models import Scope
 
 WIDTH = 80
 
@@ -48,3 +49,8 @@ def test_a_group_says_what_the_list_of_commands_says_of_it(name, group):
 )
 def test_an_option_shows_what_its_field_takes(command, option):
     assert option in shown(*command)
+
+
+@pytest.mark.parametrize("command", ["create", "access"])
+def test_the_scopes_of_a_key_are_named(command):
+    assert f"{', '.join(Scope.values)}; may be repeated" in " ".join(shown("key", command).split())

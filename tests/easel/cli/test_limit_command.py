@@ -56,3 +56,8 @@ def test_origins_are_set_shown_and_ended(alice):
     assert shown == [{"tenant": alice.tenant.slug, "origins": ["https://app.example", "http://localhost:5173"]}]
     assert easel("origins", alice, "https://app.example/page").exit_code != 0
     assert json.loads(easel("origins", alice, "none", "--json").output)[0]["origins"] == []
+
+
+def test_moderation_without_a_classifier_says_that_there_is_none(alice):
+    assert "EASEL_MODERATION_URL is not set" in easel("moderation", alice, "prompts").output
+    assert "EASEL_MODERATION_URL" not in easel("moderation", alice, "off").output
