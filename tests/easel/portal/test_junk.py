@@ -52,12 +52,12 @@ def test_nul_in_a_form_changes_nothing(operator):
 @pytest.mark.parametrize("name", ["easel_session", "easel_csrf", "easel_device", "messages"])
 def test_nul_in_a_cookie_is_no_cookie(operator, name):
     """A quoted cookie spells it in octal, where no character of the head is one."""
-    kept = f"; easel_session={operator.cookies['easel_session']}" if name != "easel_session" else ""
-    cookie = {"Cookie": f'{name}="abcdefgh\\000"{kept}'}
+    session = f"; easel_session={operator.cookies['easel_session']}" if name != "easel_session" else ""
+    cookie = {"Cookie": f'{name}="abcdefgh\\000"{session}'}
     operator.cookies.clear()
-    assert operator.ask("GET", "/admin/", headers=cookie).status_code == (200 if kept else 302)
+    assert operator.ask("GET", "/admin/", headers=cookie).status_code == (200 if session else 302)
     large = operator.ask("POST", "/admin/jobs/job/", headers=cookie, content=b"x" * 100_000)
-    assert large.status_code == (403 if kept else 302)
+    assert large.status_code == (403 if session else 302)
 
 
 def test_a_visitor_who_is_not_signed_in_is_refused_with_a_page_too(browser):
