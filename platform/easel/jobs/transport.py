@@ -15,7 +15,7 @@ from celery import Celery
 from django.conf import settings
 
 from core.pipeline import PipelinedQuery, Query, run_query
-from core.redis_client import redis_fail_fast
+from core.redis_client import CLIENT_NAME, redis_fail_fast
 from easel.catalog.models import Pool, version_label
 from easel.jobs.models import Attempt
 from easel.jobs.storage_keys import output_key, preview_key
@@ -152,7 +152,12 @@ def ask_to_cancel(pool: Pool, tokens: Iterable[str], *, now: datetime) -> None:
 def celery_for(namespace: str) -> Celery:
     app = Celery(f"easel-{namespace}", broker=settings.EASEL.redis_url, set_as_current=False)
     app.conf.update(
-        broker_transport_options={"global_keyprefix": f"{namespace}:", "socket_connect_timeout": 2, "max_retries": 1},
+        broker_transport_options={
+            "global_keyprefix": f"{namespace}:",
+            "socket_connect_timeout": 2,
+            "max_retries": 1,
+            "client_name": CLIENT_NAME,
+        },
         broker_connection_timeout=2,
         task_publish_retry=False,  # the lease expires, and the job gets another attempt
         task_ignore_result=True,

@@ -14,7 +14,7 @@ The guard keeps one connection open, since a flood of connections leaves no room
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, cast
@@ -23,6 +23,7 @@ import redis
 import structlog
 from django.conf import settings
 
+from core.redis_client import CLIENT_NAME
 from easel.catalog.models import Pool, PoolFault
 from easel.catalog.pool_faults import pool_let_in, pool_shut_out, pools_to_let_in
 from easel.catalog.redis_users import redis_user_set
@@ -36,22 +37,33 @@ HIDDEN_BYTES_MIN = 4 << 20  # of connections of the pool that is shut out if Red
 COMMAND_BYTES = 1000  # a guess at a command that waits for EXEC
 STRANGERS_MAX = 100  # connections that have not logged in
 STRANGERS_SECONDS = 5  # older ones are closed if there are more
+STRANGER_BYTES_MAX = 1 << 20  # of one: it sends the first words of a login, and reads one answer
 SCAN_SECONDS = 60.0  # keys are counted at least this often while Redis has more than POOL_BYTES_MAX
 SCAN_COUNT = 2000  # keys that one script looks at, in about 5 ms
 FULL = 0.8  # of maxmemory: then they are counted in every turn
+CROWDED = 0.5  # of maxclients
+SAMPLES, ALL = 5, 0  # members of a key that are looked at
 
-# A step through all keys: the cursor, then the name and the bytes of each namespace. It is a script, since a pool can
-# make hundreds of thousands of keys, which would take the client half a minute.
+# A step through all keys: the cursor, then the name and the bytes of each namespace of ARGV[4] and so on, by ARGV[3]
+# members of each key. It is a script, since a pool can make hundreds of thousands of keys, which would take the client
+# half a minute.
 _SIZES = """
 local found = redis.call('SCAN', ARGV[1], 'COUNT', ARGV[2])
 local sizes, reply = {}, {found[1]}
+for i = 4, #ARGV do
+    sizes[ARGV[i]] = 0
+end
 for _, key in ipairs(found[2]) do
     local name = string.match(key, '^[^:]*')
-    sizes[name] = (sizes[name] or 0) + (redis.call('MEMORY', 'USAGE', key) or 0)
+    if sizes[name] then
+        sizes[name] = sizes[name] + (redis.call('MEMORY', 'USAGE', key, 'SAMPLES', ARGV[3]) or 0)
+    end
 end
 for name, size in pairs(sizes) do
-    reply[#reply + 1] = name
-    reply[#reply + 1] = size
+    if size > 0 then
+        reply[#reply + 1] = name
+        reply[#reply + 1] = size
+    end
 end
 return reply
 """
@@ -85,13 +97,13 @@ class Guard:
         for fault in pools_to_let_in(now=now):
             redis_user_set(client, fault.pool, secret=settings.EASEL.secret_key)
             pool_let_in(fault, now=now)
-        clients = client.client_list()
-        _close_strangers(client, clients)
-        for namespace, (kind, detail) in self._excesses(client, pools, clients).items():
+        clients, info = client.client_list(), cast(dict[str, Any], client.info())
+        _close_strangers(client, clients, info)
+        for namespace, (kind, detail) in self._excesses(client, pools, clients, info).items():
             _shut_out(client, pools[namespace], kind, detail, now)
 
     def _excesses(
-        self, client: "redis.Redis", pools: Mapping[str, Pool], clients: list[dict[str, str]]
+        self, client: "redis.Redis", pools: Mapping[str, Pool], clients: list[dict[str, str]], info: dict[str, Any]
     ) -> dict[str, tuple[PoolFault.Kind, str]]:
         found: dict[str, tuple[PoolFault.Kind, str]] = {}
         connections, buffers, queued = Counter[str](), Counter[str](), Counter[str]()
@@ -103,18 +115,19 @@ class Guard:
         for namespace, count in connections.items():
             if count > POOL_CONNECTIONS_MAX:
                 found[namespace] = PoolFault.Kind.CONNECTIONS, f"{count} connections"
-        memory = client.info("memory")
-        used, bound = int(memory["used_memory"]), int(memory.get("maxmemory") or 0)
+        used, is_full = int(info["used_memory"]), _is_full(info)
         self._scanned_bytes = min(self._scanned_bytes, used)
-        is_full = bool(bound) and used > FULL * bound
         has_grown = used - self._scanned_bytes > POOL_BYTES_MAX // 4
         is_due = time.monotonic() - self._scanned_at > SCAN_SECONDS
         if used < POOL_BYTES_MAX or not (is_full or has_grown or is_due):
             return found
         self._scanned_at, self._scanned_bytes = time.monotonic(), used
-        for namespace, size in _sizes_above(client, buffers):
-            if namespace in pools:
-                found.setdefault(namespace, (PoolFault.Kind.MEMORY, f"over {size >> 20} MiB"))
+        # A few large members among many small ones are not in a sample, and counting all takes longer.
+        large: dict[str, int] = {}
+        for samples in (SAMPLES, ALL) if is_full else (SAMPLES,):
+            large = large or dict(_sizes_above(client, pools, buffers, samples))
+        for namespace, size in large.items():
+            found.setdefault(namespace, (PoolFault.Kind.MEMORY, f"over {size >> 20} MiB"))
         if is_full and not found:
             # Redis says nowhere what commands between MULTI and EXEC take, or the keys that a BRPOP waits for.
             hidden = Counter({name: size + COMMAND_BYTES * queued[name] for name, size in buffers.items()})
@@ -124,7 +137,9 @@ class Guard:
         return found
 
 
-def _sizes_above(client: "redis.Redis", buffers: Counter[str]) -> Iterator[tuple[str, int]]:
+def _sizes_above(
+    client: "redis.Redis", namespaces: Iterable[str], buffers: Counter[str], samples: int
+) -> Iterator[tuple[str, int]]:
     """Yield each namespace, with its bytes, as soon as it has more than POOL_BYTES_MAX, to `buffers` of its clients."""
     sizes = Counter(buffers)
     reported: set[str] = set()
@@ -136,7 +151,7 @@ def _sizes_above(client: "redis.Redis", buffers: Counter[str]) -> Iterator[tuple
                 yield namespace, sizes[namespace]
 
     yield from above(set(sizes))
-    for reply in _steps(client, _SIZES):
+    for reply in _steps(client, _SIZES, str(samples), *namespaces):
         names = [name.decode(errors="replace") for name in reply[::2]]
         for name, size in zip(names, reply[1::2], strict=True):
             sizes[name] += size
@@ -161,10 +176,21 @@ def _steps(client: "redis.Redis", script: str, *arguments: str) -> Iterator[list
             return
 
 
-def _close_strangers(client: "redis.Redis", clients: list[dict[str, str]]) -> None:
-    """Close connections that have not logged in, if there are many: everybody who reaches the port can open them."""
-    strangers = [each["id"] for each in clients if _is_stranger(each)]
-    if len(strangers) > STRANGERS_MAX:
+def _close_strangers(client: "redis.Redis", clients: list[dict[str, str]], info: dict[str, Any]) -> None:
+    """Close connections that have not logged in, if they are many or take memory: who reaches the port can open them.
+
+    Redis doesn't say which have not, and shows commands that it has refused them. Those that have sent no other command
+    than a login have surely not. Others, such as an operator's `redis-cli`, are closed only in need.
+    """
+    found = [each for each in clients if each.get("user") == "default" and each.get("name") != CLIENT_NAME]
+    is_crowded = len(clients) > CROWDED * int(info.get("maxclients") or 10_000)
+    seconds = min(1, STRANGERS_SECONDS) if is_crowded else STRANGERS_SECONDS
+    old = [each for each in found if int(each["age"]) >= seconds]
+    silent = [each for each in old if each.get("cmd", "NULL").lower() in ("null", "auth", "hello")]
+    closed = [crowd for crowd in (silent, old if is_crowded or _is_full(info) else []) if len(crowd) > STRANGERS_MAX]
+    if _is_full(info):
+        closed.append([each for each in found if int(each.get("tot-mem", 0)) > STRANGER_BYTES_MAX])
+    if strangers := {each["id"] for crowd in closed for each in crowd}:
         log.error("redis_strangers_closed", count=len(strangers))
         with client.pipeline(transaction=False) as pipe:
             for client_id in strangers:
@@ -172,13 +198,17 @@ def _close_strangers(client: "redis.Redis", clients: list[dict[str, str]]) -> No
             pipe.execute()
 
 
-def _is_stranger(each: dict[str, str]) -> bool:
-    is_new = each.get("user") == "default" and each.get("cmd", "NULL").lower() in ("null", "auth", "hello")
-    return is_new and int(each["age"]) >= STRANGERS_SECONDS
+def _is_full(info: dict[str, Any]) -> bool:
+    bound = int(info.get("maxmemory") or 0)
+    return bool(bound) and int(info["used_memory"]) > FULL * bound
 
 
 @cache
 def _client() -> "redis.Redis":
     return redis.Redis.from_url(
-        settings.EASEL.redis_url, single_connection_client=True, socket_connect_timeout=2, socket_timeout=10
+        settings.EASEL.redis_url,
+        single_connection_client=True,
+        socket_connect_timeout=2,
+        socket_timeout=10,
+        client_name=CLIENT_NAME,
     )

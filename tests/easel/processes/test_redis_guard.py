@@ -2,7 +2,7 @@
 
 import socket
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -94,6 +94,22 @@ def test_a_pool_that_fills_redis_is_shut_out_for_a_minute_and_its_keys_are_delet
     assert not is_shut(login, hostile)
 
 
+def test_a_pool_that_hides_large_members_among_small_ones_is_shut_out_before_redis_is_full(
+    hostile, honest, login, monkeypatch
+):
+    client = login(hostile)
+    for number in range(9):
+        members = [f"{number} {MEBIBYTE}", *(f"{number} {small}" for small in range(1000))]
+        client.execute_command("SADD", f"{hostile.namespace}:cancel:", *members)
+    monkeypatch.setattr(redis_guard, "HIDDEN_BYTES_MIN", 1 << 40)
+    Guard().turn(now=datetime.now(UTC))
+    assert not is_shut(login, hostile)  # it has room
+    monkeypatch.setattr(redis_guard, "FULL", 0.0)
+    Guard().turn(now=datetime.now(UTC))
+    assert is_shut(login, hostile)
+    assert not is_shut(login, honest)
+
+
 def test_a_pool_that_goes_on_is_shut_out_for_twice_as_long(hostile, login):
     guard, now, seconds = Guard(), datetime.now(UTC), []
     for _ in range(3):
@@ -143,15 +159,58 @@ def test_a_pool_that_fills_redis_where_it_does_not_tell_is_shut_out(hostile, hon
     assert patient.ping()
 
 
-def test_many_connections_that_never_log_in_are_closed(monkeypatch):
-    monkeypatch.setattr(redis_guard, "STRANGERS_MAX", 3)
-    monkeypatch.setattr(redis_guard, "STRANGERS_SECONDS", 0)
+@pytest.fixture
+def stranger():
+    """Opens connections to Redis that are nobody's."""
     host, port = settings.EASEL.redis_url.rpartition("@")[2].removesuffix("/0").split(":")
     with ExitStack() as opened:
-        strangers = [opened.enter_context(socket.create_connection((host, int(port)))) for _ in range(4)]
-        Guard().turn(now=datetime.now(UTC))
-        assert [stranger.recv(100) for stranger in strangers] == [b""] * 4
+        yield lambda: opened.enter_context(socket.create_connection((host, int(port))))
+
+
+def is_open(connection):
+    host, port = connection.getsockname()
+    return f"{host}:{port}" in {each["addr"] for each in redis_client().client_list()}
+
+
+def test_many_connections_that_never_log_in_are_closed(monkeypatch, stranger):
+    monkeypatch.setattr(redis_guard, "STRANGERS_MAX", 3)
+    monkeypatch.setattr(redis_guard, "STRANGERS_SECONDS", 0)
+    strangers = [stranger() for _ in range(4)]
+    Guard().turn(now=datetime.now(UTC))
+    assert not any(map(is_open, strangers))
     assert redis_client().ping()
+
+
+def test_connections_that_send_commands_without_a_login_are_closed_where_redis_is_crowded(monkeypatch, stranger):
+    monkeypatch.setattr(redis_guard, "STRANGERS_MAX", 3)
+    monkeypatch.setattr(redis_guard, "STRANGERS_SECONDS", 0)
+    platforms = [redis_client().connection_pool.get_connection() for _ in range(4)]
+    strangers = [stranger() for _ in range(4)]
+    for one in strangers:
+        one.sendall(b"PING\r\n")
+        assert one.recv(100).startswith(b"-NOAUTH")
+    Guard().turn(now=datetime.now(UTC))
+    assert all(map(is_open, strangers))  # an operator's would look the same
+    monkeypatch.setattr(redis_guard, "CROWDED", 0.0)
+    Guard().turn(now=datetime.now(UTC))
+    assert not any(map(is_open, strangers))
+    for connection in platforms:
+        connection.send_command("PING")
+        assert connection.read_response()
+        redis_client().connection_pool.release(connection)
+
+
+def test_a_connection_without_a_login_that_reads_no_answers_is_closed_before_they_fill_redis(monkeypatch, stranger):
+    greedy = stranger()
+    greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    greedy.settimeout(0.5)
+    with suppress(OSError):  # newer servers close it themselves
+        for _ in range(200):
+            greedy.sendall(b"PING\r\n" * 2000)
+    monkeypatch.setattr(redis_guard, "STRANGER_BYTES_MAX", 100_000)
+    monkeypatch.setattr(redis_guard, "FULL", 0.0)
+    Guard().turn(now=datetime.now(UTC))
+    assert not is_open(greedy)
 
 
 @pytest.mark.parametrize(
