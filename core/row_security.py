@@ -27,7 +27,7 @@ PARENTS = {"billing_entry": "account"}
 # What the API writes beside rows of tenants.
 WRITABLE = {"core_lock", "core_configuration"}
 DAY_LOCKS = "billing_daylock_"
-UNREADABLE = ("auth_", "django_")  # sign-in, sessions and permissions of operators
+UNREADABLE = ("auth_", "django_", "portal_")  # sign-in, second factors, sessions and permissions of operators
 
 # The sub-select is evaluated once for a query, not for each row.
 _CURRENT = f"(SELECT nullif(current_setting('{SETTING}', true), '')::uuid)"
@@ -112,7 +112,10 @@ def rights_grant() -> None:
     written = {name for name, ownership in ownerships().items() if ownership.owned is not None} | WRITABLE
     with connection.cursor() as cursor:
         cursor.execute("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'")
-        tables = [name for (name,) in cursor.fetchall() if not name.startswith(UNREADABLE)]
+        found = [name for (name,) in cursor.fetchall()]
+        tables = [name for name in found if not name.startswith(UNREADABLE)]
+        withheld = [name for name in found if name.startswith(UNREADABLE)]
+        cursor.execute(sql.SQL(f"REVOKE ALL ON {{}} FROM {ROLE}").format(_names(withheld)))
         writable = [name for name in tables if name in written or name.startswith(DAY_LOCKS)]
         for rights, names in (("SELECT", tables), ("INSERT, UPDATE, DELETE", writable)):
             cursor.execute(sql.SQL(f"GRANT {rights} ON {{}} TO {ROLE}").format(_names(names)))

@@ -29,6 +29,7 @@ UNOWNED = {
     "django_content_type": "names of models",
     "django_migrations": "names of migrations",
     "django_session": "operators",
+    "portal_secondfactor": "operators",
     "core_configuration": "one number",
     "core_lock": "names of locks",
     "billing_statementsequence": "the last number of a statement",

@@ -192,10 +192,11 @@ def _close_strangers(client: "redis.Redis", clients: list[dict[str, str]], info:
         closed.append([each for each in found if int(each.get("tot-mem", 0)) > STRANGER_BYTES_MAX])
     if strangers := {each["id"] for crowd in closed for each in crowd}:
         log.error("redis_strangers_closed", count=len(strangers))
-        with client.pipeline(transaction=False) as pipe:
-            for client_id in strangers:
-                pipe.client_kill_filter(_id=client_id)
-            pipe.execute()
+        # By the connection that is open: a pipeline would take another one, for which Redis may have no room.
+        connection = cast(redis.Connection, client.connection)
+        connection.send_packed_command(connection.pack_commands([("CLIENT", "KILL", "ID", each) for each in strangers]))
+        for _ in strangers:
+            connection.read_response()
 
 
 def _is_full(info: dict[str, Any]) -> bool:
