@@ -50,7 +50,7 @@ bench-billing: $(DEV) ## Measure statements, dashboards and exports at up to a m
 chaos: $(DEV) ## Kill, pause and confuse everything under load, and check the books (SEEDS=50, or SEED=17; RECORD=1).
 	@$(BIN)/python -m tests.chaos
 
-fuzz: $(DEV) ## Send 20,000 requests made of the OpenAPI document, by two tenants (CASES=1000; SEED=2).
+fuzz: $(DEV) ## Send 20,000 requests made of the OpenAPI document, by keys of two tenants (CASES=1000; SEED=2).
 	@FUZZ_CASES=$(or $(CASES),20000) FUZZ_SEED=$(or $(SEED),1) $(BIN)/pytest tests/easel/api/test_fuzz.py
 
 docs: $(DEV) ## Build the documentation site into var/site; a warning is an error.

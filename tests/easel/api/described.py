@@ -76,7 +76,7 @@ def _events(text: str) -> Iterator[tuple[str, Any]]:
 def validator(schema: str) -> Draft202012Validator:
     """Return a validator of a schema of the document, which takes no field that isn't declared."""
     return Draft202012Validator(
-        {**json.loads(schema), "components": _closed(whole()["components"])},
+        {**json.loads(schema), "components": _closed_components()},
         format_checker=Draft202012Validator.FORMAT_CHECKER,
     )
 
@@ -85,6 +85,11 @@ def validator(schema: str) -> Draft202012Validator:
 def whole() -> dict[str, Any]:
     found: dict[str, Any] = json.loads(json.dumps(document(urlpatterns, server_url="http://easel.test")))
     return found
+
+
+@cache
+def _closed_components() -> Any:
+    return _closed(whole()["components"])
 
 
 def _closed(node: Any) -> Any:

@@ -1,70 +1,24 @@
 """Every operation of the OpenAPI document with every kind of another tenant's object: nothing is found or changed.
 
-The tables say what each path parameter and each text of a body or a query can name. An operation, a parameter or a text
-that has no row fails.
+The tables of `objects.py` say what each path parameter and each text of a body or a query can name. An operation, a
+parameter or a text that has no row there fails.
 """
 
-import hashlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from django.apps import apps
-from django.db.models import ForeignKey, Model
 
-from billing.invoices.statements import statement_draft, statement_final
-from tenants.accounts import project_create
 from tenants.keys import key_issue
-from tenants.models import Scope, Tenant
+from tenants.models import Scope
 from tests.conftest import NOW, PEPPER, Customer
 from tests.easel.api.conftest import call
 from tests.easel.api.described import whole
+from tests.easel.api.objects import FILTERS, KINDS, PARTS, REFERENCES, objects_of, rows_of
 from tests.easel.catalog.conftest import weights  # noqa: F401 - a fixture
 from tests.easel.privacy.conftest import any_store, furnish, secret_of  # noqa: F401 - fixtures
 
-LATER = datetime(2100, 1, 1, tzinfo=UTC)
-
-# What an identifier in a path names, by its parameter and, where its name is that of more than one kind, by its path.
-KINDS = {
-    "file_id": "file",
-    "batch_id": "batch",
-    "job_id": "job",
-    "budget_id": "budget",
-    "statement_id": "statement",
-    "webhook_id": "webhook",
-    "delivery_id": "delivery",
-    "/v1/experiments/{name}": "experiment",
-    "/v1/experiments/{name}/stop": "experiment",
-    "/v1/adapters/{name}": "adapter",
-    "/v1/models/{name}": "alias",
-}
-PARTS = {"position": "1", "form": "html"}  # of an object that the path names already
 BODIES = {"jobs_feedback": {"score": 0.5}, "webhooks_change": {"enabled": False}}
-
-# Texts that name an object, with its kind, and those that name none.
-GENERATION = {"model": "alias", "adapters": "adapter", "project": "project"}
-REFERENCES = {
-    "images_generations": GENERATION,
-    "images_quotes": GENERATION,
-    "jobs_create": GENERATION,
-    "batches_create": {"input_file_id": "file"},
-    "experiments_start": {"model": "alias", "arms": "adapter"},
-    "adapters_upload": {"model": "alias"},
-    "budgets_set": {"project": "project", "api_key": "key"},
-    "files_list": {"after": "file"},
-    "batches_list": {"after": "batch"},
-    "jobs_list": {"after": "job"},
-    "experiments_list": {"after": "experiment id"},
-    "rollouts_list": {"after": "experiment id", "model": "alias"},
-    "adapters_list": {"after": "adapter id"},
-    "budgets_list": {"after": "budget"},
-    "statements_list": {"after": "statement"},
-    "statements_line_charges": {"after": "job"},
-    "webhooks_list": {"after": "webhook"},
-    "webhooks_deliveries": {"after": "delivery"},
-}
-FILTERS = {("rollouts_list", "model")}  # another tenant's name selects nothing
 TEXTS = (
     *(
         "prompt",
@@ -82,37 +36,8 @@ TEXTS = (
 
 
 @pytest.fixture
-def objects(alice, version, furnish) -> dict[str, str]:  # noqa: F811 - the fixture
-    """One object of each kind of Alice, as her own calls name it."""
-    furnish(alice)
-    secret = secret_of(alice)
-    _, alice.secret = key_issue(project=alice.project, scopes=Scope.values, pepper=PEPPER, now=NOW)
-    project = project_create(tenant=alice.tenant, slug=f"{secret}-project", now=NOW)
-    webhook = listed("/v1/webhooks", alice)["id"]
-    assert call("POST", f"/v1/webhooks/{webhook}/test", alice).status_code == 202
-    assert call("PUT", "/v1/budgets", alice, json={"amount_micros": 5_000_000}).status_code == 200
-    while not (draft := statement_draft(alice.tenant, now=LATER)).total_micros:
-        statement_final(draft, now=datetime.now(UTC))
-    return {
-        "file": listed("/v1/files", alice)["id"],
-        "batch": listed("/v1/batches", alice)["id"],
-        "job": next(job["id"] for job in call("GET", "/v1/jobs", alice).json()["data"] if job["images"]),
-        "experiment": f"{secret}-test",
-        "adapter": f"{secret}-style",
-        "alias": secret,
-        "budget": listed("/v1/budgets", alice)["id"],
-        "statement": str(draft.id),
-        "webhook": webhook,
-        "delivery": listed(f"/v1/webhooks/{webhook}/deliveries", alice)["id"],
-        "key": alice.key.key_id,
-        "project": project.slug,
-        "experiment id": listed("/v1/experiments", alice)["id"],
-        "adapter id": listed("/v1/adapters", alice)["id"],
-    }
-
-
-def listed(path: str, customer: Customer) -> dict[str, Any]:
-    return call("GET", path, customer).json()["data"][0]
+def objects(alice, furnish) -> dict[str, str]:  # noqa: F811 - the fixture
+    return objects_of(alice, furnish)
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -226,27 +151,3 @@ def has_text(schema: dict[str, Any]) -> bool:
     parts += [schema[name] for name in ("items", "additionalProperties") if isinstance(schema.get(name), dict)]
     is_text = "string" in schema.get("type", ()) and not {"enum", "const"} & schema.keys()
     return is_text or any(has_text(part) for part in parts)
-
-
-def rows_of(tenant: Tenant) -> dict[str, tuple[int, str]]:
-    """Number and digest of the rows of each table that belong to the tenant, by the tables' foreign keys."""
-    found = {}
-    for model in apps.get_models():
-        if (way := way_to_tenant(model, ())) is not None:
-            rows = sorted(map(repr, model._base_manager.filter(**{way: tenant.pk}).values_list()))
-            if rows:
-                found[model._meta.db_table] = (len(rows), hashlib.sha256("\n".join(rows).encode()).hexdigest())
-    return found
-
-
-def way_to_tenant(model: type[Model], seen: tuple[type[Model], ...]) -> str | None:
-    """The shortest way of foreign keys to the tenant, as a lookup of Django."""
-    if model is Tenant:
-        return "pk"
-    ways = [
-        f"{field.name}__{rest}"
-        for field in model._meta.fields
-        if isinstance(field, ForeignKey) and field.related_model not in (model, *seen)
-        if (rest := way_to_tenant(field.related_model, (*seen, model))) is not None
-    ]
-    return min(ways, key=lambda way: way.count("__"), default=None)
