@@ -159,18 +159,27 @@ def test_a_login_that_writes_is_shut_until_it_is_given_a_new_password(reader, na
     assert may_log_in(name)
 
 
-def test_what_a_login_locked_and_wrote_is_gone_with_its_session(reader, name):
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("SELECT lo_from_bytea(0, 'x')", "writes"),
+        ("SELECT pg_advisory_lock(n) FROM generate_series(1, 100) n", "locks"),
+    ],
+)
+def test_what_a_login_locked_and_wrote_is_gone_with_its_session(reader, name, statement, fault):
     with connection.cursor() as cursor:
         allowed = sql.SQL("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint), lo_from_bytea(oid, bytea) TO {}")
         cursor.execute(allowed.format(sql.Identifier(name)))
         try:
             reader.execute("SET default_transaction_read_only = off")
-            reader.execute("SELECT lo_from_bytea(0, 'x')")
-            reader.execute("SELECT pg_advisory_lock(n) FROM generate_series(1, 100) n")
+            reader.execute(statement)
             sessions_end(have_replica=False, now=NOW)
             cursor.execute("SELECT count(*) FROM pg_largeobject_metadata")
             assert cursor.fetchone()[0] == 0
             assert not may_log_in(name)
+            with pytest.raises(psycopg.OperationalError):
+                reader.execute("SELECT 1")
+            assert AuditEvent.objects.get(subject=name, action="reporting.shut").details == {"fault": fault}
         finally:
             cursor.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
 
