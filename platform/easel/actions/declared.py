@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from easel.actions import credit, jobs, limits, prices, serving, statements, tenants
+from easel.actions import credit, jobs, keys, limits, prices, serving, statements, tenants
 from easel.actions.action import Action
 
 
@@ -12,4 +12,4 @@ def actions_of(*modules: ModuleType) -> tuple[Action, ...]:
     return tuple(found for module in modules for found in vars(module).values() if type(found) is Action)
 
 
-ACTIONS = actions_of(tenants, credit, limits, prices, statements, serving, jobs)
+ACTIONS = actions_of(tenants, keys, credit, limits, prices, statements, serving, jobs)

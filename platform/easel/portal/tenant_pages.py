@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from billing.models import Entry, LedgerAccount
 from core import clock
-from easel.actions import credit, limits, prices, serving, statements, tenants
+from easel.actions import credit, keys, limits, prices, serving, statements, tenants
 from easel.jobs.models import Job
 from easel.portal import cells
 from easel.portal.credit_pages import contracts_section, credit_sections
@@ -54,7 +54,7 @@ class TenantPage(Page):
     list_actions = (tenants.create,)
     row_actions = (
         *credit.ACTIONS, limits.set_limits, limits.set_share, prices.make_contract, prices.end_contract,
-        statements.draft, limits.set_retention, limits.set_origins, tenants.add_key, tenants.add_project,
+        statements.draft, limits.set_retention, limits.set_origins, keys.add_key, tenants.add_project,
         serving.dedicate_pool, tenants.set_listed_models, tenants.set_image_urls,
         limits.set_moderation, tenants.suspend, tenants.resume,
         tenants.erase,
@@ -195,7 +195,7 @@ class ApiKeyPage(Page):
     )
     row_actions = (
         *(limits.set_limits, credit.set_budget),
-        *(tenants.set_access, tenants.set_leniency, tenants.rotate, tenants.revoke),
+        *(keys.set_access, keys.set_leniency, keys.rotate, keys.revoke),
     )
 
     project_slug = column("project", lambda key: key.project.slug)
