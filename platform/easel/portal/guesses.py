@@ -93,7 +93,7 @@ def _counts(keys: list[str]) -> list[int]:
     except RedisError as error:
         log.warning("sign_in_counted_here", reason=repr(error))
         return here
-    return [one + int(count or 0) for one, count in zip(here, shared, strict=True)]  # type: ignore[arg-type]
+    return [one + int(count or 0) for one, count in zip(here, shared, strict=True)]
 
 
 def _count_here(keys: list[str]) -> None:
