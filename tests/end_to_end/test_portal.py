@@ -25,16 +25,10 @@ def operator(easel: LiveEasel) -> str:
 
 
 @pytest.fixture(scope="module")
-def signed_in(easel: LiveEasel, operator: str) -> Iterator[tuple[BrowserContext, list[str]]]:
-    """One browser for all tests here, signed in; and what went wrong in it: scripts' errors, requests to elsewhere."""
-    wrong: list[str] = []
+def signed_in(easel: LiveEasel, operator: str) -> Iterator[BrowserContext]:
+    """One browser for all tests here, signed in."""
     with chromium() as browser:
         context = browser.new_context()
-        context.on("weberror", lambda error: wrong.append(str(error.error)))
-        context.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
-        context.on(
-            "request", lambda sent: wrong.append(sent.url) if not sent.url.startswith((easel.url, "data:")) else None
-        )
         page = context.new_page()
         page.goto(f"{easel.url}/admin/")
         page.fill("#id_username", operator)
@@ -42,14 +36,19 @@ def signed_in(easel: LiveEasel, operator: str) -> Iterator[tuple[BrowserContext,
         page.click("#login-form button[type=submit]")
         expect(page).to_have_url(f"{easel.url}/admin/")
         page.close()
-        yield context, wrong
+        yield context
 
 
 @pytest.fixture
-def page(easel: LiveEasel, signed_in: tuple[BrowserContext, list[str]]) -> Iterator[Page]:
-    """The overview in the browser that is signed in; what goes wrong in it fails the test."""
-    context, wrong = signed_in
-    page = context.new_page()
+def page(easel: LiveEasel, signed_in: BrowserContext) -> Iterator[Page]:
+    """The overview in the browser that is signed in; what goes wrong in this page fails its test.
+
+    Wrong are errors of scripts, what the policy stops (an error in the console), and requests to elsewhere.
+    """
+    page, wrong = signed_in.new_page(), list[str]()
+    page.on("pageerror", lambda error: wrong.append(f"{page.url}: {error}"))
+    page.on("console", lambda said: wrong.append(f"{page.url}: {said.text}") if said.type == "error" else None)
+    page.on("request", lambda sent: wrong.append(sent.url) if not sent.url.startswith((easel.url, "data:")) else None)
     page.goto(f"{easel.url}/admin/")
     yield page
     page.close()
@@ -129,3 +128,18 @@ def test_the_policy_stops_nothing_of_a_page(easel, page):
     expect(page.locator("html")).to_have_class(re.compile("light|dark|^$"))  # which a script of the theme sets
     page.get_by_text("Filters").first.click()
     expect(page.get_by_text("Apply Filters")).to_be_visible()
+
+
+def test_a_page_is_found_and_opened_by_the_keyboard(page):
+    page.keyboard.press("Control+k")
+    page.locator("#search-input-command").press_sequentially("API keys")
+    expect(page.locator("#command-results").get_by_text("API keys")).to_be_visible()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/admin/tenants/apikey/"))
+
+
+def test_the_page_is_dark_where_the_user_chooses_so(page):
+    page.locator("[x-on\\:click*=openUserLinks]").first.click()
+    page.locator("[x-on\\:click*=\"switchTheme('dark')\"]").first.click()
+    expect(page.locator("html")).to_have_class(re.compile("dark"))
