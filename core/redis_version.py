@@ -3,7 +3,8 @@
 The floors are the releases of May 2026: CVE-2026-23479 (a client that waits), CVE-2026-25243 (`RESTORE`) and
 CVE-2026-23631 (scripts) of Redis and Valkey. They have the fixes of October 2025 too (CVE-2025-49844, scripts), which
 the floor of Redis 6.2 is for. Users of pools may run neither scripts nor `RESTORE` (`easel.catalog.redis_users`): those
-faults don't open an older server to them.
+faults don't open an older server to them. They may wait (`BRPOP`), and CVE-2026-23479 needs a waiting client that the
+server evicts, which it does only where `maxmemory-clients` is set: it must not be, on an older server.
 """
 
 from collections.abc import Mapping

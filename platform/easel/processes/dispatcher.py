@@ -8,9 +8,11 @@ sent again in later turns, while their leases last.
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import redis
 import structlog
 from django.conf import settings
 from kombu.exceptions import OperationalError as BrokerError
@@ -53,7 +55,7 @@ def turn() -> list[Attempt]:
     server = info["run_id"]
     if server not in _servers_checked:
         _servers_checked.add(server)
-        _warn(info, cast(Any, client.info("memory")))
+        _warn(client, info)
     sent = []
     for pool in Pool.objects.all():
         if (server, pool.pk) not in _users_set:
@@ -67,12 +69,16 @@ def turn() -> list[Attempt]:
     return sent
 
 
-def _warn(server: dict[str, Any], memory: dict[str, Any]) -> None:
-    """Warn of a server that has known faults, or that a pool could fill until its machine has no memory."""
+def _warn(client: "redis.Redis", server: dict[str, Any]) -> None:
+    """Warn of a server that has known faults or no password, or that a pool could fill until there is no memory."""
+    memory = cast(Any, client.info("memory"))
     if unpatched := redis_unpatched(server):
         log.warning("redis_unpatched", reason=unpatched)
     if not memory.get("maxmemory") or memory.get("maxmemory_policy") != "noeviction":
         log.warning("redis_unbounded", reason="set maxmemory, and maxmemory-policy to noeviction")
+    with suppress(ResponseError):  # the platform's own user may not ask
+        if {"on", "nopass"} <= set(cast(Any, client.acl_getuser("default"))["flags"]):
+            log.error("redis_open", reason="set a password: whoever doesn't log in may do everything")
 
 
 def _set_user(pool: Pool) -> None:

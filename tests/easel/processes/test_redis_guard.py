@@ -4,6 +4,7 @@ import socket
 import uuid
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -216,6 +217,18 @@ def test_a_connection_without_a_login_that_reads_no_answers_is_closed_before_the
     monkeypatch.setattr(redis_guard, "FULL", 0.0)
     Guard().turn(now=datetime.now(UTC))
     assert not is_open(greedy)
+
+
+def test_a_server_that_lets_everybody_in_is_named(capsys):
+    client, password = redis_client(), urlsplit(settings.EASEL.redis_url).password
+    client.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all"])
+    try:
+        dispatcher._warn(client, client.info("server"))
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "resetpass", f">{password}")
+    assert "redis_open" in capsys.readouterr().out
+    dispatcher._warn(client, client.info("server"))
+    assert "redis_open" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
