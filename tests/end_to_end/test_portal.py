@@ -143,3 +143,12 @@ def test_the_page_is_dark_where_the_user_chooses_so(page):
     page.locator("[x-on\\:click*=openUserLinks]").first.click()
     page.locator("[x-on\\:click*=\"switchTheme('dark')\"]").first.click()
     expect(page.locator("html")).to_have_class(re.compile("dark"))
+
+
+def test_a_list_is_filtered_by_a_day_of_the_calendar(page, easel):
+    page.goto(f"{easel.url}/admin/jobs/job/")
+    page.get_by_text("Filters").first.click()
+    page.locator("#calendarlink0").click(timeout=5000)
+    page.locator("#calendarbox0 .calendar td a").first.click(timeout=5000)
+    page.get_by_text("Apply Filters").click(timeout=5000)
+    expect(page).to_have_url(re.compile(r"created_at_from=\d{4}-\d\d-\d\d"))

@@ -10,6 +10,8 @@ Without a verdict, after two tries, `EASEL_MODERATION_FAILS` decides: closed ref
 
 import base64
 import hashlib
+import json
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -26,6 +28,7 @@ from tenants.models import Moderation, Tenant
 
 JUDGED = Counter("easel_moderation_verdicts_total", "Verdicts of the classifier.", ["subject", "verdict"])
 TIMEOUT_SECONDS = 3.0
+ANSWER_SECONDS, ANSWER_BYTES_MAX = 5.0, 2**20  # of the whole answer, however it trickles
 TRIES = 2
 _REMEMBERED_SECONDS, _REMEMBERED_MAX = 60.0, 10_000
 
@@ -88,14 +91,16 @@ def refuses(parts: list[dict[str, Any]], *, tenant: Tenant, subject: str) -> boo
     problem = "EASEL_MODERATION_URL is not set"
     for _ in range(TRIES if config.moderation_url else 0):
         try:
-            answer = _client.post(
+            with _client.stream(
+                "POST",
                 f"{config.moderation_url}/moderations",
                 headers={"Authorization": f"Bearer {config.moderation_key}"} if config.moderation_key else {},
                 json={"model": config.moderation_model, "input": parts},
-            )
-            answer.raise_for_status()
-            refused = any(_is_refused(result, tenant.moderation_categories) for result in _results(answer))
-        except (httpx.HTTPError, ValueError, TypeError, LookupError) as error:
+            ) as answer:
+                answer.raise_for_status()
+                results = _results(json.loads(_read(answer)))
+            refused = any(_is_refused(result, tenant.moderation_categories) for result in results)
+        except (httpx.HTTPError, ValueError, TypeError, LookupError, RecursionError) as error:
             problem = repr(error)
             continue
         JUDGED.labels(subject, "refused" if refused else "passed").inc()
@@ -107,8 +112,18 @@ def refuses(parts: list[dict[str, Any]], *, tenant: Tenant, subject: str) -> boo
     raise ModerationUnavailable
 
 
-def _results(answer: httpx.Response) -> list[dict[str, Any]]:
-    results = answer.json()["results"]
+def _read(answer: httpx.Response) -> bytes:
+    """Return the body. Raises `ValueError` for one that is too long or takes too long."""
+    body, until = bytearray(), time.monotonic() + ANSWER_SECONDS
+    for part in answer.iter_bytes():
+        body += part
+        if len(body) > ANSWER_BYTES_MAX or time.monotonic() > until:
+            raise ValueError(f"the answer is over {ANSWER_BYTES_MAX} bytes or {ANSWER_SECONDS:.0f} s")
+    return bytes(body)
+
+
+def _results(answer: Any) -> list[dict[str, Any]]:
+    results = answer["results"]
     if not isinstance(results, list) or not results:
         raise ValueError("the answer has no results")
     return results
@@ -125,7 +140,10 @@ def _is_refused(result: dict[str, Any], categories: list[str]) -> bool:
     for category in categories:
         name, _, threshold = category.partition("=")
         if threshold:
-            found |= float(result["category_scores"][name]) >= float(threshold)
+            score = float(result["category_scores"][name])
+            if math.isnan(score):  # it is below every threshold, and would pass
+                raise ValueError(f"the score of {name} is no number")
+            found |= score >= float(threshold)
         else:
             found |= _flag(result["categories"][name])
     return found

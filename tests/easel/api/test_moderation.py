@@ -102,7 +102,15 @@ def test_a_tenants_categories_decide_by_flag_or_by_score(alice, body, classifier
     }
 
 
-@pytest.mark.parametrize("answer", [b"", b"{}", b'{"results": []}', b'{"results": [{"flagged": "no"}]}', b"[1]"])
+DEEP = b"[" * 100_000
+HUGE = b'{"results": [{"flagged": false}], "more": "' + b"x" * 2**20 + b'"}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{}", b'{"results": []}', b'{"results": [{"flagged": "no"}]}', b"[1]", b'{"results": [1]}', DEEP, HUGE],
+    ids=lambda answer: answer[:40].decode(),
+)
 def test_without_a_verdict_a_prompt_is_refused_for_now(alice, body, classifier, policy, answer):
     policy()
     classifier.receiver.body = answer or b" "
@@ -110,6 +118,18 @@ def test_without_a_verdict_a_prompt_is_refused_for_now(alice, body, classifier, 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "moderation_unavailable")
     assert answer.headers["x-should-retry"] == "true"
     assert len(classifier.receiver.seen) == moderation.TRIES
+
+
+def test_a_score_that_is_no_number_is_no_verdict(alice, body, classifier, policy):
+    policy(Moderation.PROMPTS, "violence=0.4")
+    classifier.says(scores={"violence": float("nan")})
+    assert submitted(alice, body, f"a {uuid.uuid4()}").json()["error"]["code"] == "moderation_unavailable"
+
+
+def test_an_answer_that_trickles_is_no_verdict(alice, body, classifier, policy, monkeypatch):
+    monkeypatch.setattr(moderation, "ANSWER_SECONDS", -1.0)  # so that whatever comes is late
+    policy()
+    assert submitted(alice, body, f"a {uuid.uuid4()}").json()["error"]["code"] == "moderation_unavailable"
 
 
 def test_an_operator_may_let_prompts_pass_without_a_verdict(alice, body, classifier, configured, policy):
