@@ -39,6 +39,8 @@ def _png(content: bytes) -> tuple[int, int]:
         place += 12 + length
     if (kinds[0], kinds[-1]) != (b"IHDR", b"IEND") or b"IDAT" not in kinds or place != len(content):
         raise NotAnImage("the PNG has not its parts, or more")
+    if kinds.count(b"IHDR") > 1 or b"acTL" in kinds:
+        raise NotAnImage("the PNG has not one picture")
     width, height = struct.unpack_from(">II", content, len(_PNG) + 8)
     return width, height
 

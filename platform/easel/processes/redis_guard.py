@@ -97,7 +97,7 @@ class Guard:
         for fault in pools_to_let_in(now=now):
             redis_user_set(client, fault.pool, secret=settings.EASEL.secret_key)
             pool_let_in(fault, now=now)
-        clients, info = client.client_list(), cast(dict[str, Any], client.info())
+        clients, info = client.client_list(), client.info()
         _close_strangers(client, clients, info)
         for namespace, (kind, detail) in self._excesses(client, pools, clients, info).items():
             _shut_out(client, pools[namespace], kind, detail, now)
@@ -193,7 +193,7 @@ def _close_strangers(client: "redis.Redis", clients: list[dict[str, str]], info:
     if strangers := {each["id"] for crowd in closed for each in crowd}:
         log.error("redis_strangers_closed", count=len(strangers))
         # By the connection that is open: a pipeline would take another one, for which Redis may have no room.
-        connection = cast(redis.Connection, client.connection)
+        connection = cast(Any, client.connection)
         connection.send_packed_command(connection.pack_commands([("CLIENT", "KILL", "ID", each) for each in strangers]))
         for _ in strangers:
             connection.read_response()

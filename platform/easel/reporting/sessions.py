@@ -1,9 +1,10 @@
 """Ends sessions of logins for reports that a report has no need of: PostgreSQL lets every role do more than it should.
 
 A login may lift its own time limits, keep a transaction open, take advisory locks until none are left, notify until the
-queue is full, and write large objects. None of that can be forbidden by everyone who owns a database, so that the
-scheduler looks each second. A session that is only too slow is ended. A login that writes, locks or fills the queue is
-in the wrong hands: it loses its right to log in, until `easel reporting-login` gives it a new password.
+queue is full, and write large objects; in the databases that every server has it may do even more. None of that can be
+forbidden by everyone who owns a database, so that the scheduler looks each second. A session that is only too slow is
+ended. A login that writes, locks or fills the queue is in the wrong hands: it loses its right to log in, until `easel
+reporting-login` gives it a new password.
 """
 
 from datetime import datetime
@@ -30,6 +31,8 @@ WITH login AS (
             WHEN backend_xid IS NOT NULL THEN 'writes'
             WHEN activity.pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory') THEN 'locks'
             WHEN pg_notification_queue_usage() > %(queue_use_max)s THEN 'notifies'
+            WHEN activity.datname <> current_database() AND activity.datname IN ('postgres', 'template1')
+                THEN 'is in another database'
             WHEN %(have_replica)s THEN 'has a replica'
             WHEN state LIKE 'idle in transaction%%' AND clock_timestamp() - state_change > %(idle_max)s THEN 'idles'
             WHEN state <> 'idle' AND clock_timestamp() - xact_start > %(query_max)s THEN 'is slow'

@@ -60,8 +60,10 @@ def test_what_is_no_whole_file_is_refused(output_format):
         b"\x89PNG\r\n\x1a\n" + 100_000 * chunk(b"tEXt", b""),
         b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR",
         file_of("png")[:-16] + b"\x00" + file_of("png")[-15:],
+        file_of("png")[:33] + chunk(b"IHDR", struct.pack(">II", 9, 9) + b"\x08\x02\0\0\0") + file_of("png")[33:],
+        file_of("png")[:33] + chunk(b"acTL", struct.pack(">II", 2, 0)) + file_of("png")[33:],
     ],
-    ids=["no data", "no header", "parts without end", "a part of 4 GB", "a wrong checksum"],
+    ids=["no data", "no header", "parts without end", "a part of 4 GB", "a wrong checksum", "two sizes", "animated"],
 )
 def test_a_png_is_read_to_its_end(content):
     with pytest.raises(NotAnImage):

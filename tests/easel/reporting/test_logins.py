@@ -196,6 +196,17 @@ def test_a_session_that_lifts_its_time_limits_is_ended_all_the_same(reader, name
     assert may_log_in(name), "a slow report is no attack"
 
 
+def test_a_login_stays_in_no_database_that_every_server_has(reader, name):
+    """There nobody has taken temporary tables and the functions of locks from it."""
+    given = {key: value for key, value in reader.info.get_parameters().items() if key in ("host", "port")}
+    with psycopg.connect(**given, dbname="postgres", user=name, password="first", autocommit=True) as elsewhere:
+        assert sessions_end(have_replica=False, now=NOW) == 1
+        with pytest.raises(psycopg.OperationalError):
+            elsewhere.execute("SELECT 1")
+    assert reader.execute("SELECT 1").fetchone() == (1,)
+    assert may_log_in(name)
+
+
 def test_a_platform_without_a_superuser_ends_sessions_too(reader, name):
     """Its user is a member of the login's role."""
     with connection.cursor() as cursor:
