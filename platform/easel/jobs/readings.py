@@ -54,7 +54,7 @@ _ENCODED = re.compile(r"[%&\\A-Z0-9]")
 _ESCAPE = re.compile(r"\\(?:u\{?|U|x)([0-9a-fA-F]{2,8})\}?")
 # A word in lower case is none: most words are.
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/_-])(?=[a-z]*[A-Z0-9+/])[A-Za-z0-9+/_-]{4,}={0,2}(?![A-Za-z0-9+/_=-])")
-_HEX = re.compile(r"\b(?:[0-9a-fA-F]{2}){3,}\b")
+_HEX = re.compile(r"\b(?:0[xX])?([0-9a-fA-F]{2}(?:(?:[0-9a-fA-F]{2}){2,}|(?:[ :][0-9a-fA-F]{2}){2,}))\b")
 _DECODED_ROUNDS_MAX = 3
 
 
@@ -196,7 +196,7 @@ def _escape_read(escape: re.Match[str]) -> str:
 
 
 def _hex_read(word: re.Match[str]) -> str:
-    return _text_of(bytes.fromhex(word[0]), word[0])
+    return _text_of(bytes.fromhex(word[1].replace(":", " ")), word[0])
 
 
 def _base64_read(word: re.Match[str]) -> str:

@@ -80,6 +80,9 @@ def find(block_list, prompt):
         "a \\u0066orbidden \\x77ord",
         "Zm9yYmlkZGVuIHdvcmQ=, in red",
         "666f7262696464656e20776f7264",
+        "0x666f7262696464656e20776f7264",
+        "66 6f 72 62 69 64 64 65 6e 20 77 6f 72 64, in red",
+        "66:6F:72:62:69:64:64:65:6E:20:77:6F:72:64",
         "a forbiddenᅟ word￰",
     ],
 )
@@ -127,6 +130,7 @@ def test_no_word_is_found_in_another_one():
     who're you, she'll and he'll; seashells, hello, shellfish; a bombardier beetle; bombastic
     caring for a cat; a stable with horses; a stabilised horizon; bodyguard, somebody; corps de ballet
     diet food, dice, studied, soldier; a road sign: A55 to a 5 km race, 4x4, 3d render, 8k, f/1.8, 50%, #1
+    at 10 20 30 degrees; 12:30:45; 75 6f 72; de:ad:be:ef:00:01; 0xffffff
     a b c d e f g, an alphabet; A. A. Milne; U.S.A., e.g. i.e. etc.; R.E.M.; a.s.a.p.
     base64, deadbeef, cafebabe12, AAAA, sunshine, Portrait, %d items, &c, C:\\users\\x, \\u12
     sexagesimal numbers, Essex, Sussex, Middlesex, unisex; analog, analysis, canal; cumulus, document, cucumber
