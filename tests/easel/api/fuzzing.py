@@ -41,6 +41,7 @@ from tests.easel.privacy.conftest import secret_of
 BASE = "http://easel.test"
 ANSWER_SECONDS = 60  # far more than any answer takes: past them there is none
 TURN_SECONDS = 0.02  # between two looks of the worker at its pool
+NAME_CHARS_MIN = 12  # a made name such as "0" can be both tenants', and is in any answer
 REMEMBERED = 6  # newest objects of a kind that requests name
 
 # What an operation makes, or tells of: its kind, and the field of its answer that names it.
@@ -71,11 +72,12 @@ class Caller:
         """Remember what a request has made."""
         if answer.is_success:
             for kind, name in MADE.get(operation_id, ()):
-                if answer.headers["Content-Type"] == "application/json" and (made := answer.json()[name]):
+                made = answer.json()[name] if answer.headers["Content-Type"] == "application/json" else None
+                if made and len(made) >= NAME_CHARS_MIN:
                     self.known[kind] = [*self.known[kind][-REMEMBERED:], made]
 
     def words(self) -> set[str]:
-        """What no other tenant may be leaks: the word that is in all of its texts, and the names of its objects."""
+        """What no other tenant may be told: the word that is in all of its texts, and the names of its objects."""
         return {
             secret_of(self.customer),
             self.customer.tenant.slug,
@@ -106,7 +108,7 @@ class Aim:
         if in_query := {one.name for one in case.operation.query}:
             case.query = self._references(name, dict(case.query or {}), in_query, caller, other, foreign)
         if case.media_type and (case.body is None or isinstance(case.body, dict) or self.rng.random() < 0.5):
-            made = case.body if isinstance(case.body, dict) else {}
+            made = dict(case.body) if isinstance(case.body, dict) else {}
             case.body = self._body(name, made, caller, other, foreign)
         reads_only = self.rng.random() < 0.2
         kwargs = case.as_transport_kwargs(base_url=BASE)
@@ -140,18 +142,21 @@ class Aim:
         self, name: str, made: dict[str, Any], caller: Caller, other: Caller, foreign: list[str]
     ) -> dict[str, Any]:
         if self.rng.random() < 0.5:
-            mixed_in = {one: value for one, value in made.items() if self.rng.random() < 0.25}
-            made = {**self._good(name, caller), **mixed_in}
+            mixed_in = self.rng.sample(sorted(made), min(len(made), self.rng.choice((0, 0, 1, 3))))
+            made = {**self._good(name, caller), **{one: made[one] for one in mixed_in}}
         made = self._references(name, made, set(REFERENCES.get(name, ())), caller, other, foreign)
         if isinstance(made.get("expires_in_seconds"), int) and 0 < made["expires_in_seconds"] < 600:
             made["expires_in_seconds"] = 600  # a job that expires is a 503
-        if "file" in made and not isinstance(made["file"], bytes):
+        if "file" in made and not isinstance(made["file"], bytes) and self.rng.random() < 0.7:
             made["file"] = b"\x00\xff"
         return made
 
     def _good(self, name: str, caller: Caller) -> dict[str, Any]:
+        least = {"model": self.model, "prompt": "a red circle"}
+        if name == "images_generations" and self.rng.random() < 0.5:
+            return {**least, "stream": True, "partial_images": self.rng.randrange(3)}
         if name in ("images_generations", "images_quotes", "jobs_create"):
-            return {"model": self.model, "prompt": "a red circle"}
+            return least
         word = f"{secret_of(caller.customer)}-{uuid.UUID(int=self.rng.getrandbits(128)).hex[:8]}"
         arms = [{"name": arm, "weight": 50} for arm in ("a", "b")]
         good: dict[str, dict[str, Any]] = {
@@ -179,7 +184,7 @@ class Aim:
                 continue
             whose = self.rng.choices(("own", "foreign", "made"), weights=(25, 10, 65))[0]
             if whose == "made" or (one not in made and self.rng.random() < 0.7):
-                if one == "model" and one in made and self.rng.random() < 0.8:
+                if one == "model" and self.rng.random() < 0.8:
                     made[one] = self.model
                 elif one == "adapters" and self.rng.random() < 0.7:
                     made.pop(one, None)

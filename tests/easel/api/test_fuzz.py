@@ -1,7 +1,7 @@
 """Requests that schemathesis makes of the OpenAPI document, valid ones and others, by three keys of two tenants.
 
-`make fuzz` sends 20,000 requests (CASES=…), the suite a few of each operation. SEED repeats the requests of a run, but
-for the ids that the platform makes.
+`make fuzz` sends 20,000 requests (CASES=…), the suite one to each operation that takes a name or a body. SEED repeats
+the requests of a run, but for the ids that the platform makes.
 """
 
 import asyncio
@@ -47,7 +47,8 @@ class Run:
         self.streamed: Counter[bool] = Counter()
         self.faults: list[str] = []
         self.operations: list[tuple[Any, Any]] = []
-        schema = schemathesis.openapi.from_dict(document(urlpatterns, server_url=BASE))
+        served = document(urlpatterns, server_url=BASE)
+        schema = schemathesis.openapi.from_dict(json.loads(json.dumps(served)))  # a copy: requests get its examples
         modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
         for found in schema.get_all_operations():
             operation = found.ok()
@@ -140,13 +141,14 @@ def test_every_answer_to_requests_made_of_the_document_is_as_it_says_and_tells_n
 ):
     settings_of(request_wait_seconds=30)
     count = len(run.operations)
-    assert count > 55
+    deep = [(one, strategy) for one, strategy in run.operations if one.path_parameters or one.body]
+    assert count > len(deep) > 35
     turns = max(2, round(CASES / count / EACH_MAX))
     each = min(EACH_MAX, -(-CASES // count // turns)) or 1
     for number in range(turns):
         if number % 4 == 0:
             tenants = [Caller(customer(credit="1000"), furnish) for _ in "ab"]
-        operations = run.aim.rng.sample(run.operations, count) if CASES else run.operations[number::2]
+        operations = run.aim.rng.sample(run.operations, count) if CASES else deep[number::2]
         with asyncio.Runner() as runner, worker_played(pool):
             run.turn(runner, operations, tenants[number % 2], tenants[1 - number % 2], each)
     if CASES:
