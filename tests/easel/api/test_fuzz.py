@@ -156,7 +156,7 @@ def test_every_answer_to_requests_made_of_the_document_is_as_it_says_and_tells_n
             print(f"\n{run.report()}")  # noqa: T201
     faults = run.faults
     assert not faults, f"{len(faults)} faults, of these kinds:\n" + "\n".join(sorted(set(faults))[:40])
-    if CASES:
+    if CASES >= 10_000:  # of fewer requests none may name, say, a webhook together with a delivery of it
         assert run.never_done() == NEVER_DONE
         assert run.streamed[True]
     broken = [*ledger_balances(clock.now()), *accounts_match_entries(clock.now())]
