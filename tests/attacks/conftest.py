@@ -7,6 +7,7 @@ import pytest
 import redis
 
 from easel_client import Easel
+from inference.contract import REPORTS
 from tests.live import LiveEasel
 
 ORDER = {"prompt": "a red circle on a white background", "size": "128x128", "seed": 7, "cache": False}
@@ -48,4 +49,13 @@ def pool_owner(easel: LiveEasel) -> PoolOwner:
     assert easel.command("pool", "dedicate", slug).returncode == 0
     lines = easel.command("pool", "environment", slug).stdout.splitlines()
     environment = dict(line.split("=", 1) for line in lines)
-    return PoolOwner(slug, made["api_key"], Easel(easel.url, made["api_key"]), environment)
+    owner = PoolOwner(slug, made["api_key"], Easel(easel.url, made["api_key"]), environment)
+
+    def can_log_in() -> bool:
+        try:
+            return owner.redis().execute_command("XADD", f"{owner.namespace}:{REPORTS}", "*", "x", "") is not None
+        except redis.RedisError:
+            return False
+
+    easel.wait_for(can_log_in)  # the dispatcher makes the login a moment after the pool
+    return owner

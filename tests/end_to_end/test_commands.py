@@ -50,7 +50,7 @@ def test_a_key_of_one_scope_may_do_that_alone(easel):
     statuses = [httpx.get(f"{easel.url}/v1/{path}", headers=headers).status_code for path in ("usage", "jobs")]
     assert statuses == [200, 403]
     assert [row["scopes"] for row in easel.json("key", "list", "scoped")] == [
-        "adapters,billing,generate,usage,webhooks",
+        "adapters,billing,generate,read,usage,webhooks",
         "usage",
     ]
 

@@ -136,6 +136,7 @@ def held_out(pipeline):
     return groups(scenes, prompts), report
 
 
+@pytest.mark.long
 def test_nine_in_ten_shapes_and_colours_are_those_that_held_out_prompts_ask_for(held_out):
     _, report = held_out
     found = report.shares()
@@ -143,6 +144,7 @@ def test_nine_in_ten_shapes_and_colours_are_those_that_held_out_prompts_ask_for(
     assert found["things"] >= 0.85  # prompts of which everything is right, half of them with two things
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("language", ["English", "Chinese"])
 def test_both_languages_are_understood(held_out, language):
     rows, report = held_out
@@ -150,6 +152,7 @@ def test_both_languages_are_understood(held_out, language):
     assert report.of(rows[language]).shares()["shape"] >= 0.85
 
 
+@pytest.mark.long
 def test_a_lone_thing_is_right_in_nine_of_ten_pictures(held_out):
     rows, report = held_out
     assert report.of(rows["one thing"]).shares()["things"] >= 0.9
@@ -193,12 +196,14 @@ def without_adapter(held_out):
     return report.of(range(8)).shares()
 
 
+@pytest.mark.long
 def test_the_outline_adapter_leaves_contours_of_what_was_solid(in_style, without_adapter):
     outlined = in_style("outline")
     assert outlined["cover"] < 0.7 * without_adapter["cover"]
     assert outlined["background"] >= 0.9
 
 
+@pytest.mark.long
 def test_the_mosaic_adapter_shades_its_tiles_and_keeps_what_things_are(in_style, without_adapter):
     tiled = in_style("mosaic")
     assert tiled["tiles"] > without_adapter["tiles"] + 2  # grey levels; a painting that passed the autoencoder has 7

@@ -48,6 +48,7 @@ class Connection(HttpToolsProtocol):
         self._running: Any = None  # the cycle whose answer is next
         self._refusal: DomainError | None = None
         self._in_head, self._is_broken, self._is_upgrading = True, False, False
+        self._has_ended = False  # true while the last of what came has ended a request
         self._body_left = 0  # of a request that offers another protocol
         self._head_bytes = self._dropped_bytes = self._seen = 0
         closing: Any = _Closing(transport, self)
@@ -94,6 +95,7 @@ class Connection(HttpToolsProtocol):
                 self._raw.pause_reading()
             return
         self._unset_keepalive_if_required()
+        self._has_ended = False
         try:
             if not self._is_upgrading:
                 self.parser.feed_data(data)
@@ -104,7 +106,8 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             self._is_upgrading = True
             self._take_body(data[upgrade.args[0] :])
-        if self._in_head and not self.transport.is_closing() and not self._is_broken:
+        # What ended a request begins no head: the next may come as late as an idle connection is held.
+        if self._in_head and not self._has_ended and not self.transport.is_closing() and not self._is_broken:
             self._head_bytes += len(data)
             if self._head_bytes > self.HEAD_BYTES_MAX:
                 self._refuse(HeadTooLarge(self._too_large()))
@@ -124,7 +127,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def on_message_begin(self) -> None:
-        self._in_head, self._seen = True, 0
+        self._in_head, self._has_ended, self._seen = True, False, 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -185,7 +188,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if not self._body_left:
             super().on_message_complete()
-            self._in_head = True
+            self._in_head = self._has_ended = True
 
     def _take_body(self, data: bytes) -> None:
         """Take the body of a request that offers another protocol, where the parser stops. The answer is HTTP/1.1.

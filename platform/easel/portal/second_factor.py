@@ -13,9 +13,6 @@ from django.contrib.auth import SESSION_KEY
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.db import transaction
-from reportlab.graphics import renderSVG
-from reportlab.graphics.barcode.qr import QrCodeWidget
-from reportlab.graphics.shapes import Drawing
 
 from core.audit import audit_record
 from easel.actions.roles import OperatorNotFound
@@ -97,6 +94,10 @@ def secret_of(factor: SecondFactor) -> str:
 
 def picture_of(factor: SecondFactor) -> str:
     """Return a QR code of the secret, as the address of an SVG that is made here."""
+    from reportlab.graphics import renderSVG  # slow to import, for one page
+    from reportlab.graphics.barcode.qr import QrCodeWidget
+    from reportlab.graphics.shapes import Drawing
+
     uri = _totp(factor).get_provisioning_uri(factor.user.get_username(), settings.EASEL.provider_name)
     code = QrCodeWidget(uri, barWidth=220, barHeight=220)
     canvas = Drawing(220, 220)

@@ -8,7 +8,7 @@ def test_a_stranger_sees_no_costs():
 
 
 @pytest.mark.parametrize(
-    "query", ["", "?month=2026-13", "?month=x&currency=usd", "?label=team&value=", "?value=*", "?value=%00'; --%25s"]
+    "query", ["", "?month=2026-13", "?month=x&currency=usd", "?label=team&value=", "?value=*", "?value='; --%25s"]
 )
 def test_the_page_makes_the_best_of_what_is_asked(viewer, query):
     answer = viewer.get(f"/admin/costs/{query}")
