@@ -70,9 +70,10 @@ def its_pool_works(easel: LiveEasel, owner: PoolOwner) -> None:
     def ended() -> bool:
         try:
             beat(owner)
+            found = client.execute_command("BRPOP", f"{owner.namespace}:{QUEUE}", 0.5)
         except redis.ResponseError:
-            return False  # the stream is not mended yet
-        if (found := client.execute_command("BRPOP", f"{owner.namespace}:{QUEUE}", 0.5)) is not None:
+            return False  # the platform has not mended the keys yet
+        if found is not None:
             ((task, *_), *_) = json.loads(base64.b64decode(json.loads(found[1])["body"]))
             taken.append(task["job_id"])
             who = {"attempt_token": task["attempt_token"], "worker": "attacker", "gpu_class": "cpu"}

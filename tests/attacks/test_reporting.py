@@ -115,6 +115,7 @@ def test_a_login_that_writes_is_shut_out(easel: LiveEasel, login: str) -> None:
             while True:
                 connection.execute("SELECT 1")
                 time.sleep(0.05)
-    easel.wait_for(lambda: any("reporting_login_shut" in line for line in easel.log_lines()))
+    name = login.split()[0].removeprefix("user=")
+    easel.wait_for(lambda: any("reporting_login_shut" in line and name in line for line in easel.log_lines()))
     with pytest.raises(psycopg.OperationalError, match="not permitted to log in"):
         psycopg.connect(login)
