@@ -75,8 +75,11 @@ def secret_rotate(endpoint: WebhookEndpoint, *, now: datetime) -> tuple[WebhookE
     return row, secret
 
 
+@transaction.atomic
 def endpoint_delete(endpoint: WebhookEndpoint) -> None:
     """Delete a webhook and its pending deliveries."""
+    # Waits for events that are being sent to it, so that their deliveries are found and deleted too.
+    WebhookEndpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
     endpoint.delete()
 
 

@@ -61,6 +61,7 @@ def _send(
     data: Callable[[], Mapping[str, Any]],
     now: datetime,
 ) -> WebhookMessage | None:
+    endpoints = _still_there(endpoints)
     if not endpoints:
         return None
     message = WebhookMessage.objects.create(tenant=tenant, event=event, data=data(), created_at=now)
@@ -69,6 +70,22 @@ def _send(
     )
     _wake()
     return message
+
+
+def _still_there(endpoints: list[WebhookEndpoint]) -> list[WebhookEndpoint]:
+    """Leave out endpoints that were deleted since they were read, and let none be deleted until the commit.
+
+    Otherwise the end of a job would fail with the delivery to an endpoint that is gone.
+    """
+    if not endpoints:
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM webhooks_webhookendpoint WHERE id = ANY(%s) FOR KEY SHARE",
+            [[endpoint.pk for endpoint in endpoints]],
+        )
+        found = {pk for (pk,) in cursor.fetchall()}
+    return [endpoint for endpoint in endpoints if endpoint.pk in found]
 
 
 def _wake() -> None:
