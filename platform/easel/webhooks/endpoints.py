@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import QuerySet
 
 from easel.webhooks.addresses import url_check
 from easel.webhooks.errors import TooManyWebhooks, WebhookEventUnknown
@@ -78,16 +79,21 @@ def secret_rotate(endpoint: WebhookEndpoint, *, now: datetime) -> tuple[WebhookE
 @transaction.atomic
 def endpoint_delete(endpoint: WebhookEndpoint) -> None:
     """Delete a webhook and its pending deliveries."""
-    # Waits for events that are being sent to it, so that their deliveries are found and deleted too.
-    WebhookEndpoint.objects.select_for_update().filter(pk=endpoint.pk).first()
-    endpoint.delete()
+    _delete(WebhookEndpoint.objects.filter(pk=endpoint.pk))
 
 
 @transaction.atomic
 def webhooks_erase(*, tenant: Tenant) -> int:
     """Delete a tenant's webhooks and messages; return the number of webhooks."""
+    deleted = _delete(WebhookEndpoint.objects.filter(tenant=tenant))
     WebhookMessage.objects.filter(tenant=tenant).delete()
-    return WebhookEndpoint.objects.filter(tenant=tenant).delete()[1].get("webhooks.WebhookEndpoint", 0)
+    return deleted
+
+
+def _delete(endpoints: QuerySet[WebhookEndpoint]) -> int:
+    """Delete webhooks and their deliveries, after the events that are being sent to them; return their number."""
+    list(endpoints.select_for_update().order_by("pk").values_list("pk"))  # waits: their deliveries are found too
+    return endpoints.delete()[1].get("webhooks.WebhookEndpoint", 0)
 
 
 def _known_events(events: Sequence[str]) -> list[str]:

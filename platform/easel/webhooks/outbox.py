@@ -8,7 +8,7 @@ from django.db import connection, transaction
 from django.db.models import Q
 from typing_extensions import TypedDict
 
-from easel.webhooks.errors import WebhookDisabled
+from easel.webhooks.errors import WebhookDisabled, WebhookNotFound
 from easel.webhooks.models import Event, WebhookDelivery, WebhookEndpoint, WebhookMessage
 from tenants.models import Tenant
 
@@ -32,12 +32,14 @@ def webhook_emit(
 
 @transaction.atomic
 def webhook_test(endpoint: WebhookEndpoint, *, now: datetime) -> WebhookDelivery:
-    """Send `webhook.test` to one webhook, whichever events it wants. Raises `WebhookDisabled`."""
+    """Send `webhook.test` to one webhook, whichever events it wants. Raises `WebhookDisabled`, `WebhookNotFound`."""
     if endpoint.disabled_at is not None:
         raise WebhookDisabled
 
     data: TestEventData = {"webhook_id": str(endpoint.pk), "message": "This webhook works."}
     message = _send([endpoint], tenant=endpoint.tenant, event=Event.TEST, data=lambda: data, now=now)
+    if message is None:  # it was deleted since it was read
+        raise WebhookNotFound
     return WebhookDelivery.objects.get(message=message)
 
 
@@ -61,8 +63,7 @@ def _send(
     data: Callable[[], Mapping[str, Any]],
     now: datetime,
 ) -> WebhookMessage | None:
-    endpoints = _still_there(endpoints)
-    if not endpoints:
+    if not endpoints or not (endpoints := _still_there(endpoints)):
         return None
     message = WebhookMessage.objects.create(tenant=tenant, event=event, data=data(), created_at=now)
     WebhookDelivery.objects.bulk_create(
@@ -77,8 +78,6 @@ def _still_there(endpoints: list[WebhookEndpoint]) -> list[WebhookEndpoint]:
 
     Otherwise the end of a job would fail with the delivery to an endpoint that is gone.
     """
-    if not endpoints:
-        return []
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id FROM webhooks_webhookendpoint WHERE id = ANY(%s) FOR KEY SHARE",
