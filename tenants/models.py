@@ -32,7 +32,7 @@ class ListedModels(models.TextChoices):
 
 
 class Moderation(models.TextChoices):
-    """What of a tenant's requests the platform's classifier judges."""
+    """The parts of a tenant's requests that the platform's classifier judges."""
 
     OFF = "off", "nothing"
     PROMPTS = "prompts", "prompts"

@@ -92,7 +92,7 @@ class ObjectTooLarge(ValueError):
 
 
 class Readable(Protocol):
-    """What an object is made of: a file, or the body of a request."""
+    """The source of an object: a file, or the body of a request."""
 
     def read(self, size: int = -1, /) -> bytes: ...
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-import redis
 from PIL import Image
 
 from easel_client import Easel
@@ -67,14 +66,7 @@ class HostileWorker:
 
 
 @pytest.fixture
-def worker(easel: LiveEasel, pool_owner: PoolOwner) -> HostileWorker:
-    def logs_in() -> bool:
-        try:
-            return bool(pool_owner.redis().ping())
-        except redis.AuthenticationError:
-            return False  # the dispatcher has not made the login yet
-
-    easel.wait_for(logs_in)
+def worker(pool_owner: PoolOwner) -> HostileWorker:
     return HostileWorker(pool_owner)
 
 

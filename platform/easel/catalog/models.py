@@ -99,7 +99,7 @@ class PoolOutage(models.Model):
 
 
 class PoolFault(models.Model):
-    """What the workers of a pool did to its part of Redis, by kind: counted, with the latest."""
+    """Faults of one kind that a pool's workers caused in Redis: their number and the latest of them."""
 
     class Kind(models.TextChoices):
         KEY = "key", "a key that could not be used"

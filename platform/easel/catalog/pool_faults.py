@@ -75,7 +75,7 @@ def pool_shut_out(pool: Pool, kind: PoolFault.Kind, detail: str, *, now: datetim
 
 
 def is_shut_out(pool: Pool, *, now: datetime) -> bool:
-    """Whether the pool's login must be off."""
+    """Return true if the pool's login must be off."""
     return PoolFault.objects.filter(pool=pool, shut_until__gt=now).exists()
 
 

@@ -95,7 +95,7 @@ class Reading:
 
     @cached_property
     def joined(self) -> list[str]:
-        """What spelled words, compounds and neighbouring parts of compounds say without their separators."""
+        """The words of spelled words, compounds and neighbouring parts of compounds, without their separators."""
         return [*self._spelled(), *self._compounds()]
 
     def _spelled(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ _own_lock = Lock()
 
 
 class Guesser:
-    """Who tries to sign in: a name, from an address, in a browser that may be known to it."""
+    """A try to sign in: by a name, from an address, in a browser that may be known to the name."""
 
     def __init__(self, request: HttpRequest, name: str) -> None:
         self._name = name[:150].lower()

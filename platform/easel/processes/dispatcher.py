@@ -117,6 +117,6 @@ def _sent(pool: Pool, release: Callable[..., list[Attempt]]) -> list[Attempt]:
 
 
 def _is_of_a_key(error: Exception) -> bool:
-    """Whether Redis refused one key, of the wrong type, and is well itself. Celery wraps its errors."""
+    """Return true if Redis refused one key, of the wrong type, and is well itself. Celery wraps its errors."""
     causes = (error, error.__cause__, error.__context__)
     return any(type(cause) is ResponseError and "WRONGTYPE" in str(cause) for cause in causes)

@@ -92,7 +92,7 @@ class Entry(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a look at several streams found, and the namespaces of those that could not be looked at."""
+    """The entries that a look at several streams found, and the namespaces that could not be looked at."""
 
     entries: list[Entry]
     broken: set[str]
